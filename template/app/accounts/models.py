@@ -1,0 +1,27 @@
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.infra.database import Base
+
+
+class Account(Base):
+    __tablename__ = "accounts"
+
+    # Version 7: ids grow with time, so new rows share index pages and pages sort by id.
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    email: Mapped[str] = mapped_column(unique=True)  # lower case, see schemas.Email
+    password_hash: Mapped[str]
+    is_staff: Mapped[bool] = mapped_column(server_default="false")
+
+
+class LoginAttempts(Base):
+    """How often somebody has lately tried to log in: to one account, or from one address."""
+
+    __tablename__ = "login_attempts"
+
+    origin: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int] = mapped_column(server_default="1")
+    since: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)

@@ -1,0 +1,37 @@
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, Field, SecretStr, StringConstraints
+
+# One @ with something around it: whether the address works only a mail to it can tell.
+Email = Annotated[
+    str,
+    StringConstraints(
+        to_lower=True, strip_whitespace=True, max_length=254, pattern=r"^[!-?A-~]+@[!-?A-~]+$"
+    ),
+]
+
+# Length is what makes a password strong; hashing more than 128 characters is only work.
+NewPassword = Annotated[SecretStr, Field(min_length=12, max_length=128)]
+Password = Annotated[SecretStr, Field(max_length=128)]
+
+
+class Registration(BaseModel):
+    email: Email
+    password: NewPassword
+
+
+class Credentials(BaseModel):
+    email: Email
+    password: Password
+
+
+class PasswordChange(BaseModel):
+    current_password: Password
+    new_password: NewPassword
+
+
+class AccountOut(BaseModel):
+    id: UUID
+    email: str
+    is_staff: bool

@@ -1,0 +1,187 @@
+"""The errors that a client can be told about, and the one place that tells it.
+
+Answers are problem details (RFC 9457). Nothing of an unexpected error leaves the process.
+"""
+
+from typing import Any, ClassVar
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.infra.files import LinkInvalid
+from app.infra.folder import FileExists, FileMissing, WrongSize
+from app.infra.sessions import LoginNeeded
+from app.infra.unavailable import Unavailable
+
+log = structlog.get_logger()
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class AppError(Exception):
+    """Subclass it where the error belongs; the docstring is its title, the message its detail."""
+
+    status: ClassVar[int]
+
+    def __init__(self, detail: str | None = None, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.headers = headers
+
+
+class NotFound(AppError):
+    """Not found"""
+
+    status = 404
+
+
+class Conflict(AppError):
+    """Conflict"""
+
+    status = 409
+
+
+class Forbidden(AppError):
+    """Forbidden"""
+
+    status = 403
+
+
+class Unprocessable(AppError):
+    """The request cannot be processed"""
+
+    status = 422
+
+
+class InvalidField(BaseModel):
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str | None = None
+    errors: list[InvalidField] | None = None
+
+
+# What infrastructure raises, in a client's words.
+INFRASTRUCTURE: dict[type[Exception], tuple[int, str, dict[str, str]]] = {
+    LoginNeeded: (401, "Log in first", {"WWW-Authenticate": 'Cookie realm="session"'}),
+    LinkInvalid: (403, "The link is not valid, or no longer", {}),
+    FileMissing: (404, "No such file", {}),
+    FileExists: (409, "There is a file already", {}),
+    WrongSize: (422, "The file has another size than announced", {}),
+    Unavailable: (503, "Not available right now", {"Retry-After": "1"}),
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses`: the errors it may answer with."""
+    return {status: {"model": Problem} for status in statuses}
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(AppError, _answer_app_error)
+    app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(RequestValidationError, _answer_invalid_request)
+    for error in INFRASTRUCTURE:
+        app.add_exception_handler(error, _answer_infrastructure)
+    app.add_middleware(UnexpectedErrors)
+    _document_as_problems(app)
+
+
+class UnexpectedErrors:
+    """Logs what nobody foresaw and answers 500.
+
+    Starlette's own handler stands outside all middleware: its answer would have no request id and
+    no security headers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answered = False
+
+        async def send_and_remember(message: Message) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_remember)
+        except Exception:
+            if scope["type"] != "http" or answered:
+                raise
+            log.exception("unexpected error")
+            answer = respond(500, "Something went wrong on our side")
+            await answer(scope, receive, send)
+
+
+def respond(
+    status: int,
+    title: str,
+    detail: str | None = None,
+    errors: list[InvalidField] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    problem = Problem(title=title, status=status, detail=detail, errors=errors)
+    content = problem.model_dump(exclude_none=True)
+    return JSONResponse(content, status, headers, media_type=MEDIA_TYPE)
+
+
+async def _answer_app_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, AppError)  # noqa: S101  # narrows what Starlette passes
+    title = (type(error).__doc__ or "").strip()
+    return respond(error.status, title, error.detail, headers=error.headers)
+
+
+async def _answer_infrastructure(request: Request, error: Exception) -> Response:
+    known = next(kind for kind in type(error).__mro__ if kind in INFRASTRUCTURE)
+    status, title, headers = INFRASTRUCTURE[known]
+    if status >= 500:
+        log.warning("unavailable", reason=str(error))
+    return respond(status, title, headers=headers)
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    headers = dict(error.headers) if error.headers else None
+    return respond(error.status_code, error.detail, headers=headers)
+
+
+async def _answer_invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    errors = [
+        InvalidField(field=".".join(map(str, problem["loc"])), message=problem["msg"])
+        for problem in error.errors()
+    ]
+    return respond(422, "The request is not valid", errors=errors)
+
+
+def _document_as_problems(app: FastAPI) -> None:
+    """FastAPI documents every model as application/json; ours are sent as problems."""
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            for path in describe()["paths"].values():
+                for operation in path.values():
+                    for answer in operation["responses"].values():
+                        _rename_media_type(answer.get("content", {}))
+        return describe()
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _rename_media_type(content: dict[str, Any]) -> None:
+    documented = content.get("application/json", {})
+    if documented.get("schema", {}).get("$ref", "").endswith("/Problem"):
+        content[MEDIA_TYPE] = content.pop("application/json")

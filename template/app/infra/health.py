@@ -1,0 +1,62 @@
+# Rung's file: advancing to another stage may change it.
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+import structlog
+from fastapi import APIRouter, FastAPI, Request, Response
+from pydantic import BaseModel
+
+from app.infra.unavailable import Unavailable
+
+log = structlog.get_logger()
+
+# A load balancer asks every few seconds and must not wait longer than that for its answer.
+CHECK_SECONDS = 1.0
+
+type ReadinessCheck = Callable[[], Awaitable[None]]
+
+
+class Health(BaseModel):
+    status: Literal["ok", "unavailable"]
+    unavailable: list[str] = []
+
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/live", summary="The process answers")
+async def live() -> Health:
+    return Health(status="ok")
+
+
+@router.get(
+    "/ready",
+    summary="The process can serve requests",
+    responses={503: {"model": Health, "description": "What it depends on is not there"}},
+)
+async def ready(request: Request, response: Response) -> Health:
+    checks: dict[str, ReadinessCheck] = request.app.state.readiness_checks
+    unavailable = [name for name, check in checks.items() if not await _passes(name, check)]
+    if not unavailable:
+        return Health(status="ok")
+    response.status_code = 503
+    return Health(status="unavailable", unavailable=unavailable)
+
+
+async def _passes(name: str, check: ReadinessCheck) -> bool:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            await check()
+    except (Unavailable, TimeoutError) as error:
+        log.warning("not ready", check=name, reason=str(error) or "no answer in time")
+        return False
+    return True
+
+
+def add_readiness_check(app: FastAPI, name: str, check: ReadinessCheck) -> None:
+    app.state.readiness_checks = {**getattr(app.state, "readiness_checks", {}), name: check}
+
+
+def install(app: FastAPI) -> None:
+    app.include_router(router)

@@ -1,0 +1,140 @@
+# Rung's file: advancing to another stage may change it.
+import logging.config
+import re
+import secrets
+import sys
+import time
+from typing import Any, Literal
+
+import structlog
+from fastapi import FastAPI
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.typing import EventDict
+
+from app.infra import environment
+
+log = structlog.get_logger("app.requests")
+
+# A load balancer asks these every few seconds; only their failures are worth a line.
+QUIET_WHEN_WELL = frozenset({"/live", "/ready"})
+
+# Taken over from a client or proxy, it ends up in every log line: nothing odd may get there.
+_ACCEPTABLE_ID = re.compile(r"[\w.:-]{8,128}", re.ASCII)
+
+
+class LogSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="LOG_")
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class RequestLog:
+    """One line a request, and its id on the answer and on every line logged meanwhile."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = _request_id(Headers(scope=scope).get("x-request-id"))
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        finally:
+            route = getattr(scope.get("route"), "path", None)
+            if status >= 400 or route not in QUIET_WHEN_WELL:
+                log.info(
+                    "request",
+                    method=scope["method"],
+                    route=route,
+                    status=status,
+                    duration_ms=round((time.perf_counter() - started) * 1000, 1),
+                )
+
+
+def _request_id(offered: str | None) -> str:
+    if offered is not None and _ACCEPTABLE_ID.fullmatch(offered):
+        return offered
+    return secrets.token_hex(16)
+
+
+def _drop_color_message(logger: Any, method: str, event: EventDict) -> EventDict:
+    event.pop("color_message", None)  # uvicorn says everything twice
+    return event
+
+
+def configure(settings: LogSettings) -> None:
+    """Structlog's lines and those of every library leave through one formatter, to stdout."""
+    as_json = settings.format == "json" or (settings.format == "auto" and not sys.stdout.isatty())
+    enrich: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _drop_color_message,
+    ]
+    render: list[Any] = (
+        # As text: structlog's dictionaries would show every local variable, secrets among them.
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if as_json
+        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *enrich,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "structured": {
+                    "()": structlog.stdlib.ProcessorFormatter,
+                    "foreign_pre_chain": [structlog.stdlib.ExtraAdder(), *enrich],
+                    "processors": [
+                        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                        *render,
+                    ],
+                }
+            },
+            "handlers": {
+                "stdout": {
+                    "class": "logging.StreamHandler",
+                    "stream": "ext://sys.stdout",
+                    "formatter": "structured",
+                }
+            },
+            "root": {"handlers": ["stdout"], "level": settings.level},
+            "loggers": {
+                # Uvicorn brings handlers of its own, and its access log repeats ours.
+                "uvicorn": {"handlers": [], "propagate": True},
+                "uvicorn.error": {"handlers": [], "propagate": True},
+                "uvicorn.access": {"handlers": [], "propagate": False},
+            },
+        }
+    )
+
+
+def install(app: FastAPI) -> None:
+    configure(environment.read(LogSettings))
+    app.add_middleware(RequestLog)

@@ -1,0 +1,28 @@
+from fastapi import FastAPI
+
+from app import errors
+from app.accounts.routes import router as accounts
+from app.catalog.routes import router as catalog
+from app.infra import environment, wiring
+from app.orders.routes import router as orders
+from app.settings import Settings
+from app.uploads.routes import router as uploads
+
+# Files come in through their own route, which counts their bytes itself.
+MAX_BODY_BYTES = 64 * 1024
+
+
+def create_app() -> FastAPI:
+    settings = environment.read(Settings)
+    app = FastAPI(
+        title=settings.title,
+        openapi_url="/openapi.json" if settings.docs else None,
+        lifespan=wiring.lifespan,
+        max_body_size=MAX_BODY_BYTES,
+        responses=errors.problems(422, 500, 503),
+    )
+    errors.install(app)
+    wiring.install(app)
+    for router in (accounts, catalog, orders, uploads):
+        app.include_router(router)
+    return app

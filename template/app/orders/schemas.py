@@ -1,0 +1,45 @@
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, Field, computed_field
+
+MAX_ITEMS = 50
+
+
+class OrderItemIn(BaseModel):
+    product_id: UUID
+    quantity: Annotated[int, Field(ge=1, le=1000)]
+
+
+class OrderIn(BaseModel):
+    items: Annotated[list[OrderItemIn], Field(min_length=1, max_length=MAX_ITEMS)]
+
+    def quantities(self) -> dict[UUID, int]:
+        """A product that is listed twice is one item with the sum."""
+        quantities: dict[UUID, int] = {}
+        for item in self.items:
+            quantities[item.product_id] = quantities.get(item.product_id, 0) + item.quantity
+        return quantities
+
+
+class OrderItemOut(BaseModel):
+    product_id: UUID
+    quantity: int
+    unit_price_cents: int
+
+
+class OrderOut(BaseModel):
+    id: UUID
+    placed_at: datetime
+    cancelled_at: datetime | None
+    items: list[OrderItemOut]
+
+    @computed_field
+    def total_cents(self) -> int:
+        return sum(item.quantity * item.unit_price_cents for item in self.items)
+
+
+class OrderPage(BaseModel):
+    orders: list[OrderOut]
+    next: UUID | None = Field(description="Pass it as `before` to read on; null on the last page.")

@@ -1,0 +1,83 @@
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import selectinload
+
+from app.catalog import service as catalog
+from app.errors import Conflict, NotFound
+from app.infra.database import WriteSession
+from app.orders.models import Order, OrderItem
+from app.orders.schemas import OrderIn
+
+
+class NoSuchOrder(NotFound):
+    """There is no such order"""
+
+
+class KeyReused(Conflict):
+    """This idempotency key belongs to another order"""
+
+
+async def place_order(
+    write: WriteSession, account_id: UUID, idempotency_key: str, wanted: OrderIn
+) -> Order:
+    """Sent again with the same key, it answers with the order that the first one made.
+
+    Raises UnknownProduct, OutOfStock, KeyReused.
+    """
+    quantities = wanted.quantities()
+    # While another transaction holds the same key, this statement waits for its outcome.
+    order_id = await write.scalar(
+        insert(Order)
+        .values(account_id=account_id, idempotency_key=idempotency_key)
+        .on_conflict_do_nothing(index_elements=[Order.account_id, Order.idempotency_key])
+        .returning(Order.id)
+    )
+    if order_id is None:
+        return await _order_placed_before(write, account_id, idempotency_key, quantities)
+    prices = await catalog.take_from_stock(write, quantities)
+    write.add_all(
+        OrderItem(
+            order_id=order_id,
+            product_id=product_id,
+            quantity=quantity,
+            unit_price_cents=prices[product_id],
+        )
+        for product_id, quantity in quantities.items()
+    )
+    await write.flush()
+    return await _one_order(write, Order.id == order_id)
+
+
+async def cancel_order(write: WriteSession, account_id: UUID, order_id: UUID) -> Order:
+    """Cancelling again changes nothing. Raises NoSuchOrder, also for somebody else's order."""
+    order = await _one_order(
+        write, Order.id == order_id, Order.account_id == account_id, for_update=True
+    )
+    if order.cancelled_at is None:
+        order.cancelled_at = await write.scalar(select(func.now()))
+        quantities = {item.product_id: item.quantity for item in order.items}
+        await catalog.put_back_in_stock(write, quantities)
+    return order
+
+
+async def _order_placed_before(
+    write: WriteSession, account_id: UUID, idempotency_key: str, quantities: dict[UUID, int]
+) -> Order:
+    order = await _one_order(
+        write, Order.account_id == account_id, Order.idempotency_key == idempotency_key
+    )
+    if {item.product_id: item.quantity for item in order.items} != quantities:
+        raise KeyReused
+    return order
+
+
+async def _one_order(
+    write: WriteSession, *conditions: ColumnElement[bool], for_update: bool = False
+) -> Order:
+    matching = select(Order).where(*conditions).options(selectinload(Order.items))
+    order = await write.scalar(matching.with_for_update() if for_update else matching)
+    if order is None:
+        raise NoSuchOrder
+    return order

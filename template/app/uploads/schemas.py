@@ -1,0 +1,34 @@
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+MAX_BYTES = 10 * 1024 * 1024
+
+ImageType = Literal["image/gif", "image/jpeg", "image/png", "image/webp"]
+
+
+class UploadIn(BaseModel):
+    content_type: ImageType
+    size: Annotated[int, Field(ge=1, le=MAX_BYTES, description="In bytes, exactly.")]
+
+
+class UploadOut(BaseModel):
+    id: UUID
+    content_type: str
+    size: int
+    sha256: str
+    completed_at: datetime
+    link: str = Field(description="Where the image is for the next minutes, for whoever has it.")
+
+
+class SendTo(BaseModel):
+    method: str
+    url: str
+    headers: dict[str, str]
+
+
+class UploadStarted(BaseModel):
+    id: UUID
+    send_to: SendTo = Field(description="The request that hands over the bytes.")

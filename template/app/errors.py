@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.infra.files import LinkInvalid
@@ -153,8 +154,20 @@ async def _answer_infrastructure(request: Request, error: Exception) -> Response
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    headers = dict(error.headers) if error.headers else None
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_allowed_methods(request))
     return respond(error.status_code, error.detail, headers=headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Starlette names the methods of the first route on a path, and a path may have several."""
+    return [
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        for route in request.app.router.routes
+        if route.matches({**request.scope, "method": method})[0] is Match.FULL
+    ]
 
 
 async def _answer_invalid_request(request: Request, error: Exception) -> Response:

@@ -8,9 +8,6 @@ from app.orders.routes import router as orders
 from app.settings import Settings
 from app.uploads.routes import router as uploads
 
-# Files come in through their own route, which counts their bytes itself.
-MAX_BODY_BYTES = 64 * 1024
-
 
 def create_app() -> FastAPI:
     settings = environment.read(Settings)
@@ -18,7 +15,6 @@ def create_app() -> FastAPI:
         title=settings.title,
         openapi_url="/openapi.json" if settings.docs else None,
         lifespan=wiring.lifespan,
-        max_body_size=MAX_BODY_BYTES,
         responses=errors.problems(422, 500, 503),
     )
     errors.install(app)

@@ -9,7 +9,9 @@ from app.infra.sessions import CurrentUser, LoginNeeded, Sessions
 router = APIRouter(tags=["accounts"])
 
 
-@router.post("/accounts", status_code=201, summary="Register", responses=problems(403, 409, 413))
+@router.post(
+    "/accounts", status_code=201, summary="Register", responses=problems(400, 403, 409, 413)
+)
 async def register(
     registration: Registration, write: WriteSession, sessions: Sessions
 ) -> AccountOut:
@@ -19,7 +21,7 @@ async def register(
     return AccountOut.model_validate(account, from_attributes=True)
 
 
-@router.post("/session", summary="Log in", responses=problems(401, 403, 413, 429))
+@router.post("/session", summary="Log in", responses=problems(400, 401, 403, 413, 429))
 async def log_in(
     credentials: Credentials, request: Request, write: WriteSession, sessions: Sessions
 ) -> AccountOut:
@@ -43,7 +45,10 @@ async def me(read: ReadSession, user: CurrentUser) -> AccountOut:
 
 
 @router.put(
-    "/me/password", status_code=204, summary="Change password", responses=problems(401, 403, 413)
+    "/me/password",
+    status_code=204,
+    summary="Change password",
+    responses=problems(400, 401, 403, 413),
 )
 async def change_password(
     change: PasswordChange, write: WriteSession, user: CurrentUser, sessions: Sessions

@@ -30,7 +30,7 @@ async def show_product(read: ReadSession, product_id: UUID) -> ProductOut:
 
 
 @router.post(
-    "", status_code=201, summary="Add a product (staff)", responses=problems(401, 403, 413)
+    "", status_code=201, summary="Add a product (staff)", responses=problems(400, 401, 403, 413)
 )
 async def create_product(write: WriteSession, staff: Staff, new: ProductIn) -> ProductOut:
     product = await service.create_product(write, new)
@@ -40,7 +40,7 @@ async def create_product(write: WriteSession, staff: Staff, new: ProductIn) -> P
 @router.patch(
     "/{product_id}",
     summary="Change a product (staff)",
-    responses=problems(401, 403, 404, 413),
+    responses=problems(400, 401, 403, 404, 413),
 )
 async def change_product(
     write: WriteSession, staff: Staff, product_id: UUID, change: ProductChange

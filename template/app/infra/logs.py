@@ -9,13 +9,13 @@ from typing import Any, Literal
 import structlog
 from fastapi import FastAPI
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.typing import EventDict
+from structlog.typing import Processor
 
 from app.infra import environment
 
-log = structlog.get_logger("app.requests")
+log = structlog.get_logger()
 
 # A load balancer asks these every few seconds; only their failures are worth a line.
 QUIET_WHEN_WELL = frozenset({"/live", "/ready"})
@@ -50,7 +50,8 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                header = (b"x-request-id", request_id.encode())
+                message["headers"] = [*message["headers"], header]
             await send(message)
 
         try:
@@ -73,66 +74,56 @@ def _request_id(offered: str | None) -> str:
     return secrets.token_hex(16)
 
 
-def _drop_color_message(logger: Any, method: str, event: EventDict) -> EventDict:
-    event.pop("color_message", None)  # uvicorn says everything twice
-    return event
-
-
 def configure(settings: LogSettings) -> None:
-    """Structlog's lines and those of every library leave through one formatter, to stdout."""
+    """Our lines and those of every library leave in one form, on stdout."""
     as_json = settings.format == "json" or (settings.format == "auto" and not sys.stdout.isatty())
-    enrich: list[Any] = [
+    enrich: list[Processor] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
+        structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _drop_color_message,
     ]
-    render: list[Any] = (
-        # As text: structlog's dictionaries would show every local variable, secrets among them.
+    # Tracebacks as text: structlog's dictionaries would show local variables, secrets among them.
+    render: list[Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if as_json
         else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     )
+    # Past the standard library: its loggers and formatters would cost each request 50 µs more.
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *enrich,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*enrich, *render],
+        logger_factory=structlog.WriteLoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(settings.level),
     )
-    logging.config.dictConfig(
-        {
-            "version": 1,
-            "disable_existing_loggers": False,
-            "formatters": {
-                "structured": {
-                    "()": structlog.stdlib.ProcessorFormatter,
-                    "foreign_pre_chain": [structlog.stdlib.ExtraAdder(), *enrich],
-                    "processors": [
-                        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                        *render,
-                    ],
-                }
-            },
-            "handlers": {
-                "stdout": {
-                    "class": "logging.StreamHandler",
-                    "stream": "ext://sys.stdout",
-                    "formatter": "structured",
-                }
-            },
-            "root": {"handlers": ["stdout"], "level": settings.level},
-            "loggers": {
-                # Uvicorn brings handlers of its own, and its access log repeats ours.
-                "uvicorn": {"handlers": [], "propagate": True},
-                "uvicorn.error": {"handlers": [], "propagate": True},
-                "uvicorn.access": {"handlers": [], "propagate": False},
-            },
-        }
-    )
+    logging.config.dictConfig(_for_libraries(settings.level, enrich, render))
+
+
+def _for_libraries(level: str, enrich: list[Processor], render: list[Processor]) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "structured": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "foreign_pre_chain": [structlog.stdlib.add_logger_name, *enrich],
+                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+            }
+        },
+        "handlers": {
+            "stdout": {
+                "class": "logging.StreamHandler",
+                "stream": "ext://sys.stdout",
+                "formatter": "structured",
+            }
+        },
+        # Most libraries tell at INFO what only they care about; httpx tells whole URLs.
+        "root": {"handlers": ["stdout"], "level": "WARNING"},
+        "loggers": {
+            # Uvicorn brings handlers of its own, and its access log repeats ours.
+            "uvicorn": {"handlers": [], "propagate": True, "level": level},
+            "uvicorn.error": {"handlers": [], "propagate": True, "level": level},
+            "uvicorn.access": {"handlers": [], "propagate": False},
+        },
+    }
 
 
 def install(app: FastAPI) -> None:

@@ -2,20 +2,29 @@
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
-HEADERS = {
-    "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
-    "cross-origin-opener-policy": "same-origin",
-    "referrer-policy": "no-referrer",
-    "strict-transport-security": "max-age=31536000",
-    "x-content-type-options": "nosniff",
-}
+CONTENT_SECURITY_POLICY = (
+    b"content-security-policy",
+    b"default-src 'none'; frame-ancestors 'none'; sandbox",
+)
+
+HEADERS: tuple[tuple[bytes, bytes], ...] = (
+    (b"cache-control", b"no-store"),
+    CONTENT_SECURITY_POLICY,
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"strict-transport-security", b"max-age=31536000"),
+    (b"x-content-type-options", b"nosniff"),
+)
+
+# Enough for any JSON; a route that takes more sets scope["body_limit"] before it reads.
+MAX_BODY_BYTES = 64 * 1024
 
 # The API's documentation is the one page for people: it loads its scripts from elsewhere.
 PAGES = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
@@ -31,14 +40,15 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        page = scope["path"] in PAGES
+        added = HEADERS
+        if scope["path"] in PAGES:
+            added = tuple(header for header in HEADERS if header is not CONTENT_SECURITY_POLICY)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    if not (page and name == "content-security-policy"):
-                        headers.setdefault(name, value)
+                own = {name for name, _ in message["headers"]}
+                missing = [header for header in added if header[0] not in own]
+                message["headers"] = [*message["headers"], *missing]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
@@ -72,6 +82,26 @@ class CrossSiteWriteRefusal:
         await refusal(scope, receive, send)
 
 
+class BodyLimit:
+    """Stops reading a body that is larger than anybody needs."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        received = 0
+
+        async def receive_up_to_limit() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > scope.get("body_limit", MAX_BODY_BYTES):
+                raise HTTPException(413, "The request body is too large")
+            return message
+
+        await self.app(scope, receive_up_to_limit if scope["type"] == "http" else receive, send)
+
+
 def _comes_from_this_site(headers: Headers) -> bool:
     fetch_site = headers.get("sec-fetch-site")
     if fetch_site is not None:
@@ -81,5 +111,6 @@ def _comes_from_this_site(headers: Headers) -> bool:
 
 
 def install(app: FastAPI) -> None:
+    app.add_middleware(BodyLimit)
     app.add_middleware(CrossSiteWriteRefusal)
     app.add_middleware(SecurityHeaders)

@@ -94,13 +94,11 @@ CurrentUser = Annotated[User, Depends(current_user)]
 class LoginSessions:
     """Starts and ends sessions in the request's own transaction, and sets its cookie."""
 
-    def __init__(
-        self, request: Request, response: Response, write: WriteSession, token: SessionCookie
-    ) -> None:
+    def __init__(self, request: Request, response: Response, write: WriteSession) -> None:
         self._settings: SessionSettings = request.app.state.session_settings
         self._response = response
         self._write = write
-        self._token = token
+        self._token = request.cookies.get(COOKIE)
 
     async def start(self, user_id: UUID) -> None:
         """Always a new id: one that was planted before the login is worth nothing after it."""

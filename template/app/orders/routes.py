@@ -13,7 +13,9 @@ from app.paging import NEWEST, Before, Limit
 router = APIRouter(prefix="/orders", tags=["orders"])
 
 
-@router.post("", status_code=201, summary="Place an order", responses=problems(401, 403, 409, 413))
+@router.post(
+    "", status_code=201, summary="Place an order", responses=problems(400, 401, 403, 409, 413)
+)
 async def place_order(
     write: WriteSession,
     user: CurrentUser,

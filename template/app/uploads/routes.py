@@ -25,7 +25,9 @@ async def own_upload(read: ReadSession, user: CurrentUser, upload_id: UUID) -> C
 OwnUpload = Annotated[CompletedUpload, Depends(own_upload)]
 
 
-@router.post("", status_code=201, summary="Announce an image", responses=problems(401, 403, 413))
+@router.post(
+    "", status_code=201, summary="Announce an image", responses=problems(400, 401, 403, 413)
+)
 async def start_upload(
     write: WriteSession, files: Files, user: CurrentUser, announced: UploadIn
 ) -> UploadStarted:

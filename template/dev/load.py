@@ -1,0 +1,84 @@
+# Rung's file: advancing to another stage may change it.
+"""Run tests/load/locustfile.py against HOST, or else against one production process on a new, seeded database."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from dev import postgres, services
+
+
+def main() -> None:
+    if host := os.environ.get("HOST"):
+        sys.exit(_locust(host))
+    with _database_and_files() as environment, _server(environment) as host:
+        status = _locust(host)
+    sys.exit(status)
+
+
+def _locust(host: str) -> int:
+    users = os.environ["USERS"]
+    return subprocess.run(
+        [
+            *("locust", "--locustfile", "tests/load/locustfile.py", "--headless", "--only-summary"),
+            *("--users", users, "--spawn-rate", users, "--run-time", os.environ["DURATION"], "--host", host),
+        ]
+    ).returncode
+
+
+@contextmanager
+def _database_and_files() -> Iterator[dict[str, str]]:
+    with postgres.for_load() as url, tempfile.TemporaryDirectory() as files:
+        given = {**os.environ, "DATABASE_URL": url, "FILES_FOLDER": files}
+        with services.environment(given) as environment:
+            for step in (["alembic", "upgrade", "head"], [sys.executable, "-m", "app.seed"]):
+                subprocess.run(step, env=environment, check=True)
+            yield environment
+
+
+@contextmanager
+def _server(environment: Mapping[str, str]) -> Iterator[str]:
+    log = postgres.state_folder() / "load.log"
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [
+                *("uvicorn", "app.main:create_app", "--factory", "--port", str(port)),
+                *("--no-access-log", "--no-server-header"),
+            ],
+            env={**environment, "LOG_FORMAT": "json"},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        _wait_until_ready(f"http://127.0.0.1:{port}/ready", server, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(300):
+        if server.poll() is not None:
+            break
+        try:
+            with urlopen(url, timeout=1):
+                return
+        except URLError:
+            time.sleep(0.1)
+    sys.exit(f"The app did not become ready. Its log, {log}, ends with:\n{log.read_text()[-2000:]}")
+
+
+if __name__ == "__main__":
+    main()

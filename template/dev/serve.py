@@ -1,0 +1,44 @@
+# Rung's file: advancing to another stage may change it.
+"""What `make dev` runs once the services are there."""
+
+import os
+import socket
+import subprocess
+import sys
+
+HOST = "127.0.0.1"
+BANNER = """
+  App       http://{host}:{port}
+  API docs  http://{host}:{port}/docs
+  Postgres  {database}   (make psql)
+"""
+
+
+def main() -> None:
+    port = os.environ.get("PORT", "8000")
+    _refuse_taken_port(port)
+    for step in (["alembic", "upgrade", "head"], [sys.executable, "-m", "app.seed"]):
+        status = subprocess.run(step).returncode
+        if status != 0:
+            sys.exit(status)
+    print(BANNER.format(host=HOST, port=port, database=os.environ["DATABASE_URL"]), flush=True)
+    os.execvp(
+        "uvicorn",
+        [
+            *("uvicorn", "app.main:create_app", "--factory", "--host", HOST, "--port", port),
+            *("--reload", "--reload-dir", "app", "--no-access-log", "--log-level", "warning"),
+        ],
+    )
+
+
+def _refuse_taken_port(port: str) -> None:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, int(port)))
+        except OSError as error:
+            sys.exit(f"Port {port} cannot be used: {error.strerror}. Take another: make dev PORT=8001")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+# Rung's file: advancing to another stage may change it.
+"""Share a server between commands and stop it after the last of them.
+
+Every user holds a shared lock on the server's `users` file. A lock goes with its process, however that
+ended, so a server never outlives its users: not after Ctrl-C, not after kill -9.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def shared(folder: Path, start: Callable[[], subprocess.Popen[bytes] | None], *, remove: bool) -> Iterator[None]:
+    """Keep the server of `folder` running meanwhile.
+
+    `start` is called by one user at a time: it returns the supervisor, or None if the server runs already.
+    """
+    users = _join(folder)
+    supervisor = None
+    started = False
+    try:
+        with (folder / "starting").open("w") as starting:
+            fcntl.flock(starting, fcntl.LOCK_EX)
+            supervisor = start()
+        started = True
+        yield
+    finally:
+        last = _try_lock_alone(users)
+        if last and remove and not started:
+            shutil.rmtree(folder, ignore_errors=True)
+        os.close(users)
+        if supervisor and last:
+            supervisor.wait()
+        elif supervisor:
+            supervisor.returncode = 0  # Others use it still: do not warn that we leave it running.
+
+
+def supervise(
+    command: Sequence[str | Path],
+    folder: Path,
+    *,
+    env: Mapping[str, str],
+    stop_with: signal.Signals,
+    user: int | None = None,
+    remove: bool = False,
+) -> subprocess.Popen[bytes]:
+    """Run `command` until `folder` has no users, then, with `remove`, remove it. Output goes to its file `log`."""
+    order = {
+        "command": [str(part) for part in command],
+        "folder": str(folder),
+        "stop_with": stop_with,
+        "user": user,
+        "remove": remove,
+    }
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-IS", __file__, json.dumps(order)],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C reaches every process of the terminal's group
+        )
+
+
+def _join(folder: Path) -> int:
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            users = os.open(folder / "users", os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(users, fcntl.LOCK_SH)  # waits here while the server is being stopped
+        if _is_still_at(folder / "users", users):
+            return users
+        os.close(users)
+
+
+def _is_still_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _try_lock_alone(users: int) -> bool:
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _run(order: dict[str, Any]) -> int:
+    user = order["user"]
+    server = subprocess.Popen(
+        order["command"], user=user, group=user, extra_groups=None if user is None else []
+    )
+    unused = threading.Event()
+
+    def stop_when_unused() -> None:
+        fcntl.flock(users, fcntl.LOCK_EX)
+        unused.set()
+        server.send_signal(order["stop_with"])
+
+    # Stays open, and so locked, until the server is gone: its next user waits for that.
+    with Path(order["folder"], "users").open("r+") as users:
+        threading.Thread(target=stop_when_unused, daemon=True).start()
+        status = server.wait()
+        if order["remove"] and unused.is_set():
+            shutil.rmtree(order["folder"])
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(_run(json.loads(sys.argv[1])))

@@ -1,0 +1,26 @@
+# Rung's file: advancing to another stage may change it.
+UV ?= sh dev/uv
+RUN = $(UV) run --quiet
+WITH_SERVICES = $(RUN) python -m dev
+
+.PHONY: dev migrate migration seed psql load
+
+dev: ## Migrate, seed and serve with reload (PORT=8000), on the Postgres in .dev or that of DATABASE_URL
+	@$(WITH_SERVICES) python -m dev.serve
+
+migrate: ## Bring the database to the newest migration
+	@$(WITH_SERVICES) alembic upgrade head
+
+migration: ## Write a migration for what changed in the models: make migration m="orders get a note"
+	@test -n "$(m)" || { echo 'Say what it does: make migration m="orders get a note"' >&2; exit 2; }
+	@$(WITH_SERVICES) sh -c 'alembic upgrade head && alembic revision --autogenerate -m "$$1"' sh "$(m)"
+
+seed: ## Fill an empty database with the sample shop
+	@$(WITH_SERVICES) python -m app.seed
+
+psql: ## A SQL prompt on the database
+	@$(WITH_SERVICES) python -m dev.psql
+
+load: ## Load test: USERS=20 DURATION=30s, on a copy of its own or on HOST=https://…
+	@USERS=$(or $(USERS),20) DURATION=$(or $(DURATION),30s) HOST=$(if $(findstring command,$(origin HOST)),$(HOST)) \
+		$(RUN) --group load python -m dev.load

@@ -1,0 +1,77 @@
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+from fastapi import FastAPI
+from httpx import ASGITransport, AsyncClient
+
+from app.accounts import service as accounts
+from app.infra.database import Database
+from app.main import create_app
+from dev.pytest_plugin import Services
+
+PASSWORD = "correct horse battery staple"
+
+type LogIn = Callable[[str], Awaitable[AsyncClient]]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def app(services: Services) -> AsyncGenerator[FastAPI]:
+    """The whole app on a database of this test's own."""
+    app = create_app()
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture
+def database(app: FastAPI) -> Database:
+    database: Database = app.state.database
+    return database
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncGenerator[AsyncClient]:
+    """Somebody who is not logged in."""
+    async with browser(app) as client:
+        yield client
+
+
+@pytest.fixture
+async def log_in(app: FastAPI) -> AsyncGenerator[LogIn]:
+    """Registers a person; answers with a browser of their own in which they are logged in."""
+    async with AsyncExitStack() as stack:
+
+        async def log_in(name: str) -> AsyncClient:
+            client = await stack.enter_async_context(browser(app))
+            person = {"email": f"{name}@example.com", "password": PASSWORD}
+            assert (await client.post("/accounts", json=person)).status_code == 201
+            return client
+
+        yield log_in
+
+
+@pytest.fixture
+async def ada(log_in: LogIn) -> AsyncClient:
+    return await log_in("ada")
+
+
+@pytest.fixture
+async def grace(log_in: LogIn) -> AsyncClient:
+    return await log_in("grace")
+
+
+@pytest.fixture
+async def staff(log_in: LogIn, database: Database) -> AsyncClient:
+    client = await log_in("staff")
+    async with database.transaction() as write:
+        assert await accounts.promote(write, "staff@example.com")
+    return client
+
+
+def browser(app: FastAPI) -> AsyncClient:
+    return AsyncClient(transport=ASGITransport(app), base_url="https://shop.test")

@@ -1,0 +1,51 @@
+from fastapi import FastAPI
+from httpx import AsyncClient
+
+
+async def test_an_unexpected_error_tells_nothing(app: FastAPI, client: AsyncClient) -> None:
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError("the password of the database is hunter2")
+
+    answer = await client.get("/broken")
+
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-request-id"]
+    assert answer.json() == {
+        "type": "about:blank",
+        "title": "Something went wrong on our side",
+        "status": 500,
+    }
+
+
+async def test_an_unknown_path_is_a_problem(client: AsyncClient) -> None:
+    answer = await client.get("/nowhere")
+
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json() == {"type": "about:blank", "title": "Not Found", "status": 404}
+
+
+async def test_a_method_that_is_not_allowed_says_which_are(client: AsyncClient) -> None:
+    answer = await client.put("/products")
+
+    assert answer.status_code == 405
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["allow"] == "GET, POST"
+
+
+async def test_a_body_that_is_no_json_is_a_problem(client: AsyncClient) -> None:
+    answer = await client.post(
+        "/session", content=b"{not json", headers={"content-type": "application/json"}
+    )
+
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_body_that_is_too_large_is_a_problem(client: AsyncClient) -> None:
+    answer = await client.post("/session", content=b" " * 70_000)
+
+    assert answer.status_code == 413
+    assert answer.headers["content-type"] == "application/problem+json"

@@ -1,0 +1,33 @@
+"""The history against the models, on an empty Postgres."""
+
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def alembic(empty_database: str) -> Config:
+    return Config(toml_file=ROOT / "pyproject.toml")
+
+
+def test_the_migrations_make_what_the_models_say(alembic: Config) -> None:
+    command.upgrade(alembic, "head")
+
+    command.check(alembic)
+
+
+def test_every_migration_can_be_taken_back(alembic: Config) -> None:
+    command.upgrade(alembic, "head")
+    command.downgrade(alembic, "base")
+    command.upgrade(alembic, "head")
+
+    command.check(alembic)
+
+
+def test_the_history_has_one_head(alembic: Config) -> None:
+    assert len(ScriptDirectory.from_config(alembic).get_heads()) == 1

@@ -1,0 +1,96 @@
+"""The running app against its own description, with requests that Schemathesis makes up."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from dev.pytest_plugin import Services
+from tests.conftest import PASSWORD
+
+SERVE = [sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory", "--no-access-log"]
+
+CHECKS = [
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "ignored_auth",
+    "unsupported_method",
+]
+
+# Each of these ends or replaces the session that the others need.
+ABOUT_SESSIONS = ["--include-path=/accounts", "--include-path=/session"]
+ABOUT_THE_REST = ["--exclude-path=/accounts", "--exclude-path=/session"]
+
+
+@pytest.fixture
+def server(services: Services) -> Iterator[str]:
+    """The URL of the app as a process of its own."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    environment = {**os.environ, "LOG_LEVEL": "ERROR"}
+    process = subprocess.Popen([*SERVE, f"--port={port}"], env=environment)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_it_answers(f"{url}/ready", process)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+@pytest.fixture
+def as_staff(server: str, tmp_path: Path) -> str:
+    """The option that logs Schemathesis in."""
+    person = {"email": "staff@example.com", "password": PASSWORD}
+    answer = httpx.post(f"{server}/accounts", json=person)
+    promote = [sys.executable, "-m", "app.accounts.promote", "staff@example.com"]
+    subprocess.run(promote, check=True, capture_output=True)
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(f'auth.openapi.session.api_key = "{answer.cookies["__Host-session"]}"')
+    return f"--config-file={config}"
+
+
+def test_registering_and_logging_in_answer_as_described(server: str) -> None:
+    assert_answers_as_described(server, options=ABOUT_SESSIONS)
+
+
+def test_everything_else_answers_as_described(server: str, as_staff: str) -> None:
+    assert_answers_as_described(server, as_staff, options=ABOUT_THE_REST)
+
+
+def assert_answers_as_described(server: str, *login: str, options: list[str]) -> None:
+    """No 5xx, and no status, media type or body that the description does not have."""
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", *login, "run", f"{server}/openapi.json"),
+            *("--max-examples=10", "--generation-deterministic", "--no-color"),
+            "--phases=coverage,fuzzing",
+            f"--checks={','.join(CHECKS)}",
+            *options,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr
+
+
+def wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 20
+    while process.poll() is None and time.monotonic() < deadline:
+        with suppress(httpx.TransportError):
+            httpx.get(url).raise_for_status()
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{url} did not answer")

@@ -1,0 +1,174 @@
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from httpx import AsyncClient, Response
+
+from tests.conftest import LogIn
+from tests.test_catalog import add
+
+
+async def order(client: AsyncClient, quantities: dict[str, int], key: str = "") -> Response:
+    return await client.post(
+        "/orders",
+        json={"items": [{"product_id": one, "quantity": n} for one, n in quantities.items()]},
+        headers={"Idempotency-Key": key or str(uuid4())},
+    )
+
+
+async def stock(client: AsyncClient, product: dict[str, Any]) -> int:
+    left: int = (await client.get(f"/products/{product['id']}")).json()["stock"]
+    return left
+
+
+@pytest.fixture
+async def mug(staff: AsyncClient) -> dict[str, Any]:
+    return await add(staff, stock=3)
+
+
+@pytest.fixture
+async def lamp(staff: AsyncClient) -> dict[str, Any]:
+    return await add(staff, name="Walnut desk lamp", price_cents=7900, stock=1)
+
+
+async def test_an_order_takes_from_stock_and_keeps_its_prices(
+    ada: AsyncClient, staff: AsyncClient, mug: dict[str, Any], lamp: dict[str, Any]
+) -> None:
+    placed = await order(ada, {mug["id"]: 2, lamp["id"]: 1})
+
+    assert placed.status_code == 201
+    assert placed.json()["total_cents"] == 2 * 1250 + 7900
+    assert (await stock(ada, mug), await stock(ada, lamp)) == (1, 0)
+    await staff.patch(f"/products/{mug['id']}", json={"price_cents": 9999})
+    assert (await ada.get("/orders")).json() == {"orders": [placed.json()], "next": None}
+
+
+async def test_two_buyers_want_the_last_one_and_one_gets_it(
+    ada: AsyncClient, grace: AsyncClient, lamp: dict[str, Any]
+) -> None:
+    answers = await asyncio.gather(order(ada, {lamp["id"]: 1}), order(grace, {lamp["id"]: 1}))
+
+    assert sorted(answer.status_code for answer in answers) == [201, 409]
+    assert await stock(ada, lamp) == 0
+
+
+async def test_many_buyers_take_exactly_what_there_is(log_in: LogIn, mug: dict[str, Any]) -> None:
+    buyers = [await log_in(f"buyer{n}") for n in range(6)]
+
+    answers = await asyncio.gather(*(order(buyer, {mug["id"]: 1}) for buyer in buyers))
+
+    assert sorted(answer.status_code for answer in answers) == [201] * 3 + [409] * 3
+
+
+async def test_an_order_is_placed_whole_or_not_at_all(
+    ada: AsyncClient, mug: dict[str, Any], lamp: dict[str, Any]
+) -> None:
+    refused = await order(ada, {mug["id"]: 1, lamp["id"]: 2})
+
+    assert refused.status_code == 409
+    assert refused.json()["detail"] == "1 of Walnut desk lamp left."
+    assert await stock(ada, mug) == 3
+    assert (await ada.get("/orders")).json()["orders"] == []
+
+
+async def test_two_orders_for_the_same_things_in_another_order_do_not_deadlock(
+    ada: AsyncClient, grace: AsyncClient, staff: AsyncClient
+) -> None:
+    first, second = (await add(staff, stock=1000))["id"], (await add(staff, stock=1000))["id"]
+
+    answers = await asyncio.gather(
+        *(order(ada, {first: 1, second: 1}) for _ in range(10)),
+        *(order(grace, {second: 1, first: 1}) for _ in range(10)),
+    )
+
+    assert {answer.status_code for answer in answers} == {201}
+
+
+async def test_a_retry_with_the_same_key_orders_nothing_twice(
+    ada: AsyncClient, mug: dict[str, Any]
+) -> None:
+    answers = await asyncio.gather(*(order(ada, {mug["id"]: 1}, "one-and-only") for _ in range(5)))
+
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert await stock(ada, mug) == 2
+
+
+async def test_a_key_is_good_for_one_order(ada: AsyncClient, mug: dict[str, Any]) -> None:
+    await order(ada, {mug["id"]: 1}, "one-and-only")
+
+    reused = await order(ada, {mug["id"]: 2}, "one-and-only")
+
+    assert reused.status_code == 409
+    assert reused.json()["title"] == "This idempotency key belongs to another order"
+
+
+async def test_keys_of_different_buyers_do_not_meet(
+    ada: AsyncClient, grace: AsyncClient, mug: dict[str, Any]
+) -> None:
+    assert (await order(ada, {mug["id"]: 1}, "one-and-only")).status_code == 201
+    assert (await order(grace, {mug["id"]: 1}, "one-and-only")).status_code == 201
+    assert await stock(ada, mug) == 1
+
+
+async def test_a_refused_order_does_not_use_up_its_key(
+    ada: AsyncClient, staff: AsyncClient, lamp: dict[str, Any]
+) -> None:
+    assert (await order(ada, {lamp["id"]: 2}, "try-again")).status_code == 409
+    await staff.patch(f"/products/{lamp['id']}", json={"stock": 2})
+
+    assert (await order(ada, {lamp["id"]: 2}, "try-again")).status_code == 201
+
+
+async def test_a_product_listed_twice_is_one_item(ada: AsyncClient, mug: dict[str, Any]) -> None:
+    placed = await ada.post(
+        "/orders",
+        json={"items": [{"product_id": mug["id"], "quantity": 1}] * 2},
+        headers={"Idempotency-Key": "twice-listed"},
+    )
+
+    assert [item["quantity"] for item in placed.json()["items"]] == [2]
+
+
+async def test_an_unknown_product_cannot_be_ordered(ada: AsyncClient) -> None:
+    assert (await order(ada, {str(uuid4()): 1})).status_code == 422
+
+
+async def test_an_order_needs_a_key_and_a_login(ada: AsyncClient, client: AsyncClient) -> None:
+    body = {"items": [{"product_id": str(uuid4()), "quantity": 1}]}
+
+    assert (await ada.post("/orders", json=body)).status_code == 422
+    assert (await order(client, {str(uuid4()): 1})).status_code == 401
+
+
+async def test_cancelling_puts_the_stock_back_once(ada: AsyncClient, mug: dict[str, Any]) -> None:
+    placed = (await order(ada, {mug["id"]: 2})).json()
+    path = f"/orders/{placed['id']}/cancellation"
+
+    answers = await asyncio.gather(*(ada.post(path) for _ in range(4)))
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["cancelled_at"] for answer in answers}) == 1
+    assert await stock(ada, mug) == 3
+    assert (await ada.get("/orders")).json()["orders"][0]["cancelled_at"] is not None
+
+
+async def test_nobody_else_sees_or_cancels_an_order(
+    ada: AsyncClient, grace: AsyncClient, mug: dict[str, Any]
+) -> None:
+    placed = (await order(ada, {mug["id"]: 1})).json()
+
+    assert (await grace.get("/orders")).json()["orders"] == []
+    assert (await grace.post(f"/orders/{placed['id']}/cancellation")).status_code == 404
+    assert await stock(ada, mug) == 2
+
+
+async def test_orders_come_in_pages(ada: AsyncClient, mug: dict[str, Any]) -> None:
+    placed = [(await order(ada, {mug["id"]: 1})).json()["id"] for _ in range(3)]
+
+    first = (await ada.get("/orders?limit=2")).json()
+    second = (await ada.get(f"/orders?limit=2&before={first['next']}")).json()
+
+    assert [one["id"] for one in first["orders"] + second["orders"]] == placed[::-1]
+    assert second["next"] is None

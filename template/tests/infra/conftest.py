@@ -1,0 +1,37 @@
+# Rung's file: advancing to another stage may change it.
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+from fastapi import FastAPI
+from httpx import ASGITransport, AsyncClient
+
+from app import errors
+from app.infra import wiring
+from dev.pytest_plugin import Services
+
+type Serve = Callable[[FastAPI], AbstractAsyncContextManager[AsyncClient]]
+
+
+@pytest.fixture
+def bare(services: Services) -> FastAPI:
+    """What every service of this stage has, without business: a test adds what it needs."""
+    app = FastAPI(lifespan=wiring.lifespan)
+    errors.install(app)
+    wiring.install(app)
+    return app
+
+
+@pytest.fixture
+def serve() -> Serve:
+    """Starts an app; answers with a browser."""
+
+    @asynccontextmanager
+    async def serve(app: FastAPI) -> AsyncGenerator[AsyncClient]:
+        async with (
+            app.router.lifespan_context(app),
+            AsyncClient(transport=ASGITransport(app), base_url="https://shop.test") as client,
+        ):
+            yield client
+
+    return serve

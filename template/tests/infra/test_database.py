@@ -1,0 +1,275 @@
+# Rung's file: advancing to another stage may change it.
+import asyncio
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from fastapi import BackgroundTasks, FastAPI
+from pydantic import BaseModel
+from sqlalchemy import Label, bindparam, column, literal, literal_column, select, table, text
+from sqlalchemy.exc import DBAPIError
+
+from app.infra.database import Database, DatabaseSettings, ReadSession, WriteSession
+from app.infra.reads import Query
+from app.infra.unavailable import Unavailable
+from dev.pytest_plugin import Services
+from tests.infra.conftest import Serve
+
+NOTES = table("notes", column("id"))
+
+
+class Note(BaseModel):
+    id: int
+
+
+ALL_NOTES = Query(select(NOTES.c.id).order_by(NOTES.c.id), Note)
+NOTE_BY_ID = Query(select(NOTES.c.id).where(NOTES.c.id == bindparam("note_id")), Note)
+
+
+@pytest.fixture
+async def notes(services: Services) -> None:
+    """A table whose duplicates are only found at the commit."""
+    connection = await asyncpg.connect(services.database_url)
+    await connection.execute("CREATE TABLE notes (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    await connection.close()
+
+
+@pytest.mark.usefixtures("notes")
+async def test_what_a_write_session_wrote_the_next_read_session_reads(
+    bare: FastAPI, serve: Serve
+) -> None:
+    @bare.post("/notes/{note}", status_code=201)
+    async def write(write: WriteSession, note: int) -> None:
+        await write.execute(text("INSERT INTO notes VALUES (:note)"), {"note": note})
+
+    @bare.get("/notes")
+    async def read(read: ReadSession) -> list[Note]:
+        return await read.all(ALL_NOTES)
+
+    async with serve(bare) as client:
+        assert (await client.post("/notes/2")).status_code == 201
+        assert (await client.post("/notes/1")).status_code == 201
+        assert (await client.get("/notes")).json() == [{"id": 1}, {"id": 2}]
+
+
+@pytest.mark.usefixtures("notes")
+async def test_postgres_refuses_a_write_through_a_read_session(bare: FastAPI, serve: Serve) -> None:
+    async with serve(bare):
+        reader = bare.state.database.reader()
+
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            await reader.fetch("INSERT INTO notes VALUES (1)")
+
+        assert await reader.all(ALL_NOTES) == []
+
+
+@pytest.mark.usefixtures("notes")
+async def test_a_commit_that_fails_is_never_answered_with_success(
+    bare: FastAPI, serve: Serve
+) -> None:
+    @bare.post("/twice", status_code=201)
+    async def twice(write: WriteSession) -> None:
+        await write.execute(text("INSERT INTO notes VALUES (1), (1)"))
+
+    async with serve(bare) as client:
+        assert (await client.post("/twice")).status_code == 500
+        assert await bare.state.database.reader().all(ALL_NOTES) == []
+
+
+@pytest.mark.usefixtures("notes")
+async def test_an_error_in_the_endpoint_takes_its_writes_back(bare: FastAPI, serve: Serve) -> None:
+    @bare.post("/half")
+    async def half(write: WriteSession) -> None:
+        await write.execute(text("INSERT INTO notes VALUES (1)"))
+        raise RuntimeError("half-way")
+
+    async with serve(bare) as client:
+        assert (await client.post("/half")).status_code == 500
+        assert await bare.state.database.reader().all(ALL_NOTES) == []
+
+
+@pytest.mark.usefixtures("notes")
+async def test_a_background_task_reads_what_its_request_has_written(
+    bare: FastAPI, serve: Serve
+) -> None:
+    seen: list[Note] = []
+
+    @bare.post("/notes")
+    async def write(write: WriteSession, read: ReadSession, later: BackgroundTasks) -> None:
+        async def look() -> None:
+            seen.extend(await read.all(ALL_NOTES))
+
+        await write.execute(text("INSERT INTO notes VALUES (1)"))
+        later.add_task(look)
+
+    async with serve(bare) as client:
+        await client.post("/notes")
+    assert seen == [Note(id=1)]
+
+
+async def test_a_read_costs_one_round_trip(services: Services) -> None:
+    async with proxy(services) as (port, sent), Database(settings(services, port)) as database:
+        await database.reader().fetch("SELECT 1")  # connects, and prepares the statement
+        sent.clear()
+
+        await database.reader().fetch("SELECT 1")
+
+        # Bind, Execute, Sync: no BEGIN before and no reset after.
+        assert [message[:1] for message in sent] == [b"B"]
+
+
+@pytest.mark.usefixtures("notes")
+async def test_more_requests_than_connections_wait_for_their_turn(services: Services) -> None:
+    async with Database(settings(services, read_pool=2, write_pool=2)) as database:
+
+        async def read_while_writing() -> None:
+            async with database.transaction() as write:
+                await write.execute(text("SELECT 1"))
+                await database.reader().all(ALL_NOTES)
+
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(read_while_writing() for _ in range(50)))
+
+
+async def test_a_busy_pool_says_so_instead_of_waiting_for_ever(services: Services) -> None:
+    narrow = settings(services, read_pool=1, write_pool=1, pool_wait_seconds=0.2)
+    async with Database(narrow) as database:
+        reading = asyncio.create_task(database.reader().fetch("SELECT pg_sleep(1)"))
+        await asyncio.sleep(0.1)
+        with pytest.raises(Unavailable, match="every reading connection is busy"):
+            await database.reader().fetch("SELECT 1")
+        await reading
+
+        async with database.transaction() as first:
+            await first.execute(text("SELECT 1"))
+            with pytest.raises(Unavailable, match="every writing connection is busy"):
+                async with database.transaction() as second:
+                    await second.execute(text("SELECT 1"))
+
+
+async def test_connections_that_postgres_closed_are_replaced(services: Services) -> None:
+    close_all_others = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+    async with Database(settings(services)) as database:
+        await database.reader().fetch("SELECT 1")
+        async with database.transaction() as write:
+            await write.execute(text("SELECT 1"))
+
+        connection = await asyncpg.connect(services.database_url)
+        await connection.execute(close_all_others)
+        await connection.close()
+
+        assert await database.reader().fetch("SELECT 1")
+        async with database.transaction() as write:
+            assert await write.scalar(text("SELECT 1")) == 1
+
+
+async def test_a_connection_lost_in_the_middle_is_unavailable(services: Services) -> None:
+    async with Database(settings(services)) as database:
+        with pytest.raises(Unavailable):
+            await database.reader().fetch("SELECT pg_terminate_backend(pg_backend_pid())")
+        with pytest.raises(Unavailable):
+            async with database.transaction() as write:
+                await write.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+
+async def test_without_postgres_the_app_starts_and_says_that_it_is_not_ready(
+    bare: FastAPI, serve: Serve, services: Services
+) -> None:
+    @bare.get("/read")
+    async def read(read: ReadSession) -> None:
+        await read.fetch("SELECT 1")
+
+    @bare.get("/write")
+    async def write(write: WriteSession) -> None:
+        await write.execute(text("SELECT 1"))
+
+    bare.state.database._settings = settings(services, port=unused_port())
+
+    async with serve(bare) as client:
+        assert (await client.get("/live")).status_code == 200
+        ready = await client.get("/ready")
+        assert ready.status_code == 503
+        assert ready.json() == {"status": "unavailable", "unavailable": ["database"]}
+        for path in ("/read", "/write"):
+            answer = await client.get(path)
+            assert answer.status_code == 503
+            assert answer.headers["retry-after"] == "1"
+            assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_statement_that_runs_too_long_is_stopped(services: Services) -> None:
+    async with Database(settings(services, statement_seconds=0.2)) as database:
+        with pytest.raises(asyncpg.QueryCanceledError):
+            await database.reader().fetch("SELECT pg_sleep(5)")
+        with pytest.raises(DBAPIError):
+            async with database.transaction() as write:
+                await write.execute(text("SELECT pg_sleep(5)"))
+
+
+async def test_json_columns_are_read_as_what_they_hold(services: Services) -> None:
+    class Document(BaseModel):
+        content: dict[str, list[int]]
+
+    stored: Label[Any] = literal_column("""'{"sizes": [1, 2]}'::jsonb""").label("content")
+    async with Database(settings(services)) as database:
+        found = await database.reader().first(Query(select(stored), Document))
+
+    assert found == Document(content={"sizes": [1, 2]})
+
+
+def test_a_query_takes_exactly_its_parameters() -> None:
+    with pytest.raises(TypeError, match=r"takes \['note_id'\], got \['id'\]"):
+        NOTE_BY_ID.compiled.arguments({"id": 1})
+
+
+def test_a_query_keeps_the_constants_of_its_statement() -> None:
+    some = Query(select(NOTES.c.id).where(NOTES.c.id < literal(5)), Note)
+
+    assert some.compiled.arguments({}) == [5]
+
+
+def test_a_query_refuses_in_over_a_list() -> None:
+    several = Query(select(NOTES.c.id).where(NOTES.c.id.in_(bindparam("ids"))), Note)
+
+    with pytest.raises(TypeError, match="any_"):
+        _ = several.compiled
+
+
+@asynccontextmanager
+async def proxy(services: Services) -> AsyncGenerator[tuple[int, list[bytes]]]:
+    """A port that leads to Postgres, and all that was sent through it."""
+    sent: list[bytes] = []
+    postgres = urlsplit(services.database_url)
+
+    async def forward(client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
+        server, requests = await asyncio.open_connection(postgres.hostname, postgres.port)
+        await asyncio.gather(pump(client, requests, sent), pump(server, answers, []))
+
+    async with await asyncio.start_server(forward, "127.0.0.1", 0) as listener:
+        yield listener.sockets[0].getsockname()[1], sent
+
+
+async def pump(source: asyncio.StreamReader, to: asyncio.StreamWriter, seen: list[bytes]) -> None:
+    while part := await source.read(2**16):
+        seen.append(part)
+        to.write(part)
+    to.close()
+
+
+def settings(services: Services, port: int | None = None, **changes: Any) -> DatabaseSettings:
+    url = urlsplit(services.database_url)
+    if port is not None:
+        url = url._replace(netloc=url.netloc.replace(f":{url.port}", f":{port}"))
+    return DatabaseSettings.model_validate({"url": url.geturl(), **changes})
+
+
+def unused_port() -> int:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port: int = unused.getsockname()[1]
+    return port

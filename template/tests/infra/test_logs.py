@@ -1,0 +1,103 @@
+# Rung's file: advancing to another stage may change it.
+import json
+import logging
+from typing import Any
+
+import pytest
+import structlog
+from fastapi import FastAPI
+
+from app.infra.logs import LogSettings, configure
+from tests.infra.conftest import Serve
+
+
+@pytest.fixture
+def notes(bare: FastAPI) -> FastAPI:
+    @bare.get("/notes/{note}")
+    async def read(note: int) -> None:
+        structlog.get_logger().info("read a note", note=note)
+        logging.getLogger("some.library").warning("careful with %s", note)
+
+    @bare.get("/broken")
+    async def broken() -> None:
+        password = "hunter2"
+        raise RuntimeError("broken" + password[:0])
+
+    return bare
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+async def test_a_request_is_one_line_with_its_route_and_not_its_path(
+    notes: FastAPI, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serve(notes) as client:
+        answer = await client.get("/notes/7?secret=1")
+
+    line = lines(capsys)[-1]
+    assert line.pop("duration_ms") >= 0
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "event": "request",
+        "level": "info",
+        "method": "GET",
+        "route": "/notes/{note}",
+        "status": 200,
+        "request_id": answer.headers["x-request-id"],
+    }
+
+
+async def test_every_line_of_a_request_has_its_id_also_those_of_libraries(
+    notes: FastAPI, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(LogSettings())  # again, now that pytest has put its own stdout in place
+    async with serve(notes) as client:
+        await client.get("/notes/7", headers={"X-Request-ID": "from-the-proxy"})
+
+    logged = lines(capsys)
+    assert [line["event"] for line in logged] == ["read a note", "careful with 7", "request"]
+    assert {line["request_id"] for line in logged} == {"from-the-proxy"}
+
+
+@pytest.mark.parametrize("odd", ["", "short", "x" * 129, "two words", 'a"quote-in-it', "ünsafe-id"])
+async def test_an_odd_request_id_is_replaced(notes: FastAPI, serve: Serve, odd: str) -> None:
+    async with serve(notes) as client:
+        answer = await client.get("/notes/7", headers={b"X-Request-ID": odd.encode()})
+
+    assert len(answer.headers["x-request-id"]) == 32
+
+
+async def test_an_unexpected_error_is_logged_with_its_traceback_and_no_variables(
+    notes: FastAPI, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serve(notes) as client:
+        await client.get("/broken")
+
+    error, request = lines(capsys)
+    assert 'raise RuntimeError("broken"' in error["exception"]
+    assert "hunter2" not in json.dumps(error)
+    assert (error["level"], request["status"]) == ("error", 500)
+
+
+async def test_health_checks_are_logged_only_when_they_fail(
+    notes: FastAPI, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serve(notes) as client:
+        assert (await client.get("/ready")).status_code == 200
+        assert (await client.get("/live")).status_code == 200
+
+    assert lines(capsys) == []
+
+
+async def test_a_person_at_a_terminal_gets_readable_lines(
+    notes: FastAPI, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(LogSettings(format="console"))
+    async with serve(notes) as client:
+        await client.get("/notes/7")
+
+    out = capsys.readouterr().out
+    assert "read a note" in out
+    assert not out.startswith("{")

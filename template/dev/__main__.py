@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 from dotenv import dotenv_values
 
@@ -13,9 +12,9 @@ from dev import postgres, services
 
 
 def main() -> None:
-    given = {name: value for name, value in dotenv_values(".env").items() if value is not None} | dict(os.environ)
+    in_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
     try:
-        with services.environment(given) as environment:
+        with services.environment(in_file | dict(os.environ)) as environment:
             sys.exit(run(sys.argv[1:], environment))
     except postgres.PostgresError as error:
         sys.exit(str(error))

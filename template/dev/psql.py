@@ -4,4 +4,5 @@ import os
 from dev import postgres
 
 if __name__ == "__main__":
-    os.execve(postgres.binaries() / "psql", ["psql", os.environ["DATABASE_URL"]], postgres.environment())
+    psql = postgres.binaries() / "psql"
+    os.execve(psql, ["psql", os.environ["DATABASE_URL"]], postgres.environment())  # noqa: S606

@@ -31,7 +31,7 @@ class Services:
 def services(
     migrated_template: str, databases: "Databases", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Services]:
-    """A migrated database and a folder for files, both empty, and the environment that leads the app to them."""
+    """A migrated database and a folder for files, both empty, and the app's environment set."""
     with databases.created(f'TEMPLATE "{migrated_template}" STRATEGY FILE_COPY') as url:
         files_folder = tmp_path / "files"
         files_folder.mkdir()
@@ -51,9 +51,10 @@ def empty_database(databases: "Databases", monkeypatch: pytest.MonkeyPatch) -> I
 
 @pytest.fixture(scope="session")
 def databases() -> Iterator["Databases"]:
-    """On the server of TEST_DATABASE_URL, where only new databases are touched, or else on one of this run."""
+    """On the server of TEST_DATABASE_URL, where only new ones are touched, or of this run."""
     given = os.environ.get("TEST_DATABASE_URL")
-    with nullcontext(given) if given else postgres.throwaway(f"rung-test-{RUN}") as server, Databases(server) as found:
+    throwaway = postgres.throwaway(f"rung-test-{RUN}")
+    with nullcontext(given) if given else throwaway as server, Databases(server) as found:
         yield found
 
 
@@ -69,7 +70,7 @@ def migrated_template(databases: "Databases") -> Iterator[str]:
             text=True,
         )
         if migration.returncode != 0:
-            pytest.exit(f"`alembic upgrade head` failed on an empty database:\n{migration.stderr}", returncode=1)
+            pytest.exit(f"`alembic upgrade head` failed:\n{migration.stderr}", returncode=1)
         yield urlsplit(url).path.removeprefix("/")
 
 

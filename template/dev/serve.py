@@ -22,7 +22,7 @@ def main() -> None:
         if status != 0:
             sys.exit(status)
     print(BANNER.format(host=HOST, port=port, database=os.environ["DATABASE_URL"]), flush=True)
-    os.execvp(
+    os.execvp(  # noqa: S606
         "uvicorn",
         [
             *("uvicorn", "app.main:create_app", "--factory", "--host", HOST, "--port", port),
@@ -37,7 +37,7 @@ def _refuse_taken_port(port: str) -> None:
         try:
             listener.bind((HOST, int(port)))
         except OSError as error:
-            sys.exit(f"Port {port} cannot be used: {error.strerror}. Take another: make dev PORT=8001")
+            sys.exit(f"Port {port}: {error.strerror}. Take another: make dev PORT=8001")
 
 
 if __name__ == "__main__":

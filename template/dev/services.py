@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from dev import postgres
 
-# In start order. Each is started unless its variable is already set, and what it yields becomes the variable.
+# In start order. A service is started unless its variable is set, and yields the variable's value.
 SERVICES: dict[str, Callable[[Mapping[str, str]], AbstractContextManager[str]]] = {
     "DATABASE_URL": lambda environment: postgres.for_development(),
 }
@@ -15,7 +15,7 @@ SERVICES: dict[str, Callable[[Mapping[str, str]], AbstractContextManager[str]]] 
 
 @contextmanager
 def environment(given: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """`given`, completed to all that the app needs; what had to be started for it runs meanwhile."""
+    """`given`, completed to all that the app needs. What had to be started runs meanwhile."""
     complete = dict(given)
     with ExitStack() as started:
         for variable, start in SERVICES.items():

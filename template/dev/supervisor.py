@@ -1,8 +1,8 @@
 # Rung's file: advancing to another stage may change it.
 """Share a server between commands and stop it after the last of them.
 
-Every user holds a shared lock on the server's `users` file. A lock goes with its process, however that
-ended, so a server never outlives its users: not after Ctrl-C, not after kill -9.
+Every user holds a shared lock on the server's `users` file. A lock goes with its process, however
+that ended, so a server never outlives its users: not after Ctrl-C, not after kill -9.
 """
 
 import fcntl
@@ -20,10 +20,12 @@ from typing import Any
 
 
 @contextmanager
-def shared(folder: Path, start: Callable[[], subprocess.Popen[bytes] | None], *, remove: bool) -> Iterator[None]:
+def shared(
+    folder: Path, start: Callable[[], subprocess.Popen[bytes] | None], *, remove: bool
+) -> Iterator[None]:
     """Keep the server of `folder` running meanwhile.
 
-    `start` is called by one user at a time: it returns the supervisor, or None if the server runs already.
+    `start` is called by one user at a time. It returns None if the server runs already.
     """
     users = _join(folder)
     supervisor = None
@@ -54,7 +56,7 @@ def supervise(
     user: int | None = None,
     remove: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Run `command` until `folder` has no users, then, with `remove`, remove it. Output goes to its file `log`."""
+    """Run `command` until `folder` has no users; then `remove` it. It logs to `folder`/log."""
     order = {
         "command": [str(part) for part in command],
         "folder": str(folder),

@@ -56,7 +56,7 @@ async def test_the_password_is_stored_as_an_argon2id_hash(
         stored = await write.scalar(select(Account.password_hash))
 
     assert stored is not None
-    assert stored.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    assert stored.startswith("$argon2id$v=19$m=7168,t=5,p=1$")
 
 
 async def test_logging_out_ends_the_session_on_the_server(ada: AsyncClient) -> None:

@@ -1,0 +1,25 @@
+# uv from PATH, or fetched once: the script that every generated repo ships.
+UV := sh template/dev/uv
+
+.DEFAULT_GOAL := help
+.PHONY: help new test test-slow lint check
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+new: ## Create a project: make new DEST=../shop [STAGE=1]
+	@test -n "$(DEST)" || { echo "Say where: make new DEST=../shop" >&2; exit 2; }
+	@$(UV) run --quiet --no-dev rung new "$(DEST)" $(if $(STAGE),--stage "$(STAGE)")
+
+test: ## The quick suite
+	$(UV) run --quiet pytest
+
+test-slow: ## The slow one: generated repos check themselves, wheels are installed
+	$(UV) run --quiet pytest -m slow
+
+lint: ## Format, lint and types
+	$(UV) run --quiet ruff format --check
+	$(UV) run --quiet ruff check
+	$(UV) run --quiet mypy
+
+check: lint test ## What to run before a commit

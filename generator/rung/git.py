@@ -1,0 +1,86 @@
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from rung.errors import RungError
+
+# A hook or a rebase that calls rung exports these; they would point every git command at its repository.
+_CALLING_REPOSITORY = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_WORK_TREE",
+)
+
+# Whatever a person prefers, a checkout and a commit hold the template's bytes, and no hook,
+# signature or background job stands between rung and its one commit.
+_EXACT = {
+    "commit.gpgSign": "false",
+    "core.attributesFile": os.devnull,
+    "core.autocrlf": "false",
+    "core.eol": "lf",
+    "core.fsmonitor": "false",
+    "core.hooksPath": os.devnull,
+    "core.safecrlf": "false",
+    "maintenance.auto": "false",
+}
+
+
+class GitError(RungError):
+    """git itself refused."""
+
+
+def require() -> None:
+    if shutil.which("git") is None:
+        raise RungError("git is not installed, or not on PATH. Install it and run this again.")
+
+
+def leave_calling_repository() -> None:
+    for name in _CALLING_REPOSITORY:
+        os.environ.pop(name, None)
+
+
+def keep_content_exact() -> None:
+    """For every git that this process starts from here on, Copier's among them."""
+    first = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
+    for number, (key, value) in enumerate(_EXACT.items(), start=first):
+        os.environ[f"GIT_CONFIG_KEY_{number}"] = key
+        os.environ[f"GIT_CONFIG_VALUE_{number}"] = value
+    os.environ["GIT_CONFIG_COUNT"] = str(first + len(_EXACT))
+
+
+def git(*arguments: str, cwd: Path) -> str:
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        check=False,
+    )
+    if done.returncode != 0:
+        raise GitError(f"git {arguments[0]} failed: {last_line(done.stderr)}")
+    return done.stdout.strip()
+
+
+def last_line(output: str) -> str:
+    """Where programs say what really went wrong."""
+    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "no reason given")
+
+
+def require_identity(repository: Path) -> None:
+    try:
+        git("var", "GIT_AUTHOR_IDENT", cwd=repository)
+        git("var", "GIT_COMMITTER_IDENT", cwd=repository)
+    except GitError as error:
+        raise RungError(
+            "git does not know who you are, so it cannot make the first commit. Run\n"
+            '    git config --global user.name "Your Name"\n'
+            "    git config --global user.email you@example.com\n"
+            "and this again, or pass --no-git."
+        ) from error

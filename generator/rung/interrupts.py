@@ -1,0 +1,48 @@
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupts:
+    """Ctrl-C, a kill and a closed terminal, as one KeyboardInterrupt that arrives only inside `allowed()`.
+
+    Outside it, where a step must happen wholly or not at all, they are kept waiting.
+    """
+
+    def __init__(self) -> None:
+        self._allowed = False
+        self._waiting = False
+
+    @classmethod
+    @contextmanager
+    def held(cls) -> Iterator["Interrupts"]:
+        interrupts = cls()
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # nohup, or a shell's background job
+                signal.signal(number, interrupts._arrive)
+        try:
+            yield interrupts
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def allowed(self) -> Iterator[None]:
+        self._allowed = True
+        try:
+            if self._waiting:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._allowed = False
+
+    def _arrive(self, number: int, frame: FrameType | None) -> None:
+        if not self._allowed:
+            self._waiting = True
+            return
+        self._allowed = False  # A second Ctrl-C must not stop what cleans up after the first.
+        raise KeyboardInterrupt

@@ -1,0 +1,99 @@
+import json
+import os
+import re
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rung.errors import RungError, UsageError
+from rung.git import GitError, git
+
+_NAME_ONE = "Pass --template, or set RUNG_TEMPLATE, to a checkout of it or its git URL."
+
+_GIT_URL = re.compile(r"gh:|gl:|git\+|[a-z][a-z0-9+.-]*://|[^/\s]+@[^/\s]+:")
+
+# The git URLs that Copier takes for what they are; before any other it wants "git+".
+_KNOWN_TO_COPIER = re.compile(r"gh:|gl:|git\+|git@|git://|https://git(hub|lab)\.com/|.*\.git$")
+
+
+@dataclass(frozen=True)
+class Template:
+    """Where a template lies, in the words that a project records and its every update needs."""
+
+    src: str
+    ref: str | None
+    """A commit; None for the newest version tag, as Copier chooses it."""
+
+
+def find_template(named: str | None) -> Template:
+    source = named or os.environ.get("RUNG_TEMPLATE")
+    if not source:
+        return _installed_from()
+    if _GIT_URL.match(source):
+        return _remote(source, ref=None)
+    return _checkout(Path(source).expanduser())
+
+
+def _installed_from() -> Template:
+    origin = _origin()
+    if origin.get("subdirectory"):
+        raise RungError(f"rung was installed from a subdirectory of {origin['url']}. {_NAME_ONE}")
+    if origin.get("vcs_info", {}).get("vcs") == "git":
+        return _remote(origin["url"], ref=origin["vcs_info"]["commit_id"])
+    if "dir_info" in origin:
+        return _checkout(Path.from_uri(origin["url"]))
+    raise RungError(f"rung was installed as a package, which holds no template. {_NAME_ONE}")
+
+
+def _origin() -> dict[str, Any]:
+    """What the installer wrote down (PEP 610), or nothing when it came from an index."""
+    try:
+        recorded = distribution("rung").read_text("direct_url.json")
+    except PackageNotFoundError:
+        recorded = None
+    return json.loads(recorded) if recorded else {}
+
+
+def _remote(url: str, ref: str | None) -> Template:
+    if urlsplit(url).password:
+        raise UsageError(
+            "The template's URL holds a password, which the project would record in its first commit. "
+            "Leave it out and let git's credential helper supply it."
+        )
+    return Template(url if _KNOWN_TO_COPIER.match(url) else f"git+{url}", ref)
+
+
+def _checkout(folder: Path) -> Template:
+    """Its last commit: what a project records must be there to check out again at the next update."""
+    folder = folder.resolve()
+    if not folder.is_dir():
+        raise UsageError(f"There is no template at {folder}: no such folder. {_NAME_ONE}")
+    try:
+        top = git("rev-parse", "--show-toplevel", cwd=folder)
+    except GitError as error:
+        raise UsageError(
+            f"{folder} is not a git work tree ({error}), so no update could find this template "
+            "again. Commit it to git first, or name a git URL."
+        ) from error
+    if Path(top) != folder:
+        raise UsageError(f"{folder} lies inside the git repository {top}. Name that one.")
+    if not (folder / "copier.yml").is_file():
+        raise UsageError(f"{folder} is not a template: it has no copier.yml. {_NAME_ONE}")
+    _refuse_uncommitted(folder)
+    try:
+        return Template(str(folder), git("rev-parse", "--verify", "HEAD", cwd=folder))
+    except GitError as error:
+        raise UsageError(f"The template {folder} has no commit yet. Commit it first.") from error
+
+
+def _refuse_uncommitted(folder: Path) -> None:
+    changes = git("status", "--porcelain", "--untracked-files=normal", cwd=folder).splitlines()
+    if changes:
+        shown = ", ".join(change.split(maxsplit=1)[1] for change in changes[:3])
+        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+        raise RungError(
+            f"The template {folder} has changes that are not committed ({shown}{more}), so no update "
+            "could find this version again. Commit or stash them."
+        )

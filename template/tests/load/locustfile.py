@@ -1,0 +1,43 @@
+"""The sample shop under load: `make load`. Give it the habits of your own visitors."""
+
+import random
+from http.cookiejar import DefaultCookiePolicy
+from uuid import uuid4
+
+from locust import HttpUser, between, task
+
+
+class Visitor(HttpUser):
+    wait_time = between(0.1, 0.5)
+
+    def on_start(self) -> None:
+        # Locust sends a Secure cookie over HTTPS only; on localhost browsers send it either way.
+        self.client.cookies.set_policy(DefaultCookiePolicy(secure_protocols=("http", "https")))
+        person = {"email": f"{uuid4()}@example.com", "password": "correct horse battery staple"}
+        self.client.post("/accounts", json=person).raise_for_status()
+        self.products = self.client.get("/products").json()["products"]
+
+    @task(10)
+    def look_at_a_product(self) -> None:
+        product = random.choice(self.products)  # noqa: S311
+        self.client.get(f"/products/{product['id']}", name="/products/{product_id}")
+
+    @task(5)
+    def browse(self) -> None:
+        self.client.get("/products?limit=20", name="/products")
+
+    @task(3)
+    def who_am_i(self) -> None:
+        self.client.get("/me")
+
+    @task(1)
+    def order_and_think_better_of_it(self) -> None:
+        wanted = random.choice([one for one in self.products if one["stock"] > 0])  # noqa: S311
+        placed = self.client.post(
+            "/orders",
+            json={"items": [{"product_id": wanted["id"], "quantity": 1}]},
+            headers={"Idempotency-Key": str(uuid4())},
+        )
+        if placed.ok:
+            path = f"/orders/{placed.json()['id']}/cancellation"
+            self.client.post(path, name="/orders/{order_id}/cancellation")

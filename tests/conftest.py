@@ -1,0 +1,117 @@
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from people import Machine, Person, git
+from pytest_copie.plugin import Copie
+
+REPO = Path(__file__).parents[1]
+
+SMALL_TEMPLATE = (
+    "copier.yml",
+    "template/.gitattributes",
+    "template/.gitignore",
+    "template/README.md.jinja",
+    "template/app/__init__.py",
+    "template/app/settings.py.jinja",
+    "template/dev/uv",
+    "template/pyproject.toml.jinja",
+    "template/{{_copier_conf.answers_file}}.jinja",
+)
+
+Render = Callable[[Mapping[str, Any]], Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def a_machine_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """No git configuration, Copier cache or temporary file is shared with who runs the tests."""
+    machine = Machine.made_in(tmp_path_factory.mktemp("machine"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("GIT_", "RUNG_", "COPIER_")) or name in {"NO_COLOR", "UV"}:
+                patch.delenv(name)
+        for name, value in machine.environment.items():
+            patch.setenv(name, value)
+        yield machine
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working tree as it is now, committed and tagged."""
+    listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=REPO)
+    names = [name for name in listed.split("\0") if (REPO / name).is_file()]
+    return tagged(names, tmp_path_factory.mktemp("template") / "rung")
+
+
+@pytest.fixture(scope="session")
+def small_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The questions and a handful of files: enough for the CLI, and rendered in half the time."""
+    return tagged(SMALL_TEMPLATE, tmp_path_factory.mktemp("small-template") / "rung")
+
+
+@pytest.fixture
+def own_template(small_template: Path, tmp_path: Path) -> Path:
+    """A template that a test may change."""
+    clone = tmp_path / "own-template"
+    git("clone", "--quiet", str(small_template), str(clone), cwd=tmp_path)
+    return clone
+
+
+def tagged(names: Iterable[str], template: Path) -> Path:
+    for name in names:
+        (template / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPO / name, template / name)
+    git("init", "--quiet", "--initial-branch=main", cwd=template)
+    git("add", "--all", cwd=template)
+    git("commit", "--quiet", "--message=The template", cwd=template)
+    git("tag", "v0.1.0", cwd=template)
+    return template
+
+
+@pytest.fixture(scope="session")
+def render(template: Path, copie_session: Copie) -> Render:
+    """The files of a project with these answers, rendered once a run. Not to be changed."""
+    made: dict[str, Path] = {}
+
+    def rendered(answers: Mapping[str, Any]) -> Path:
+        key = repr(sorted(answers.items()))
+        if key not in made:
+            result = copie_session.copy(dict(answers), template_dir=template, vcs_ref="v0.1.0")
+            assert result.exception is None, result.exception
+            assert result.project_dir is not None
+            made[key] = result.project_dir
+        return made[key]
+
+    return rendered
+
+
+@pytest.fixture
+def person(tmp_path: Path, small_template: Path, a_machine_of_its_own: Machine) -> Person:
+    """Someone who types `rung` in an empty folder, with the template given by RUNG_TEMPLATE."""
+    desk = tmp_path / "desk"
+    desk.mkdir()
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    return Person(
+        desk,
+        temporary,
+        {
+            **os.environ,
+            "RUNG_TEMPLATE": str(small_template),
+            "TMPDIR": str(temporary),
+            "UV": str(a_machine_of_its_own.quick_uv),
+        },
+    )
+
+
+def pytest_configure() -> None:
+    # Without it a wheel's or a uvx's subprocess would find this environment's packages first.
+    os.environ.pop("PYTHONPATH", None)
+    assert shutil.which("git"), "the tests need git"
+    assert Path(sys.executable).with_name("rung").exists(), "run the tests with `uv run pytest`"
+
+

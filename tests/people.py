@@ -1,0 +1,159 @@
+"""A person at a machine, as the tests of the CLI see one: a folder, a terminal, what lies on the disk."""
+
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RUNG = Path(sys.executable).with_name("rung")
+COPIER = Path(sys.executable).with_name("copier")
+
+# Dead processes and full disks fail at once; half a minute means that something hangs.
+PATIENCE = 30
+
+
+def git(*arguments: str, cwd: Path) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True
+    ).stdout
+
+
+@dataclass(frozen=True)
+class Machine:
+    quick_uv: Path
+    environment: dict[str, str]
+
+    @classmethod
+    def made_in(cls, folder: Path) -> "Machine":
+        home = folder / "home"
+        home.mkdir()
+        (home / ".gitconfig").write_text(
+            "[user]\n\tname = Ada Lovelace\n\temail = ada@example.com\n"
+        )
+        uv = folder / "uv"
+        uv.write_text('#!/bin/sh\n[ "$1" = lock ] && echo "# locked" > uv.lock\n')
+        uv.chmod(0o755)
+        environment = {
+            "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "COPIER_CACHE_DIR": str(folder / "copier-cache"),
+            "COPIER_SETTINGS_PATH": str(home / "copier.yml"),
+        }
+        (home / "copier.yml").write_text("{}\n")
+        return cls(uv, environment)
+
+
+@dataclass
+class Person:
+    desk: Path
+    temporary: Path
+    environment: dict[str, str] = field(repr=False)
+
+    def types(self, *words: str | Path, at: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """`rung` with these words, with no terminal."""
+        return self.runs(RUNG, *words, at=at)
+
+    def runs(self, *words: str | Path, at: Path | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(word) for word in words],
+            cwd=at or self.desk,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    def starts(self, *words: str | Path) -> subprocess.Popen[str]:
+        """`rung` in a process group of its own, to which a terminal's Ctrl-C would go."""
+        return subprocess.Popen(
+            ["env", "--default-signal=INT", str(RUNG), *(str(word) for word in words)],
+            cwd=self.desk,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    @contextmanager
+    def at_a_terminal(self, *words: str | Path) -> Iterator["Terminal"]:
+        keyboard, screen = os.openpty()
+        process = subprocess.Popen(
+            [str(RUNG), *(str(word) for word in words)],
+            cwd=self.desk,
+            env={**self.environment, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
+            stdin=screen,
+            stdout=screen,
+            stderr=screen,
+            start_new_session=True,
+        )
+        os.close(screen)
+        try:
+            yield Terminal(process, keyboard)
+        finally:
+            process.kill()
+            process.wait()
+            os.close(keyboard)
+
+    def everything(self) -> dict[str, tuple[int, bytes]]:
+        """All that lies on the desk and among the temporary files, hidden files included."""
+        found = [
+            path for top in (self.desk, self.temporary) for path in sorted(top.rglob("*"))
+        ]
+        return {str(path): (path.lstat().st_mode, content(path)) for path in found}
+
+    @contextmanager
+    def leaving_no_trace(self) -> Iterator[None]:
+        before = self.everything()
+        yield
+        assert self.everything() == before
+
+
+def content(path: Path) -> bytes:
+    if path.is_symlink():
+        return os.fsencode(path.readlink())
+    return path.read_bytes() if path.is_file() else b""
+
+
+@dataclass
+class Terminal:
+    process: subprocess.Popen[bytes]
+    keyboard: int
+    shown: str = ""
+
+    def wait_for(self, text: str) -> None:
+        while text not in self.shown:
+            assert self._read(), f"{text!r} never came:\n{self.shown}"
+
+    def press(self, keys: str) -> None:
+        os.write(self.keyboard, keys.encode())
+
+    def wait_for_the_end(self) -> int:
+        while self._read():
+            pass
+        return self.process.wait(PATIENCE)
+
+    def _read(self) -> bool:
+        if not select.select([self.keyboard], [], [], PATIENCE)[0]:
+            return False
+        try:
+            more = os.read(self.keyboard, 4096)
+        except OSError:  # Linux's way to say that the other side has closed.
+            return False
+        self.shown += more.decode(errors="replace")
+        return bool(more)
+
+
+def wait_until_there(path: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} never came"
+        time.sleep(0.01)

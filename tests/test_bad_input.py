@@ -1,0 +1,281 @@
+"""Whatever fails: one message that says what to do, and the disk as it was."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from people import RUNG, Person, git
+
+
+def refused(done: subprocess.CompletedProcess[str], exit_code: int, *said: str) -> None:
+    assert done.returncode == exit_code, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("rung: ")
+    assert "Traceback" not in done.stderr
+    for words in said:
+        assert words in done.stderr
+
+
+def test_a_folder_that_is_not_empty(person: Person) -> None:
+    (person.desk / "shop").mkdir()
+    (person.desk / "shop" / ".hidden").touch()
+    with person.leaving_no_trace():
+        refused(person.types("new", "shop"), 2, "shop exists and is not empty")
+
+
+def test_a_file_in_the_way(person: Person) -> None:
+    (person.desk / "shop").touch()
+    with person.leaving_no_trace():
+        refused(person.types("new", "shop"), 2, "shop exists and is not a folder")
+
+
+def test_a_dangling_link_in_the_way(person: Person) -> None:
+    (person.desk / "shop").symlink_to("nowhere")
+    with person.leaving_no_trace():
+        refused(person.types("new", "shop"), 2, "shop exists and is not a folder")
+
+
+def test_a_place_under_a_file(person: Person) -> None:
+    (person.desk / "file").touch()
+    with person.leaving_no_trace():
+        refused(person.types("new", "file/inside/shop"), 2, "file is not a folder")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux has /proc")
+def test_a_place_where_nobody_may_write_not_even_root(person: Person) -> None:
+    with person.leaving_no_trace():
+        refused(person.types("new", "/proc/shop"), 1, "/proc/shop cannot be created")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--stage", "0"], "stage: 0 is not in [1"),
+        (["--stage", "5"], "stage: 5 is not in [1"),
+        (["--stage", "two"], "stage: 'two' is not a number"),
+        (["--stage", "-1"], "stage: '-1' is not a number"),
+        (["--data", "stage=two"], "stage: 'two' is not a number"),
+        (["--data", "project_slug=Web_Shop"], "project_slug: Write it like web-shop"),
+        (["--data", "project_slug=shop\n"], "project_slug: Write it like web-shop"),
+        (["--data", f"project_slug={'a' * 41}"], "project_slug: Write it like web-shop"),
+        (["--data", "project_name=2024"], "Pass --data project_slug="),
+        (["--data", "project_name= "], "project_name: Give the service a name"),
+        (["--data", "project_name=Shop\nand inn"], "project_name: Keep it on one line"),
+        (["--data", "description=Sells\ttea"], "description: Keep it on one line"),
+        (["--data", "team="], "team: Name the team"),
+        (["--data", "projectname=Shop"], "does not ask for projectname. It asks for project_name"),
+        (["--data", "project_name"], "--data project_name: write it as --data key=value"),
+        (["--data", "=Shop"], "--data =Shop: write it as --data key=value"),
+    ],
+)
+def test_an_answer_that_cannot_be(person: Person, words: list[str], said: str) -> None:
+    with person.leaving_no_trace():
+        refused(person.types("new", "shop", *words), 2, said)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("a: [1", "answers.yml is not YAML (line 1)"),
+        ("\x00", "answers.yml is not YAML"),
+        ("- team\n", "answers.yml is not a mapping"),
+        ("", "answers.yml is not a mapping"),
+        ("team: [leaves]\n", "answers.yml: team must be one plain value"),
+        ("team:\n", "answers.yml: team must be one plain value"),
+        ("stage: two\n", "stage: 'two' is not a number"),
+        ("stage: true\n", "stage: True is not a number"),
+        ("stage: 1.5\n", "stage: 1.5 is not a number"),
+        ("projectname: Shop\n", "does not ask for projectname"),
+        ("1: Shop\n", "does not ask for 1"),
+    ],
+)
+def test_an_answers_file_that_cannot_be(person: Person, written: str, said: str) -> None:
+    (person.desk / "answers.yml").write_text(written)
+    with person.leaving_no_trace():
+        refused(person.types("new", "shop", "--answers", "answers.yml"), 2, said)
+
+
+def test_an_answers_file_that_is_not_there(person: Person) -> None:
+    with person.leaving_no_trace():
+        refused(person.types("new", "shop", "--answers", "no.yml"), 2, "no.yml cannot be read")
+
+
+def test_an_answers_file_that_is_a_folder(person: Person) -> None:
+    with person.leaving_no_trace():
+        refused(person.types("new", "shop", "--answers", "."), 2, "cannot be read")
+
+
+def test_no_git_on_the_path(person: Person) -> None:
+    person.environment["PATH"] = str(person.desk)
+    with person.leaving_no_trace():
+        refused(person.types("new", "shop"), 1, "git is not installed")
+
+
+def test_a_git_that_does_not_know_who_commits(person: Person) -> None:
+    (person.temporary.parent / ".gitconfig").write_text("[user]\n\tuseConfigOnly = true\n")
+    person.environment["GIT_CONFIG_GLOBAL"] = str(person.temporary.parent / ".gitconfig")
+    with person.leaving_no_trace():
+        refused(
+            person.types("new", "shop"),
+            1,
+            "git does not know who you are",
+            'git config --global user.name "Your Name"',
+            "--no-git",
+        )
+
+
+def test_a_template_that_is_not_there(person: Person) -> None:
+    with person.leaving_no_trace():
+        refused(person.types("new", "shop", "--template", "../rungs"), 2, "no such folder")
+
+
+def test_a_template_that_is_not_in_git(person: Person, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "copier.yml").touch()
+    with person.leaving_no_trace():
+        refused(
+            person.types("new", "shop", "--template", plain), 2, "is not a git work tree", "Commit"
+        )
+
+
+def test_a_template_that_lies_inside_a_repository(person: Person, small_template: Path) -> None:
+    inner = template / "template"
+    with person.leaving_no_trace():
+        refused(person.types("new", "shop", "--template", inner), 2, f"the git repository {small_template}")
+
+
+def test_a_repository_that_is_no_template(person: Person, tmp_path: Path) -> None:
+    git("init", "--quiet", "other", cwd=tmp_path)
+    with person.leaving_no_trace():
+        refused(
+            person.types("new", "shop", "--template", tmp_path / "other"), 2, "has no copier.yml"
+        )
+
+
+def test_a_copier_template_that_is_not_rungs(person: Person, own_template: Path) -> None:
+    (own_template / "copier.yml").write_text("_subdirectory: generator\nname: x\n")
+    git("commit", "--quiet", "--all", "--message=Another", cwd=own_template)
+    with person.leaving_no_trace():
+        refused(person.types("new", "shop", "--template", own_template), 2, "is not Rung's")
+
+
+def test_a_template_without_a_commit(person: Person, tmp_path: Path) -> None:
+    git("init", "--quiet", "other", cwd=tmp_path)
+    (tmp_path / "other" / ".git" / "info" / "exclude").write_text("copier.yml\n")
+    (tmp_path / "other" / "copier.yml").touch()
+    with person.leaving_no_trace():
+        refused(
+            person.types("new", "shop", "--template", tmp_path / "other"), 2, "has no commit yet"
+        )
+
+
+def change_a_file(template: Path) -> None:
+    (template / "copier.yml").write_text("# changed\n")
+
+
+def add_a_file(template: Path) -> None:
+    (template / "template" / "notes.md").touch()
+
+
+def stage_a_file(template: Path) -> None:
+    add_a_file(template)
+    git("add", "--all", cwd=template)
+
+
+@pytest.mark.parametrize("meddle", [change_a_file, add_a_file, stage_a_file])
+def test_a_template_with_uncommitted_changes(
+    person: Person, own_template: Path, meddle: object
+) -> None:
+    assert callable(meddle)
+    meddle(own_template)
+    with person.leaving_no_trace():
+        refused(
+            person.types("new", "shop", "--template", own_template),
+            1,
+            "not committed",
+            "Commit or stash",
+        )
+
+
+def test_a_template_that_cannot_be_rendered(person: Person, own_template: Path) -> None:
+    (own_template / "template" / "broken.md.jinja").write_text("{{ no_such_question }}\n")
+    git("add", "--all", cwd=own_template)
+    git("commit", "--quiet", "--message=Break it", cwd=own_template)
+    with person.leaving_no_trace():
+        refused(
+            person.types("new", "shop", "--template", own_template),
+            1,
+            "cannot be rendered",
+            "no_such_question",
+        )
+
+
+def test_a_template_url_that_nothing_answers(person: Person, tmp_path: Path) -> None:
+    nowhere = f"file://{tmp_path}/nowhere.git"
+    with person.leaving_no_trace():
+        refused(person.types("new", "shop", "--template", nowhere), 1, "cannot be fetched")
+
+
+def test_a_template_url_with_a_password(person: Person) -> None:
+    url = "https://ada:secret@git.example.com/rung.git"
+    with person.leaving_no_trace():
+        done = person.types("new", "shop", "--template", url)
+        refused(done, 2, "holds a password")
+        assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize("kibibytes", [1, 4])
+def test_a_file_that_cannot_be_written_to_its_end(person: Person, kibibytes: int) -> None:
+    limited = ["sh", "-c", f'ulimit -f {kibibytes * 2}; exec "$@"', "sh"]
+    with person.leaving_no_trace():
+        refused(person.runs(*limited, RUNG, "new", "shop"), 1)
+
+
+@contextmanager
+def small_disk(at: Path, kibibytes: int) -> Iterator[Path]:
+    at.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", str(at)],
+        check=False,
+        capture_output=True,
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small disk takes root and the kernel's leave")
+    try:
+        yield at
+    finally:
+        subprocess.run(["umount", "--lazy", str(at)], check=True)
+
+
+@pytest.mark.parametrize("kibibytes", [64, 160, 320])
+def test_a_disk_that_is_full_half_way(person: Person, kibibytes: int) -> None:
+    with small_disk(person.desk / "disk", kibibytes) as disk:
+        (disk / "kept").write_text("kept")
+        with person.leaving_no_trace():
+            refused(person.types("new", "disk/shop"), 1)
+
+
+def test_a_full_disk_leaves_an_existing_empty_folder_empty(person: Person) -> None:
+    with small_disk(person.desk / "disk", 512) as disk:
+        (disk / "shop").mkdir()
+        with person.leaving_no_trace():
+            refused(person.types("new", "disk/shop"), 1)
+
+
+def test_git_that_breaks_in_the_middle(person: Person) -> None:
+    tools = person.temporary.parent / "bin"
+    tools.mkdir()
+    broken = tools / "git"
+    broken.write_text(
+        f'#!/bin/sh\n[ "$1" = commit ] && {{ echo "fatal: out of luck" >&2; exit 128; }}\n'
+        f'exec {shutil.which("git")} "$@"\n'
+    )
+    broken.chmod(0o755)
+    person.environment["PATH"] = f"{tools}{os.pathsep}{person.environment['PATH']}"
+    with person.leaving_no_trace():
+        refused(person.types("new", "shop"), 1, "git commit failed: fatal: out of luck")

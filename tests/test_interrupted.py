@@ -1,0 +1,127 @@
+"""Ctrl-C or a kill, at each step of `rung new`: the disk is as it was, and one line says so."""
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from people import PATIENCE, Person, wait_until_there
+
+STOPPED = "rung: Stopped. Nothing was created.\n"
+
+# What rung and Copier start, in this order.
+GIT_STEPS = ["init", "clone", "checkout", "add", "commit"]
+
+
+def slow_down(person: Person, program: str, step: str, reached: Path) -> None:
+    """The program says when it comes to the step, and then takes its time."""
+    slow = person.temporary.parent / "slow" / program
+    slow.parent.mkdir()
+    real = shutil.which("git") if program == "git" else person.environment["UV"]
+    slow.write_text(
+        f'#!/bin/sh\nfor word; do [ "$word" = {step} ] && touch {reached} && sleep 2; done\n'
+        f'exec {real} "$@"\n'
+    )
+    slow.chmod(0o755)
+    person.environment["PATH"] = f"{slow.parent}{os.pathsep}{person.environment['PATH']}"
+    if program == "uv":
+        person.environment["UV"] = str(slow)
+
+
+def outcome(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    output, errors = process.communicate(timeout=PATIENCE)
+    return process.returncode, output, errors
+
+
+@pytest.mark.parametrize(
+    ("program", "step"), [*(("git", step) for step in GIT_STEPS), ("uv", "lock")]
+)
+def test_ctrl_c(person: Person, tmp_path: Path, program: str, step: str) -> None:
+    reached = tmp_path / "reached"
+    slow_down(person, program, step, reached)
+    with person.leaving_no_trace():
+        process = person.starts("new", "shop")
+        wait_until_there(reached)
+        os.killpg(process.pid, signal.SIGINT)
+        assert outcome(process) == (1, "", STOPPED)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("step", ["clone", "commit"])
+def test_a_kill_of_rung_alone(
+    person: Person, tmp_path: Path, step: str, number: signal.Signals
+) -> None:
+    reached = tmp_path / "reached"
+    slow_down(person, "git", step, reached)
+    with person.leaving_no_trace():
+        process = person.starts("new", "shop")
+        wait_until_there(reached)
+        process.send_signal(number)
+        assert outcome(process) == (1, "", STOPPED)
+
+
+def test_an_impatient_ctrl_c_ctrl_c_ctrl_c(person: Person, tmp_path: Path) -> None:
+    reached = tmp_path / "reached"
+    slow_down(person, "git", "commit", reached)
+    with person.leaving_no_trace():
+        process = person.starts("new", "shop")
+        wait_until_there(reached)
+        for _ in range(3):
+            os.killpg(process.pid, signal.SIGINT)
+        assert outcome(process) == (1, "", STOPPED)
+
+
+def test_ctrl_c_in_an_existing_empty_folder(person: Person, tmp_path: Path) -> None:
+    (person.desk / "shop").mkdir()
+    reached = tmp_path / "reached"
+    slow_down(person, "git", "commit", reached)
+    with person.leaving_no_trace():
+        process = person.starts("new", "shop")
+        wait_until_there(reached)
+        os.killpg(process.pid, signal.SIGINT)
+        assert outcome(process) == (1, "", STOPPED)
+
+
+@pytest.mark.parametrize("hundredths", range(5, 100, 12))
+def test_ctrl_c_at_any_moment_leaves_all_or_nothing(person: Person, hundredths: int) -> None:
+    before = person.everything()
+    process = person.starts("new", "shop")
+    try:
+        process.wait(hundredths / 100)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGINT)
+    code, _, _ = outcome(process)
+    if code == 0:
+        assert os.listdir(person.desk) == ["shop"]
+        assert (person.desk / "shop" / ".git" / "refs" / "heads" / "main").exists()
+    else:
+        assert person.everything() == before
+
+
+def test_ctrl_c_at_a_question(person: Person) -> None:
+    with person.leaving_no_trace(), person.at_a_terminal("new", "shop") as terminal:
+        terminal.wait_for("called, for people?")
+        terminal.press("\x03")
+        assert terminal.wait_for_the_end() == 1
+        assert "Stopped. Nothing was created." in terminal.shown
+        assert "Traceback" not in terminal.shown
+
+
+def test_a_kill_at_a_question(person: Person) -> None:
+    with person.leaving_no_trace(), person.at_a_terminal("new", "shop") as terminal:
+        terminal.wait_for("called, for people?")
+        terminal.process.terminate()
+        assert terminal.wait_for_the_end() == 1
+        assert "Stopped. Nothing was created." in terminal.shown
+        assert "Traceback" not in terminal.shown
+
+
+def test_the_end_of_input_at_a_question(person: Person) -> None:
+    with person.leaving_no_trace(), person.at_a_terminal("new", "shop") as terminal:
+        terminal.wait_for("called, for people?")
+        terminal.press("\x15\x0b\x04")
+        terminal.press("\x04")
+        assert terminal.wait_for_the_end() == 1
+        assert "Traceback" not in terminal.shown

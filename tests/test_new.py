@@ -1,0 +1,255 @@
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from people import Person, content, git
+
+
+def answers_of(project: Path) -> dict[str, Any]:
+    recorded = yaml.safe_load((project / ".copier-answers.yml").read_text())
+    assert isinstance(recorded, dict)
+    return recorded
+
+
+def test_a_project_is_rendered_locked_and_committed(person: Person) -> None:
+    done = person.types("new", "web-shop")
+    shop = person.desk / "web-shop"
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (shop / "app" / "settings.py").is_file()
+    assert (shop / "uv.lock").is_file()
+    assert git("status", "--porcelain", "--ignored", cwd=shop) == ""
+    assert git("log", "--format=%an: %s", cwd=shop) == (
+        "Ada Lovelace: Start web-shop at stage 1 (foundation)\n"
+    )
+    assert git("branch", "--show-current", cwd=shop) == "main\n"
+
+
+def test_it_ends_with_the_two_commands_to_type_next(person: Person) -> None:
+    assert person.types("new", "shop").stdout.endswith("\n    cd shop\n    make dev\n")
+
+
+def test_nothing_but_the_project_is_left_behind(person: Person) -> None:
+    person.types("new", "shop")
+    assert os.listdir(person.desk) == ["shop"]
+    assert os.listdir(person.temporary) == []
+
+
+def test_the_folders_name_suggests_the_projects(person: Person) -> None:
+    person.types("new", "web-shop")
+    answers = answers_of(person.desk / "web-shop")
+    assert (answers["project_name"], answers["project_slug"]) == ("Web Shop", "web-shop")
+
+
+def test_the_project_records_where_its_template_is(person: Person, small_template: Path) -> None:
+    person.types("new", "shop")
+    answers = answers_of(person.desk / "shop")
+    assert (answers["_src_path"], answers["_commit"]) == (str(small_template), "v0.1.0")
+
+
+def test_data_answers_a_question(person: Person) -> None:
+    person.types("new", "shop", "--data", "project_name=Tea = Life", "--data", "team=leaves")
+    answers = answers_of(person.desk / "shop")
+    assert (answers["project_name"], answers["team"]) == ("Tea = Life", "leaves")
+
+
+def test_stage_is_short_for_its_answer(person: Person) -> None:
+    assert "stage 1 (foundation)" in person.types("new", "shop", "--stage", "1").stdout
+
+
+def test_data_beats_the_answers_file(person: Person) -> None:
+    (person.desk / "ours.yml").write_text("team: platform\ndescription: Sells tea\n")
+    person.types("new", "shop", "--answers", "ours.yml", "--data", "team=leaves")
+    answers = answers_of(person.desk / "shop")
+    assert (answers["team"], answers["description"]) == ("leaves", "Sells tea")
+
+
+def test_another_projects_answers_serve_as_an_answers_file(
+    person: Person, small_template: Path
+) -> None:
+    person.types("new", "shop", "--data", "team=leaves")
+    done = person.types("new", "inn", "--answers", "shop/.copier-answers.yml")
+    assert done.returncode == 0, done.stderr
+    assert answers_of(person.desk / "inn")["team"] == "leaves"
+
+
+def test_no_git_makes_no_repository(person: Person) -> None:
+    person.environment["GIT_CONFIG_GLOBAL"] = os.devnull
+    done = person.types("new", "shop", "--no-git")
+    assert done.returncode == 0, done.stderr
+    assert (person.desk / "shop" / "uv.lock").is_file()
+    assert not (person.desk / "shop" / ".git").exists()
+
+
+def test_without_uv_the_project_is_made_and_one_line_says_what_is_missing(person: Person) -> None:
+    git_alone = person.desk.parent / "bin"
+    git_alone.mkdir()
+    (git_alone / "git").symlink_to(shutil.which("git") or "")
+    without_uv = [f for f in os.environ["PATH"].split(os.pathsep) if not Path(f, "uv").exists()]
+    del person.environment["UV"]
+    person.environment["PATH"] = os.pathsep.join([str(git_alone), *without_uv])
+    done = person.types("new", "shop")
+    assert done.returncode == 0
+    assert done.stderr == (
+        "Dependencies are not locked (uv is not on PATH): run `uv lock` there later.\n"
+    )
+    assert git("status", "--porcelain", cwd=person.desk / "shop") == ""
+
+
+def test_a_lock_that_fails_does_not_stop_the_project(person: Person) -> None:
+    broken = person.temporary.parent / "uv"
+    broken.write_text("#!/bin/sh\necho half > uv.lock\necho 'no network' >&2\nexit 2\n")
+    broken.chmod(0o755)
+    person.environment["UV"] = str(broken)
+    done = person.types("new", "shop")
+    assert done.returncode == 0
+    assert done.stderr == "Dependencies are not locked (no network): run `uv lock` there later.\n"
+    assert not (person.desk / "shop" / "uv.lock").exists()
+
+
+def test_an_empty_folder_that_exists_is_filled_and_stays_the_same_folder(person: Person) -> None:
+    shop = person.desk / "shop"
+    shop.mkdir(mode=0o750)
+    before = shop.stat()
+    done = person.types("new", "shop")
+    assert done.returncode == 0, done.stderr
+    assert (shop.stat().st_ino, shop.stat().st_mode) == (before.st_ino, before.st_mode)
+    assert git("status", "--porcelain", cwd=shop) == ""
+
+
+def test_the_folder_one_stands_in_can_be_filled(person: Person) -> None:
+    here = person.desk / "shop"
+    here.mkdir()
+    done = person.types("new", ".", at=here)
+    assert done.returncode == 0, done.stderr
+    assert answers_of(here)["project_name"] == "Shop"
+    assert done.stdout.endswith("Next:\n\n    make dev\n")
+
+
+def test_folders_on_the_way_are_made(person: Person) -> None:
+    done = person.types("new", "services/eu/shop")
+    assert done.returncode == 0, done.stderr
+    assert answers_of(person.desk / "services/eu/shop")["project_slug"] == "shop"
+
+
+def test_a_path_may_hold_spaces_and_letters_of_any_language(person: Person) -> None:
+    done = person.types("new", "Läden & Cafés/mein 店", "--data", "project_slug=laden")
+    assert done.returncode == 0, done.stderr
+    assert "    cd 'Läden & Cafés/mein 店'\n" in done.stdout
+    assert answers_of(person.desk / "Läden & Cafés" / "mein 店")["project_name"] == "Mein 店"
+
+
+def test_a_terminal_is_asked_what_is_missing(person: Person) -> None:
+    with person.at_a_terminal("new", "tea-house", "--data", "team=leaves") as terminal:
+        terminal.wait_for("called, for people?")
+        terminal.press("\r")
+        terminal.wait_for("name for machines")
+        terminal.press("\r")
+        terminal.wait_for("what it is for")
+        terminal.press(", with cake\r")
+        terminal.wait_for("stage of growth?")
+        terminal.press("\r")
+        assert terminal.wait_for_the_end() == 0
+        assert "owns it" not in terminal.shown
+    answers = answers_of(person.desk / "tea-house")
+    assert (answers["project_name"], answers["team"]) == ("Tea House", "leaves")
+    assert answers["description"] == "Tea House, a backend, with cake"
+
+
+def test_a_terminal_is_told_at_once_about_an_answer_that_cannot_be(person: Person) -> None:
+    with person.at_a_terminal("new", "shop") as terminal:
+        terminal.wait_for("called, for people?")
+        terminal.press("\r")
+        terminal.wait_for("name for machines")
+        terminal.press("_x\r")
+        terminal.wait_for("Write it like web-shop")
+
+
+def test_a_terminal_is_asked_for_a_slug_when_the_name_suggests_none(person: Person) -> None:
+    with person.at_a_terminal("new", "店") as terminal:
+        terminal.wait_for("called, for people?")
+        terminal.press("\r")
+        terminal.wait_for("name for machines")
+        terminal.press("mise\r")
+        for _ in range(3):
+            terminal.press("\r")
+        assert terminal.wait_for_the_end() == 0
+    assert answers_of(person.desk / "店")["project_slug"] == "mise"
+
+
+def test_defaults_ask_nothing_at_a_terminal(person: Person) -> None:
+    with person.at_a_terminal("new", "shop", "--defaults") as terminal:
+        assert terminal.wait_for_the_end() == 0
+    assert answers_of(person.desk / "shop")["project_name"] == "Shop"
+
+
+def files_of(project: Path) -> dict[str, bytes]:
+    tracked = git("ls-tree", "-r", "-z", "--name-only", "HEAD", cwd=project).split("\0")
+    return {name: content(project / name) for name in tracked if name}
+
+
+@pytest.fixture
+def plain_files(person: Person) -> dict[str, bytes]:
+    person.types("new", "plain", "--data", "project_name=Shop")
+    return files_of(person.desk / "plain")
+
+
+@pytest.mark.parametrize(
+    "preference",
+    [
+        "[core]\n\tautocrlf = true\n\tsafecrlf = true\n",
+        "[core]\n\texcludesFile = ~/ignored\n",
+        "[core]\n\tattributesFile = ~/attributes\n",
+        "[core]\n\thooksPath = ~/hooks\n",
+        "[commit]\n\tgpgSign = true\n[gpg]\n\tprogram = false\n",
+        "[init]\n\ttemplateDir = ~/template\n\tdefaultBranch = trunk\n",
+        "[status]\n\tshowUntrackedFiles = no\n",
+        "[core]\n\tfsmonitor = true\n",
+    ],
+)
+def test_no_preference_of_the_persons_git_changes_or_stops_the_first_commit(
+    person: Person, plain_files: dict[str, bytes], preference: str
+) -> None:
+    home = person.desk.parent / "home"
+    (home / "hooks").mkdir(parents=True)
+    (home / "template" / "hooks").mkdir(parents=True)
+    for hooks in (home / "hooks", home / "template" / "hooks"):
+        for name in ("pre-commit", "commit-msg", "post-checkout", "post-commit"):
+            (hooks / name).write_text("#!/bin/sh\necho a hook ran >&2\nexit 1\n")
+            (hooks / name).chmod(0o755)
+    (home / "ignored").write_text("*.py\n*.toml\n.env*\n")
+    (home / "attributes").write_text("*.py eol=crlf\n*.py filter=none-such\n")
+    (home / ".gitconfig").write_text(
+        Path(person.environment["GIT_CONFIG_GLOBAL"]).read_text() + preference
+    )
+    person.environment |= {"HOME": str(home), "GIT_CONFIG_GLOBAL": str(home / ".gitconfig")}
+    done = person.types("new", "shop")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert files_of(person.desk / "shop") == plain_files
+    assert git("status", "--porcelain", cwd=person.desk / "shop") == ""
+
+
+def test_called_from_another_repositorys_hook_it_leaves_that_repository_alone(
+    person: Person, small_template: Path
+) -> None:
+    other = person.desk / "other"
+    git("init", "--quiet", str(other), cwd=person.desk)
+    person.environment |= {
+        "GIT_DIR": str(other / ".git"),
+        "GIT_WORK_TREE": str(other),
+        "GIT_INDEX_FILE": str(other / ".git" / "index"),
+    }
+    done = person.types("new", "shop")
+    assert done.returncode == 0, done.stderr
+    assert (person.desk / "shop" / ".git").is_dir()
+    assert git("status", "--porcelain", cwd=other) == ""
+
+
+@pytest.mark.slow
+def test_uv_locks_the_dependencies(person: Person) -> None:
+    del person.environment["UV"]
+    done = person.types("new", "shop")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 'name = "fastapi"' in git("show", "HEAD:uv.lock", cwd=person.desk / "shop")

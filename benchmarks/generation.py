@@ -35,7 +35,10 @@ def main() -> None:
                     measured.setdefault(name, []).append(time.perf_counter() - started)
     print("| what | p50 s | p99 s | of plain |")
     print("|---|---|---|---|")
-    for plain, rung in (("copier + git", "rung new, no lock"), ("copier + uv lock + git", "rung new")):
+    for plain, rung in (
+        ("copier + git", "rung new, no lock"),
+        ("copier + uv lock + git", "rung new"),
+    ):
         for name in (plain, rung):
             ratio = statistics.median(
                 a / b for a, b in zip(measured[name], measured[plain], strict=True)

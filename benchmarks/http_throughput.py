@@ -63,7 +63,9 @@ def main() -> int:
         asyncio.run(_fill(database_url))
         hello_folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (hello_folder / "hello.py").write_text(HELLO)
-        hello = stack.enter_context(_serve(["--app-dir", str(hello_folder), "hello:app"], environment))
+        hello = stack.enter_context(
+            _serve(["--app-dir", str(hello_folder), "hello:app"], environment)
+        )
         listening = [_seconds_to_listen(environment) for _ in range(5)]
         app = stack.enter_context(_serve(["--factory", "app.main:create_app"], environment))
         cases = _cases(hello.url, app.url)

@@ -1,7 +1,9 @@
+import io
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +82,8 @@ def render(template: Path, copie_session: Copie) -> Render:
     def rendered(answers: Mapping[str, Any]) -> Path:
         key = repr(sorted(answers.items()))
         if key not in made:
-            result = copie_session.copy(dict(answers), template_dir=template, vcs_ref="v0.1.0")
+            with redirect_stderr(io.StringIO()):
+                result = copie_session.copy(dict(answers), template_dir=template, vcs_ref="v0.1.0")
             assert result.exception is None, result.exception
             assert result.project_dir is not None
             made[key] = result.project_dir
@@ -113,5 +116,3 @@ def pytest_configure() -> None:
     os.environ.pop("PYTHONPATH", None)
     assert shutil.which("git"), "the tests need git"
     assert Path(sys.executable).with_name("rung").exists(), "run the tests with `uv run pytest`"
-
-

@@ -1,4 +1,4 @@
-"""A person at a machine, as the tests of the CLI see one: a folder, a terminal, what lies on the disk."""
+"""A person at a machine, as tests of the CLI see one: a folder, a terminal, what lies there."""
 
 import os
 import select
@@ -53,6 +53,7 @@ class Person:
     desk: Path
     temporary: Path
     environment: dict[str, str] = field(repr=False)
+    patience: float = PATIENCE
 
     def types(self, *words: str | Path, at: Path | None = None) -> subprocess.CompletedProcess[str]:
         """`rung` with these words, with no terminal."""
@@ -66,7 +67,7 @@ class Person:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=self.patience,
             check=False,
         )
 
@@ -103,11 +104,13 @@ class Person:
             process.wait()
             os.close(keyboard)
 
+    def leftovers(self) -> list[str]:
+        """What lies on the desk and among the temporary files, by name."""
+        return sorted(path.name for top in (self.desk, self.temporary) for path in top.iterdir())
+
     def everything(self) -> dict[str, tuple[int, bytes]]:
         """All that lies on the desk and among the temporary files, hidden files included."""
-        found = [
-            path for top in (self.desk, self.temporary) for path in sorted(top.rglob("*"))
-        ]
+        found = [path for top in (self.desk, self.temporary) for path in sorted(top.rglob("*"))]
         return {str(path): (path.lstat().st_mode, content(path)) for path in found}
 
     @contextmanager

@@ -65,6 +65,7 @@ def test_a_place_where_nobody_may_write_not_even_root(person: Person) -> None:
         (["--data", "project_name=2024"], "Pass --data project_slug="),
         (["--data", "project_name= "], "project_name: Give the service a name"),
         (["--data", "project_name=Shop\nand inn"], "project_name: Keep it on one line"),
+        (["--data", f"project_name={'a' * 61}"], "project_name: Keep it to 60 characters"),
         (["--data", "description=Sells\ttea"], "description: Keep it on one line"),
         (["--data", "team="], "team: Name the team"),
         (["--data", "projectname=Shop"], "does not ask for projectname. It asks for project_name"),
@@ -144,9 +145,9 @@ def test_a_template_that_is_not_in_git(person: Person, tmp_path: Path) -> None:
 
 
 def test_a_template_that_lies_inside_a_repository(person: Person, small_template: Path) -> None:
-    inner = template / "template"
+    inner = small_template / "template"
     with person.leaving_no_trace():
-        refused(person.types("new", "shop", "--template", inner), 2, f"the git repository {small_template}")
+        refused(person.types("new", "shop", "--template", inner), 2, f"repository {small_template}")
 
 
 def test_a_repository_that_is_no_template(person: Person, tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_a_repository_that_is_no_template(person: Person, tmp_path: Path) -> Non
 
 
 def test_a_copier_template_that_is_not_rungs(person: Person, own_template: Path) -> None:
-    (own_template / "copier.yml").write_text("_subdirectory: generator\nname: x\n")
+    (own_template / "copier.yml").write_text("_subdirectory: template/dev\nname: x\n")
     git("commit", "--quiet", "--all", "--message=Another", cwd=own_template)
     with person.leaving_no_trace():
         refused(person.types("new", "shop", "--template", own_template), 2, "is not Rung's")
@@ -252,8 +253,9 @@ def small_disk(at: Path, kibibytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(at)], check=True)
 
 
-@pytest.mark.parametrize("kibibytes", [64, 160, 320])
-def test_a_disk_that_is_full_half_way(person: Person, kibibytes: int) -> None:
+@pytest.mark.parametrize("kibibytes", [64, 512, 1024, 1536])
+def test_a_disk_that_is_full_half_way(person: Person, template: Path, kibibytes: int) -> None:
+    person.environment["RUNG_TEMPLATE"] = str(template)
     with small_disk(person.desk / "disk", kibibytes) as disk:
         (disk / "kept").write_text("kept")
         with person.leaving_no_trace():
@@ -261,7 +263,7 @@ def test_a_disk_that_is_full_half_way(person: Person, kibibytes: int) -> None:
 
 
 def test_a_full_disk_leaves_an_existing_empty_folder_empty(person: Person) -> None:
-    with small_disk(person.desk / "disk", 512) as disk:
+    with small_disk(person.desk / "disk", 160) as disk:
         (disk / "shop").mkdir()
         with person.leaving_no_trace():
             refused(person.types("new", "disk/shop"), 1)

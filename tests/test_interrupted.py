@@ -94,7 +94,7 @@ def test_ctrl_c_at_any_moment_leaves_all_or_nothing(person: Person, hundredths: 
         os.killpg(process.pid, signal.SIGINT)
     code, _, _ = outcome(process)
     if code == 0:
-        assert os.listdir(person.desk) == ["shop"]
+        assert person.leftovers() == ["shop"]
         assert (person.desk / "shop" / ".git" / "refs" / "heads" / "main").exists()
     else:
         assert person.everything() == before

@@ -33,8 +33,7 @@ def test_it_ends_with_the_two_commands_to_type_next(person: Person) -> None:
 
 def test_nothing_but_the_project_is_left_behind(person: Person) -> None:
     person.types("new", "shop")
-    assert os.listdir(person.desk) == ["shop"]
-    assert os.listdir(person.temporary) == []
+    assert person.leftovers() == ["shop"]
 
 
 def test_the_folders_name_suggests_the_projects(person: Person) -> None:

@@ -39,9 +39,7 @@ def test_installed_from_a_checkout_it_uses_that_checkout(
     person: Person, own_template: Path, editable: bool
 ) -> None:
     commit_a_file(own_template, "later.txt")
-    installed_from(
-        person, {"url": own_template.as_uri(), "dir_info": {"editable": editable}}
-    )
+    installed_from(person, {"url": own_template.as_uri(), "dir_info": {"editable": editable}})
     done = person.types("new", "shop")
     assert done.returncode == 0, done.stderr
     assert (person.desk / "shop" / "later.txt").exists()
@@ -77,7 +75,10 @@ def test_installed_from_git_it_uses_that_commit(person: Person, own_template: Pa
     [
         (None, "installed as a package"),
         ({"url": "file:///rung.whl", "archive_info": {}}, "installed as a package"),
-        ({"url": "https://hg.example.com/rung", "vcs_info": {"vcs": "hg"}}, "installed as a package"),
+        (
+            {"url": "https://hg.example.com/rung", "vcs_info": {"vcs": "hg"}},
+            "installed as a package",
+        ),
         (
             {
                 "url": "https://git.example.com/tools.git",

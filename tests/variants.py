@@ -1,4 +1,4 @@
-"""Every kind of project that copier.yml can make: one for each stage and each setting of its options."""
+"""Every kind of project that copier.yml can make: each stage, each setting of its options."""
 
 from itertools import product
 from pathlib import Path

@@ -38,7 +38,7 @@ def rung(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Start a Python backend at one of four stages of growth, and carry it from each to the next."""
+    """Start a Python backend at one of four stages of growth, and carry it to each next one."""
 
 
 @app.command()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rung.errors import RungError
 
-# A hook or a rebase that calls rung exports these; they would point every git command at its repository.
+# A hook or a rebase that calls rung exports these, and every git command would follow them.
 _CALLING_REPOSITORY = (
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_COMMON_DIR",
@@ -70,7 +70,9 @@ def git(*arguments: str, cwd: Path) -> str:
 
 def last_line(output: str) -> str:
     """Where programs say what really went wrong."""
-    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "no reason given")
+    return next(
+        (line.strip() for line in reversed(output.splitlines()) if line.strip()), "no reason given"
+    )
 
 
 def require_identity(repository: Path) -> None:

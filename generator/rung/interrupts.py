@@ -7,7 +7,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
-    """Ctrl-C, a kill and a closed terminal, as one KeyboardInterrupt that arrives only inside `allowed()`.
+    """Ctrl-C, a kill and a closed terminal: each a KeyboardInterrupt, but only inside `allowed()`.
 
     Outside it, where a step must happen wholly or not at all, they are kept waiting.
     """

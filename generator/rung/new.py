@@ -33,13 +33,13 @@ def create_project(
     commit: bool,
 ) -> str:
     """Make a project at dest, all of it or nothing; answers with the name of its stage."""
-    git.require()
-    git.leave_calling_repository()
-    _refuse_stage_in_words(given)
-    _refuse_occupied(dest)
-    source = find_template(template)
-    git.keep_content_exact()
     try:
+        git.require()
+        git.leave_calling_repository()
+        _refuse_stage_in_words(given)
+        _refuse_occupied(dest)
+        source = find_template(template)
+        git.keep_content_exact()
         with Interrupts.held() as interrupts, _workspace(_beside(dest)) as workspace:
             with interrupts.allowed():
                 project = workspace / (dest.resolve().name or "project")
@@ -74,7 +74,7 @@ def _refuse_occupied(dest: Path) -> None:
 
 
 def _beside(dest: Path) -> Path:
-    """A folder on dest's file system that exists: dest itself may be a mount, or all one may write to."""
+    """The nearest folder that exists: dest itself may be a mount, or all that one may write to."""
     return next(folder for folder in (dest.resolve(), *dest.resolve().parents) if folder.is_dir())
 
 
@@ -166,7 +166,9 @@ def _explained(refusal: str) -> str:
 
 def _refuse_unknown(given: Mapping[str, Answer], questions: Mapping[str, object]) -> None:
     if not {"project_slug", "stage"} <= questions.keys():
-        raise UsageError("This Copier template is not Rung's: it asks for no project_slug and no stage.")
+        raise UsageError(
+            "This Copier template is not Rung's: it asks for no project_slug and no stage."
+        )
     if unknown := given.keys() - questions.keys():
         raise UsageError(
             f"The template does not ask for {', '.join(sorted(unknown))}. "
@@ -221,7 +223,7 @@ def _move_children(project: Path, dest: Path) -> None:
     moved: list[Path] = []
     try:
         for child in list(project.iterdir()):
-            moved.append(child.rename(dest / child.name))
+            moved.append(child.rename(dest / child.name))  # noqa: PERF401 - one that fails stops here
     except OSError:
         for child in moved:
             child.rename(project / child.name)

@@ -59,14 +59,14 @@ def _origin() -> dict[str, Any]:
 def _remote(url: str, ref: str | None) -> Template:
     if urlsplit(url).password:
         raise UsageError(
-            "The template's URL holds a password, which the project would record in its first commit. "
-            "Leave it out and let git's credential helper supply it."
+            "The template's URL holds a password, and the project would record it in its first "
+            "commit. Leave it out and let git's credential helper supply it."
         )
     return Template(url if _KNOWN_TO_COPIER.match(url) else f"git+{url}", ref)
 
 
 def _checkout(folder: Path) -> Template:
-    """Its last commit: what a project records must be there to check out again at the next update."""
+    """Its last commit: what a project records must be there to check out again at an update."""
     folder = folder.resolve()
     if not folder.is_dir():
         raise UsageError(f"There is no template at {folder}: no such folder. {_NAME_ONE}")
@@ -94,6 +94,6 @@ def _refuse_uncommitted(folder: Path) -> None:
         shown = ", ".join(change.split(maxsplit=1)[1] for change in changes[:3])
         more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
         raise RungError(
-            f"The template {folder} has changes that are not committed ({shown}{more}), so no update "
-            "could find this version again. Commit or stash them."
+            f"The template {folder} has changes that are not committed ({shown}{more}), so no "
+            "update could find this version again. Commit or stash them."
         )

@@ -18,6 +18,8 @@ def main() -> None:
             sys.exit(run(sys.argv[1:], environment))
     except postgres.PostgresError as error:
         sys.exit(str(error))
+    except PermissionError as error:
+        sys.exit(f'{error}\nIf root or another user made it: sudo chown -R "$(id -u)" .dev')
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -83,7 +83,7 @@ def binaries() -> Path:
         # Renamed into place: killed meanwhile, no half of it stays, and two at once do no harm.
         with tempfile.TemporaryDirectory(dir=unpacked.parent) as folder:
             with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
+                tar.extractall(folder, filter="tar")  # keeps folders enterable under umask 077
             try:
                 Path(folder, unpacked.name).rename(unpacked)
             except OSError:
@@ -103,7 +103,7 @@ def state_folder() -> Path:
     folder = REPOSITORY / ".dev"
     if SERVER_USER is not None and not all(_can_enter(parent) for parent in folder.parents):
         fingerprint = sha256(bytes(REPOSITORY)).hexdigest()[:8]
-        folder = Path("/var/lib/rung") / f"{REPOSITORY.name}-{fingerprint}"
+        folder = Path(f"/var/lib/rung-{REPOSITORY.name}-{fingerprint}")
     _make_enterable(folder)
     return folder
 
@@ -148,7 +148,7 @@ def _server(
             folder,
             env=environment(),
             stop_with=stop_with,
-            user=SERVER_USER,
+            user=_user_for(data),
             remove=remove,
         )
         _wait_until_it_serves(process, folder)
@@ -255,6 +255,15 @@ def _wait_until_it_serves(process: subprocess.Popen[bytes], folder: Path) -> Non
 def _end_of(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()[-15:]
     return "\n".join([f" The end of {log}:", *lines])
+
+
+def _user_for(data: Path) -> int | None:
+    if SERVER_USER is None:
+        return None
+    if data.stat().st_uid == 0:  # copied by root
+        for path in (data, *data.rglob("*")):
+            os.chown(path, SERVER_USER, -1)
+    return data.stat().st_uid  # a container's root meets the data of the host's user
 
 
 async def _create_database_once(server: str) -> None:

@@ -3,7 +3,9 @@ UV ?= sh dev/uv
 RUN = $(UV) run --quiet
 WITH_SERVICES = $(RUN) python -m dev
 
-.PHONY: dev migrate migration seed psql load
+.PHONY: system-packages dev migrate migration seed psql load
+
+system-packages: ## Install what the tests need from the system: nothing at this stage
 
 dev: ## Migrate, seed and serve with reload (PORT=8000), on the Postgres in .dev or that of DATABASE_URL
 	@$(WITH_SERVICES) python -m dev.serve

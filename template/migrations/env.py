@@ -1,7 +1,6 @@
-"""Alembic's entry: runs the migrations over asyncpg, against DATABASE_URL."""
+"""Alembic's entry: runs the migrations over asyncpg, where DATABASE_URL says."""
 
 import asyncio
-import os
 import sys
 
 from alembic import context
@@ -14,7 +13,8 @@ import app.catalog.models
 import app.infra.sessions
 import app.orders.models
 import app.uploads.models  # noqa: F401  # each registers its tables with Base
-from app.infra.database import Base
+from app.infra import environment
+from app.infra.database import Base, DatabaseSettings
 
 # Waiting for a lock, a migration makes everybody else wait behind it: give up soon, try again.
 TIMEOUTS = ("SET lock_timeout = '3s'", "SET statement_timeout = '60s'")
@@ -24,9 +24,8 @@ ADVISORY_LOCK = 7_311_966
 
 
 async def migrate() -> None:
-    if "DATABASE_URL" not in os.environ:
-        sys.exit("DATABASE_URL is missing. With `make migrate` it is filled in for you.")
-    url = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql+asyncpg")
+    settings = environment.read(DatabaseSettings)
+    url = make_url(settings.direct_url).set(drivername="postgresql+asyncpg")
     engine = create_async_engine(url, poolclass=NullPool)
     async with engine.connect() as connection:
         await connection.run_sync(_run)

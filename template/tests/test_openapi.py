@@ -74,7 +74,7 @@ def assert_answers_as_described(server: str, *login: str, options: list[str]) ->
     run = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", *login, "run", f"{server}/openapi.json"),
-            *("--max-examples=10", "--generation-deterministic", "--no-color"),
+            *("--max-examples=5", "--generation-deterministic", "--no-color"),
             "--phases=coverage,fuzzing",
             f"--checks={','.join(CHECKS)}",
             *options,

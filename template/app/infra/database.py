@@ -30,6 +30,11 @@ class DatabaseSettings(BaseSettings):
     connect_seconds: PositiveFloat = 5
     statement_seconds: PositiveFloat = 10
 
+    @property
+    def direct_url(self) -> str:
+        """For what needs one session from beginning to end, as migrations do."""
+        return str(self.url)
+
 
 class Base(DeclarativeBase):
     # Times know their zone, text and integers have no limit to run into later.

@@ -1,0 +1,82 @@
+"""Without the CLI: plain Copier makes the same project, carries it on, and needs no --trust."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from people import COPIER, Person, content, git
+from variants import VARIANTS, spoken
+
+
+def tracked(project: Path) -> dict[str, tuple[str, bytes]]:
+    """Mode and content of each file in the last commit."""
+    listed = git("ls-tree", "-r", "-z", "HEAD", cwd=project).split("\0")
+    entries = [entry.split("\t") for entry in listed if entry]
+    return {name: (meta.split()[0], content(project / name)) for meta, name in entries}
+
+
+def copy_with_copier(person: Person, template: Path, dest: str, *data: str) -> Path:
+    answers = [f"--data={answer}" for answer in data]
+    done = person.runs(COPIER, "copy", "--defaults", *answers, template, dest)
+    assert done.returncode == 0, done.stderr
+    project = person.desk / dest
+    git("init", "--quiet", "--initial-branch=main", cwd=project)
+    git("add", "--all", cwd=project)
+    git("commit", "--quiet", "--message=Start", cwd=project)
+    return project
+
+
+def release(template: Path, version: str) -> None:
+    (template / "template" / "later.txt").write_text("later\n")
+    git("add", "--all", cwd=template)
+    git("commit", "--quiet", "--message=Add a file", cwd=template)
+    git("tag", version, cwd=template)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=spoken)
+def test_copier_copy_gives_what_rung_new_gives(
+    person: Person, template: Path, variant: dict[str, Any]
+) -> None:
+    data = [f"{key}={value}" for key, value in variant.items()]
+    person.environment["RUNG_TEMPLATE"] = str(template)
+    done = person.types("new", "shop", *(word for answer in data for word in ("--data", answer)))
+    assert done.returncode == 0, done.stderr
+    ours = tracked(person.desk / "shop")
+    del ours["uv.lock"]
+    assert tracked(copy_with_copier(person, template, "plain", *data)) == ours
+
+
+def test_copier_update_brings_a_copied_project_to_the_next_version(
+    person: Person, own_template: Path
+) -> None:
+    project = copy_with_copier(person, own_template, "shop")
+    release(own_template, "v0.2.0")
+    done = person.runs(COPIER, "update", "--defaults", at=project)
+    assert done.returncode == 0, done.stderr
+    assert (project / "later.txt").read_text() == "later\n"
+    assert "_commit: v0.2.0" in (project / ".copier-answers.yml").read_text()
+
+
+def test_copier_update_brings_a_rung_new_project_to_the_next_version(
+    person: Person, own_template: Path
+) -> None:
+    person.types("new", "shop", "--template", own_template)
+    project = person.desk / "shop"
+    (project / "README.md").write_text("Our own words.\n")
+    git("commit", "--quiet", "--all", "--message=Rewrite", cwd=project)
+    release(own_template, "v0.2.0")
+    done = person.runs(COPIER, "update", "--defaults", at=project)
+    assert done.returncode == 0, done.stderr
+    assert (project / "later.txt").read_text() == "later\n"
+    assert (project / "README.md").read_text() == "Our own words.\n"
+    assert git("status", "--porcelain", cwd=project) == " M .copier-answers.yml\n?? later.txt\n"
+
+
+def test_copier_update_to_the_same_version_changes_nothing(
+    person: Person, own_template: Path
+) -> None:
+    person.types("new", "shop", "--template", own_template)
+    project = person.desk / "shop"
+    done = person.runs(COPIER, "update", "--defaults", at=project)
+    assert done.returncode == 0, done.stderr
+    assert git("status", "--porcelain", cwd=project) == ""

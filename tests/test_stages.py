@@ -1,0 +1,14 @@
+from rung.stages import LADDER, named
+from variants import QUESTIONS
+
+
+def test_the_ladder_is_what_the_template_offers() -> None:
+    offered = QUESTIONS["stage"]["choices"]
+    assert [stage.number for stage in LADDER] == list(offered.values())
+    assert list(offered) == [
+        f"{stage.number} {stage.name}: {stage.users}, {stage.arrives}" for stage in LADDER
+    ]
+
+
+def test_a_stage_that_only_another_template_knows_still_has_a_name() -> None:
+    assert (named(1), named(9)) == ("stage 1 (foundation)", "stage 9")

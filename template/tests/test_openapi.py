@@ -1,5 +1,6 @@
 """The running app against its own description, with requests that Schemathesis makes up."""
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.accounts import promote
 from dev.pytest_plugin import Services
 from tests.conftest import PASSWORD
 
@@ -54,8 +56,7 @@ def as_staff(server: str, tmp_path: Path) -> str:
     """The option that logs Schemathesis in."""
     person = {"email": "staff@example.com", "password": PASSWORD}
     answer = httpx.post(f"{server}/accounts", json=person)
-    promote = [sys.executable, "-m", "app.accounts.promote", "staff@example.com"]
-    subprocess.run(promote, check=True, capture_output=True)
+    asyncio.run(promote.main("staff@example.com"))
     config = tmp_path / "schemathesis.toml"
     config.write_text(f'auth.openapi.session.api_key = "{answer.cookies["__Host-session"]}"')
     return f"--config-file={config}"

@@ -82,6 +82,8 @@ class Database:
                 await session.commit()
         except sqlalchemy.exc.TimeoutError as error:
             raise Unavailable("Postgres: every writing connection is busy") from error
+        except asyncpg.InternalClientError as error:
+            raise Unavailable("Postgres: the connection was lost") from error
         except sqlalchemy.exc.DBAPIError as error:
             if error.connection_invalidated:
                 raise Unavailable("Postgres: the connection was lost") from error

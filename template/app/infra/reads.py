@@ -17,6 +17,7 @@ CONNECTION_LOST = (
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.InternalClientError,  # Postgres closed the connection just as we began to use it
 )
 
 _DIALECT = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own

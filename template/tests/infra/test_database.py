@@ -152,7 +152,8 @@ async def test_a_busy_pool_says_so_instead_of_waiting_for_ever(services: Service
 
 
 async def test_connections_that_postgres_closed_are_replaced(services: Services) -> None:
-    close_all_others = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    # With a timeout it waits until the other end is really gone.
+    close_all_others = """SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()"""
     async with Database(settings(services)) as database:
         await database.reader().fetch("SELECT 1")
@@ -162,6 +163,7 @@ async def test_connections_that_postgres_closed_are_replaced(services: Services)
         connection = await asyncpg.connect(services.database_url)
         await connection.execute(close_all_others)
         await connection.close()
+        await asyncio.sleep(0.1)  # and our end has heard of it
 
         assert await database.reader().fetch("SELECT 1")
         async with database.transaction() as write:

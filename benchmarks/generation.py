@@ -1,4 +1,4 @@
-"""`rung new` against plain Copier and git, as whole processes in turn. Run it in Rung's checkout."""
+"""`rung new` against plain Copier and git, as whole processes in turn."""
 
 import argparse
 import os

@@ -1,3 +1,19 @@
-from rung.cli import main
+import sys
 
-main()
+from rung.errors import RungError
+
+
+def main() -> None:
+    try:
+        from rung.cli import app  # Typer takes most of the time in which --help can be interrupted.
+
+        app()
+    except KeyboardInterrupt:
+        sys.exit("rung: Stopped.")
+    except RungError as error:
+        print(f"rung: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rung import __version__
-from rung.errors import RungError
+from rung.interrupts import Interrupts
 
 # Plain help: rich would double the time that --help takes.
 app = typer.Typer(
@@ -15,14 +15,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-def main() -> None:
-    try:
-        app()
-    except RungError as error:
-        print(f"rung: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
 
 
 def _print_version(wanted: bool) -> None:
@@ -70,6 +62,7 @@ def new(
     ] = None,
 ) -> None:
     """Create a project: rendered, locked and committed."""
+    interrupts = Interrupts()  # Before the imports, which take as long as a quick Ctrl-C.
     from rung.answers import parse_answers, read_answers
     from rung.new import create_project
 
@@ -82,6 +75,7 @@ def new(
         template=template,
         ask=not defaults and sys.stdin.isatty() and sys.stdout.isatty(),
         commit=not no_git,
+        interrupts=interrupts,
     )
     print(f"Created {dest} at {created}. Next:\n")
     if dest != Path():

@@ -16,17 +16,11 @@ _CALLING_REPOSITORY = (
     "GIT_WORK_TREE",
 )
 
-# Whatever a person prefers, a checkout and a commit hold the template's bytes, and no hook,
-# signature or background job stands between rung and its one commit.
-_EXACT = {
+# No hook, signature or watching daemon of the person's stands between rung and its one commit.
+_UNDISTURBED = {
     "commit.gpgSign": "false",
-    "core.attributesFile": os.devnull,
-    "core.autocrlf": "false",
-    "core.eol": "lf",
     "core.fsmonitor": "false",
     "core.hooksPath": os.devnull,
-    "core.safecrlf": "false",
-    "maintenance.auto": "false",
 }
 
 
@@ -44,13 +38,13 @@ def leave_calling_repository() -> None:
         os.environ.pop(name, None)
 
 
-def keep_content_exact() -> None:
+def let_nothing_interfere() -> None:
     """For every git that this process starts from here on, Copier's among them."""
     first = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
-    for number, (key, value) in enumerate(_EXACT.items(), start=first):
+    for number, (key, value) in enumerate(_UNDISTURBED.items(), start=first):
         os.environ[f"GIT_CONFIG_KEY_{number}"] = key
         os.environ[f"GIT_CONFIG_VALUE_{number}"] = value
-    os.environ["GIT_CONFIG_COUNT"] = str(first + len(_EXACT))
+    os.environ["GIT_CONFIG_COUNT"] = str(first + len(_UNDISTURBED))
 
 
 def git(*arguments: str, cwd: Path) -> str:

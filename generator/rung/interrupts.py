@@ -9,26 +9,16 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Interrupts:
     """Ctrl-C, a kill and a closed terminal: each a KeyboardInterrupt, but only inside `allowed()`.
 
-    Outside it, where a step must happen wholly or not at all, they are kept waiting.
+    Outside it, where a step must happen wholly or not at all, they are kept waiting; so they are
+    for the rest of the process, whose outcome is then decided and only to be reported.
     """
 
     def __init__(self) -> None:
         self._allowed = False
         self._waiting = False
-
-    @classmethod
-    @contextmanager
-    def held(cls) -> Iterator["Interrupts"]:
-        interrupts = cls()
-        before = {number: signal.getsignal(number) for number in _SIGNALS}
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:  # nohup, or a shell's background job
-                signal.signal(number, interrupts._arrive)
-        try:
-            yield interrupts
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and a shell's & leave it
+                signal.signal(number, self._arrive)
 
     @contextmanager
     def allowed(self) -> Iterator[None]:

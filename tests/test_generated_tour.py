@@ -49,8 +49,8 @@ def _take_the_tour(project: Path, url: str, desk: Path) -> list[str]:
     shown = re.search(r"```sh\n(.*?)```", (project / "README.md").read_text(), flags=re.DOTALL)
     assert shown is not None
     script = shown[1].replace("http://localhost:8000", url).replace("127.0.0.1", "localhost")
-    # Each answer is one line of JSON, but ends without a line's end.
-    script = script.replace("curl ", "curl -sS --fail-with-body -w '\\n' ")
+    assert script.count("command curl ") == 1
+    script = script.replace("command curl ", "command curl --fail-with-body ")
     environment = {**os.environ, "TMPDIR": str(desk)}
     tour = subprocess.run(
         ["bash", "-eu", "-c", script],

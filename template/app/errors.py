@@ -10,14 +10,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.infra.files import LinkInvalid
-from app.infra.folder import FileExists, FileMissing, WrongSize
-from app.infra.sessions import LoginNeeded
-from app.infra.unavailable import Unavailable
+from app.infra.failures import Failure
 
 log = structlog.get_logger()
 
@@ -72,17 +70,6 @@ class Problem(BaseModel):
     errors: list[InvalidField] | None = None
 
 
-# What infrastructure raises, in a client's words.
-INFRASTRUCTURE: dict[type[Exception], tuple[int, str, dict[str, str]]] = {
-    LoginNeeded: (401, "Log in first", {"WWW-Authenticate": 'Cookie realm="session"'}),
-    LinkInvalid: (403, "The link is not valid, or no longer", {}),
-    FileMissing: (404, "No such file", {}),
-    FileExists: (409, "There is a file already", {}),
-    WrongSize: (422, "The file has another size than announced", {}),
-    Unavailable: (503, "Not available right now", {"Retry-After": "1"}),
-}
-
-
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """For a route's `responses`: the errors it may answer with."""
     return {status: {"model": Problem} for status in statuses}
@@ -92,8 +79,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(AppError, _answer_app_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
-    for error in INFRASTRUCTURE:
-        app.add_exception_handler(error, _answer_infrastructure)
+    app.add_exception_handler(Failure, _answer_failure)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_middleware(UnexpectedErrors)
     _document_as_problems(app)
 
@@ -144,12 +131,15 @@ async def _answer_app_error(request: Request, error: Exception) -> Response:
     return respond(error.status, title, error.detail, headers=error.headers)
 
 
-async def _answer_infrastructure(request: Request, error: Exception) -> Response:
-    known = next(kind for kind in type(error).__mro__ if kind in INFRASTRUCTURE)
-    status, title, headers = INFRASTRUCTURE[known]
-    if status >= 500:
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Failure)  # noqa: S101
+    if error.status >= 500:
         log.warning("unavailable", reason=str(error))
-    return respond(status, title, headers=headers)
+    return respond(error.status, error.title, headers=dict(error.headers))
+
+
+async def _answer_nobody(request: Request, error: Exception) -> Response:
+    return respond(400, "The request ended before its body did")
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:

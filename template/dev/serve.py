@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """What `make dev` runs once the services are there."""
 
+import importlib.util
 import os
 import socket
 import subprocess
@@ -15,9 +16,12 @@ BANNER = """
 
 
 def main() -> None:
-    port = os.environ.get("PORT", "8000")
-    _refuse_taken_port(port)
-    for step in (["alembic", "upgrade", "head"], [sys.executable, "-m", "app.seed"]):
+    port = os.environ.get("PORT") or "8000"
+    _refuse_unusable_port(port)
+    steps = [["alembic", "upgrade", "head"]]
+    if importlib.util.find_spec("app.seed"):
+        steps.append([sys.executable, "-m", "app.seed"])
+    for step in steps:
         status = subprocess.run(step).returncode
         if status != 0:
             sys.exit(status)
@@ -26,12 +30,14 @@ def main() -> None:
         "uvicorn",
         [
             *("uvicorn", "app.main:create_app", "--factory", "--host", HOST, "--port", port),
-            *("--reload", "--reload-dir", "app", "--no-access-log", "--log-level", "warning"),
+            *("--reload", "--reload-dir", "app", "--no-access-log"),
         ],
     )
 
 
-def _refuse_taken_port(port: str) -> None:
+def _refuse_unusable_port(port: str) -> None:
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        sys.exit(f"Port {port} is not a number from 1 to 65535. Take another: make dev PORT=8001")
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from dev import postgres
 
+FILES = postgres.REPOSITORY / ".dev" / "files"
+
 # In start order. A service is started unless its variable is set, and yields the variable's value.
 SERVICES: dict[str, Callable[[Mapping[str, str]], AbstractContextManager[str]]] = {
     "DATABASE_URL": lambda environment: postgres.for_development(),
@@ -22,7 +24,9 @@ def environment(given: Mapping[str, str]) -> Iterator[dict[str, str]]:
             if not complete.get(variable):
                 complete[variable] = started.enter_context(start(complete))
         complete.setdefault("SECRET_KEY", _secret_key())
-        complete.setdefault("FILES_FOLDER", str(postgres.REPOSITORY / ".dev" / "files"))
+        complete.setdefault("FILES_FOLDER", str(FILES))
+        if complete["FILES_FOLDER"] == str(FILES):
+            FILES.mkdir(parents=True, exist_ok=True)
         yield complete
 
 

@@ -16,6 +16,7 @@ migrate: ## Bring the database to the newest migration
 migration: ## Write a migration for what changed in the models: make migration m="orders get a note"
 	@test -n "$(m)" || { echo 'Say what it does: make migration m="orders get a note"' >&2; exit 2; }
 	@$(WITH_SERVICES) sh -c 'alembic upgrade head && alembic revision --autogenerate -m "$$1"' sh "$(m)"
+	@echo 'Read it, then: make migrate'
 
 seed: ## Fill an empty database with the sample shop
 	@$(WITH_SERVICES) python -m app.seed

@@ -2,21 +2,19 @@
 
 import asyncio
 import sys
+import time
 
+import asyncpg
 from alembic import context
-from sqlalchemy import Connection, make_url, text
+from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-import app.accounts.models
-import app.catalog.models
-import app.infra.sessions
-import app.orders.models
-import app.uploads.models  # noqa: F401  # each registers its tables with Base
+import app.main  # noqa: F401  # what it imports, every module's models, registers with Base
 from app.infra import environment
 from app.infra.database import Base, DatabaseSettings
 
-# Waiting for a lock, a migration makes everybody else wait behind it: give up soon, try again.
+# A migration that waits for a lock makes everybody else wait behind it: give up soon, try again.
 TIMEOUTS = ("SET lock_timeout = '3s'", "SET statement_timeout = '60s'")
 
 # One migration at a time, also when several copies are deployed at once.
@@ -25,20 +23,27 @@ ADVISORY_LOCK = 7_311_966
 
 async def migrate() -> None:
     settings = environment.read(DatabaseSettings)
-    url = make_url(settings.direct_url).set(drivername="postgresql+asyncpg")
-    engine = create_async_engine(url, poolclass=NullPool)
-    async with engine.connect() as connection:
-        await connection.run_sync(_run)
-        await connection.commit()
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        # asyncpg reads the URL itself, as the app does: it knows ?sslmode= and the rest.
+        async_creator=lambda: asyncpg.connect(settings.direct_url, timeout=10),
+        poolclass=NullPool,
+    )
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(_run)
+            await connection.commit()
+    except (OSError, asyncpg.PostgresError) as error:
+        sys.exit(f"No connection to the Postgres of DATABASE_URL (is it in .env?): {error}")
     await engine.dispose()
 
 
 def _run(connection: Connection) -> None:
     if connection.dialect.server_version_info < (18,):  # type: ignore[operator]
         sys.exit("Postgres 18 or newer is needed: ids are made by its uuidv7().")
+    _wait_for_the_others(connection)
     for timeout in TIMEOUTS:
         connection.execute(text(timeout))
-    connection.execute(text(f"SELECT pg_advisory_lock({ADVISORY_LOCK})"))
     connection.commit()
     context.configure(
         connection=connection,
@@ -48,6 +53,14 @@ def _run(connection: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def _wait_for_the_others(connection: Connection) -> None:
+    # By asking again: CREATE INDEX CONCURRENTLY waits for every open transaction, also for one
+    # that only waits for this lock.
+    while not connection.scalar(text(f"SELECT pg_try_advisory_lock({ADVISORY_LOCK})")):
+        connection.rollback()
+        time.sleep(0.2)
 
 
 def print_sql() -> None:

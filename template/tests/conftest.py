@@ -1,9 +1,11 @@
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
+from sqlalchemy import text
 
 from app.accounts import service as accounts
 from app.infra.database import Database
@@ -25,6 +27,7 @@ async def app(services: Services) -> AsyncGenerator[FastAPI]:
     """The whole app on a database of this test's own."""
     app = create_app()
     async with app.router.lifespan_context(app):
+        await open_connections(app.state.database)
         yield app
 
 
@@ -74,4 +77,17 @@ async def staff(log_in: LogIn, database: Database) -> AsyncClient:
 
 
 def browser(app: FastAPI) -> AsyncClient:
-    return AsyncClient(transport=ASGITransport(app), base_url="https://shop.test")
+    # Only the shop is answered by the app: a link to anywhere else is really followed there.
+    return AsyncClient(mounts={"all://shop.test": ASGITransport(app)}, base_url="https://shop.test")
+
+
+async def open_connections(database: Database) -> None:
+    """Several for reading and for writing: or else the first of many requests that are made at
+    once would be answered before the others have connected, and nothing would be concurrent."""
+
+    async def use_one() -> None:
+        async with database.transaction() as write:
+            await write.execute(text("SELECT pg_sleep(0.01)"))
+        await database.reader().fetch("SELECT pg_sleep(0.01)")
+
+    await asyncio.gather(*(use_one() for _ in range(6)))

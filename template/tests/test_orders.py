@@ -1,10 +1,13 @@
 import asyncio
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from httpx import AsyncClient, Response
+from sqlalchemy import Select, select
 
+from app.catalog.models import Product
+from app.infra.database import Database
 from tests.conftest import LogIn
 from tests.test_catalog import add
 
@@ -85,6 +88,31 @@ async def test_two_orders_for_the_same_things_in_another_order_do_not_deadlock(
     assert {answer.status_code for answer in answers} == {201}
 
 
+async def test_stock_is_locked_in_the_order_of_ids(
+    ada: AsyncClient, staff: AsyncClient, database: Database
+) -> None:
+    first, second = sorted([(await add(staff))["id"], (await add(staff))["id"]])
+
+    async with database.transaction() as holder:
+        await holder.execute(lock(second))
+        placing = asyncio.create_task(order(ada, {second: 1, first: 1}))
+        while not await database.reader().fetch(WAITING_FOR_A_LOCK):  # noqa: ASYNC110  # Postgres knows
+            await asyncio.sleep(0.01)
+        async with database.transaction() as other:
+            assert (await other.scalars(lock(first, skip_locked=True))).all() == []
+
+    assert (await placing).status_code == 201
+
+
+WAITING_FOR_A_LOCK = """SELECT FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+
+
+def lock(product_id: str, skip_locked: bool = False) -> Select[Product]:
+    one = select(Product).where(Product.id == UUID(product_id))
+    return one.with_for_update(skip_locked=skip_locked)
+
+
 async def test_a_retry_with_the_same_key_orders_nothing_twice(
     ada: AsyncClient, mug: dict[str, Any]
 ) -> None:
@@ -107,8 +135,11 @@ async def test_a_key_is_good_for_one_order(ada: AsyncClient, mug: dict[str, Any]
 async def test_keys_of_different_buyers_do_not_meet(
     ada: AsyncClient, grace: AsyncClient, mug: dict[str, Any]
 ) -> None:
-    assert (await order(ada, {mug["id"]: 1}, "one-and-only")).status_code == 201
-    assert (await order(grace, {mug["id"]: 1}, "one-and-only")).status_code == 201
+    placed = [await order(buyer, {mug["id"]: 1}, "one-and-only") for buyer in (ada, grace)]
+    again = [await order(buyer, {mug["id"]: 1}, "one-and-only") for buyer in (ada, grace)]
+
+    assert [answer.json() for answer in again] == [answer.json() for answer in placed]
+    assert placed[0].json()["id"] != placed[1].json()["id"]
     assert await stock(ada, mug) == 1
 
 

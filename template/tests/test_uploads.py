@@ -1,17 +1,19 @@
+import asyncio
 from base64 import b64decode
 from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from fastapi import FastAPI, Request
 from httpx import AsyncClient
 from sqlalchemy import func, select, update
 
 from app.infra.database import Database
+from app.infra.files import FileMissing, Files, files_of
 from app.uploads.models import Upload
 from app.uploads.schemas import MAX_BYTES
-from app.uploads.service import GIVEN_UP_AFTER
-from dev.pytest_plugin import Services
+from app.uploads.service import SWEPT_AFTER
 
 PNG = b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -86,14 +88,13 @@ async def test_something_that_is_no_image_cannot_be_completed(ada: AsyncClient) 
     assert (await ada.post(f"/uploads/{started['id']}/completion")).status_code == 422
 
 
-async def test_a_deleted_image_is_gone_with_its_file(ada: AsyncClient, services: Services) -> None:
+async def test_a_deleted_image_is_gone_with_its_file(ada: AsyncClient) -> None:
     stored = await upload(ada)
 
     assert (await ada.delete(f"/uploads/{stored['id']}")).status_code == 204
 
     assert (await ada.get(f"/uploads/{stored['id']}")).status_code == 404
     assert (await ada.get(stored["link"])).status_code == 404
-    assert [path for path in services.files_folder.rglob("*") if path.is_file()] == []
 
 
 async def test_nobody_else_sees_completes_or_deletes_an_upload(
@@ -116,19 +117,55 @@ async def test_uploads_need_a_login(client: AsyncClient) -> None:
     assert (await client.get(f"/uploads/{uuid4()}")).status_code == 401
 
 
-async def test_what_was_announced_and_given_up_is_swept(
-    ada: AsyncClient, database: Database, services: Services
+async def test_what_was_given_up_or_deleted_is_swept_the_next_day(
+    ada: AsyncClient, grace: AsyncClient, database: Database, files: Files
 ) -> None:
-    started = await announce(ada, PNG)
-    await ada.request(**started["send_to"], content=PNG)
+    given_up = await announce(ada, PNG)
+    deleted = await announce(ada, PNG)
+    await ada.delete(f"/uploads/{deleted['id']}")
+    for started in (given_up, deleted):  # its link works on for some minutes
+        assert (await ada.request(**started["send_to"], content=PNG)).status_code == 204
     kept = await upload(ada)
+    keys = await keys_of_uploads(database)
     async with database.transaction() as write:
-        await write.execute(update(Upload).values(created_at=func.now() - 2 * GIVEN_UP_AFTER))
+        await write.execute(update(Upload).values(created_at=func.now() - 2 * SWEPT_AFTER))
 
+    await announce(grace, PNG)
+
+    left = await keys_of_uploads(database)
+    assert set(left) & set(keys) == {kept["id"]}
+    for upload_id, key in keys.items():
+        if upload_id == kept["id"]:
+            assert (await files.facts(key)).size == len(PNG)
+        else:
+            with pytest.raises(FileMissing):
+                await files.facts(key)
+
+
+async def test_an_upload_under_way_is_not_swept(ada: AsyncClient) -> None:
+    started = await announce(ada, PNG)
     await announce(ada, PNG)
 
+    await ada.request(**started["send_to"], content=PNG)
+
+    assert (await ada.post(f"/uploads/{started['id']}/completion")).status_code == 200
+
+
+async def test_two_completions_at_once_are_one(ada: AsyncClient) -> None:
+    started = await announce(ada, PNG)
+    await ada.request(**started["send_to"], content=PNG)
+
+    path = f"/uploads/{started['id']}/completion"
+    answers = await asyncio.gather(*(ada.post(path) for _ in range(4)))
+
+    assert len({answer.json()["completed_at"] for answer in answers}) == 1
+
+
+async def keys_of_uploads(database: Database) -> dict[str, str]:
     async with database.transaction() as write:
-        left = set(await write.scalars(select(Upload.id).where(Upload.completed_at.is_not(None))))
-        assert await write.get(Upload, started["id"]) is None
-    assert {str(upload_id) for upload_id in left} == {kept["id"]}
-    assert len([path for path in services.files_folder.rglob("*") if path.is_file()]) == 1
+        return {str(row.id): row.key for row in await write.execute(select(Upload.id, Upload.key))}
+
+
+@pytest.fixture
+def files(app: FastAPI) -> Files:
+    return files_of(Request({"type": "http", "app": app, "headers": [], "path": "/"}))

@@ -25,8 +25,7 @@ async def register(
 async def log_in(
     credentials: Credentials, request: Request, write: WriteSession, sessions: Sessions
 ) -> AccountOut:
-    address = request.client.host if request.client else "unknown"
-    account = await service.authenticate(write, credentials, address)
+    account = await service.authenticate(write, credentials, _address(request))
     await sessions.start(account.id)
     return AccountOut.model_validate(account, from_attributes=True)
 
@@ -48,12 +47,22 @@ async def me(read: ReadSession, user: CurrentUser) -> AccountOut:
     "/me/password",
     status_code=204,
     summary="Change password",
-    responses=problems(400, 401, 403, 413),
+    responses=problems(400, 401, 403, 413, 429),
 )
 async def change_password(
-    change: PasswordChange, write: WriteSession, user: CurrentUser, sessions: Sessions
+    change: PasswordChange,
+    request: Request,
+    write: WriteSession,
+    user: CurrentUser,
+    sessions: Sessions,
 ) -> None:
     """Logs out every other device."""
-    await service.change_password(write, user.id, change.current_password, change.new_password)
+    await service.change_password(
+        write, user.id, change.current_password, change.new_password, _address(request)
+    )
     await sessions.end_all(user.id)
     await sessions.start(user.id)
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else "unknown"

@@ -24,6 +24,10 @@ class WrongCredentials(AppError):
     status = 401
 
 
+class WrongPassword(Forbidden):
+    """The current password is wrong"""
+
+
 class StaffOnly(Forbidden):
     """Only staff may do this"""
 
@@ -48,20 +52,24 @@ async def authenticate(write: WriteSession, credentials: Credentials, address: s
     password_hash = account.password_hash if account else None
     if not await passwords.is_correct(credentials.password, password_hash) or account is None:
         raise WrongCredentials
-    await throttle.forget_attempts(write, credentials.email)
+    await throttle.forgive_attempt(write, credentials.email, address)
+    if not await _hash_is_still(write, account):
+        raise WrongCredentials
     return account
 
 
 async def change_password(
-    write: WriteSession, account_id: UUID, current: SecretStr, new: SecretStr
+    write: WriteSession, account_id: UUID, current: SecretStr, new: SecretStr, address: str
 ) -> None:
-    """Raises WrongCredentials."""
+    """Raises WrongPassword and TooManyLogins."""
     account = await write.get(Account, account_id)
-    await write.commit()
     if account is None:
         raise LoginNeeded
+    await throttle.count_attempt(write, account.email, address)
     if not await passwords.is_correct(current, account.password_hash):
-        raise WrongCredentials
+        raise WrongPassword
+    await throttle.forgive_attempt(write, account.email, address)
+    await write.commit()
     password_hash = await passwords.hash_password(new)
     changed = await write.execute(
         update(Account)
@@ -71,7 +79,7 @@ async def change_password(
         .returning(Account.id)
     )
     if changed.first() is None:
-        raise WrongCredentials
+        raise WrongPassword
 
 
 async def promote(write: WriteSession, email: str) -> bool:
@@ -89,3 +97,11 @@ async def require_staff(read: ReadSession, user: CurrentUser) -> User:
 
 
 Staff = Annotated[User, Depends(require_staff)]
+
+
+async def _hash_is_still(write: WriteSession, account: Account) -> bool:
+    """Whether the password was not changed while its hash was computed. The lock makes a change
+    wait until the login is committed, whose session it then ends."""
+    same = (Account.id == account.id) & (Account.password_hash == account.password_hash)
+    found = await write.scalar(select(Account.id).where(same).with_for_update(read=True))
+    return found is not None

@@ -1,19 +1,23 @@
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import case, delete, func, select
+import structlog
+from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.accounts.models import LoginAttempts
 from app.errors import AppError
 from app.infra.database import WriteSession
 
+log = structlog.get_logger()
+
 WINDOW = timedelta(minutes=15)
-TRIES_PER_ACCOUNT = 10
+TRIES_PER_ACCOUNT_AND_ADDRESS = 10
+TRIES_PER_ACCOUNT = 100  # more, or anybody could lock its owner out with ten guesses
 TRIES_PER_ADDRESS = 100  # an office shares one
 
 
 class TooManyLogins(AppError):
-    """Too many attempts to log in"""
+    """Too many attempts"""
 
     status = 429
 
@@ -24,20 +28,30 @@ async def count_attempt(write: WriteSession, email: str, address: str) -> None:
     Commits. Raises TooManyLogins.
     """
     # In one order for everybody, so that two attempts never wait for each other's rows.
-    attempts = [
-        await _count(write, f"account:{email}", TRIES_PER_ACCOUNT),
-        await _count(write, f"address:{address}", TRIES_PER_ADDRESS),
+    waits = [
+        await _count(write, origin, allowed) for origin, allowed in _origins(email, address).items()
     ]
+    await _delete_some_that_are_over(write)
     await write.commit()
-    if any(wait := [wait for wait in attempts if wait]):
-        seconds = int(max(wait).total_seconds()) + 1
+    if any(waits):
+        log.warning("too many attempts to log in", address=address)
+        seconds = int(max(waits).total_seconds()) + 1
         raise TooManyLogins("Wait before the next try.", {"Retry-After": str(seconds)})
 
 
-async def forget_attempts(write: WriteSession, email: str) -> None:
-    """After a login. The address stays counted: one good account must not excuse guesses at
-    others."""
-    await write.execute(delete(LoginAttempts).where(LoginAttempts.origin == f"account:{email}"))
+async def forgive_attempt(write: WriteSession, email: str, address: str) -> None:
+    """After the right password: only guesses count."""
+    for origin in _origins(email, address):
+        counted = update(LoginAttempts).where(LoginAttempts.origin == origin)
+        await write.execute(counted.values(count=LoginAttempts.count - 1))
+
+
+def _origins(email: str, address: str) -> dict[str, int]:
+    return {
+        f"account:{email} address:{address}": TRIES_PER_ACCOUNT_AND_ADDRESS,
+        f"account:{email}": TRIES_PER_ACCOUNT,
+        f"address:{address}": TRIES_PER_ADDRESS,
+    }
 
 
 async def _count(write: WriteSession, origin: str, allowed: int) -> timedelta:
@@ -56,8 +70,6 @@ async def _count(write: WriteSession, origin: str, allowed: int) -> timedelta:
         .returning(LoginAttempts.count, LoginAttempts.since)
     )
     count, since = (await write.execute(counting)).one()
-    if count == 1:
-        await _delete_some_that_are_over(write)
     return since + WINDOW - datetime.now(UTC) if count > allowed else timedelta()
 
 

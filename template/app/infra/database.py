@@ -14,8 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
 from app.infra import environment, health
+from app.infra.failures import Unavailable
 from app.infra.reads import CONNECTION_LOST, Reader, leave_as_it_is, prepare_reading_connection
-from app.infra.unavailable import Unavailable
+
+# A statement that ran too long or waited too long for a lock, a deadlock, a conflict.
+WORTH_ANOTHER_TRY = frozenset({"57014", "55P03", "40P01", "40001"})
 
 
 class DatabaseSettings(BaseSettings):
@@ -27,7 +30,7 @@ class DatabaseSettings(BaseSettings):
     read_pool: PositiveInt = 16
     write_pool: PositiveInt = 8
     pool_wait_seconds: PositiveFloat = 5
-    connect_seconds: PositiveFloat = 5
+    connect_seconds: PositiveFloat = 3
     statement_seconds: PositiveFloat = 10
 
     @property
@@ -82,15 +85,19 @@ class Database:
                 await session.commit()
         except sqlalchemy.exc.TimeoutError as error:
             raise Unavailable("Postgres: every writing connection is busy") from error
-        except asyncpg.InternalClientError as error:
-            raise Unavailable("Postgres: the connection was lost") from error
+        except (asyncpg.InternalClientError, TimeoutError) as error:
+            raise Unavailable("Postgres: the connection was lost, or did not answer") from error
         except sqlalchemy.exc.DBAPIError as error:
             if error.connection_invalidated:
                 raise Unavailable("Postgres: the connection was lost") from error
+            if getattr(error.orig, "sqlstate", None) in WORTH_ANOTHER_TRY:
+                raise Unavailable(f"Postgres: {error.orig}") from error
             raise
 
     async def check(self) -> None:
-        await self.reader().fetch("SELECT 1")
+        """On a connection of its own: that every other is busy does not mean that we are down."""
+        connection = await self._connect()
+        await connection.close()
 
     async def __aenter__(self) -> Self:
         # No connection is made yet: a process starts while Postgres is away, and is not ready.
@@ -115,6 +122,8 @@ class Database:
             return await asyncpg.connect(
                 str(self._settings.url),
                 timeout=self._settings.connect_seconds,
+                # The server keeps its own limit; this one is for a server that does not answer.
+                command_timeout=self._settings.statement_seconds + 1,
                 server_settings={
                     "default_transaction_read_only": read_only,
                     "statement_timeout": f"{self._settings.statement_seconds}s",

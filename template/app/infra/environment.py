@@ -17,5 +17,5 @@ def read[SettingsT: BaseSettings](settings: type[SettingsT]) -> SettingsT:
             f"  {(prefix + '_'.join(map(str, problem['loc']))).upper()}: {problem['msg']}"
             for problem in error.errors(include_input=False)
         ]
-        message = "\n".join(["The environment is not complete:", *wrong, "See .env.example."])
+        message = "\n".join(["The environment is not complete:", *wrong, "See deploy/env.example."])
         raise EnvironmentIncomplete(message) from None

@@ -2,20 +2,23 @@
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse
+from pydantic import DirectoryPath
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infra import environment
-from app.infra.folder import FileMissing, Folder
+from app.infra.failures import Failure
+from app.infra.folder import FileExists, FileMissing, Folder, WrongSize
 from app.infra.signing import Signer, signer_of
 
-# What a browser keeps must not outlive the link by much, and nobody else may keep it.
+__all__ = ["FileExists", "FileMissing", "Files", "LinkInvalid", "UploadRequest", "WrongSize"]
+
+# For the browser alone: what is stored under a key never changes.
 KEPT_BY_BROWSERS = "private, max-age=3600, immutable"
 
 
@@ -24,12 +27,15 @@ class FileSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FILES_")
 
-    folder: Path
+    folder: DirectoryPath
     link_lifetime: timedelta = timedelta(minutes=15)
 
 
-class LinkInvalid(Exception):
+class LinkInvalid(Failure):
     """The link was changed, or its time is over."""
+
+    status = 403
+    title = "The link is not valid, or no longer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,7 @@ class LinkedFolder(Folder):
             raise LinkInvalid
 
     def _signed_url(self, method: str, key: str, *facts: object) -> str:
+        self.path(key)  # a key that no route would take must not become a link
         expires = int(time.time() + self._lifetime.total_seconds())
         signature = self._signer.sign("file", method, key, expires, *facts)
         names = ("expires", "signature", "content_type", "size")
@@ -112,5 +119,7 @@ async def send(
 
 
 def install(app: FastAPI) -> None:
-    app.state.file_settings = environment.read(FileSettings)
+    settings = environment.read(FileSettings)
+    app.state.file_settings = settings
+    Folder(settings.folder).sweep()
     app.include_router(router)

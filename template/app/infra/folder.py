@@ -1,5 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 import os
+import re
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,19 +11,35 @@ from uuid import uuid4
 
 import anyio
 
+from app.infra.failures import Failure
+
 CHUNK_BYTES = 64 * 1024
 
+# What a crash has left of a file on its way in, once nobody can be sending it any more.
+ABANDONED_SECONDS = 24 * 3600
 
-class FileMissing(Exception):
+_KEY = re.compile(r"[a-z0-9-]+(/[a-z0-9-]+)*")
+
+
+class FileMissing(Failure):
     """Nothing is stored under that key."""
 
+    status = 404
+    title = "There is no such file"
 
-class FileExists(Exception):
+
+class FileExists(Failure):
     """Keys are immutable: what is stored under one never changes."""
 
+    status = 409
+    title = "There is a file already"
 
-class WrongSize(Exception):
+
+class WrongSize(Failure):
     """The bytes that arrived are not as many as announced."""
+
+    status = 422
+    title = "The file has another size than announced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +65,9 @@ class Folder:
                 await target.hardlink_to(complete)
             except FileExistsError:
                 raise FileExists(key) from None
-        await anyio.to_thread.run_sync(_sync_folder, target.parent)
+        # A name is its folder's content: without this a crash may forget the file, or its folder.
+        for folder in (target.parent, target.parent.parent):
+            await anyio.to_thread.run_sync(_sync_folder, folder)
 
     async def get(self, key: str) -> AsyncIterator[bytes]:
         """Raises FileMissing."""
@@ -73,7 +93,15 @@ class Folder:
         await self.path(key).unlink(missing_ok=True)
 
     def path(self, key: str) -> anyio.Path:
+        """Raises ValueError for a key that might lead out of the folder."""
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"a key is lower-case words and digits between slashes, not {key!r}")
         return self._root / key
+
+    def sweep(self) -> None:
+        for unfinished in Path(self._root, ".unfinished").glob("*"):
+            if time.time() - unfinished.stat().st_mtime > ABANDONED_SECONDS:
+                unfinished.unlink(missing_ok=True)
 
     @asynccontextmanager
     async def _written_aside(
@@ -104,7 +132,6 @@ async def _write(path: anyio.Path, chunks: AsyncIterable[bytes], size: int) -> N
 
 
 def _sync_folder(folder: anyio.Path) -> None:
-    # A file's name is its folder's content: without this a crash may forget it.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

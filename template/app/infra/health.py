@@ -7,7 +7,7 @@ import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel
 
-from app.infra.unavailable import Unavailable
+from app.infra.failures import Unavailable
 
 log = structlog.get_logger()
 

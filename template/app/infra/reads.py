@@ -8,7 +8,7 @@ import asyncpg
 from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
-from app.infra.unavailable import Unavailable
+from app.infra.failures import Unavailable
 
 CONNECTION_LOST = (
     OSError,
@@ -45,6 +45,9 @@ class Query[RowT]:
         compiled = self.statement.compile(dialect=_DIALECT)
         if compiled.post_compile_params:
             raise TypeError("IN over a list has no fixed SQL: write column == any_(bindparam(…))")
+        names = [column.name for column in self.statement.selected_columns]
+        if len(set(names)) < len(names):
+            raise TypeError("two columns have one name: give one of them another with .label()")
         order = tuple(compiled.positiontup or ())
         required = frozenset(name for name in order if compiled.binds[name].required)
         constants = {name: compiled.params[name] for name in order if name not in required}
@@ -92,13 +95,18 @@ class Reader:
     async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """For what SQLAlchemy cannot say: parameters are $1, $2 …"""
         try:
-            async with self._pool.acquire(timeout=self._patience) as connection:
-                records: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
-                return records
+            connection = await self._pool.acquire(timeout=self._patience)
         except TimeoutError as error:
             raise Unavailable("Postgres: every reading connection is busy") from error
+        try:
+            records: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
+        except (TimeoutError, asyncpg.QueryCanceledError) as error:
+            raise Unavailable("Postgres: a query took too long") from error
         except CONNECTION_LOST as error:
             raise Unavailable("Postgres: the connection was lost") from error
+        finally:
+            await self._pool.release(connection)
+        return records
 
 
 async def prepare_reading_connection(connection: asyncpg.Connection) -> None:

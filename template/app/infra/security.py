@@ -13,6 +13,7 @@ CONTENT_SECURITY_POLICY = (
     b"content-security-policy",
     b"default-src 'none'; frame-ancestors 'none'; sandbox",
 )
+FOR_PAGES = (b"content-security-policy", b"frame-ancestors 'none'")
 
 HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"cache-control", b"no-store"),
@@ -40,15 +41,13 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        added = HEADERS
-        if scope["path"] in PAGES:
-            added = tuple(header for header in HEADERS if header is not CONTENT_SECURITY_POLICY)
+        added = (FOR_PAGES, *HEADERS) if scope["path"] in PAGES else HEADERS
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 own = {name for name, _ in message["headers"]}
-                missing = [header for header in added if header[0] not in own]
-                message["headers"] = [*message["headers"], *missing]
+                missing = {name: value for name, value in reversed(added) if name not in own}
+                message["headers"] = [*message["headers"], *missing.items()]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

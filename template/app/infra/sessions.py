@@ -1,11 +1,13 @@
 # Rung's file: advancing to another stage may change it.
 import hashlib
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, ClassVar
 from uuid import UUID
 
+import structlog
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.security import APIKeyCookie
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -15,7 +17,10 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.infra import environment
 from app.infra.database import Base, ReadSession, WriteSession, database_of
+from app.infra.failures import Failure, Unavailable
 from app.infra.reads import Query
+
+log = structlog.get_logger()
 
 # The __Host- prefix makes browsers refuse the cookie from a subdomain or over plain HTTP
 # (localhost counts as secure), so nobody can plant one.
@@ -46,8 +51,12 @@ class LoginSession(Base):
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
-class LoginNeeded(Exception):
+class LoginNeeded(Failure):
     """No session, or one that has ended."""
+
+    status = 401
+    title = "Log in first"
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": 'Cookie realm="session"'}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +161,15 @@ Sessions = Annotated[LoginSessions, Depends()]
 
 
 async def _remember_seen(request: Request, token_hash: bytes) -> None:
-    async with database_of(request).transaction() as write:
-        seen = update(LoginSession).where(LoginSession.token_hash == token_hash)
-        await write.execute(seen.values(seen_at=func.now()))
+    # Requests that arrive together need not queue for the same note.
+    stale = (LoginSession.token_hash == token_hash) & (
+        LoginSession.seen_at < func.now() - SEEN_PRECISION
+    )
+    try:
+        async with database_of(request).transaction() as write:
+            await write.execute(update(LoginSession).where(stale).values(seen_at=func.now()))
+    except Unavailable as error:
+        log.warning("a visit was not noted", reason=str(error))  # no reason to fail a read
 
 
 def _hash(token: str) -> bytes:

@@ -8,8 +8,8 @@ from app.infra.database import Base
 
 
 class Order(Base):
-    """Accounts and products are known by id only, without a foreign key: modules share no
-    tables, so that orders can one day move to a Postgres of their own."""
+    """Accounts and products are known by id only, without a foreign key: what modules share goes
+    through their services, so that their tables can part one day."""
 
     __tablename__ = "orders"
     __table_args__ = (

@@ -1,18 +1,25 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Index, func
+from sqlalchemy import Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.infra.database import Base
 
 
 class Upload(Base):
-    """The row is made before the file arrives and completed after: a completed row always has
-    its file, and a file without one is swept away with its row."""
+    """The row is there before the file and goes after it, so that no file is ever forgotten:
+    what was never completed, or was deleted, is swept away a day later."""
 
     __tablename__ = "uploads"
-    __table_args__ = (Index("ix_uploads_account_id_id", "account_id", "id"),)
+    __table_args__ = (
+        Index("ix_uploads_account_id_id", "account_id", "id"),
+        Index(
+            "ix_uploads_to_sweep",
+            "created_at",
+            postgresql_where=text("completed_at IS NULL OR deleted_at IS NOT NULL"),
+        ),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
     account_id: Mapped[UUID]
@@ -22,3 +29,4 @@ class Upload(Base):
     sha256: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     completed_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]

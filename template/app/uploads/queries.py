@@ -30,6 +30,7 @@ COMPLETED_UPLOAD = Query(
         Upload.id == bindparam("upload_id"),
         Upload.account_id == bindparam("account_id"),
         Upload.completed_at.is_not(None),
+        Upload.deleted_at.is_(None),
     ),
     CompletedUpload,
 )

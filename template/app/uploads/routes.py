@@ -32,7 +32,7 @@ async def start_upload(
     write: WriteSession, files: Files, user: CurrentUser, announced: UploadIn
 ) -> UploadStarted:
     """Send the bytes with the request in the answer, then complete the upload."""
-    await service.sweep_given_up(write, files, user.id)
+    await service.sweep(write, files)
     upload = await service.start_upload(write, user.id, announced)
     send_to = files.upload_request(upload.key, upload.content_type, upload.size)
     return UploadStarted.model_validate({"id": upload.id, "send_to": send_to}, from_attributes=True)

@@ -1,23 +1,21 @@
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select, update
 
 from app.errors import Conflict, NotFound, Unprocessable
 from app.infra.database import WriteSession
-from app.infra.files import Files
-from app.infra.folder import FileMissing
+from app.infra.files import FileMissing, Files
 from app.uploads.models import Upload
 from app.uploads.schemas import UploadIn
 
-# The link to send a file lives minutes; what is not there after a day never comes.
-GIVEN_UP_AFTER = timedelta(days=1)
+# The link to send a file lives minutes: what is not there after a day never comes.
+SWEPT_AFTER = timedelta(days=1)
 
 SIGNATURES = {
     "image/gif": (b"GIF87a", b"GIF89a"),
     "image/jpeg": (b"\xff\xd8\xff",),
     "image/png": (b"\x89PNG\r\n\x1a\n",),
-    "image/webp": (b"RIFF",),
 }
 
 
@@ -50,50 +48,67 @@ async def complete_upload(
 ) -> Upload:
     """Doing it again changes nothing. Raises NoSuchUpload, NotSentYet, NotThatImage."""
     upload = await _own_upload(write, account_id, upload_id)
-    if upload.completed_at is not None:
-        return upload
-    try:
-        facts = await files.facts(upload.key)
-    except FileMissing:
-        raise NotSentYet from None
-    if not facts.head.startswith(SIGNATURES[upload.content_type]):
-        raise NotThatImage
-    upload.sha256 = facts.sha256
-    upload.completed_at = await write.scalar(select(func.now()))
+    # Reading a file takes its time: meanwhile no connection is held.
+    await write.commit()
+    if upload.completed_at is None:
+        try:
+            facts = await files.facts(upload.key)
+        except FileMissing:
+            raise NotSentYet from None
+        if facts.size != upload.size or not _is_image(upload.content_type, facts.head):
+            raise NotThatImage
+        await write.execute(
+            update(Upload)
+            .where(Upload.id == upload.id, Upload.completed_at.is_(None))
+            .values(sha256=facts.sha256, completed_at=func.now())
+        )
+        upload = await _own_upload(write, account_id, upload_id)
     return upload
 
 
 async def delete_upload(
     write: WriteSession, files: Files, account_id: UUID, upload_id: UUID
 ) -> None:
-    """Raises NoSuchUpload."""
+    """Raises NoSuchUpload. The row stays a day: until then a link may bring the file back."""
     upload = await _own_upload(write, account_id, upload_id)
-    await write.delete(upload)
+    upload.deleted_at = await write.scalar(select(func.now()))
     await write.commit()
-    # The row first: a file without a row is only waste, a row without its file is a broken image.
     await files.delete(upload.key)
 
 
-async def sweep_given_up(write: WriteSession, files: Files, account_id: UUID) -> None:
-    """Deletes what this account announced and never completed."""
-    swept = await write.scalars(
-        delete(Upload)
+async def sweep(write: WriteSession, files: Files) -> None:
+    """Deletes some of what was announced and never completed, or deleted, at least a day ago."""
+    over = await write.scalars(
+        select(Upload)
         .where(
-            Upload.account_id == account_id,
-            Upload.completed_at.is_(None),
-            Upload.created_at < func.now() - GIVEN_UP_AFTER,
+            Upload.completed_at.is_(None) | Upload.deleted_at.is_not(None),
+            Upload.created_at < func.now() - SWEPT_AFTER,
         )
-        .returning(Upload.key)
+        .limit(20)
+        .with_for_update(skip_locked=True)
     )
-    keys = swept.all()
-    await write.commit()
-    for key in keys:
-        await files.delete(key)
+    for upload in over.all():
+        # The file first: a row without its file is swept again, a file without its row never.
+        await files.delete(upload.key)
+        await write.delete(upload)
+
+
+def _is_image(content_type: str, head: bytes) -> bool:
+    if content_type == "image/webp":
+        return head.startswith(b"RIFF") and head[8:12] == b"WEBP"
+    return head.startswith(SIGNATURES[content_type])
 
 
 async def _own_upload(write: WriteSession, account_id: UUID, upload_id: UUID) -> Upload:
-    own = select(Upload).where(Upload.id == upload_id, Upload.account_id == account_id)
-    upload = await write.scalar(own.with_for_update())
+    upload = await write.scalar(
+        select(Upload)
+        .where(
+            Upload.id == upload_id,
+            Upload.account_id == account_id,
+            Upload.deleted_at.is_(None),
+        )
+        .execution_options(populate_existing=True)
+    )
     if upload is None:
         raise NoSuchUpload
     return upload

@@ -87,9 +87,17 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_uploads")),
     )
     op.create_index("ix_uploads_account_id_id", "uploads", ["account_id", "id"], unique=False)
+    op.create_index(
+        "ix_uploads_to_sweep",
+        "uploads",
+        ["created_at"],
+        unique=False,
+        postgresql_where=sa.text("completed_at IS NULL OR deleted_at IS NOT NULL"),
+    )
     op.create_table(
         "order_items",
         sa.Column("order_id", sa.Uuid(), nullable=False),
@@ -104,6 +112,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("order_items")
+    op.drop_index("ix_uploads_to_sweep", table_name="uploads")
     op.drop_index("ix_uploads_account_id_id", table_name="uploads")
     op.drop_table("uploads")
     op.drop_table("products")

@@ -30,7 +30,9 @@ def serve() -> Serve:
     async def serve(app: FastAPI) -> AsyncGenerator[AsyncClient]:
         async with (
             app.router.lifespan_context(app),
-            AsyncClient(transport=ASGITransport(app), base_url="https://shop.test") as client,
+            AsyncClient(
+                mounts={"all://shop.test": ASGITransport(app)}, base_url="https://shop.test"
+            ) as client,
         ):
             yield client
 

@@ -3,6 +3,7 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,11 +12,10 @@ import pytest
 from fastapi import BackgroundTasks, FastAPI
 from pydantic import BaseModel
 from sqlalchemy import Label, bindparam, column, literal, literal_column, select, table, text
-from sqlalchemy.exc import DBAPIError
 
 from app.infra.database import Database, DatabaseSettings, ReadSession, WriteSession
+from app.infra.failures import Unavailable
 from app.infra.reads import Query
-from app.infra.unavailable import Unavailable
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve
 
@@ -112,14 +112,14 @@ async def test_a_background_task_reads_what_its_request_has_written(
 
 
 async def test_a_read_costs_one_round_trip(services: Services) -> None:
-    async with proxy(services) as (port, sent), Database(settings(services, port)) as database:
+    async with proxy(services) as line, Database(settings(services, line.port)) as database:
         await database.reader().fetch("SELECT 1")  # connects, and prepares the statement
-        sent.clear()
+        line.sent.clear()
 
         await database.reader().fetch("SELECT 1")
 
         # Bind, Execute, Sync: no BEGIN before and no reset after.
-        assert [message[:1] for message in sent] == [b"B"]
+        assert [message[:1] for message in line.sent] == [b"B"]
 
 
 @pytest.mark.usefixtures("notes")
@@ -206,11 +206,41 @@ async def test_without_postgres_the_app_starts_and_says_that_it_is_not_ready(
 
 async def test_a_statement_that_runs_too_long_is_stopped(services: Services) -> None:
     async with Database(settings(services, statement_seconds=0.2)) as database:
-        with pytest.raises(asyncpg.QueryCanceledError):
+        with pytest.raises(Unavailable, match="a query took too long"):
             await database.reader().fetch("SELECT pg_sleep(5)")
-        with pytest.raises(DBAPIError):
+        with pytest.raises(Unavailable, match="statement timeout"):
             async with database.transaction() as write:
                 await write.execute(text("SELECT pg_sleep(5)"))
+
+
+async def test_a_server_that_does_not_answer_is_unavailable_in_time(services: Services) -> None:
+    async with (
+        proxy(services) as line,
+        Database(settings(services, line.port, statement_seconds=0.1)) as database,
+    ):
+        await database.reader().fetch("SELECT 1")
+        async with database.transaction() as write:
+            await write.execute(text("SELECT 1"))
+        line.is_silent = True
+
+        async with asyncio.timeout(8):
+            with pytest.raises(Unavailable):
+                await database.reader().fetch("SELECT 1")
+            with pytest.raises(Unavailable):
+                async with database.transaction() as write:
+                    await write.execute(text("SELECT 1"))
+
+
+async def test_a_busy_pool_does_not_mean_that_the_process_is_not_ready(
+    services: Services,
+) -> None:
+    narrow = settings(services, read_pool=1, pool_wait_seconds=0.1)
+    async with Database(narrow) as database:
+        reading = asyncio.create_task(database.reader().fetch("SELECT pg_sleep(0.5)"))
+        await asyncio.sleep(0.1)
+
+        await database.check()
+        await reading
 
 
 async def test_json_columns_are_read_as_what_they_hold(services: Services) -> None:
@@ -235,6 +265,13 @@ def test_a_query_keeps_the_constants_of_its_statement() -> None:
     assert some.compiled.arguments({}) == [5]
 
 
+def test_a_query_refuses_two_columns_of_one_name() -> None:
+    other = table("others", column("id"))
+
+    with pytest.raises(TypeError, match="label"):
+        _ = Query(select(NOTES.c.id, other.c.id), Note).compiled
+
+
 def test_a_query_refuses_in_over_a_list() -> None:
     several = Query(select(NOTES.c.id).where(NOTES.c.id.in_(bindparam("ids"))), Note)
 
@@ -242,25 +279,39 @@ def test_a_query_refuses_in_over_a_list() -> None:
         _ = several.compiled
 
 
+@dataclass
+class Line:
+    """A way to Postgres that records what is sent, and can fall silent."""
+
+    port: int
+    sent: list[bytes]
+    is_silent: bool = False
+
+
 @asynccontextmanager
-async def proxy(services: Services) -> AsyncGenerator[tuple[int, list[bytes]]]:
-    """A port that leads to Postgres, and all that was sent through it."""
-    sent: list[bytes] = []
+async def proxy(services: Services) -> AsyncGenerator[Line]:
+    line = Line(port=0, sent=[])
     postgres = urlsplit(services.database_url)
 
     async def forward(client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
         server, requests = await asyncio.open_connection(postgres.hostname, postgres.port)
-        await asyncio.gather(pump(client, requests, sent), pump(server, answers, []))
+        await asyncio.gather(pump(client, requests, line.sent), pump(server, answers, []))
 
-    async with await asyncio.start_server(forward, "127.0.0.1", 0) as listener:
-        yield listener.sockets[0].getsockname()[1], sent
+    async def pump(
+        source: asyncio.StreamReader, to: asyncio.StreamWriter, seen: list[bytes]
+    ) -> None:
+        while part := await source.read(2**16):
+            seen.append(part)
+            if not line.is_silent:
+                to.write(part)
+        to.close()
 
-
-async def pump(source: asyncio.StreamReader, to: asyncio.StreamWriter, seen: list[bytes]) -> None:
-    while part := await source.read(2**16):
-        seen.append(part)
-        to.write(part)
-    to.close()
+    listener = await asyncio.start_server(forward, "127.0.0.1", 0)
+    line.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield line
+    finally:
+        listener.close()
 
 
 def settings(services: Services, port: int | None = None, **changes: Any) -> DatabaseSettings:

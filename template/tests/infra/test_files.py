@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from hashlib import sha256
@@ -183,6 +184,33 @@ async def test_size_and_type_are_what_was_announced(
 
     assert answer.status_code == status
     assert stored(services.files_folder) == []
+
+
+async def test_the_size_cannot_be_changed_in_a_link_to_put(shop: FastAPI, serve: Serve) -> None:
+    async with serve(shop) as client:
+        request = (await client.get("/upload/one?size=4")).json()
+        larger = request["url"].replace("size=4", "size=5")
+        answer = await client.put(larger, content=b"12345", headers=request["headers"])
+
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("key", ["../one", "a/../../one", "/etc/passwd", "A.png", ""])
+async def test_a_key_cannot_lead_out_of_the_folder(folder: Folder, key: str) -> None:
+    with pytest.raises(ValueError, match="a key is"):
+        await folder.put(key, chunks(b"1"), 1)
+
+
+async def test_what_a_crash_left_behind_is_swept(folder: Folder, tmp_path: Path) -> None:
+    (tmp_path / ".unfinished").mkdir()
+    for name, age in (("old", 25 * 3600), ("under-way", 60)):
+        file = tmp_path / ".unfinished" / name
+        file.touch()
+        os.utime(file, (time.time() - age, time.time() - age))
+
+    folder.sweep()
+
+    assert stored(tmp_path) == [".unfinished/under-way"]
 
 
 async def test_a_link_ends(shop: FastAPI, serve: Serve) -> None:

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+from collections.abc import AsyncIterator
+
 import pytest
 from fastapi import FastAPI, Response
 from pydantic import BaseModel
@@ -17,6 +19,11 @@ def notes(bare: FastAPI) -> FastAPI:
 
     @bare.post("/notes")
     async def write(note: Note) -> None: ...
+
+    @bare.put("/notes")
+    @bare.patch("/notes")
+    @bare.delete("/notes")
+    async def change() -> None: ...
 
     @bare.get("/cached")
     async def cached(response: Response) -> None:
@@ -44,7 +51,9 @@ async def test_an_answer_can_set_a_header_itself(notes: FastAPI, serve: Serve) -
 
 async def test_the_documentation_can_load_its_scripts(notes: FastAPI, serve: Serve) -> None:
     async with serve(notes) as client:
-        assert "content-security-policy" not in (await client.get("/docs")).headers
+        headers = (await client.get("/docs")).headers
+
+    assert headers.get_list("content-security-policy") == ["frame-ancestors 'none'"]
 
 
 @pytest.mark.parametrize(
@@ -66,6 +75,8 @@ async def test_a_write_from_another_site_is_refused(
         assert refused.status_code == 403
         assert refused.headers["content-type"] == "application/problem+json"
         assert (await client.get("/notes", headers=headers)).status_code == 200
+        for method in ("PUT", "PATCH", "DELETE"):
+            assert (await client.request(method, "/notes", headers=headers)).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -93,3 +104,13 @@ async def test_a_body_is_read_up_to_64_kib(
     async with serve(notes) as client:
         declared = await client.post("/notes", json={"text": "x" * size})
         assert declared.status_code == status
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b'{"text": "'
+            for _ in range(size // 1000):
+                yield b"x" * 1000
+            yield b'"}'
+
+        in_pieces = {"content-type": "application/json"}
+        chunked = await client.post("/notes", content=pieces(), headers=in_pieces)
+        assert chunked.status_code == status

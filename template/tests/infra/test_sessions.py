@@ -158,6 +158,24 @@ async def test_a_session_ends_when_nobody_uses_it(shop: FastAPI, serve: Serve) -
         assert await who(client) == 401
 
 
+async def test_a_visit_is_noted_every_five_minutes_at_most(shop: FastAPI, serve: Serve) -> None:
+    async with serve(shop) as client:
+        await client.post(f"/login/{ADA}")
+        noted = []
+        for minutes in (4, 2):
+            await age(shop, seen_at=timedelta(minutes=minutes))
+            before = await seen(shop)
+            await client.get("/me")
+            noted.append(await seen(shop) != before)
+
+    assert noted == [False, True]
+
+
+async def seen(shop: FastAPI) -> object:
+    async with shop.state.database.transaction() as write:
+        return await write.scalar(select(LoginSession.seen_at))
+
+
 async def test_a_session_ends_however_much_it_is_used(shop: FastAPI, serve: Serve) -> None:
     async with serve(shop) as client:
         await client.post(f"/login/{ADA}")

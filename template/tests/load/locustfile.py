@@ -4,15 +4,15 @@ import random
 from http.cookiejar import DefaultCookiePolicy
 from uuid import uuid4
 
-from locust import HttpUser, between, task
+from locust import FastHttpUser, between, task
 
 
-class Visitor(HttpUser):
+class Visitor(FastHttpUser):
     wait_time = between(0.1, 0.5)
 
     def on_start(self) -> None:
         # Locust sends a Secure cookie over HTTPS only; on localhost browsers send it either way.
-        self.client.cookies.set_policy(DefaultCookiePolicy(secure_protocols=("http", "https")))
+        self.client.cookiejar.set_policy(DefaultCookiePolicy(secure_protocols=("http", "https")))
         person = {"email": f"{uuid4()}@example.com", "password": "correct horse battery staple"}
         self.client.post("/accounts", json=person).raise_for_status()
         self.products = self.client.get("/products").json()["products"]

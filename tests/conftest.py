@@ -112,6 +112,9 @@ def person(tmp_path: Path, small_template: Path, a_machine_of_its_own: Machine) 
 
 
 def pytest_configure() -> None:
+    # `uv run` says where uv is; fetched by the Makefile, it is not on PATH, nor is uvx beside it.
+    if uv := os.environ.get("UV"):
+        os.environ["PATH"] = f"{Path(uv).parent}{os.pathsep}{os.environ['PATH']}"
     # Without it a wheel's or a uvx's subprocess would find this environment's packages first.
     os.environ.pop("PYTHONPATH", None)
     assert shutil.which("git"), "the tests need git"

@@ -27,7 +27,6 @@ async def app(services: Services) -> AsyncGenerator[FastAPI]:
     """The whole app on a database of this test's own."""
     app = create_app()
     async with app.router.lifespan_context(app):
-        await open_connections(app.state.database)
         yield app
 
 
@@ -81,9 +80,10 @@ def browser(app: FastAPI) -> AsyncClient:
     return AsyncClient(mounts={"all://shop.test": ASGITransport(app)}, base_url="https://shop.test")
 
 
+@pytest.fixture
 async def open_connections(database: Database) -> None:
-    """Several for reading and for writing: or else the first of many requests that are made at
-    once would be answered before the others have connected, and nothing would be concurrent."""
+    """For tests of what happens at once: without them the first of many requests would be
+    answered before the others have connected."""
 
     async def use_one() -> None:
         async with database.transaction() as write:

@@ -33,6 +33,7 @@ async def test_an_email_address_registers_once(ada: AsyncClient, client: AsyncCl
     assert (await client.get("/me")).status_code == 401
 
 
+@pytest.mark.usefixtures("open_connections")
 async def test_two_who_register_one_address_at_once_get_one_account(client: AsyncClient) -> None:
     answers = await asyncio.gather(*(client.post("/accounts", json=ADA) for _ in range(4)))
 
@@ -103,6 +104,7 @@ async def test_an_unknown_account_costs_the_same_hash(
     assert settings[0] == settings[1]
 
 
+@pytest.mark.usefixtures("open_connections")
 async def test_guessing_is_stopped_even_with_the_right_password(
     ada: AsyncClient, client: AsyncClient
 ) -> None:
@@ -240,6 +242,7 @@ async def test_a_login_with_the_old_password_does_not_outlive_its_change(
     assert (await client.get("/me")).status_code == 401
 
 
+@pytest.mark.usefixtures("open_connections")
 async def test_of_two_password_changes_at_once_one_wins(ada: AsyncClient) -> None:
     changes = [
         {"current_password": PASSWORD, "new_password": f"the new password, {n}"} for n in range(2)

@@ -47,6 +47,7 @@ async def test_an_order_takes_from_stock_and_keeps_its_prices(
     assert (await ada.get("/orders")).json() == {"orders": [placed.json()], "next": None}
 
 
+@pytest.mark.usefixtures("open_connections")
 async def test_two_buyers_want_the_last_one_and_one_gets_it(
     ada: AsyncClient, grace: AsyncClient, lamp: dict[str, Any]
 ) -> None:
@@ -56,6 +57,7 @@ async def test_two_buyers_want_the_last_one_and_one_gets_it(
     assert await stock(ada, lamp) == 0
 
 
+@pytest.mark.usefixtures("open_connections")
 async def test_many_buyers_take_exactly_what_there_is(log_in: LogIn, mug: dict[str, Any]) -> None:
     buyers = [await log_in(f"buyer{n}") for n in range(6)]
 
@@ -75,6 +77,7 @@ async def test_an_order_is_placed_whole_or_not_at_all(
     assert (await ada.get("/orders")).json()["orders"] == []
 
 
+@pytest.mark.usefixtures("open_connections")
 async def test_two_orders_for_the_same_things_in_another_order_do_not_deadlock(
     ada: AsyncClient, grace: AsyncClient, staff: AsyncClient
 ) -> None:
@@ -113,6 +116,7 @@ def lock(product_id: str, skip_locked: bool = False) -> Select[Product]:
     return one.with_for_update(skip_locked=skip_locked)
 
 
+@pytest.mark.usefixtures("open_connections")
 async def test_a_retry_with_the_same_key_orders_nothing_twice(
     ada: AsyncClient, mug: dict[str, Any]
 ) -> None:
@@ -173,6 +177,7 @@ async def test_an_order_needs_a_key_and_a_login(ada: AsyncClient, client: AsyncC
     assert (await order(client, {str(uuid4()): 1})).status_code == 401
 
 
+@pytest.mark.usefixtures("open_connections")
 async def test_cancelling_puts_the_stock_back_once(ada: AsyncClient, mug: dict[str, Any]) -> None:
     placed = (await order(ada, {mug["id"]: 2})).json()
     path = f"/orders/{placed['id']}/cancellation"

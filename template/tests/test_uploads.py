@@ -151,6 +151,7 @@ async def test_an_upload_under_way_is_not_swept(ada: AsyncClient) -> None:
     assert (await ada.post(f"/uploads/{started['id']}/completion")).status_code == 200
 
 
+@pytest.mark.usefixtures("open_connections")
 async def test_two_completions_at_once_are_one(ada: AsyncClient) -> None:
     started = await announce(ada, PNG)
     await ada.request(**started["send_to"], content=PNG)

@@ -138,7 +138,7 @@ async def test_more_requests_than_connections_wait_for_their_turn(services: Serv
 async def test_a_busy_pool_says_so_instead_of_waiting_for_ever(services: Services) -> None:
     narrow = settings(services, read_pool=1, write_pool=1, pool_wait_seconds=0.2)
     async with Database(narrow) as database:
-        reading = asyncio.create_task(database.reader().fetch("SELECT pg_sleep(1)"))
+        reading = asyncio.create_task(database.reader().fetch("SELECT pg_sleep(0.5)"))
         await asyncio.sleep(0.1)
         with pytest.raises(Unavailable, match="every reading connection is busy"):
             await database.reader().fetch("SELECT 1")

@@ -21,6 +21,13 @@ LADDER = (
         breaks="nothing yet: find the product",
         arrives="one monolith and one Postgres",
     ),
+    Stage(
+        number=2,
+        name="database",
+        users="to 100,000 users",
+        breaks="Postgres: slow queries, its processor, its connections",
+        arrives="slow-query reports, connection pooling and replica routing",
+    ),
 )
 
 

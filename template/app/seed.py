@@ -11,7 +11,8 @@ from app.catalog import service as catalog
 from app.catalog.models import Product
 from app.catalog.schemas import ProductIn
 from app.infra import environment
-from app.infra.database import Database, DatabaseSettings
+from app.infra.connections import DatabaseSettings
+from app.infra.database import Database
 
 STAFF_EMAIL = "staff@example.com"
 

@@ -2,10 +2,16 @@
 UV ?= sh dev/uv
 RUN = $(UV) run --quiet
 WITH_SERVICES = $(RUN) python -m dev
+AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 
 .PHONY: system-packages dev migrate migration seed psql load
 
-system-packages: ## Install what the tests need from the system: nothing at this stage
+# What the stage's other *.mk files add: modules of dev/ that `make check` runs, Debian packages.
+LINTERS = lint_migrations
+SYSTEM_PACKAGES =
+
+system-packages: ## Install what the tests need from the system: nothing at stage 1
+	@$(if $(strip $(SYSTEM_PACKAGES)),$(AS_ROOT) apt-get update -qq && $(AS_ROOT) apt-get install -qq -y --no-install-recommends $(SYSTEM_PACKAGES))
 
 dev: ## Migrate, seed and serve with reload (PORT=8000), on the Postgres in .dev or that of DATABASE_URL
 	@$(WITH_SERVICES) python -m dev.serve

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations over asyncpg, where DATABASE_URL says."""
+"""Alembic's entry: runs the migrations over asyncpg, where DatabaseSettings says."""
 
 import asyncio
 import sys
@@ -12,7 +12,8 @@ from sqlalchemy.pool import NullPool
 
 import app.main  # noqa: F401  # what it imports, every module's models, registers with Base
 from app.infra import environment
-from app.infra.database import Base, DatabaseSettings
+from app.infra.connections import DatabaseSettings
+from app.infra.database import Base
 
 # A migration that waits for a lock makes everybody else wait behind it: give up soon, try again.
 TIMEOUTS = ("SET lock_timeout = '3s'", "SET statement_timeout = '60s'")
@@ -26,7 +27,7 @@ async def migrate() -> None:
     engine = create_async_engine(
         "postgresql+asyncpg://",
         # asyncpg reads the URL itself, as the app does: it knows ?sslmode= and the rest.
-        async_creator=lambda: asyncpg.connect(settings.direct_url, timeout=10),
+        async_creator=lambda: asyncpg.connect(str(settings.direct_url), timeout=10),
         poolclass=NullPool,
     )
     try:

@@ -5,7 +5,8 @@ import sys
 
 from app.accounts import service
 from app.infra import environment
-from app.infra.database import Database, DatabaseSettings
+from app.infra.connections import DatabaseSettings
+from app.infra.database import Database
 
 
 async def main(email: str) -> None:

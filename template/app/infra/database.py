@@ -2,41 +2,22 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 import asyncpg
 import sqlalchemy.exc
 from fastapi import Depends, FastAPI, Request
-from pydantic import PositiveFloat, PositiveInt, PostgresDsn, UrlConstraints
-from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import BigInteger, DateTime, MetaData, Text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 
 from app.infra import environment, health
+from app.infra.connections import DatabaseSettings, connect, reading_pool, transaction_engine
 from app.infra.failures import Unavailable
-from app.infra.reads import CONNECTION_LOST, Reader, leave_as_it_is, prepare_reading_connection
+from app.infra.reads import Reader
 
 # A statement that ran too long or waited too long for a lock, a deadlock, a conflict.
 WORTH_ANOTHER_TRY = frozenset({"57014", "55P03", "40P01", "40001"})
-
-
-class DatabaseSettings(BaseSettings):
-    """Each process opens at most read_pool + write_pool connections."""
-
-    model_config = SettingsConfigDict(env_prefix="DATABASE_")
-
-    url: Annotated[PostgresDsn, UrlConstraints(allowed_schemes=["postgresql", "postgres"])]
-    read_pool: PositiveInt = 16
-    write_pool: PositiveInt = 8
-    pool_wait_seconds: PositiveFloat = 5
-    connect_seconds: PositiveFloat = 3
-    statement_seconds: PositiveFloat = 10
-
-    @property
-    def direct_url(self) -> str:
-        """For what needs one session from beginning to end, as migrations do."""
-        return str(self.url)
 
 
 class Base(DeclarativeBase):
@@ -64,14 +45,7 @@ class Database:
     def __init__(self, settings: DatabaseSettings) -> None:
         self._settings = settings
         self._reads: asyncpg.Pool
-        self._writes = create_async_engine(
-            "postgresql+asyncpg://",
-            async_creator=self._connect,
-            pool_size=settings.write_pool,
-            max_overflow=0,
-            pool_timeout=settings.pool_wait_seconds,
-            pool_pre_ping=True,
-        )
+        self._writes = transaction_engine(settings)
 
     def reader(self) -> Reader:
         return Reader(self._reads, self._settings.pool_wait_seconds)
@@ -96,45 +70,16 @@ class Database:
 
     async def check(self) -> None:
         """On a connection of its own: that every other is busy does not mean that we are down."""
-        connection = await self._connect()
+        connection = await connect(self._settings, self._settings.url)
         await connection.close()
 
     async def __aenter__(self) -> Self:
-        # No connection is made yet: a process starts while Postgres is away, and is not ready.
-        self._reads = await asyncpg.create_pool(
-            min_size=0,
-            max_size=self._settings.read_pool,
-            connect=self._connect_for_reading,
-            init=prepare_reading_connection,
-            reset=leave_as_it_is,
-        )
+        self._reads = await reading_pool(self._settings, self._settings.read_url)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._reads.close()
         await self._writes.dispose()
-
-    async def _connect_for_reading(self, *_: Any, **pool_options: Any) -> asyncpg.Connection:
-        return await self._connect(read_only="on", **pool_options)
-
-    async def _connect(self, read_only: str = "off", **options: Any) -> asyncpg.Connection:
-        try:
-            return await asyncpg.connect(
-                str(self._settings.url),
-                timeout=self._settings.connect_seconds,
-                # The server keeps its own limit; this one is for a server that does not answer.
-                command_timeout=self._settings.statement_seconds + 1,
-                server_settings={
-                    "default_transaction_read_only": read_only,
-                    "statement_timeout": f"{self._settings.statement_seconds}s",
-                    "idle_in_transaction_session_timeout": "30s",
-                    # Compiling a plan takes longer than a request's query should run.
-                    "jit": "off",
-                },
-                **options,
-            )
-        except (TimeoutError, *CONNECTION_LOST) as error:
-            raise Unavailable("Postgres: no connection could be opened") from error
 
 
 def install(app: FastAPI) -> None:

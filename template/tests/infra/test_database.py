@@ -13,7 +13,8 @@ from fastapi import BackgroundTasks, FastAPI
 from pydantic import BaseModel
 from sqlalchemy import Label, bindparam, column, literal, literal_column, select, table, text
 
-from app.infra.database import Database, DatabaseSettings, ReadSession, WriteSession
+from app.infra.connections import DatabaseSettings
+from app.infra.database import Database, ReadSession, WriteSession
 from app.infra.failures import Unavailable
 from app.infra.reads import Query
 from dev.pytest_plugin import Services
@@ -182,6 +183,8 @@ async def test_a_connection_lost_in_the_middle_is_unavailable(services: Services
 async def test_without_postgres_the_app_starts_and_says_that_it_is_not_ready(
     bare: FastAPI, serve: Serve, services: Services
 ) -> None:
+    bare.state.database._settings.url = settings(services, port=unused_port()).url
+
     @bare.get("/read")
     async def read(read: ReadSession) -> None:
         await read.fetch("SELECT 1")
@@ -189,8 +192,6 @@ async def test_without_postgres_the_app_starts_and_says_that_it_is_not_ready(
     @bare.get("/write")
     async def write(write: WriteSession) -> None:
         await write.execute(text("SELECT 1"))
-
-    bare.state.database._settings = settings(services, port=unused_port())
 
     async with serve(bare) as client:
         assert (await client.get("/live")).status_code == 200

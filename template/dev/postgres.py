@@ -11,7 +11,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -52,26 +52,26 @@ class PostgresError(Exception):
 @contextmanager
 def for_development() -> Iterator[str]:
     """URL of the database kept in .dev/postgres. Commands at the same time share its server."""
-    with _server(state_folder() / "postgres", SETTINGS, stop_with=signal.SIGINT) as server:
-        asyncio.run(_create_database_once(server))
-        yield f"{server}/{DATABASE}"
+    with server(state_folder() / "postgres", SETTINGS, stop_with=signal.SIGINT) as url:
+        asyncio.run(_create_database_once(url))
+        yield f"{url}/{DATABASE}"
 
 
 @contextmanager
 def for_load() -> Iterator[str]:
     """URL of a new database, as durable and as slow as a real one, removed afterwards."""
     folder = state_folder() / "load"
-    with _server(folder, SETTINGS, stop_with=signal.SIGQUIT, remove=True) as server:
-        asyncio.run(_create_database_once(server))
-        yield f"{server}/{DATABASE}"
+    with server(folder, SETTINGS, stop_with=signal.SIGQUIT, remove=True) as url:
+        asyncio.run(_create_database_once(url))
+        yield f"{url}/{DATABASE}"
 
 
 @contextmanager
 def throwaway(name: str) -> Iterator[str]:
     """URL of a server, shared by all users of `name`, that is gone after the last of them."""
-    folder = _temporary_folder() / name
-    with _server(folder, THROWAWAY_SETTINGS, stop_with=signal.SIGQUIT, remove=True) as server:
-        yield f"{server}/postgres"
+    folder = temporary_folder() / name
+    with server(folder, THROWAWAY_SETTINGS, stop_with=signal.SIGQUIT, remove=True) as url:
+        yield f"{url}/postgres"
 
 
 def binaries() -> Path:
@@ -127,7 +127,7 @@ def _make_enterable(folder: Path) -> None:
             folder.chmod(0o755)  # root's umask may be 077
 
 
-def _temporary_folder() -> Path:
+def temporary_folder() -> Path:
     # Cloning a database makes 300 files: 10 ms in memory, 20 ms on ext4, and there 300 ms after
     # many tests, because ext4 avoids inodes deleted a moment ago. Docker's 64 MiB are too small.
     memory = Path("/dev/shm")  # noqa: S108  # names in it are random
@@ -137,16 +137,22 @@ def _temporary_folder() -> Path:
 
 
 @contextmanager
-def _server(
-    folder: Path, settings: Mapping[str, str], *, stop_with: signal.Signals, remove: bool = False
+def server(
+    folder: Path,
+    settings: Mapping[str, str],
+    *,
+    stop_with: signal.Signals,
+    remove: bool = False,
+    prepare: Callable[[Path], None] | None = None,
 ) -> Iterator[str]:
+    """URL, without a database, of the server in `folder`; `prepare` makes its data."""
+
     def start() -> subprocess.Popen[bytes] | None:
         data = folder / "data"
-        if not data.exists():
-            _create_cluster(data)
-        _refuse_another_major(data)
-        if (folder / "port").exists() and _serves(_url(folder), data):
+        if (folder / "port").exists() and data.exists() and _serves(_url(folder), data):
             return None
+        (prepare or _create_cluster_once)(data)
+        _refuse_another_major(data)
         _remove_stale_pid_file(data / "postmaster.pid")
         _choose_port(folder / "port")
         options = {**settings, "port": (folder / "port").read_text()}
@@ -166,30 +172,36 @@ def _server(
         yield _url(folder)
 
 
+def own_server(url: str) -> Path | None:
+    """The folder of the server that `url` leads to, if it is one of this repository's."""
+    folders = (state_folder() / "postgres", state_folder() / "load")
+    ours = (folder for folder in folders if (folder / "port").exists())
+    return next((folder for folder in ours if url == f"{_url(folder)}/{DATABASE}"), None)
+
+
 def _url(folder: Path) -> str:
     password = (folder / "password").read_text()
     return f"postgresql://{ROLE}:{password}@127.0.0.1:{(folder / 'port').read_text()}"
 
 
-def _create_cluster(data: Path) -> None:
-    password = data.parent / "password"
-    password.touch(mode=0o600)
-    password.write_text(secrets.token_hex(16))
+def _create_cluster_once(data: Path) -> None:
+    if not data.exists():
+        fill(data, secrets.token_hex(16), _initdb)
+
+
+def fill(data: Path, password: str, command: Callable[[Path], list[str | Path]]) -> None:
+    """Put there what the command makes: all of it or nothing."""
+    secret = data.parent / "password"
+    secret.touch(mode=0o600)
+    secret.write_text(password)
     unfinished = data.with_name("unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
     if SERVER_USER is not None:
-        os.chown(password, SERVER_USER, -1)
+        os.chown(secret, SERVER_USER, -1)
         os.chown(unfinished, SERVER_USER, -1)
-    created = subprocess.run(
-        [
-            *(binaries() / "initdb", "-D", unfinished, "--no-sync", "--encoding=UTF8"),
-            # Text has the same order on every machine and after every upgrade of its C library.
-            *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
-            *("--username", ROLE, "--auth=scram-sha-256", "--pwfile", password),
-            # Iterations protect weak passwords. This one is random: connect in half the time.
-            *("--set", "scram_iterations=1"),
-        ],
+    made = subprocess.run(
+        command(unfinished),
         env=environment(),
         user=SERVER_USER,
         group=SERVER_USER,
@@ -197,9 +209,20 @@ def _create_cluster(data: Path) -> None:
         capture_output=True,
         text=True,
     )
-    if created.returncode != 0:
-        raise PostgresError(f"initdb could not create a database in {data}:\n{created.stderr}")
+    if made.returncode != 0:
+        raise PostgresError(f"There could be no database in {data}:\n{made.stderr}")
     unfinished.rename(data)
+
+
+def _initdb(data: Path) -> list[str | Path]:
+    return [
+        *(binaries() / "initdb", "-D", data, "--no-sync", "--encoding=UTF8"),
+        # Text has the same order on every machine and after every upgrade of its C library.
+        *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
+        *("--username", ROLE, "--auth=scram-sha-256", "--pwfile", data.with_name("password")),
+        # Iterations protect weak passwords. This one is random: connect in half the time.
+        *("--set", "scram_iterations=1"),
+    ]
 
 
 def _refuse_another_major(data: Path) -> None:

@@ -38,7 +38,8 @@ def shared(
         yield
     finally:
         last = _try_lock_alone(users)
-        if last and remove and not started:
+        has_died = supervisor is not None and supervisor.poll() is not None
+        if last and remove and (has_died or not started):
             shutil.rmtree(folder, ignore_errors=True)
         os.close(users)
         if supervisor and last:

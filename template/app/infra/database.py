@@ -54,7 +54,7 @@ class Database:
     async def transaction(self) -> AsyncGenerator[AsyncSession]:
         """Commits at the end, rolls back when an exception leaves it. Raises Unavailable."""
         try:
-            async with AsyncSession(self._writes, expire_on_commit=False) as session:
+            async with self._session() as session:
                 yield session
                 await session.commit()
         except sqlalchemy.exc.TimeoutError as error:
@@ -73,6 +73,9 @@ class Database:
         connection = await connect(self._settings, self._settings.url)
         await connection.close()
 
+    def _session(self) -> AsyncSession:
+        return AsyncSession(self._writes, expire_on_commit=False)
+
     async def __aenter__(self) -> Self:
         self._reads = await reading_pool(self._settings, self._settings.read_url)
         return self
@@ -83,7 +86,10 @@ class Database:
 
 
 def install(app: FastAPI) -> None:
-    database = Database(environment.read(DatabaseSettings))
+    serve_from(app, Database(environment.read(DatabaseSettings)))
+
+
+def serve_from(app: FastAPI, database: Database) -> None:
     app.state.database = database
     health.add_readiness_check(app, "database", database.check)
 

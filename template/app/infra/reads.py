@@ -23,6 +23,10 @@ CONNECTION_LOST = (
 _DIALECT = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
 
+class NotConnected(Unavailable):
+    """No connection could be opened."""
+
+
 class Query[RowT]:
     """One SELECT with named parameters, and the model that each of its rows becomes.
 
@@ -95,18 +99,27 @@ class Reader:
     async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """For what SQLAlchemy cannot say: parameters are $1, $2 …"""
         try:
-            connection = await self._pool.acquire(timeout=self._patience)
-        except TimeoutError as error:
-            raise Unavailable("Postgres: every reading connection is busy") from error
-        try:
-            records: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
+            return await self._answer(sql, arguments)
         except (TimeoutError, asyncpg.QueryCanceledError) as error:
             raise Unavailable("Postgres: a query took too long") from error
         except CONNECTION_LOST as error:
             raise Unavailable("Postgres: the connection was lost") from error
+
+    async def _answer(self, sql: str, arguments: tuple[Any, ...]) -> list[asyncpg.Record]:
+        return await self._run(self._pool, sql, arguments)
+
+    async def _run(
+        self, pool: asyncpg.Pool, sql: str, arguments: tuple[Any, ...]
+    ) -> list[asyncpg.Record]:
+        try:
+            connection = await pool.acquire(timeout=self._patience)
+        except TimeoutError as error:
+            raise Unavailable("Postgres: every reading connection is busy") from error
+        try:
+            records: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
+            return records
         finally:
-            await self._pool.release(connection)
-        return records
+            await pool.release(connection)
 
 
 async def prepare_reading_connection(connection: asyncpg.Connection) -> None:

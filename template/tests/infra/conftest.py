@@ -16,6 +16,11 @@ type Serve = Callable[[FastAPI], AbstractAsyncContextManager[AsyncClient]]
 @pytest.fixture
 def bare(services: Services) -> FastAPI:
     """What every service of this stage has, without business: a test adds what it needs."""
+    return bare_app()
+
+
+def bare_app() -> FastAPI:
+    """Of the environment as it is."""
     app = FastAPI(lifespan=wiring.lifespan)
     errors.install(app)
     wiring.install(app)
@@ -28,12 +33,11 @@ def serve() -> Serve:
 
     @asynccontextmanager
     async def serve(app: FastAPI) -> AsyncGenerator[AsyncClient]:
-        async with (
-            app.router.lifespan_context(app),
-            AsyncClient(
-                mounts={"all://shop.test": ASGITransport(app)}, base_url="https://shop.test"
-            ) as client,
-        ):
+        async with app.router.lifespan_context(app), browser(app) as client:
             yield client
 
     return serve
+
+
+def browser(app: FastAPI) -> AsyncClient:
+    return AsyncClient(mounts={"all://shop.test": ASGITransport(app)}, base_url="https://shop.test")

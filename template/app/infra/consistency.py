@@ -1,0 +1,137 @@
+# Rung's file: advancing to another stage may change it.
+"""Who has written sees it: how far Postgres' log had come travels with the client.
+
+A write's answer carries that position, signed, in a cookie for browsers and in a header for other
+clients; the requests that bring it back read where it has been replayed.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
+from functools import cached_property
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.infra import sessions
+from app.infra.log_position import Position
+from app.infra.signing import Signer
+
+# A client that is told nothing more by then reads what every replica in rotation has long had.
+REMEMBERED = timedelta(seconds=60)
+
+HEADER = "read-after"
+
+# Each write's cookie has a name of its own. With one name for all, two answers that overtake each
+# other on their way to a browser would leave it with the lesser position.
+_COOKIE = re.compile(r"(__Host-wrote-[0-9a-f]+)=([0-9a-f.]+)")
+_SESSION = re.compile(rf"{sessions.COOKIE}=([^;]+)")
+
+
+class Visit:
+    """What one request, or one task, has to see: the greatest position that it knows of."""
+
+    def __init__(self, headers: Headers | None = None, address: str = "") -> None:
+        self._headers = headers
+        self._address = address
+        self.must_see: Position | None = None
+        self.has_written = False
+
+    def wrote(self, position: Position) -> None:
+        self.has_written = True
+        self.must_see = max(position, self.must_see or position)
+
+    @cached_property
+    def client(self) -> str:
+        """The same for all requests of one login session, or else of one address."""
+        cookies = self._headers.get("cookie", "") if self._headers else ""
+        session = _SESSION.search(cookies)
+        return session[1] if session else self._address
+
+
+_visit: ContextVar[Visit] = ContextVar("visit")
+
+
+def this_visit() -> Visit:
+    """The request's own; outside of one, that of the task."""
+    try:
+        return _visit.get()
+    except LookupError:
+        visit = Visit()
+        _visit.set(visit)
+        return visit
+
+
+@contextmanager
+def beginning(visit: Visit) -> Iterator[None]:
+    token = _visit.set(visit)
+    try:
+        yield
+    finally:
+        _visit.reset(token)
+
+
+class ReadYourWrites:
+    """Takes from a request the positions that its client has seen, and gives it those it wrote."""
+
+    def __init__(self, app: ASGIApp, signer: Signer) -> None:
+        self.app = app
+        self.signer = signer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        visit = Visit(headers, scope["client"][0] if scope.get("client") else "")
+        presented = self._presented(headers)
+        visit.must_see = max(presented.values(), default=None)
+
+        async def send_with_position(message: Message) -> None:
+            if message["type"] == "http.response.start" and visit.has_written and visit.must_see:
+                carried = self._carried(visit.must_see, presented)
+                message["headers"] = [*message["headers"], *carried]
+            await send(message)
+
+        with beginning(visit):
+            await self.app(scope, receive, send_with_position)
+
+    def _presented(self, headers: Headers) -> dict[str, Position]:
+        """By the cookie's name, or the header's."""
+        given = []
+        cookies = headers.get("cookie", "")
+        if "__Host-wrote-" in cookies:
+            given = _COOKIE.findall(cookies)
+        if HEADER in headers:
+            given.append((HEADER, headers[HEADER]))
+        positions = ((name, self._read(token)) for name, token in given)
+        return {name: position for name, position in positions if position}
+
+    def _carried(
+        self, position: Position, presented: dict[str, Position]
+    ) -> Iterator[tuple[bytes, bytes]]:
+        token = self._token(position)
+        yield HEADER.encode(), token.encode()
+        name = f"__Host-wrote-{position.lsn:x}"
+        yield _set_cookie(name, token, REMEMBERED)
+        for lesser in presented.keys() - {HEADER, name}:
+            yield _set_cookie(lesser, "", timedelta())
+
+    def _token(self, position: Position) -> str:
+        return f"{position.timeline:x}.{position.lsn:x}.{self.signer.sign('position', *position)}"
+
+    def _read(self, token: str) -> Position | None:
+        try:
+            timeline, lsn, signature = token.split(".")
+            position = Position(int(timeline, 16), int(lsn, 16))
+        except ValueError:
+            return None
+        return position if self.signer.is_valid(signature, "position", *position) else None
+
+
+def _set_cookie(name: str, value: str, lifetime: timedelta) -> tuple[bytes, bytes]:
+    seconds = int(lifetime.total_seconds())
+    attributes = f"Max-Age={seconds}; Path=/; Secure; HttpOnly; SameSite=lax"
+    return b"set-cookie", f"{name}={value}; {attributes}".encode()

@@ -1,0 +1,44 @@
+# Rung's file: advancing to another stage may change it.
+"""A streaming replica of a Postgres that this repository runs."""
+
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dev import postgres
+
+
+@contextmanager
+def for_own(primary: str) -> Iterator[str]:
+    """URL of a replica of that database, or nothing if its server is not one of ours."""
+    folder = postgres.own_server(primary)
+    if folder is None:
+        yield ""
+        return
+    with of(primary, folder.with_name(f"{folder.name}-replica"), postgres.SETTINGS) as url:
+        yield url
+
+
+@contextmanager
+def of(primary: str, folder: Path, settings: Mapping[str, str]) -> Iterator[str]:
+    """Copied anew whenever it is started: one that was kept might have missed too much."""
+
+    def copy_primary(data: Path) -> None:
+        shutil.rmtree(data, ignore_errors=True)
+        password = urlsplit(primary).password or ""
+        postgres.fill(data, password, lambda folder: _pg_basebackup(folder, primary))
+
+    with postgres.server(
+        folder, settings, stop_with=signal.SIGQUIT, remove=True, prepare=copy_primary
+    ) as server:
+        yield f"{server}{urlsplit(primary).path}"
+
+
+def _pg_basebackup(data: Path, primary: str) -> list[str | Path]:
+    return [
+        *(postgres.binaries() / "pg_basebackup", "-D", data, "--dbname", primary),
+        *("--wal-method=stream", "--checkpoint=fast", "--write-recovery-conf", "--no-sync"),
+    ]

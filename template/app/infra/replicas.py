@@ -1,10 +1,10 @@
 # Rung's file: advancing to another stage may change it.
 import asyncio
+import hashlib
 import math
 from contextlib import closing, suppress
 from datetime import timedelta
 from typing import Annotated, Self
-from zlib import crc32
 
 import asyncpg
 import structlog
@@ -241,8 +241,9 @@ def _may_serve(replica: Replica, max_stale: timedelta | None) -> bool:
     return replica.seconds_behind <= min(max_stale, REMEMBERED).total_seconds()
 
 
-def _affinity(replica: Replica, visit: Visit) -> int:
-    return crc32(f"{replica.name} {visit.client}".encode())
+def _affinity(replica: Replica, visit: Visit) -> bytes:
+    # Rendezvous hashing: when a replica goes, only its own clients move.
+    return hashlib.blake2b(f"{replica.name} {visit.client}".encode(), digest_size=8).digest()
 
 
 def _name(url: PostgresDsn) -> str:

@@ -4,7 +4,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -33,7 +33,8 @@ class Server:
             children = Path(f"/proc/{postmaster}/task/{postmaster}/children")
             pids += map(int, children.read_text().split())
         for pid in pids:
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # a child that has just ended
+                os.kill(pid, number)
 
     @property
     def port(self) -> int | None:

@@ -18,7 +18,7 @@ from app.infra.database import Database, ReadSession, WriteSession
 from app.infra.failures import Unavailable
 from app.infra.reads import Query
 from dev.pytest_plugin import Services
-from tests.infra.conftest import Serve
+from tests.infra.conftest import Serve, bare_app
 
 NOTES = table("notes", column("id"))
 
@@ -181,9 +181,10 @@ async def test_a_connection_lost_in_the_middle_is_unavailable(services: Services
 
 
 async def test_without_postgres_the_app_starts_and_says_that_it_is_not_ready(
-    bare: FastAPI, serve: Serve, services: Services
+    serve: Serve, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bare.state.database._settings.url = settings(services, port=unused_port()).url
+    monkeypatch.setenv("DATABASE_URL", str(settings(services, port=unused_port()).url))
+    bare = bare_app()
 
     @bare.get("/read")
     async def read(read: ReadSession) -> None:

@@ -1,0 +1,147 @@
+"""What replica routing costs and brings. Run it inside a generated repo of stage 2 with replicas,
+and name one of stage 1 beside it:
+
+    uv run --group load python path/to/rung/benchmarks/routing.py ../shop-of-stage-1
+
+Needs wrk. A primary and a streaming replica of its own, 1,000 products. Three things are shown:
+reads of both repos in one interleaved run, writes with and without noting their position, and how
+many of the sample load's reads each server got to see, by its own count.
+"""
+
+import argparse
+import asyncio
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.request import urlopen
+
+import asyncpg
+from serving import interleave, migrated_and_filled, serve
+from sqlalchemy import text
+
+sys.path.insert(0, str(Path.cwd()))
+
+from app.infra.connections import DatabaseSettings
+from app.infra.database import Database
+from app.infra.replicas import ReplicaSettings
+from app.infra.routing import RoutedDatabase
+from dev import replica
+
+READS_OF_STAGE_1 = 0.95
+POSITION_MS = 0.5
+SERVED_BY_REPLICA = 0.95
+
+# What the app reads, as it is counted: not its questions to Postgres itself, nor locking reads.
+COUNTED = """
+    SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements
+    WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND query LIKE 'SELECT%FROM%' AND query NOT LIKE '%FOR UPDATE%'
+        AND query !~ 'pg_|alembic_version'
+"""
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("stage_1", type=Path)
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--seconds", type=int, default=5)
+    options = arguments.parse_args()
+    app = ["--factory", "app.main:create_app"]
+    with ExitStack() as stack:
+        alone = stack.enter_context(migrated_and_filled())
+        replica_url = stack.enter_context(replica.for_own(alone["DATABASE_URL"]))
+        routed = {**alone, "DATABASE_REPLICA_URLS": replica_url}
+        before = stack.enter_context(serve(app, alone, options.stage_1))
+        after = stack.enter_context(serve(app, routed))
+        cases = {
+            f"{what}, {stage}": [f"{server.url}{path}"]
+            for what, path in (("item by id", _an_item(before.url)), ("page", "/products?limit=20"))
+            for stage, server in (("stage 1", before), ("stage 2", after))
+        }
+        results = interleave(cases, options.rounds, options.seconds)
+        met = _report_reads(results)
+        met &= _report_position(*asyncio.run(_time_writes(routed)))
+        met &= _report_share(routed, after.url, options.seconds * 3)
+    print("\nEvery target is met." if met else "\nA target is missed.")
+    return 0 if met else 1
+
+
+def _an_item(url: str) -> str:
+    with urlopen(f"{url}/products?limit=1") as page:
+        return "/products/" + re.search(rb'"id":"([^"]+)"', page.read())[1].decode()
+
+
+def _report_reads(results: dict[str, list[tuple[float, float, float]]]) -> bool:
+    print("| what | requests/s | p50 ms | p99 ms | of stage 1 | at least |")
+    print("|---|---|---|---|---|---|")
+    met = True
+    for name, runs in results.items():
+        base = results[name.replace("stage 2", "stage 1")]
+        requests, p50, p99 = (statistics.median(column) for column in zip(*runs, strict=True))
+        ratio = statistics.median(run[0] / of[0] for run, of in zip(runs, base, strict=True))
+        target = READS_OF_STAGE_1 if "stage 2" in name else None
+        print(
+            f"| {name} | {requests:,.0f} | {p50:.1f} | {p99:.1f} | {ratio:.3f} | {target or ''} |"
+        )
+        met &= target is None or ratio >= target
+    return met
+
+
+async def _time_writes(environment: dict[str, str]) -> tuple[list[float], list[float]]:
+    """Milliseconds of a transaction, without and with its position noted."""
+    os.environ.update(environment)
+    settings = DatabaseSettings()
+    took: tuple[list[float], list[float]] = ([], [])
+    async with Database(settings) as plain, RoutedDatabase(settings, ReplicaSettings()) as routed:
+        for turn in range(1100):
+            for database, times in zip((plain, routed), took, strict=True):
+                started = time.perf_counter()
+                async with database.transaction() as write:
+                    await write.execute(
+                        text("UPDATE products SET stock = stock WHERE price_cents = 1")
+                    )
+                if turn >= 100:
+                    times.append((time.perf_counter() - started) * 1000)
+    return took
+
+
+def _report_position(plain: list[float], noted: list[float]) -> bool:
+    cost = statistics.median(noted) - statistics.median(plain)
+    print("\n| a write | p50 ms | p99 ms |\n|---|---|---|")
+    for name, times in (("without its position", plain), ("with its position", noted)):
+        p99 = statistics.quantiles(times, n=100)[98]
+        print(f"| {name} | {statistics.median(times):.2f} | {p99:.2f} |")
+    print(f"\nThe position costs {cost:.2f} ms at p50 (at most {POSITION_MS}).")
+    return cost <= POSITION_MS
+
+
+def _report_share(environment: dict[str, str], host: str, seconds: int) -> bool:
+    servers = (environment["DATABASE_URL"], environment["DATABASE_REPLICA_URLS"])
+    asyncio.run(_query(servers[0], "CREATE EXTENSION IF NOT EXISTS pg_stat_statements"))
+    before = [asyncio.run(_query(server, COUNTED)) for server in servers]
+    load = [sys.executable, "-m", "dev.load"]
+    subprocess.run(
+        load, env={**os.environ, "HOST": host, "USERS": "20", "DURATION": f"{seconds}s"}, check=True
+    )
+    after = [asyncio.run(_query(server, COUNTED)) for server in servers]
+    primary, standby = (int(b) - int(a) for a, b in zip(before, after, strict=True))
+    share = standby / max(primary + standby, 1)
+    print(f"\nOf {primary + standby:,} reads the replica served {share:.1%} (at least 95%).")
+    return share >= SERVED_BY_REPLICA
+
+
+async def _query(server: str, statement: str) -> object:
+    connection = await asyncpg.connect(server)
+    try:
+        return await connection.fetchval(statement)
+    finally:
+        await connection.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

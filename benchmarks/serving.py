@@ -1,0 +1,129 @@
+"""What the benchmarks of the generated app share: a database, processes of the app, wrk.
+
+They run inside a generated repo: its `dev` starts the servers.
+"""
+
+import asyncio
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+
+sys.path.insert(0, str(Path.cwd()))
+
+from dev import postgres
+
+FILL = """
+INSERT INTO products (name, description, price_cents, stock)
+SELECT 'Product ' || n, repeat('Well made. ', 10), n, 100 FROM generate_series(1, 1000) n
+"""
+
+
+class Server:
+    def __init__(self, url: str, process: "subprocess.Popen[bytes]") -> None:
+        self.url = url
+        self.process = process
+
+
+@contextmanager
+def migrated_and_filled() -> Iterator[dict[str, str]]:
+    """The environment of an app on a new database with 1,000 products."""
+    with postgres.for_load() as url, tempfile.TemporaryDirectory() as files:
+        environment = {
+            **os.environ,
+            "DATABASE_URL": url,
+            "FILES_FOLDER": files,
+            "SECRET_KEY": "a key of this benchmark, nothing more",
+            "LOG_FORMAT": "json",
+        }
+        subprocess.run(["alembic", "upgrade", "head"], env=environment, check=True)
+        asyncio.run(fill(url))
+        yield environment
+
+
+async def fill(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(FILL)
+    await connection.execute("VACUUM ANALYZE")
+    await connection.close()
+
+
+def command(arguments: list[str], port: int) -> list[str]:
+    return [
+        *(sys.executable, "-m", "uvicorn", *arguments, "--port", str(port)),
+        *("--no-access-log", "--no-server-header", "--log-level", "warning"),
+    ]
+
+
+@contextmanager
+def serve(
+    arguments: list[str], environment: dict[str, str], folder: Path | None = None
+) -> Iterator[Server]:
+    port = free_port()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command(arguments, port), cwd=folder, env=environment, stdout=log
+        )
+        try:
+            wait_until_listening(port)
+            yield Server(f"http://127.0.0.1:{port}", process)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def wait_until_listening(port: int) -> None:
+    for _ in range(2000):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.005)
+    sys.exit("The server did not start.")
+
+
+def wrk(arguments: list[str], seconds: int) -> tuple[float, float, float]:
+    """Requests per second, and p50 and p99 in milliseconds."""
+    command = ["wrk", "-t1", "-c32", f"-d{seconds}s", "--latency", *arguments]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    if "Non-2xx" in output or "Socket errors" in output:
+        sys.exit(output)
+    return (
+        float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]),
+        _milliseconds(re.search(r"50%\s+([\d.]+)(us|ms|s)", output)),
+        _milliseconds(re.search(r"99%\s+([\d.]+)(us|ms|s)", output)),
+    )
+
+
+type Runs = dict[str, list[tuple[float, float, float]]]
+
+
+def interleave(cases: dict[str, list[str]], rounds: int, seconds: int) -> Runs:
+    """wrk on each case in turn, `rounds` times, after a second to warm up."""
+    for arguments in cases.values():
+        wrk(arguments, 1)
+    results: Runs = {name: [] for name in cases}
+    for turn in range(rounds):
+        for name, arguments in cases.items():
+            print(f"round {turn + 1} of {rounds}: {name}".ljust(50), end="\r", file=sys.stderr)
+            results[name].append(wrk(arguments, seconds))
+    print(" " * 50, end="\r", file=sys.stderr)
+    return results
+
+
+def _milliseconds(found: "re.Match[str]") -> float:
+    return float(found[1]) * {"us": 0.001, "ms": 1, "s": 1000}[found[2]]
+
+
+def free_port() -> int:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return unused.getsockname()[1]

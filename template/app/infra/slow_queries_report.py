@@ -173,17 +173,13 @@ def _table_lines(found: SequentialTable) -> list[str]:
         f"{found.sequential_scans:,} sequential scans read {found.sequential_rows:,} rows,"
         f" {found.index_scans:,} index scans {found.index_rows:,}"
     )
-    return [
-        f"{found.table}, {found.rows:,} rows: {reads}",
-        *(
-            _fitting(
-                f"  {use.calls:,} calls of {use.mean_ms:,.2f} ms"
-                f" look for {use.filter or 'every row'}:",
-                use.sql,
-            )
-            for use in found.statements
-        ),
-    ]
+    lines = [f"{found.table}, {found.rows:,} rows: {reads}"]
+    for use in found.statements:
+        lines += [
+            _fitting(f"  {use.calls:,} calls of {use.mean_ms:,.2f} ms:", use.sql),
+            _fitting("    looks for", use.filter or "every row"),
+        ]
+    return lines
 
 
 def _fitting(beginning: str, sql: str) -> str:

@@ -371,7 +371,8 @@ def test_the_text_names_everything_in_lines_that_fit_the_terminal(
     for said in (
         "visits, 10,000 rows: 11",  # CREATE INDEX scans as well
         " rows, 0 index scans 0\n",
-        "look for (visits.page = $1):  SELECT FROM visits WHERE page = $1",
+        " ms:  SELECT FROM visits WHERE page = $1\n",
+        "looks for  (visits.page = $1)\n",
         "ix_visits_guest on visits, ",
         "again on visits, ",
         "ix_visits_guest does its work",

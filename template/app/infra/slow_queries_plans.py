@@ -1,0 +1,49 @@
+# Rung's file: advancing to another stage may change it.
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import asyncpg
+
+PARAMETERS = """
+    SELECT /* app.infra.slow_queries */ cardinality(parameter_types) FROM pg_prepared_statements
+"""
+
+
+class SequentialScan(NamedTuple):
+    schema: str
+    table: str
+    filter: str | None
+
+
+async def sequential_scans(connection: asyncpg.Connection, sql: str) -> list[SequentialScan]:
+    """Of the plan that Postgres makes when it does not know the values; nothing is run."""
+    return [
+        SequentialScan(node["Schema"], node["Relation Name"], node.get("Filter"))
+        for node in _nodes(await _plan(connection, sql))
+        if node.get("Node Type") == "Seq Scan"
+    ]
+
+
+async def _plan(connection: asyncpg.Connection, sql: str) -> dict[str, Any]:
+    # EXPLAIN (GENERIC_PLAN) would be one step, but the driver would have to give $1 a value, and
+    # for NULL Postgres plans to read nothing at all.
+    try:
+        await connection.fetch(f"PREPARE slow_query AS {sql}")
+        count = await connection.fetchval(PARAMETERS)
+        values = f"({', '.join(['NULL'] * count)})" if count else ""
+        plan = await connection.fetchval(
+            f"EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE slow_query {values}"
+        )
+    except asyncpg.PostgresError:
+        return {}  # Its table is gone, or not ours to read, or it has a $1 where none may stand.
+    finally:
+        await connection.execute("DEALLOCATE ALL")
+    top: dict[str, Any] = json.loads(plan)[0]["Plan"]
+    return top
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _nodes(child)

@@ -1,0 +1,203 @@
+# Rung's file: advancing to another stage may change it.
+import json
+import re
+import shutil
+import textwrap
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from pydantic import BaseModel
+
+# Below so many rows an index makes no difference that anybody would notice.
+MANY_ROWS = 10_000
+
+FORGOTTEN = (
+    "Postgres has forgotten rarer ones, there are so many: raise pg_stat_statements.max, or find"
+    " out who writes values into SQL."
+)
+SEQUENTIAL_RULE = (
+    "Named is a table of 10,000 rows or more of which sequential scans read more rows than index"
+    " scans, in at least 100 scans and 1 in 1,000 of all, of 1,000 rows or more each."
+)
+UNUSED_RULE = (
+    "Named is an index that nothing has used on this server, on a table of 10,000 rows or more,"
+    " unless it keeps a constraint or serves a foreign key. Replicas count their own uses."
+)
+DUPLICATE_RULE = (
+    "Named is an index whose columns are the first columns of another one of the same kind."
+)
+INVALID_RULE = (
+    "Named is an index that a failed CREATE INDEX CONCURRENTLY or REINDEX left behind: each write"
+    " pays for it, no read uses it."
+)
+
+
+class Statement(BaseModel):
+    """One form of statement, with $1 for its values. `share` is of all statements' time, to 1."""
+
+    id: str
+    sql: str
+    calls: int
+    total_ms: float
+    mean_ms: float
+    rows: int
+    share: float
+
+
+class SequentialUse(BaseModel):
+    """A statement whose plan reads the table sequentially, and the condition it looks for."""
+
+    id: str
+    sql: str
+    calls: int
+    mean_ms: float
+    filter: str | None
+
+
+class SequentialTable(BaseModel):
+    table: str
+    rows: int
+    sequential_scans: int
+    sequential_rows: int
+    index_scans: int
+    index_rows: int
+    statements: list[SequentialUse]
+
+
+class UnusedIndex(BaseModel):
+    index: str
+    table: str
+    bytes: int
+
+
+class DuplicateIndex(BaseModel):
+    index: str
+    table: str
+    bytes: int
+    kept: str
+
+
+class InvalidIndex(BaseModel):
+    index: str
+    table: str
+    command: str
+
+
+class Report(BaseModel):
+    """What --json prints, and the text says: fields may be added, none changes its meaning.
+
+    Statements come by total time, tables by rows read sequentially, indexes by size. Counts of
+    tables and indexes begin at `tables_since` or before.
+    """
+
+    database: str
+    statements_since: datetime
+    statements_forgotten: int
+    statements: list[Statement]
+    tables_since: datetime
+    sequential_tables: list[SequentialTable]
+    unused_indexes: list[UnusedIndex]
+    duplicate_indexes: list[DuplicateIndex]
+    invalid_indexes: list[InvalidIndex]
+
+    def as_json(self) -> str:
+        return json.dumps(self.model_dump(mode="json"), indent=2)
+
+    def as_text(self) -> str:
+        counted = f"since {_minute(self.tables_since)} or before"
+        return "\n\n".join(
+            [
+                _section(
+                    f"Statements of {self.database} by total time,"
+                    f" since {_minute(self.statements_since)}",
+                    _statement_lines(self.statements),
+                    FORGOTTEN if self.statements_forgotten else "",
+                ),
+                _section(
+                    f"Tables read sequentially, {counted}",
+                    [line for table in self.sequential_tables for line in _table_lines(table)],
+                    SEQUENTIAL_RULE,
+                ),
+                _section(
+                    f"Unused indexes, {counted}",
+                    [f"{i.index} on {i.table}, {_size(i.bytes)}" for i in self.unused_indexes],
+                    UNUSED_RULE,
+                ),
+                _section(
+                    "Duplicate indexes",
+                    [
+                        f"{i.index} on {i.table}, {_size(i.bytes)}: {i.kept} does its work"
+                        for i in self.duplicate_indexes
+                    ],
+                    DUPLICATE_RULE,
+                ),
+                _section(
+                    "Invalid indexes",
+                    [f"{i.index} on {i.table}: {i.command};" for i in self.invalid_indexes],
+                    INVALID_RULE,
+                ),
+            ]
+        )
+
+
+def _section(heading: str, lines: list[str], rule: str) -> str:
+    explained = textwrap.wrap(rule, _width(), initial_indent="  ", subsequent_indent="  ")
+    ending = "" if lines else " none"
+    return "\n".join([f"{heading}:{ending}", *(f"    {line}" for line in lines), *explained])
+
+
+def _statement_lines(statements: Sequence[Statement]) -> list[str]:
+    if not statements:
+        return []
+    heads = ("total", "share", "calls", "mean", "rows")
+    rows = [
+        (
+            f"{statement.total_ms:,.0f} ms",
+            f"{statement.share:.1%}",
+            f"{statement.calls:,}",
+            f"{statement.mean_ms:,.2f} ms",
+            f"{statement.rows:,}",
+        )
+        for statement in statements
+    ]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    sqls = ["statement", *(statement.sql for statement in statements)]
+    return [
+        _fitting("  ".join(map(str.rjust, row, widths)), sql)
+        for row, sql in zip([heads, *rows], sqls, strict=True)
+    ]
+
+
+def _table_lines(found: SequentialTable) -> list[str]:
+    reads = (
+        f"{found.sequential_scans:,} sequential scans read {found.sequential_rows:,} rows,"
+        f" {found.index_scans:,} index scans {found.index_rows:,}"
+    )
+    lines = [f"{found.table}, {found.rows:,} rows: {reads}"]
+    for use in found.statements:
+        lines += [
+            _fitting(f"  {use.calls:,} calls of {use.mean_ms:,.2f} ms:", use.sql),
+            _fitting("    looks for", use.filter or "every row"),
+        ]
+    return lines
+
+
+def _fitting(beginning: str, sql: str) -> str:
+    """One line of the terminal's width, however the SQL was written."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in sql).split())
+    # What is read, and where, tells more than the list of columns.
+    line = re.sub(r"^(SELECT) .{40,}? (FROM) ", r"\1 … \2 ", line, flags=re.IGNORECASE)
+    room = max(_width() - len(beginning) - 6, 40)
+    return f"{beginning}  {line if len(line) <= room else line[: room - 1] + '…'}"
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((120, 24)).columns
+
+
+def _minute(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

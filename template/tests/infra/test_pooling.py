@@ -330,8 +330,9 @@ class Load:
         await asyncio.gather(*self._clients)
 
     async def lost_writes(self) -> set[int]:
+        written = set(self.written)  # before we look: the load goes on
         found = await self._database.reader().fetch("SELECT id FROM notes WHERE body = 'b'")
-        return self.written - {row["id"] for row in found}
+        return written - {row["id"] for row in found}
 
 
 def settings(services: Services, bouncer: PgBouncer, **changes: Any) -> DatabaseSettings:

@@ -6,12 +6,12 @@ AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 
 .PHONY: system-packages dev migrate migration seed psql load
 
-# What the stage's other *.mk files add: modules of dev/ that `make check` runs, Debian packages.
-LINTERS = lint_migrations
-SYSTEM_PACKAGES =
+# Modules of dev/ that `make check` runs; the stage's other *.mk files add theirs, and to
+# SYSTEM_PACKAGES what they need from Debian.
+LINTERS += lint_migrations
 
-system-packages: ## Install what the tests need from the system: nothing at stage 1
-	@$(if $(strip $(SYSTEM_PACKAGES)),$(AS_ROOT) apt-get update -qq && $(AS_ROOT) apt-get install -qq -y --no-install-recommends $(SYSTEM_PACKAGES))
+system-packages: ## Install what the tests need from the system
+	@$(if $(strip $(SYSTEM_PACKAGES)),command -v apt-get >/dev/null || { echo 'There is no apt-get here. Install with what you have: $(strip $(SYSTEM_PACKAGES))' >&2; exit 1; }; $(AS_ROOT) apt-get update -qq && $(AS_ROOT) apt-get install -qq -y --no-install-recommends $(SYSTEM_PACKAGES))
 
 dev: ## Migrate, seed and serve with reload (PORT=8000), on the Postgres in .dev or that of DATABASE_URL
 	@$(WITH_SERVICES) python -m dev.serve

@@ -69,9 +69,11 @@ class Database:
             raise
 
     async def check(self) -> None:
-        """On a connection of its own: that every other is busy does not mean that we are down."""
-        connection = await connect(self._settings, self._settings.url)
-        await connection.close()
+        """On connections of its own: that every other is busy does not mean that we are down."""
+        ways = {self._settings.url: False, self._settings.read_url: True}
+        for url, read_only in ways.items():
+            connection = await connect(self._settings, url, read_only=read_only)
+            await connection.close()
 
     def _session(self) -> AsyncSession:
         return AsyncSession(self._writes, expire_on_commit=False)

@@ -16,6 +16,8 @@ def read[SettingsT: BaseSettings](settings: type[SettingsT]) -> SettingsT:
         wrong = [
             f"  {(prefix + '_'.join(map(str, problem['loc']))).upper()}: {problem['msg']}"
             for problem in error.errors(include_input=False)
+            # A default that is made of another variable, which is wrong itself and named already.
+            if problem["type"] != "default_factory_not_called"
         ]
         message = "\n".join(["The environment is not complete:", *wrong, "See deploy/env.example."])
         raise EnvironmentIncomplete(message) from None

@@ -1,5 +1,6 @@
 # Rung's file: advancing to another stage may change it.
 import json
+import time
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -103,9 +104,21 @@ class Reader:
         except (TimeoutError, asyncpg.QueryCanceledError) as error:
             raise Unavailable("Postgres: a query took too long") from error
         except CONNECTION_LOST as error:
-            raise Unavailable("Postgres: the connection was lost") from error
+            raise Unavailable(f"Postgres: the connection was lost: {error}") from error
 
     async def _answer(self, sql: str, arguments: tuple[Any, ...]) -> list[asyncpg.Record]:
+        begun = time.monotonic()
+        try:
+            return await self._run(self._pool, sql, arguments)
+        except TimeoutError:  # which is an OSError
+            raise
+        except (asyncpg.InterfaceError, *CONNECTION_LOST):
+            # One SELECT does no harm when it runs twice; but who has waited long already, say in
+            # a pooler's queue, is not made to wait again.
+            if time.monotonic() - begun > self._patience:
+                raise
+        # What closed one connection has mostly closed them all, and some do not know it yet.
+        await self._pool.expire_connections()
         return await self._run(self._pool, sql, arguments)
 
     async def _run(

@@ -68,7 +68,7 @@ class RoutedReader(Reader):
             except WORTH_ASKING_ELSEWHERE:
                 replica.ask_soon()
                 failed = replica
-        return await self._run(self._pool, sql, arguments)
+        return await super()._answer(sql, arguments)
 
 
 class RoutedDatabase(Database):

@@ -153,22 +153,26 @@ async def test_a_busy_pool_says_so_instead_of_waiting_for_ever(services: Service
 
 
 async def test_connections_that_postgres_closed_are_replaced(services: Services) -> None:
-    # With a timeout it waits until the other end is really gone.
-    close_all_others = """SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-        WHERE datname = current_database() AND pid <> pg_backend_pid()"""
     async with Database(settings(services)) as database:
         await database.reader().fetch("SELECT 1")
         async with database.transaction() as write:
             await write.execute(text("SELECT 1"))
 
-        connection = await asyncpg.connect(services.database_url)
-        await connection.execute(close_all_others)
-        await connection.close()
+        await close_all_others(services)
         await asyncio.sleep(0.1)  # and our end has heard of it
 
         assert await database.reader().fetch("SELECT 1")
         async with database.transaction() as write:
             assert await write.scalar(text("SELECT 1")) == 1
+
+
+async def test_a_read_whose_connection_is_lost_is_repeated_once(services: Services) -> None:
+    async with Database(settings(services)) as database:
+        read = asyncio.create_task(database.reader().fetch("SELECT 7 FROM pg_sleep(0.5)"))
+        await asyncio.sleep(0.2)
+        await close_all_others(services)
+
+        assert await read == [(7,)]
 
 
 async def test_a_connection_lost_in_the_middle_is_unavailable(services: Services) -> None:
@@ -321,6 +325,16 @@ def settings(services: Services, port: int | None = None, **changes: Any) -> Dat
     if port is not None:
         url = url._replace(netloc=url.netloc.replace(f":{url.port}", f":{port}"))
     return DatabaseSettings.model_validate({"url": url.geturl(), **changes})
+
+
+async def close_all_others(services: Services) -> None:
+    connection = await asyncpg.connect(services.database_url)
+    # With a timeout it waits until the other end is really gone.
+    await connection.execute(
+        """SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+    )
+    await connection.close()
 
 
 def unused_port() -> int:

@@ -1,0 +1,191 @@
+# Rung's file: advancing to another stage may change it.
+"""Count the connections that all processes may open, beside what the servers allow."""
+
+import os
+import re
+import sys
+import tomllib
+from configparser import ConfigParser
+from pathlib import Path
+from typing import NamedTuple
+
+from dotenv import load_dotenv
+from pydantic import PostgresDsn
+
+from app.infra.connections import DatabaseSettings
+from dev import pgbouncer
+
+CAPACITY = Path("deploy/capacity.toml")
+POSTGRES = Path("deploy/postgres.conf")
+BOUNCER = Path("deploy/pgbouncer.ini")
+# A readiness check has a connection of its own, so that a busy pool is not taken for an outage.
+CHECK = 1
+# What Postgres takes where its file says nothing.
+DEFAULTS = {
+    "max_connections": 100,
+    "superuser_reserved_connections": 3,
+    "reserved_connections": 0,
+}
+
+
+class Capacity(NamedTuple):
+    copies: int
+    workers: int
+    during_a_deploy: int
+    direct: int
+
+    @property
+    def processes(self) -> int:
+        return self.copies * self.during_a_deploy * self.workers
+
+
+class Postgres(NamedTuple):
+    max_connections: int
+    superuser_reserved: int
+    reserved: int
+
+    @property
+    def allowed(self) -> int:
+        """How many an ordinary user may open."""
+        return self.max_connections - self.superuser_reserved - self.reserved
+
+    def more(self, needed: int) -> str:
+        most = needed + self.superuser_reserved + self.reserved
+        return f"max_connections = {most} in {POSTGRES}"
+
+
+class Need(NamedTuple):
+    what: str
+    sum: str
+    needed: int
+    limit: int
+    remedy: str
+
+
+def main() -> None:
+    load_dotenv()
+    settings = _settings()
+    capacity = Capacity(**tomllib.loads(CAPACITY.read_text()))
+    replicas = len(list(filter(None, os.environ.get("DATABASE_REPLICA_URLS", "").split(","))))
+    postgres = postgres_limits(POSTGRES.read_text())
+    if settings.pooled:
+        needs = pooled(settings, capacity, replicas, pgbouncer.configuration(), postgres)
+    else:
+        needs = direct(settings, capacity, replicas, postgres)
+    print(table(settings, capacity, needs))
+    if problems := [f"{n.what}: {n.remedy}." for n in needs if n.needed > n.limit]:
+        sys.exit("\n".join(["", "It does not fit.", *problems]))
+
+
+def direct(
+    settings: DatabaseSettings, capacity: Capacity, replicas: int, postgres: Postgres
+) -> list[Need]:
+    """Every pool of every process leads to Postgres itself."""
+
+    def need(what: str, besides_reads: list[int], first: str) -> Need:
+        others = sum(besides_reads)
+        needed = capacity.processes * (settings.read_pool + others) + capacity.direct
+        fitting = (postgres.allowed - capacity.direct) // capacity.processes - others
+        smaller = f"DATABASE_READ_POOL={fitting}" if fitting > 0 else ""
+        remedies = [first, smaller, postgres.more(needed)]
+        pools = " + ".join(map(str, [settings.read_pool, *besides_reads]))
+        return Need(
+            what,
+            f"{capacity.processes} x ({pools}) + {capacity.direct}",
+            needed,
+            postgres.allowed,
+            ", or ".join(filter(None, remedies)),
+        )
+
+    primary = need(
+        "Postgres",
+        [settings.write_pool, CHECK],
+        "put PgBouncer in front of it and set DATABASE_POOLED=true",
+    )
+    return [primary, *([need("each replica", [CHECK], "")] if replicas else [])]
+
+
+def pooled(
+    settings: DatabaseSettings,
+    capacity: Capacity,
+    replicas: int,
+    bouncer: ConfigParser,
+    postgres: Postgres,
+) -> list[Need]:
+    """The processes' pools lead to PgBouncer, and its pools to Postgres."""
+    most, size, reserve = (
+        int(bouncer["pgbouncer"][name])
+        for name in ("max_client_conn", "default_pool_size", "reserve_pool_size")
+    )
+    of_replicas = f" + {replicas} x ({settings.read_pool} + {CHECK})" if replicas else ""
+    each = settings.read_pool + settings.write_pool + CHECK
+    clients = capacity.processes * (each + replicas * (settings.read_pool + CHECK))
+    pools = f"{settings.read_pool} + {settings.write_pool} + {CHECK}{of_replicas}"
+    needs = [
+        Need(
+            "PgBouncer's clients",
+            f"{capacity.processes} x ({pools})",
+            clients,
+            most,
+            f"set max_client_conn = {clients} in {BOUNCER}",
+        )
+    ]
+    for server, aliases in _servers(bouncer).items():
+        needed = aliases * (size + reserve) + capacity.direct
+        fitting = (postgres.allowed - capacity.direct) // aliases - reserve
+        needs.append(
+            Need(
+                f"Postgres at {server}",
+                f"{aliases} x ({size} + {reserve}) + {capacity.direct}",
+                needed,
+                postgres.allowed,
+                f"set default_pool_size = {fitting} in {BOUNCER}, or {postgres.more(needed)}",
+            )
+        )
+    return needs
+
+
+def postgres_limits(configuration: str) -> Postgres:
+    found = dict(re.findall(r"^\s*(\w+)\s*=\s*'?(\d+)", configuration, re.MULTILINE))
+    return Postgres(*(int(found.get(name, default)) for name, default in DEFAULTS.items()))
+
+
+def table(settings: DatabaseSettings, capacity: Capacity, needs: list[Need]) -> str:
+    way = "through PgBouncer" if settings.pooled else "straight to Postgres"
+    processes = (
+        f"{capacity.copies} copies x {capacity.during_a_deploy} during a deploy"
+        f" x {capacity.workers} workers = {capacity.processes} processes, {way}"
+    )
+    rows = [("connections", "", "needed", "limit")]
+    rows += [(n.what, n.sum, str(n.needed), str(n.limit)) for n in needs]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    what, total, *numbers = widths
+    lines = [
+        f"  {row[0]:{what}}  {row[1]:{total}}"
+        + "".join(f"  {n:>{width}}" for n, width in zip(row[2:], numbers, strict=True))
+        for row in rows
+    ]
+    return "\n".join([processes, "", *lines])
+
+
+def _settings() -> DatabaseSettings:
+    """With the sizes that the app would have here; where the URLs lead does not matter."""
+    return DatabaseSettings(
+        url=PostgresDsn("postgresql://app"),
+        read_url=PostgresDsn("postgresql://app_read"),
+        direct_url=PostgresDsn("postgresql://direct"),
+    )
+
+
+def _servers(bouncer: ConfigParser) -> dict[str, int]:
+    """How many of PgBouncer's databases, each a pool of its own, lead to each server."""
+    servers: dict[str, int] = {}
+    for connection in bouncer["databases"].values():
+        keys = dict(re.findall(r"(\w+)=(\S+)", connection))
+        server = f"{keys['host']}:{keys.get('port', '5432')}"
+        servers[server] = servers.get(server, 0) + 1
+    return servers
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+# Rung's file: advancing to another stage may change it.
+.PHONY: budget
+
+LINTERS += lint_pooling
+SYSTEM_PACKAGES += pgbouncer
+
+budget: ## Do all processes' connections fit into PgBouncer and Postgres? Copies and workers: deploy/capacity.toml
+	@$(RUN) python -m dev.budget

@@ -1,0 +1,108 @@
+# Rung's file: advancing to another stage may change it.
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.infra.connections import DatabaseSettings
+from dev import pgbouncer
+from dev.budget import Capacity, Need, pooled, postgres_limits
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def budget(folder: Path, capacity: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """What `make budget` says, with this deploy/capacity.toml and the other files as they are."""
+    deploy = folder / "deploy"
+    deploy.mkdir(exist_ok=True)
+    (deploy / "capacity.toml").write_text(capacity)
+    (deploy / "postgres.conf").write_text("max_connections = 100  # of them 3 are for superusers\n")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")}
+    return subprocess.run(
+        [sys.executable, "-m", "dev.budget"],
+        cwd=folder,
+        env={**kept, "PYTHONPATH": str(ROOT), **variables},
+        capture_output=True,
+        text=True,
+    )
+
+
+def capacity(copies: int, workers: int = 1) -> str:
+    return f"copies = {copies}\nworkers = {workers}\nduring_a_deploy = 2\ndirect = 3\n"
+
+
+def test_as_delivered_it_fits() -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")}
+    command = [sys.executable, "-m", "dev.budget"]
+    done = subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_without_a_pooler_every_process_counts_at_postgres(tmp_path: Path) -> None:
+    fits = budget(tmp_path, capacity(1))
+    assert fits.returncode == 0
+    assert "2 x (16 + 8 + 1) + 3      53     97" in fits.stdout
+
+    too_many = budget(tmp_path, capacity(4))
+    assert too_many.returncode == 1
+    assert "8 x (16 + 8 + 1) + 3     203     97" in too_many.stdout
+    assert "DATABASE_POOLED=true" in too_many.stderr
+    assert "DATABASE_READ_POOL=2" in too_many.stderr
+    assert "max_connections = 206 in deploy/postgres.conf" in too_many.stderr
+
+    # Each number it names is enough, and one less is not.
+    assert budget(tmp_path, capacity(4), DATABASE_READ_POOL="2").returncode == 0
+    assert budget(tmp_path, capacity(4), DATABASE_READ_POOL="3").returncode == 1
+
+
+def test_with_a_pooler_the_processes_count_there(tmp_path: Path) -> None:
+    fits = budget(tmp_path, capacity(4), DATABASE_POOLED="true")
+    assert fits.returncode == 0, fits.stderr
+    assert "8 x (16 + 8 + 1)     200   1000" in fits.stdout
+    assert "2 x (20 + 5) + 3      53     97" in fits.stdout
+
+    fifty = budget(tmp_path, capacity(50), DATABASE_POOLED="true")
+    assert fifty.returncode == 1
+    assert "max_client_conn = 2500 in deploy/pgbouncer.ini" in fifty.stderr
+
+
+def test_the_poolers_own_connections_must_fit_into_postgres() -> None:
+    postgres = postgres_limits("max_connections = 100\n")
+    settings = DatabaseSettings.model_validate(
+        {
+            "pooled": True,
+            "url": "postgresql://b/a",
+            "read_url": "postgresql://b/r",
+            "direct_url": "postgresql://p",
+        }
+    )
+
+    def at_postgres(size: int) -> Need:
+        bouncer = pgbouncer.configuration()
+        bouncer["pgbouncer"]["default_pool_size"] = str(size)
+        return pooled(settings, Capacity(1, 1, 2, 3), 0, bouncer, postgres)[1]
+
+    assert at_postgres(42).needed == postgres.allowed == 97
+    refused = at_postgres(60)
+    assert refused.needed == 133
+    assert "default_pool_size = 42 in deploy/pgbouncer.ini" in refused.remedy
+    assert "max_connections = 136 in deploy/postgres.conf" in refused.remedy
+
+
+def test_connections_that_postgres_keeps_for_others_do_not_count() -> None:
+    hosted = "max_connections = 200\nsuperuser_reserved_connections = 5\nreserved_connections = 4"
+    assert postgres_limits(hosted).allowed == 191
+    assert postgres_limits("#max_connections = 7\n").allowed == 97
+
+
+@pytest.mark.parametrize("is_pooled", ["false", "true"])
+def test_each_replica_is_counted(tmp_path: Path, is_pooled: str) -> None:
+    urls = "postgresql://a/app,postgresql://b/app"
+    done = budget(tmp_path, capacity(1), DATABASE_POOLED=is_pooled, DATABASE_REPLICA_URLS=urls)
+
+    assert done.returncode == 0
+    expected = "2 x (16 + 8 + 1 + 2 x (16 + 1))" if is_pooled == "true" else "2 x (16 + 1) + 3"
+    assert expected in done.stdout

@@ -1,0 +1,116 @@
+"""PgBouncer's files of the generated repo, read by other tools and against each other."""
+
+import re
+import subprocess
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Render
+
+POOLED = {"stage": 2, "replica_routing": False}
+FILES = (
+    "deploy/capacity.toml",
+    "deploy/pgbouncer.compose.yaml",
+    "deploy/pgbouncer.ini",
+    "dev/budget.py",
+    "dev/lint_pooling.py",
+    "dev/pgbouncer.py",
+    "dev/pooling.mk",
+)
+
+
+@pytest.fixture
+def shop(render: Render) -> Path:
+    return render(POOLED)
+
+
+@pytest.fixture
+def service(shop: Path) -> dict[str, Any]:
+    compose = yaml.safe_load((shop / "deploy/pgbouncer.compose.yaml").read_text())
+    found: dict[str, Any] = compose["services"]["pgbouncer"]
+    return found
+
+
+@pytest.fixture
+def bouncer(shop: Path) -> ConfigParser:
+    parser = ConfigParser(interpolation=None, delimiters=("=",))
+    parser.read(shop / "deploy/pgbouncer.ini")
+    return parser
+
+
+def test_pooling_arrives_with_stage_2(render: Render, shop: Path) -> None:
+    before = render({"stage": 1})
+    assert [file for file in FILES if (before / file).exists()] == []
+    assert [file for file in FILES if not (shop / file).exists()] == []
+    assert "pooled" not in (before / "app/infra/connections.py").read_text()
+
+
+def test_the_compose_part_follows_its_schema(shop: Path) -> None:
+    schema = ("check-jsonschema", "--builtin-schema", "vendor.compose-spec")
+    result = subprocess.run(
+        [*schema, shop / "deploy/pgbouncer.compose.yaml"], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_the_image_is_of_one_version(service: dict[str, Any]) -> None:
+    assert re.fullmatch(r"[\w/]+:v\d+\.\d+\.\d+-p\d+", service["image"])
+
+
+def test_the_container_reads_the_files_it_is_given(
+    service: dict[str, Any], bouncer: ConfigParser, shop: Path
+) -> None:
+    [source, target, mode] = service["volumes"][0].split(":")
+    assert (shop / "deploy" / source).is_file()
+    assert service["entrypoint"][-1] == target
+    assert mode == "ro"
+    assert service["configs"][0]["target"] == bouncer["pgbouncer"]["auth_file"]
+    assert bouncer["pgbouncer"]["listen_port"] in service["healthcheck"]["test"]
+
+
+def test_it_is_stopped_the_way_that_lets_transactions_end(service: dict[str, Any]) -> None:
+    assert service["stop_signal"] == "SIGINT"
+
+
+def test_its_databases_are_those_of_compose(bouncer: ConfigParser, shop: Path) -> None:
+    stage = yaml.safe_load((shop / "deploy/compose.yaml").read_text())
+    assert list(bouncer["databases"]) == ["app", "app_read"]
+    for connection in bouncer["databases"].values():
+        assert connection.startswith("host=postgres port=5432 dbname=app ")
+    assert "postgres" in stage["services"]
+
+
+def test_sessions_begin_as_the_app_would_have_them(bouncer: ConfigParser, shop: Path) -> None:
+    connections = (shop / "app/infra/connections.py").read_text()
+    assert "statement_seconds: PositiveFloat = 10\n" in connections
+    assert '"idle_in_transaction_session_timeout": "30s"' in connections
+    for name, read_only in (("app", "off"), ("app_read", "on")):
+        assert bouncer["databases"][name].endswith(
+            f"connect_query='SET default_transaction_read_only = {read_only};"
+            " SET statement_timeout = 10000; SET idle_in_transaction_session_timeout = 30000;"
+            " SET jit = off'"
+        )
+
+
+def test_the_container_may_open_as_many_files_as_it_has_connections(
+    service: dict[str, Any], bouncer: ConfigParser
+) -> None:
+    limits = bouncer["pgbouncer"]
+    servers = 2 * (int(limits["default_pool_size"]) + int(limits["reserve_pool_size"]))
+    assert service["ulimits"]["nofile"] > int(limits["max_client_conn"]) + servers
+
+
+def test_the_linter_of_the_stage_is_one_of_make_check(shop: Path) -> None:
+    planned = subprocess.run(
+        ["make", "--dry-run", "check", "system-packages"],
+        cwd=shop,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert "lint_pooling" in planned
+    assert "lint_migrations" in planned
+    assert "install -qq -y --no-install-recommends pgbouncer" in planned

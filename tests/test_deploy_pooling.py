@@ -13,7 +13,7 @@ from conftest import Render
 POOLED = {"stage": 2, "replica_routing": False}
 FILES = (
     "deploy/capacity.toml",
-    "deploy/pgbouncer.compose.yaml",
+    "deploy/pgbouncer.yaml",
     "deploy/pgbouncer.ini",
     "dev/budget.py",
     "dev/lint_pooling.py",
@@ -29,7 +29,7 @@ def shop(render: Render) -> Path:
 
 @pytest.fixture
 def service(shop: Path) -> dict[str, Any]:
-    compose = yaml.safe_load((shop / "deploy/pgbouncer.compose.yaml").read_text())
+    compose = yaml.safe_load((shop / "deploy/pgbouncer.yaml").read_text())
     found: dict[str, Any] = compose["services"]["pgbouncer"]
     return found
 
@@ -51,7 +51,7 @@ def test_pooling_arrives_with_stage_2(render: Render, shop: Path) -> None:
 def test_the_compose_part_follows_its_schema(shop: Path) -> None:
     schema = ("check-jsonschema", "--builtin-schema", "vendor.compose-spec")
     result = subprocess.run(
-        [*schema, shop / "deploy/pgbouncer.compose.yaml"], capture_output=True, text=True
+        [*schema, shop / "deploy/pgbouncer.yaml"], capture_output=True, text=True
     )
     assert result.returncode == 0, result.stdout
 
@@ -76,7 +76,7 @@ def test_it_is_stopped_the_way_that_lets_transactions_end(service: dict[str, Any
 
 
 def test_its_databases_are_those_of_compose(bouncer: ConfigParser, shop: Path) -> None:
-    stage = yaml.safe_load((shop / "deploy/compose.yaml").read_text())
+    stage = yaml.safe_load((shop / "deploy/postgres.yaml").read_text())
     assert list(bouncer["databases"]) == ["app", "app_read"]
     for connection in bouncer["databases"].values():
         assert connection.startswith("host=postgres port=5432 dbname=app ")

@@ -20,6 +20,8 @@ POSTGRES = Path("deploy/postgres.conf")
 BOUNCER = Path("deploy/pgbouncer.ini")
 # A readiness check has a connection of its own, so that a busy pool is not taken for an outage.
 CHECK = 1
+# So has the question how far the primary and each replica are.
+QUESTION = 1
 # What Postgres takes where its file says nothing.
 DEFAULTS = {
     "max_connections": 100,
@@ -99,10 +101,10 @@ def direct(
 
     primary = need(
         "Postgres",
-        [settings.write_pool, CHECK],
+        [settings.write_pool, CHECK + (QUESTION if replicas else 0)],
         "put PgBouncer in front of it and set DATABASE_POOLED=true",
     )
-    return [primary, *([need("each replica", [CHECK], "")] if replicas else [])]
+    return [primary, *([need("each replica", [QUESTION], "")] if replicas else [])]
 
 
 def pooled(
@@ -117,10 +119,11 @@ def pooled(
         int(bouncer["pgbouncer"][name])
         for name in ("max_client_conn", "default_pool_size", "reserve_pool_size")
     )
-    of_replicas = f" + {replicas} x ({settings.read_pool} + {CHECK})" if replicas else ""
-    each = settings.read_pool + settings.write_pool + CHECK
-    clients = capacity.processes * (each + replicas * (settings.read_pool + CHECK))
-    pools = f"{settings.read_pool} + {settings.write_pool} + {CHECK}{of_replicas}"
+    of_replicas = f" + {replicas} x ({settings.read_pool} + {QUESTION})" if replicas else ""
+    own = CHECK + (QUESTION if replicas else 0)
+    each = settings.read_pool + settings.write_pool + own
+    clients = capacity.processes * (each + replicas * (settings.read_pool + QUESTION))
+    pools = f"{settings.read_pool} + {settings.write_pool} + {own}{of_replicas}"
     needs = [
         Need(
             "PgBouncer's clients",

@@ -62,10 +62,12 @@ def as_staff(server: str, tmp_path: Path) -> str:
     return f"--config-file={config}"
 
 
+@pytest.mark.slow
 def test_registering_and_logging_in_answer_as_described(server: str) -> None:
     assert_answers_as_described(server, options=ABOUT_SESSIONS)
 
 
+@pytest.mark.slow
 def test_everything_else_answers_as_described(server: str, as_staff: str) -> None:
     assert_answers_as_described(server, as_staff, options=ABOUT_THE_REST)
 

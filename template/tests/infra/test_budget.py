@@ -104,5 +104,5 @@ def test_each_replica_is_counted(tmp_path: Path, is_pooled: str) -> None:
     done = budget(tmp_path, capacity(1), DATABASE_POOLED=is_pooled, DATABASE_REPLICA_URLS=urls)
 
     assert done.returncode == 0
-    expected = "2 x (16 + 8 + 1 + 2 x (16 + 1))" if is_pooled == "true" else "2 x (16 + 1) + 3"
+    expected = "2 x (16 + 8 + 2 + 2 x (16 + 1))" if is_pooled == "true" else "2 x (16 + 1) + 3"
     assert expected in done.stdout

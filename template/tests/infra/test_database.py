@@ -219,6 +219,7 @@ async def test_a_statement_that_runs_too_long_is_stopped(services: Services) -> 
                 await write.execute(text("SELECT pg_sleep(5)"))
 
 
+@pytest.mark.slow
 async def test_a_server_that_does_not_answer_is_unavailable_in_time(services: Services) -> None:
     async with (
         proxy(services) as line,

@@ -54,6 +54,7 @@ def bouncer(services: Services, installed: None) -> Iterator[PgBouncer]:
         yield bouncer
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("notes", "installed")
 async def test_two_hundred_clients_share_five_server_connections(services: Services) -> None:
     """Five for reads and five for transactions; each client gets its own answers."""
@@ -188,6 +189,7 @@ async def test_postgres_stops_a_statement_that_runs_too_long(
                     await write.execute(text("SELECT pg_sleep(5)"))
 
 
+@pytest.mark.slow
 async def test_a_statement_that_we_stop_waiting_for_is_stopped_on_the_server(
     services: Services, bouncer: PgBouncer
 ) -> None:
@@ -233,6 +235,7 @@ async def test_a_queue_at_the_pooler_is_unavailable_and_not_waited_for_twice(
             await busy
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("notes")
 async def test_a_reload_is_not_noticed(services: Services, bouncer: PgBouncer) -> None:
     async with Database(settings(services, bouncer)) as database, Load(database) as load:
@@ -245,6 +248,7 @@ async def test_a_reload_is_not_noticed(services: Services, bouncer: PgBouncer) -
         assert await load.lost_writes() == set()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("notes")
 async def test_a_restart_as_the_runbook_does_it_fails_nothing(
     services: Services, bouncer: PgBouncer
@@ -259,6 +263,7 @@ async def test_a_restart_as_the_runbook_does_it_fails_nothing(
         assert await load.lost_writes() == set()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("notes")
 async def test_a_pooler_that_dies_fails_no_read_and_only_the_transactions_in_flight(
     services: Services, bouncer: PgBouncer

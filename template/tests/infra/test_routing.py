@@ -300,6 +300,7 @@ async def test_what_may_be_stale_is_read_from_a_replica_further_behind_but_not_b
         assert (await got(writer, f"/old-{path[1:]}")).found == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL, signal.SIGSTOP])
 async def test_no_read_fails_when_the_replica_goes_and_reads_return_when_it_is_back(
     notes: FastAPI, serve: Serve, servers: Cluster, replica: Server, end: signal.Signals
@@ -398,6 +399,7 @@ async def test_a_commit_whose_position_stays_unknown_is_still_seen_by_who_wrote(
     assert (own.found, own.on_replica) == (1, False)
 
 
+@pytest.mark.slow
 async def test_of_two_replicas_each_client_stays_with_one_and_the_other_takes_over(
     notes: FastAPI,
     serve: Serve,
@@ -421,6 +423,7 @@ async def test_of_two_replicas_each_client_stays_with_one_and_the_other_takes_ov
         assert await ports_read(app) == {replica.port}
 
 
+@pytest.mark.slow
 async def test_after_a_failover_old_positions_hold_nobody_up(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

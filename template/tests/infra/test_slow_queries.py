@@ -97,6 +97,17 @@ def test_without_its_index_a_table_and_the_statement_that_needs_it_are_named_fir
     assert first.total_ms == pytest.approx(120 * first.mean_ms)
 
 
+def test_behind_a_pooler_it_asks_postgres_itself(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_POOLED", "true")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/app")
+    monkeypatch.setenv("DATABASE_READ_URL", "postgresql://nobody@127.0.0.1:1/app_read")
+    monkeypatch.setenv("DATABASE_DIRECT_URL", database)
+
+    assert report().database == urlsplit(database).path.removeprefix("/")
+
+
 def test_with_its_index_nothing_is_named(database: str) -> None:
     run(database, VISITS.format(rows=100_000))
     run(database, OF_A_GUEST, 5, times=120)

@@ -76,7 +76,7 @@ def test_it_is_stopped_the_way_that_lets_transactions_end(service: dict[str, Any
 
 
 def test_its_databases_are_those_of_compose(bouncer: ConfigParser, shop: Path) -> None:
-    stage = yaml.safe_load((shop / "deploy/compose.yaml").read_text())
+    stage = yaml.safe_load((shop / "deploy/postgres.yaml").read_text())
     assert list(bouncer["databases"]) == ["app", "app_read"]
     for connection in bouncer["databases"].values():
         assert connection.startswith("host=postgres port=5432 dbname=app ")

@@ -155,7 +155,8 @@ async def open_connection(settings: DatabaseSettings) -> asyncpg.Connection:
     connection = await connect(
         settings, settings.direct_url, read_only=True, statement_cache_size=0
     )
-    await connection.execute("SET lock_timeout = '1s'; SET plan_cache_mode = force_generic_plan")
+    await connection.execute("SET lock_timeout = '1s'")  # direct
+    await connection.execute("SET plan_cache_mode = force_generic_plan")  # direct
     return connection
 
 

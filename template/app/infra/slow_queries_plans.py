@@ -29,7 +29,7 @@ async def _plan(connection: asyncpg.Connection, sql: str) -> dict[str, Any]:
     # EXPLAIN (GENERIC_PLAN) would be one step, but the driver would have to give $1 a value, and
     # for NULL Postgres plans to read nothing at all.
     try:
-        await connection.fetch(f"PREPARE slow_query AS {sql}")
+        await connection.fetch(f"PREPARE slow_query AS {sql}")  # direct
         count = await connection.fetchval(PARAMETERS)
         values = f"({', '.join(['NULL'] * count)})" if count else ""
         plan = await connection.fetchval(
@@ -38,7 +38,7 @@ async def _plan(connection: asyncpg.Connection, sql: str) -> dict[str, Any]:
     except asyncpg.PostgresError:
         return {}  # Its table is gone, or not ours to read, or it has a $1 where none may stand.
     finally:
-        await connection.execute("DEALLOCATE ALL")
+        await connection.execute("DEALLOCATE ALL")  # direct
     top: dict[str, Any] = json.loads(plan)[0]["Plan"]
     return top
 

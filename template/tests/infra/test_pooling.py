@@ -172,6 +172,18 @@ async def test_a_session_begins_through_the_pooler_as_it_does_without(
     await past.close()
 
 
+async def test_the_direct_way_is_one_session_with_the_apps_own_settings(
+    services: Services, bouncer: PgBouncer
+) -> None:
+    pooled = settings(services, bouncer, statement_seconds=7)
+    connection = await connect(pooled, pooled.direct_url, read_only=True)
+
+    assert await connection.fetchval("SHOW statement_timeout") == "7s"
+    assert await connection.fetchval("SHOW default_transaction_read_only") == "on"
+
+    await connection.close()
+
+
 @pytest.mark.usefixtures("installed")
 async def test_postgres_stops_a_statement_that_runs_too_long(
     services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,7 +10,9 @@ many of the sample load's reads each server got to see, by its own count.
 
 import argparse
 import asyncio
+import importlib
 import os
+import pkgutil
 import re
 import statistics
 import subprocess
@@ -26,8 +28,10 @@ from sqlalchemy import text
 
 sys.path.insert(0, str(Path.cwd()))
 
+import app
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
+from app.infra.reads import Query
 from app.infra.replicas import ReplicaSettings
 from app.infra.routing import RoutedDatabase
 from dev import replica
@@ -36,12 +40,11 @@ READS_OF_STAGE_1 = 0.95
 POSITION_MS = 0.5
 SERVED_BY_REPLICA = 0.95
 
-# What the app reads, as it is counted: not its questions to Postgres itself, nor locking reads.
+# By their text: what a writing transaction reads could not go elsewhere.
 COUNTED = """
     SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements
     WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-        AND query LIKE 'SELECT%FROM%' AND query NOT LIKE '%FOR UPDATE%'
-        AND query !~ 'pg_|alembic_version'
+        AND query = ANY($1)
 """
 
 
@@ -51,17 +54,18 @@ def main() -> int:
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--seconds", type=int, default=5)
     options = arguments.parse_args()
-    app = ["--factory", "app.main:create_app"]
+    factory = ["--factory", "app.main:create_app"]
     with ExitStack() as stack:
         alone = stack.enter_context(migrated_and_filled())
         replica_url = stack.enter_context(replica.for_own(alone["DATABASE_URL"]))
         routed = {**alone, "DATABASE_REPLICA_URLS": replica_url}
-        before = stack.enter_context(serve(app, alone, options.stage_1))
-        after = stack.enter_context(serve(app, routed))
+        before = stack.enter_context(serve(factory, alone, options.stage_1))
+        after = stack.enter_context(serve(factory, routed))
+        idle = stack.enter_context(serve(factory, alone))
         cases = {
             f"{what}, {stage}": [f"{server.url}{path}"]
             for what, path in (("item by id", _an_item(before.url)), ("page", "/products?limit=20"))
-            for stage, server in (("stage 1", before), ("stage 2", after))
+            for stage, server in (("stage 1", before), ("stage 2", after), ("no replica", idle))
         }
         results = interleave(cases, options.rounds, options.seconds)
         met = _report_reads(results)
@@ -81,7 +85,7 @@ def _report_reads(results: dict[str, list[tuple[float, float, float]]]) -> bool:
     print("|---|---|---|---|---|---|")
     met = True
     for name, runs in results.items():
-        base = results[name.replace("stage 2", "stage 1")]
+        base = results[f"{name.split(', ')[0]}, stage 1"]
         requests, p50, p99 = (statistics.median(column) for column in zip(*runs, strict=True))
         ratio = statistics.median(run[0] / of[0] for run, of in zip(runs, base, strict=True))
         target = READS_OF_STAGE_1 if "stage 2" in name else None
@@ -123,22 +127,32 @@ def _report_position(plain: list[float], noted: list[float]) -> bool:
 def _report_share(environment: dict[str, str], host: str, seconds: int) -> bool:
     servers = (environment["DATABASE_URL"], environment["DATABASE_REPLICA_URLS"])
     asyncio.run(_query(servers[0], "CREATE EXTENSION IF NOT EXISTS pg_stat_statements"))
-    before = [asyncio.run(_query(server, COUNTED)) for server in servers]
+    reads = [query.compiled.sql for query in _queries()]
+    before = [asyncio.run(_query(server, COUNTED, reads)) for server in servers]
     load = [sys.executable, "-m", "dev.load"]
     subprocess.run(
         load, env={**os.environ, "HOST": host, "USERS": "20", "DURATION": f"{seconds}s"}, check=True
     )
-    after = [asyncio.run(_query(server, COUNTED)) for server in servers]
+    after = [asyncio.run(_query(server, COUNTED, reads)) for server in servers]
     primary, standby = (int(b) - int(a) for a, b in zip(before, after, strict=True))
     share = standby / max(primary + standby, 1)
     print(f"\nOf {primary + standby:,} reads the replica served {share:.1%} (at least 95%).")
     return share >= SERVED_BY_REPLICA
 
 
-async def _query(server: str, statement: str) -> object:
+def _queries() -> list[Query]:
+    return [
+        value
+        for module in pkgutil.walk_packages(app.__path__, "app.")
+        for value in vars(importlib.import_module(module.name)).values()
+        if isinstance(value, Query)
+    ]
+
+
+async def _query(server: str, statement: str, *arguments: object) -> object:
     connection = await asyncpg.connect(server)
     try:
-        return await connection.fetchval(statement)
+        return await connection.fetchval(statement, *arguments)
     finally:
         await connection.close()
 

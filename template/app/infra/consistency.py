@@ -6,13 +6,11 @@ clients; the requests that bring it back read where it has been replayed.
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from datetime import timedelta
 from functools import cached_property
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.infra import sessions
@@ -33,8 +31,8 @@ _SESSION = re.compile(rf"{sessions.COOKIE}=([^;]+)")
 class Visit:
     """What one request, or one task, has to see: the greatest position that it knows of."""
 
-    def __init__(self, headers: Headers | None = None, address: str = "") -> None:
-        self._headers = headers
+    def __init__(self, cookies: str = "", address: str = "") -> None:
+        self._cookies = cookies
         self._address = address
         self.must_see: Position | None = None
         self.has_written = False
@@ -46,8 +44,7 @@ class Visit:
     @cached_property
     def client(self) -> str:
         """The same for all requests of one login session, or else of one address."""
-        cookies = self._headers.get("cookie", "") if self._headers else ""
-        session = _SESSION.search(cookies)
+        session = _SESSION.search(self._cookies)
         return session[1] if session else self._address
 
 
@@ -64,15 +61,6 @@ def this_visit() -> Visit:
         return visit
 
 
-@contextmanager
-def beginning(visit: Visit) -> Iterator[None]:
-    token = _visit.set(visit)
-    try:
-        yield
-    finally:
-        _visit.reset(token)
-
-
 class ReadYourWrites:
     """Takes from a request the positions that its client has seen, and gives it those it wrote."""
 
@@ -84,32 +72,32 @@ class ReadYourWrites:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        visit = Visit(headers, scope["client"][0] if scope.get("client") else "")
-        presented = self._presented(headers)
+        cookies, token = _carried_by(scope["headers"])
+        visit = Visit(cookies, scope["client"][0] if scope.get("client") else "")
+        presented = self._presented(cookies, token)
         visit.must_see = max(presented.values(), default=None)
 
         async def send_with_position(message: Message) -> None:
             if message["type"] == "http.response.start" and visit.has_written and visit.must_see:
-                carried = self._carried(visit.must_see, presented)
-                message["headers"] = [*message["headers"], *carried]
+                added = self._added(visit.must_see, presented)
+                message["headers"] = [*message["headers"], *added]
             await send(message)
 
-        with beginning(visit):
+        outside = _visit.set(visit)
+        try:
             await self.app(scope, receive, send_with_position)
+        finally:
+            _visit.reset(outside)
 
-    def _presented(self, headers: Headers) -> dict[str, Position]:
+    def _presented(self, cookies: str, token: str) -> dict[str, Position]:
         """By the cookie's name, or the header's."""
-        given = []
-        cookies = headers.get("cookie", "")
+        given = {HEADER: token} if token else {}
         if "__Host-wrote-" in cookies:
-            given = _COOKIE.findall(cookies)
-        if HEADER in headers:
-            given.append((HEADER, headers[HEADER]))
-        positions = ((name, self._read(token)) for name, token in given)
+            given |= dict(_COOKIE.findall(cookies))
+        positions = ((name, self._read(token)) for name, token in given.items())
         return {name: position for name, position in positions if position}
 
-    def _carried(
+    def _added(
         self, position: Position, presented: dict[str, Position]
     ) -> Iterator[tuple[bytes, bytes]]:
         token = self._token(position)
@@ -129,6 +117,17 @@ class ReadYourWrites:
         except ValueError:
             return None
         return position if self.signer.is_valid(signature, "position", *position) else None
+
+
+def _carried_by(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, str]:
+    """A request's cookies, and its Read-After."""
+    cookies = token = ""
+    for name, value in headers:
+        if name == b"cookie":
+            cookies = value.decode("latin-1")
+        elif name == b"read-after":
+            token = value.decode("latin-1")
+    return cookies, token
 
 
 def _set_cookie(name: str, value: str, lifetime: timedelta) -> tuple[bytes, bytes]:

@@ -36,7 +36,7 @@ type Journey = tuple[dict[str, Any], ...]
 
 
 def offered(option: str, stage: int) -> bool:
-    condition = jinja2.Environment(autoescape=False).from_string(str(QUESTIONS[option]["when"]))
+    condition = jinja2.Environment(autoescape=True).from_string(str(QUESTIONS[option]["when"]))
     return condition.render(stage=stage) == "True"
 
 

@@ -2,7 +2,7 @@
 UV := sh template/dev/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help new test test-slow lint check
+.PHONY: help new test test-slow edits-report lint check
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ test: ## The quick suite
 
 test-slow: ## The slow one: generated repos check themselves, wheels are installed
 	$(UV) run --quiet pytest -m slow
+
+edits-report: ## Carry the corpus of edits over every journey and write docs/edits.md
+	$(UV) run --quiet --directory tests python -m edits.report
 
 lint: ## Format, lint and types
 	$(UV) run --quiet ruff format --check

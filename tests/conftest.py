@@ -43,10 +43,7 @@ def a_machine_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working tree as it is now, committed and tagged."""
-    listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=REPO)
-    names = [name for name in listed.split("\0") if (REPO / name).is_file()]
-    return tagged(names, tmp_path_factory.mktemp("template") / "rung")
+    return working_tree(tmp_path_factory.mktemp("template") / "rung")
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +58,12 @@ def own_template(small_template: Path, tmp_path: Path) -> Path:
     clone = tmp_path / "own-template"
     git("clone", "--quiet", str(small_template), str(clone), cwd=tmp_path)
     return clone
+
+
+def working_tree(template: Path) -> Path:
+    """As it is now, committed and tagged."""
+    listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=REPO)
+    return tagged([name for name in listed.split("\0") if (REPO / name).is_file()], template)
 
 
 def tagged(names: Iterable[str], template: Path) -> Path:

@@ -1,6 +1,5 @@
 """Law 1: a team's files render the same at every stage; those that may change say so."""
 
-import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -8,23 +7,13 @@ from typing import Any
 import pytest
 from conftest import Render
 from variants import VARIANTS, spoken
-
-RUNGS_FOLDERS = ("app/infra/", "tests/infra/", "dev/", "deploy/", "docs/runbooks/")
-RUNGS_FILES = ("docs/stage.md",)
-RECORD = ".copier-answers.yml"
+from wall import RECORD, is_rungs, rungs_lists, without_rungs_lists
 
 SIGN = "Rung's file: advancing to another stage may change it."
 SIGNS = (f"# {SIGN}", f"<!-- {SIGN} -->", f"// {SIGN}", f"-- {SIGN}")
 
 # A marker file says nothing; JSON has no comments to say it in.
 UNSIGNED = (".gitkeep", ".json")
-
-# The two keys of pyproject.toml that are Rung's, each a list over one line or several.
-RUNGS_DEPENDENCIES = re.compile(r"^infra(-dev)? = \[.*?\]\n", re.MULTILINE | re.DOTALL)
-
-
-def is_rungs(name: str) -> bool:
-    return name.startswith(RUNGS_FOLDERS) or name in RUNGS_FILES
 
 
 def files(project: Path) -> dict[str, str]:
@@ -40,9 +29,7 @@ def teams_part(project: Path) -> dict[str, str]:
     part = {
         name: text for name, text in files(project).items() if not is_rungs(name) and name != RECORD
     }
-    head, table, tail = part["pyproject.toml"].partition("[dependency-groups]\n")
-    groups, next_table, rest = tail.partition("\n[")
-    part["pyproject.toml"] = head + table + RUNGS_DEPENDENCIES.sub("", groups) + next_table + rest
+    part["pyproject.toml"] = without_rungs_lists(part["pyproject.toml"])
     return part
 
 
@@ -82,7 +69,7 @@ def test_what_is_the_teams_does_not_say_that_it_is_rungs(
 
 def test_pyproject_names_rungs_dependencies_where_the_wall_looks_for_them(render: Render) -> None:
     text = files(render({"stage": 1}))["pyproject.toml"]
-    assert len(RUNGS_DEPENDENCIES.findall(text.partition("[dependency-groups]\n")[2])) == 2
+    assert len(rungs_lists(text)) == 2
 
 
 PYPROJECT = """\

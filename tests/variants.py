@@ -1,6 +1,7 @@
 """Every kind of project that copier.yml can make: each stage, each setting of its options."""
 
-from itertools import product
+from collections.abc import Collection
+from itertools import combinations_with_replacement, product
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +41,39 @@ def spoken(variant: dict[str, Any]) -> str:
     """stage-2-replica_routing"""
     chosen = [name for name in OPTIONS if variant[name]]
     return "-".join([f"stage-{variant['stage']}", *chosen])
+
+
+type Journey = tuple[dict[str, Any], ...]
+
+
+def offered(option: str, stage: int) -> bool:
+    condition = jinja2.Environment(autoescape=True).from_string(str(QUESTIONS[option]["when"]))
+    return condition.render(stage=stage) == "True"
+
+
+def at(stage: int, chosen: Collection[str]) -> dict[str, Any]:
+    """The variant of that stage with those of the chosen options that it offers."""
+    return {"stage": stage, **{name: name in chosen and offered(name, stage) for name in OPTIONS}}
+
+
+def journeys() -> list[Journey]:
+    """Every pair of stages, at once and step by step, with no option, each and all of them; and
+    every option turned on where a project stands."""
+    found: list[Journey] = []
+    for chosen in [set(), *({name} for name in OPTIONS), set(OPTIONS)]:
+        for here, there in combinations_with_replacement(STAGES, 2):
+            if here == there:
+                found.append((at(here, ()), at(here, chosen)))
+            else:
+                steps = [at(stage, chosen) for stage in STAGES if here <= stage <= there]
+                found += [(steps[0], steps[-1]), tuple(steps)]
+    return [one for i, one in enumerate(found) if one not in found[:i] and one[0] != one[-1]]
+
+
+JOURNEYS = journeys()
+LONGEST: Journey = (at(STAGES[0], ()), at(STAGES[-1], OPTIONS))
+
+
+def told(journey: Journey) -> str:
+    """stage-1 to stage-2-replica_routing"""
+    return " to ".join(map(spoken, journey))

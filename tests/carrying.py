@@ -1,0 +1,71 @@
+"""The ways to another stage, each as somebody would take it."""
+
+import os
+import subprocess
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from copier import VcsRef, run_update
+from people import COPIER, RUNG
+from plumbum import local
+
+type Way = Callable[[Path, Mapping[str, Any]], None]
+
+
+def in_process(project: Path, answers: Mapping[str, Any]) -> None:
+    # plumbum copied the environment before the tests set theirs.
+    with local.env(**os.environ):
+        run_update(
+            project,
+            data=dict(answers),
+            defaults=True,
+            overwrite=True,
+            vcs_ref=VcsRef.CURRENT,
+            context_lines=100_000,
+            quiet=True,
+        )
+
+
+def with_copier(project: Path, answers: Mapping[str, Any]) -> None:
+    """Plain, as its documentation says: with three lines of context."""
+    _run(project, COPIER, "update", "--defaults", "--vcs-ref=:current:", *_data(answers))
+
+
+def with_rung(project: Path, answers: Mapping[str, Any]) -> None:
+    if not _rung_advances():
+        pytest.skip("there is no `rung advance` yet")
+    options = {name: answer for name, answer in answers.items() if name != "stage"}
+    _run(project, RUNG, "advance", "--to", str(answers["stage"]), "--yes", *_data(options))
+
+
+WAYS: dict[str, Way] = {"in process": in_process, "copier": with_copier, "rung": with_rung}
+
+
+def advance(project: Path, answers: Mapping[str, Any], way: Way = in_process) -> None:
+    """The project, all of it committed, at that stage with those options. Commits nothing."""
+    way(project, answers)
+
+
+def _data(answers: Mapping[str, Any]) -> list[str]:
+    return [f"--data={name}={str(answer).lower()}" for name, answer in answers.items()]
+
+
+def _run(project: Path, *words: str | Path) -> None:
+    done = subprocess.run(
+        [str(word) for word in words],
+        cwd=project,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@cache
+def _rung_advances() -> bool:
+    asked = subprocess.run([RUNG, "advance", "--help"], capture_output=True, check=False)
+    return asked.returncode == 0

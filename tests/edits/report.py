@@ -1,0 +1,133 @@
+"""Carries every edit alone and every group over every journey, and writes docs/edits.md."""
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from carrying import in_process
+from conftest import working_tree
+from copier import run_copy
+from people import Machine
+from plumbum import local
+from variants import JOURNEYS, told
+
+from edits.carried import carry
+from edits.corpus import EDITS, GROUPS, Edit
+
+REPORT = Path(__file__).parents[2] / "docs" / "edits.md"
+
+HEAD = """\
+# What a team's work goes through
+
+`make edits-report` makes each of these edits in a repo, carries it over each of these journeys, and
+looks: conflicts, edits that are gone or elsewhere, other files of the team that changed, files of the
+stage that are missing, heads of the migrations. This page is what it wrote; `tests/edits/` holds the
+edits.
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """An edit's or a group's place in the corpus, and a journey's: what a process can be sent."""
+
+    group: str | None
+    edit: int
+    journey: int
+
+    @property
+    def edits(self) -> list[Edit]:
+        return [EDITS[self.edit]] if self.group is None else GROUPS[self.group]
+
+
+@dataclass(frozen=True)
+class Row:
+    label: str
+    edits: int
+    runs: int
+    conflicts: int
+    losses: int
+
+
+def all_runs() -> list[Run]:
+    numbers = range(len(JOURNEYS))
+    alone = [Run(None, edit, journey) for edit in range(len(EDITS)) for journey in numbers]
+    return alone + [Run(group, 0, journey) for group in GROUPS for journey in numbers]
+
+
+def label(run: Run) -> str:
+    return run.group or EDITS[run.edit].topic.replace("_", " ")
+
+
+def rows(outcomes: dict[Run, tuple[int, int]]) -> Iterator[Row]:
+    for name, runs in groupby(outcomes, key=label):
+        same = list(runs)
+        edits = len({run.edit for run in same}) if same[0].group is None else len(same[0].edits)
+        conflicts, losses = (sum(outcomes[run][i] for run in same) for i in (0, 1))
+        yield Row(name, edits, len(same), conflicts, losses)
+
+
+def written(table: list[Row]) -> str:
+    alone = [row for row in table if row.label not in GROUPS]
+    total = Row("**all**", *(sum(c) for c in zip(*map(numbers, alone), strict=True)))
+    together = [row for row in table if row.label in GROUPS]
+    topics = "".join(
+        f"\n## {topic.replace('_', ' ').capitalize()}\n\n{''.join(f'- {e.name}\n' for e in edits)}"
+        for topic, edits in groupby(EDITS, key=lambda one: one.topic)
+    )
+    journeys = "".join(f"- {told(journey)}\n" for journey in JOURNEYS)
+    return (
+        f"{HEAD}\n## Each alone\n\n{lines([*alone, total])}\n## Together\n\n{lines(together)}\n"
+        f"## Journeys\n\n{journeys}{topics}"
+    )
+
+
+def numbers(row: Row) -> tuple[int, int, int, int]:
+    return row.edits, row.runs, row.conflicts, row.losses
+
+
+def lines(table: list[Row]) -> str:
+    head = "| | edits | runs | conflicts | losses |\n|---|--:|--:|--:|--:|\n"
+    body = (f"| {row.label} | {' | '.join(map(str, numbers(row)))} |\n" for row in table)
+    return head + "".join(body)
+
+
+def carried(run: Run, renders: Path) -> tuple[int, int]:
+    journey = JOURNEYS[run.journey]
+    made, fresh = (renders / told((end,)) for end in (journey[0], journey[-1]))
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = carry(made, fresh, Path(folder, "shop"), run.edits, journey, in_process)
+    for found in [*outcome.conflicts, *outcome.losses]:
+        print(f"{label(run)} / {run.edits[0].name} / {told(journey)}: {found}", flush=True)
+    return len(outcome.conflicts), len(outcome.losses)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        renders = prepared(Path(folder))
+        runs = all_runs()
+        with ProcessPoolExecutor() as pool:
+            found = list(pool.map(carried, runs, [renders] * len(runs), chunksize=8))
+    outcomes = dict(zip(runs, found, strict=True))
+    REPORT.write_text(written(list(rows(outcomes))))
+    print(Counter(found), f"written to {REPORT.name}")
+
+
+def prepared(folder: Path) -> Path:
+    """Renders of all the journeys' ends, on a machine of its own."""
+    os.environ |= Machine.made_in(folder).environment
+    template = working_tree(folder / "rung")
+    renders = folder / "renders"
+    for end in [end for journey in JOURNEYS for end in (journey[0], journey[-1])]:
+        if not (renders / told((end,))).exists():
+            with local.env(**os.environ):
+                run_copy(str(template), renders / told((end,)), data=end, defaults=True, quiet=True)
+    return renders
+
+
+if __name__ == "__main__":
+    main()

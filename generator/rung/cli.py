@@ -1,3 +1,4 @@
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -102,6 +103,18 @@ _KEEP_CONFLICTS = Annotated[
     bool,
     typer.Option("--keep-conflicts", help="Apply it also with conflicts, marked in the files."),
 ]
+
+
+@app.command()
+def status(
+    path: _PROJECT = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show where a project stands, and what a step would bring."""
+    from rung.status import spoken, status_of
+
+    found = status_of(path)
+    print(json.dumps(found.as_json(), indent=2) if as_json else spoken(found))
 
 
 @app.command()

@@ -45,6 +45,7 @@ def let_nothing_interfere() -> None:
     for number, (key, value) in enumerate(_UNDISTURBED.items(), start=first):
         os.environ[f"GIT_CONFIG_KEY_{number}"] = key
         os.environ[f"GIT_CONFIG_VALUE_{number}"] = value
+    os.environ["GIT_OPTIONAL_LOCKS"] = "0"  # To look at a repository must not write its index.
     os.environ["GIT_CONFIG_COUNT"] = str(first + len(_UNDISTURBED))
 
 

@@ -91,6 +91,11 @@ def versions(origin: Origin) -> list[str]:
     return [tag for version, tag in sorted(parsed) if not version.is_prerelease]
 
 
+def is_newer(tag: str, than: str) -> bool:
+    first, second = _version(tag), _version(than)
+    return first is not None and (second is None or first > second)
+
+
 def _version(ref: str) -> Version | None:
     described = _DESCRIBED.fullmatch(ref)
     try:

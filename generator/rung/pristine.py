@@ -1,0 +1,94 @@
+"""Rung's files as the template has them, read from its git objects: a tenth of a render's time."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import new as new_hash
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rung.git import git, git_bytes, git_list
+
+FOLDERS = ("app/infra/", "tests/infra/", "dev/", "deploy/", "docs/runbooks/", "docs/stage.md")
+
+
+@dataclass(frozen=True)
+class _Version:
+    """A version of a template that lies on this machine."""
+
+    folder: Path
+    commit: str
+
+    def read(self, path: str) -> str:
+        return git_bytes("cat-file", "blob", f"{self.commit}:{path}", cwd=self.folder).decode()
+
+    def blobs(self, under: str) -> dict[str, str]:
+        listed = git_list(
+            "ls-tree", "-r", "-z", "--full-tree", f"{self.commit}:{under}", cwd=self.folder
+        )
+        entries = (line.split("\t", 1) for line in listed)
+        return {path: meta.split()[2] for meta, path in entries}
+
+
+def edited_files(
+    project: Path, answers: Mapping[str, Any], template: Path, commit: str
+) -> list[str]:
+    """Those of Rung's files whose content is not the template's, or that are gone."""
+    pristine = dict(_pristine(_Version(template, commit), answers))
+    now = _ids_now(project)
+    return sorted(path for path, id_ in pristine.items() if now.get(path) != id_)
+
+
+def _pristine(version: _Version, answers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    from jinja2 import FunctionLoader
+    from jinja2.sandbox import SandboxedEnvironment
+    from pathspec import GitIgnoreSpec
+
+    settings = yaml.safe_load(version.read("copier.yml"))
+    options = {**settings.get("_envops", {})}
+    if str(options.pop("undefined", "")).endswith("StrictUndefined"):
+        from jinja2 import StrictUndefined
+
+        options["undefined"] = StrictUndefined
+    jinja = SandboxedEnvironment(loader=FunctionLoader(version.read), **options)
+    context = {**_defaults(settings), **answers}
+    excluded = GitIgnoreSpec.from_lines(
+        jinja.from_string(pattern).render(context) for pattern in settings["_exclude"]
+    )
+    suffix = settings["_templates_suffix"]
+    for path, id_ in version.blobs(settings["_subdirectory"]).items():
+        name = path.removesuffix(suffix)
+        if not name.startswith(FOLDERS) or excluded.match_file(name):
+            continue
+        if path == name:
+            yield name, id_
+        else:
+            text = jinja.from_string(version.read(f"{settings['_subdirectory']}/{path}"))
+            yield name, _blob_id(text.render(context).encode(), id_)
+
+
+def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """For questions that a lower stage is not asked."""
+    return {
+        name: question["default"]
+        for name, question in settings.items()
+        if not name.startswith("_") and isinstance(question.get("default"), bool)
+    }
+
+
+def _blob_id(content: bytes, like: str) -> str:
+    digest = new_hash("sha1" if len(like) == 40 else "sha256", usedforsecurity=False)
+    digest.update(b"blob %d\0" % len(content) + content)
+    return digest.hexdigest()
+
+
+def _ids_now(project: Path) -> dict[str, str]:
+    listed = git_list("ls-files", "-z", "--stage", "--", *FOLDERS, cwd=project)
+    entries = (line.split("\t", 1) for line in listed)
+    ids = {path: meta.split()[1] for meta, path in entries}
+    for path in git_list("diff-files", "-z", "--name-only", "--relative", cwd=project):
+        if path in ids:
+            there = (project / path).is_file()
+            ids[path] = git("hash-object", "--", path, cwd=project) if there else ""
+    return ids

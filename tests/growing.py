@@ -42,7 +42,7 @@ services:
   web:
 {TWIN}  worker:
 {TWIN}  scheduler:
-{TWIN}{{%- if stage >= 2 %}}    cpus: 2
+{TWIN}{{% if stage >= 2 %}}    cpus: 2
 {{% endif %}}""",
     "docs/stage.md.jinja": (
         "<!-- Rung's file: advancing to another stage may change it. -->\n# Stage {{ stage }}\n"
@@ -68,6 +68,16 @@ CHANGED = [
     "pyproject.toml",
 ]
 DELETED = ["app/infra/simple.py"]
+
+STATUS = [
+    *(
+        line
+        for _, line in sorted(
+            [(name, f" D {name}") for name in DELETED] + [(name, f" M {name}") for name in CHANGED]
+        )
+    ),
+    *(f"?? {name}" for name in ADDED),
+]
 
 
 def grow(template: Path) -> None:
@@ -144,6 +154,12 @@ class Repo:
         recorded = yaml.safe_load(self.text(".copier-answers.yml"))
         assert isinstance(recorded, dict)
         return recorded
+
+    def is_advanced(self) -> bool:
+        """Wholly; False when it is as it was, and anything between fails."""
+        status = [line for line in self.status() if not line.endswith("?? notes.txt")]
+        assert status in ([], STATUS), status
+        return status == STATUS
 
     def copied_to(self, folder: Path) -> "Repo":
         shutil.copytree(self.folder, folder, symlinks=True)

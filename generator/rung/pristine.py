@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 
 from rung.git import git, git_bytes, git_list
+from rung.project import RUNGS, is_rungs
 
-FOLDERS = ("app/infra/", "tests/infra/", "dev/", "deploy/", "docs/runbooks/", "docs/stage.md")
+_COPIERS_OWN = {"_envops": {}, "_exclude": (), "_subdirectory": "", "_templates_suffix": ".jinja"}
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,17 @@ class _Version:
 
 def edited_files(
     project: Path, answers: Mapping[str, Any], template: Path, commit: str
-) -> list[str]:
-    """Those of Rung's files whose content is not the template's, or that are gone."""
-    pristine = dict(_pristine(_Version(template, commit), answers))
+) -> list[str] | None:
+    """Those of Rung's files whose content is not the template's, or that are gone.
+
+    None for a template that leans on more of Copier than Rung's own does.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        pristine = dict(_pristine(_Version(template, commit), answers))
+    except TemplateError:
+        return None
     now = _ids_now(project)
     return sorted(path for path, id_ in pristine.items() if now.get(path) != id_)
 
@@ -45,8 +54,8 @@ def _pristine(version: _Version, answers: Mapping[str, Any]) -> Iterator[tuple[s
     from jinja2.sandbox import SandboxedEnvironment
     from pathspec import GitIgnoreSpec
 
-    settings = yaml.safe_load(version.read("copier.yml"))
-    options = {**settings.get("_envops", {})}
+    settings = {**_COPIERS_OWN, **yaml.safe_load(version.read("copier.yml"))}
+    options = dict(settings["_envops"])
     if str(options.pop("undefined", "")).endswith("StrictUndefined"):
         from jinja2 import StrictUndefined
 
@@ -59,12 +68,14 @@ def _pristine(version: _Version, answers: Mapping[str, Any]) -> Iterator[tuple[s
     suffix = settings["_templates_suffix"]
     for path, id_ in version.blobs(settings["_subdirectory"]).items():
         name = path.removesuffix(suffix)
-        if not name.startswith(FOLDERS) or excluded.match_file(name):
+        if not is_rungs(name) or excluded.match_file(name):
             continue
         if path == name:
             yield name, id_
         else:
-            text = jinja.from_string(version.read(f"{settings['_subdirectory']}/{path}"))
+            text = jinja.from_string(
+                version.read(f"{settings['_subdirectory']}/{path}".lstrip("/"))
+            )
             yield name, _blob_id(text.render(context).encode(), id_)
 
 
@@ -73,7 +84,9 @@ def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: question["default"]
         for name, question in settings.items()
-        if not name.startswith("_") and isinstance(question.get("default"), bool)
+        if not name.startswith("_")
+        and isinstance(question, Mapping)
+        and isinstance(question.get("default"), bool)
     }
 
 
@@ -84,7 +97,7 @@ def _blob_id(content: bytes, like: str) -> str:
 
 
 def _ids_now(project: Path) -> dict[str, str]:
-    listed = git_list("ls-files", "-z", "--stage", "--", *FOLDERS, cwd=project)
+    listed = git_list("ls-files", "-z", "--stage", "--", *RUNGS, cwd=project)
     entries = (line.split("\t", 1) for line in listed)
     ids = {path: meta.split()[1] for meta, path in entries}
     for path in git_list("diff-files", "-z", "--name-only", "--relative", cwd=project):

@@ -12,6 +12,8 @@ from rung.git import GitError, git, git_list
 from rung.migrations import heads
 from rung.rendering import ANSWERS_FILE
 
+RUNGS = ("app/infra/", "tests/infra/", "dev/", "deploy/", "docs/runbooks/", "docs/stage.md")
+
 _UNDER_WAY = {
     "MERGE_HEAD": "a merge (git merge --abort)",
     "CHERRY_PICK_HEAD": "a cherry-pick (git cherry-pick --abort)",
@@ -155,6 +157,10 @@ def _refuse_two_heads(project: Project) -> None:
             f"The migrations have {len(found)} heads ({', '.join(found)}), so no next one has a "
             'place. Join them: uv run alembic merge heads -m "Merge heads"'
         )
+
+
+def is_rungs(path: str) -> bool:
+    return path.startswith(RUNGS)
 
 
 def shown(names: Iterable[str], most: int = 3) -> str:

@@ -49,6 +49,10 @@ class Rendered:
     kept: Callable[[Path], bool]
     """Whether a file that exists is never touched again (Copier's _skip_if_exists)."""
 
+    @property
+    def public(self) -> dict[str, Any]:
+        return {key: value for key, value in self.answers.items() if not key.startswith("_")}
+
 
 def render_again(
     folder: Path,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import typer
 
-from rung.advance import Outcome
 from rung.errors import RungError
 from rung.git import GitError, git_list
 from rung.merge import Kind
+from rung.outcome import Outcome
 from rung.project import shown
 from rung.stages import LADDER
 

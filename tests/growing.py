@@ -32,6 +32,7 @@ PARTS = [
 ]
 
 WAIT_SECONDS = 5
+
 RETRIES = 3
 ''',
     "app/infra/simple.py": f"{MARK}\nSIMPLE = True\nPLAIN = True\n",

@@ -158,9 +158,9 @@ def test_ctrl_c_at_the_question(repo: Repo) -> None:
         repo.person.at_a_terminal("advance", repo.folder) as terminal,
     ):
         terminal.wait_for("[y/N]")
-        terminal.press("\x03")
+        terminal.process.send_signal(signal.SIGINT)
         assert terminal.wait_for_the_end() == 1
-        assert "Traceback" not in terminal.shown
+        assert "Stopped. Nothing was changed." in terminal.shown
 
 
 @contextmanager
@@ -193,7 +193,7 @@ def test_a_full_disk(repo: Repo, tmp_path: Path, left: int) -> None:
         assert leftovers(shop) == []
         if left == 40:
             assert done.returncode == 1
-            assert "Nothing was changed" in done.stderr or "rung: git" in done.stderr
+            assert "No space left on device" in done.stderr
 
 
 def test_hooks_that_fail(repo: Repo) -> None:
@@ -312,8 +312,9 @@ def test_a_bare_repository(person: Person, repo: Repo) -> None:
 
 def test_a_second_file_system_for_the_git_directory(repo: Repo, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "8m") as disk:
-        repo.git("init", "--quiet", f"--separate-git-dir={disk}/shop.git")
-        assert os.stat(disk).st_dev != repo.folder.stat().st_dev
-        repo.advances()
-        assert repo.is_advanced()
-        assert leftovers(repo) == []
+        apart = Repo(repo.person, repo.person.desk / "apart")
+        repo.git("clone", "--quiet", f"--separate-git-dir={disk}/shop.git", ".", str(apart.folder))
+        assert disk.stat().st_dev != apart.folder.stat().st_dev
+        apart.advances()
+        assert apart.is_advanced()
+        assert leftovers(apart) == []

@@ -7,8 +7,6 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import typer
-
 from rung.errors import RungError
 from rung.git import GitError, git_list
 from rung.merge import Kind
@@ -52,7 +50,7 @@ class Conversation:
         if self.dry_run:
             print("A dry run: nothing was changed.")
             return False
-        if not self.ask or typer.confirm(f"Advance to {outcome.target.name}?"):
+        if not self.ask or _confirmed(f"Advance to {outcome.target.name}? [y/N] "):
             return True
         print("Nothing was changed.")
         return False
@@ -65,6 +63,14 @@ class Conversation:
             raise RungError(
                 f"Conflicts to resolve, marked in the files: {shown(outcome.conflicts, most=50)}."
             )
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in {"y", "yes"}
+    except EOFError:
+        print()
+        return False
 
 
 def _table(outcome: Outcome) -> str:

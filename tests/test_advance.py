@@ -70,6 +70,7 @@ def test_the_dry_run_foretells_the_truth(repo: Repo) -> None:
     assert foretold.removesuffix("A dry run: nothing was changed.\n") in told
 
 
+@pytest.mark.slow
 def test_diff_shows_the_text(repo: Repo) -> None:
     shown = repo.rung("advance", "--dry-run", "--diff").stdout
     assert '+    "slow queries",\n' in shown
@@ -125,6 +126,7 @@ def test_the_undo_it_prints_restores_everything(repo: Repo) -> None:
     assert repo.status() == ["?? notes.txt"]
 
 
+@pytest.mark.slow
 def test_the_undo_of_another_folder_names_it(repo: Repo) -> None:
     before = files_of(repo.folder)
     done = repo.person.types("advance", "--yes", "shop")
@@ -154,6 +156,7 @@ def test_dependencies_are_relocked_when_they_change(repo: Repo) -> None:
     assert repo.text("uv.lock") == "# locked\n"
 
 
+@pytest.mark.slow
 def test_a_project_without_a_lock_gets_none(repo: Repo) -> None:
     repo.git("rm", "--quiet", "uv.lock")
     repo.commit()

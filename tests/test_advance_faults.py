@@ -47,9 +47,7 @@ main()
 
 # Eight files change; the ninth step removes the journal.
 STEPS = range(1, 10)
-QUICK_STEPS = [
-    step if step in {1, 5, 9} else pytest.param(step, marks=pytest.mark.slow) for step in STEPS
-]
+QUICK_STEPS = [step if step == 5 else pytest.param(step, marks=pytest.mark.slow) for step in STEPS]
 
 
 def meets(accident: str, number: int, repo: Repo) -> subprocess.CompletedProcess[str]:
@@ -85,6 +83,7 @@ def test_a_kill_that_the_person_has_undone_is_left_at_that(repo: Repo) -> None:
     assert not repo.is_advanced()
 
 
+@pytest.mark.slow
 def test_a_kill_that_the_person_has_worked_on_after_is_not_finished_over_it(repo: Repo) -> None:
     meets("kill", 5, repo)
     repo.write("docs/stage.md", "Ours now.\n")
@@ -94,6 +93,7 @@ def test_a_kill_that_the_person_has_worked_on_after_is_not_finished_over_it(repo
     assert leftovers(repo) == []
 
 
+@pytest.mark.slow
 def test_a_kill_is_told_before_the_next_advance(repo: Repo) -> None:
     meets("kill", 5, repo)
     done = repo.rung("advance", "--yes")
@@ -113,10 +113,7 @@ def test_a_disk_that_fails_amid_the_carrying_in_takes_it_back(repo: Repo, number
 
 @pytest.mark.parametrize(
     "step",
-    [
-        step if step in {"clone", "checkout-index"} else pytest.param(step, marks=pytest.mark.slow)
-        for step in GIT_STEPS
-    ],
+    [step if step == "clone" else pytest.param(step, marks=pytest.mark.slow) for step in GIT_STEPS],
 )
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_before_it_leaves_the_files_alone(
@@ -180,6 +177,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [40, 400, 1200])
 def test_a_full_disk(repo: Repo, tmp_path: Path, left: int) -> None:
     """left: the KiB that are free; the step fails early or late, or finds enough."""
@@ -208,6 +206,7 @@ def test_hooks_that_fail(repo: Repo) -> None:
     assert repo.answers()["stage"] == 2
 
 
+@pytest.mark.slow
 def test_line_endings_are_what_the_persons_git_writes(repo: Repo) -> None:
     repo.git("rm", "--quiet", ".gitattributes")
     repo.commit()
@@ -221,6 +220,7 @@ def test_line_endings_are_what_the_persons_git_writes(repo: Repo) -> None:
         assert content.count(b"\r\n") == content.count(b"\n") > 0
 
 
+@pytest.mark.slow
 def test_a_person_who_likes_crlf_sees_no_more_than_the_step(repo: Repo) -> None:
     repo.git("config", "core.autocrlf", "true")
     repo.advances()
@@ -245,6 +245,7 @@ def test_a_folder_of_a_larger_repository(repo: Repo) -> None:
     assert not (whole / "app").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_a_larger_repository_undone(repo: Repo) -> None:
     whole = repo.person.desk / "whole"
     shop = Repo(repo.person, whole / "shop")
@@ -276,6 +277,7 @@ def test_a_worktree(repo: Repo) -> None:
     assert not repo.is_advanced()
 
 
+@pytest.mark.slow
 def test_a_shallow_clone(repo: Repo) -> None:
     repo.edits("README.md", "#", "# Our own:")
     git("clone", "--quiet", "--depth=1", f"file://{repo.folder}", "shallow", cwd=repo.person.desk)
@@ -284,12 +286,14 @@ def test_a_shallow_clone(repo: Repo) -> None:
     assert shallow.is_advanced()
 
 
+@pytest.mark.slow
 def test_a_detached_head(repo: Repo) -> None:
     repo.git("checkout", "--quiet", "--detach")
     repo.advances("--commit")
     assert repo.status() == []
 
 
+@pytest.mark.slow
 def test_called_from_another_repositorys_hook(repo: Repo) -> None:
     other = repo.person.desk / "other"
     git("init", "--quiet", str(other), cwd=repo.person.desk)
@@ -310,6 +314,7 @@ def test_a_bare_repository(person: Person, repo: Repo) -> None:
     assert "is not a project of Rung's" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_second_file_system_for_the_git_directory(repo: Repo, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "8m") as disk:
         apart = Repo(repo.person, repo.person.desk / "apart")

@@ -170,6 +170,7 @@ def test_two_heads(repo: Repo) -> None:
     assert "alembic merge heads" in reason
 
 
+@pytest.mark.slow
 def test_heads_that_were_merged(repo: Repo) -> None:
     for revision, down in {
         "0001": "None",
@@ -241,6 +242,7 @@ def test_a_person_unknown_to_git_cannot_commit(repo: Repo) -> None:
     assert "leave out --commit" in reason
 
 
+@pytest.mark.slow
 def test_a_submodules_folder_is_left_alone(repo: Repo, small_template: Path) -> None:
     add = ["-c", "protocol.file.allow=always", "submodule", "--quiet", "add"]
     git(*add, str(small_template), "vendor/rung", cwd=repo.folder)

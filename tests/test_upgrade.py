@@ -29,7 +29,7 @@ def next_version(template: Path, *, default: str | None = None, version: str = "
     release(template, version)
 
 
-@pytest.fixture(params=[1, 2], ids=["stage-1", "stage-2"])
+@pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.slow)], ids=["stage-1", "stage-2"])
 def old(repo: Repo, own_growing_template: Path, request: pytest.FixtureRequest) -> Repo:
     if request.param == 2:
         repo.advances("--commit")
@@ -103,6 +103,7 @@ def test_advancing_stays_on_the_recorded_version(repo: Repo, own_growing_templat
     assert "WAIT_SECONDS = 5" in repo.text("app/infra/wiring.py")
 
 
+@pytest.mark.slow
 def test_upgrading_then_advancing_is_advancing_then_upgrading(
     repo: Repo, own_growing_template: Path
 ) -> None:
@@ -123,6 +124,7 @@ def test_upgrading_again_does_nothing(repo: Repo, own_growing_template: Path) ->
     )
 
 
+@pytest.mark.slow
 def test_a_version_between_may_be_named(repo: Repo, own_growing_template: Path) -> None:
     next_version(own_growing_template)
     next_version(own_growing_template, version="v0.3.0")
@@ -140,6 +142,7 @@ def test_a_branch_is_recorded_as_the_commit_it_is_now(
     assert "Nothing to do" in repo.refuses("upgrade", code=0)
 
 
+@pytest.mark.slow
 def test_a_pre_release_is_only_for_who_asks(repo: Repo, own_growing_template: Path) -> None:
     next_version(own_growing_template, version="v0.2.0rc1")
     assert "Nothing to do" in repo.refuses("upgrade", code=0)
@@ -194,6 +197,7 @@ def test_a_template_at_a_url(repo: Repo, own_growing_template: Path) -> None:
     assert repo.answers()["stage"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["rung", "copier"])
 def test_new_with_one_program_and_the_next_version_with_the_other(
     person: Person, own_growing_template: Path, command: str

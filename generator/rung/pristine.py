@@ -4,12 +4,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import new as new_hash
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from rung.git import git, git_bytes, git_list
 from rung.project import RUNGS, is_rungs
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _COPIERS_OWN = {"_envops": {}, "_exclude": (), "_subdirectory": "", "_templates_suffix": ".jinja"}
 
@@ -61,7 +64,7 @@ def _pristine(version: _Version, answers: Mapping[str, Any]) -> Iterator[tuple[s
 
         options["undefined"] = StrictUndefined
     jinja = SandboxedEnvironment(loader=FunctionLoader(version.read), **options)
-    context = {**_defaults(settings), **answers}
+    context = _complete(settings, answers, jinja)
     excluded = GitIgnoreSpec.from_lines(
         jinja.from_string(pattern).render(context) for pattern in settings["_exclude"]
     )
@@ -79,15 +82,20 @@ def _pristine(version: _Version, answers: Mapping[str, Any]) -> Iterator[tuple[s
             yield name, _blob_id(text.render(context).encode(), id_)
 
 
-def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """For questions that a lower stage is not asked."""
-    return {
-        name: question["default"]
-        for name, question in settings.items()
-        if not name.startswith("_")
-        and isinstance(question, Mapping)
-        and isinstance(question.get("default"), bool)
-    }
+def _complete(
+    settings: Mapping[str, Any], answers: Mapping[str, Any], jinja: "Environment"
+) -> dict[str, Any]:
+    """With the defaults of what was not asked, as at a lower stage, or never is."""
+    context = dict(answers)
+    for name, question in settings.items():
+        if name.startswith("_") or name in context or not isinstance(question, Mapping):
+            continue
+        default = question.get("default")
+        if isinstance(default, str):
+            default = jinja.from_string(default).render(context)
+            default = default if question.get("type") == "str" else yaml.safe_load(default)
+        context[name] = default
+    return context
 
 
 def _blob_id(content: bytes, like: str) -> str:

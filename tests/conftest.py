@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from growing import Repo, grow, release
 from people import Machine, Person, git
 from pytest_copie.plugin import Copie
 
@@ -64,6 +65,45 @@ def working_tree(template: Path) -> Path:
     """As it is now, committed and tagged."""
     listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=REPO)
     return tagged([name for name in listed.split("\0") if (REPO / name).is_file()], template)
+
+
+@pytest.fixture(scope="session")
+def growing_template(tmp_path_factory: pytest.TempPathFactory, small_template: Path) -> Path:
+    """Two stages of a few files, with every kind of change between them."""
+    clone = tmp_path_factory.mktemp("growing-template") / "rung"
+    git("clone", "--quiet", str(small_template), str(clone), cwd=clone.parent)
+    git("tag", "--delete", "v0.1.0", cwd=clone)
+    grow(clone)
+    release(clone, "v0.1.0")
+    return clone
+
+
+@pytest.fixture(scope="session")
+def grown(
+    growing_template: Path, tmp_path_factory: pytest.TempPathFactory, a_machine_of_its_own: Machine
+) -> Path:
+    """A project of the growing template, at stage 1. Not to be changed."""
+    desk = tmp_path_factory.mktemp("grown")
+    environment = {**os.environ, "UV": str(a_machine_of_its_own.quick_uv)}
+    done = Person(desk, desk, environment).types("new", "shop", "--template", growing_template)
+    assert done.returncode == 0, done.stderr
+    return desk / "shop"
+
+
+@pytest.fixture
+def repo(person: Person, grown: Path) -> Repo:
+    """A project at stage 1, for a test to work on."""
+    shutil.copytree(grown, person.desk / "shop")
+    return Repo(person, person.desk / "shop")
+
+
+@pytest.fixture
+def own_growing_template(growing_template: Path, repo: Repo) -> Path:
+    """The template of the repo, for a test to change; it lies beside the desk."""
+    clone = repo.person.desk.parent / "growing-template"
+    git("clone", "--quiet", str(growing_template), str(clone), cwd=repo.person.desk)
+    repo.edits(".copier-answers.yml", str(growing_template), str(clone))
+    return clone
 
 
 def tagged(names: Iterable[str], template: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import os
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -160,3 +161,23 @@ def wait_until_there(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < end, f"{path} never came"
         time.sleep(0.01)
+
+
+def slow_down(person: Person, program: str, step: str, reached: Path) -> None:
+    """The program says when it comes to the step, and then takes its time."""
+    slow = person.temporary.parent / "slow" / program
+    slow.parent.mkdir()
+    real = shutil.which("git") if program == "git" else person.environment["UV"]
+    slow.write_text(
+        f'#!/bin/sh\nfor word; do [ "$word" = {step} ] && touch {reached} && sleep 2; done\n'
+        f'exec {real} "$@"\n'
+    )
+    slow.chmod(0o755)
+    person.environment["PATH"] = f"{slow.parent}{os.pathsep}{person.environment['PATH']}"
+    if program == "uv":
+        person.environment["UV"] = str(slow)
+
+
+def outcome(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    output, errors = process.communicate(timeout=PATIENCE)
+    return process.returncode, output, errors

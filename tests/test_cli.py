@@ -12,7 +12,8 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 def test_help_names_every_command(person: Person) -> None:
     done = person.types("--help")
     assert done.returncode == 0
-    assert "new" in done.stdout
+    for command in ("new", "status", "advance", "upgrade"):
+        assert f"\n  {command}" in done.stdout
 
 
 def test_help_of_new_explains_every_option(person: Person) -> None:

@@ -1,7 +1,6 @@
 """Ctrl-C or a kill, at each step of `rung new`: the disk is as it was, and one line says so."""
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -9,32 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from people import PATIENCE, Person, git, wait_until_there
+from people import Person, git, outcome, slow_down, wait_until_there
 
 STOPPED = "rung: Stopped. Nothing was created.\n"
 
 # What rung and Copier start, in this order.
 GIT_STEPS = ["init", "clone", "checkout", "add", "commit"]
-
-
-def slow_down(person: Person, program: str, step: str, reached: Path) -> None:
-    """The program says when it comes to the step, and then takes its time."""
-    slow = person.temporary.parent / "slow" / program
-    slow.parent.mkdir()
-    real = shutil.which("git") if program == "git" else person.environment["UV"]
-    slow.write_text(
-        f'#!/bin/sh\nfor word; do [ "$word" = {step} ] && touch {reached} && sleep 2; done\n'
-        f'exec {real} "$@"\n'
-    )
-    slow.chmod(0o755)
-    person.environment["PATH"] = f"{slow.parent}{os.pathsep}{person.environment['PATH']}"
-    if program == "uv":
-        person.environment["UV"] = str(slow)
-
-
-def outcome(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    output, errors = process.communicate(timeout=PATIENCE)
-    return process.returncode, output, errors
 
 
 @pytest.mark.parametrize(

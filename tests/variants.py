@@ -46,11 +46,6 @@ def spoken(variant: dict[str, Any]) -> str:
 type Journey = tuple[dict[str, Any], ...]
 
 
-def offered(option: str, stage: int) -> bool:
-    condition = jinja2.Environment(autoescape=True).from_string(str(QUESTIONS[option]["when"]))
-    return condition.render(stage=stage) == "True"
-
-
 def at(stage: int, chosen: Collection[str]) -> dict[str, Any]:
     """The variant of that stage with those of the chosen options that it offers."""
     return {"stage": stage, **{name: name in chosen and offered(name, stage) for name in OPTIONS}}

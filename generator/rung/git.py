@@ -1,6 +1,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rung.errors import RungError
@@ -44,22 +45,56 @@ def let_nothing_interfere() -> None:
     for number, (key, value) in enumerate(_UNDISTURBED.items(), start=first):
         os.environ[f"GIT_CONFIG_KEY_{number}"] = key
         os.environ[f"GIT_CONFIG_VALUE_{number}"] = value
+    os.environ["GIT_OPTIONAL_LOCKS"] = "0"  # To look at a repository must not write its index.
     os.environ["GIT_CONFIG_COUNT"] = str(first + len(_UNDISTURBED))
 
 
-def git(*arguments: str, cwd: Path) -> str:
+def git(
+    *arguments: str,
+    cwd: Path,
+    stdin: bytes | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    return _spoken(_output(arguments, cwd, stdin, environment)).strip()
+
+
+def git_list(
+    *arguments: str,
+    cwd: Path,
+    stdin: bytes | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> list[str]:
+    """What a git command lists with -z."""
+    listed = _spoken(_output(arguments, cwd, stdin, environment))
+    return [entry for entry in listed.split("\0") if entry]
+
+
+def git_bytes(*arguments: str, cwd: Path) -> bytes:
+    return _output(arguments, cwd, None, None)
+
+
+def _spoken(output: bytes) -> str:
+    return output.decode("utf-8", "surrogateescape")
+
+
+def _output(
+    arguments: Sequence[str],
+    cwd: Path,
+    stdin: bytes | None,
+    environment: Mapping[str, str] | None,
+) -> bytes:
     done = subprocess.run(
         ["git", *arguments],
         cwd=cwd,
-        stdin=subprocess.DEVNULL,
+        input=stdin or b"",
+        env={**os.environ, **environment} if environment else None,
         capture_output=True,
-        encoding="utf-8",
-        errors="surrogateescape",
         check=False,
     )
     if done.returncode != 0:
-        raise GitError(f"git {arguments[0]} failed: {last_line(done.stderr)}")
-    return done.stdout.strip()
+        command = next(word for word in arguments if not word.startswith("-"))
+        raise GitError(f"git {command} failed: {last_line(_spoken(done.stderr))}")
+    return done.stdout
 
 
 def last_line(output: str) -> str:
@@ -69,14 +104,14 @@ def last_line(output: str) -> str:
     )
 
 
-def require_identity(repository: Path) -> None:
+def require_identity(repository: Path, *, otherwise: str) -> None:
     try:
         git("var", "GIT_AUTHOR_IDENT", cwd=repository)
         git("var", "GIT_COMMITTER_IDENT", cwd=repository)
     except GitError as error:
         raise RungError(
-            "git does not know who you are, so it cannot make the first commit. Run\n"
+            "git does not know who you are, so it cannot commit. Run\n"
             '    git config --global user.name "Your Name"\n'
             "    git config --global user.email you@example.com\n"
-            "and this again, or pass --no-git."
+            f"and this again, or {otherwise}."
         ) from error

@@ -1,7 +1,5 @@
 import os
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -11,13 +9,11 @@ from rung import git, stages
 from rung.answers import Answer
 from rung.errors import RungError, UsageError
 from rung.interrupts import Interrupts
+from rung.locking import lock
 from rung.progress import working
 from rung.rendering import render
 from rung.template import Template, find_template
 from rung.workspace import place, workspace_for
-
-# Locking takes 1.3 s, most of it asking the package index, and 10 s to give up without a network.
-_LOCK_SECONDS = 120
 
 
 def create_project(
@@ -76,12 +72,15 @@ def _fill(
 ) -> str:
     if commit:
         git.git("init", "--quiet", "--initial-branch=main", cwd=project)
-        git.require_identity(project)
+        git.require_identity(project, otherwise="pass --no-git")
     with nullcontext() if ask else working("Rendering"):
         answers = render(project, source, given, ask=ask)
     stage = stages.named(answers["stage"])
     with working("Locking dependencies"):
-        _lock(project)
+        if failure := lock(project):
+            (project / "uv.lock").unlink(missing_ok=True)
+            not_locked = f"Dependencies are not locked ({failure}): run `uv lock` there later."
+            print(not_locked, file=sys.stderr)
     if commit:
         with working("Committing"):
             # Forced, for the person's own ignore rules must not leave anything out.
@@ -89,30 +88,3 @@ def _fill(
             message = f"Start {answers['project_slug']} at {stage}"
             git.git("commit", "--quiet", "--no-verify", f"--message={message}", cwd=project)
     return stage
-
-
-def _lock(project: Path) -> None:
-    uv = os.environ.get("UV") or shutil.which("uv")
-    if uv is None:
-        _not_locked(project, "uv is not on PATH")
-        return
-    try:
-        done = subprocess.run(
-            [uv, "lock", "--quiet", "--python", sys.executable],
-            cwd=project,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_LOCK_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        _not_locked(project, str(error))
-    else:
-        if done.returncode != 0:
-            _not_locked(project, git.last_line(done.stderr))
-
-
-def _not_locked(project: Path, reason: str) -> None:
-    (project / "uv.lock").unlink(missing_ok=True)
-    print(f"Dependencies are not locked ({reason}): run `uv lock` there later.", file=sys.stderr)

@@ -8,6 +8,8 @@ class Stage:
     users: str
     breaks: str
     arrives: str
+    measure: str
+    """How its bottleneck is seen, before anything is done about it."""
 
     def __str__(self) -> str:
         return f"stage {self.number} ({self.name})"
@@ -20,6 +22,7 @@ LADDER = (
         users="to 10,000 users",
         breaks="nothing yet: find the product",
         arrives="one monolith and one Postgres",
+        measure="the product itself: do people come back?",
     ),
     Stage(
         number=2,
@@ -27,6 +30,8 @@ LADDER = (
         users="to 100,000 users",
         breaks="Postgres: slow queries, its processor, its connections",
         arrives="slow-query reports, connection pooling and replica routing",
+        measure="duration_ms by route in the logs; answers 503 because every connection is busy; "
+        "the database's processor above 70% for an hour, with an index behind every query",
     ),
 )
 

@@ -31,7 +31,7 @@ def find_template(named: str | None) -> Template:
     source = named or os.environ.get("RUNG_TEMPLATE")
     if not source:
         return _installed_from()
-    if _GIT_URL.match(source):
+    if is_git_url(source):
         return _remote(source, ref=None)
     return _checkout(Path(source).expanduser())
 
@@ -54,6 +54,10 @@ def _origin() -> dict[str, Any]:
     except PackageNotFoundError:
         recorded = None
     return json.loads(recorded) if recorded else {}
+
+
+def is_git_url(source: str) -> bool:
+    return bool(_GIT_URL.match(source))
 
 
 def _remote(url: str, ref: str | None) -> Template:

@@ -10,16 +10,25 @@ from pathlib import Path
 def workspace_for(dest: Path) -> Iterator[Path]:
     """A folder on dest's file system, gone at the end with all that was not placed."""
     workspace = Path(tempfile.mkdtemp(prefix=".rung-new-", dir=_nearest_folder(dest.resolve())))
+    with temporary_files_in(workspace):
+        try:
+            yield workspace
+        finally:
+            remove(workspace)
+
+
+@contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """Copier's clones too go when the folder goes."""
     system_wide = tempfile.tempdir
-    tempfile.tempdir = str(workspace)  # Copier's clones too go when the workspace goes.
+    tempfile.tempdir = str(folder)
     try:
-        yield workspace
+        yield
     finally:
         tempfile.tempdir = system_wide
-        _remove(workspace)
 
 
-def _remove(workspace: Path) -> None:
+def remove(workspace: Path) -> None:
     for _ in range(50):  # A git that has just been interrupted may still be writing.
         shutil.rmtree(workspace, ignore_errors=True)
         if not workspace.exists():

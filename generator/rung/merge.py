@@ -1,0 +1,77 @@
+"""What a step brings, merged with what a team has written since: computed, nothing written."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from rung.rendering import ANSWERS_FILE
+from rung.scratch import Entry, Scratch, Tree
+
+
+class Kind(StrEnum):
+    ADDED = "added"
+    CHANGED = "changed"
+    MERGED = "merged"
+    DELETED = "deleted"
+    CONFLICT = "conflict"
+    EDITED_AND_DELETED = "edited and deleted"
+    """The step deletes what the team has edited."""
+    LEFT_OUT = "left out"
+    """The step changes what the team has removed or renamed."""
+
+
+@dataclass(frozen=True)
+class Change:
+    kind: Kind
+    yours: Entry | None
+    before: Entry | None
+    theirs: Entry | None
+    result: Entry | None
+
+
+def merge(
+    scratch: Scratch,
+    yours: Tree,
+    before: Tree,
+    theirs: Tree,
+    *,
+    name: str,
+    kept: Callable[[Path], bool],
+) -> dict[str, Change]:
+    """Three trees: the project's own, the template as it was rendered, as it is to be."""
+    changes: dict[str, Change] = {}
+    for path in sorted(before.keys() | theirs.keys()):
+        sides = yours.get(path), before.get(path), theirs.get(path)
+        if path == ANSWERS_FILE:
+            sides = sides[0], sides[0], sides[2]
+        elif kept(Path(path)):
+            if sides[0]:
+                continue
+            sides = None, None, sides[2]
+        if change := _change(scratch, name, *sides):
+            changes[path] = change
+    return changes
+
+
+def _change(
+    scratch: Scratch,
+    name: str,
+    yours: Entry | None,
+    before: Entry | None,
+    theirs: Entry | None,
+) -> Change | None:
+    if theirs in (before, yours):
+        return None
+
+    def change(kind: Kind, result: Entry | None) -> Change:
+        return Change(kind, yours, before, theirs, result)
+
+    if theirs is None:
+        return change(Kind.DELETED if yours == before else Kind.EDITED_AND_DELETED, None)
+    if yours is None:
+        return change(Kind.LEFT_OUT, None) if before else change(Kind.ADDED, theirs)
+    if yours == before:
+        return change(Kind.CHANGED, theirs)
+    result, clean = scratch.merge(yours, before, theirs, name)
+    return change(Kind.MERGED if clean else Kind.CONFLICT, result)

@@ -1,0 +1,112 @@
+"""The template that a project came from, and the versions of it."""
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.version import InvalidVersion, Version
+
+from rung.errors import RungError
+from rung.git import GitError, git
+from rung.project import Project
+from rung.template import find_template, is_git_url
+
+_DESCRIBED = re.compile(r"(?P<tag>.+)-(?P<commits>\d+)-g[0-9a-f]{4,}")
+
+
+@dataclass(frozen=True)
+class Origin:
+    src: str
+    folder: Path | None
+    """Where it lies, when it is on this machine."""
+
+    def named(self, ref: str) -> str:
+        """A commit, for what a branch or HEAD means may be another thing at the next update."""
+        return _commit(self.folder, ref) if self.folder else ref
+
+    def same(self, one: str, other: str) -> bool:
+        return self.named(one) == self.named(other)
+
+    def is_older(self, one: str, other: str) -> bool:
+        if self.folder:
+            base = git("merge-base", self.named(one), self.named(other), cwd=self.folder)
+            return base == self.named(one)
+        first, second = _version(one), _version(other)
+        return first is not None and second is not None and first < second
+
+
+def origin_of(project: Project, named: str | None) -> Origin:
+    src = find_template(named).src if named else project.src
+    if is_git_url(src):
+        return Origin(src, None)
+    folder = Path(src).expanduser()
+    elsewhere = "Pass --template with a checkout of it or its git URL; the project then records it."
+    if not folder.is_absolute():
+        raise RungError(
+            f"The project records its template as {src}, which leads nowhere from here. {elsewhere}"
+        )
+    if not folder.is_dir():
+        raise RungError(f"The project's template was at {src} and is gone. {elsewhere}")
+    try:
+        git("rev-parse", "--git-dir", cwd=folder)
+    except GitError as error:
+        raise RungError(
+            f"The project's template {src} is not in git ({error}), so its version cannot be "
+            f"found. {elsewhere}"
+        ) from error
+    origin = Origin(src, folder)
+    origin.named(project.version)
+    return origin
+
+
+def _commit(folder: Path, ref: str) -> str:
+    for candidate in (ref, f"refs/remotes/origin/{ref}"):
+        with suppress(GitError):
+            return git(
+                "rev-parse", "--verify", "--quiet", "--end-of-options",
+                f"{candidate}^{{commit}}", cwd=folder,
+            )  # fmt: skip
+    raise RungError(
+        f"The template {folder} does not have {ref}. Fetch it there (git fetch --tags), or pass "
+        "--template with a checkout or a git URL that has it."
+    )
+
+
+def newest(origin: Origin) -> str:
+    tags = versions(origin)
+    if not tags:
+        raise RungError(
+            f"The template {origin.src} has no version tags. Name a commit or a branch of it: --ref"
+        )
+    return tags[-1]
+
+
+def versions(origin: Origin) -> list[str]:
+    """Tags that are versions, oldest first; no pre-releases."""
+    where = str(origin.folder) if origin.folder else _fetchable(origin.src)
+    listed = git("ls-remote", "--tags", "--refs", "--", where, cwd=Path("/")).splitlines()
+    tags = [line.split("refs/tags/", 1)[1] for line in listed]
+    parsed = [(version, tag) for tag in tags if (version := _version(tag))]
+    return [tag for version, tag in sorted(parsed) if not version.is_prerelease]
+
+
+def is_newer(tag: str, than: str) -> bool:
+    first, second = _version(tag), _version(than)
+    return first is not None and (second is None or first > second)
+
+
+def _version(ref: str) -> Version | None:
+    described = _DESCRIBED.fullmatch(ref)
+    try:
+        version = Version(described["tag"] if described else ref)
+    except InvalidVersion:
+        return None
+    return Version(f"{version.public}.post{described['commits']}") if described else version
+
+
+def _fetchable(src: str) -> str:
+    for short, host in {"gh:": "https://github.com/", "gl:": "https://gitlab.com/"}.items():
+        if src.startswith(short):
+            return host + src.removeprefix(short).lstrip("/")
+    return src.removeprefix("git+")

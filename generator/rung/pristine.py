@@ -1,0 +1,115 @@
+"""Rung's files as the template has them, read from its git objects: a tenth of a render's time."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import new as new_hash
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from rung.git import git, git_bytes, git_list
+from rung.project import RUNGS, is_rungs
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_COPIERS_OWN = {"_envops": {}, "_exclude": (), "_subdirectory": "", "_templates_suffix": ".jinja"}
+
+
+@dataclass(frozen=True)
+class _Version:
+    """A version of a template that lies on this machine."""
+
+    folder: Path
+    commit: str
+
+    def read(self, path: str) -> str:
+        return git_bytes("cat-file", "blob", f"{self.commit}:{path}", cwd=self.folder).decode()
+
+    def blobs(self, under: str) -> dict[str, str]:
+        listed = git_list(
+            "ls-tree", "-r", "-z", "--full-tree", f"{self.commit}:{under}", cwd=self.folder
+        )
+        entries = (line.split("\t", 1) for line in listed)
+        return {path: meta.split()[2] for meta, path in entries}
+
+
+def edited_files(
+    project: Path, answers: Mapping[str, Any], template: Path, commit: str
+) -> list[str] | None:
+    """Those of Rung's files whose content is not the template's, or that are gone.
+
+    None for a template that leans on more of Copier than Rung's own does.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        pristine = dict(_pristine(_Version(template, commit), answers))
+    except TemplateError:
+        return None
+    now = _ids_now(project)
+    return sorted(path for path, id_ in pristine.items() if now.get(path) != id_)
+
+
+def _pristine(version: _Version, answers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    from jinja2 import FunctionLoader
+    from jinja2.sandbox import SandboxedEnvironment
+    from pathspec import GitIgnoreSpec
+
+    settings = {**_COPIERS_OWN, **yaml.safe_load(version.read("copier.yml"))}
+    options = dict(settings["_envops"])
+    if str(options.pop("undefined", "")).endswith("StrictUndefined"):
+        from jinja2 import StrictUndefined
+
+        options["undefined"] = StrictUndefined
+    jinja = SandboxedEnvironment(loader=FunctionLoader(version.read), **options)
+    context = _complete(settings, answers, jinja)
+    excluded = GitIgnoreSpec.from_lines(
+        jinja.from_string(pattern).render(context) for pattern in settings["_exclude"]
+    )
+    suffix = settings["_templates_suffix"]
+    for path, id_ in version.blobs(settings["_subdirectory"]).items():
+        name = path.removesuffix(suffix)
+        if not is_rungs(name) or excluded.match_file(name):
+            continue
+        if path == name:
+            yield name, id_
+        else:
+            text = jinja.from_string(
+                version.read(f"{settings['_subdirectory']}/{path}".lstrip("/"))
+            )
+            yield name, _blob_id(text.render(context).encode(), id_)
+
+
+def _complete(
+    settings: Mapping[str, Any], answers: Mapping[str, Any], jinja: "Environment"
+) -> dict[str, Any]:
+    """With the defaults of what was not asked, as at a lower stage, or never is."""
+    context = dict(answers)
+    for name, question in settings.items():
+        if name.startswith("_") or name in context or not isinstance(question, Mapping):
+            continue
+        default = question.get("default")
+        if isinstance(default, str):
+            default = jinja.from_string(default).render(context)
+            default = default if question.get("type") == "str" else yaml.safe_load(default)
+        context[name] = default
+    return context
+
+
+def _blob_id(content: bytes, like: str) -> str:
+    digest = new_hash("sha1" if len(like) == 40 else "sha256", usedforsecurity=False)
+    digest.update(b"blob %d\0" % len(content) + content)
+    return digest.hexdigest()
+
+
+def _ids_now(project: Path) -> dict[str, str]:
+    listed = git_list("ls-files", "-z", "--stage", "--", *RUNGS, cwd=project)
+    entries = (line.split("\t", 1) for line in listed)
+    ids = {path: meta.split()[1] for meta, path in entries}
+    for path in git_list("diff-files", "-z", "--name-only", "--relative", cwd=project):
+        if path in ids:
+            there = (project / path).is_file()
+            ids[path] = git("hash-object", "--", path, cwd=project) if there else ""
+    return ids

@@ -1,0 +1,169 @@
+"""A generated repo as Rung sees it, and everything that must hold before it is changed."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rung.errors import RungError, UsageError
+from rung.git import GitError, git, git_list
+from rung.migrations import heads
+from rung.rendering import ANSWERS_FILE
+
+RUNGS = ("app/infra/", "tests/infra/", "dev/", "deploy/", "docs/runbooks/", "docs/stage.md")
+
+_UNDER_WAY = {
+    "MERGE_HEAD": "a merge (git merge --abort)",
+    "CHERRY_PICK_HEAD": "a cherry-pick (git cherry-pick --abort)",
+    "REVERT_HEAD": "a revert (git revert --abort)",
+    "rebase-merge": "a rebase (git rebase --abort)",
+    "rebase-apply": "a rebase or an am (git rebase --abort)",
+    "BISECT_LOG": "a bisect (git bisect reset)",
+    "index.lock": "another git command (index.lock; remove it if none is running)",
+}
+
+
+@dataclass(frozen=True)
+class Project:
+    folder: Path
+    """Where its answers lie: the top of its repository, or a folder of a larger one."""
+    git_dir: Path
+    answers: Mapping[str, Any]
+
+    @property
+    def stage(self) -> int:
+        return int(self.answers["stage"])
+
+    @property
+    def version(self) -> str:
+        return str(self.answers["_commit"])
+
+    @property
+    def src(self) -> str:
+        return str(self.answers["_src_path"])
+
+
+def locate(path: Path) -> tuple[Path, Path]:
+    """The project's folder, which is path or above it, and the git directory it belongs to."""
+    start = path.resolve()
+    if not start.is_dir():
+        raise UsageError(f"{path} is not a folder.")
+    folder = next((f for f in (start, *start.parents) if (f / ANSWERS_FILE).is_file()), None)
+    if folder is None:
+        raise RungError(
+            f"{path} is not a project of Rung's: there is no {ANSWERS_FILE} in it or above it."
+        )
+    try:
+        top, git_dir = git("rev-parse", "--show-toplevel", "--absolute-git-dir", cwd=folder).split(
+            "\n"
+        )
+    except GitError as error:
+        raise RungError(
+            f"{folder} is in no git work tree ({error}), so nothing could be undone. Run\n"
+            '    git init && git add --all && git commit -m "Before Rung"'
+        ) from error
+    if not folder.is_relative_to(top):
+        raise RungError(f"{folder} lies outside its git work tree {top}.")
+    return folder, Path(git_dir)
+
+
+def read_project(folder: Path, git_dir: Path) -> Project:
+    try:
+        answers = yaml.safe_load((folder / ANSWERS_FILE).read_bytes())
+    except yaml.YAMLError as error:
+        raise RungError(_broken(folder, "it is not YAML")) from error
+    if not isinstance(answers, Mapping):
+        raise RungError(_broken(folder, "it is not a mapping of questions to answers"))
+    for key, kind in {"_src_path": str, "_commit": str, "stage": int}.items():
+        if type(answers.get(key)) is not kind:
+            raise RungError(_broken(folder, f"{key} is {answers.get(key, 'not there')!r}"))
+    return Project(folder, git_dir, answers)
+
+
+def _broken(folder: Path, reason: str) -> str:
+    return (
+        f"{folder / ANSWERS_FILE} is broken: {reason}. Copier wrote it, and without it nobody "
+        f"knows which files came from the template. Put it back as it was: "
+        f"git log -p -- {ANSWERS_FILE}"
+    )
+
+
+def refuse_unready(project: Project) -> None:
+    """Nothing here may be lost, so nothing may be unsaved, hidden from git, or half done."""
+    _refuse_no_commit(project)
+    _refuse_operation_under_way(project)
+    _refuse_uncommitted(project)
+    _refuse_hidden(project)
+    _refuse_ignored(project)
+    _refuse_two_heads(project)
+
+
+def _refuse_no_commit(project: Project) -> None:
+    try:
+        git("rev-parse", "--verify", "--quiet", "HEAD", cwd=project.folder)
+    except GitError as error:
+        raise RungError(
+            f"{project.folder} has no commit yet, so nothing could be undone. Commit it first."
+        ) from error
+
+
+def _refuse_operation_under_way(project: Project) -> None:
+    for mark, operation in _UNDER_WAY.items():
+        if (project.git_dir / mark).exists():
+            raise RungError(f"In {project.folder}, git is amid {operation}. Finish or abort it.")
+
+
+def _refuse_uncommitted(project: Project) -> None:
+    status = ["status", "--porcelain", "-z", "--no-renames", "--untracked-files=no"]
+    changes = git_list(*status, "--ignore-submodules=none", "--", ".", cwd=project.folder)
+    if changes:
+        raise RungError(
+            f"{project.folder} has changes that are not committed "
+            f"({shown(change[3:] for change in changes)}). Commit or stash them."
+        )
+    if not git_list("ls-files", "-z", "--", ANSWERS_FILE, cwd=project.folder):
+        raise RungError(f"{project.folder / ANSWERS_FILE} is not committed. Commit the project.")
+
+
+def _refuse_hidden(project: Project) -> None:
+    listed = git_list("ls-files", "-z", "-v", cwd=project.folder)
+    if hidden := [entry[2:] for entry in listed if not entry.startswith("H ")]:
+        raise RungError(
+            f"git was told to look away from some files (assume-unchanged, skip-worktree or a "
+            f"sparse checkout), so edits in them could be lost: {shown(hidden)}. Undo it with\n"
+            "    git update-index --no-assume-unchanged --no-skip-worktree -- FILE\n"
+            "or git sparse-checkout disable."
+        )
+
+
+def _refuse_ignored(project: Project) -> None:
+    listed = git_list(
+        "-c", "core.excludesFile=",
+        *("ls-files", "-z", "--cached", "--ignored", "--exclude-standard"),
+        cwd=project.folder,
+    )  # fmt: skip
+    if listed:
+        raise RungError(
+            f"Committed files that .gitignore matches are easily lost ({shown(listed)}). Either "
+            "name them there with a ! before, or take them out: git rm --cached FILE"
+        )
+
+
+def _refuse_two_heads(project: Project) -> None:
+    if len(found := heads(project.folder)) > 1:
+        raise RungError(
+            f"The migrations have {len(found)} heads ({', '.join(found)}), so no next one has a "
+            'place. Join them: uv run alembic merge heads -m "Merge heads"'
+        )
+
+
+def is_rungs(path: str) -> bool:
+    return path.startswith(RUNGS)
+
+
+def shown(names: Iterable[str], most: int = 3) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

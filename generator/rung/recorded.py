@@ -1,0 +1,94 @@
+"""Whether the recorded answers are the truth, and what becomes of them in a step."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rung import stages
+from rung.answers import Answer
+from rung.errors import RungError
+from rung.project import Project, is_rungs, shown
+from rung.rendering import ANSWERS_FILE, Rendered, render_again
+from rung.scratch import Scratch, Tree
+
+
+def refuse_edited_by_hand(
+    project: Project, recorded: Mapping[str, Any], yours: Tree, before: Tree, scratch: Scratch
+) -> None:
+    """An answer edited by hand would make the step a silent no-op for the files it stands for."""
+    if not _doubtful(project, yours, before):
+        return
+    for number, (key, value) in enumerate(_other_answers(project)):
+        files = _files(scratch, f"other-{number}", recorded, {key: value})
+        telling = before.keys() ^ files.keys()
+        if telling and all((path in yours) == (path in files) for path in telling):
+            raise RungError(
+                f"The answers say {key}: {spoken(project.answers[key])}, but the files are those "
+                f"of {key}: {spoken(value)} ({shown(sorted(telling))}). Was "
+                f"{project.folder / ANSWERS_FILE} edited by hand? Put {key} back and commit; "
+                "rung advance changes answers and files together."
+            )
+
+
+def _doubtful(project: Project, yours: Tree, before: Tree) -> bool:
+    missing = (path for path in before.keys() - yours.keys() if is_rungs(path))
+    extra = (path for path in yours.keys() - before.keys() if is_rungs(path))
+    return any(missing) or any(_marked(project.folder / path) for path in extra)
+
+
+def _marked(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with file.open("rb") as lines:
+        return b"Rung's file:" in lines.readline()
+
+
+def _other_answers(project: Project) -> Iterator[tuple[str, Answer]]:
+    for stage in stages.LADDER:
+        if stage.number != project.stage:
+            yield "stage", stage.number
+    for key, value in project.answers.items():
+        if isinstance(value, bool):
+            yield key, not value
+
+
+def _files(
+    scratch: Scratch, name: str, recorded: Mapping[str, Any], given: Mapping[str, Answer]
+) -> Tree:
+    with suppress(RungError):  # This version knows no such stage.
+        rendered = render_again(scratch.folder / name, recorded, given=given)
+        return scratch.read_folder(rendered.folder)
+    return {}
+
+
+def refuse_changed(
+    project: Project, given: Mapping[str, Answer], new: Rendered, where: str
+) -> None:
+    """Copier takes the default, without a word, for an answer that does not hold any more."""
+    kept = new.public.keys() & project.answers.keys() - given.keys() - {"stage"}
+    for key in sorted(kept):
+        if new.public[key] != project.answers[key]:
+            raise RungError(
+                f"The answer {key}: {spoken(project.answers[key])} does not hold in {where}; it "
+                f"would become {spoken(new.public[key])}. Say what it is to be: --data {key}=…"
+            )
+
+
+def never_asked(project: Project, given: Mapping[str, Answer], new: Rendered) -> list[str]:
+    return sorted(new.public.keys() - project.answers.keys() - given.keys())
+
+
+def refuse_unasked(questions: list[str], new: Rendered, where: str) -> None:
+    asked = "\n".join(
+        f"    --data {key}={spoken(new.public[key])}   {new.questions[key].get('help', '')}"
+        for key in questions
+    )
+    raise RungError(
+        f"{where.capitalize()} asks what this project was never asked, and nothing is added or "
+        f"removed unasked. Answer it (these are the defaults):\n{asked}"
+    )
+
+
+def spoken(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,91 @@
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rung import git, stages
+from rung.errors import RungError
+from rung.migrations import heads
+from rung.opening import finish_before
+from rung.origin import Origin, is_newer, origin_of, versions
+from rung.pristine import edited_files
+from rung.project import Project, locate, read_project
+
+
+@dataclass(frozen=True)
+class Status:
+    folder: str
+    stage: int
+    stage_name: str
+    next_stage: str | None
+    next_answers: str | None
+    template: str
+    version: str
+    newer_versions: list[str]
+    edited: list[str] | None
+    """Rung's files that are not as the template has them; None when that cannot be told."""
+    migration_heads: list[str]
+    problems: list[str]
+
+    def as_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def status_of(path: Path) -> Status:
+    git.require()
+    git.leave_calling_repository()
+    folder, git_dir = locate(path)
+    git.let_nothing_interfere()
+    finish_before(folder, git_dir)
+    project = read_project(folder, git_dir)
+    problems: list[str] = []
+    newer: list[str] = []
+    edited: list[str] | None = None
+    try:
+        origin = origin_of(project, None)
+        newer = [tag for tag in versions(origin) if is_newer(tag, project.version)]
+        edited = _edited(project, origin)
+    except RungError as error:
+        problems.append(str(error))
+    following = next((s for s in stages.LADDER if s.number == project.stage + 1), None)
+    return Status(
+        folder=str(folder),
+        stage=project.stage,
+        stage_name=stages.named(project.stage),
+        next_stage=str(following) if following else None,
+        next_answers=f"{following.breaks}: {following.arrives}" if following else None,
+        template=project.src,
+        version=project.version,
+        newer_versions=newer,
+        edited=edited,
+        migration_heads=heads(folder),
+        problems=problems,
+    )
+
+
+def _edited(project: Project, origin: Origin) -> list[str] | None:
+    if origin.folder is None:
+        return None
+    version = origin.named(project.version)
+    return edited_files(project.folder, project.answers, origin.folder, version)
+
+
+def spoken(status: Status) -> str:
+    lines = [
+        f"{status.folder}",
+        f"  stage      {status.stage_name.removeprefix('stage ')}",
+        f"  template   {status.version} of {status.template}",
+        f"  newer      {', '.join(status.newer_versions) or 'none'}"
+        + ("  (rung upgrade)" if status.newer_versions else ""),
+    ]
+    if status.next_stage:
+        lines.append(f"  next       {status.next_stage}, for {status.next_answers}")
+    if status.edited is None:
+        edited = "not known: rung upgrade --dry-run and rung advance --dry-run tell"
+    else:
+        edited = "\n             ".join(status.edited) or "none"
+    lines.append(f"  edited     {edited}")
+    found = status.migration_heads
+    one = "a single head" if len(found) == 1 else f"{len(found)} heads"
+    names = f" ({', '.join(found)})" if found else ""
+    lines.append(f"  migrations {one}{names}")
+    lines += [f"  problem    {problem}" for problem in status.problems]
+    return "\n".join(lines)

@@ -1,0 +1,189 @@
+"""`rung advance` and `rung upgrade` as someone with a repo meets them."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from growing import STATUS, Repo
+from people import COPIER, Person, content
+
+
+def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mode, content(path))
+        for path in folder.rglob("*")
+        if path.is_file() and ".git" not in path.relative_to(folder).parts
+    }
+
+
+def test_the_next_stage_arrives_uncommitted_and_unstaged(repo: Repo) -> None:
+    repo.advances()
+    assert repo.status() == STATUS
+    assert repo.answers()["stage"] == 2
+
+
+def test_an_untouched_project_becomes_what_a_new_one_is(
+    repo: Repo, person: Person, growing_template: Path
+) -> None:
+    repo.advances()
+    done = person.types("new", "fresh/shop", "--stage", "2", "--template", growing_template)
+    assert done.returncode == 0, done.stderr
+    assert files_of(repo.folder) == files_of(person.desk / "fresh" / "shop")
+
+
+def test_it_gives_what_plain_copier_gives(repo: Repo) -> None:
+    repo.edits("app/infra/wiring.py", "RETRIES = 3", "RETRIES = 30")
+    repo.edits("README.md", "#", "# Our own:")
+    plain = repo.copied_to(repo.person.desk / "plain")
+    done = repo.person.runs(
+        COPIER, "update", "--defaults", "--vcs-ref=:current:", "--data=stage=2", at=plain.folder
+    )
+    assert done.returncode == 0, done.stderr
+    repo.advances()
+    assert files_of(repo.folder) == files_of(plain.folder)
+    assert repo.status() == plain.status()
+
+
+def test_nothing_is_left_behind_in_git(repo: Repo) -> None:
+    before = {path.relative_to(repo.folder) for path in (repo.folder / ".git").rglob("*")}
+    repo.advances()
+    assert {path.relative_to(repo.folder) for path in (repo.folder / ".git").rglob("*")} == before
+
+
+def test_a_dry_run_shows_each_file_and_leaves_no_trace(repo: Repo) -> None:
+    repo.edits("app/infra/wiring.py", "RETRIES = 3", "RETRIES = 30")
+    with repo.person.leaving_no_trace():
+        done = repo.rung("advance", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"added +app/infra/slow_queries.py +\+3 -0\n", done.stdout)
+    assert re.search(r"changed +docs/stage.md +\+1 -1\n", done.stdout)
+    assert re.search(r"merged +app/infra/wiring.py +\+1 -0\n", done.stdout)
+    assert re.search(r"deleted +app/infra/simple.py +\+0 -4\n", done.stdout)
+    assert "  2 added\n" in done.stdout
+    assert "  1 merged (changed by you and by the step)\n" in done.stdout
+
+
+def test_the_dry_run_foretells_the_truth(repo: Repo) -> None:
+    foretold = repo.rung("advance", "--dry-run", "--diff").stdout
+    told = repo.advances("--diff")
+    assert foretold.removesuffix("A dry run: nothing was changed.\n") in told
+
+
+@pytest.mark.slow
+def test_diff_shows_the_text(repo: Repo) -> None:
+    shown = repo.rung("advance", "--dry-run", "--diff").stdout
+    assert '+    "slow queries",\n' in shown
+    assert "-SIMPLE = True\n" in shown
+
+
+def test_the_bottleneck_comes_first(repo: Repo) -> None:
+    shown = repo.rung("advance", "--dry-run").stdout
+    assert shown.startswith("Stage 2 (database), to 100,000 users.\n")
+    assert "Do you see it? Measure first: " in shown
+
+
+def test_a_new_questions_default_is_said(repo: Repo) -> None:
+    assert "replica_routing: false is the default" in repo.advances()
+
+
+def test_a_new_question_can_be_answered(repo: Repo) -> None:
+    assert "is the default" not in repo.advances("--data", "replica_routing=true")
+    assert repo.answers()["replica_routing"] is True
+    assert (repo.folder / "dev" / "replica.py").exists()
+
+
+def test_a_terminal_is_asked_once_and_yes_advances(repo: Repo) -> None:
+    with repo.person.at_a_terminal("advance", repo.folder) as terminal:
+        terminal.wait_for("Advance to stage 2 (database)? [y/N]")
+        terminal.press("y\r")
+        assert terminal.wait_for_the_end() == 0
+    assert repo.answers()["stage"] == 2
+
+
+def test_a_terminal_is_asked_once_and_no_leaves_everything(repo: Repo) -> None:
+    with (
+        repo.person.leaving_no_trace(),
+        repo.person.at_a_terminal("advance", repo.folder) as terminal,
+    ):
+        terminal.wait_for("[y/N]")
+        terminal.press("\r")
+        assert terminal.wait_for_the_end() == 0
+        assert "Nothing was changed." in terminal.shown
+
+
+def test_without_a_terminal_it_wants_a_yes(repo: Repo) -> None:
+    assert "Pass --yes, or --dry-run" in repo.refuses("advance", code=2)
+
+
+def test_the_undo_it_prints_restores_everything(repo: Repo) -> None:
+    repo.write("notes.txt", "Not committed, and not Rung's business.\n")
+    before = files_of(repo.folder)
+    undo = repo.advances().split("Undo it with:\n")[1].strip()
+    assert files_of(repo.folder) != before
+    subprocess.run(["sh", "-c", undo], cwd=repo.folder, check=True)
+    assert files_of(repo.folder) == before
+    assert repo.status() == ["?? notes.txt"]
+
+
+@pytest.mark.slow
+def test_the_undo_of_another_folder_names_it(repo: Repo) -> None:
+    before = files_of(repo.folder)
+    done = repo.person.types("advance", "--yes", "shop")
+    undo = done.stdout.split("Undo it with:\n")[1].strip()
+    subprocess.run(["sh", "-c", undo], cwd=repo.person.desk, check=True)
+    assert files_of(repo.folder) == before
+
+
+def test_the_runbook_is_named(repo: Repo) -> None:
+    assert "What is live follows by docs/runbooks/to-stage-2.md.\n" in repo.advances()
+
+
+def test_commit_commits_the_step_and_nothing_else(repo: Repo) -> None:
+    repo.write("notes.txt", "Not yet.\n")
+    undo = repo.advances("--commit").split("Undo it with:\n")[1].strip()
+    assert repo.git("log", "-1", "--format=%an: %s") == (
+        "Ada Lovelace: Bring shop to stage 2 (database)\n"
+    )
+    assert repo.status() == ["?? notes.txt"]
+    subprocess.run(["sh", "-c", undo], cwd=repo.folder, check=True)
+    assert repo.answers()["stage"] == 1
+
+
+def test_dependencies_are_relocked_when_they_change(repo: Repo) -> None:
+    repo.edits("uv.lock", "locked", "old")
+    assert re.search(r"changed +uv.lock +\+1 -1\n", repo.advances())
+    assert repo.text("uv.lock") == "# locked\n"
+
+
+@pytest.mark.slow
+def test_a_project_without_a_lock_gets_none(repo: Repo) -> None:
+    repo.git("rm", "--quiet", "uv.lock")
+    repo.commit()
+    repo.advances()
+    assert not (repo.folder / "uv.lock").exists()
+
+
+def test_dependencies_that_cannot_be_locked_are_said_and_the_step_goes_on(repo: Repo) -> None:
+    repo.edits("uv.lock", "locked", "old")
+    repo.person.environment["UV"] = "/bin/false"
+    assert "Dependencies are not locked (no reason given): run `uv lock`" in repo.advances()
+    assert repo.text("uv.lock") == "# old\n"
+
+
+def test_advancing_again_is_refused_at_the_last_stage(repo: Repo) -> None:
+    repo.advances("--to", "2", "--commit")
+    assert "The project is at stage 2 (database) already" in repo.refuses(
+        "advance", "--to=2", "--yes"
+    )
+
+
+def test_any_folder_of_the_project_will_do(repo: Repo) -> None:
+    done = repo.person.types("advance", "--yes", at=repo.folder / "app" / "infra")
+    assert done.returncode == 0, done.stderr
+    assert repo.answers()["stage"] == 2
+
+
+@pytest.mark.parametrize("command", ["advance", "upgrade", "status"])
+def test_help_of_each_command(person: Person, command: str) -> None:
+    assert person.types(command, "--help").returncode == 0

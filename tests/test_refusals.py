@@ -1,0 +1,251 @@
+"""What `rung advance` and `rung upgrade` refuse, each before a byte has changed."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from growing import Repo, write
+from people import Person, git
+from rung.stages import LADDER
+
+ADVANCE = ("advance", "--yes")
+
+MIGRATION = """\
+revision: str = "{revision}"
+down_revision: str | None = {down}
+"""
+
+
+@pytest.mark.parametrize("command", [ADVANCE, ("advance", "--dry-run")])
+def test_changes_that_are_not_committed(repo: Repo, command: tuple[str, ...]) -> None:
+    repo.write("README.md", "Rewritten.\n")
+    reason = repo.refuses(*command)
+    assert "changes that are not committed (README.md). Commit or stash them." in reason
+
+
+def test_a_staged_file(repo: Repo) -> None:
+    repo.write("app/new.py", "")
+    repo.git("add", "app/new.py")
+    assert "(app/new.py)" in repo.refuses(*ADVANCE)
+
+
+def test_untracked_files_that_are_not_in_the_way_may_stay(repo: Repo) -> None:
+    repo.write("notes.txt", "mine\n")
+    repo.advances()
+    assert repo.text("notes.txt") == "mine\n"
+
+
+def test_a_folder_that_is_no_project(person: Person) -> None:
+    with person.leaving_no_trace():
+        done = person.types(*ADVANCE)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "rung: . is not a project of Rung's: there is no .copier-answers.yml in it or above it.\n",
+    )
+
+
+def test_a_folder_that_is_not_there(person: Person) -> None:
+    assert "nowhere is not a folder." in person.types(*ADVANCE, "nowhere").stderr
+
+
+def test_a_project_in_no_repository(repo: Repo) -> None:
+    shutil.rmtree(repo.folder / ".git")
+    assert "git init && git add --all && git commit" in repo.refuses(*ADVANCE)
+
+
+def test_a_repository_without_a_commit(repo: Repo) -> None:
+    shutil.rmtree(repo.folder / ".git")
+    repo.git("init", "--quiet")
+    assert "has no commit yet" in repo.refuses(*ADVANCE)
+
+
+def test_answers_that_are_not_committed(repo: Repo) -> None:
+    repo.git("rm", "--quiet", "--cached", ".copier-answers.yml")
+    repo.git("commit", "--quiet", "--message=Forget the answers")
+    assert ".copier-answers.yml is not committed" in repo.refuses(*ADVANCE)
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ("<<<<<<< HEAD\nstage: 1\n", "it is not YAML"),
+        ("", "it is not a mapping"),
+        ("- stage\n", "it is not a mapping"),
+        ("_commit: v0.1.0\nstage: 1\n", "_src_path is 'not there'"),
+        ("_src_path: /x\nstage: 1\n", "_commit is 'not there'"),
+        ("_src_path: /x\n_commit: v0.1.0\nstage: two\n", "stage is 'two'"),
+        ("_src_path: /x\n_commit: v0.1.0\nstage: true\n", "stage is True"),
+    ],
+)
+def test_answers_that_are_broken(repo: Repo, broken: str, reason: str) -> None:
+    repo.write(".copier-answers.yml", broken)
+    repo.commit()
+    said = repo.refuses(*ADVANCE)
+    assert reason in said
+    assert "git log -p -- .copier-answers.yml" in said
+
+
+def test_a_stage_lowered_by_hand(repo: Repo) -> None:
+    repo.advances("--commit")
+    repo.edits(".copier-answers.yml", "stage: 2", "stage: 1")
+    reason = repo.refuses(*ADVANCE)
+    assert "The answers say stage: 1, but the files are those of stage: 2" in reason
+
+
+def test_the_last_stage(repo: Repo) -> None:
+    repo.advances(f"--to={LADDER[-1].number}", "--commit")
+    assert "that is the last one" in repo.refuses(*ADVANCE)
+
+
+def test_a_lower_stage_says_what_to_do_instead(repo: Repo) -> None:
+    repo.advances("--commit")
+    reason = repo.refuses(*ADVANCE, "--to=1")
+    assert "git revert" in reason
+    assert "docs/runbooks/to-stage-2.md" in reason
+
+
+@pytest.mark.parametrize("stage", ["0", "9", "-1"])
+def test_a_stage_beyond_the_ladder(repo: Repo, stage: str) -> None:
+    reason = repo.refuses(*ADVANCE, f"--to={stage}")
+    assert f"There is no stage {stage}: the ladder ends at {LADDER[-1]}." in reason
+
+
+def test_a_stage_in_words(repo: Repo) -> None:
+    assert repo.rung(*ADVANCE, "--to=two").returncode == 2
+
+
+def test_an_answer_to_a_question_that_is_not_asked(repo: Repo) -> None:
+    reason = repo.refuses(*ADVANCE, "--data=colour=blue", code=2)
+    assert "The template does not ask for colour." in reason
+
+
+def test_a_template_that_is_gone(repo: Repo) -> None:
+    repo.edits(".copier-answers.yml", "_src_path: ", "_src_path: /gone")
+    reason = repo.refuses(*ADVANCE)
+    assert "and is gone. Pass --template" in reason
+
+
+def test_a_template_that_moved_is_found_where_the_person_says(
+    repo: Repo, growing_template: Path
+) -> None:
+    repo.edits(".copier-answers.yml", "_src_path: ", "_src_path: /gone")
+    repo.advances("--template", growing_template)
+    assert repo.answers()["_src_path"] == str(growing_template)
+
+
+def test_a_template_named_from_where_someone_stood(repo: Repo, growing_template: Path) -> None:
+    repo.edits(".copier-answers.yml", f"_src_path: {growing_template}", "_src_path: .")
+    assert "records its template as ., which leads nowhere" in repo.refuses(*ADVANCE)
+    repo.advances("--template", growing_template)
+
+
+def test_a_template_without_the_recorded_version(repo: Repo) -> None:
+    repo.edits(".copier-answers.yml", "_commit: v0.1.0", "_commit: v0.0.9-3-gabcdef0")
+    assert "does not have v0.0.9-3-gabcdef0. Fetch it there" in repo.refuses(*ADVANCE)
+
+
+def test_a_template_that_is_no_repository(repo: Repo, tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    source = repo.answers()["_src_path"]
+    repo.edits(".copier-answers.yml", source, str(tmp_path / "plain"))
+    assert "is not in git" in repo.refuses(*ADVANCE)
+
+
+def test_a_url_that_does_not_answer(repo: Repo) -> None:
+    source = repo.answers()["_src_path"]
+    repo.edits(".copier-answers.yml", source, "git+file:///nowhere")
+    assert "cannot be fetched" in repo.refuses(*ADVANCE)
+
+
+def test_two_heads(repo: Repo) -> None:
+    for revision, down in {"0001": "None", "0002": '"0001"', "ours": '"0001"'}.items():
+        repo.write(
+            f"migrations/versions/{revision}.py",
+            MIGRATION.format(revision=revision, down=down),
+        )
+    repo.commit()
+    reason = repo.refuses(*ADVANCE)
+    assert "2 heads (0002, ours)" in reason
+    assert "alembic merge heads" in reason
+
+
+@pytest.mark.slow
+def test_heads_that_were_merged(repo: Repo) -> None:
+    for revision, down in {
+        "0001": "None",
+        "0002": '"0001"',
+        "ours": '"0001"',
+        "both": '("0002", "ours")',
+    }.items():
+        repo.write(
+            f"migrations/versions/{revision}.py",
+            MIGRATION.format(revision=revision, down=down),
+        )
+    repo.commit()
+    repo.advances()
+
+
+@pytest.mark.parametrize(
+    ("mark", "operation"),
+    [
+        ("MERGE_HEAD", "a merge"),
+        ("CHERRY_PICK_HEAD", "a cherry-pick"),
+        ("REVERT_HEAD", "a revert"),
+        ("rebase-merge", "a rebase"),
+        ("BISECT_LOG", "a bisect"),
+        ("index.lock", "another git command"),
+    ],
+)
+def test_a_git_operation_under_way(repo: Repo, mark: str, operation: str) -> None:
+    (repo.folder / ".git" / mark).write_text("")
+    assert f"git is amid {operation}" in repo.refuses(*ADVANCE)
+
+
+def test_committed_files_that_gitignore_matches(repo: Repo) -> None:
+    repo.write("app/cache.log", "kept\n")
+    repo.write(".gitignore", repo.text(".gitignore") + "*.log\n")
+    repo.git("add", "--all", "--force")
+    repo.commit()
+    reason = repo.refuses(*ADVANCE)
+    assert "(app/cache.log)" in reason
+    assert "git rm --cached" in reason
+
+
+@pytest.mark.parametrize("bit", ["--assume-unchanged", "--skip-worktree"])
+def test_a_file_that_git_was_told_not_to_look_at(repo: Repo, bit: str) -> None:
+    repo.git("update-index", bit, "app/infra/simple.py")
+    repo.write("app/infra/simple.py", "Edited in secret.\n")
+    assert "told to look away" in repo.refuses(*ADVANCE)
+
+
+def test_another_rung_at_work(repo: Repo) -> None:
+    holder = subprocess.Popen(
+        ["flock", repo.folder / ".git", "sh", "-c", "echo locked; read _"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout
+    assert holder.stdout.readline() == "locked\n"
+    try:
+        assert "Another rung is at work" in repo.refuses(*ADVANCE)
+    finally:
+        holder.communicate("\n")
+
+
+def test_a_person_unknown_to_git_cannot_commit(repo: Repo) -> None:
+    write(repo.person.temporary.parent / "gitconfig", "[user]\n\tuseConfigOnly = true\n")
+    repo.person.environment["GIT_CONFIG_GLOBAL"] = str(repo.person.temporary.parent / "gitconfig")
+    reason = repo.refuses(*ADVANCE, "--commit")
+    assert "git does not know who you are" in reason
+    assert "leave out --commit" in reason
+
+
+@pytest.mark.slow
+def test_a_submodules_folder_is_left_alone(repo: Repo, small_template: Path) -> None:
+    add = ["-c", "protocol.file.allow=always", "submodule", "--quiet", "add"]
+    git(*add, str(small_template), "vendor/rung", cwd=repo.folder)
+    repo.commit()
+    repo.advances("--commit")
+    assert repo.status() == []

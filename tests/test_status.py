@@ -1,0 +1,118 @@
+"""`rung status`: where a project stands. It changes nothing."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Render
+from growing import Repo, release
+from people import Person
+from rung.stages import LADDER
+from variants import VARIANTS, spoken
+
+
+def told(repo: Repo) -> dict[str, Any]:
+    with repo.person.leaving_no_trace():
+        done = repo.rung("status", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_it_tells_stage_template_version_and_the_next_stage(
+    repo: Repo, growing_template: Path
+) -> None:
+    shown = repo.rung("status").stdout
+    assert "stage      1 (foundation)\n" in shown
+    assert f"template   v0.1.0 of {growing_template}\n" in shown
+    assert f"next       {LADDER[1]}, for {LADDER[1].breaks}: {LADDER[1].arrives}\n" in shown
+    assert "newer      none\n" in shown
+    assert "edited     none\n" in shown
+
+
+def test_the_same_for_programs(repo: Repo, growing_template: Path) -> None:
+    found = told(repo)
+    assert (found["stage"], found["version"]) == (1, "v0.1.0")
+    assert found["template"] == str(growing_template)
+    assert found["newer_versions"] == []
+    assert found["edited"] == []
+    assert found["problems"] == []
+
+
+def test_rungs_files_that_were_edited_committed_or_not(repo: Repo) -> None:
+    repo.edits("app/infra/simple.py", "PLAIN = True", "PLAIN = False")
+    repo.write("docs/stage.md", "Ours.\n")
+    repo.write("README.md", "Ours.\n")
+    repo.git("rm", "--quiet", "dev/uv")
+    assert told(repo)["edited"] == ["app/infra/simple.py", "dev/uv", "docs/stage.md"]
+
+
+def test_an_edit_that_was_taken_back_is_none(repo: Repo) -> None:
+    repo.edits("app/infra/simple.py", "PLAIN = True", "PLAIN = False")
+    repo.write("app/infra/simple.py", repo.text("app/infra/simple.py").replace("False", "True"))
+    assert told(repo)["edited"] == []
+
+
+def test_newer_versions(repo: Repo, own_growing_template: Path) -> None:
+    for version in ("v0.2.0", "v0.10.0", "v1.0.0rc1"):
+        (own_growing_template / "template" / "version.txt").write_text(version)
+        release(own_growing_template, version)
+    assert told(repo)["newer_versions"] == ["v0.2.0", "v0.10.0"]
+    assert "newer      v0.2.0, v0.10.0  (rung upgrade)\n" in repo.rung("status").stdout
+
+
+def test_the_heads_of_the_migrations(repo: Repo) -> None:
+    assert told(repo)["migration_heads"] == []
+    for name in ("ours", "theirs"):
+        repo.write(f"migrations/versions/{name}.py", f"revision = '{name}'\ndown_revision = None\n")
+    assert told(repo)["migration_heads"] == ["ours", "theirs"]
+    assert "migrations 2 heads (ours, theirs)\n" in repo.rung("status").stdout
+
+
+def test_a_template_that_is_gone_is_a_problem_and_the_rest_is_told(repo: Repo) -> None:
+    repo.edits(".copier-answers.yml", "_src_path: ", "_src_path: /gone")
+    found = told(repo)
+    assert found["stage"] == 1
+    assert found["edited"] is None
+    assert "and is gone" in found["problems"][0]
+
+
+def test_a_template_that_needs_more_of_copier_than_rungs_own(
+    repo: Repo, own_growing_template: Path
+) -> None:
+    stage = own_growing_template / "template" / "docs" / "stage.md.jinja"
+    stage.write_text(stage.read_text() + "{{ _copier_conf.answers_file }}\n")
+    release(own_growing_template, "v0.2.0")
+    repo.edits(".copier-answers.yml", "v0.1.0", "v0.2.0")
+    assert told(repo)["edited"] is None
+
+
+def test_a_folder_that_is_no_project(person: Person) -> None:
+    done = person.types("status")
+    assert done.returncode == 1
+    assert "is not a project of Rung's" in done.stderr
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=spoken)
+def test_what_it_compares_with_is_what_copier_renders(
+    person: Person, template: Path, render: Render, variant: dict[str, Any]
+) -> None:
+    shutil.copytree(render(variant), person.desk / "shop")
+    repo = Repo(person, person.desk / "shop")
+    shutil.rmtree(repo.folder / ".git", ignore_errors=True)
+    repo.git("init", "--quiet")
+    repo.commit("Start")
+    assert told(repo)["edited"] == []
+
+
+@pytest.mark.parametrize("heavy", ["copier", "rich"])
+def test_it_does_not_pay_for_copier(repo: Repo, heavy: str) -> None:
+    code = (
+        "import sys; from pathlib import Path; from rung.status import status_of; "
+        f"status_of(Path()); sys.exit({heavy!r} in sys.modules)"
+    )
+    assert repo.person.runs(sys.executable, "-c", code, at=repo.folder).returncode == 0

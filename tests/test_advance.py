@@ -64,6 +64,7 @@ def test_a_dry_run_shows_each_file_and_leaves_no_trace(repo: Repo) -> None:
     assert "  1 merged (changed by you and by the step)\n" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_dry_run_foretells_the_truth(repo: Repo) -> None:
     foretold = repo.rung("advance", "--dry-run", "--diff").stdout
     told = repo.advances("--diff")
@@ -77,6 +78,7 @@ def test_diff_shows_the_text(repo: Repo) -> None:
     assert "-SIMPLE = True\n" in shown
 
 
+@pytest.mark.slow
 def test_the_bottleneck_comes_first(repo: Repo) -> None:
     shown = repo.rung("advance", "--dry-run").stdout
     assert shown.startswith("Stage 2 (database), to 100,000 users.\n")
@@ -87,6 +89,7 @@ def test_a_new_questions_default_is_said(repo: Repo) -> None:
     assert "replica_routing: false is the default" in repo.advances()
 
 
+@pytest.mark.slow
 def test_a_new_question_can_be_answered(repo: Repo) -> None:
     assert "is the default" not in repo.advances("--data", "replica_routing=true")
     assert repo.answers()["replica_routing"] is True
@@ -135,6 +138,7 @@ def test_the_undo_of_another_folder_names_it(repo: Repo) -> None:
     assert files_of(repo.folder) == before
 
 
+@pytest.mark.slow
 def test_the_runbook_is_named(repo: Repo) -> None:
     assert "What is live follows by docs/runbooks/to-stage-2.md.\n" in repo.advances()
 
@@ -164,6 +168,7 @@ def test_a_project_without_a_lock_gets_none(repo: Repo) -> None:
     assert not (repo.folder / "uv.lock").exists()
 
 
+@pytest.mark.slow
 def test_dependencies_that_cannot_be_locked_are_said_and_the_step_goes_on(repo: Repo) -> None:
     repo.edits("uv.lock", "locked", "old")
     repo.person.environment["UV"] = "/bin/false"
@@ -171,6 +176,7 @@ def test_dependencies_that_cannot_be_locked_are_said_and_the_step_goes_on(repo: 
     assert repo.text("uv.lock") == "# old\n"
 
 
+@pytest.mark.slow
 def test_advancing_again_is_refused_at_the_last_stage(repo: Repo) -> None:
     repo.advances("--to", "2", "--commit")
     assert "The project is at stage 2 (database) already" in repo.refuses(
@@ -178,6 +184,7 @@ def test_advancing_again_is_refused_at_the_last_stage(repo: Repo) -> None:
     )
 
 
+@pytest.mark.slow
 def test_any_folder_of_the_project_will_do(repo: Repo) -> None:
     done = repo.person.types("advance", "--yes", at=repo.folder / "app" / "infra")
     assert done.returncode == 0, done.stderr

@@ -59,6 +59,7 @@ def test_an_ignored_file_that_a_new_version_brings(repo: Repo, own_growing_templ
     assert repo.text(".env") == "KEY=ours\n"
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_step_that_is_a_link_elsewhere(repo: Repo, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (repo.folder / "docs" / "runbooks").symlink_to(tmp_path / "elsewhere")
@@ -66,12 +67,14 @@ def test_a_folder_of_the_step_that_is_a_link_elsewhere(repo: Repo, tmp_path: Pat
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+@pytest.mark.slow
 def test_a_committed_file_where_the_step_needs_a_folder(repo: Repo) -> None:
     repo.write("docs/runbooks", "One page is enough for us.\n")
     repo.commit()
     assert "docs/runbooks/to-stage-2.md" in repo.refuses(*ADVANCE)
 
 
+@pytest.mark.slow
 def test_an_own_file_where_the_step_brings_one_is_a_conflict_that_keeps_both(repo: Repo) -> None:
     repo.write("app/infra/slow_queries.py", "OURS = True\n")
     repo.commit()
@@ -135,6 +138,7 @@ def test_kept_conflicts_are_listed_marked_and_unmerged(repo: Repo) -> None:
     assert repo.status() == []
 
 
+@pytest.mark.slow
 def test_a_file_replaced_by_a_link_is_a_conflict(repo: Repo) -> None:
     (repo.folder / "docs" / "stage.md").unlink()
     (repo.folder / "docs" / "stage.md").symlink_to("../README.md")
@@ -169,6 +173,7 @@ def test_a_stage_edited_by_hand_stops_an_upgrade(repo: Repo, own_growing_templat
     assert "The answers say stage: 2, but the files are those of stage: 1" in reason
 
 
+@pytest.mark.slow
 def test_an_option_edited_by_hand(repo: Repo, own_growing_template: Path) -> None:
     repo.advances("--commit")
     repo.edits(".copier-answers.yml", "replica_routing: false", "replica_routing: true")
@@ -178,6 +183,7 @@ def test_an_option_edited_by_hand(repo: Repo, own_growing_template: Path) -> Non
     assert "The answers say replica_routing: true, but the files are those of" in reason
 
 
+@pytest.mark.slow
 def test_the_recorded_version_moves_only_with_the_files(repo: Repo) -> None:
     repo.edits("app/infra/wiring.py", '    "database",\n]', '    "database",\n    "ours",\n]')
     before = repo.answers()
@@ -185,6 +191,7 @@ def test_the_recorded_version_moves_only_with_the_files(repo: Repo) -> None:
     assert repo.answers() == before
 
 
+@pytest.mark.slow
 def test_a_dirty_template_is_not_what_arrives(repo: Repo, own_growing_template: Path) -> None:
     (own_growing_template / "template" / "draft.txt").write_text("Not committed.\n")
     repo.advances()
@@ -192,6 +199,7 @@ def test_a_dirty_template_is_not_what_arrives(repo: Repo, own_growing_template: 
     assert repo.answers()["_commit"] == "v0.1.0"
 
 
+@pytest.mark.slow
 def test_skip_if_exists_is_respected(repo: Repo, own_growing_template: Path) -> None:
     """A fork may say that a file is written once."""
     settings = own_growing_template / "copier.yml"
@@ -208,6 +216,7 @@ def test_skip_if_exists_is_respected(repo: Repo, own_growing_template: Path) -> 
     assert repo.text("app/__init__.py") == "VERSION = 2\n"
 
 
+@pytest.mark.slow
 def test_a_project_of_plain_copier_advances_just_as_well(
     person: Person, growing_template: Path
 ) -> None:

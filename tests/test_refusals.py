@@ -86,6 +86,7 @@ def test_answers_that_are_broken(repo: Repo, broken: str, reason: str) -> None:
     assert "git log -p -- .copier-answers.yml" in said
 
 
+@pytest.mark.slow
 def test_a_stage_lowered_by_hand(repo: Repo) -> None:
     repo.advances("--commit")
     repo.edits(".copier-answers.yml", "stage: 2", "stage: 1")
@@ -93,6 +94,7 @@ def test_a_stage_lowered_by_hand(repo: Repo) -> None:
     assert "The answers say stage: 1, but the files are those of stage: 2" in reason
 
 
+@pytest.mark.slow
 def test_the_last_stage(repo: Repo) -> None:
     repo.advances(f"--to={LADDER[-1].number}", "--commit")
     assert "that is the last one" in repo.refuses(*ADVANCE)
@@ -126,6 +128,7 @@ def test_a_template_that_is_gone(repo: Repo) -> None:
     assert "and is gone. Pass --template" in reason
 
 
+@pytest.mark.slow
 def test_a_template_that_moved_is_found_where_the_person_says(
     repo: Repo, growing_template: Path
 ) -> None:
@@ -134,6 +137,7 @@ def test_a_template_that_moved_is_found_where_the_person_says(
     assert repo.answers()["_src_path"] == str(growing_template)
 
 
+@pytest.mark.slow
 def test_a_template_named_from_where_someone_stood(repo: Repo, growing_template: Path) -> None:
     repo.edits(".copier-answers.yml", f"_src_path: {growing_template}", "_src_path: .")
     assert "records its template as ., which leads nowhere" in repo.refuses(*ADVANCE)
@@ -152,6 +156,7 @@ def test_a_template_that_is_no_repository(repo: Repo, tmp_path: Path) -> None:
     assert "is not in git" in repo.refuses(*ADVANCE)
 
 
+@pytest.mark.slow
 def test_a_url_that_does_not_answer(repo: Repo) -> None:
     source = repo.answers()["_src_path"]
     repo.edits(".copier-answers.yml", source, "git+file:///nowhere")
@@ -234,6 +239,7 @@ def test_another_rung_at_work(repo: Repo) -> None:
         holder.communicate("\n")
 
 
+@pytest.mark.slow
 def test_a_person_unknown_to_git_cannot_commit(repo: Repo) -> None:
     write(repo.person.temporary.parent / "gitconfig", "[user]\n\tuseConfigOnly = true\n")
     repo.person.environment["GIT_CONFIG_GLOBAL"] = str(repo.person.temporary.parent / "gitconfig")

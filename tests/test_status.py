@@ -57,6 +57,11 @@ def test_an_edit_that_was_taken_back_is_none(repo: Repo) -> None:
     assert told(repo)["edited"] == []
 
 
+def test_what_a_step_has_brought_is_no_edit_before_it_is_committed(repo: Repo) -> None:
+    repo.advances()
+    assert told(repo)["edited"] == []
+
+
 def test_newer_versions(repo: Repo, own_growing_template: Path) -> None:
     for version in ("v0.2.0", "v0.10.0", "v1.0.0rc1"):
         (own_growing_template / "template" / "version.txt").write_text(version)

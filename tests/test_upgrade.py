@@ -74,6 +74,7 @@ def test_a_new_question_is_asked_before_anything_is_added(
     assert old.answers()["metrics"] is False
 
 
+@pytest.mark.slow
 def test_a_new_question_answered_with_yes_adds_what_it_is_for(
     repo: Repo, own_growing_template: Path
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_new_question_answered_with_yes_adds_what_it_is_for(
     assert (repo.folder / "app" / "infra" / "metrics.py").exists()
 
 
+@pytest.mark.slow
 def test_an_old_answer_that_the_new_version_does_not_take_is_not_replaced_in_silence(
     repo: Repo, own_growing_template: Path
 ) -> None:
@@ -96,6 +98,7 @@ def test_an_old_answer_that_the_new_version_does_not_take_is_not_replaced_in_sil
     assert repo.status() == []
 
 
+@pytest.mark.slow
 def test_advancing_stays_on_the_recorded_version(repo: Repo, own_growing_template: Path) -> None:
     next_version(own_growing_template)
     repo.advances()
@@ -132,6 +135,7 @@ def test_a_version_between_may_be_named(repo: Repo, own_growing_template: Path) 
     assert repo.answers()["_commit"] == "v0.2.0"
 
 
+@pytest.mark.slow
 def test_a_branch_is_recorded_as_the_commit_it_is_now(
     repo: Repo, own_growing_template: Path
 ) -> None:
@@ -150,16 +154,19 @@ def test_a_pre_release_is_only_for_who_asks(repo: Repo, own_growing_template: Pa
     assert repo.answers()["_commit"] == "v0.2.0rc1"
 
 
+@pytest.mark.slow
 def test_an_older_version_is_refused(repo: Repo, own_growing_template: Path) -> None:
     next_version(own_growing_template)
     upgrades(repo, "--commit")
     assert "v0.1.0 is older than v0.2.0" in repo.refuses("upgrade", "--ref=v0.1.0")
 
 
+@pytest.mark.slow
 def test_a_version_that_is_not_there(repo: Repo) -> None:
     assert "does not have v9.0.0" in repo.refuses("upgrade", "--ref=v9.0.0")
 
 
+@pytest.mark.slow
 def test_a_template_without_versions(repo: Repo, own_growing_template: Path) -> None:
     commit = git("rev-parse", "HEAD", cwd=own_growing_template).strip()
     repo.edits(".copier-answers.yml", "v0.1.0", commit)
@@ -167,12 +174,14 @@ def test_a_template_without_versions(repo: Repo, own_growing_template: Path) -> 
     assert "has no version tags" in repo.refuses("upgrade")
 
 
+@pytest.mark.slow
 def test_a_dirty_tree_is_refused(repo: Repo, own_growing_template: Path) -> None:
     next_version(own_growing_template)
     repo.write("README.md", "Rewritten.\n")
     assert "not committed (README.md)" in repo.refuses("upgrade")
 
 
+@pytest.mark.slow
 def test_what_a_new_version_deletes_goes_and_what_was_edited_in_it_stops_it(
     repo: Repo, own_growing_template: Path
 ) -> None:
@@ -186,6 +195,7 @@ def test_what_a_new_version_deletes_goes_and_what_was_edited_in_it_stops_it(
     assert edited.status() == []
 
 
+@pytest.mark.slow
 def test_a_template_at_a_url(repo: Repo, own_growing_template: Path) -> None:
     repo.edits(
         ".copier-answers.yml", str(own_growing_template), f"git+file://{own_growing_template}"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from people import COPIER, Person, content, git
-from variants import VARIANTS, spoken
+from variants import OPTIONS, VARIANTS, spoken
 
 
 def tracked(project: Path) -> dict[str, tuple[str, bytes]]:
@@ -70,6 +70,24 @@ def test_copier_update_brings_a_rung_new_project_to_the_next_version(
     assert (project / "later.txt").read_text() == "later\n"
     assert (project / "README.md").read_text() == "Our own words.\n"
     assert git("status", "--porcelain", cwd=project) == " M .copier-answers.yml\n?? later.txt\n"
+
+
+def test_copier_update_reaches_a_project_that_knows_no_option_yet(
+    person: Person, own_template: Path
+) -> None:
+    now = own_template / "copier.yml"
+    newest = now.read_text()
+    optionless = newest.partition(f"{OPTIONS[0]}:")[0]
+    now.write_text(
+        "".join(line for line in optionless.splitlines(True) if "default(false)" not in line)
+    )
+    release(own_template, "v0.2.0")
+    project = copy_with_copier(person, own_template, "shop")
+    now.write_text(newest)
+    release(own_template, "v0.3.0")
+    done = person.runs(COPIER, "update", "--defaults", at=project)
+    assert done.returncode == 0, done.stderr
+    assert "_commit: v0.3.0" in (project / ".copier-answers.yml").read_text()
 
 
 def test_copier_update_to_the_same_version_changes_nothing(

@@ -24,10 +24,10 @@ REPORT = Path(__file__).parents[2] / "docs" / "edits.md"
 HEAD = """\
 # What a team's work goes through
 
-`make edits-report` makes each of these edits in a repo, carries it over each of these journeys, and
-looks: conflicts, edits that are gone or elsewhere, other files of the team that changed, files of the
-stage that are missing, heads of the migrations. This page is what it wrote; `tests/edits/` holds the
-edits.
+`make edits-report` makes each of these edits in a repo, carries it over each of these journeys,
+and looks: conflicts, edits that are gone or elsewhere, other files of the team that changed, files
+of the stage that are missing, heads of the migrations. This page is what it wrote; `tests/edits/`
+holds the edits.
 """
 
 

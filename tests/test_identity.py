@@ -58,6 +58,7 @@ def test_whichever_way_it_goes(start: Start, render: Render, way: Way) -> None:
     assert everything(project) == everything(render(LONGEST[-1]))
 
 
+@pytest.mark.slow
 def test_advancing_again_changes_nothing(start: Start) -> None:
     project = start(LONGEST[0])
     travel(project, LONGEST)

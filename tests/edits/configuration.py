@@ -41,13 +41,16 @@ def a_module_allowed_to_one_of_four_like_contracts(repo: Repo) -> Iterator[None]
 
 @edit("changes")
 def a_marker_and_a_warning_of_pytest(repo: Repo) -> Iterator[None]:
-    warnings = 'filterwarnings = ["error"]\n'
-    ours = (
-        'filterwarnings = ["error", "ignore:.*legacy:UserWarning"]\nmarkers = ["paid: costs money"]'
+    repo.insert(
+        PYPROJECT, 'filterwarnings = ["error", "ignore:.*legacy"]\n', before="filterwarnings"
     )
-    repo.replace(PYPROJECT, warnings, f"{ours}\n")
+    repo.replace(PYPROJECT, 'filterwarnings = ["error"]\n', "xfail_strict = true\n")
+    repo.replace(PYPROJECT, 'markers = ["slow: ', 'markers = ["paid: costs money", "slow: ')
     yield
-    assert f'anyio_mode = "auto"\n{ours}\n\n[tool.alembic]' in repo.read(PYPROJECT)
+    pytest = repo.pyproject()["tool"]["pytest"]
+    assert pytest["filterwarnings"] == ["error", "ignore:.*legacy"]
+    assert pytest["xfail_strict"]
+    assert pytest["markers"][0] == "paid: costs money"
 
 
 @edit("changes")

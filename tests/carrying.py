@@ -3,11 +3,9 @@
 import os
 import subprocess
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 from copier import VcsRef, run_update
 from people import COPIER, RUNG
 from plumbum import local
@@ -35,8 +33,6 @@ def with_copier(project: Path, answers: Mapping[str, Any]) -> None:
 
 
 def with_rung(project: Path, answers: Mapping[str, Any]) -> None:
-    if not _rung_advances():
-        pytest.skip("there is no `rung advance` yet")
     options = {name: answer for name, answer in answers.items() if name != "stage"}
     _run(project, RUNG, "advance", "--to", str(answers["stage"]), "--yes", *_data(options))
 
@@ -63,9 +59,3 @@ def _run(project: Path, *words: str | Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-@cache
-def _rung_advances() -> bool:
-    asked = subprocess.run([RUNG, "advance", "--help"], capture_output=True, check=False)
-    return asked.returncode == 0

@@ -1,7 +1,6 @@
 """Law 6: what a team did to its repo in a year survives every journey."""
 
 import os
-import subprocess
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 from carrying import WAYS, Way
+from checking import make_check
 from conftest import Render
 from copier import run_copy
 from edits.carried import Outcome, carry
@@ -118,23 +118,10 @@ def test_the_report_in_the_docs_is_of_this_corpus_and_these_journeys() -> None:
     assert REPORT.read_text() == written(list(rows(outcomes)))
 
 
-MINUTES = 60
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("group", ["all that go together", ANOTHER_BUSINESS])
 def test_make_check_passes_after_the_journey(render: Render, tmp_path: Path, group: str) -> None:
     project = tmp_path / "shop"
     made, fresh = (render(end) for end in LONGEST)
     assert carry(made, fresh, project, GROUPS[group], LONGEST, WAYS["in process"]) == Outcome()
-    done = subprocess.run(
-        ["make", "check"],
-        cwd=project,
-        env={name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=10 * MINUTES,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
+    make_check(project)

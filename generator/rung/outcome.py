@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rung import git, stages
 from rung.answers import Answer
@@ -73,55 +74,63 @@ def work_out(
     scratch: Scratch,
 ) -> Outcome:
     with working("Rendering"):
-        recorded = {**project.answers, "_src_path": origin.src}
         asked = {**given, "stage": target.stage}
-        new = render_again(scratch.folder / "new", recorded, ref=target.ref, given=asked)
+        new = render_again(
+            scratch.folder / "new", _recorded(project, origin), ref=target.ref, given=asked
+        )
         # What a new version leaves out at all stages is not deleted, only no longer looked after.
         # Copier would take the other patterns too, and fail where they name a new question.
         excludes = [pattern for pattern in new.excludes if "{" not in pattern]
-        yours, before = _yours(project, scratch), _before(project, origin, scratch, excludes)
+        tree_now = _tree_now(project)
+        yours = scratch.entries(tree_now)
+        before = _before(project, origin, scratch, yours, excludes)
     notes = _refuse_answers(project, target, given, new)
     changes = merge(
         scratch,
-        scratch.entries(yours),
+        yours,
         before,
         scratch.read_folder(new.folder),
         name=target.name,
         kept=new.kept,
     )
     _refuse_blocked(project.folder, changes)
-    tree = scratch.tree(yours, _results(changes))
-    if _needs_lock(changes, yours, scratch):
+    tree = scratch.tree(tree_now, _results(changes))
+    if _needs_lock(changes, yours):
         with working("Locking dependencies"):
             notes += _relock(scratch, tree, changes)
-        tree = scratch.tree(yours, _results(changes))
+        tree = scratch.tree(tree_now, _results(changes))
     return Outcome(
         project,
         target,
         changes,
-        scratch.line_counts(yours, tree),
+        scratch.line_counts(tree_now, tree),
         notes,
         tree,
-        lambda: scratch.diff(yours, tree),
+        lambda: scratch.diff(tree_now, tree),
     )
 
 
 def check_answers(project: Project, origin: Origin, scratch: Scratch) -> None:
     """Refuse answers that are not the truth about the files."""
     with working("Rendering"):
-        _before(project, origin, scratch, ())
+        _before(project, origin, scratch, scratch.entries(_tree_now(project)), ())
 
 
-def _yours(project: Project, scratch: Scratch) -> str:
+def _recorded(project: Project, origin: Origin) -> dict[str, Any]:
+    return {**project.answers, "_src_path": origin.src}
+
+
+def _tree_now(project: Project) -> str:
     prefix = git.git("rev-parse", "--show-prefix", cwd=project.folder)
     return git.git("rev-parse", f"HEAD:{prefix}", cwd=project.folder)
 
 
-def _before(project: Project, origin: Origin, scratch: Scratch, excludes: Sequence[str]) -> Tree:
-    recorded = {**project.answers, "_src_path": origin.src}
+def _before(
+    project: Project, origin: Origin, scratch: Scratch, yours: Tree, excludes: Sequence[str]
+) -> Tree:
+    recorded = _recorded(project, origin)
     old = render_again(scratch.folder / "old", recorded, excludes=excludes)
     before = scratch.read_folder(old.folder)
-    yours = scratch.entries(_yours(project, scratch))
     refuse_edited_by_hand(project, recorded, yours, before, scratch)
     return before
 
@@ -140,10 +149,10 @@ def _refuse_answers(
     ]
 
 
-def _needs_lock(changes: Mapping[str, Change], yours: str, scratch: Scratch) -> bool:
+def _needs_lock(changes: Mapping[str, Change], yours: Tree) -> bool:
     project = changes.get("pyproject.toml")
     changed = project is not None and project.kind in {Kind.CHANGED, Kind.MERGED}
-    return changed and "uv.lock" in scratch.entries(yours)
+    return changed and "uv.lock" in yours
 
 
 def _results(changes: Mapping[str, Change]) -> dict[str, Entry | None]:

@@ -3,7 +3,6 @@
 
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from dev import postgres, services
+from dev import ports, postgres, services
 
 
 def main() -> None:
@@ -57,9 +56,7 @@ def _database_and_files() -> Iterator[dict[str, str]]:
 @contextmanager
 def _server(environment: Mapping[str, str]) -> Iterator[str]:
     log = postgres.state_folder() / "load.log"
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = ports.unused()
     with log.open("wb") as output:
         server = subprocess.Popen(
             [

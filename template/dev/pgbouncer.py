@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from dev import postgres, supervisor
+from dev import ports, postgres, supervisor
 
 CONFIGURATION = postgres.REPOSITORY / "deploy" / "pgbouncer.ini"
 START_SECONDS = 10
@@ -92,7 +92,7 @@ def running(
     folder = postgres.state_folder() / f"pgbouncer-{secrets.token_hex(4)}"
     folder.mkdir(mode=0o755)
     server = urlsplit(postgres_url)
-    port = _free_port()
+    port = ports.unused()
     _write(folder, server, by_port or server.port, {**settings, "listen_port": port})
     base = f"postgresql://{server.username}:{server.password}@127.0.0.1:{port}"
     bouncer = PgBouncer(f"{base}/app", f"{base}/app_read", f"{base}/pgbouncer", folder)
@@ -176,10 +176,3 @@ def _stored_password(server: SplitResult) -> str:
 def _version() -> tuple[int, ...]:
     answer = subprocess.run([program(), "--version"], check=True, capture_output=True, text=True)
     return tuple(int(part) for part in answer.stdout.split()[1].split("."))
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -101,8 +101,6 @@ class Reader:
         """For what SQLAlchemy cannot say: parameters are $1, $2 …"""
         try:
             return await self._answer(sql, arguments)
-        except (TimeoutError, asyncpg.QueryCanceledError) as error:
-            raise Unavailable("Postgres: a query took too long") from error
         except CONNECTION_LOST as error:
             raise Unavailable(f"Postgres: the connection was lost: {error}") from error
 
@@ -110,8 +108,6 @@ class Reader:
         begun = time.monotonic()
         try:
             return await self._run(self._pool, sql, arguments)
-        except TimeoutError:  # which is an OSError
-            raise
         except (asyncpg.InterfaceError, *CONNECTION_LOST):
             # One SELECT does no harm when it runs twice; but who has waited long already, say in
             # a pooler's queue, is not made to wait again.
@@ -131,6 +127,10 @@ class Reader:
         try:
             records: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
             return records
+        # Said here, for TimeoutError is an OSError: it would pass for a lost connection, and a
+        # query that took too long would be asked once more.
+        except (TimeoutError, asyncpg.QueryCanceledError) as error:
+            raise Unavailable("Postgres: a query took too long") from error
         finally:
             await pool.release(connection)
 

@@ -1,6 +1,5 @@
 # Rung's file: advancing to another stage may change it.
 import asyncio
-import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from app.infra.connections import DatabaseSettings
 from app.infra.database import Database, ReadSession, WriteSession
 from app.infra.failures import Unavailable
 from app.infra.reads import Query
+from dev import ports
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app
 
@@ -187,7 +187,7 @@ async def test_a_connection_lost_in_the_middle_is_unavailable(services: Services
 async def test_without_postgres_the_app_starts_and_says_that_it_is_not_ready(
     serve: Serve, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", str(settings(services, port=unused_port()).url))
+    monkeypatch.setenv("DATABASE_URL", str(settings(services, port=ports.unused()).url))
     bare = bare_app()
 
     @bare.get("/read")
@@ -336,10 +336,3 @@ async def close_all_others(services: Services) -> None:
         WHERE datname = current_database() AND pid <> pg_backend_pid()"""
     )
     await connection.close()
-
-
-def unused_port() -> int:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port: int = unused.getsockname()[1]
-    return port

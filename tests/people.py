@@ -137,6 +137,13 @@ class Terminal:
         while text not in self.shown:
             assert self._read(), f"{text!r} never came:\n{self.shown}"
 
+    def wait_until_it_listens(self) -> None:
+        """A signal between a question and the wait for its answer is noticed at the next key."""
+        end = time.monotonic() + PATIENCE
+        while Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(") ", 1)[1][0] != "S":
+            assert time.monotonic() < end, f"it does not wait for a key:\n{self.shown}"
+            time.sleep(0.01)
+
     def press(self, keys: str) -> None:
         os.write(self.keyboard, keys.encode())
 

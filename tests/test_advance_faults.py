@@ -155,6 +155,7 @@ def test_ctrl_c_at_the_question(repo: Repo) -> None:
         repo.person.at_a_terminal("advance", repo.folder) as terminal,
     ):
         terminal.wait_for("[y/N]")
+        terminal.wait_until_it_listens()
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.wait_for_the_end() == 1
         assert "Stopped. Nothing was changed." in terminal.shown

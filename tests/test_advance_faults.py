@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -147,6 +148,20 @@ def test_ctrl_c_at_any_moment_leaves_all_or_nothing(repo: Repo, tenths: int) -> 
     code, _, _ = outcome(process)
     assert repo.is_advanced() == (code == 0)
     assert leftovers(repo) == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_when_all_is_said_comes_too_late(repo: Repo) -> None:
+    process = repo.person.starts("advance", "--yes", repo.folder)
+    assert process.stdout
+    # The last words come when Python begins to leave.
+    assert any("Undo it with" in line for line in process.stdout)
+    while process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.0005)
+    code, _, _ = outcome(process)
+    assert code == 0
+    assert repo.is_advanced()
 
 
 def test_ctrl_c_at_the_question(repo: Repo) -> None:

@@ -1,6 +1,7 @@
 import sys
 
 from rung.errors import RungError
+from rung.interrupts import let_the_outcome_stand
 
 
 def main() -> None:
@@ -13,6 +14,8 @@ def main() -> None:
     except RungError as error:
         print(f"rung: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    finally:
+        let_the_outcome_stand()
 
 
 if __name__ == "__main__":

@@ -36,3 +36,10 @@ class Interrupts:
             return
         self._allowed = False  # A second Ctrl-C must not stop what cleans up after the first.
         raise KeyboardInterrupt
+
+
+def let_the_outcome_stand() -> None:
+    """For the very end: Python gives up its handlers before it exits, and what arrives after that
+    would end the process with another code than it has earned."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

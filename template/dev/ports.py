@@ -1,5 +1,6 @@
 # Rung's file: advancing to another stage may change it.
 import socket
+from pathlib import Path
 
 
 def unused() -> int:
@@ -8,3 +9,14 @@ def unused() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def keep(file: Path) -> None:
+    """The port of last time, which other tools may know, unless it is taken."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", int(file.read_text()) if file.exists() else 0))
+        except OSError:
+            listener.bind(("127.0.0.1", 0))
+        file.write_text(str(listener.getsockname()[1]))

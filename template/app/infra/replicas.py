@@ -14,14 +14,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from app.infra.connections import DatabaseSettings, PostgresUrl, connect, reading_pool
 from app.infra.consistency import REMEMBERED, Visit
 from app.infra.failures import Unavailable
-from app.infra.log_position import PrimaryLog, written_up_to
+from app.infra.log_position import WHERE_THE_PRIMARY_IS, PrimaryLog, written_up_to
 
 log = structlog.get_logger()
-
-WHERE_THE_PRIMARY_IS = """
-    SELECT (pg_split_walfile_name(pg_walfile_name(lsn))).timeline_id, (lsn - '0/0')::bigint AS lsn
-    FROM pg_current_wal_insert_lsn() AS lsn
-"""
 
 # Only roles with pg_read_all_stats see received_tli. For others the timeline is that of the last
 # restartpoint, so that a replica is back up to checkpoint_timeout after a failover.

@@ -7,18 +7,13 @@ from typing import Any, Self
 
 import asyncpg
 from fastapi import FastAPI
-from sqlalchemy import Connection, event
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session, SessionTransaction
-from sqlalchemy.util import await_only
 
-from app.infra import database, environment
+from app.infra import commits, database, environment
 from app.infra.connections import DatabaseSettings
-from app.infra.consistency import ReadYourWrites, this_visit
+from app.infra.consistency import this_visit
 from app.infra.database import Database
-from app.infra.log_position import NOT_KNOWN, Position, written_up_to
 from app.infra.reads import CONNECTION_LOST, NotConnected, Reader
-from app.infra.replicas import WHERE_THE_PRIMARY_IS, Replica, Replicas, ReplicaSettings
+from app.infra.replicas import Replica, Replicas, ReplicaSettings
 
 # Another server can answer: the connection is gone, what was read is being cleaned away on the
 # primary (a recovery conflict), or a migration has not arrived here yet.
@@ -79,11 +74,6 @@ class RoutedDatabase(Database):
     def reader(self) -> RoutedReader:
         return RoutedReader(self._reads, self._settings.pool_wait_seconds, self._replicas)
 
-    def _session(self) -> AsyncSession:
-        return AsyncSession(
-            self._writes, sync_session_class=PositionedSession, expire_on_commit=False
-        )
-
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             await super().__aenter__()
@@ -96,39 +86,10 @@ class RoutedDatabase(Database):
         await self._stack.aclose()
 
 
-class PositionedSession(Session):
-    """Notes after each commit how far the log has come: on its own connection, and never before.
-
-    A position taken before the commit is one that a replica may have reached while the commit
-    itself is still on its way: 525 of 4,000 reads were then stale, and none of 4,000 this way.
-    """
-
-
-@event.listens_for(PositionedSession, "after_begin")
-def _keep_connection(
-    session: Session, transaction: SessionTransaction, connection: Connection
-) -> None:
-    session.info["connection"] = connection
-
-
-@event.listens_for(PositionedSession, "after_commit")
-def _note_position(session: Session) -> None:
-    if connection := session.info.pop("connection", None):
-        this_visit().wrote(await_only(_position(connection.connection.driver_connection)))
-
-
-async def _position(connection: asyncpg.Connection) -> Position:
-    try:
-        found = await connection.fetchrow(WHERE_THE_PRIMARY_IS)
-    except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-        return NOT_KNOWN  # It is committed: that must not be answered with an error.
-    return written_up_to(found["timeline_id"], found["lsn"])
-
-
 def install(app: FastAPI) -> None:
     replicas = environment.read(ReplicaSettings)
     if not replicas.urls:
         database.install(app)
         return
     database.serve_from(app, RoutedDatabase(environment.read(DatabaseSettings), replicas))
-    app.add_middleware(ReadYourWrites, signer=app.state.signer)
+    commits.note_positions(app)

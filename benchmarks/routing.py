@@ -29,6 +29,7 @@ from sqlalchemy import text
 sys.path.insert(0, str(Path.cwd()))
 
 import app
+from app.infra.commits import PositionedSession
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
 from app.infra.reads import Query
@@ -102,6 +103,7 @@ async def _time_writes(environment: dict[str, str]) -> tuple[list[float], list[f
     settings = DatabaseSettings()
     took: tuple[list[float], list[float]] = ([], [])
     async with Database(settings) as plain, RoutedDatabase(settings, ReplicaSettings()) as routed:
+        routed.session_class = PositionedSession
         for turn in range(1100):
             for database, times in zip((plain, routed), took, strict=True):
                 started = time.perf_counter()

@@ -9,7 +9,7 @@ that knew may be gone. What is the same in every copy, or may be lost with it, e
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,7 +52,8 @@ def main() -> None:
 def find(source: str) -> list[Finding]:
     tree = ast.parse(source)
     lines = source.splitlines()
-    found = {*_made_by_the_module(tree), *_changed(tree), *_cached(tree), *_middleware(tree)}
+    looks = (_made_by_the_module, _changed, _closed_over, _cached, _middleware)
+    found = {finding for look in looks for finding in look(tree)}
     return sorted(one for one in found if not EXCUSED.search(lines[one.line - 1]))
 
 
@@ -84,6 +85,19 @@ def _changed(tree: ast.Module) -> Iterator[Finding]:
             attached = ".app.state." in ast.unparse(target)
             if attached or (root not in own and (others or root in kept)):
                 yield Finding(line, f"{ast.unparse(target)}: {KEPT}")
+
+
+def _closed_over(tree: ast.Module) -> Iterator[Finding]:
+    """By what a decorator returns: it runs once, before the first request."""
+    for decorator in _functions(tree):
+        if isinstance(decorator, ast.FunctionDef):
+            kept = {name for name, value in _assigned([decorator]) if _is_container(value)}
+            for function in _functions(decorator):
+                if isinstance(function, ast.AsyncFunctionDef):
+                    own = set(_own_names(function))
+                    for line, target in _changes(function):
+                        if _root(target) in kept - own:
+                            yield Finding(line, f"{ast.unparse(target)}: {KEPT}")
 
 
 def _cached(tree: ast.Module) -> Iterator[Finding]:
@@ -129,7 +143,9 @@ def _changes(tree: ast.AST) -> Iterator[tuple[int, ast.expr]]:
                 yield node.lineno, target
 
 
-def _assigned(bodies: list[ast.Module | ast.ClassDef]) -> Iterator[tuple[str, ast.expr]]:
+def _assigned(
+    bodies: Sequence[ast.Module | ast.ClassDef | ast.FunctionDef],
+) -> Iterator[tuple[str, ast.expr]]:
     for statement in (statement for of in bodies for statement in of.body):
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):

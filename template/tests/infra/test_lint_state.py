@@ -23,6 +23,11 @@ ROOT = Path(__file__).parent.parent.parent
         ("from app.orders.service import KEYS\ndef place(key):\n    KEYS.add(key)", 3),
         ("from app.orders import service\ndef place(key):\n    service.KEYS[key] = 1", 3),
         ("lock = asyncio.Lock()", 1),
+        (
+            "def throttled(route):\n    tries = {}\n    async def call(address):\n"
+            "        tries[address] = 1\n    return call",
+            4,
+        ),
         ("class Stock:\n    one_at_a_time = threading.Semaphore(1)", 2),
         ("jobs = asyncio.Queue()", 1),
         ("numbers = itertools.count(1)", 1),
@@ -58,6 +63,7 @@ def test_what_only_this_copy_would_know_is_found(code: str, line: int) -> None:
         "names = []\ndef list_all():\n    names = []\n    names.append('a')\n    return names",
         "tags = {}\ndef tagged(tags):\n    tags['a'] = 1",
         "routers = []\nrouters.append(1)",
+        "async def all(ids):\n    found = []\n    async def one(id):\n        found.append(id)",
         "ROWS = func.count()",
         "def install(app):\n    app.state.database = Database()",
         "@lru_cache\ndef settings():\n    return Settings()",

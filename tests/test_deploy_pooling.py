@@ -16,6 +16,8 @@ FILES = (
     "deploy/pgbouncer.yaml",
     "deploy/pgbouncer.ini",
     "dev/budget.py",
+    "dev/budget_postgres.py",
+    "dev/capacity.py",
     "dev/lint_pooling.py",
     "dev/pgbouncer.py",
     "dev/pooling.mk",

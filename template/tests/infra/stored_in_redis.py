@@ -1,6 +1,6 @@
 # Rung's file: advancing to another stage may change it.
 import os
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from redis import Redis
@@ -21,7 +21,7 @@ class StoredInRedis:
 
     async def seen_at(self) -> datetime:
         ((_, seen, _),) = self._sessions().values()
-        return datetime.fromtimestamp(int(seen) / 1000)
+        return datetime.fromtimestamp(int(seen) / 1000, UTC)
 
     async def token_hashes(self) -> list[bytes]:
         return [bytes.fromhex(key.removeprefix("session:")) for key in self._sessions()]

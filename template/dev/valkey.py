@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dev import ports, postgres, supervisor
@@ -82,7 +82,13 @@ class Valkey:
         self.signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        self.signal(signal.SIGCONT)
+        with suppress(ProcessLookupError):
+            self.signal(signal.SIGCONT)
+
+    def wait(self) -> None:
+        """Until each that was started has ended."""
+        for process in self._supervisors:
+            process.wait()
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(int((self._folder / "pid").read_text()), number)
@@ -128,7 +134,10 @@ def running(name: str, **settings: str | int) -> Iterator[Valkey]:
     folder = postgres.temporary_folder() / f"{name}-{secrets.token_hex(4)}"
     server = Valkey(folder, _configuration(name), remove=True)
     server._settings |= settings
-    with supervisor.shared(folder, server.start_unless_running, remove=True):
+    with ExitStack() as stack:
+        stack.callback(server.wait)
+        stack.enter_context(supervisor.shared(folder, server.start_unless_running, remove=True))
+        stack.callback(server.go_on)
         yield server
 
 

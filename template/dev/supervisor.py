@@ -109,6 +109,7 @@ def _run(order: dict[str, Any]) -> int:
     server = subprocess.Popen(
         order["command"], user=user, group=user, extra_groups=None if user is None else []
     )
+    Path(order["folder"], "server.pid").write_text(str(server.pid))
     unused = threading.Event()
 
     def stop_when_unused() -> None:

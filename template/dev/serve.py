@@ -40,14 +40,15 @@ def migrate_and_seed() -> None:
 
 
 def refuse_unusable_port(port: str, target: str = "dev") -> None:
+    way_out = f"Take another: make {target} PORT=8001"
     if not port.isdecimal() or not 0 < int(port) < 65536:
-        sys.exit(f"Port {port} is not a number from 1 to 65535. Take another: make {target} PORT=8001")
+        sys.exit(f"Port {port} is not a number from 1 to 65535. {way_out}")
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, int(port)))
         except OSError as error:
-            sys.exit(f"Port {port}: {error.strerror}. Take another: make {target} PORT=8001")
+            sys.exit(f"Port {port}: {error.strerror}. {way_out}")
 
 
 if __name__ == "__main__":

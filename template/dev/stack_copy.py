@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
@@ -17,6 +17,9 @@ from dev import ports, postgres, supervisor
 READY_SECONDS = 60
 
 
+APP = (sys.executable, "-m", "app.infra.serve")
+
+
 class CopyError(postgres.PostgresError):
     """Says why a copy does not serve."""
 
@@ -24,10 +27,13 @@ class CopyError(postgres.PostgresError):
 class Copy:
     """Its folder holds its port, its process' number and its log."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str], program: Sequence[str] = APP
+    ) -> None:
         self.name = folder.name
         self._folder = folder
         self._environment = environment
+        self._program = program
         self._supervisors: list[subprocess.Popen[bytes]] = []
         folder.mkdir(parents=True, exist_ok=True)
         ports.keep(folder / "port")
@@ -45,7 +51,7 @@ class Copy:
         """Does not wait until it is ready. Also again, after it has ended: on the same port."""
         (self._folder / "server.pid").unlink(missing_ok=True)
         process = supervisor.supervise(
-            [sys.executable, "-m", "app.infra.serve"],
+            self._program,
             self._folder,
             env={**self._environment, "PORT": str(self.port), "LISTEN_ADDRESS": "127.0.0.1"},
             stop_with=signal.SIGKILL,  # its users are gone, and with them who sent it requests
@@ -69,7 +75,7 @@ class Copy:
 
     def is_ready(self) -> bool:
         try:
-            with urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=2):  # noqa: S310  # our own
+            with urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=2):
                 return True
         except (URLError, OSError):
             return False
@@ -83,9 +89,11 @@ class Copy:
 
 
 @contextmanager
-def running(folder: Path, environment: Mapping[str, str]) -> Iterator[Copy]:
+def running(
+    folder: Path, environment: Mapping[str, str], program: Sequence[str] = APP
+) -> Iterator[Copy]:
     """Not ready yet. It never outlives this process, however that ends."""
-    copy = Copy(folder, environment)
+    copy = Copy(folder, environment, program)
     try:
         with supervisor.shared(folder, copy.start, remove=False):
             yield copy

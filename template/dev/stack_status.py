@@ -3,6 +3,7 @@
 
 import fcntl
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ PING = b"PING\r\n"
 
 
 class Kind(NamedTuple):
-    """What a server is whose folder's name begins so, and the question that it answers when well."""
+    """What a server is whose folder's name begins so, and what it answers when it is well."""
 
     name: str
     what: str
@@ -77,7 +78,8 @@ def _row(folder: Path, kind: Kind) -> Sequence[str]:
     pid = _pid(folder)
     state = "running" if pid and is_alive(pid) else "ended"
     ready = _readiness(port, kind.question)
-    return (folder.name, kind.what, f"127.0.0.1:{port}", str(pid or "-"), state, ready)
+    name = re.sub(r"-[0-9a-f]{8}$", "", folder.name)
+    return (name, kind.what, f"127.0.0.1:{port}", str(pid or "-"), state, ready)
 
 
 def _pid(folder: Path) -> int | None:

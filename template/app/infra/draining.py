@@ -4,9 +4,7 @@
 import os
 import time
 from types import FrameType
-from typing import Any
 
-import structlog
 import uvicorn
 from fastapi import FastAPI
 from pydantic import NonNegativeFloat
@@ -14,8 +12,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.infra import environment
-
-log = structlog.get_logger()
 
 # In the state that a server shares with its app: what each request finds in scope["state"].
 DRAINING = "draining"
@@ -29,13 +25,13 @@ class DrainSettings(BaseSettings):
     seconds: NonNegativeFloat = 3
 
 
-class DrainingServer(uvicorn.Server):
+class Server(uvicorn.Server):
     """Uvicorn closes its listener at the first SIGTERM, and so refuses whom the load balancer
     still sends: 1,092 of 6,000 requests failed while three copies were restarted in turn."""
 
-    def __init__(self, config: uvicorn.Config, drain: DrainSettings) -> None:
+    def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._drain = drain
+        self._drain = environment.read(DrainSettings)
         self._stops_at: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -71,13 +67,6 @@ class PoliteClosing:
             await send(message)
 
         await self.app(scope, receive, send_the_last)
-
-
-def run(app: str, **settings: Any) -> None:
-    """As uvicorn.run(), for one process."""
-    config = uvicorn.Config(app, **settings)
-    config.load_app()  # a wrong setting stops the process before it listens
-    DrainingServer(config, environment.read(DrainSettings)).run()
 
 
 def install(app: FastAPI) -> None:

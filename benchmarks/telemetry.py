@@ -1,4 +1,4 @@
-"""What telemetry costs a request that is not sampled, and one that is. Run it inside a generated repo of stage 3:
+"""What telemetry costs a request, sampled or not. Run it inside a generated repo of stage 3:
 
     uv run python path/to/rung/benchmarks/telemetry.py
 
@@ -56,7 +56,12 @@ async def microseconds(app) -> float:
 
 
 def main() -> int:
-    apps = {"none": hello, "0%": with_telemetry(0), "5%": with_telemetry(0.05), "100%": with_telemetry(1)}
+    apps = {
+        "none": hello,
+        "0%": with_telemetry(0),
+        "5%": with_telemetry(0.05),
+        "100%": with_telemetry(1),
+    }
     runs = {name: [] for name in apps}
     for _ in range(ROUNDS):
         for name, app in apps.items():

@@ -2,10 +2,12 @@
 """Traces and metrics, sent over OTLP/HTTP. Off until there is an endpoint to send them to."""
 
 import asyncio
+import logging
+import math
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Literal, Protocol
 
 from fastapi import FastAPI
@@ -19,6 +21,12 @@ from app.infra.tracing import Sampling, Tracer
 
 # What cannot be sent within this when the process ends is lost.
 FLUSH_SECONDS = 5.0
+
+# The library's loggers.
+EXPORTERS = (
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "opentelemetry.exporter.otlp.proto.http.metric_exporter",
+)
 
 
 class TelemetrySettings(BaseSettings):
@@ -70,6 +78,19 @@ class TracesSettings(BaseSettings):
     slow_seconds: PositiveFloat = 1.0
 
 
+class OnceAMinute(logging.Filter):
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now = time.monotonic()
+        if now - self._said.get(record.msg, -math.inf) < 60:
+            return False
+        self._said[record.msg] = now
+        return True
+
+
 class Sender(Protocol):
     def stop(self) -> None: ...
 
@@ -111,13 +132,25 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     if telemetry is None:
         yield
         return
-    senders = _start(app, telemetry)
-    watch = asyncio.create_task(metrics.watch_event_loop(telemetry.delays))
-    try:
-        yield
-    finally:
-        watch.cancel()
-        await asyncio.to_thread(_stop_within, FLUSH_SECONDS, senders)
+    with _said_once_a_minute():
+        senders = _start(app, telemetry)
+        watch = asyncio.create_task(metrics.watch_event_loop(telemetry.delays))
+        try:
+            yield
+        finally:
+            watch.cancel()
+            await asyncio.to_thread(_stop_within, FLUSH_SECONDS, senders)
+
+
+@contextmanager
+def _said_once_a_minute() -> Iterator[None]:
+    """While nobody receives, the exporters would say so at each attempt."""
+    once_a_minute = OnceAMinute()
+    for name in EXPORTERS:
+        logging.getLogger(name).addFilter(once_a_minute)
+    yield
+    for name in EXPORTERS:
+        logging.getLogger(name).removeFilter(once_a_minute)
 
 
 def _start(app: FastAPI, telemetry: Telemetry) -> list[Sender]:

@@ -5,7 +5,6 @@ Everything is sent by threads of their own. A receiver that is away or hangs cos
 (OTEL_BSP_MAX_QUEUE_SIZE spans, then the oldest are dropped) and a line in the log a minute.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -33,20 +32,12 @@ from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 from app.infra.metrics import Attributes, Buckets, HistogramInstrument, Instrument
 from app.infra.tracing import Span
 
-EXPORTERS = (
-    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
-    "opentelemetry.exporter.otlp.proto.http.metric_exporter",
-)
-
 SCOPE = InstrumentationScope("app.infra")
 CUMULATIVE = AggregationTemporality.CUMULATIVE
 
 
 def resource(service_name: str) -> Resource:
     """Who sends this; OTEL_RESOURCE_ATTRIBUTES adds to it."""
-    quiet = OnceAMinute()
-    for name in EXPORTERS:
-        logging.getLogger(name).addFilter(quiet)
     return Resource.create({"service.name": service_name})
 
 
@@ -172,21 +163,6 @@ def _histogram_point(
         min=None,  # type: ignore[arg-type]  # not kept, and may be left out
         max=None,  # type: ignore[arg-type]
     )
-
-
-class OnceAMinute(logging.Filter):
-    """Of what the exporters say at each attempt while nobody receives it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said: dict[str, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        now = time.monotonic()
-        if now - self._said.get(record.msg, -60) < 60:
-            return False
-        self._said[record.msg] = now
-        return True
 
 
 def _readable(span: Span, resource: Resource) -> ReadableSpan:

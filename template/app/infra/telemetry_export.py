@@ -29,8 +29,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
-from app.infra.metrics import Attributes, Buckets, HistogramInstrument, Instrument
-from app.infra.tracing import Span
+from app.infra.metrics import Buckets, HistogramInstrument, Instrument
+from app.infra.tracing import Attributes, Span
 
 SCOPE = InstrumentationScope("app.infra")
 CUMULATIVE = AggregationTemporality.CUMULATIVE

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import structlog
-from fastapi import FastAPI, HTTPException
+from fastapi import BackgroundTasks, FastAPI, HTTPException
 from sqlalchemy import text
 
 from app.infra import tracing
@@ -66,6 +66,10 @@ def shop() -> FastAPI:
     @app.get("/slow")
     async def slow() -> None:
         await asyncio.sleep(0.1)
+
+    @app.get("/letters")
+    async def letters(tasks: BackgroundTasks) -> None:
+        tasks.add_task(asyncio.sleep, 0.1)
 
     @app.get("/carried-on")
     async def carried_on() -> dict[str, str]:
@@ -186,6 +190,7 @@ async def test_slow_requests_are_kept(
     monkeypatch.setenv("TRACES_SLOW_SECONDS", "0.05")
     async with serve(shop()) as client:
         await client.get("/slow")
+        await client.get("/letters")  # is answered at once, and has something to do then
 
     [slow] = receiver.spans
     assert (slow.name, slow.attributes["trace.kept_for"]) == ("GET /slow", "slow")

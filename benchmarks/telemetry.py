@@ -1,4 +1,4 @@
-"""What telemetry costs a request that is not sampled, and one that is. Run it inside a generated repo of stage 3:
+"""What telemetry costs a request, sampled or not. Run it inside a generated repo of stage 3:
 
     uv run python path/to/rung/benchmarks/telemetry.py
 
@@ -17,9 +17,10 @@ sys.path.insert(0, str(Path.cwd()))
 os.environ |= {"LOG_FORMAT": "json", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 
 from app.infra.metrics import Histogram
-from app.infra.telemetry_export import SpanSender, resource
+from app.infra.telemetry_export import resource
 from app.infra.telemetry_requests import RequestTelemetry
 from app.infra.tracing import Sampling, Tracer
+from app.infra.tracing_export import SpanSender
 
 CALLS = 20_000
 ROUNDS = 7
@@ -56,7 +57,12 @@ async def microseconds(app) -> float:
 
 
 def main() -> int:
-    apps = {"none": hello, "0%": with_telemetry(0), "5%": with_telemetry(0.05), "100%": with_telemetry(1)}
+    apps = {
+        "none": hello,
+        "0%": with_telemetry(0),
+        "5%": with_telemetry(0.05),
+        "100%": with_telemetry(1),
+    }
     runs = {name: [] for name in apps}
     for _ in range(ROUNDS):
         for name, app in apps.items():

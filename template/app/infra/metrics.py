@@ -6,12 +6,12 @@ Counting is a plain addition: the library's own histogram takes 10 µs each time
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from fastapi import FastAPI
 
-type Attributes = Mapping[str, str | int]
+from app.infra.tracing import Attributes
 
 # The event loop is looked at so often, and is as late as its longest step.
 EVENT_LOOP_SECONDS = 0.1

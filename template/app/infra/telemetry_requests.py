@@ -34,36 +34,38 @@ class RequestTelemetry:
             return
         method = scope["method"] if scope["method"] in METHODS else "_OTHER"
         span = self._tracer.begin(method, scope["headers"])
-        status = 500  # unless something else was answered
+        status = 500  # unless something else is answered
+        seconds = 0.0
 
         async def send_and_note(message: Message) -> None:
-            nonlocal status
+            nonlocal status, seconds
+            await send(message)
             if message["type"] == "http.response.start":
                 status = message["status"]
-            await send(message)
+            elif not message.get("more_body"):
+                seconds = span.seconds  # Background tasks are still to come; nobody waits for them.
 
         span.enter()
         try:
             await self.app(scope, receive, send_and_note)
         finally:
             span.leave()
-            seconds = span.seconds
-            route = getattr(scope.get("route"), "path", None)
-            self._durations.note((method, scope["scheme"], route, status), seconds)
+            seconds = seconds or span.seconds
+            key = (method, scope["scheme"], getattr(scope.get("route"), "path", None), status)
+            self._durations.note(key, seconds)
             kept_for = "error" if status >= 500 else "slow" if seconds > self._slow_seconds else ""
             if span.trace.is_sampled or kept_for:
-                self._record(span, scope["scheme"], route, status, kept_for)
+                _record(span, key, seconds, kept_for)
 
-    def _record(
-        self, span: Span, scheme: str, route: str | None, status: int, kept_for: str
-    ) -> None:
-        method = span.name
-        span.attributes = request_attributes((method, scheme, route, status))
-        if not span.trace.is_sampled:
-            span.attributes["trace.kept_for"] = kept_for
-        verb = "HTTP" if method == "_OTHER" else method
-        span.name = f"{verb} {route}" if route else verb
-        span.end(str(status) if status >= 500 else "")
+
+def _record(span: Span, key: RequestKey, seconds: float, kept_for: str) -> None:
+    method, _, route, status = key
+    verb = "HTTP" if method == "_OTHER" else method
+    span.name = f"{verb} {route}" if route else verb
+    span.attributes = request_attributes(key)
+    if not span.trace.is_sampled:
+        span.attributes["trace.kept_for"] = kept_for
+    span.end(str(status) if status >= 500 else "", after=seconds)
 
 
 def request_attributes(key: RequestKey) -> dict[str, str | int]:

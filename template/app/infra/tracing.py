@@ -102,9 +102,10 @@ class Span:
         if outside := _current.get():
             structlog.contextvars.bind_contextvars(span_id=f"{outside.span_id:016x}")
 
-    def end(self, error: str = "") -> None:
+    def end(self, error: str = "", after: float | None = None) -> None:
+        """Now, or so many seconds after its start."""
         self.error = error
-        self.ended = self.started + time.perf_counter_ns() - self._begun
+        self.ended = self.started + int((self.seconds if after is None else after) * 1e9)
         self.trace.record(self)
 
     @property

@@ -32,7 +32,9 @@ _TARGET = re.compile(r"\b(?:FROM|INTO|UPDATE)\s+(?:ONLY\s+)?\"?([\w.]+)", re.IGN
 @functools.cache
 def trace_clients() -> None:
     """In this process, from now on."""
-    asyncpg.Connection.fetch = _in_spans(asyncpg.Connection.fetch)
+    for name in ("execute", "fetch", "fetchrow", "fetchval"):
+        setattr(asyncpg.Connection, name, _in_spans(getattr(asyncpg.Connection, name)))
+    # SQLAlchemy's statements go another way; only its BEGIN and COMMIT come by the one above.
     event.listen(Engine, "before_cursor_execute", _begin_statement)
     event.listen(Engine, "after_cursor_execute", _end_statement)
     event.listen(Engine, "handle_error", _end_failed_statement)
@@ -40,13 +42,13 @@ def trace_clients() -> None:
         _trace_httpx()
 
 
-def _in_spans(fetch: Any) -> Any:
-    @functools.wraps(fetch)
-    def fetch_in_span(self: Any, query: str, *args: Any, **options: Any) -> Awaitable[Any]:
-        asked: Awaitable[Any] = fetch(self, query, *args, **options)
+def _in_spans(ask: Any) -> Any:
+    @functools.wraps(ask)
+    def ask_in_span(self: Any, query: str, *args: Any, **options: Any) -> Awaitable[Any]:
+        asked: Awaitable[Any] = ask(self, query, *args, **options)
         return _within_span(query, asked) if tracing.is_recording() else asked
 
-    return fetch_in_span
+    return ask_in_span
 
 
 async def _within_span(statement: str, asked: Awaitable[Any]) -> Any:
@@ -78,7 +80,7 @@ def _described(statement: str) -> tracing.Attributes:
 
 
 def _name(statement: str) -> str:
-    verb = statement.split(maxsplit=1)[0].upper() if statement.strip() else "SQL"
+    verb = statement.split(maxsplit=1)[0].upper().rstrip(";") if statement.strip() else "SQL"
     target = _TARGET.search(statement)
     return f"{verb} {target[1]}" if target else verb
 

@@ -36,9 +36,8 @@ ROWS = "SELECT token_hash, user_id, seen_at, expires_at FROM login_sessions"
 ALIVE = "expires_at > now() AND seen_at > now() - $2::interval"
 PAGE = f"{ROWS} WHERE token_hash > $1 AND {ALIVE} ORDER BY token_hash LIMIT {BATCH}"
 THESE = f"{ROWS} WHERE token_hash = ANY($1)"
-KEEP_ROWS = """
-    INSERT INTO login_sessions (token_hash, user_id, seen_at, expires_at)
-    SELECT * FROM unnest($1::bytea[], $2::uuid[], $3::timestamptz[], $4::timestamptz[])
+KEEP_ROW = """
+    INSERT INTO login_sessions (token_hash, user_id, seen_at, expires_at) VALUES ($1, $2, $3, $4)
     ON CONFLICT (token_hash) DO UPDATE
     SET seen_at = greatest(login_sessions.seen_at, excluded.seen_at)
 """
@@ -138,8 +137,8 @@ class Backfill:
                 yield [bytes.fromhex(key.decode().removeprefix("session:")) for key in keys]
 
     async def _keep_in_postgres(self, sessions: Sessions) -> None:
-        rows = [(s.user_id, s.seen_at, s.expires_at) for s in sessions.values()]
-        await self._postgres.execute(KEEP_ROWS, list(sessions), *zip(*rows, strict=True))
+        rows = [(of, s.user_id, s.seen_at, s.expires_at) for of, s in sessions.items()]
+        await self._postgres.executemany(KEEP_ROW, rows)
 
     async def _pages_of_postgres(self) -> AsyncGenerator[Sessions]:
         last = b""

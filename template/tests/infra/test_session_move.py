@@ -3,13 +3,15 @@
 once, people come and go through both, and the stores go away."""
 
 import asyncio
+import hashlib
 import itertools
 import os
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from http.cookies import SimpleCookie
 from itertools import pairwise
 from typing import NamedTuple
@@ -21,7 +23,9 @@ from fastapi import FastAPI
 from starlette.types import Message
 
 from app.infra import session_backfill
+from app.infra.redis_sessions import ENDED
 from app.infra.session_move import PAUSE_SECONDS, Step
+from app.infra.session_rows import Session
 from app.infra.sessions import COOKIE
 from dev import valkey
 from dev.pytest_plugin import Services
@@ -29,6 +33,7 @@ from dev.valkey import Valkey
 from tests.infra.stored_in_redis import StoredInRedis
 from tests.infra.test_sessions import StoredRows, session_app
 
+ADA = uuid4()
 PEOPLE = int(os.environ.get("PEOPLE", "1000"))
 
 IN_BOTH = (Step.WRITE_BOTH, Step.REDIS_THEN_POSTGRES, Step.REDIS_FIRST)
@@ -71,6 +76,10 @@ async def is_logged_in(app: FastAPI, token: str) -> bool:
     status = (await ask(app, "GET", "/me", token)).status
     assert status in {200, 401}
     return status == 200
+
+
+def hash_of(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
 
 
 async def logged_in(app: FastAPI, user: UUID | None = None) -> str:
@@ -291,6 +300,77 @@ async def test_a_row_that_comes_back_brings_nobody_back(
     assert not await is_logged_in(app, token)
     await backfill("to-redis")
     assert not await is_logged_in(app, token)
+
+
+@pytest.mark.parametrize("path", ["/logout", "/logout-everywhere/{ada}", "/login/{ada}"])
+async def test_a_copy_that_comes_too_late_brings_nobody_back(at: At, path: str) -> None:
+    app = at(Step.WRITE_BOTH)
+    token = await logged_in(at(Step.POSTGRES), ADA)
+    row = await app.state.session_store.find(hash_of(token))
+
+    assert (await ask(app, "POST", path.format(ada=ADA), token)).status == 200
+
+    assert await app.state.session_redis.keep(hash_of(token), row) == ENDED
+
+
+async def test_who_logs_out_while_a_visit_is_looked_up_is_not_copied(
+    at: At, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = at(Step.REDIS_THEN_POSTGRES)
+    token = await logged_in(at(Step.POSTGRES))
+    rows = app.state.session_store.rows
+    find = rows.find
+
+    async def find_just_before_the_logout(token_hash: bytes) -> Session | None:
+        row: Session | None = await find(token_hash)
+        assert (await ask(app, "POST", "/logout", token)).status == 200
+        return row
+
+    monkeypatch.setattr(rows, "find", find_just_before_the_logout)
+    assert not await is_logged_in(app, token)
+
+
+async def test_an_older_copy_leaves_the_newer_one(at: At) -> None:
+    app = at(Step.WRITE_BOTH)
+    token = await logged_in(app)
+    session = await app.state.session_redis.find(hash_of(token))
+
+    older = replace(session, seen_at=session.seen_at - timedelta(days=1))
+    await app.state.session_redis.keep(hash_of(token), older)
+
+    assert await app.state.session_redis.find(hash_of(token)) == session
+
+
+async def test_a_login_on_its_way_to_its_commit_is_not_taken_for_one_that_has_ended(
+    at: At, backfill: Backfill
+) -> None:
+    app = at(Step.WRITE_BOTH)
+    token, now = "given out after the commit", datetime.now(UTC)
+    session = Session(ADA, now, now + timedelta(days=1))
+
+    async with app.state.database.transaction() as write:
+        await app.state.session_store.start(write, hash_of(token), session)
+        await app.state.session_redis.keep(hash_of(token), session)
+        running = asyncio.create_task(backfill("to-redis"))
+        await asyncio.wait([running], timeout=0.5)
+    await running
+
+    assert await is_logged_in(at(Step.REDIS_FIRST), token)
+
+
+async def test_a_logout_on_its_way_to_its_commit_is_not_undone(
+    at: At, services: Services, backfill: Backfill
+) -> None:
+    app = at(Step.REDIS_FIRST)
+    token = await logged_in(at(Step.REDIS))
+
+    async with app.state.database.transaction() as write:
+        await app.state.session_store.end(write, hash_of(token))
+        running = asyncio.create_task(backfill("to-postgres"))
+        await asyncio.wait([running], timeout=0.5)
+    await running
+
+    assert await StoredRows(services).token_hashes() == []
 
 
 async def test_who_is_only_in_postgres_is_copied_by_a_visit(at: At) -> None:

@@ -117,6 +117,10 @@ class Bucket:
         """Deleting what is not there is no error."""
         _expect(await self._ask("DELETE", valid(key)), 204)
 
+    async def keys(self) -> AsyncIterator[str]:
+        async for found in self.objects():
+            yield found.key
+
     async def objects(self) -> AsyncIterator[StoredObject]:
         """All that there are, by key."""
         query = {"list-type": "2"}

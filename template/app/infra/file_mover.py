@@ -14,62 +14,44 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import asyncpg
-
 from app.infra import environment
-from app.infra.failures import Unavailable
 from app.infra.file_move import FileSettings, Step, bucket_of
 from app.infra.file_move_copy import Copier, OnDisk, Place
-from app.infra.file_move_rows import Row, Rows
+from app.infra.file_move_rows import Row, Rows, command_with_rows, ends_in_words
 from app.infra.folder import FileMissing
+
+AT_ONCE = 16
 
 STEPS = {"to-s3": Step.UPLOAD_TO_S3, "to-folder": Step.READ_BOTH}
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    arguments = _arguments(given)
+    parser = command_with_rows("app.infra.file_mover")
+    parser.add_argument("way", choices=STEPS)
+    arguments = parser.parse_args(given)
     settings = environment.read(FileSettings)
     step = STEPS[arguments.way]
     if settings.store is not step or settings.folder is None:
         found = settings.store or Step.FOLDER
         sys.exit(f"FILES_STORE is {found}: first run every copy of the app with {step}.")
-    try:
-        with alone_with(settings.folder) as notes:
-            complaints = asyncio.run(_move(settings, notes, arguments))
-    except Unavailable as error:
-        sys.exit(f"{error}\nNothing is lost. When it answers again, run this again.")
-    except asyncpg.PostgresError as error:
-        sys.exit(f"Postgres did not answer the query of --rows: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with ends_in_words(), alone_with(settings.folder) as notes:
+        complaints = asyncio.run(_move(settings, notes, arguments))
     if complaints:
         sys.exit("\n".join(complaints))
 
 
-def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m app.infra.file_mover")
-    parser.add_argument("way", choices=STEPS)
-    parser.add_argument(
-        "--rows",
-        required=True,
-        metavar="QUERY",
-        help="what the database says: SELECT key, sha256 of each file, sha256 NULL if none is due",
-    )
-    parser.add_argument("--at-once", type=int, default=16, help="how many files (default: 16)")
-    return parser.parse_args(given)
-
-
 @contextmanager
 def alone_with(folder: Path) -> Generator[Path]:
-    """Where to take notes. Stops the process when another one is there."""
+    """Where to take notes. Stops the process when another one does."""
     notes = folder / ".moving"
     notes.mkdir(exist_ok=True)
     descriptor = os.open(notes, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield notes
     except BlockingIOError:
         sys.exit("Another one is at work on this folder.")
+    try:
+        yield notes
     finally:
         os.close(descriptor)
 
@@ -81,15 +63,15 @@ async def _move(settings: FileSettings, notes: Path, arguments: argparse.Namespa
         folder = OnDisk(settings.folder)
         source, target = (folder, bucket) if arguments.way == "to-s3" else (bucket, folder)
         copier = Copier(source, target, notes)
-        await copier.run(arguments.at_once)
+        await copier.run(AT_ONCE)
         print(copier)
         complaints = [f"{key}: not the same in both places" for key in copier.differing]
-        return complaints + await compare(rows, target, arguments.at_once)
+        return complaints + await compare(rows, target)
 
 
-async def compare(rows: Rows, place: Place, at_once: int) -> list[str]:
+async def compare(rows: Rows, place: Place) -> list[str]:
     """What does not agree, in words."""
-    slots = asyncio.Semaphore(at_once)
+    slots = asyncio.Semaphore(AT_ONCE)
     compared = 0
     complaints = []
 

@@ -7,9 +7,6 @@ import multiprocessing
 import os
 import random
 import signal
-import time
-
-T = time.monotonic()
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from hashlib import sha256
@@ -95,9 +92,6 @@ async def test_a_copier_killed_twenty_times_loses_and_revives_nothing(
             assert await asyncio.to_thread(killed_at_work) == -signal.SIGKILL
         visitors.go()
 
-    print(
-        "T gone", time.monotonic() - T, len(visitors.kept), len(visitors.deleted), visitors.looked
-    )
     assert await move() == 0
     for name, digest in visitors.kept.items():
         assert (await bucket.facts(f"pictures/{name}")).sha256 == digest

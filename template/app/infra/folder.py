@@ -111,9 +111,13 @@ class Folder:
 
 def valid(key: str) -> str:
     """Raises ValueError for a key that might lead out of the folder."""
-    if not _KEY.fullmatch(key):
+    if not is_valid(key):
         raise ValueError(f"a key is lower-case words and digits between slashes, not {key!r}")
     return key
+
+
+def is_valid(key: str) -> bool:
+    return _KEY.fullmatch(key) is not None
 
 
 async def facts_of(chunks: AsyncIterable[bytes]) -> FileFacts:

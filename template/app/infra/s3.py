@@ -117,17 +117,19 @@ class Bucket:
         """Deleting what is not there is no error."""
         _expect(await self._ask("DELETE", valid(key)), 204)
 
-    async def objects(self) -> AsyncIterator[StoredObject]:
-        """All that there are, by key."""
+    async def keys(self) -> AsyncIterator[str]:
+        async for page in self.pages():
+            for found in page:
+                yield found.key
+
+    async def pages(self) -> AsyncIterator[list[StoredObject]]:
+        """All that is stored, by key, up to 1,000 at a time."""
         query = {"list-type": "2"}
         while True:
             answer = await self._ask("GET", "", query=query)
             _expect(answer, 200)
             page = ElementTree.fromstring(answer.content)  # noqa: S314  # S3's own words
-            for found in page.iterfind("{*}Contents"):
-                told = {part.tag.rpartition("}")[2]: part.text or "" for part in found}
-                stored_at = datetime.fromisoformat(told["LastModified"])
-                yield StoredObject(told["Key"], int(told["Size"]), stored_at)
+            yield [_stored(element) for element in page.iterfind("{*}Contents")]
             after = page.findtext("{*}NextContinuationToken")
             if after is None:
                 return
@@ -172,6 +174,12 @@ async def _exactly(chunks: AsyncIterable[bytes], size: int) -> AsyncIterator[byt
     if arrived != size:
         raise WrongSize
     yield last
+
+
+def _stored(element: ElementTree.Element) -> StoredObject:
+    told = {part.tag.rpartition("}")[2]: part.text or "" for part in element}
+    stored_at = datetime.fromisoformat(told["LastModified"])
+    return StoredObject(told["Key"], int(told["Size"]), stored_at)
 
 
 def _expect(answer: httpx.Response, *statuses: int) -> None:

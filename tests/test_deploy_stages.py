@@ -157,4 +157,4 @@ def test_env_example_names_every_variable_that_the_infrastructure_reads(project:
     assert settings_fields(project) >= {"DATABASE_URL", "SECRET_KEY", "LOG_LEVEL"}
     named = set(re.findall(r"^# ([A-Z_]+)=", example, re.M))
     assert settings_fields(project) <= named
-    assert named - settings_fields(project) == {"FORWARDED_ALLOW_IPS", "PORT"}
+    assert named - settings_fields(project) == {"FORWARDED_ALLOW_IPS", "LISTEN_ADDRESS", "PORT"}

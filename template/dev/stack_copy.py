@@ -40,6 +40,10 @@ class Copy:
         self.port = int((folder / "port").read_text())
 
     @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
     def pid(self) -> int:
         return int((self._folder / "server.pid").read_text())
 
@@ -67,15 +71,16 @@ class Copy:
         os.kill(self.pid, signal.SIGKILL)
         self.wait()
 
-    def wait(self) -> None:
-        self._supervisors[-1].wait()
+    def wait(self) -> int:
+        """Its exit code."""
+        return self._supervisors[-1].wait()
 
     def has_ended(self) -> bool:
         return self._supervisors[-1].poll() is not None
 
     def is_ready(self) -> bool:
         try:
-            with urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=2):
+            with urlopen(f"{self.url}/ready", timeout=2):  # noqa: S310  # http
                 return True
         except (URLError, OSError):
             return False

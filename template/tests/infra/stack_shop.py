@@ -8,20 +8,22 @@ from uuid import UUID
 from fastapi import FastAPI, Request
 from sqlalchemy import text
 
-from app.infra import serve
+from app import errors
+from app.infra import serve, wiring
 from app.infra.database import ReadSession, WriteSession
 from app.infra.files import Files
 from app.infra.sessions import CurrentUser, Sessions
-from tests.infra.conftest import bare_app
 
 SERVE = (sys.executable, "-m", "tests.infra.stack_shop")
 
 # No order is refused here for being there already: one that is carried out twice must show.
-TABLE = "CREATE TABLE placed (key text NOT NULL, buyer uuid NOT NULL)"
+TABLE = "CREATE TABLE placed (key text NOT NULL)"
 
 
 def create_app() -> FastAPI:
-    app = bare_app()
+    app = FastAPI(lifespan=wiring.lifespan)
+    errors.install(app)
+    wiring.install(app)
 
     @app.get("/products")
     async def browse(read: ReadSession) -> list[int]:
@@ -36,9 +38,11 @@ def create_app() -> FastAPI:
         return user.id
 
     @app.post("/orders/{key}", status_code=201)
-    async def order(write: WriteSession, user: CurrentUser, key: str) -> None:
-        insert = text("INSERT INTO placed VALUES (:key, :buyer)")
-        await write.execute(insert, {"key": key, "buyer": user.id})
+    async def order(write: WriteSession, key: str, pause: float = 0) -> None:
+        """Is placed at once, and answered after the pause."""
+        await write.execute(text("INSERT INTO placed VALUES (:key)"), {"key": key})
+        await write.commit()
+        await asyncio.sleep(pause)
 
     @app.post("/uploads/{key}")
     async def upload(files: Files, user: CurrentUser, key: str, size: int) -> str:

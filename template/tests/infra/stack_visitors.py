@@ -2,18 +2,22 @@
 """People in the little shop, who come through the load balancer and count what fails."""
 
 import asyncio
-import itertools
 import json
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
+from types import MappingProxyType
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
 PICTURE = bytes(2000)
 
-# Some 400 requests a second in all: two processors have copies to start meanwhile.
-VISITORS = 16
-PAUSE_SECONDS = 0.02
+# At most 300 requests a second in all: two processors have copies to start meanwhile.
+VISITORS = 15
+PAUSE_SECONDS = 0.05
 
 
 class Answer(NamedTuple):
@@ -30,12 +34,14 @@ class Browser:
         self._url = url
         self._line: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
+    async def ask(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = NO_HEADERS
+    ) -> Answer:
         """Raises OSError, or EOFError for an answer that does not come."""
         url = urlsplit(path if "://" in path else self._url + path)
         reader, writer = self._line = self._line or await self._connect()
         sent = {"Host": url.netloc, "Content-Length": len(body), "Cookie": self.cookie, **headers}
-        lines = (f"{name.replace('_', '-')}: {value}\r\n" for name, value in sent.items())
+        lines = (f"{name}: {value}\r\n" for name, value in sent.items())
         target = f"{url.path}?{url.query}"
         writer.write(f"{method} {target} HTTP/1.1\r\n{''.join(lines)}\r\n".encode() + body)
         try:
@@ -57,9 +63,14 @@ class Browser:
         return await asyncio.open_connection(url.hostname, url.port)
 
 
+async def ask(url: str, method: str, path: str, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
+    with closing(Browser(url)) as browser:
+        return await browser.ask(method, path, headers=headers)
+
+
 async def _read(reader: asyncio.StreamReader) -> Answer:
     head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-    headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+    headers = dict(line.split(": ", 1) for line in head[1:] if line)
     body = await reader.readexactly(int(headers.get("content-length", 0)))
     return Answer(int(head[0].split()[1]), headers, body)
 
@@ -84,25 +95,24 @@ class Visitors:
 
     async def until(self, requests: int) -> None:
         async with asyncio.timeout(60):
-            while self.requests < requests:
+            while True:
+                if self.requests >= requests:
+                    return
                 await asyncio.sleep(0.05)
 
     async def some_more(self) -> None:
         await self.until(self.requests + 10 * VISITORS)
 
     async def _visit(self) -> None:
-        browser = Browser(self._url)
-        while not self._is_over:
-            await self._log_in(browser)
-            for turn in itertools.count():
-                if self._is_over or turn == 5:
-                    break
+        with closing(Browser(self._url)) as browser:
+            while not self._is_over:
+                await self._log_in(browser)
                 for _ in range(3):
                     await self._ask(browser, "GET", "/products")
-                await self._ask(browser, "GET", "/me")
-                await self._order(browser)
-            await self._upload(browser)
-        browser.close()
+                    await self._ask(browser, "GET", "/products")
+                    await self._ask(browser, "GET", "/me")
+                    await self._order(browser)
+                await self._upload(browser)
 
     async def _log_in(self, browser: Browser) -> None:
         if answer := await self._ask(browser, "POST", f"/login/{uuid4()}"):
@@ -117,18 +127,23 @@ class Visitors:
         path = f"/uploads/{uuid4()}"
         if started := await self._ask(browser, "POST", f"{path}?size={len(PICTURE)}"):
             url = json.loads(started.body)
-            await self._ask(browser, "PUT", url, PICTURE, Content_Type="image/png")
+            await self._ask(browser, "PUT", url, PICTURE, {"Content-Type": "image/png"})
             stored = await self._ask(browser, "GET", path)
             assert stored is None or json.loads(stored.body) == len(PICTURE)
 
     async def _ask(
-        self, browser: Browser, method: str, path: str, body: bytes = b"", **headers: str
+        self,
+        browser: Browser,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> Answer | None:
         """None for a request that failed, which is counted."""
         await asyncio.sleep(PAUSE_SECONDS)
         self.requests += 1
         try:
-            answer = await browser.ask(method, path, body, **headers)
+            answer = await browser.ask(method, path, body, headers)
         except (OSError, EOFError) as error:
             self.failures[f"{method}: {error!r}"] += 1
             return None

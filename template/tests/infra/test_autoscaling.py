@@ -1,8 +1,11 @@
 # Rung's file: advancing to another stage may change it.
-"""deploy/autoscaling-*.json are what AWS takes; nothing else says how many copies there are."""
+"""deploy/autoscaling-*.json are what AWS takes, and what the budget counts with."""
 
 import json
-import tomllib
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,30 @@ def settings(name: str) -> dict[str, Any]:
     return found
 
 
-def test_the_budget_counts_as_many_copies_as_autoscaling_may_start() -> None:
-    capacity = tomllib.loads((DEPLOY / "capacity.toml").read_text())
+def budget(folder: Path) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")}
+    environment = {**kept, "PYTHONPATH": str(DEPLOY.parent)}
+    command = [sys.executable, "-m", "dev.budget"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
-    assert settings("target")["MaxCapacity"] == capacity["copies"]
+
+def test_the_budget_counts_as_many_copies_as_autoscaling_may_start(tmp_path: Path) -> None:
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    assert budget(tmp_path).stdout.startswith(f"{settings('target')['MaxCapacity']} copies")
+
+    more = {**settings("target"), "MaxCapacity": 2000}
+    (tmp_path / "deploy" / "autoscaling-target.json").write_text(json.dumps(more))
+    refused = budget(tmp_path)
+    assert refused.returncode == 1
+    assert "max_client_conn = 100000 in deploy/pgbouncer.ini" in refused.stderr
+    assert "maxclients 64000 in deploy/cache.conf" in refused.stderr
+
+
+def test_without_autoscaling_the_budget_counts_the_copies_of_capacity(tmp_path: Path) -> None:
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    (tmp_path / "deploy" / "autoscaling-target.json").unlink()
+
+    assert budget(tmp_path).stdout.startswith("1 copies")
 
 
 def test_one_copy_may_die_at_any_time() -> None:

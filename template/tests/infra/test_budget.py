@@ -34,10 +34,12 @@ def capacity(copies: int, workers: int = 1) -> str:
     return f"copies = {copies}\nworkers = {workers}\nduring_a_deploy = 2\ndirect = 3\n"
 
 
-def test_as_delivered_it_fits() -> None:
+@pytest.mark.parametrize("replicas", ["", "postgresql://replica/app"])
+def test_as_delivered_it_fits(replicas: str) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")}
     command = [sys.executable, "-m", "dev.budget"]
-    done = subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True)
+    environment = {**kept, "DATABASE_REPLICA_URLS": replicas}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
     assert done.returncode == 0, done.stdout + done.stderr
 

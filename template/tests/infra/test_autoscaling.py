@@ -1,10 +1,15 @@
 # Rung's file: advancing to another stage may change it.
-"""deploy/autoscaling-*.json are what AWS takes; nothing else says how many copies there are."""
+"""deploy/autoscaling-*.json are what AWS takes, and what the budget counts with."""
 
 import json
-import tomllib
+import shutil
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from dev import capacity
+from dev.autoscaling import read
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 
@@ -14,10 +19,22 @@ def settings(name: str) -> dict[str, Any]:
     return found
 
 
-def test_the_budget_counts_as_many_copies_as_autoscaling_may_start() -> None:
-    capacity = tomllib.loads((DEPLOY / "capacity.toml").read_text())
+@pytest.fixture
+def own_deploy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(DEPLOY, tmp_path / "deploy")
 
-    assert settings("target")["MaxCapacity"] == capacity["copies"]
+
+def test_the_budget_counts_as_many_copies_as_autoscaling_may_start(own_deploy: Path) -> None:
+    more = {**settings("target"), "MaxCapacity": 2000}
+    (own_deploy / "autoscaling-target.json").write_text(json.dumps(more))
+    assert read().copies == 2000
+
+
+def test_without_autoscaling_it_counts_the_copies_of_capacity(own_deploy: Path) -> None:
+    (own_deploy / "autoscaling-target.json").unlink()
+
+    assert read() == capacity.read()
 
 
 def test_one_copy_may_die_at_any_time() -> None:

@@ -45,7 +45,7 @@ class CacheSettings(BaseSettings):
     sessions do not belong where that can happen.
     """
 
-    model_config = SettingsConfigDict(env_prefix="CACHE_")
+    model_config = SettingsConfigDict(env_prefix="CACHE_", env_ignore_empty=True)
 
     url: RedisDsn | None = None
     prefix: str = "app"

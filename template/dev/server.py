@@ -51,8 +51,12 @@ class Server(ABC):
     @contextmanager
     def running(self) -> Iterator[Self]:
         """Commands at the same time share it. It never outlives them, however they end."""
-        with supervisor.shared(self.folder, self._start_unless_running, remove=self._remove):
-            yield self
+        try:
+            with supervisor.shared(self.folder, self._start_unless_running, remove=self._remove):
+                yield self
+        finally:
+            for started_again in self._supervisors[1:]:
+                started_again.wait()
 
     def start(self) -> subprocess.Popen[bytes]:
         """Also again, after it has died: on the same port, with what it kept on disk."""

@@ -8,7 +8,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -51,12 +51,13 @@ class Server(ABC):
     @contextmanager
     def running(self) -> Iterator[Self]:
         """Commands at the same time share it. It never outlives them, however they end."""
-        try:
-            with supervisor.shared(self.folder, self._start_unless_running, remove=self._remove):
-                yield self
-        finally:
-            for started_again in self._supervisors[1:]:
-                started_again.wait()
+        with ExitStack() as stack:
+            stack.callback(self._wait)
+            stack.enter_context(
+                supervisor.shared(self.folder, self._start_unless_running, remove=self._remove)
+            )
+            stack.callback(self.go_on)  # a hung one would not hear that it is to stop
+            yield self
 
     def start(self) -> subprocess.Popen[bytes]:
         """Also again, after it has died: on the same port, with what it kept on disk."""
@@ -81,10 +82,15 @@ class Server(ABC):
         self.signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        self.signal(signal.SIGCONT)
+        with suppress(ProcessLookupError):
+            self.signal(signal.SIGCONT)
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(int((self.folder / "server.pid").read_text()), number)
+
+    def _wait(self) -> None:
+        for process in self._supervisors:
+            process.wait()
 
     def _start_unless_running(self) -> subprocess.Popen[bytes] | None:
         secret = self.folder / "password"

@@ -57,7 +57,8 @@ def supervise(
     user: int | None = None,
     remove: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Run `command` until `folder` has no users; then `remove` it. It logs to `folder`/log."""
+    """Run `command` until `folder` has no users; then `remove` it. It logs to `folder`/log, and its
+    process is in `folder`/server.pid."""
     order = {
         "command": [str(part) for part in command],
         "folder": str(folder),

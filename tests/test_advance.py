@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from growing import STATUS, Repo
 from people import COPIER, Person, content
+from rung.stages import LADDER
 
 
 def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -189,6 +190,58 @@ def test_any_folder_of_the_project_will_do(repo: Repo) -> None:
     done = repo.person.types("advance", "--yes", at=repo.folder / "app" / "infra")
     assert done.returncode == 0, done.stderr
     assert repo.answers()["stage"] == 2
+
+
+@pytest.fixture
+def at_stage_2(repo: Repo) -> Repo:
+    repo.advances("--commit")
+    return repo
+
+
+ROUTED = ("--data", "replica_routing=true")
+
+
+def test_an_option_is_turned_on_where_the_project_stands(at_stage_2: Repo) -> None:
+    shown = at_stage_2.advances("--to=2", *ROUTED)
+    assert shown.startswith("Stage 2 (database) with replica_routing=true.\n")
+    assert re.search(r"added +dev/replica.py", shown)
+    assert at_stage_2.status() == [" M .copier-answers.yml", "?? dev/replica.py"]
+    assert (at_stage_2.answers()["stage"], at_stage_2.answers()["replica_routing"]) == (2, True)
+
+
+@pytest.mark.slow
+def test_an_option_turned_on_later_gives_what_the_step_with_it_gives(repo: Repo) -> None:
+    at_once = repo.copied_to(repo.person.desk / "at-once")
+    at_once.advances("--commit", *ROUTED)
+    repo.advances("--commit")
+    repo.advances("--commit", "--to=2", *ROUTED)
+    assert repo.git("rev-parse", "HEAD^{tree}") == at_once.git("rev-parse", "HEAD^{tree}")
+    assert repo.git("log", "-1", "--format=%s") == (
+        "Bring shop to stage 2 (database) with replica_routing=true\n"
+    )
+
+
+@pytest.mark.slow
+def test_an_option_is_turned_off_again(at_stage_2: Repo) -> None:
+    before = files_of(at_stage_2.folder)
+    at_stage_2.advances("--commit", "--to=2", *ROUTED)
+    at_stage_2.advances("--to=2", "--data", "replica_routing=false")
+    assert files_of(at_stage_2.folder) == before
+
+
+@pytest.mark.slow
+def test_without_a_stage_an_answer_goes_with_the_next_step(at_stage_2: Repo) -> None:
+    shown = at_stage_2.advances(*ROUTED)
+    assert shown.startswith(f"Stage 3 ({LADDER[2].name}), ")
+    assert (at_stage_2.answers()["stage"], at_stage_2.answers()["replica_routing"]) == (3, True)
+
+
+@pytest.mark.slow
+def test_at_the_last_stage_an_answer_can_only_be_meant_for_it(repo: Repo) -> None:
+    repo.advances("--commit", f"--to={LADDER[-1].number}")
+    repo.advances(*ROUTED)
+    assert repo.answers()["stage"] == LADDER[-1].number
+    assert (repo.folder / "dev" / "replica.py").exists()
 
 
 @pytest.mark.parametrize("command", ["advance", "upgrade", "status"])

@@ -16,6 +16,8 @@ FILES = (
     "deploy/pgbouncer.yaml",
     "deploy/pgbouncer.ini",
     "dev/budget.py",
+    "dev/budget_postgres.py",
+    "dev/capacity.py",
     "dev/lint_pooling.py",
     "dev/pgbouncer.py",
     "dev/pooling.mk",
@@ -101,6 +103,37 @@ def test_the_container_may_open_as_many_files_as_it_has_connections(
     limits = bouncer["pgbouncer"]
     servers = 2 * (int(limits["default_pool_size"]) + int(limits["reserve_pool_size"]))
     assert service["ulimits"]["nofile"] > int(limits["max_client_conn"]) + servers
+
+
+NUMBERS: dict[str, dict[str, object]] = {
+    "deploy/capacity.toml": {"copies": 7, "workers": 3, "direct": 5, "pooled": "true", "cache": 32},
+    "deploy/pgbouncer.ini": {"max_client_conn": 900, "default_pool_size": 30},
+}
+
+
+@pytest.mark.parametrize(("here", "there"), [(2, 3), (2, 4), (3, 4)])
+@pytest.mark.parametrize("file", NUMBERS)
+def test_numbers_that_a_team_has_written_are_carried_to_the_next_stage(
+    render: Render, tmp_path: Path, file: str, here: int, there: int
+) -> None:
+    before, after = (render({"stage": stage}) / file for stage in (here, there))
+    yours = before.read_text()
+    written: dict[str, object] = {}
+    for name, number in NUMBERS[file].items():
+        yours, found = re.subn(rf"^{name} = .*$", f"{name} = {number}", yours, flags=re.M)
+        written |= {name: number} if found else {}
+    (tmp_path / "yours").write_text(yours)
+
+    merged = subprocess.run(
+        ["git", "merge-file", "--stdout", tmp_path / "yours", before, after],
+        capture_output=True,
+        text=True,
+    )
+
+    assert merged.returncode == 0, merged.stdout
+    assert written
+    for name, number in written.items():
+        assert f"\n{name} = {number}\n" in merged.stdout
 
 
 def test_the_linter_of_the_stage_is_one_of_make_check(shop: Path) -> None:

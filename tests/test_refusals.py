@@ -122,6 +122,28 @@ def test_an_answer_to_a_question_that_is_not_asked(repo: Repo) -> None:
     assert "The template does not ask for colour." in reason
 
 
+def test_an_answer_to_a_question_that_the_stage_does_not_ask(repo: Repo) -> None:
+    reason = repo.refuses(*ADVANCE, "--to=1", "--data=replica_routing=true")
+    assert "replica_routing is not asked at stage 1 (foundation)." in reason
+
+
+def test_an_answer_that_it_has_already(repo: Repo) -> None:
+    reason = repo.refuses(*ADVANCE, "--to=1", "--data=team=shop-team")
+    assert reason == "rung: The project is at stage 1 (foundation) with team=shop-team already.\n"
+
+
+def test_an_option_whose_files_were_edited_is_not_turned_off(repo: Repo) -> None:
+    repo.advances("--commit", "--data=replica_routing=true")
+    repo.edits("dev/replica.py", "REPLICAS = 1", "REPLICAS = 2")
+    reason = repo.refuses(*ADVANCE, "--to=2", "--data=replica_routing=false")
+    assert "deletes files that you have edited: dev/replica.py" in reason
+
+
+@pytest.mark.parametrize("command", [ADVANCE, ("upgrade",)])
+def test_a_stage_among_the_answers(repo: Repo, command: tuple[str, ...]) -> None:
+    assert "rung advance --to N" in repo.refuses(*command, "--data=stage=3", code=2)
+
+
 def test_a_template_that_is_gone(repo: Repo) -> None:
     repo.edits(".copier-answers.yml", "_src_path: ", "_src_path: /gone")
     reason = repo.refuses(*ADVANCE)

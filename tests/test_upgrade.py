@@ -127,6 +127,16 @@ def test_upgrading_again_does_nothing(repo: Repo, own_growing_template: Path) ->
     )
 
 
+def test_an_answer_is_not_dropped_where_no_version_is_newer(repo: Repo) -> None:
+    reason = repo.refuses("upgrade", "--data", "team=Tea")
+    assert "No version is newer than v0.1.0, so team=Tea was not taken." in reason
+    assert "rung advance --to 1 --data team=Tea" in reason
+
+
+def test_an_answer_that_it_has_already_is_no_failure(repo: Repo) -> None:
+    assert "Nothing to do" in repo.refuses("upgrade", "--data", "team=shop-team", code=0)
+
+
 @pytest.mark.slow
 def test_a_version_between_may_be_named(repo: Repo, own_growing_template: Path) -> None:
     next_version(own_growing_template)

@@ -8,18 +8,19 @@ from typing import Protocol
 
 from rung import git, stages
 from rung.answers import Answer
-from rung.errors import RungError
+from rung.errors import RungError, UsageError
 from rung.interrupts import Interrupts
 from rung.opening import alone, workspace_in
 from rung.origin import Origin, newest, origin_of
 from rung.outcome import Outcome, Target, check_answers, work_out
 from rung.project import Project, locate, read_project, refuse_unready, shown
+from rung.recorded import spoken
 from rung.scratch import Scratch
 from rung.switch import switch
 
 
 class NotUpwardsError(RungError):
-    """No later stage than the recorded one."""
+    """No later stage than the recorded one, and no other answers."""
 
 
 class NothingToDoError(RungError):
@@ -44,10 +45,13 @@ class Conversation(Protocol):
 def advance(
     path: Path, to: int | None, options: Options, person: Conversation, interrupts: Interrupts
 ) -> Outcome | None:
-    """To a later stage on the same template version; None when not agreed to."""
+    """To a later stage, or to other answers where the project stands, on the same template version;
+    None when not agreed to."""
 
     def target(project: Project, origin: Origin) -> Target:
-        stage = _later_stage(project, to)
+        stage = _stage_to_reach(project, to, options.given)
+        if stage == project.stage:
+            return Target(f"{stages.named(stage)} with {_in_words(options.given)}", stage)
         skipped = [one for one in stages.LADDER if project.stage < one.number < stage]
         return Target(stages.named(stage), stage, skipped=skipped)
 
@@ -63,6 +67,7 @@ def upgrade(
         version = origin.named(ref) if ref else newest(origin)
         older = origin.is_older(version, project.version)
         if origin.same(version, project.version) or (older and not ref):
+            _refuse_untaken(project, options.given)
             raise NothingToDoError(f"Nothing to do: no version is newer than {project.version}.")
         if older:
             raise RungError(
@@ -74,15 +79,20 @@ def upgrade(
     return _take_step(path, target, options, person, interrupts)
 
 
-def _later_stage(project: Project, to: int | None) -> int:
+def _stage_to_reach(project: Project, to: int | None, given: Mapping[str, Answer]) -> int:
     last = stages.LADDER[-1]
-    stage = project.stage + 1 if to is None else to
     here = stages.named(project.stage)
-    if stage > last.number and to is None:
+    if to is not None:
+        stage = to
+    elif project.stage < last.number:
+        stage = project.stage + 1
+    elif given:  # There is no next stage that they could be meant for.
+        stage = project.stage
+    else:
         raise NotUpwardsError(f"The project is at {here}, and that is the last one.")
     if not 1 <= stage <= last.number:
         raise RungError(f"There is no stage {stage}: the ladder ends at {last}.")
-    if stage == project.stage:
+    if stage == project.stage and not given:
         raise NotUpwardsError(f"The project is at {here} already.")
     if stage < project.stage:
         raise RungError(
@@ -93,6 +103,20 @@ def _later_stage(project: Project, to: int | None) -> int:
     return stage
 
 
+def _refuse_untaken(project: Project, given: Mapping[str, Answer]) -> None:
+    recorded = {key: spoken(value) for key, value in project.answers.items()}
+    if others := {key: value for key, value in given.items() if recorded.get(key) != value}:
+        data = " ".join(f"--data {key}={value}" for key, value in others.items())
+        raise RungError(
+            f"No version is newer than {project.version}, so {_in_words(others)} was not taken. "
+            f"To change it where the project stands: rung advance --to {project.stage} {data}"
+        )
+
+
+def _in_words(given: Mapping[str, Answer]) -> str:
+    return ", ".join(f"{key}={spoken(value)}" for key, value in given.items())
+
+
 def _take_step(
     path: Path,
     target: Callable[[Project, Origin], Target],
@@ -100,6 +124,8 @@ def _take_step(
     person: Conversation,
     interrupts: Interrupts,
 ) -> Outcome | None:
+    if "stage" in options.given:
+        raise UsageError("The stage is no --data: rung advance --to N leads to it.")
     try:
         with interrupts.allowed():
             git.require()
@@ -123,6 +149,8 @@ def _take_step(
                 with interrupts.allowed():
                     scratch = Scratch(workspace, folder)
                     outcome = work_out(project, origin, towards, options.given, scratch)
+                    if outcome.stays and not outcome.moves:
+                        raise NotUpwardsError(f"The project is at {towards.name} already.")
                     person.show(outcome)
                     _refuse_unsafe(outcome, keep_conflicts=options.keep_conflicts)
                     if not person.agree(outcome):
@@ -146,7 +174,7 @@ def _take_step(
 def _refuse_unsafe(outcome: Outcome, *, keep_conflicts: bool) -> None:
     if outcome.lost:
         raise RungError(
-            f"{outcome.target.name.capitalize()} deletes files that you have edited: "
+            f"The step to {outcome.target.name} deletes files that you have edited: "
             f"{shown(outcome.lost, most=20)}. Move what you wrote into files of your own, git rm "
             "these, and commit. Nothing was changed."
         )

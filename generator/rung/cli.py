@@ -121,7 +121,11 @@ def status(
 def advance(
     path: _PROJECT = Path(),
     to: Annotated[
-        int | None, typer.Option(metavar="N", help="To this stage; the next one unless you say.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="To this stage; the next one unless you say. With --data also the present one.",
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: for scripts.")] = False,
     dry_run: _DRY_RUN = False,

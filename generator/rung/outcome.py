@@ -19,6 +19,7 @@ from rung.recorded import (
     refuse_changed,
     refuse_edited_by_hand,
     refuse_unasked,
+    refuse_unheard,
     spoken,
 )
 from rung.rendering import Rendered, render_again
@@ -45,6 +46,11 @@ class Outcome:
     notes: Sequence[str]
     tree: str
     diff: Callable[[], str] = field(repr=False)
+
+    @property
+    def stays(self) -> bool:
+        """At its stage and its version: only answers change."""
+        return not self.target.ref and self.target.stage == self.project.stage
 
     def of(self, *kinds: Kind) -> list[str]:
         return [path for path, change in self.changes.items() if change.kind in kinds]
@@ -140,6 +146,7 @@ def _refuse_answers(
 ) -> list[str]:
     """Answers with what to say of the questions whose default was taken."""
     refuse_changed(project, given, new, target.name)
+    refuse_unheard(given, new, target.stage)
     questions = never_asked(project, given, new)
     if questions and target.ref:
         refuse_unasked(questions, new, target.name)

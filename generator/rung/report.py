@@ -100,6 +100,8 @@ def _heading(outcome: Outcome) -> str:
     """For a stage its bottleneck, for nobody should pay for one that they do not need."""
     if outcome.target.ref:
         return f"From version {outcome.project.version} to {outcome.target.name}."
+    if outcome.stays:
+        return _sentence(outcome.target.name)
     said = []
     for stage in outcome.target.skipped:
         said.append(f"Skips {stage}, which is for: {stage.breaks}. {_sentence(stage.arrives)}")

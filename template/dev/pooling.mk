@@ -4,5 +4,5 @@
 LINTERS += lint_pooling
 SYSTEM_PACKAGES += pgbouncer
 
-budget: ## Do all processes' connections fit into PgBouncer and Postgres? Copies and workers: deploy/capacity.toml
+budget: ## Do all processes' connections fit into the servers? Copies and workers: deploy/capacity.toml
 	@$(RUN) python -m dev.budget

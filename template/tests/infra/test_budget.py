@@ -8,7 +8,8 @@ import pytest
 
 from app.infra.connections import DatabaseSettings
 from dev import pgbouncer
-from dev.budget import Capacity, Need, pooled, postgres_limits
+from dev.budget_postgres import pooled, postgres_limits
+from dev.capacity import Capacity, Need, read
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -33,10 +34,12 @@ def capacity(copies: int, workers: int = 1) -> str:
     return f"copies = {copies}\nworkers = {workers}\nduring_a_deploy = 2\ndirect = 3\n"
 
 
-def test_as_delivered_it_fits() -> None:
+@pytest.mark.parametrize("replicas", ["", "postgresql://replica/app"])
+def test_as_delivered_it_fits(replicas: str) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")}
     command = [sys.executable, "-m", "dev.budget"]
-    done = subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True)
+    environment = {**kept, "DATABASE_REPLICA_URLS": replicas}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -61,12 +64,41 @@ def test_without_a_pooler_every_process_counts_at_postgres(tmp_path: Path) -> No
 def test_with_a_pooler_the_processes_count_there(tmp_path: Path) -> None:
     fits = budget(tmp_path, capacity(4), DATABASE_POOLED="true")
     assert fits.returncode == 0, fits.stderr
-    assert "8 x (16 + 8 + 1)     200   1000" in fits.stdout
+    limit = pgbouncer.configuration()["pgbouncer"]["max_client_conn"]
+    assert f"8 x (16 + 8 + 1)     200   {limit}" in fits.stdout
     assert "2 x (20 + 5) + 3      53     97" in fits.stdout
 
-    fifty = budget(tmp_path, capacity(50), DATABASE_POOLED="true")
-    assert fifty.returncode == 1
-    assert "max_client_conn = 2500 in deploy/pgbouncer.ini" in fifty.stderr
+    many = budget(tmp_path, capacity(200), DATABASE_POOLED="true")
+    assert many.returncode == 1
+    assert "max_client_conn = 10000 in deploy/pgbouncer.ini" in many.stderr
+
+
+def test_whether_there_is_a_pooler_is_said_by_capacity_unless_the_environment_does(
+    tmp_path: Path,
+) -> None:
+    pooled = f"{capacity(4)}pooled = true\n"
+
+    assert "PgBouncer's clients" in budget(tmp_path, pooled).stdout
+    assert budget(tmp_path, pooled, DATABASE_POOLED="false").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (capacity(0), "copies: Input should be greater than 0"),
+        (f"{capacity(1)}copys = 2\n", "copys: Extra inputs are not permitted"),
+        ("copies 1", "deploy/capacity.toml is not TOML"),
+    ],
+)
+def test_a_capacity_that_cannot_be_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / "deploy" / "capacity.toml").write_text(text)
+
+    with pytest.raises(SystemExit, match=said):
+        read()
 
 
 def test_the_poolers_own_connections_must_fit_into_postgres() -> None:
@@ -83,7 +115,8 @@ def test_the_poolers_own_connections_must_fit_into_postgres() -> None:
     def at_postgres(size: int) -> Need:
         bouncer = pgbouncer.configuration()
         bouncer["pgbouncer"]["default_pool_size"] = str(size)
-        return pooled(settings, Capacity(1, 1, 2, 3), 0, bouncer, postgres)[1]
+        one = Capacity(copies=1, workers=1, during_a_deploy=2, direct=3)
+        return pooled(settings, one, 0, bouncer, postgres)[1]
 
     assert at_postgres(42).needed == postgres.allowed == 97
     refused = at_postgres(60)

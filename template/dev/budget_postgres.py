@@ -1,21 +1,18 @@
 # Rung's file: advancing to another stage may change it.
-"""Count the connections that all processes may open, beside what the servers allow."""
+"""Connections to Postgres, and to PgBouncer before it."""
 
 import os
 import re
-import sys
-import tomllib
 from configparser import ConfigParser
 from pathlib import Path
 from typing import NamedTuple
 
-from dotenv import load_dotenv
 from pydantic import PostgresDsn
 
 from app.infra.connections import DatabaseSettings
 from dev import pgbouncer
+from dev.capacity import Capacity, Need
 
-CAPACITY = Path("deploy/capacity.toml")
 POSTGRES = Path("deploy/postgres.conf")
 BOUNCER = Path("deploy/pgbouncer.ini")
 # A readiness check has a connection of its own, so that a busy pool is not taken for an outage.
@@ -28,17 +25,6 @@ DEFAULTS = {
     "superuser_reserved_connections": 3,
     "reserved_connections": 0,
 }
-
-
-class Capacity(NamedTuple):
-    copies: int
-    workers: int
-    during_a_deploy: int
-    direct: int
-
-    @property
-    def processes(self) -> int:
-        return self.copies * self.during_a_deploy * self.workers
 
 
 class Postgres(NamedTuple):
@@ -56,27 +42,13 @@ class Postgres(NamedTuple):
         return f"max_connections = {most} in {POSTGRES}"
 
 
-class Need(NamedTuple):
-    what: str
-    sum: str
-    needed: int
-    limit: int
-    remedy: str
-
-
-def main() -> None:
-    load_dotenv()
-    settings = _settings()
-    capacity = Capacity(**tomllib.loads(CAPACITY.read_text()))
+def needs(capacity: Capacity) -> list[Need]:
+    settings = _settings(capacity)
     replicas = len(list(filter(None, os.environ.get("DATABASE_REPLICA_URLS", "").split(","))))
     postgres = postgres_limits(POSTGRES.read_text())
     if settings.pooled:
-        needs = pooled(settings, capacity, replicas, pgbouncer.configuration(), postgres)
-    else:
-        needs = direct(settings, capacity, replicas, postgres)
-    print(table(settings, capacity, needs))
-    if problems := [f"{n.what}: {n.remedy}." for n in needs if n.needed > n.limit]:
-        sys.exit("\n".join(["", "It does not fit.", *problems]))
+        return pooled(settings, capacity, replicas, pgbouncer.configuration(), postgres)
+    return direct(settings, capacity, replicas, postgres)
 
 
 def direct(
@@ -153,31 +125,15 @@ def postgres_limits(configuration: str) -> Postgres:
     return Postgres(*(int(found.get(name, default)) for name, default in DEFAULTS.items()))
 
 
-def table(settings: DatabaseSettings, capacity: Capacity, needs: list[Need]) -> str:
-    way = "through PgBouncer" if settings.pooled else "straight to Postgres"
-    processes = (
-        f"{capacity.copies} copies x {capacity.during_a_deploy} during a deploy"
-        f" x {capacity.workers} workers = {capacity.processes} processes, {way}"
-    )
-    rows = [("connections", "", "needed", "limit")]
-    rows += [(n.what, n.sum, str(n.needed), str(n.limit)) for n in needs]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    what, total, *numbers = widths
-    lines = [
-        f"  {row[0]:{what}}  {row[1]:{total}}"
-        + "".join(f"  {n:>{width}}" for n, width in zip(row[2:], numbers, strict=True))
-        for row in rows
-    ]
-    return "\n".join([processes, "", *lines])
-
-
-def _settings() -> DatabaseSettings:
+def _settings(capacity: Capacity) -> DatabaseSettings:
     """With the sizes that the app would have here; where the URLs lead does not matter."""
-    return DatabaseSettings(
+    settings = DatabaseSettings(
         url=PostgresDsn("postgresql://app"),
         read_url=PostgresDsn("postgresql://app_read"),
         direct_url=PostgresDsn("postgresql://direct"),
     )
+    said = "DATABASE_POOLED" in os.environ
+    return settings if said else settings.model_copy(update={"pooled": capacity.pooled})
 
 
 def _servers(bouncer: ConfigParser) -> dict[str, int]:
@@ -188,7 +144,3 @@ def _servers(bouncer: ConfigParser) -> dict[str, int]:
         server = f"{keys['host']}:{keys.get('port', '5432')}"
         servers[server] = servers.get(server, 0) + 1
     return servers
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,44 @@
+# Rung's file: advancing to another stage may change it.
+"""deploy/capacity.toml: what runs in production."""
+
+import sys
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
+
+FILE = Path("deploy/capacity.toml")
+
+
+class Capacity(BaseModel, extra="forbid", frozen=True):
+    copies: PositiveInt
+    workers: PositiveInt
+    during_a_deploy: PositiveInt
+    direct: NonNegativeInt
+    pooled: bool = False
+    redis: dict[str, PositiveInt] = {}
+
+    @property
+    def processes(self) -> int:
+        return self.copies * self.during_a_deploy * self.workers
+
+
+class Need(NamedTuple):
+    """Connections that something opens at most, beside what it may."""
+
+    what: str
+    sum: str
+    needed: int
+    limit: int
+    remedy: str
+
+
+def read() -> Capacity:
+    try:
+        return Capacity.model_validate(tomllib.loads(FILE.read_text()))
+    except tomllib.TOMLDecodeError as error:
+        sys.exit(f"{FILE} is not TOML: {error}")
+    except ValidationError as error:
+        wrong = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        sys.exit("\n".join([f"{FILE} is not right:", *wrong]))

@@ -1,0 +1,50 @@
+# Rung's file: advancing to another stage may change it.
+"""Processes for which every file system is read-only, in a mount namespace of their own."""
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+# Arguments: the folders that stay writable, --, the command. /proc and /sys hold no files; a log
+# that was opened before goes on, and so do devices.
+SCRIPT = r"""
+set -eu
+mount --make-rprivate /
+kept=:
+while [ "$1" != -- ]; do mount --bind "$1" "$1"; kept="$kept$1:"; shift; done
+shift
+while read -r _ at _ options _; do
+    case "$at" in /proc|/proc/*|/sys|/sys/*) continue ;; esac
+    case "$kept" in *":$at:"*) continue ;; esac
+    # In a user namespace the flags that a mount has must be named again.
+    flags=$(echo "$options" | tr , '\n' | grep -E '^no|^relatime' | sed 's/^/,/' | tr -d '\n')
+    mount -o "remount,bind,ro$flags" "$at" 2>/dev/null || true
+done < /proc/self/mounts
+for folder in . "$HOME" /tmp /var/tmp /dev/shm; do
+    if touch "$folder/rung-probe" 2>/dev/null; then echo "$folder is writable" >&2; exit 97; fi
+done
+exec "$@"
+"""
+
+
+def wrapped(command: list[str], *, writable: list[Path]) -> list[str]:
+    """The command, to be run where nothing but these folders can be written to."""
+    return [*_namespace(), "sh", "-c", SCRIPT, "sh", *map(str, writable), "--", *command]
+
+
+def is_possible(environment: Mapping[str, str]) -> bool:
+    return bool(_namespace()) and _succeeds(wrapped(["true"], writable=[]), environment)
+
+
+def _namespace() -> list[str]:
+    """Root needs no more than the kernel's leave, which containers often do not give."""
+    if shutil.which("unshare"):
+        for options in (["--mount"], ["--user", "--map-root-user", "--mount"]):
+            if _succeeds(["unshare", *options, "true"]):
+                return ["unshare", *options]
+    return []
+
+
+def _succeeds(command: list[str], environment: Mapping[str, str] | None = None) -> bool:
+    return subprocess.run(command, env=environment, capture_output=True).returncode == 0

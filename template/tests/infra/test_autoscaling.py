@@ -1,0 +1,54 @@
+# Rung's file: advancing to another stage may change it.
+"""deploy/autoscaling-*.json are what AWS takes, and what the budget counts with."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev import capacity
+from dev.autoscaling import read
+
+DEPLOY = Path(__file__).parent.parent.parent / "deploy"
+
+
+def settings(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((DEPLOY / f"autoscaling-{name}.json").read_text())
+    return found
+
+
+@pytest.fixture
+def own_deploy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(DEPLOY, tmp_path / "deploy")
+
+
+def test_the_budget_counts_as_many_copies_as_autoscaling_may_start(own_deploy: Path) -> None:
+    more = {**settings("target"), "MaxCapacity": 2000}
+    (own_deploy / "autoscaling-target.json").write_text(json.dumps(more))
+    assert read().copies == 2000
+
+
+def test_without_autoscaling_it_counts_the_copies_of_capacity(own_deploy: Path) -> None:
+    (own_deploy / "autoscaling-target.json").unlink()
+
+    assert read() == capacity.read()
+
+
+def test_one_copy_may_die_at_any_time() -> None:
+    assert settings("target")["MinCapacity"] >= 2
+
+
+def test_both_files_speak_of_the_same_service() -> None:
+    target, policy = settings("target"), settings("policy")
+
+    for key in ("ServiceNamespace", "ScalableDimension"):
+        assert target[key] == policy[key]
+
+
+def test_it_is_quick_to_add_and_slow_to_remove() -> None:
+    tracking = settings("policy")["TargetTrackingScalingPolicyConfiguration"]
+
+    assert tracking["ScaleOutCooldown"] < tracking["ScaleInCooldown"]

@@ -3,9 +3,9 @@ a generated repo of stage 4:
 
     uv run python path/to/rung/benchmarks/scaling.py
 
-Needs wrk and haproxy. 32 connections, 1,000 products, on a Postgres of its own. Copies, balancer,
-Postgres and load share the machine, so throughput says little: the processor time that the copies
-and the balancer spend on a request says what more copies cost.
+Needs wrk and haproxy. Eight connections for each copy, 1,000 products, on a Postgres of its own.
+Copies, balancer, Postgres and load share the machine, so throughput says little: the processor
+time that the copies and the balancer spend on a request says what more copies cost.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from dev import haproxy, stack_copy
 from dev.stack_copy import Copy
 
 COPIES = (1, 4)
+CONNECTIONS_A_COPY = 8
 GROWTH = 1.15  # of processor time a request, from the fewest copies to the most
 READY_SECONDS = 1.5
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
@@ -95,7 +96,8 @@ def _interleaved(stacks: dict[int, Stack], rounds: int, seconds: int) -> Results
         for name, (path, *options) in paths.items():
             for n, stack in stacks.items():
                 warm_up = turn == 0
-                run = _measured(stack, [stack.url + path, *options], 1 if warm_up else seconds)
+                arguments = [f"-c{n * CONNECTIONS_A_COPY}", stack.url + path, *options]
+                run = _measured(stack, arguments, 1 if warm_up else seconds)
                 if not warm_up:
                     results[name][n].append(run)
     return results

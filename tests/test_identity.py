@@ -42,6 +42,7 @@ def travel(project: Path, journey: Journey, way: Way = WAYS["in process"]) -> No
         commit(project)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("journey", JOURNEYS, ids=told)
 def test_an_untouched_project_becomes_what_a_new_one_is(
     start: Start, render: Render, journey: Journey

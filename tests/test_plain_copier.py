@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from people import COPIER, Person, content, git
-from variants import OPTIONS, VARIANTS, spoken
+from variants import LONGEST, OPTIONS, VARIANTS, spoken
 
 
 def tracked(project: Path) -> dict[str, tuple[str, bytes]]:
@@ -33,7 +33,13 @@ def release(template: Path, version: str) -> None:
     git("tag", version, cwd=template)
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=spoken)
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(one, marks=() if one in LONGEST else pytest.mark.slow, id=spoken(one))
+        for one in VARIANTS
+    ],
+)
 def test_copier_copy_gives_what_rung_new_gives(
     person: Person, template: Path, variant: dict[str, Any]
 ) -> None:

@@ -67,6 +67,7 @@ def journeys() -> list[Journey]:
 
 JOURNEYS = journeys()
 LONGEST: Journey = (at(STAGES[0], ()), at(STAGES[-1], OPTIONS))
+STEP_BY_STEP: Journey = (LONGEST[0], *(at(stage, OPTIONS) for stage in STAGES[1:]))
 
 
 def told(journey: Journey) -> str:

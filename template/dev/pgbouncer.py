@@ -93,6 +93,7 @@ def running(
     folder.mkdir(mode=0o755)
     server = urlsplit(postgres_url)
     port = ports.unused()
+    (folder / "port").write_text(str(port))
     _write(folder, server, by_port or server.port, {**settings, "listen_port": port})
     base = f"postgresql://{server.username}:{server.password}@127.0.0.1:{port}"
     bouncer = PgBouncer(f"{base}/app", f"{base}/app_read", f"{base}/pgbouncer", folder)

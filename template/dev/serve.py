@@ -17,14 +17,8 @@ BANNER = """
 
 def main() -> None:
     port = os.environ.get("PORT") or "8000"
-    _refuse_unusable_port(port)
-    steps = [["alembic", "upgrade", "head"]]
-    if importlib.util.find_spec("app.seed"):
-        steps.append([sys.executable, "-m", "app.seed"])
-    for step in steps:
-        status = subprocess.run(step).returncode
-        if status != 0:
-            sys.exit(status)
+    refuse_unusable_port(port)
+    migrate_and_seed()
     print(BANNER.format(host=HOST, port=port, database=os.environ["DATABASE_URL"]), flush=True)
     os.execvp(  # noqa: S606
         "uvicorn",
@@ -35,15 +29,26 @@ def main() -> None:
     )
 
 
-def _refuse_unusable_port(port: str) -> None:
+def migrate_and_seed() -> None:
+    steps = [["alembic", "upgrade", "head"]]
+    if importlib.util.find_spec("app.seed"):
+        steps.append([sys.executable, "-m", "app.seed"])
+    for step in steps:
+        status = subprocess.run(step).returncode
+        if status != 0:
+            sys.exit(status)
+
+
+def refuse_unusable_port(port: str, target: str = "dev") -> None:
+    way_out = f"Take another: make {target} PORT=8001"
     if not port.isdecimal() or not 0 < int(port) < 65536:
-        sys.exit(f"Port {port} is not a number from 1 to 65535. Take another: make dev PORT=8001")
+        sys.exit(f"Port {port} is not a number from 1 to 65535. {way_out}")
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, int(port)))
         except OSError as error:
-            sys.exit(f"Port {port}: {error.strerror}. Take another: make dev PORT=8001")
+            sys.exit(f"Port {port}: {error.strerror}. {way_out}")
 
 
 if __name__ == "__main__":

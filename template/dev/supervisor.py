@@ -57,7 +57,8 @@ def supervise(
     user: int | None = None,
     remove: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Run `command` until `folder` has no users; then `remove` it. It logs to `folder`/log."""
+    """Run `command` until `folder` has no users; then `remove` it. It logs to `folder`/log, and its
+    process is in `folder`/server.pid."""
     order = {
         "command": [str(part) for part in command],
         "folder": str(folder),
@@ -109,6 +110,7 @@ def _run(order: dict[str, Any]) -> int:
     server = subprocess.Popen(
         order["command"], user=user, group=user, extra_groups=None if user is None else []
     )
+    Path(order["folder"], "server.pid").write_text(str(server.pid))
     unused = threading.Event()
 
     def stop_when_unused() -> None:

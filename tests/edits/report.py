@@ -14,7 +14,7 @@ from conftest import working_tree
 from copier import run_copy
 from people import Machine
 from plumbum import local
-from variants import JOURNEYS, told
+from variants import JOURNEYS, LONGEST, STEP_BY_STEP, told
 
 from edits.carried import carry
 from edits.corpus import EDITS, GROUPS, Edit
@@ -24,10 +24,10 @@ REPORT = Path(__file__).parents[2] / "docs" / "edits.md"
 HEAD = """\
 # What a team's work goes through
 
-`make edits-report` makes each of these edits in a repo, carries it over each of these journeys,
-and looks: conflicts, edits that are gone or elsewhere, other files of the team that changed, files
-of the stage that are missing, heads of the migrations. This page is what it wrote; `tests/edits/`
-holds the edits.
+`make edits-report` makes each of these edits in a repo, carries it to the last stage, at once and
+step by step, and groups of them over each of these journeys, and looks: conflicts, edits that are
+gone or elsewhere, other files of the team that changed, files of the stage that are missing, heads
+of the migrations. This page is what it wrote; `tests/edits/` holds the edits.
 """
 
 
@@ -54,9 +54,10 @@ class Row:
 
 
 def all_runs() -> list[Run]:
-    numbers = range(len(JOURNEYS))
-    alone = [Run(None, edit, journey) for edit in range(len(EDITS)) for journey in numbers]
-    return alone + [Run(group, 0, journey) for group in GROUPS for journey in numbers]
+    whole_ladder = [JOURNEYS.index(journey) for journey in (LONGEST, STEP_BY_STEP)]
+    alone = [Run(None, edit, journey) for edit in range(len(EDITS)) for journey in whole_ladder]
+    together = [Run(group, 0, journey) for group in GROUPS for journey in range(len(JOURNEYS))]
+    return alone + together
 
 
 def label(run: Run) -> str:

@@ -81,22 +81,14 @@ class Folder:
 
     async def facts(self, key: str) -> FileFacts:
         """Reads the whole file. Raises FileMissing."""
-        digest, size, head = sha256(), 0, b""
-        async for chunk in self.get(key):
-            head = head or chunk[:16]
-            digest.update(chunk)
-            size += len(chunk)
-        return FileFacts(size, digest.hexdigest(), head)
+        return await facts_of(self.get(key))
 
     async def delete(self, key: str) -> None:
         """Deleting what is not there is no error."""
         await self.path(key).unlink(missing_ok=True)
 
     def path(self, key: str) -> anyio.Path:
-        """Raises ValueError for a key that might lead out of the folder."""
-        if not _KEY.fullmatch(key):
-            raise ValueError(f"a key is lower-case words and digits between slashes, not {key!r}")
-        return self._root / key
+        return self._root / valid(key)
 
     def sweep(self) -> None:
         for unfinished in Path(self._root, ".unfinished").glob("*"):
@@ -115,6 +107,26 @@ class Folder:
         finally:
             with anyio.CancelScope(shield=True):
                 await unfinished.unlink(missing_ok=True)
+
+
+def valid(key: str) -> str:
+    """Raises ValueError for a key that might lead out of the folder."""
+    if not is_valid(key):
+        raise ValueError(f"a key is lower-case words and digits between slashes, not {key!r}")
+    return key
+
+
+def is_valid(key: str) -> bool:
+    return _KEY.fullmatch(key) is not None
+
+
+async def facts_of(chunks: AsyncIterable[bytes]) -> FileFacts:
+    digest, size, head = sha256(), 0, b""
+    async for chunk in chunks:
+        head = head or chunk[:16]
+        digest.update(chunk)
+        size += len(chunk)
+    return FileFacts(size, digest.hexdigest(), head)
 
 
 async def _write(path: anyio.Path, chunks: AsyncIterable[bytes], size: int) -> None:

@@ -22,6 +22,9 @@ class Health(BaseModel):
     unavailable: list[str] = []
 
 
+type Readiness = Callable[[Request], Awaitable[Health]]
+
+
 router = APIRouter(tags=["health"])
 
 
@@ -36,12 +39,21 @@ async def live() -> Health:
     responses={503: {"model": Health, "description": "What it depends on is not there"}},
 )
 async def ready(request: Request, response: Response) -> Health:
-    checks: dict[str, ReadinessCheck] = request.app.state.readiness_checks
-    unavailable = [name for name, check in checks.items() if not await _passes(name, check)]
-    if not unavailable:
-        return Health(status="ok")
-    response.status_code = 503
-    return Health(status="unavailable", unavailable=unavailable)
+    readiness: Readiness = request.app.state.readiness
+    health = await readiness(request)
+    if health.status == "unavailable":
+        response.status_code = 503
+    return health
+
+
+async def everything_answers(request: Request) -> Health:
+    unavailable = await unavailable_now(request.app)
+    return Health(status="unavailable" if unavailable else "ok", unavailable=unavailable)
+
+
+async def unavailable_now(app: FastAPI) -> list[str]:
+    checks: dict[str, ReadinessCheck] = app.state.readiness_checks
+    return [name for name, check in checks.items() if not await _passes(name, check)]
 
 
 async def _passes(name: str, check: ReadinessCheck) -> bool:
@@ -49,7 +61,7 @@ async def _passes(name: str, check: ReadinessCheck) -> bool:
         async with asyncio.timeout(CHECK_SECONDS):
             await check()
     except (Unavailable, TimeoutError) as error:
-        log.warning("not ready", check=name, reason=str(error) or "no answer in time")
+        log.warning("unavailable", check=name, reason=str(error) or "no answer in time")
         return False
     return True
 
@@ -58,5 +70,6 @@ def add_readiness_check(app: FastAPI, name: str, check: ReadinessCheck) -> None:
     app.state.readiness_checks = {**getattr(app.state, "readiness_checks", {}), name: check}
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, readiness: Readiness = everything_answers) -> None:
+    app.state.readiness = readiness
     app.include_router(router)

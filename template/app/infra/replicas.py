@@ -94,6 +94,7 @@ class Replica:
         self.lsn = 0
         self.seconds_behind = math.inf
         self.is_in_rotation = False
+        self.reads = 0
         self._asked_for = asyncio.Event()
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 

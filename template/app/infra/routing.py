@@ -58,6 +58,7 @@ class RoutedReader(Reader):
             replica = await self._replicas.choose(visit, self._max_stale, besides=failed)
             if replica is None:
                 break
+            replica.reads += 1
             try:
                 return await self._run(replica.pool, sql, arguments)
             except WORTH_ASKING_ELSEWHERE:

@@ -17,7 +17,7 @@ from dev.pytest_plugin import Services
         ("DATABASE_URL", "mysql://root:hunter2@db/shop"),
         ("DATABASE_READ_POOL", "hunter2"),
         ("SECRET_KEY", "hunter2"),
-        ("FILES_FOLDER", None),
+        ("FILES_LINK_LIFETIME", "hunter2"),
         ("SESSION_IDLE", "hunter2"),
         ("LOG_LEVEL", "hunter2"),
     ],

@@ -1,0 +1,55 @@
+# Rung's file: advancing to another stage may change it.
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from urllib.parse import urlencode
+
+from app.infra import folder
+from app.infra.failures import Failure
+from app.infra.signing import Signer
+
+
+class LinkInvalid(Failure):
+    """The link was changed, or its time is over."""
+
+    status = 403
+    title = "The link is not valid, or no longer"
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRequest:
+    """The request with which a client hands over a file: these headers, exactly that size."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+
+
+class FileLinks:
+    """To the app's own /files: each for one request, and for a time."""
+
+    def __init__(self, signer: Signer, base_url: str, lifetime: timedelta) -> None:
+        self._signer = signer
+        self._base_url = base_url
+        self._lifetime = lifetime
+
+    def to_get(self, key: str, content_type: str) -> str:
+        return self._signed_url("GET", key, content_type)
+
+    def to_put(self, key: str, content_type: str, size: int) -> UploadRequest:
+        url = self._signed_url("PUT", key, content_type, size)
+        return UploadRequest("PUT", url, {"content-type": content_type})
+
+    def check(self, signature: str, expires: int, method: str, key: str, *facts: object) -> None:
+        """Raises LinkInvalid."""
+        signed = self._signer.is_valid(signature, "file", method, key, expires, *facts)
+        if not signed or expires < time.time():
+            raise LinkInvalid
+
+    def _signed_url(self, method: str, key: str, *facts: object) -> str:
+        folder.valid(key)  # a key that no route would take must not become a link
+        expires = int(time.time() + self._lifetime.total_seconds())
+        signature = self._signer.sign("file", method, key, expires, *facts)
+        names = ("expires", "signature", "content_type", "size")
+        query = dict(zip(names, (expires, signature, *facts), strict=False))
+        return f"{self._base_url}files/{key}?{urlencode(query)}"

@@ -1,0 +1,82 @@
+# Rung's file: advancing to another stage may change it.
+import argparse
+import sys
+from collections.abc import AsyncIterator, Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import asyncpg
+
+from app.infra import environment
+from app.infra.connections import DatabaseSettings, connect
+from app.infra.failures import Unavailable
+
+PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    key: str
+    sha256: str | None  # hexadecimal; None when no file has to be there
+
+
+class Rows:
+    """What the business has written down about its files.
+
+    Infrastructure knows no table: it is given a query, whose columns are key and sha256.
+    """
+
+    def __init__(self, query: str) -> None:
+        self._query = query
+        self._settings = environment.read(DatabaseSettings)
+
+    async def pages(self) -> AsyncIterator[list[Row]]:
+        """In the order of their keys. No transaction stays open while files are read."""
+        page = await self._fetch("true")
+        while page:
+            yield page
+            page = await self._fetch("key > $1", page[-1].key)
+
+    async def among(self, keys: Iterable[str]) -> list[Row]:
+        """Of at most PAGE keys, those that there are."""
+        return await self._fetch("key = ANY($1)", list(keys))
+
+    async def are_there(self) -> bool:
+        return bool(await self._fetch("true"))
+
+    async def _fetch(self, condition: str, *given: object) -> list[Row]:
+        # Anew for each page, because not every proxy keeps an idle connection for minutes.
+        connection = await connect(self._settings, self._settings.direct_url, read_only=True)
+        try:
+            found: list[asyncpg.Record] = await connection.fetch(
+                f"SELECT key, sha256 FROM ({self._query}) AS files"  # noqa: S608  # the operator's
+                f" WHERE {condition} ORDER BY key LIMIT {PAGE}",
+                *given,
+            )
+        finally:
+            await connection.close()
+        return [Row(key, sha256) for key, sha256 in found]
+
+
+def command_with_rows(module: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(f"python -m {module}")
+    parser.add_argument(
+        "--rows",
+        required=True,
+        metavar="QUERY",
+        help="SELECTs key and sha256 of every file, NULL as sha256 of one that may be missing",
+    )
+    return parser
+
+
+@contextmanager
+def ends_in_words() -> Generator[None]:
+    """A command needs no traceback to say that a server is away."""
+    try:
+        yield
+    except Unavailable as error:
+        sys.exit(f"{error}\nNothing is lost. When it answers again, run this again.")
+    except asyncpg.PostgresError as error:
+        sys.exit(f"Postgres did not answer the query of --rows: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,71 @@
+# Rung's file: advancing to another stage may change it.
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+
+import structlog
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.exceptions import BotoCoreError
+from botocore.session import Session
+
+from app.infra.environment import EnvironmentIncomplete
+
+log = structlog.get_logger()
+
+# A role's credentials last hours. botocore asks for the next ones 15 minutes before their end, the
+# longest that a link signed with them should be good for.
+LOOK_AGAIN_SECONDS = 60
+
+NO_CREDENTIALS = """The environment is not complete:
+  AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: not set, and this container or machine has no role
+See deploy/env.example."""
+
+
+class S3Signer:
+    """Signs requests to S3 so that whoever has the URL can send them, once or often, for a time.
+
+    What is signed cannot be changed: neither method, path and query nor the headers given. With
+    the credentials that AWS' own tools would find: of variables, or of a role.
+    """
+
+    def __init__(self, address: str, region: str) -> None:
+        self._address = address
+        self._region = region
+        credentials = _found_credentials()
+        self._credentials = credentials
+        self._now = credentials.get_frozen_credentials()
+
+    def url(
+        self,
+        method: str,
+        key: str,
+        lifetime: timedelta,
+        *,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> str:
+        request = AWSRequest(method, f"{self._address}/{key}", dict(headers or {}), params=query)
+        expires = int(lifetime.total_seconds())
+        S3SigV4QueryAuth(self._now, "s3", self._region, expires).add_auth(request)
+        return str(request.url)
+
+    async def stay_current(self) -> None:
+        """For ever. Asking a role for its credentials takes time, and must not be a request's."""
+        while True:
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            try:
+                self._now = await asyncio.to_thread(self._credentials.get_frozen_credentials)
+            except BotoCoreError as error:
+                log.warning("no new credentials for S3", reason=str(error))
+
+
+def _found_credentials() -> Credentials:
+    try:
+        found: Credentials | None = Session().get_credentials()
+    except BotoCoreError as error:
+        raise EnvironmentIncomplete(f"{NO_CREDENTIALS}\n{error}") from None
+    if found is None:
+        raise EnvironmentIncomplete(NO_CREDENTIALS)
+    return found

@@ -1,0 +1,151 @@
+# Rung's file: advancing to another stage may change it.
+"""Login sessions move from Postgres to Redis, a deploy for each step, and nobody is logged out.
+
+Copies of two neighbouring steps work side by side, whichever way the deploy goes: what a step
+writes, its neighbours can read, and what it ends has ended for them.
+"""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID
+
+import structlog
+from fastapi import FastAPI
+from pydantic import Field, PositiveFloat, RedisDsn, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.infra import environment
+from app.infra.failures import Unavailable
+from app.infra.redis_sessions import ENDED, RedisSessions
+from app.infra.session_rows import Session, SessionRows, SessionSettings
+
+log = structlog.get_logger()
+
+# How long Redis is left alone after it did not answer, while Postgres can.
+PAUSE_SECONDS = 1.0
+
+
+class Step(StrEnum):
+    """Where sessions are read. In between they start and end in both, or the answer is 503."""
+
+    POSTGRES = "postgres"
+    # From Postgres. `make sessions-to-redis` copies those that are older.
+    WRITE_BOTH = "write-both"
+    # From Redis, and from Postgres what Redis does not know, or when it does not answer.
+    REDIS_THEN_POSTGRES = "redis-then-postgres"
+    # From Redis alone: copies of the next step no longer tell Postgres who has logged out. It is
+    # written for the way back.
+    REDIS_FIRST = "redis-first"
+    REDIS = "redis"
+
+
+class MoveSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="SESSION_")
+
+    store: Step = Step.POSTGRES
+    redis_url: RedisDsn | None = Field(default=None, validate_default=True)
+    redis_seconds: PositiveFloat = 0.5
+
+    @field_validator("redis_url")
+    @classmethod
+    def _needed(cls, url: RedisDsn | None, info: ValidationInfo) -> RedisDsn | None:
+        step = info.data.get("store")
+        if url is None and step not in {None, Step.POSTGRES}:
+            raise ValueError(f"SESSION_STORE={step} needs it")
+        return url
+
+
+class SessionStore(Protocol):
+    """What ends or starts does so with the caller's transaction. Raises Unavailable."""
+
+    async def find(self, token_hash: bytes) -> Session | None: ...
+    async def note_visit(self, token_hash: bytes, session: Session) -> None: ...
+    async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None: ...
+    async def end(self, write: AsyncSession, token_hash: bytes) -> object: ...
+    async def end_all(self, write: AsyncSession, user_id: UUID) -> object: ...
+
+
+class WriteBoth:
+    def __init__(self, rows: SessionRows, redis: RedisSessions) -> None:
+        self.rows = rows
+        self.redis = redis
+
+    async def find(self, token_hash: bytes) -> Session | None:
+        return await self.rows.find(token_hash)
+
+    async def note_visit(self, token_hash: bytes, session: Session) -> None:
+        await self.rows.note_visit(token_hash, session)
+        await self.redis.note_visit(token_hash, session)
+
+    async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
+        await self.rows.start(write, token_hash, session)
+        await self.redis.start(write, token_hash, session)
+
+    async def end(self, write: AsyncSession, token_hash: bytes) -> None:
+        ended = await self.rows.end(write, token_hash)
+        await self.redis.end(write, token_hash, ended)
+
+    async def end_all(self, write: AsyncSession, user_id: UUID) -> None:
+        ended = await self.rows.end_all(write, user_id)
+        await self.redis.end_all(write, user_id, ended)
+
+
+class RedisThenPostgres(WriteBoth):
+    _paused_until = 0.0
+
+    async def find(self, token_hash: bytes) -> Session | None:
+        if time.monotonic() < self._paused_until:
+            return await self.rows.find(token_hash)
+        try:
+            held = await self.redis.held(token_hash)
+        except Unavailable as error:
+            log.warning("sessions are read from Postgres", reason=str(error))
+            self._paused_until = time.monotonic() + PAUSE_SECONDS
+            return await self.rows.find(token_hash)
+        return await self._copied(token_hash) if held is None else self.redis.alive(held)
+
+    async def _copied(self, token_hash: bytes) -> Session | None:
+        session = await self.rows.find(token_hash)
+        if session is None:
+            return None
+        try:
+            held = await self.redis.keep(token_hash, session)
+        except Unavailable:
+            return session
+        # It may have ended since, and the row come from a replica that does not know yet.
+        return None if held == ENDED else session
+
+
+class RedisFirst(WriteBoth):
+    async def find(self, token_hash: bytes) -> Session | None:
+        return await self.redis.find(token_hash)
+
+
+STEPS = {
+    Step.WRITE_BOTH: WriteBoth,
+    Step.REDIS_THEN_POSTGRES: RedisThenPostgres,
+    Step.REDIS_FIRST: RedisFirst,
+}
+
+
+def install(app: FastAPI, settings: SessionSettings) -> None:
+    move = environment.read(MoveSettings)
+    rows = SessionRows(app.state.database, settings)
+    app.state.session_store, app.state.session_redis = rows, None
+    if move.redis_url is None or move.store is Step.POSTGRES:
+        return
+    redis = RedisSessions(str(move.redis_url), move.redis_seconds, settings)
+    store = redis if move.store is Step.REDIS else STEPS[move.store](rows, redis)
+    app.state.session_store, app.state.session_redis = store, redis
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    yield
+    redis: RedisSessions | None = app.state.session_redis
+    if redis:
+        await redis.close()

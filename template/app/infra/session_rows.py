@@ -1,0 +1,118 @@
+# Rung's file: advancing to another stage may change it.
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
+from sqlalchemy.dialects.postgresql import INTERVAL
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.infra.database import Base, Database
+from app.infra.failures import Unavailable
+from app.infra.reads import Query
+
+log = structlog.get_logger()
+
+# Writing "seen" at every request would turn each read into a write.
+SEEN_PRECISION = timedelta(minutes=5)
+
+
+class SessionSettings(BaseSettings):
+    """Durations are ISO 8601 (P14D) or seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="SESSION_")
+
+    idle: timedelta = timedelta(days=14)
+    absolute: timedelta = timedelta(days=90)
+
+
+class LoginSession(Base):
+    """The cookie holds 256 random bits; only their hash is stored, so a stolen table opens no
+    session."""
+
+    __tablename__ = "login_sessions"
+
+    token_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(index=True)
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    user_id: UUID
+    seen_at: datetime
+    expires_at: datetime
+
+
+SESSION_BY_TOKEN = Query(
+    select(LoginSession.user_id, LoginSession.seen_at, LoginSession.expires_at).where(
+        LoginSession.token_hash == bindparam("token_hash"),
+        LoginSession.expires_at > func.now(),
+        LoginSession.seen_at > func.now() - bindparam("idle", type_=INTERVAL),
+    ),
+    Session,
+)
+
+
+class SessionRows:
+    """Sessions in Postgres: they start and end in the caller's transaction."""
+
+    def __init__(self, database: Database, settings: SessionSettings) -> None:
+        self._database = database
+        self._idle = settings.idle
+
+    async def find(self, token_hash: bytes) -> Session | None:
+        """None if there is none, or it has ended. Raises Unavailable."""
+        read = self._database.reader()
+        return await read.first(SESSION_BY_TOKEN, token_hash=token_hash, idle=self._idle)
+
+    async def note_visit(self, token_hash: bytes, session: Session) -> None:
+        # Requests that arrive together need not queue for the same note.
+        stale = (LoginSession.token_hash == token_hash) & (
+            LoginSession.seen_at < func.now() - SEEN_PRECISION
+        )
+        try:
+            async with self._database.transaction() as write:
+                await write.execute(update(LoginSession).where(stale).values(seen_at=func.now()))
+        except Unavailable as error:
+            log.warning("a visit was not noted", reason=str(error))  # no reason to fail a read
+
+    async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
+        await self._delete_some_expired(write)
+        write.add(
+            LoginSession(
+                token_hash=token_hash, user_id=session.user_id, expires_at=session.expires_at
+            )
+        )
+        await write.flush()
+
+    async def end(self, write: AsyncSession, token_hash: bytes) -> Sequence[bytes]:
+        """The hashes of those that it ended: one, or none."""
+        return await _delete(write, LoginSession.token_hash == token_hash)
+
+    async def end_all(self, write: AsyncSession, user_id: UUID) -> Sequence[bytes]:
+        """The hashes of those that it ended."""
+        return await _delete(write, LoginSession.user_id == user_id)
+
+    async def _delete_some_expired(self, write: AsyncSession) -> None:
+        expired = (
+            select(LoginSession.token_hash)
+            .where(LoginSession.expires_at < func.now())
+            .limit(100)
+            .with_for_update(skip_locked=True)
+        )
+        await write.execute(
+            delete(LoginSession)
+            .where(LoginSession.token_hash.in_(expired))
+            .execution_options(synchronize_session=False)
+        )
+
+
+async def _delete(write: AsyncSession, which: ColumnElement[bool]) -> Sequence[bytes]:
+    deleted = delete(LoginSession).where(which).returning(LoginSession.token_hash)
+    return (await write.scalars(deleted)).all()

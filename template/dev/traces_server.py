@@ -1,0 +1,97 @@
+# Rung's file: advancing to another stage may change it.
+"""Keeps the last traces that it was sent, in memory, and shows them in a browser.
+
+A program of its own: python traces_server.py PORT. It takes OTLP over HTTP, as a collector does.
+"""
+
+import json
+import sys
+from collections import OrderedDict
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+PAGE = Path(__file__).with_name("traces.html")
+KEPT = 200
+
+type Plain = dict[str, Any]
+
+
+class TraceServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self._traces: OrderedDict[str, list[Plain]] = OrderedDict()
+
+    def keep(self, spans: Iterator[Plain]) -> None:
+        for span in spans:
+            self._traces.setdefault(span["trace"], []).append(span)
+            self._traces.move_to_end(span["trace"])
+        while len(self._traces) > KEPT:
+            self._traces.popitem(last=False)
+
+    def newest_first(self) -> list[list[Plain]]:
+        return list(self._traces.values())[::-1]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: TraceServer
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if self.path == "/traces.json":
+            self._answer(json.dumps(self.server.newest_first()).encode(), "application/json")
+        elif self.path == "/":
+            self._answer(PAGE.read_bytes(), "text/html; charset=utf-8")
+        else:
+            self.send_error(404)
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/v1/traces":
+            self.server.keep(_spans(ExportTraceServiceRequest.FromString(body)))
+        self._answer(b"", "application/x-protobuf")  # metrics are taken as well, and not kept
+
+    def _answer(self, body: bytes, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002  # its own name
+
+
+def _spans(request: ExportTraceServiceRequest) -> Iterator[Plain]:
+    for of_resource in request.resource_spans:
+        service = _plain(of_resource.resource.attributes).get("service.name")
+        for of_scope in of_resource.scope_spans:
+            for span in of_scope.spans:
+                yield {
+                    "trace": span.trace_id.hex(),
+                    "id": span.span_id.hex(),
+                    "parent": span.parent_span_id.hex(),
+                    "service": service,
+                    "name": span.name,
+                    "kind": Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_").lower(),
+                    "started": span.start_time_unix_nano / 1e6,
+                    "took": (span.end_time_unix_nano - span.start_time_unix_nano) / 1e6,
+                    "failed": span.status.code == span.status.STATUS_CODE_ERROR,
+                    "attributes": _plain(span.attributes),
+                }
+
+
+def _plain(attributes: "list[KeyValue]") -> Plain:
+    return {
+        pair.key: getattr(pair.value, pair.value.WhichOneof("value") or "") for pair in attributes
+    }
+
+
+if __name__ == "__main__":
+    TraceServer(int(sys.argv[1])).serve_forever()

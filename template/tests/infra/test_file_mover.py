@@ -1,0 +1,175 @@
+# Rung's file: advancing to another stage may change it.
+"""`make files-to-s3`"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable
+from hashlib import sha256
+
+import asyncpg
+import pytest
+
+from app.infra import environment, file_mover
+from app.infra.file_move import FileSettings, bucket_of
+from app.infra.folder import Folder
+from app.infra.s3 import Bucket
+from dev.pytest_plugin import Services
+from tests.infra.test_files import chunks, stored
+
+ROWS = "SELECT key, CASE WHEN NOT is_deleted THEN sha256 END AS sha256 FROM pictures"
+
+pytestmark = pytest.mark.usefixtures("at_the_step")
+
+
+class Pictures:
+    """A business with files, and rows that say what was uploaded."""
+
+    def __init__(self, services: Services, database: asyncpg.Pool) -> None:
+        self.folder = Folder(services.files_folder)
+        self._database = database
+
+    async def uploaded(self, name: str, content: bytes) -> str:
+        key = f"pictures/{name}"
+        await self.folder.put(key, chunks(content), len(content))
+        await self.noted(key, content)
+        return key
+
+    async def noted(self, key: str, content: bytes) -> None:
+        await self._database.execute(
+            "INSERT INTO pictures VALUES ($1, $2)", key, sha256(content).hexdigest()
+        )
+
+    async def deleted(self, key: str) -> None:
+        await self._database.execute("UPDATE pictures SET is_deleted = true WHERE key = $1", key)
+
+
+@pytest.fixture
+async def pictures(services: Services) -> AsyncGenerator[Pictures]:
+    async with asyncpg.create_pool(services.database_url, min_size=1, max_size=3) as database:
+        await database.execute(
+            "CREATE TABLE pictures (key text, sha256 text, is_deleted bool NOT NULL DEFAULT false)"
+        )
+        yield Pictures(services, database)
+
+
+@pytest.fixture
+async def bucket(services: Services) -> AsyncGenerator[Bucket]:
+    async with bucket_of(environment.read(FileSettings)) as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def at_the_step(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FILES_STORE", "upload-to-s3")
+
+
+async def move(way: str = "to-s3") -> str | int | None:
+    return await asyncio.to_thread(exit_of, file_mover.main, [way, "--rows", ROWS])
+
+
+def exit_of(main: Callable[[list[str]], None], arguments: list[str]) -> str | int | None:
+    """What the command leaves with: its code, or the complaint that makes it 1."""
+    try:
+        main(arguments)
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+async def test_all_is_copied_and_compared_and_a_second_run_has_nothing_to_do(
+    pictures: Pictures, bucket: Bucket, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contents = {name: os.urandom(10_000) for name in ("ada", "grace", "edsger/1", "edsger/2")}
+    for name, content in contents.items():
+        await pictures.uploaded(name, content)
+
+    assert await move() == 0
+    told = capsys.readouterr().out
+    assert "4 files copied, 0.0 MB; 0 were there" in told
+    assert "4 rows compared, 0 not right" in told
+
+    assert await move() == 0
+    assert "0 files copied, 0.0 MB; 4 were there" in capsys.readouterr().out
+
+    for name, content in contents.items():
+        facts = await bucket.facts(f"pictures/{name}")
+        assert facts.sha256 == sha256(content).hexdigest()
+
+
+async def test_a_byte_that_was_flipped_on_disk_is_found(pictures: Pictures) -> None:
+    await pictures.uploaded("ada", b"as it was")
+    damaged = await pictures.uploaded("grace", b"as it was")
+    await pictures.folder.path(damaged).write_bytes(b"as it wes")
+
+    assert await move() == f"{damaged}: not the bytes that were uploaded"
+
+
+async def test_a_row_without_a_file_is_found_unless_it_was_deleted(pictures: Pictures) -> None:
+    for name in ("lost", "deleted"):
+        await pictures.folder.delete(await pictures.uploaded(name, b"hello"))
+    await pictures.deleted("pictures/deleted")
+
+    assert await move() == "pictures/lost: not there"
+
+
+async def test_an_object_that_is_not_the_file_of_its_key_is_left_and_named(
+    pictures: Pictures, bucket: Bucket
+) -> None:
+    key = await pictures.uploaded("ada", b"as it was")
+    await bucket.put(key, chunks(b"something else"), 14)
+
+    assert f"{key}: not the same in both places\n" in str(await move())
+    assert await bucket.size(key) == 14
+
+
+async def test_what_was_deleted_while_its_copier_died_does_not_come_back(
+    pictures: Pictures, bucket: Bucket, services: Services
+) -> None:
+    await bucket.put("pictures/ada", chunks(b"hello"), 5)
+    notes = services.files_folder / ".moving"
+    notes.mkdir()
+    (notes / "pictures+ada").touch()
+
+    assert await move() == 0
+
+    assert await bucket.size("pictures/ada") is None
+    assert stored(services.files_folder) == []
+
+
+async def test_the_way_back(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    await pictures.uploaded("ada", b"hello")
+    await move()
+    await pictures.folder.delete("pictures/ada")
+
+    monkeypatch.setenv("FILES_STORE", "read-both")
+    assert await move("to-folder") == 0
+    assert [chunk async for chunk in pictures.folder.get("pictures/ada")] == [b"hello"]
+
+
+@pytest.mark.parametrize(
+    ("step", "way", "needed"),
+    [
+        ("folder", "to-s3", "upload-to-s3"),
+        ("read-both", "to-s3", "upload-to-s3"),
+        ("upload-to-s3", "to-folder", "read-both"),
+        ("s3", "to-s3", "upload-to-s3"),
+    ],
+)
+async def test_at_another_step_nothing_is_copied(
+    monkeypatch: pytest.MonkeyPatch, step: str, way: str, needed: str
+) -> None:
+    monkeypatch.setenv("FILES_STORE", step)
+
+    assert f"first run every copy of the app with {needed}" in str(await move(way))
+
+
+async def test_two_do_not_work_on_one_folder(services: Services) -> None:
+    with file_mover.alone_with(services.files_folder):
+        assert await move() == "Another one is at work on this folder."
+
+
+async def test_a_query_that_is_none_is_told_without_a_traceback(
+    pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "ROWS", "SELECT key FROM paintings")
+    assert 'relation "paintings" does not exist' in str(await move())

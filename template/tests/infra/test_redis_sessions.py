@@ -1,0 +1,165 @@
+# Rung's file: advancing to another stage may change it.
+"""Sessions in Redis alone; what they have in common with rows is in test_sessions.py."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Iterator
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient
+
+from app.infra.environment import EnvironmentIncomplete
+from app.infra.failures import Unavailable
+from app.infra.sessions import COOKIE, Sessions
+from app.main import create_app
+from dev import valkey
+from dev.pytest_plugin import Services
+from dev.valkey import Valkey
+from tests.infra.conftest import Serve, browser
+from tests.infra.stored_in_redis import StoredInRedis
+from tests.infra.test_sessions import session_app, who
+
+ADA, GRACE = uuid4(), uuid4()
+
+
+@pytest.fixture
+def server(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Valkey]:
+    """One of this test's own."""
+    with valkey.running("sessions") as server:
+        monkeypatch.setenv("SESSION_REDIS_URL", server.url)
+        yield server
+
+
+@pytest.fixture
+def shop(server: Valkey) -> FastAPI:
+    return session_app()
+
+
+@pytest.fixture
+async def ada(shop: FastAPI, serve: Serve) -> AsyncGenerator[AsyncClient]:
+    async with serve(shop) as client:
+        await client.post(f"/login/{ADA}")
+        yield client
+
+
+async def test_while_redis_is_away_nobody_is_logged_out(ada: AsyncClient, server: Valkey) -> None:
+    server.die()
+
+    for method, path in [("GET", "/me"), ("POST", f"/login/{ADA}"), ("POST", "/logout")]:
+        answer = await ada.request(method, path)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert "set-cookie" not in answer.headers
+
+    server.start()
+    assert await who(ada) == str(ADA)
+    assert (await ada.post("/logout")).status_code == 200
+
+
+async def test_a_redis_that_hangs_is_waited_for_half_a_second_and_no_longer(
+    ada: AsyncClient, server: Valkey
+) -> None:
+    server.hang()
+
+    async with asyncio.timeout(5):
+        visits = await asyncio.gather(*(ada.get("/me") for _ in range(50)))
+        assert {visit.status_code for visit in visits} == {503}
+        assert (await ada.post("/logout")).status_code == 503
+
+    server.go_on()
+    assert (await ada.post("/logout")).status_code == 200
+
+
+async def test_a_killed_server_forgets_neither_a_login_nor_a_logout(
+    shop: FastAPI, serve: Serve, server: Valkey
+) -> None:
+    async with serve(shop):
+        clients = [browser(shop) for _ in range(40)]
+        await asyncio.gather(*(client.post(f"/login/{ADA}") for client in clients))
+        tokens = [client.cookies[COOKIE] for client in clients]
+        await asyncio.gather(*(client.post("/logout") for client in clients[:20]))
+
+        server.die()
+        server.start()
+
+        for client, token in zip(clients, tokens, strict=True):
+            client.cookies.set(COOKIE, token, domain="shop.test")
+        found = [await who(client) for client in clients]
+        await asyncio.gather(*(client.aclose() for client in clients))
+    assert found == [401] * 20 + [str(ADA)] * 20
+
+
+async def test_a_transaction_that_fails_ends_nothing_and_starts_nothing(
+    shop: FastAPI, serve: Serve
+) -> None:
+    @shop.post("/change-of-mind")
+    async def change_of_mind(sessions: Sessions) -> None:
+        await sessions.end_all(ADA)
+        await sessions.start(GRACE)
+        raise Unavailable
+
+    async with serve(shop) as client:
+        await client.post(f"/login/{ADA}")
+        assert (await client.post("/change-of-mind")).status_code == 503
+
+        assert await who(client) == str(ADA)
+        assert len(await StoredInRedis().token_hashes()) == 1
+
+
+async def test_what_redis_does_not_take_is_rolled_back(server: Valkey, serve: Serve) -> None:
+    person = {"email": "ada@example.com", "password": "correct horse battery staple"}
+    async with serve(create_app()) as client:
+        server.die()
+        assert (await client.post("/accounts", json=person)).status_code == 503
+        server.start()
+
+        assert (await client.post("/accounts", json=person)).status_code == 201
+
+
+async def test_requests_of_one_moment_are_looked_up_together(
+    ada: AsyncClient, server: Valkey
+) -> None:
+    visits = await asyncio.gather(*(ada.get("/me") for _ in range(40)))
+
+    assert {visit.json() for visit in visits} == {str(ADA)}
+    assert StoredInRedis().client.info("commandstats")["cmdstat_mget"]["calls"] <= 10
+
+
+async def test_tokens_that_never_were_leave_nothing_behind(
+    shop: FastAPI, serve: Serve, server: Valkey
+) -> None:
+    async with serve(shop) as client:
+        for _ in range(3):
+            client.cookies.set(COOKIE, secrets.token_urlsafe(32))
+            assert (await client.post("/logout")).status_code == 200
+
+    assert StoredInRedis().client.dbsize() == 0
+
+
+async def test_all_that_is_stored_is_gone_one_day(ada: AsyncClient, server: Valkey) -> None:
+    await ada.post("/logout")
+    await ada.post(f"/login/{ADA}")
+
+    redis = StoredInRedis().client
+    remaining = sorted(timedelta(milliseconds=redis.pttl(key)) for key in redis.scan_iter())
+    # The new session, unless it is used; the mark of the old one; the index of Ada's sessions.
+    assert [round(time / timedelta(days=1)) for time in remaining] == [14, 90, 90]
+
+
+async def test_when_memory_is_full_who_is_logged_in_stays_so(
+    ada: AsyncClient, server: Valkey
+) -> None:
+    StoredInRedis().client.config_set("maxmemory", "1mb")
+
+    assert await who(ada) == str(ADA)
+    assert (await ada.post(f"/login/{ADA}")).status_code == 503
+
+
+@pytest.mark.usefixtures("services")
+def test_redis_has_to_be_named_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SESSION_REDIS_URL")
+
+    with pytest.raises(EnvironmentIncomplete, match="SESSION_STORE=redis needs it"):
+        create_app()

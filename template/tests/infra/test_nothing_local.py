@@ -22,7 +22,7 @@ import httpx
 import pytest
 
 from app.main import create_app
-from dev import ports
+from dev import ports, valkey
 from dev import services as development
 from dev.pytest_plugin import Services
 from tests.infra import read_only
@@ -145,13 +145,23 @@ def environment(services_of_the_stage: dict[str, str], tmp_path: Path) -> dict[s
     folders = {"HOME": tmp_path / "home", "TMPDIR": tmp_path / "tmp"}
     for folder in folders.values():
         folder.mkdir()
-    given = {name: str(folder) for name, folder in folders.items()}
-    return {**services_of_the_stage, **given, "PYTHONDONTWRITEBYTECODE": "1", "LOG_FORMAT": "json"}
+    return {
+        **services_of_the_stage,
+        **{name: str(folder) for name, folder in folders.items()},
+        "DRAIN_SECONDS": "0",
+        "LISTEN_ADDRESS": "127.0.0.1",
+        "LOG_FORMAT": "json",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 @pytest.fixture
 def services_of_the_stage(services: Services) -> Iterator[dict[str, str]]:
-    with development.environment(os.environ) as environment:
+    # What `make dev` runs may hold answers from another database.
+    with ExitStack() as running:
+        cache = running.enter_context(valkey.running("cache"))
+        given = {**os.environ, "CACHE_URL": cache.url}
+        environment = running.enter_context(development.environment(given))
         if importlib.util.find_spec("app.seed"):
             subprocess.run(
                 [sys.executable, "-m", "app.seed"], cwd=ROOT, env=environment, check=True

@@ -87,6 +87,11 @@ class Valkey:
     def signal(self, number: signal.Signals) -> None:
         os.kill(int((self._folder / "pid").read_text()), number)
 
+    def wait(self) -> None:
+        """Until all that was started is gone; its users have left it."""
+        for process in self._supervisors:
+            process.wait()
+
     def serves(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as client:
@@ -130,6 +135,7 @@ def running(name: str, **settings: str | int) -> Iterator[Valkey]:
     server._settings |= settings
     with supervisor.shared(folder, server.start_unless_running, remove=True):
         yield server
+    server.wait()
 
 
 def program() -> Path:

@@ -27,6 +27,8 @@ def _keep_connection(
 
 @event.listens_for(PositionedSession, "after_commit")
 def _note_position(session: Session) -> None:
+    if session.in_nested_transaction():
+        return  # Only a savepoint was released: nothing is committed yet.
     if connection := session.info.pop("connection", None):
         this_visit().wrote(await_only(_position(connection.connection.driver_connection)))
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from datetime import timedelta
 from functools import cached_property
+from typing import ClassVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -48,21 +49,24 @@ class Visit:
         return session[1] if session else self._address
 
 
-_visit: ContextVar[Visit] = ContextVar("visit")
+current_visit: ContextVar[Visit] = ContextVar("visit")
 
 
 def this_visit() -> Visit:
     """The request's own; outside of one, that of the task."""
     try:
-        return _visit.get()
+        return current_visit.get()
     except LookupError:
         visit = Visit()
-        _visit.set(visit)
+        current_visit.set(visit)
         return visit
 
 
 class ReadYourWrites:
     """Takes from a request the positions that its client has seen, and gives it those it wrote."""
+
+    # Who may answer with what is older than that makes it longer.
+    remembered: ClassVar[timedelta] = REMEMBERED
 
     def __init__(self, app: ASGIApp, signer: Signer) -> None:
         self.app = app
@@ -83,11 +87,11 @@ class ReadYourWrites:
                 message["headers"] = [*message["headers"], *added]
             await send(message)
 
-        outside = _visit.set(visit)
+        outside = current_visit.set(visit)
         try:
             await self.app(scope, receive, send_with_position)
         finally:
-            _visit.reset(outside)
+            current_visit.reset(outside)
 
     def _presented(self, cookies: str, token: str) -> dict[str, Position]:
         """By the cookie's name, or the header's."""
@@ -103,7 +107,7 @@ class ReadYourWrites:
         token = self._token(position)
         yield HEADER.encode(), token.encode()
         name = f"__Host-wrote-{position.lsn:x}"
-        yield _set_cookie(name, token, REMEMBERED)
+        yield _set_cookie(name, token, self.remembered)
         for lesser in presented.keys() - {HEADER, name}:
             yield _set_cookie(lesser, "", timedelta())
 

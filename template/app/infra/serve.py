@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """python -m app.infra.serve: the app in production, one process on PORT."""
 
+import gc
 import os
 import sys
 
@@ -8,11 +9,16 @@ import uvicorn
 
 
 def main() -> None:
-    uvicorn.run(
+    port = _port(os.environ.get("PORT") or "8000")
+    run(host="0.0.0.0", port=port)  # noqa: S104  # a container's own network
+
+
+def run(host: str, port: int) -> None:
+    config = uvicorn.Config(
         "app.main:create_app",
         factory=True,
-        host="0.0.0.0",  # noqa: S104  # a container's own network
-        port=_port(os.environ.get("PORT") or "8000"),
+        host=host,
+        port=port,
         access_log=False,
         server_header=False,
         # Longer than the 60 s for which load balancers keep an idle connection: a request sent
@@ -20,6 +26,12 @@ def main() -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=15,
     )
+    config.load()
+    # What is there by now stays: looked through for garbage every second under load, all of it
+    # would stop every request for 70 ms each time.
+    gc.collect()
+    gc.freeze()
+    uvicorn.Server(config).run()
 
 
 def _port(given: str) -> int:

@@ -19,6 +19,7 @@ os.environ |= {"LOG_FORMAT": "json", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.
 from app.infra.metrics import Histogram
 from app.infra.telemetry_export import resource
 from app.infra.telemetry_requests import RequestTelemetry
+from app.infra.telemetry_settings import TelemetrySettings
 from app.infra.tracing import Sampling, Tracer
 from app.infra.tracing_export import SpanSender
 
@@ -45,7 +46,7 @@ async def send(message) -> None: ...
 
 def with_telemetry(ratio: float):
     tracer = Tracer(Sampling(ratio, follows_caller=True))
-    tracer.record = SpanSender(resource("benchmark")).record
+    tracer.record = SpanSender(resource("benchmark"), TelemetrySettings()).record
     return RequestTelemetry(hello, tracer, Histogram((0.005, 0.01, 0.1, 1)), 1.0)
 
 

@@ -61,7 +61,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     resource = telemetry_export.resource(settings.service_name or app.title)
     senders: list[telemetry_export.Sender] = []
     if settings.sends_traces:
-        spans = tracing_export.SpanSender(resource)
+        spans = tracing_export.SpanSender(resource, settings)
         telemetry.tracer.record = spans.record
         metrics.observe(app, *spans.instruments())
         senders.append(spans)

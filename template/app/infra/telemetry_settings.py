@@ -30,6 +30,10 @@ class TelemetrySettings(BaseSettings):
     ] = "parentbased_traceidratio"
     traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = 0.05
     metric_export_interval: PositiveInt = 60_000
+    bsp_max_queue_size: PositiveInt = 2048
+    # The library's 512 would be encoded in one go, and requests wait for 20 ms of it.
+    bsp_max_export_batch_size: PositiveInt = 64
+    bsp_schedule_delay: PositiveInt = 1_000
 
     @property
     def sends_traces(self) -> bool:

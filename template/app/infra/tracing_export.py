@@ -10,17 +10,25 @@ from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
 from app.infra.metrics import Instrument
 from app.infra.telemetry_export import SCOPE, OnceAMinute
+from app.infra.telemetry_settings import TelemetrySettings
 from app.infra.tracing import Span
 
 
 class SpanSender:
     """Queues spans, and sends them in batches from a thread."""
 
-    def __init__(self, resource: Resource) -> None:
+    def __init__(self, resource: Resource, settings: TelemetrySettings) -> None:
         self._resource = resource
         self._exporter = CountingExporter(OTLPSpanExporter())
         logging.getLogger(OTLPSpanExporter.__module__).filters = [OnceAMinute()]
-        self._processor = BatchSpanProcessor(self._exporter)
+        self._processor = BatchSpanProcessor(
+            self._exporter,
+            max_queue_size=settings.bsp_max_queue_size,
+            max_export_batch_size=min(
+                settings.bsp_max_export_batch_size, settings.bsp_max_queue_size
+            ),
+            schedule_delay_millis=settings.bsp_schedule_delay,
+        )
         self.ended = 0
 
     def record(self, span: Span) -> None:

@@ -38,8 +38,9 @@ from app.infra.reads import Reader
 
 log = structlog.get_logger()
 
-# What took longer to read is not kept: that it was forgotten meanwhile is remembered no longer.
+# What took longer to read is not kept: a write that it does not show must still be remembered.
 LONGEST_LOAD = 20.0
+FORGOTTEN_FOR = 2 * LONGEST_LOAD
 
 # One process reads it anew after so much of its life, so that nobody has to wait for it.
 DUE_AFTER = 0.8
@@ -100,7 +101,7 @@ class Cache:
     async def forget(self, keys: set[str]) -> None:
         entry = forgotten(this_visit().must_see or NOT_KNOWN)
         with suppress(CacheAway):
-            await asyncio.gather(*(self._server.put(key, entry, LONGEST_LOAD) for key in keys))
+            await asyncio.gather(*(self._server.put(key, entry, FORGOTTEN_FOR) for key in keys))
 
     async def __aenter__(self) -> Self:
         await self._server.__aenter__()
@@ -193,8 +194,8 @@ def _begin_visit_that_sees_all() -> None:
 @event.listens_for(PositionedSession, "after_commit")
 def _forget(session: Session) -> None:
     cache = cache_of_this_visit.get()
-    if cache and not session.in_nested_transaction():
-        await_only(cache.forget(session.info.pop("to_forget", set())))
+    if cache and "to_forget" in session.info and not session.in_nested_transaction():
+        await_only(cache.forget(session.info.pop("to_forget")))
 
 
 class CacheWithinReach:

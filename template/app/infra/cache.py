@@ -16,13 +16,14 @@ from typing import Any, Self
 
 import structlog
 from fastapi import FastAPI
+from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.infra import commits, environment
+from app.infra import commits, environment, tracing
 from app.infra.cache_entry import Entry, forgotten
 from app.infra.cache_loads import Load, Loads
 from app.infra.cache_position import Sampler
@@ -37,11 +38,14 @@ from app.infra.reads import Reader
 
 log = structlog.get_logger()
 
-# What took longer to read is not kept: that it was forgotten meanwhile is remembered no longer.
+# What took longer to read is not kept: a write that it does not show must still be remembered.
 LONGEST_LOAD = 20.0
+FORGOTTEN_FOR = 2 * LONGEST_LOAD
 
 # One process reads it anew after so much of its life, so that nobody has to wait for it.
 DUE_AFTER = 0.8
+
+REDIS = {"db.system.name": "redis"}
 
 # That there is nothing holds only until somebody creates it.
 NOTHING = frozenset({b"null", b"[]", b"{}"})
@@ -71,7 +75,8 @@ class Cache:
             return await self._bypass(ask)
         key = f"{self._prefix}:{query.key(args, kwargs)}"
         try:
-            entry = await self._get(key)
+            with tracing.span(f"cache get {query.name}", REDIS, SpanKind.CLIENT):
+                entry = await self._get(key)
         except CacheAway:
             return await self._bypass(ask)
         must_see = this_visit().must_see
@@ -87,7 +92,8 @@ class Cache:
                     self._refresh_soon(key, query.max_stale, fetch)
                 return answer
         self.stats.misses += 1
-        return query.decode(await self._loads.share(key, must_see, fetch))
+        with tracing.span(f"cache load {query.name}"):
+            return query.decode(await self._loads.share(key, must_see, fetch))
 
     def forget_after(self, session: Session, key: str) -> None:
         session.info.setdefault("to_forget", set()).add(f"{self._prefix}:{key}")
@@ -95,7 +101,7 @@ class Cache:
     async def forget(self, keys: set[str]) -> None:
         entry = forgotten(this_visit().must_see or NOT_KNOWN)
         with suppress(CacheAway):
-            await asyncio.gather(*(self._server.put(key, entry, LONGEST_LOAD) for key in keys))
+            await asyncio.gather(*(self._server.put(key, entry, FORGOTTEN_FOR) for key in keys))
 
     async def __aenter__(self) -> Self:
         await self._server.__aenter__()
@@ -188,8 +194,8 @@ def _begin_visit_that_sees_all() -> None:
 @event.listens_for(PositionedSession, "after_commit")
 def _forget(session: Session) -> None:
     cache = cache_of_this_visit.get()
-    if cache and not session.in_nested_transaction():
-        await_only(cache.forget(session.info.pop("to_forget", set())))
+    if cache and "to_forget" in session.info and not session.in_nested_transaction():
+        await_only(cache.forget(session.info.pop("to_forget")))
 
 
 class CacheWithinReach:

@@ -78,8 +78,8 @@ class ReadYourWrites:
             return
         cookies, token = _carried_by(scope["headers"])
         visit = Visit(cookies, scope["client"][0] if scope.get("client") else "")
-        presented = self._presented(cookies, token)
-        visit.must_see = max(presented.values(), default=None)
+        presented = self._presented(cookies, token) if cookies or token else {}
+        visit.must_see = max(presented.values()) if presented else None
 
         async def send_with_position(message: Message) -> None:
             if message["type"] == "http.response.start" and visit.has_written and visit.must_see:

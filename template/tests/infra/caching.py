@@ -16,7 +16,6 @@ from app.infra.reads import Reader
 from tests.infra.conftest import bare_app, browser
 
 ALLOWED_SECONDS = 1.0
-HOT_SECONDS = 3.0
 
 
 class Note(BaseModel):
@@ -58,11 +57,6 @@ async def fresh_note(read: Reader, number: int) -> Note | None:
     return await _load(read, number)
 
 
-@max_stale(seconds=HOT_SECONDS)
-async def hot_note(read: Reader, number: int) -> Note | None:
-    return await _load(read, number)
-
-
 async def _load(read: Reader, number: int) -> Note | None:
     with loads.counted():
         rows = await read.fetch("SELECT number, body FROM notes WHERE number = $1", number)
@@ -81,10 +75,6 @@ def notes_app() -> FastAPI:
     @app.get("/fresh-notes/{number}")
     async def read_fresh_note(read: ReadSession, number: int) -> Note | None:
         return await fresh_note(read, number)
-
-    @app.get("/hot-notes/{number}")
-    async def read_hot_note(read: ReadSession, number: int) -> Note | None:
-        return await hot_note(read, number)
 
     @app.put("/notes/{number}/{body}")
     async def write_note(

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra import environment
 from app.infra.failures import Unavailable
-from app.infra.redis_sessions import ENDED, RedisSessions
+from app.infra.redis_sessions import RedisSessions
 from app.infra.session_rows import Session, SessionRows, SessionSettings
 
 log = structlog.get_logger()
@@ -113,11 +113,10 @@ class RedisThenPostgres(WriteBoth):
         if session is None:
             return None
         try:
-            held = await self.redis.keep(token_hash, session)
+            # It may have ended since, and the row come from a replica that does not know yet.
+            return self.redis.alive(await self.redis.keep(token_hash, session))
         except Unavailable:
             return session
-        # It may have ended since, and the row come from a replica that does not know yet.
-        return None if held == ENDED else session
 
 
 class RedisFirst(WriteBoth):

@@ -48,7 +48,8 @@ class MoveSettings(BaseSettings):
 
     store: Step = Step.POSTGRES
     redis_url: RedisDsn | None = Field(default=None, validate_default=True)
-    redis_seconds: PositiveFloat = 0.5
+    # With less, a process that was busy meanwhile would take a late look for no answer.
+    redis_seconds: PositiveFloat = 1
 
     @field_validator("redis_url")
     @classmethod

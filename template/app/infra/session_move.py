@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra import environment
 from app.infra.failures import Unavailable
-from app.infra.redis_sessions import ENDED, RedisSessions
+from app.infra.redis_sessions import RedisSessions
 from app.infra.session_rows import Session, SessionRows, SessionSettings
 
 log = structlog.get_logger()
@@ -48,7 +48,8 @@ class MoveSettings(BaseSettings):
 
     store: Step = Step.POSTGRES
     redis_url: RedisDsn | None = Field(default=None, validate_default=True)
-    redis_seconds: PositiveFloat = 0.5
+    # With less, a process that was busy meanwhile would take a late look for no answer.
+    redis_seconds: PositiveFloat = 1
 
     @field_validator("redis_url")
     @classmethod
@@ -113,11 +114,10 @@ class RedisThenPostgres(WriteBoth):
         if session is None:
             return None
         try:
-            held = await self.redis.keep(token_hash, session)
+            # It may have ended since, and the row come from a replica that does not know yet.
+            return self.redis.alive(await self.redis.keep(token_hash, session))
         except Unavailable:
             return session
-        # It may have ended since, and the row come from a replica that does not know yet.
-        return None if held == ENDED else session
 
 
 class RedisFirst(WriteBoth):

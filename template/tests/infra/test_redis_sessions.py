@@ -30,6 +30,7 @@ def server(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Valk
     """One of this test's own."""
     with valkey.running("sessions") as server:
         monkeypatch.setenv("SESSION_REDIS_URL", server.url)
+        monkeypatch.setenv("SESSION_REDIS_SECONDS", "0.5")
         yield server
 
 

@@ -97,6 +97,12 @@ def server(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Valk
 
 
 @pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_STATEMENT_SECONDS", "0.5")
+    monkeypatch.setenv("SESSION_REDIS_SECONDS", "0.5")
+
+
+@pytest.fixture
 async def at(server: Valkey, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[At]:
     """A copy of the app for each step."""
     async with AsyncExitStack() as stack:
@@ -204,7 +210,7 @@ async def test_while_redis_is_down_nobody_is_logged_out_or_told_that_they_are(
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [*IN_BOTH, Step.REDIS])
 async def test_while_redis_hangs_nobody_is_logged_out_or_told_that_they_are(
-    at: At, server: Valkey, step: Step
+    impatient: None, at: At, server: Valkey, step: Step
 ) -> None:
     app = at(step)
     token = await logged_in(app)
@@ -238,11 +244,6 @@ async def whoever_knows(token: str, at: At, step: Step) -> list[Step]:
     place = steps.index(step)
     neighbours = steps[max(place - 1, 0) : place + 2]
     return [neighbour for neighbour in neighbours if await is_logged_in(at(neighbour), token)]
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_STATEMENT_SECONDS", "0.5")
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from app import errors
 from app.infra import serve, wiring
 from app.infra.database import ReadSession, WriteSession
-from app.infra.files import Files
+from app.infra.files import Files, UploadRequest
 from app.infra.sessions import CurrentUser, Sessions
 
 SERVE = (sys.executable, "-m", "tests.infra.stack_shop")
@@ -45,8 +45,8 @@ def create_app() -> FastAPI:
         await asyncio.sleep(pause)
 
     @app.post("/uploads/{key}")
-    async def upload(files: Files, user: CurrentUser, key: str, size: int) -> str:
-        return files.upload_request(key, "image/png", size).url
+    async def upload(files: Files, user: CurrentUser, key: str, size: int) -> UploadRequest:
+        return files.upload_request(key, "image/png", size)
 
     @app.get("/uploads/{key}")
     async def uploaded(files: Files, key: str) -> int:

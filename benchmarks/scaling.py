@@ -1,0 +1,156 @@
+"""One copy of the generated app behind HAProxy against four, in one interleaved run. Run it inside
+a generated repo of stage 4:
+
+    uv run python path/to/rung/benchmarks/scaling.py
+
+Needs wrk and haproxy. Eight connections for each copy, 1,000 products, on a Postgres of its own.
+Copies, balancer, Postgres and load share the machine, so throughput says little: the processor
+time that the copies and the balancer spend on a request says what more copies cost.
+"""
+
+import argparse
+import os
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+from serving import free_port, migrated_and_filled, wrk
+
+sys.path.insert(0, str(Path.cwd()))
+
+from dev import haproxy, stack_copy
+from dev.stack_copy import Copy
+
+COPIES = (1, 4)
+CONNECTIONS_A_COPY = 8
+GROWTH = 1.15  # of processor time a request, from the fewest copies to the most
+READY_SECONDS = 1.5
+TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+class Run(NamedTuple):
+    requests_per_second: float
+    p50: float
+    p99: float
+    cpu_ms: float
+
+
+class Stack(NamedTuple):
+    url: str
+    pids: list[int]
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--seconds", type=int, default=3)
+    options = arguments.parse_args()
+    with migrated_and_filled() as environment, tempfile.TemporaryDirectory() as folder:
+        # Four copies must fit into Postgres' hundred connections.
+        environment |= {"DATABASE_WRITE_POOL": "4", "LOG_LEVEL": "WARNING"}
+        ready = [_seconds_until_ready(Path(folder, "start"), environment) for _ in range(5)]
+        with ExitStack() as stack:
+            copies = [
+                stack.enter_context(stack_copy.running(Path(folder, f"app-{n}"), environment))
+                for n in range(max(COPIES))
+            ]
+            for copy in copies:
+                copy.wait_until_ready()
+            stacks = {
+                n: stack.enter_context(_balanced(copies[:n], Path(folder, f"{n}"))) for n in COPIES
+            }
+            results = _interleaved(stacks, options.rounds, options.seconds)
+            resident = [_resident_mib(copy.pid) for copy in copies]
+    return _report(results, statistics.median(ready), max(resident))
+
+
+def _seconds_until_ready(folder: Path, environment: dict[str, str]) -> float:
+    started = time.perf_counter()
+    with stack_copy.running(folder, environment) as copy:
+        copy.wait_until_ready()
+        return time.perf_counter() - started
+
+
+@contextmanager
+def _balanced(copies: list[Copy], folder: Path) -> Iterator[Stack]:
+    ports = [copy.port for copy in copies]
+    with haproxy.running(ports, port=free_port(), folder=folder) as url:
+        balancer = int((folder / "server.pid").read_text())
+        yield Stack(url, [balancer, *(copy.pid for copy in copies)])
+
+
+type Results = dict[str, dict[int, list[Run]]]
+
+
+def _interleaved(stacks: dict[int, Stack], rounds: int, seconds: int) -> Results:
+    paths = _paths(stacks[1].url)
+    results: Results = {name: {n: [] for n in stacks} for name in paths}
+    for turn in range(rounds + 1):
+        for name, (path, *options) in paths.items():
+            for n, stack in stacks.items():
+                warm_up = turn == 0
+                arguments = [f"-c{n * CONNECTIONS_A_COPY}", stack.url + path, *options]
+                run = _measured(stack, arguments, 1 if warm_up else seconds)
+                if not warm_up:
+                    results[name][n].append(run)
+    return results
+
+
+def _paths(url: str) -> dict[str, list[str]]:
+    person = {"email": "ada@example.com", "password": "correct horse battery staple"}
+    answer = httpx.post(f"{url}/accounts", json=person).raise_for_status()
+    cookie = answer.headers["set-cookie"].split(";")[0]
+    product = httpx.get(f"{url}/products?limit=1").json()["products"][0]["id"]
+    return {"item by id": [f"/products/{product}"], "me": ["/me", "-H", f"Cookie: {cookie}"]}
+
+
+def _measured(stack: Stack, arguments: list[str], seconds: int) -> Run:
+    before = sum(map(_cpu_seconds, stack.pids))
+    rate, p50, p99 = wrk(arguments, seconds)
+    spent = sum(map(_cpu_seconds, stack.pids)) - before
+    return Run(rate, p50, p99, 1000 * spent / (rate * seconds))
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Of user and system, of all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_A_SECOND
+
+
+def _resident_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+
+def _report(results: Results, ready: float, resident: float) -> int:
+    met = ready <= READY_SECONDS
+    print("| what | copies | requests/s | p50 ms | p99 ms | CPU ms a request | growth | at most |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, by_copies in results.items():
+        least = by_copies[COPIES[0]]
+        for n, runs in by_copies.items():
+            rate, p50, p99, cpu = (statistics.median(column) for column in zip(*runs, strict=True))
+            growth = statistics.median(
+                run.cpu_ms / base.cpu_ms for run, base in zip(runs, least, strict=True)
+            )
+            limit = "" if n == COPIES[0] else GROWTH
+            print(
+                f"| {name} | {n} | {rate:,.0f} | {p50:.1f} | {p99:.1f} | {cpu:.3f} "
+                f"| {growth:.2f} | {limit} |"
+            )
+            met &= growth <= GROWTH
+    print(f"\nready after: {ready:.2f} s (at most {READY_SECONDS})")
+    print(f"resident, the largest copy: {resident:.0f} MiB")
+    print("\nEvery target is met." if met else "\nA target is missed.")
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""The load balancer's files of the generated repo, against the app that they are for."""
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Render
+
+FILES = (
+    "app/infra/draining.py",
+    "app/infra/readiness.py",
+    "deploy/haproxy.cfg",
+    "deploy/load-balancer.toml",
+    "deploy/load-balancer.yaml",
+    "dev/haproxy.py",
+    "dev/stack.mk",
+    "dev/stack.py",
+)
+HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
+
+SELF_SIGNED = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=shop.test"]
+
+
+@pytest.fixture
+def shop(render: Render) -> Path:
+    return render({"stage": 4})
+
+
+@pytest.fixture
+def aws(shop: Path) -> dict[str, Any]:
+    return tomllib.loads((shop / "deploy/load-balancer.toml").read_text())
+
+
+def number(pattern: str, file: Path) -> float:
+    found = re.findall(pattern, file.read_text(), re.MULTILINE)
+    assert len(found) == 1, f"{file.name}: {pattern}"
+    return float(found[0])
+
+
+def drain_seconds(shop: Path) -> float:
+    return number(r"seconds: NonNegativeFloat = (\d+)", shop / "app/infra/draining.py")
+
+
+def graceful_seconds(shop: Path) -> float:
+    return number(r"timeout_graceful_shutdown=(\d+)", shop / "app/infra/serve.py")
+
+
+def keep_alive_seconds(shop: Path) -> float:
+    return number(r"timeout_keep_alive=(\d+)", shop / "app/infra/serve.py")
+
+
+def test_copies_arrive_with_stage_4(render: Render, shop: Path) -> None:
+    before = render({"stage": 3})
+    assert [file for file in FILES if (before / file).exists()] == []
+    assert [file for file in FILES if not (shop / file).exists()] == []
+    assert "draining" not in (before / "app/infra/serve.py").read_text()
+
+
+def test_compose_publishes_one_port_that_any_number_of_copies_is_reached_through(
+    render: Render, shop: Path
+) -> None:
+    def published(project: Path, file: str, service: str) -> list[str]:
+        part = yaml.safe_load((project / "deploy" / file).read_text())
+        return list(part["services"][service].get("ports", []))
+
+    assert published(render({"stage": 3}), "app.yaml", "app") == ["127.0.0.1:8000:8000"]
+    assert published(shop, "app.yaml", "app") == []
+    assert published(shop, "load-balancer.yaml", "load-balancer") == ["127.0.0.1:8000:8000"]
+
+
+def test_a_copy_drains_for_longer_than_its_load_balancer_needs_to_notice(shop: Path) -> None:
+    haproxy = shop / "deploy/haproxy.cfg"
+    interval = number(r"\binter (\d+)ms", haproxy) / 1000
+    answer = number(r"^    timeout check (\d+)s", haproxy)
+    assert interval + answer < drain_seconds(shop)
+    assert number(r"# DRAIN_SECONDS=(\d+)", shop / "deploy/env.example") == drain_seconds(shop)
+
+
+def test_a_copy_has_time_to_end_before_it_is_killed(shop: Path, aws: dict[str, Any]) -> None:
+    longest = drain_seconds(shop) + graceful_seconds(shop)
+    assert longest < number(r"stop_grace_period: (\d+)s", shop / "deploy/app.yaml")
+    assert longest < aws["ecs_container"]["stop_timeout"]
+    assert graceful_seconds(shop) < aws["target_group"]["deregistration_delay"]
+
+
+def test_the_load_balancer_has_time_to_end_before_it_is_killed(shop: Path) -> None:
+    hard_stop = number(r"hard-stop-after (\d+)s", shop / "deploy/haproxy.cfg")
+    assert hard_stop < number(r"stop_grace_period: (\d+)s", shop / "deploy/load-balancer.yaml")
+
+
+def test_copies_keep_idle_connections_longer_than_load_balancers(
+    shop: Path, aws: dict[str, Any]
+) -> None:
+    assert aws["load_balancer"]["idle_timeout"] < keep_alive_seconds(shop)
+
+
+def test_both_load_balancers_ask_the_same_question(shop: Path, aws: dict[str, Any]) -> None:
+    assert aws["target_group"]["health_check"]["path"] == "/ready"
+    assert "option httpchk GET /ready\n" in (shop / "deploy/haproxy.cfg").read_text()
+
+
+@pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed: apt-get install haproxy")
+@pytest.mark.parametrize("tls", [False, True])
+def test_haproxy_accepts_its_configuration(shop: Path, tmp_path: Path, tls: bool) -> None:
+    certificate = tmp_path / "shop.pem"
+    if tls:
+        key = ["-keyout", str(certificate), "-out", str(tmp_path / "certificate")]
+        subprocess.run([*SELF_SIGNED, *key], check=True, capture_output=True)
+        certificate.write_bytes(certificate.read_bytes() + (tmp_path / "certificate").read_bytes())
+    environment = {"TLS_CERTIFICATES": str(certificate)} if tls else {}
+
+    checked = subprocess.run(
+        [str(HAPROXY), "-c", "-f", str(shop / "deploy/haproxy.cfg")],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+    assert checked.returncode == 0, checked.stderr
+    assert "WARNING" not in checked.stderr

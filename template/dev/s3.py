@@ -19,6 +19,7 @@ from dev import postgres
 from dev.server import START_SECONDS, Server, own_folder
 
 KEY_ID = "rung"
+BUCKET = "files"
 
 
 class S3(Server):
@@ -32,7 +33,7 @@ class S3(Server):
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def variables(self, bucket: str) -> dict[str, str]:
+    def variables(self, bucket: str = BUCKET) -> dict[str, str]:
         """With which the app finds this bucket, which is made if need be."""
         if not (self.buckets / bucket).exists():
             self._make(bucket)
@@ -45,7 +46,7 @@ class S3(Server):
         }
 
     def command(self) -> list[str | Path]:
-        self.buckets.mkdir(exist_ok=True)
+        (self.buckets / BUCKET).mkdir(parents=True, exist_ok=True)
         options = ["--addr", f"127.0.0.1:{self.port}", "--config", ""]
         return [program(), "serve", "s3", *options, self.buckets]
 
@@ -71,7 +72,7 @@ class S3(Server):
 def for_development(store: str | None) -> Iterator[dict[str, str]]:
     """Variables of the bucket kept in .dev/s3, for another FILES_STORE if given."""
     with S3(postgres.state_folder() / "s3").running() as server:
-        yield server.variables("files") | ({"FILES_STORE": store} if store else {})
+        yield server.variables() | ({"FILES_STORE": store} if store else {})
 
 
 @contextmanager

@@ -36,11 +36,7 @@ class OnDisk(Folder):
         for folder, folders, names in os.walk(self._top):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in names:
-                key = Path(folder, name).relative_to(self._top).as_posix()
-                if is_valid(key):
-                    yield key
-                else:
-                    print(f"{key}: no file of this app, left where it is")
+                yield Path(folder, name).relative_to(self._top).as_posix()
 
     async def size(self, key: str) -> int | None:
         try:
@@ -86,6 +82,9 @@ class Copier:
         shown_at = time.monotonic()
         async with asyncio.TaskGroup() as group:
             async for key in self.source.keys():
+                if not is_valid(key):
+                    print(f"{key}: not this app's, left where it is")
+                    continue
                 await slots.acquire()
                 copying = group.create_task(self._copy_patiently(key))
                 copying.add_done_callback(lambda _: slots.release())

@@ -145,7 +145,7 @@ class Bucket:
         content: AsyncIterable[bytes] | None = None,
         streamed: bool = False,
     ) -> httpx.Response:
-        for _ in range(2 if content is None else 1):
+        for pause in (PAUSE_SECONDS, 0) if content is None else (0,):
             url = self._signer.url(method, key, SOON, headers=headers, query=query)
             request = self._client.build_request(method, url, headers=headers, content=content)
             try:
@@ -157,7 +157,7 @@ class Bucket:
                 reason = f"{answer.status_code} {_error(answer)}"
             except httpx.TransportError as error:
                 reason = repr(error)
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(pause)
         raise Unavailable(f"S3 did not {method} {key}: {reason}")
 
 

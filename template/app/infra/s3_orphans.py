@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from app.infra import environment
 from app.infra.file_move import FileSettings, bucket_of
 from app.infra.file_move_rows import Rows, command_with_rows, ends_in_words
+from app.infra.folder import is_valid
 
 # A row is there before its file. What is younger might belong to one that is just being written.
 LEFT_ALONE_FOR = timedelta(days=1)
@@ -35,7 +36,7 @@ async def _sweep(settings: FileSettings, rows: Rows, *, delete: bool) -> None:
     found = 0
     async with bucket_of(settings) as bucket:
         async for page in bucket.pages():
-            keys = [stored.key for stored in page if stored.stored_at < before]
+            keys = [one.key for one in page if is_valid(one.key) and one.stored_at < before]
             known = {row.key for row in await rows.among(keys)}
             for key in keys:
                 if key not in known:
@@ -43,7 +44,7 @@ async def _sweep(settings: FileSettings, rows: Rows, *, delete: bool) -> None:
                     print(key)
                     if delete:
                         await bucket.delete(key)
-    print(f"{found:,} orphans {'deleted' if delete else 'found'}")
+    print(f"{found:,} orphan(s) {'deleted' if delete else 'found'}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from datetime import timedelta
 import structlog
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
+from botocore.credentials import Credentials, ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError
 from botocore.session import Session
 
@@ -33,9 +33,7 @@ class S3Signer:
     def __init__(self, address: str, region: str) -> None:
         self._address = address
         self._region = region
-        credentials = _found_credentials()
-        self._credentials = credentials
-        self._now = credentials.get_frozen_credentials()
+        self._credentials, self._now = _found_credentials()
 
     def url(
         self,
@@ -61,11 +59,11 @@ class S3Signer:
                 log.warning("no new credentials for S3", reason=str(error))
 
 
-def _found_credentials() -> Credentials:
+def _found_credentials() -> tuple[Credentials, ReadOnlyCredentials]:
     try:
         found: Credentials | None = Session().get_credentials()
+        if found is None:
+            raise EnvironmentIncomplete(NO_CREDENTIALS)
+        return found, found.get_frozen_credentials()
     except BotoCoreError as error:
         raise EnvironmentIncomplete(f"{NO_CREDENTIALS}\n{error}") from None
-    if found is None:
-        raise EnvironmentIncomplete(NO_CREDENTIALS)
-    return found

@@ -118,6 +118,17 @@ async def test_a_row_without_a_file_is_found_unless_it_was_deleted(pictures: Pic
     assert await move() == "pictures/lost: not there"
 
 
+async def test_what_is_not_the_apps_is_left_where_it_is(
+    pictures: Pictures, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await pictures.folder.path("pictures").mkdir()
+    await (pictures.folder.path("pictures") / "README.TXT").write_text("Do not delete")
+
+    assert await move() == 0
+
+    assert "pictures/README.TXT: not this app's" in capsys.readouterr().out
+
+
 async def test_an_object_that_is_not_the_file_of_its_key_is_left_and_named(
     pictures: Pictures, bucket: Bucket
 ) -> None:

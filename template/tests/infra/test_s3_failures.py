@@ -23,7 +23,7 @@ from tests.infra.test_s3 import HELLO, send, with_pictures
 def own_server(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[s3.S3]:
     """One that a test may hang and kill."""
     with s3.running() as server:
-        for name, value in server.variables("files").items():
+        for name, value in server.variables().items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("FILES_S3_SECONDS", "0.3")
         yield server

@@ -39,7 +39,7 @@ async def test_what_no_row_knows_is_listed_and_deleted_only_when_told_to(
     orphan: str, bucket: Bucket, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await look() == 0
-    assert capsys.readouterr().out == f"{orphan}\n1 orphans found\n"
+    assert capsys.readouterr().out == f"{orphan}\n1 orphan(s) found\n"
     assert await bucket.size(orphan) == 5
 
     assert await look("--delete") == 0

@@ -8,15 +8,20 @@ Needs wrk. One worker each, 32 connections, 1,000 products, on a Postgres of its
 import argparse
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.request import urlopen
 
-from serving import command, free_port, interleave, migrated_and_filled, serve, wait_until_listening
+from serving import (
+    interleave,
+    migrated_and_filled,
+    resident_mib,
+    seconds_to_listen,
+    serve,
+    serve_app,
+)
 
 HELLO = """
 from fastapi import FastAPI
@@ -44,28 +49,12 @@ def main() -> int:
         hello = stack.enter_context(
             serve(["--app-dir", str(hello_folder), "hello:app"], environment)
         )
-        listening = [_seconds_to_listen(environment) for _ in range(5)]
-        app = stack.enter_context(serve(["--factory", "app.main:create_app"], environment))
+        listening = [seconds_to_listen(environment) for _ in range(5)]
+        app = stack.enter_context(serve_app(environment))
         cases = _cases(hello.url, app.url)
         results = interleave(cases, options.rounds, options.seconds)
-        resident = _resident_mib(app.process.pid)
+        resident = resident_mib(app.process.pid)
     return _report(results, resident, statistics.median(listening))
-
-
-def _seconds_to_listen(environment: dict[str, str]) -> float:
-    port = free_port()
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        command(["--factory", "app.main:create_app"], port),
-        env=environment,
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        wait_until_listening(port)
-        return time.perf_counter() - started
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _cases(hello: str, app: str) -> dict[str, list[str]]:
@@ -82,11 +71,6 @@ def _cases(hello: str, app: str) -> dict[str, list[str]]:
         "page of 20": [f"{app}/products?limit=20"],
         "me": [f"{app}/me", "-H", f"Cookie: {cookie}"],
     }
-
-
-def _resident_mib(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
 
 def _report(

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -63,15 +63,31 @@ def command(arguments: list[str], port: int) -> list[str]:
     ]
 
 
-@contextmanager
+def app_command(port: int) -> list[str]:
+    """The app as its image starts it, but for this machine only."""
+    return [sys.executable, "-c", f"from app.infra.serve import run; run('127.0.0.1', {port})"]
+
+
 def serve(
     arguments: list[str], environment: dict[str, str], folder: Path | None = None
-) -> Iterator[Server]:
+) -> AbstractContextManager[Server]:
     port = free_port()
+    return _running(command(arguments, port), port, environment, folder)
+
+
+def serve_app(
+    environment: dict[str, str], folder: Path | None = None
+) -> AbstractContextManager[Server]:
+    port = free_port()
+    return _running(app_command(port), port, environment, folder)
+
+
+@contextmanager
+def _running(
+    command: list[str], port: int, environment: dict[str, str], folder: Path | None
+) -> Iterator[Server]:
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            command(arguments, port), cwd=folder, env=environment, stdout=log
-        )
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log)
         try:
             wait_until_listening(port)
             yield Server(f"http://127.0.0.1:{port}", process)
@@ -88,6 +104,17 @@ def wait_until_listening(port: int) -> None:
         except OSError:
             time.sleep(0.005)
     sys.exit("The server did not start.")
+
+
+def seconds_to_listen(environment: dict[str, str]) -> float:
+    started = time.perf_counter()
+    with serve_app(environment):
+        return time.perf_counter() - started
+
+
+def resident_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
 
 def wrk(arguments: list[str], seconds: int) -> tuple[float, float, float]:

@@ -106,7 +106,7 @@ def test_the_container_may_open_as_many_files_as_it_has_connections(
 
 
 NUMBERS: dict[str, dict[str, object]] = {
-    "deploy/capacity.toml": {"copies": 7, "workers": 3, "direct": 5, "pooled": "true", "cache": 32},
+    "deploy/capacity.toml": {"copies": 7, "workers": 3, "direct": 5, "pooled": "true"},
     "deploy/pgbouncer.ini": {"max_client_conn": 900, "default_pool_size": 30},
 }
 

@@ -9,7 +9,7 @@ from carrying import WAYS, Way
 from checking import make_check
 from conftest import Render
 from edits.carried import Outcome, carry
-from edits.corpus import EDITS, GROUPS, Edit
+from edits.corpus import EDITS, EVERYWHERE, GROUPS, Edit
 from edits.report import REPORT, all_runs, rows, written
 from variants import JOURNEYS, LONGEST, STEP_BY_STEP, Journey, told
 
@@ -17,10 +17,7 @@ type Carry = Callable[[list[Edit], Journey, Way], Outcome]
 
 ABOUT_PYPROJECT = ("dependencies", "configuration")
 
-ANOTHER_BUSINESS = "the sample's domain replaced by another business, and what was added"
-TWO_GROUPS = ("all that go together", ANOTHER_BUSINESS)
-AT_TWO_GROUPS = pytest.mark.parametrize("group", TWO_GROUPS)
-AT_EVERY_GROUP = pytest.mark.parametrize("group", GROUPS)
+AT_TWO_GROUPS = pytest.mark.parametrize("group", EVERYWHERE)
 OVER_EVERY_JOURNEY = pytest.mark.parametrize("journey", JOURNEYS, ids=told)
 UP_THE_WHOLE_LADDER = pytest.mark.parametrize("journey", [LONGEST, STEP_BY_STEP], ids=told)
 BY_EVERY_WAY = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
@@ -40,7 +37,6 @@ def test_many_edits_together_survive(carrying: Carry, group: str) -> None:
     assert carrying(GROUPS[group], LONGEST, WAYS["rung"]) == Outcome()
 
 
-# The other groups over every journey as well: `make edits-report`.
 @pytest.mark.slow
 @OVER_EVERY_JOURNEY
 @AT_TWO_GROUPS
@@ -52,7 +48,7 @@ def test_many_edits_together_survive_every_journey(
 
 @pytest.mark.slow
 @UP_THE_WHOLE_LADDER
-@pytest.mark.parametrize("group", [group for group in GROUPS if group not in TWO_GROUPS])
+@pytest.mark.parametrize("group", [group for group in GROUPS if group not in EVERYWHERE])
 def test_every_group_of_edits_survives_the_whole_ladder(
     carrying: Carry, group: str, journey: Journey
 ) -> None:
@@ -66,7 +62,6 @@ def test_many_edits_together_survive_by_every_way(carrying: Carry, group: str, w
     assert carrying(GROUPS[group], LONGEST, way) == Outcome()
 
 
-# Step by step as well: `make edits-report`.
 @pytest.mark.slow
 @pytest.mark.parametrize("edit", EDITS, ids=[f"{one.topic}: {one.name}" for one in EDITS])
 def test_each_edit_survives(carrying: Carry, edit: Edit) -> None:

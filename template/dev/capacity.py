@@ -17,7 +17,6 @@ class Capacity(BaseModel, extra="forbid", frozen=True):
     during_a_deploy: PositiveInt
     direct: NonNegativeInt
     pooled: bool = False
-    redis: dict[str, PositiveInt] = {}
 
     @property
     def processes(self) -> int:

@@ -8,12 +8,9 @@ line with `# direct`.
 
 import ast
 import re
-import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
 
-APP = Path("app")
+from dev.findings import Finding, report
 
 BEGINNINGS = {
     r"SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)(SESSION\s+)?[\w.{}%]+(\s*=|\s+\S)": (
@@ -45,21 +42,6 @@ METHODS = {
 }
 # What these are given is SQL, in capitals or not; other strings only count in capitals.
 TAKES_SQL = {"text", "execute", "exec_driver_sql", "fetch", "fetchrow", "fetchval", "scalar"}
-
-
-class Finding(NamedTuple):
-    line: int
-    problem: str
-
-
-def main() -> None:
-    findings = [
-        f"{file}:{line}: {problem}"
-        for file in sorted(APP.rglob("*.py"))
-        for line, problem in find(file.read_text(encoding="utf-8"))
-    ]
-    if findings:
-        sys.exit("\n".join([*findings, "A pooler in transaction mode gives it to another client."]))
 
 
 def find(source: str) -> list[Finding]:
@@ -144,4 +126,4 @@ def _name(call: ast.Call) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    report(find, ending="A pooler in transaction mode gives it to another client.")

@@ -8,12 +8,10 @@ that knew may be gone. What is the same in every copy, or may be lost with it, e
 
 import ast
 import re
-import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import NamedTuple
 
-APP = Path("app")
+from dev.findings import Finding, report
+
 EXCUSED = re.compile(r"# per copy: \S")
 
 CONTAINERS = {
@@ -32,21 +30,6 @@ CACHES = {"lru_cache", "cache", "alru_cache", "cached"}
 KEPT = "keep it in Redis or a table, for all copies"
 LOCKED = "it holds back this copy only: pg_advisory_xact_lock, or SELECT … FOR UPDATE"
 CACHED = "each copy would remember answers of its own, for ever: @max_stale is shared and ends"
-
-
-class Finding(NamedTuple):
-    line: int
-    problem: str
-
-
-def main() -> None:
-    findings = [
-        f"{file}:{line}: {problem}"
-        for file in sorted(APP.rglob("*.py"))
-        for line, problem in find(file.read_text(encoding="utf-8"))
-    ]
-    if findings:
-        sys.exit("\n".join([*findings, "The next request is answered by another copy."]))
 
 
 def find(source: str) -> list[Finding]:
@@ -197,4 +180,4 @@ def _name(node: ast.expr) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    report(find, ending="The next request is answered by another copy.")

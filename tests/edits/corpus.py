@@ -135,3 +135,7 @@ GROUPS: dict[str, list[Edit]] = {
     },
     **{f"{one.name}, and what was added": [*of("adds"), one] for one in of("overhauls")},
 }
+
+# The two that leave least as it was go over every journey, the others up the whole ladder.
+ANOTHER_BUSINESS = "the sample's domain replaced by another business, and what was added"
+EVERYWHERE = ("all that go together", ANOTHER_BUSINESS)

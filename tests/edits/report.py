@@ -17,17 +17,18 @@ from plumbum import local
 from variants import JOURNEYS, LONGEST, STEP_BY_STEP, told
 
 from edits.carried import carry
-from edits.corpus import EDITS, GROUPS, Edit
+from edits.corpus import EDITS, EVERYWHERE, GROUPS, Edit
 
 REPORT = Path(__file__).parents[2] / "docs" / "edits.md"
 
 HEAD = """\
 # What a team's work goes through
 
-`make edits-report` makes each of these edits in a repo, carries it to the last stage, at once and
-step by step, and groups of them over each of these journeys, and looks: conflicts, edits that are
-gone or elsewhere, other files of the team that changed, files of the stage that are missing, heads
-of the migrations. This page is what it wrote; `tests/edits/` holds the edits.
+`make edits-report` makes each of these edits in a repo and carries it to the last stage; groups of
+them go there at once and step by step, and two of the groups over each of these journeys. Then it
+looks: conflicts, edits that are gone or elsewhere, other files of the team that changed, files of
+the stage that are missing, heads of the migrations. This page is what it wrote; `tests/edits/`
+holds the edits.
 """
 
 
@@ -54,10 +55,13 @@ class Row:
 
 
 def all_runs() -> list[Run]:
-    whole_ladder = [JOURNEYS.index(journey) for journey in (LONGEST, STEP_BY_STEP)]
-    alone = [Run(None, edit, journey) for edit in range(len(EDITS)) for journey in whole_ladder]
-    together = [Run(group, 0, journey) for group in GROUPS for journey in range(len(JOURNEYS))]
-    return alone + together
+    at_once, step_by_step = map(JOURNEYS.index, (LONGEST, STEP_BY_STEP))
+    alone = [Run(None, edit, at_once) for edit in range(len(EDITS))]
+    return alone + [
+        Run(group, 0, journey)
+        for group in GROUPS
+        for journey in (range(len(JOURNEYS)) if group in EVERYWHERE else (at_once, step_by_step))
+    ]
 
 
 def label(run: Run) -> str:

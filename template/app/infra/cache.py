@@ -61,6 +61,10 @@ class Cache:
         self._sampler = Sampler()
         self._refreshing: set[str] = set()
 
+    @property
+    def is_reachable(self) -> bool:
+        return self._server.is_reachable
+
     async def read[R](self, query: CachedQuery[..., R], read: Reader, args: Any, kwargs: Any) -> R:
         ask = partial(query.ask, read, *args, **kwargs)
         if not (self._gives_answers and self._server.is_reachable):
@@ -159,7 +163,7 @@ class Cache:
                 self.stats.refreshes += 1
                 await self._loads.share(key, None, fetch)
             else:
-                await asyncio.sleep(ASK_AGAIN_SECONDS)
+                await asyncio.sleep(min(ASK_AGAIN_SECONDS, claimed_for))
         except (CacheAway, Unavailable) as error:
             log.warning("what is cached could not be refreshed", key=key, reason=repr(error))
         finally:

@@ -25,6 +25,10 @@ PROBE_SECONDS = 0.5
 # Name, TLS and login; never while a request waits.
 CONNECT_SECONDS = 1.0
 
+# Lookups share one, and what fills the cache waits for another: redis-py's own limit is 100, and a
+# burst that opens them all at once is slower than the operations themselves may be.
+CONNECTIONS = 16
+
 KEYS_AT_ONCE = 100
 
 # Values begin with their position. What has a greater one is newer, and stays.
@@ -45,7 +49,7 @@ class CacheSettings(BaseSettings):
     sessions do not belong where that can happen.
     """
 
-    model_config = SettingsConfigDict(env_prefix="CACHE_")
+    model_config = SettingsConfigDict(env_prefix="CACHE_", env_ignore_empty=True)
 
     url: RedisDsn | None = None
     prefix: str = "app"
@@ -78,12 +82,16 @@ class CacheServer:
         self.stats = Stats()
         self.is_reachable = False
         self._operation_seconds = operation_seconds
-        self._client = redis.Redis.from_url(
-            str(url),
-            protocol=2,
-            socket_timeout=None,  # every operation has its own limit
-            socket_connect_timeout=CONNECT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
+        self._client = redis.Redis.from_pool(
+            redis.BlockingConnectionPool.from_url(
+                str(url),
+                max_connections=CONNECTIONS,
+                timeout=None,  # every operation has its own limit
+                protocol=2,
+                socket_timeout=None,
+                socket_connect_timeout=CONNECT_SECONDS,
+                retry=Retry(NoBackoff(), 0),
+            )
         )
         self._put = self._client.register_script(PUT_UNLESS_NEWER)
         self._wanted: dict[str, list[asyncio.Future[bytes | None]]] = {}

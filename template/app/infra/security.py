@@ -23,6 +23,7 @@ HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"strict-transport-security", b"max-age=31536000"),
     (b"x-content-type-options", b"nosniff"),
 )
+HEADERS_OF_PAGES = (FOR_PAGES, *(one for one in HEADERS if one != CONTENT_SECURITY_POLICY))
 
 # Enough for any JSON; a route that takes more sets scope["body_limit"] before it reads.
 MAX_BODY_BYTES = 64 * 1024
@@ -41,13 +42,13 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        added = (FOR_PAGES, *HEADERS) if scope["path"] in PAGES else HEADERS
+        added = HEADERS_OF_PAGES if scope["path"] in PAGES else HEADERS
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 own = {name for name, _ in message["headers"]}
-                missing = {name: value for name, value in reversed(added) if name not in own}
-                message["headers"] = [*message["headers"], *missing.items()]
+                missing = [header for header in added if header[0] not in own]
+                message["headers"] = [*message["headers"], *missing]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

@@ -9,7 +9,6 @@ of how far it came, which would be wrong once a step was taken back and forth in
 import asyncio
 import sys
 from collections.abc import AsyncGenerator, Iterable
-from datetime import timedelta
 
 import asyncpg
 
@@ -18,14 +17,11 @@ from app.infra.connections import DatabaseSettings, connect
 from app.infra.failures import Unavailable
 from app.infra.redis_sessions import ENDED, KEEP, RedisSessions, session_key
 from app.infra.session_move import MoveSettings, Step
-from app.infra.session_rows import Session, SessionSettings
+from app.infra.session_rows import SEEN_PRECISION, Session, SessionSettings
 
 BATCH = 1000
 # A batch is more than a request asks for, and nobody waits for it.
 REDIS_SECONDS = 10.0
-
-# Redis counts milliseconds and Postgres microseconds.
-NEWER = timedelta(seconds=1)
 
 SAFE_AT = {
     "to-redis": (Step.WRITE_BOTH, Step.REDIS_THEN_POSTGRES),
@@ -155,7 +151,7 @@ def _sessions(records: list[asyncpg.Record]) -> Sessions:
 
 
 def _is_newer(session: Session, known: Session | None) -> bool:
-    return known is None or session.seen_at - known.seen_at > NEWER
+    return known is None or session.seen_at - known.seen_at > SEEN_PRECISION
 
 
 def _show(progress: str) -> None:
@@ -166,7 +162,10 @@ async def main(direction: str) -> None:
     move, settings = environment.read(MoveSettings), environment.read(SessionSettings)
     if move.store not in SAFE_AT[direction]:
         steps = " or ".join(SAFE_AT[direction])
-        sys.exit(f"SESSION_STORE is {move.store}, and {direction} is safe only at {steps}.")
+        sys.exit(
+            f"SESSION_STORE is {move.store}, and {direction} is safe only at {steps}:"
+            f" see docs/runbooks/to-stage-4.md."
+        )
     redis = RedisSessions(str(move.redis_url), REDIS_SECONDS, settings)
     database = environment.read(DatabaseSettings)
     postgres = await connect(database, database.direct_url)

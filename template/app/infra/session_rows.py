@@ -86,7 +86,10 @@ class SessionRows:
         await self._delete_some_expired(write)
         write.add(
             LoginSession(
-                token_hash=token_hash, user_id=session.user_id, expires_at=session.expires_at
+                token_hash=token_hash,
+                user_id=session.user_id,
+                seen_at=session.seen_at,
+                expires_at=session.expires_at,
             )
         )
         await write.flush()

@@ -4,19 +4,13 @@
 import shutil
 import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 
-# Arguments: the folders that stay writable, --, the command. /proc and /sys hold no files; a log
-# that was opened before goes on, and so do devices.
+# /proc and /sys hold no files; a log that was opened before goes on, and so do devices.
 SCRIPT = r"""
 set -eu
 mount --make-rprivate /
-kept=:
-while [ "$1" != -- ]; do mount --bind "$1" "$1"; kept="$kept$1:"; shift; done
-shift
 while read -r _ at _ options _; do
     case "$at" in /proc|/proc/*|/sys|/sys/*) continue ;; esac
-    case "$kept" in *":$at:"*) continue ;; esac
     # In a user namespace the flags that a mount has must be named again.
     flags=$(echo "$options" | tr , '\n' | grep -E '^no|^relatime' | sed 's/^/,/' | tr -d '\n')
     mount -o "remount,bind,ro$flags" "$at" 2>/dev/null || true
@@ -28,13 +22,13 @@ exec "$@"
 """
 
 
-def wrapped(command: list[str], *, writable: list[Path]) -> list[str]:
-    """The command, to be run where nothing but these folders can be written to."""
-    return [*_namespace(), "sh", "-c", SCRIPT, "sh", *map(str, writable), "--", *command]
+def wrapped(command: list[str]) -> list[str]:
+    """The command, to be run where nothing can be written to."""
+    return [*_namespace(), "sh", "-c", SCRIPT, "sh", *command]
 
 
 def is_possible(environment: Mapping[str, str]) -> bool:
-    return bool(_namespace()) and _succeeds(wrapped(["true"], writable=[]), environment)
+    return bool(_namespace()) and _succeeds(wrapped(["true"]), environment)
 
 
 def _namespace() -> list[str]:

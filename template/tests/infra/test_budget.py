@@ -1,5 +1,6 @@
 # Rung's file: advancing to another stage may change it.
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ def budget(folder: Path, capacity: str, **variables: str) -> subprocess.Complete
     """What `make budget` says, with this deploy/capacity.toml and the other files as they are."""
     deploy = folder / "deploy"
     deploy.mkdir(exist_ok=True)
+    for configuration in (ROOT / "deploy").glob("*.conf"):
+        shutil.copy(configuration, deploy)
     (deploy / "capacity.toml").write_text(capacity)
     (deploy / "postgres.conf").write_text("max_connections = 100  # of them 3 are for superusers\n")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")}

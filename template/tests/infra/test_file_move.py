@@ -13,10 +13,14 @@ from app.infra import environment
 from app.infra.file_move import FileSettings, Step, bucket_of
 from app.infra.folder import Folder
 from app.infra.s3 import Bucket
+from dev import s3
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app
 from tests.infra.test_files import chunks
 from tests.infra.test_s3 import with_pictures
+from tests.infra.test_s3_failures import own_server
+
+__all__ = ["own_server"]
 
 NEIGHBOURS = list(pairwise(Step))
 BOTH = [Step.READ_BOTH, Step.UPLOAD_TO_S3]
@@ -134,3 +138,19 @@ async def test_a_link_to_put_is_good_once_wherever_the_file_went(
         assert (await old.request(**request, content=b"other")).status_code == 409
         assert (await new.request(**request, content=b"other")).status_code == 409
     assert [chunk async for chunk in bucket.get("pictures/one")] == [b"first"]
+
+
+@pytest.mark.parametrize(
+    ("step", "stays_on_disk"), [(Step.READ_BOTH, True), (Step.UPLOAD_TO_S3, False)]
+)
+async def test_deleting_begins_where_files_are_copied_from(
+    folder: Folder, own_server: s3.S3, serve: Serve, step: Step, stays_on_disk: bool
+) -> None:
+    """Or a copier that has just looked for the original would leave its copy."""
+    await folder.put("pictures/one", chunks(b"hello"), 5)
+    async with copy_at(step, serve) as client:
+        own_server.die()
+
+        assert (await client.delete("/picture/one")).status_code == 503
+
+    assert await folder.path("pictures/one").exists() is stays_on_disk

@@ -3,18 +3,24 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from hashlib import sha256
+from pathlib import Path
 
 import asyncpg
 import pytest
 
-from app.infra import environment, file_mover
+from app.infra import environment, file_move_copy, file_mover
 from app.infra.file_move import FileSettings, bucket_of
+from app.infra.file_move_copy import Copier, OnDisk
 from app.infra.folder import Folder
 from app.infra.s3 import Bucket
+from dev import s3
 from dev.pytest_plugin import Services
 from tests.infra.test_files import chunks, stored
+from tests.infra.test_s3_failures import own_server
+
+__all__ = ["own_server"]
 
 ROWS = "SELECT key, CASE WHEN NOT is_deleted THEN sha256 END AS sha256 FROM pictures"
 
@@ -134,6 +140,56 @@ async def test_what_was_deleted_while_its_copier_died_does_not_come_back(
 
     assert await bucket.size("pictures/ada") is None
     assert stored(services.files_folder) == []
+
+
+async def test_what_is_deleted_while_it_is_copied_does_not_come_back(
+    pictures: Pictures, bucket: Bucket, services: Services, tmp_path: Path
+) -> None:
+    class DeletedOnceRead(OnDisk):
+        async def get(self, key: str) -> AsyncIterator[bytes]:
+            async for chunk in super().get(key):
+                yield chunk
+            await self.delete(key)
+
+    await pictures.uploaded("ada", b"hello")
+    notes = tmp_path / "notes"
+    notes.mkdir()
+
+    await Copier(DeletedOnceRead(services.files_folder), bucket, notes).run(1)
+
+    assert await bucket.size("pictures/ada") is None
+    assert stored(notes) == []
+
+
+async def test_what_a_killed_copier_was_at_is_copied_anew(
+    pictures: Pictures, bucket: Bucket, services: Services
+) -> None:
+    key = await pictures.uploaded("ada", b"the whole picture")
+    await bucket.put(key, chunks(b"a part"), 6)
+    notes = services.files_folder / ".moving"
+    notes.mkdir()
+    (notes / "pictures+ada").touch()
+
+    assert await move() == 0
+
+    assert [chunk async for chunk in bucket.get(key)] == [b"the whole picture"]
+
+
+@pytest.mark.slow
+async def test_s3_is_waited_for(
+    pictures: Pictures, own_server: s3.S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FILES_STORE", "upload-to-s3")
+    await pictures.uploaded("ada", b"hello")
+    own_server.die()
+    moving = asyncio.create_task(move())
+    await asyncio.sleep(0.5)
+    await asyncio.to_thread(own_server.start)
+    assert await moving == 0
+
+    own_server.die()
+    monkeypatch.setattr(file_move_copy, "PAUSES", ())
+    assert str(await move()).endswith("Nothing is lost. When it answers again, run this again.")
 
 
 async def test_the_way_back(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ def killed_at_work() -> int | None:
     processes.set_forkserver_preload([__name__])
     copier = processes.Process(target=work, args=(dict(os.environ),))
     copier.start()
-    copier.join(random.uniform(0.05, 0.5))  # noqa: S311
+    copier.join(random.uniform(0.05, 0.35))  # noqa: S311
     copier.kill()
     copier.join()
     return copier.exitcode

@@ -1,4 +1,5 @@
 # Rung's file: advancing to another stage may change it.
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -94,8 +95,9 @@ def test_it_says_where_and_what_to_do_instead(tmp_path: Path) -> None:
     (tmp_path / "app" / "throttle.py").write_text(
         "tries = {}\n\n\ndef count(address: str) -> None:\n    tries[address] = 1\n"
     )
-    command = [sys.executable, str(ROOT / "dev" / "lint_state.py")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    command = [sys.executable, "-m", "dev.lint_state"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
     assert done.returncode == 1
     assert "app/throttle.py:5: tries: keep it in Redis or a table, for all copies" in done.stderr

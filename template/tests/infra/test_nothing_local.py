@@ -22,7 +22,7 @@ import httpx
 import pytest
 
 from app.main import create_app
-from dev import ports
+from dev import ports, valkey
 from dev import services as development
 from dev.pytest_plugin import Services
 from tests.infra import read_only
@@ -108,8 +108,8 @@ def copies(
     command: Callable[[list[str]], list[str]],
 ) -> Iterator[list[str]]:
     """URLs of copies as in production, each run by what `command` makes of its command."""
-    with ExitStack() as running, log.open("wb") as output:
-        urls = []
+    with log.open("wb") as output, ExitStack() as ended:
+        started = {}
         for _ in range(number):
             port = ports.unused()
             process = subprocess.Popen(
@@ -119,11 +119,13 @@ def copies(
                 stdout=output,
                 stderr=output,
             )
-            running.callback(process.wait)
-            running.callback(process.terminate)
-            urls.append(f"http://127.0.0.1:{port}")
-            _wait_until_ready(urls[-1], process, log)
-        yield urls
+            ended.callback(process.wait)
+            started[f"http://127.0.0.1:{port}"] = process
+        for process in started.values():
+            ended.callback(process.terminate)  # All of them, and only then wait for each.
+        for url, process in started.items():
+            _wait_until_ready(url, process, log)
+        yield [*started]
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -143,13 +145,23 @@ def environment(services_of_the_stage: dict[str, str], tmp_path: Path) -> dict[s
     folders = {"HOME": tmp_path / "home", "TMPDIR": tmp_path / "tmp"}
     for folder in folders.values():
         folder.mkdir()
-    given = {name: str(folder) for name, folder in folders.items()}
-    return {**services_of_the_stage, **given, "PYTHONDONTWRITEBYTECODE": "1", "LOG_FORMAT": "json"}
+    return {
+        **services_of_the_stage,
+        **{name: str(folder) for name, folder in folders.items()},
+        "DRAIN_SECONDS": "0",
+        "LISTEN_ADDRESS": "127.0.0.1",
+        "LOG_FORMAT": "json",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 @pytest.fixture
 def services_of_the_stage(services: Services) -> Iterator[dict[str, str]]:
-    with development.environment(os.environ) as environment:
+    # What `make dev` runs may hold answers from another database.
+    with ExitStack() as running:
+        cache = running.enter_context(valkey.running("cache"))
+        given = {**os.environ, "CACHE_URL": cache.url}
+        environment = running.enter_context(development.environment(given))
         if importlib.util.find_spec("app.seed"):
             subprocess.run(
                 [sys.executable, "-m", "app.seed"], cwd=ROOT, env=environment, check=True
@@ -161,13 +173,11 @@ def services_of_the_stage(services: Services) -> Iterator[dict[str, str]]:
 def test_copies_serve_where_nothing_can_be_written_to(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    # A folder of files is all that may be local, until a bucket takes its place.
-    files = [] if environment.get("FILES_BUCKET") else [Path(environment["FILES_FOLDER"])]
     log = tmp_path / "log"
     is_possible = read_only.is_possible(environment)
 
     def command(given: list[str]) -> list[str]:
-        return read_only.wrapped(given, writable=files) if is_possible else given
+        return read_only.wrapped(given) if is_possible else given
 
     before = written()
     with copies(2, environment, log, command) as urls, httpx.Client(timeout=30) as client:

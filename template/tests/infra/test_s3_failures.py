@@ -29,6 +29,7 @@ def own_server(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["hang", "die"])
 async def test_while_s3_does_not_answer_requests_are_503_and_nothing_is_recorded(
     own_server: s3.S3, serve: Serve, way: str

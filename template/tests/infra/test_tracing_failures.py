@@ -99,7 +99,10 @@ async def test_no_more_is_kept_for_a_receiver_that_hangs_than_the_queue_holds(
 
 
 @pytest.mark.usefixtures("services", "hung")
-async def test_the_end_waits_no_longer_than_it_may(serve: Serve) -> None:
+async def test_the_end_waits_no_longer_than_it_may(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "10")
     async with serve(greeter()) as client:
         await client.get("/hello")
         begun = time.monotonic()

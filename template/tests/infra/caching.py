@@ -1,0 +1,133 @@
+# Rung's file: advancing to another stage may change it.
+"""An app that keeps notes and reads them through the cache, and counts how often it reads them."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from fastapi import FastAPI
+from httpx import AsyncClient
+from pydantic import BaseModel
+from sqlalchemy import text
+
+from app.infra.database import ReadSession, WriteSession
+from app.infra.freshness import max_stale
+from app.infra.reads import Reader
+from tests.infra.conftest import bare_app, browser
+
+ALLOWED_SECONDS = 1.0
+HOT_SECONDS = 3.0
+
+
+class Note(BaseModel):
+    number: int
+    body: str
+
+
+class Loads:
+    """Of notes from Postgres: how many, how many at once, and a gate that holds them back."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.most_at_once = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self._running = 0
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        self.count += 1
+        self._running += 1
+        self.most_at_once = max(self.most_at_once, self._running)
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+
+loads = Loads()
+
+
+@max_stale(minutes=5)
+async def note(read: Reader, number: int) -> Note | None:
+    return await _load(read, number)
+
+
+@max_stale(seconds=ALLOWED_SECONDS)
+async def fresh_note(read: Reader, number: int) -> Note | None:
+    return await _load(read, number)
+
+
+@max_stale(seconds=HOT_SECONDS)
+async def hot_note(read: Reader, number: int) -> Note | None:
+    return await _load(read, number)
+
+
+async def _load(read: Reader, number: int) -> Note | None:
+    with loads.counted():
+        rows = await read.fetch("SELECT number, body FROM notes WHERE number = $1", number)
+        await loads.gate.wait()
+    return Note(**dict(rows[0])) if rows else None
+
+
+def notes_app() -> FastAPI:
+    """Of the environment as it is."""
+    app = bare_app()
+
+    @app.get("/notes/{number}")
+    async def read_note(read: ReadSession, number: int) -> Note | None:
+        return await note(read, number)
+
+    @app.get("/fresh-notes/{number}")
+    async def read_fresh_note(read: ReadSession, number: int) -> Note | None:
+        return await fresh_note(read, number)
+
+    @app.get("/hot-notes/{number}")
+    async def read_hot_note(read: ReadSession, number: int) -> Note | None:
+        return await hot_note(read, number)
+
+    @app.put("/notes/{number}/{body}")
+    async def write_note(
+        write: WriteSession, number: int, body: str, forget: bool = False, fail: bool = False
+    ) -> None:
+        await write.execute(
+            text(
+                "INSERT INTO notes VALUES (:number, :body)"
+                " ON CONFLICT (number) DO UPDATE SET body = :body"
+            ),
+            {"number": number, "body": body},
+        )
+        if forget:
+            note.invalidate(write, number)
+        if fail:
+            raise ValueError("rolled back")
+
+    return app
+
+
+@asynccontextmanager
+async def serving(app: FastAPI) -> AsyncGenerator[AsyncClient]:
+    """A browser, once the cache is in use."""
+    async with app.router.lifespan_context(app), browser(app) as client:
+        await until(lambda: app.state.cache.is_reachable)
+        yield client
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            if holds():
+                return
+            await asyncio.sleep(0.01)
+
+
+async def body(client: AsyncClient, path: str) -> str | None:
+    answer = await client.get(path)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    return str(found["body"]) if found else None
+
+
+async def put(client: AsyncClient, number: int, body: str, **options: bool) -> None:
+    answer = await client.put(f"/notes/{number}/{body}", params=options)
+    assert answer.status_code == 200, answer.text

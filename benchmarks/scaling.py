@@ -3,9 +3,10 @@ a generated repo of stage 4:
 
     uv run python path/to/rung/benchmarks/scaling.py
 
-Needs wrk and haproxy. Eight connections for each copy, 1,000 products, on a Postgres of its own.
-Copies, balancer, Postgres and load share the machine, so throughput says little: the processor
-time that the copies and the balancer spend on a request says what more copies cost.
+Needs wrk and haproxy. 1,000 products, on a Postgres of its own. Copies, balancer, Postgres and load
+share the machine, so what four copies can serve at most says little. Instead both serve the same
+16 visitors, who wait 20 ms between two requests: what the copies and the balancer then need of the
+processor for each is what more copies cost.
 """
 
 import argparse
@@ -29,7 +30,8 @@ from dev import haproxy, stack_copy
 from dev.stack_copy import Copy
 
 COPIES = (1, 4)
-CONNECTIONS_A_COPY = 8
+VISITORS = 16
+PAUSE = "function delay() return 20 end"  # in milliseconds, said in wrk's Lua
 GROWTH = 1.15  # of processor time a request, from the fewest copies to the most
 READY_SECONDS = 1.5
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
@@ -66,7 +68,9 @@ def main() -> int:
             stacks = {
                 n: stack.enter_context(_balanced(copies[:n], Path(folder, f"{n}"))) for n in COPIES
             }
-            results = _interleaved(stacks, options.rounds, options.seconds)
+            pause = Path(folder, "pause.lua")
+            pause.write_text(PAUSE)
+            results = _interleaved(stacks, pause, options.rounds, options.seconds)
             resident = [_resident_mib(copy.pid) for copy in copies]
     return _report(results, statistics.median(ready), max(resident))
 
@@ -89,14 +93,14 @@ def _balanced(copies: list[Copy], folder: Path) -> Iterator[Stack]:
 type Results = dict[str, dict[int, list[Run]]]
 
 
-def _interleaved(stacks: dict[int, Stack], rounds: int, seconds: int) -> Results:
+def _interleaved(stacks: dict[int, Stack], pause: Path, rounds: int, seconds: int) -> Results:
     paths = _paths(stacks[1].url)
     results: Results = {name: {n: [] for n in stacks} for name in paths}
     for turn in range(rounds + 1):
         for name, (path, *options) in paths.items():
             for n, stack in stacks.items():
                 warm_up = turn == 0
-                arguments = [f"-c{n * CONNECTIONS_A_COPY}", stack.url + path, *options]
+                arguments = [f"-c{VISITORS}", "-s", str(pause), stack.url + path, *options]
                 run = _measured(stack, arguments, 1 if warm_up else seconds)
                 if not warm_up:
                     results[name][n].append(run)

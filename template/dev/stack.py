@@ -30,6 +30,7 @@ def main() -> None:
     # However this is told to stop, it stops what it has started, and in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
+    starters = {os.getppid(), int(os.environ.get("STARTED_BY") or os.getppid())}
     port = os.environ.get("PORT") or "8000"
     copies = _number_of_copies(os.environ.get("COPIES") or "3")
     serve.refuse_unusable_port(port, "stack")
@@ -40,7 +41,7 @@ def main() -> None:
                 url = f"http://127.0.0.1:{port}"
                 print(BANNER.format(url=url, copies=copies, folder=FOLDER))
                 stack_status.main()
-                _keep_running(stack)
+                _keep_running(stack, starters)
     except postgres.PostgresError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
@@ -74,9 +75,8 @@ def running(given: Mapping[str, str], copies: int, port: int) -> Iterator[Sequen
         yield started
 
 
-def _keep_running(copies: Sequence[Copy]) -> None:
-    """Until this is told to stop, or who has started it is gone, if only by kill -9."""
-    starters = {os.getppid(), int(os.environ.get("STARTED_BY") or os.getppid())}
+def _keep_running(copies: Sequence[Copy], starters: set[int]) -> None:
+    """Until this is told to stop, or one of those who have started it is gone, if by kill -9."""
     while all(map(stack_status.is_alive, starters)):
         for copy in copies:
             if copy.has_ended():

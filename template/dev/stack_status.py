@@ -56,7 +56,8 @@ def main() -> None:
 
 def table() -> Iterator[tuple[int, Sequence[str]]]:
     """The rows, each with its place."""
-    for users in postgres.state_folder().glob("**/users"):
+    state = postgres.state_folder()
+    for users in (*state.glob("*/users"), *state.glob("stack/*/users")):
         folder = users.parent
         if _is_in_use(users) and (folder / "port").exists():
             kind = next((kind for kind in KINDS if folder.name.startswith(kind.name)), UNKNOWN)

@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """`make stack`, on a database of the test's own."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from dev import ports, postgres, stack_status
 from dev.pytest_plugin import Services
+from dev.stack import FOLDER
 from tests.infra.test_stack import installed as installed
 
 SECONDS = 60
@@ -70,9 +72,14 @@ def make() -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture(autouse=True)
-def alone(services: Services, installed: None) -> None:
-    if table():
-        pytest.skip("a stack runs in this repository already")
+def alone(services: Services, installed: None) -> Iterator[None]:
+    """One of these tests at a time, and not beside somebody's own stack."""
+    FOLDER.mkdir(exist_ok=True)
+    with (FOLDER / "tested").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if table():
+            pytest.skip("a stack runs in this repository already")
+        yield
 
 
 @pytest.mark.slow

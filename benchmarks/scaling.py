@@ -3,10 +3,11 @@ a generated repo of stage 4:
 
     uv run python path/to/rung/benchmarks/scaling.py
 
-Needs wrk and haproxy. 1,000 products, on a Postgres of its own. Copies, balancer, Postgres and load
-share the machine, so what four copies can serve at most says little. Instead both serve the same
-16 visitors, who wait 20 ms between two requests: what the copies and the balancer then need of the
-processor for each is what more copies cost.
+Needs wrk, haproxy and two processors. 1,000 products, on a Postgres of its own; eight requests at
+once for each copy. What four copies can serve at most says little on a machine that they share with
+Postgres and the load. Processor time a request says it, as long as the copies have one processor
+for themselves and all else the other: two busy ones slow each other, and four copies spread over
+both would seem to need half as much again.
 """
 
 import argparse
@@ -30,8 +31,8 @@ from dev import haproxy, stack_copy
 from dev.stack_copy import Copy
 
 COPIES = (1, 4)
-VISITORS = 16
-PAUSE = "function delay() return 20 end"  # in milliseconds, said in wrk's Lua
+AT_ONCE_FOR_EACH = 8
+OF_THE_COPIES, OF_ALL_ELSE = {0}, {1}
 GROWTH = 1.15  # of processor time a request, from the fewest copies to the most
 READY_SECONDS = 1.5
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
@@ -54,6 +55,7 @@ def main() -> int:
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--seconds", type=int, default=3)
     options = arguments.parse_args()
+    os.sched_setaffinity(0, OF_ALL_ELSE)  # and of what is started from here
     with migrated_and_filled() as environment, tempfile.TemporaryDirectory() as folder:
         # Four copies must fit into Postgres' hundred connections.
         environment |= {"DATABASE_WRITE_POOL": "4", "LOG_LEVEL": "WARNING"}
@@ -65,12 +67,12 @@ def main() -> int:
             ]
             for copy in copies:
                 copy.wait_until_ready()
+                for thread in Path(f"/proc/{copy.pid}/task").iterdir():
+                    os.sched_setaffinity(int(thread.name), OF_THE_COPIES)
             stacks = {
                 n: stack.enter_context(_balanced(copies[:n], Path(folder, f"{n}"))) for n in COPIES
             }
-            pause = Path(folder, "pause.lua")
-            pause.write_text(PAUSE)
-            results = _interleaved(stacks, pause, options.rounds, options.seconds)
+            results = _interleaved(stacks, options.rounds, options.seconds)
             resident = [_resident_mib(copy.pid) for copy in copies]
     return _report(results, statistics.median(ready), max(resident))
 
@@ -93,14 +95,14 @@ def _balanced(copies: list[Copy], folder: Path) -> Iterator[Stack]:
 type Results = dict[str, dict[int, list[Run]]]
 
 
-def _interleaved(stacks: dict[int, Stack], pause: Path, rounds: int, seconds: int) -> Results:
+def _interleaved(stacks: dict[int, Stack], rounds: int, seconds: int) -> Results:
     paths = _paths(stacks[1].url)
     results: Results = {name: {n: [] for n in stacks} for name in paths}
     for turn in range(rounds + 1):
         for name, (path, *options) in paths.items():
             for n, stack in stacks.items():
                 warm_up = turn == 0
-                arguments = [f"-c{VISITORS}", "-s", str(pause), stack.url + path, *options]
+                arguments = [f"-c{n * AT_ONCE_FOR_EACH}", stack.url + path, *options]
                 run = _measured(stack, arguments, 1 if warm_up else seconds)
                 if not warm_up:
                     results[name][n].append(run)

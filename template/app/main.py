@@ -19,7 +19,6 @@ def create_app() -> FastAPI:
     )
     errors.install(app)
     wiring.install(app)
-    # Looked through in this order: first what is asked for most.
-    for router in (catalog, accounts, orders, uploads):
+    for router in (catalog, accounts, orders, uploads):  # the most asked for is found first
         app.include_router(router)
     return app

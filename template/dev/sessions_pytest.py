@@ -23,4 +23,5 @@ def services(
     """With login sessions in Redis. Tests share it: tokens are random, and so are users' ids."""
     monkeypatch.setenv("SESSION_STORE", "redis")
     monkeypatch.setenv("SESSION_REDIS_URL", session_server.url)
+    monkeypatch.setenv("SESSION_REDIS_SECONDS", "5")  # the machine may be busy
     return services

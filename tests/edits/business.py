@@ -235,7 +235,7 @@ def a_module_with_model_migration_contract_and_tests(repo: Repo) -> Iterator[Non
     repo.replace(MAIN, old, new)
     yield
     assert f"{imported}from app.settings import Settings\n" in repo.read(MAIN)
-    assert f"for router in (accounts, {new}" in repo.read(MAIN)
+    assert f"for router in (catalog, accounts, {new}" in repo.read(MAIN)
     assert repo.has(f"migrations/versions/{revision}.py")
     contracts = repo.pyproject()["tool"]["importlinter"]["contracts"]
     assert contracts[-1]["allowed_importers"] == ["app.reviews", "app.main"]

@@ -97,7 +97,7 @@ def server(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Valk
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(server: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_STATEMENT_SECONDS", "0.5")
     monkeypatch.setenv("SESSION_REDIS_SECONDS", "0.5")
 

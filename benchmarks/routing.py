@@ -23,7 +23,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import asyncpg
-from serving import interleave, migrated_and_filled, serve
+from serving import interleave, migrated_and_filled, serve_app
 from sqlalchemy import text
 
 sys.path.insert(0, str(Path.cwd()))
@@ -55,14 +55,13 @@ def main() -> int:
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--seconds", type=int, default=5)
     options = arguments.parse_args()
-    factory = ["--factory", "app.main:create_app"]
     with ExitStack() as stack:
         alone = stack.enter_context(migrated_and_filled())
         replica_url = stack.enter_context(replica.for_own(alone["DATABASE_URL"]))
         routed = {**alone, "DATABASE_REPLICA_URLS": replica_url}
-        before = stack.enter_context(serve(factory, alone, options.stage_1))
-        after = stack.enter_context(serve(factory, routed))
-        idle = stack.enter_context(serve(factory, alone))
+        before = stack.enter_context(serve_app(alone, options.stage_1))
+        after = stack.enter_context(serve_app(routed))
+        idle = stack.enter_context(serve_app(alone))
         cases = {
             f"{what}, {stage}": [f"{server.url}{path}"]
             for what, path in (("item by id", _an_item(before.url)), ("page", "/products?limit=20"))

@@ -63,11 +63,6 @@ def command(arguments: list[str], port: int) -> list[str]:
     ]
 
 
-def app_command(port: int) -> list[str]:
-    """The app as its image starts it, but for this machine only."""
-    return [sys.executable, "-c", f"from app.infra.serve import run; run('127.0.0.1', {port})"]
-
-
 def serve(
     arguments: list[str], environment: dict[str, str], folder: Path | None = None
 ) -> AbstractContextManager[Server]:
@@ -78,8 +73,11 @@ def serve(
 def serve_app(
     environment: dict[str, str], folder: Path | None = None
 ) -> AbstractContextManager[Server]:
+    """As in production, but for this machine alone, and gone at once."""
     port = free_port()
-    return _running(app_command(port), port, environment, folder)
+    here = {"PORT": str(port), "LISTEN_ADDRESS": "127.0.0.1", "DRAIN_SECONDS": "0"}
+    app = [sys.executable, "-m", "app.infra.serve"]
+    return _running(app, port, environment | here, folder)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import httpx
-from serving import Server, interleave, migrated_and_filled, serve
+from serving import Server, interleave, migrated_and_filled, serve_app
 
 sys.path.insert(0, str(Path.cwd()))
 
@@ -36,15 +36,14 @@ def main() -> int:
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--seconds", type=int, default=5)
     options = arguments.parse_args()
-    factory = ["--factory", "app.main:create_app"]
     with ExitStack() as stack:
         rows = stack.enter_context(migrated_and_filled())
         redis = stack.enter_context(valkey.running("sessions"))
         moved = {**rows, "SESSION_STORE": "redis", "SESSION_REDIS_URL": redis.url}
         servers = {
-            "stage 3": stack.enter_context(serve(factory, rows, options.stage_3)),
-            "stage 4, in Redis": stack.enter_context(serve(factory, moved)),
-            "stage 4, in Postgres": stack.enter_context(serve(factory, rows)),
+            "stage 3": stack.enter_context(serve_app(rows, options.stage_3)),
+            "stage 4, in Redis": stack.enter_context(serve_app(moved)),
+            "stage 4, in Postgres": stack.enter_context(serve_app(rows)),
         }
         cases = {name: _me(server, name) for name, server in servers.items()}
         results = interleave(cases, options.rounds, options.seconds)

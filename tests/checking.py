@@ -4,14 +4,22 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 MINUTES = 60
 
+# Each has a worker for each processor itself.
+ONE_AT_A_TIME = pytest.mark.xdist_group("make check")
 
-def make_check(project: Path) -> None:
+
+def make_check(project: Path, *, slow_tests: bool = True) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    if not slow_tests:
+        environment["PYTEST_ADDOPTS"] = "-m 'not slow'"
     done = subprocess.run(
         ["make", "check"],
         cwd=project,
-        env={name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"},
+        env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from carrying import WAYS, Way
-from checking import make_check
+from checking import ONE_AT_A_TIME, make_check
 from conftest import Render
 from edits.carried import Outcome, carry
 from edits.corpus import EDITS, EVERYWHERE, GROUPS, Edit
@@ -37,6 +37,7 @@ def test_many_edits_together_survive(carrying: Carry, group: str) -> None:
     assert carrying(GROUPS[group], LONGEST, WAYS["rung"]) == Outcome()
 
 
+# Each edit alone as well: `make edits-report`.
 @pytest.mark.slow
 @OVER_EVERY_JOURNEY
 @AT_TWO_GROUPS
@@ -60,12 +61,6 @@ def test_every_group_of_edits_survives_the_whole_ladder(
 @AT_TWO_GROUPS
 def test_many_edits_together_survive_by_every_way(carrying: Carry, group: str, way: Way) -> None:
     assert carrying(GROUPS[group], LONGEST, way) == Outcome()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("edit", EDITS, ids=[f"{one.topic}: {one.name}" for one in EDITS])
-def test_each_edit_survives(carrying: Carry, edit: Edit) -> None:
-    assert carrying([edit], LONGEST, WAYS["in process"]) == Outcome()
 
 
 @pytest.mark.slow
@@ -99,10 +94,12 @@ def test_the_report_in_the_docs_is_of_this_corpus_and_these_journeys() -> None:
     assert REPORT.read_text() == written(list(rows(outcomes)))
 
 
+# What the slow tests of a stage are about, no edit reaches.
 @pytest.mark.slow
+@ONE_AT_A_TIME
 @AT_TWO_GROUPS
 def test_make_check_passes_after_the_journey(render: Render, tmp_path: Path, group: str) -> None:
     project = tmp_path / "shop"
     made, fresh = (render(end) for end in LONGEST)
     assert carry(made, fresh, project, GROUPS[group], LONGEST, WAYS["in process"]) == Outcome()
-    make_check(project)
+    make_check(project, slow_tests=False)

@@ -76,6 +76,7 @@ def serve_app(
     """As in production, but for this machine alone, and gone at once."""
     port = free_port()
     here = {"PORT": str(port), "LISTEN_ADDRESS": "127.0.0.1", "DRAIN_SECONDS": "0"}
+    here["APP_DOCS"] = "false"
     app = [sys.executable, "-m", "app.infra.serve"]
     return _running(app, port, environment | here, folder)
 

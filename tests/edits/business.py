@@ -55,7 +55,7 @@ class ApiVersion:
     added = "    app.add_middleware(ApiVersion)\n"
     repo.replace(MAIN, "    wiring.install(app)\n", f"    wiring.install(app)\n{added}")
     yield
-    assert f"    wiring.install(app)\n{added}    for router in (" in repo.read(MAIN)
+    assert f"    wiring.install(app)\n{added}" in repo.read(MAIN)
 
 
 @edit("changes")
@@ -74,7 +74,8 @@ async def imprint() -> dict[str, str]:
     repo.write("app/imprint/routes.py", routes)
     imported = "from app.imprint.routes import router as imprint\n"
     repo.insert(MAIN, imported, before="from app.infra import")
-    repo.replace(MAIN, "    return app\n", "    app.include_router(imprint)\n    return app\n")
+    all_of_them = "        app.include_router(router)\n"
+    repo.replace(MAIN, all_of_them, f"{all_of_them}    app.include_router(imprint)\n")
     yield
     assert f"{imported}from app.infra import environment, wiring\n" in repo.read(MAIN)
     assert "include_router(router)\n    app.include_router(imprint)\n" in repo.read(MAIN)

@@ -16,6 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session as SyncSession
 from sqlalchemy.util import await_only
 
 from app.infra.failures import Unavailable
@@ -159,12 +160,24 @@ class RedisSessions:
     def _before_commit(self, write: AsyncSession) -> Pipeline:
         """Commands for it are sent together, as one transaction of Redis."""
         session = write.sync_session
+        if not session.in_transaction():
+            session.begin()  # or a rollback would have nothing to tell of; sends nothing
         pipeline: Pipeline | None = session.info.get(self)
         if pipeline is None:
             pipeline = session.info[self] = self.client.pipeline()
-            send = pipeline.execute
-            event.listen(session, "before_commit", lambda _: await_only(self.answer(send())))
+            event.listen(session, "before_commit", self._tell)
+            event.listen(session, "after_rollback", self._forget)
         return pipeline
+
+    def _tell(self, session: SyncSession) -> None:
+        if session.in_nested_transaction():  # a SAVEPOINT is released, the COMMIT is yet to come
+            return
+        session.flush()  # SQLAlchemy itself does so only after this, and it may fail
+        await_only(self.answer(session.info[self].execute()))
+
+    def _forget(self, session: SyncSession) -> None:
+        if not session.in_nested_transaction():
+            session.info[self].command_stack.clear()
 
     def _begin_asking(self) -> None:
         lookups, self._lookups = self._lookups, {}
@@ -173,14 +186,17 @@ class RedisSessions:
         task.add_done_callback(self._asking.discard)
 
     async def _ask(self, lookups: dict[str, asyncio.Future[bytes | None]]) -> None:
+        failure = Unavailable("the sessions' Redis: the question was given up")
         try:
             found = await self.answer(self.client.mget(lookups))
-        except Unavailable as error:
-            for lookup in lookups.values():
-                lookup.set_exception(error)
-        else:
             for lookup, held in zip(lookups.values(), found, strict=True):
                 lookup.set_result(held)
+        except Unavailable as error:
+            failure = error
+        finally:  # nobody waits for ever, whatever it was
+            for lookup in lookups.values():
+                if not lookup.done():
+                    lookup.set_exception(failure)
 
 
 def session_key(token_hash: bytes) -> str:

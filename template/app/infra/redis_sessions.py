@@ -140,6 +140,9 @@ class RedisSessions:
             *(token_hash, expires_at, _milliseconds(datetime.now(UTC))),
         ]
 
+    async def check(self) -> None:
+        await self.answer(self.client.ping())
+
     async def answer(self, asked: Awaitable[Any]) -> Any:
         try:
             async with asyncio.timeout(self._seconds):

@@ -18,7 +18,7 @@ from pydantic import Field, PositiveFloat, RedisDsn, ValidationInfo, field_valid
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.infra import environment
+from app.infra import environment, health
 from app.infra.failures import Unavailable
 from app.infra.redis_sessions import RedisSessions
 from app.infra.session_rows import Session, SessionRows, SessionSettings
@@ -141,6 +141,7 @@ def install(app: FastAPI, settings: SessionSettings) -> None:
     redis = RedisSessions(str(move.redis_url), move.redis_seconds, settings)
     store = redis if move.store is Step.REDIS else STEPS[move.store](rows, redis)
     app.state.session_store, app.state.session_redis = store, redis
+    health.add_readiness_check(app, "sessions", redis.check)
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@
 import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +30,8 @@ CONNECTIONS = 8
 # What is held in place of a session that has ended.
 ENDED = b""
 
+INDEX = "sessions-of:"
+
 # Holds a session, unless it has ended or a newer note of it is held; answers with what is held.
 # The index of its user's sessions lives as long as the last of them.
 KEEP = """
@@ -46,10 +48,22 @@ redis.call('PEXPIREAT', sessions_of_user, expires_at, 'GT')
 return value
 """
 
+# Marks a session as ended, and takes it out of its user's index.
+END = """
+local session, index_prefix = KEYS[1], KEYS[2]
+local hash, lifetime, only_held = unpack(ARGV)
+local held = redis.call('GET', session)
+if not held and only_held == '1' then return end
+if held and held ~= '' then
+    redis.call('ZREM', index_prefix .. string.match(held, '^%S+'), hash)
+end
+redis.call('SET', session, '', 'PX', lifetime)
+"""
+
 
 class RedisSessions:
-    """A session that has ended leaves a mark, for as long as any could have lived: no copy of it,
-    however late it comes, brings it back.
+    """A session that has ended leaves a mark, for as long as a visit at its end would have let it
+    live: no copy of it, however late it comes, brings it back.
 
     What starts and ends is sent as the last thing before COMMIT. So a session is there before
     anybody holds its cookie, a transaction that fails earlier has changed nothing, and one that
@@ -140,6 +154,12 @@ class RedisSessions:
             *(token_hash, expires_at, _milliseconds(datetime.now(UTC))),
         ]
 
+    def ended(self, token_hash: bytes, *, only_held: bool) -> list[str | bytes | int]:
+        """END's keys and arguments."""
+        # Whoever still holds a copy saw it no later than now.
+        lifetime = min(self._settings.idle, self._settings.absolute) // timedelta(milliseconds=1)
+        return [session_key(token_hash), INDEX, token_hash, lifetime, int(only_held)]
+
     async def check(self) -> None:
         await self.answer(self.client.ping())
 
@@ -157,8 +177,7 @@ class RedisSessions:
     def _mark_as_ended(
         self, write: AsyncSession, token_hash: bytes, *, only_held: bool = False
     ) -> None:
-        longest = self._settings.absolute
-        self._before_commit(write).set(session_key(token_hash), ENDED, px=longest, xx=only_held)
+        self._before_commit(write).eval(END, 2, *self.ended(token_hash, only_held=only_held))
 
     def _before_commit(self, write: AsyncSession) -> Pipeline:
         """Commands for it are sent together, as one transaction of Redis."""
@@ -207,7 +226,7 @@ def session_key(token_hash: bytes) -> str:
 
 
 def _index(user_id: UUID) -> str:
-    return f"sessions-of:{user_id}"
+    return f"{INDEX}{user_id}"
 
 
 def decoded(held: bytes) -> Session:

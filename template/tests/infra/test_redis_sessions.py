@@ -14,6 +14,7 @@ from httpx import AsyncClient
 from app.infra.database import WriteSession
 from app.infra.environment import EnvironmentIncomplete
 from app.infra.failures import Unavailable
+from app.infra.redis_sessions import session_key
 from app.infra.session_rows import LoginSession
 from app.infra.sessions import COOKIE, Sessions
 from app.main import create_app
@@ -223,7 +224,30 @@ async def test_all_that_is_stored_is_gone_one_day(ada: AsyncClient, server: Valk
     redis = StoredInRedis().client
     remaining = sorted(timedelta(milliseconds=redis.pttl(key)) for key in redis.scan_iter())
     # The new session, unless it is used; the mark of the old one; the index of Ada's sessions.
-    assert [round(time / timedelta(days=1)) for time in remaining] == [14, 90, 90]
+    assert [round(time / timedelta(days=1)) for time in remaining] == [14, 14, 90]
+
+
+async def test_who_comes_and_goes_leaves_only_marks(ada: AsyncClient, server: Valkey) -> None:
+    await ada.post("/logout")
+    for _ in range(2):
+        await ada.post(f"/login/{ADA}")
+        await ada.post("/logout")
+
+    redis = StoredInRedis().client
+    assert redis.mget(redis.keys()) == [b""] * 3
+
+
+async def test_a_mark_outlives_every_copy(ada: AsyncClient, shop: FastAPI, server: Valkey) -> None:
+    """Who is about to note a visit has a copy that is good for as long as a new session."""
+    (token_hash,) = await StoredInRedis().token_hashes()
+    copy = await shop.state.session_redis.find(token_hash)
+    StoredInRedis().client.pexpire(session_key(token_hash), 500)  # hardly ever seen since
+
+    await ada.post("/logout")
+    await asyncio.sleep(0.6)
+
+    await shop.state.session_redis.note_visit(token_hash, copy)
+    assert await shop.state.session_redis.find(token_hash) is None
 
 
 async def test_when_memory_is_full_who_is_logged_in_stays_so(

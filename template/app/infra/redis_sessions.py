@@ -2,6 +2,7 @@
 """Login sessions in Redis or Valkey, on a server of their own: deploy/sessions.conf."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,9 @@ log = structlog.get_logger()
 
 # Lookups share connections and writes are rare, so a process needs few.
 CONNECTIONS = 8
+
+# How long Redis is left alone after it did not answer.
+PAUSE_SECONDS = 1.0
 
 # What is held in place of a session that has ended.
 ENDED = b""
@@ -85,6 +89,7 @@ class RedisSessions:
                 retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
             )
         )
+        self._paused_until = 0.0
         self._lookups: dict[str, asyncio.Future[bytes | None]] = {}
         self._asking: set[asyncio.Task[None]] = set()
 
@@ -124,7 +129,7 @@ class RedisSessions:
             log.warning("a visit was not noted", reason=str(error))  # no reason to fail a read
 
     async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
-        self._before_commit(write).eval(KEEP, 2, *self.kept(token_hash, session))
+        self.join(write).eval(KEEP, 2, *self.kept(token_hash, session))
 
     async def end(
         self, write: AsyncSession, token_hash: bytes, known: Sequence[bytes] = ()
@@ -142,7 +147,7 @@ class RedisSessions:
         held = await self.answer(self.client.zrange(index, 0, -1))
         for token_hash in {*held, *known}:
             self._mark_as_ended(write, token_hash)
-            self._before_commit(write).zrem(index, token_hash)
+            self.join(write).zrem(index, token_hash)
 
     def kept(self, token_hash: bytes, session: Session) -> list[str | bytes | int]:
         """KEEP's keys and arguments."""
@@ -160,16 +165,37 @@ class RedisSessions:
         lifetime = min(self._settings.idle, self._settings.absolute) // timedelta(milliseconds=1)
         return [session_key(token_hash), INDEX, token_hash, lifetime, int(only_held)]
 
+    def join(self, write: AsyncSession) -> Pipeline:
+        """Commands for it are sent together before the COMMIT, as one transaction of Redis.
+
+        Raises Unavailable at once while Redis hangs: each that waited would hold its connection
+        to Postgres meanwhile.
+        """
+        session = write.sync_session
+        if not session.in_transaction():
+            session.begin()  # or a rollback would have nothing to tell of; sends nothing
+        pipeline: Pipeline | None = session.info.get(self)
+        if pipeline is None:
+            self._refuse_while_paused()
+            pipeline = session.info[self] = self.client.pipeline()
+            event.listen(session, "before_commit", self._tell)
+            event.listen(session, "after_rollback", self._forget)
+        return pipeline
+
     async def check(self) -> None:
         await self.answer(self.client.ping())
 
     async def answer(self, asked: Awaitable[Any]) -> Any:
         try:
             async with asyncio.timeout(self._seconds):
-                return await asked
+                answer = await asked
         except (redis.RedisError, TimeoutError) as error:
+            if isinstance(error, redis.TimeoutError | TimeoutError):
+                self._paused_until = time.monotonic() + PAUSE_SECONDS
             reason = str(error) or "no answer in time"
             raise Unavailable(f"the sessions' Redis: {reason}") from error
+        self._paused_until = 0.0
+        return answer
 
     async def close(self) -> None:
         await self.client.aclose()
@@ -177,19 +203,14 @@ class RedisSessions:
     def _mark_as_ended(
         self, write: AsyncSession, token_hash: bytes, *, only_held: bool = False
     ) -> None:
-        self._before_commit(write).eval(END, 2, *self.ended(token_hash, only_held=only_held))
+        self.join(write).eval(END, 2, *self.ended(token_hash, only_held=only_held))
 
-    def _before_commit(self, write: AsyncSession) -> Pipeline:
-        """Commands for it are sent together, as one transaction of Redis."""
-        session = write.sync_session
-        if not session.in_transaction():
-            session.begin()  # or a rollback would have nothing to tell of; sends nothing
-        pipeline: Pipeline | None = session.info.get(self)
-        if pipeline is None:
-            pipeline = session.info[self] = self.client.pipeline()
-            event.listen(session, "before_commit", self._tell)
-            event.listen(session, "after_rollback", self._forget)
-        return pipeline
+    def _refuse_while_paused(self) -> None:
+        now = time.monotonic()
+        if now < self._paused_until:
+            raise Unavailable("the sessions' Redis: it did not answer a moment ago")
+        if self._paused_until:  # one tries, and the others have not to wait with it
+            self._paused_until = now + self._seconds
 
     def _tell(self, session: SyncSession) -> None:
         if session.in_nested_transaction():  # a SAVEPOINT is released, the COMMIT is yet to come

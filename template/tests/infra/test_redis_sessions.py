@@ -77,6 +77,7 @@ async def test_a_redis_that_hangs_is_waited_for_half_a_second_and_no_longer(
         assert (await ada.post("/logout")).status_code == 503
 
     server.go_on()
+    assert await who(ada) == str(ADA)
     assert (await ada.post("/logout")).status_code == 200
 
 

@@ -73,9 +73,12 @@ class Database:
     async def check(self) -> None:
         """On connections of its own: that every other is busy does not mean that we are down."""
         ways = {self._settings.url: False, self._settings.read_url: True}
-        for url, read_only in ways.items():
-            connection = await connect(self._settings, url, read_only=read_only)
-            await connection.close()
+        try:
+            for url, read_only in ways.items():
+                connection = await connect(self._settings, url, read_only=read_only)
+                await connection.close()
+        except asyncpg.PostgresError as error:  # no such database, a wrong password
+            raise Unavailable(f"Postgres: {error}") from error
 
     def _session(self) -> AsyncSession:
         return AsyncSession(

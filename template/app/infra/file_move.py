@@ -17,6 +17,7 @@ from fastapi.responses import Response
 from pydantic import Field, HttpUrl, PositiveFloat, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.infra import health
 from app.infra.file_links import FileLinks, UploadRequest
 from app.infra.folder import FileExists, FileFacts, Folder
 from app.infra.linked_folder import LinkedFolder
@@ -157,6 +158,12 @@ class Stores:
         store = folder or self.bucket
         assert store  # noqa: S101  # the settings see to it
         return store
+
+
+def install(app: FastAPI, settings: FileSettings) -> None:
+    stores = app.state.file_stores = Stores(settings)
+    if stores.bucket:
+        health.add_readiness_check(app, "files", stores.bucket.check)
 
 
 def bucket_of(settings: FileSettings) -> Bucket:

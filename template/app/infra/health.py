@@ -63,6 +63,9 @@ async def _passes(name: str, check: ReadinessCheck) -> bool:
     except (Unavailable, TimeoutError) as error:
         log.warning("unavailable", check=name, reason=str(error) or "no answer in time")
         return False
+    except Exception:  # a mistake in the check, which must not end whoever asks again and again
+        log.exception("a readiness check failed", check=name)
+        return False
     return True
 
 

@@ -2,9 +2,10 @@
 """Login sessions in Redis or Valkey, on a server of their own: deploy/sessions.conf."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session as SyncSession
 from sqlalchemy.util import await_only
 
 from app.infra.failures import Unavailable
@@ -26,8 +28,13 @@ log = structlog.get_logger()
 # Lookups share connections and writes are rare, so a process needs few.
 CONNECTIONS = 8
 
+# How long Redis is left alone after it did not answer.
+PAUSE_SECONDS = 1.0
+
 # What is held in place of a session that has ended.
 ENDED = b""
+
+INDEX = "sessions-of:"
 
 # Holds a session, unless it has ended or a newer note of it is held; answers with what is held.
 # The index of its user's sessions lives as long as the last of them.
@@ -45,10 +52,22 @@ redis.call('PEXPIREAT', sessions_of_user, expires_at, 'GT')
 return value
 """
 
+# Marks a session as ended, and takes it out of its user's index.
+END = """
+local session, index_prefix = KEYS[1], KEYS[2]
+local hash, lifetime, only_held = unpack(ARGV)
+local held = redis.call('GET', session)
+if not held and only_held == '1' then return end
+if held and held ~= '' then
+    redis.call('ZREM', index_prefix .. string.match(held, '^%S+'), hash)
+end
+redis.call('SET', session, '', 'PX', lifetime)
+"""
+
 
 class RedisSessions:
-    """A session that has ended leaves a mark, for as long as any could have lived: no copy of it,
-    however late it comes, brings it back.
+    """A session that has ended leaves a mark, for as long as a visit at its end would have let it
+    live: no copy of it, however late it comes, brings it back.
 
     What starts and ends is sent as the last thing before COMMIT. So a session is there before
     anybody holds its cookie, a transaction that fails earlier has changed nothing, and one that
@@ -70,6 +89,7 @@ class RedisSessions:
                 retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
             )
         )
+        self._paused_until = 0.0
         self._lookups: dict[str, asyncio.Future[bytes | None]] = {}
         self._asking: set[asyncio.Task[None]] = set()
 
@@ -109,7 +129,7 @@ class RedisSessions:
             log.warning("a visit was not noted", reason=str(error))  # no reason to fail a read
 
     async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
-        self._before_commit(write).eval(KEEP, 2, *self.kept(token_hash, session))
+        self.join(write).eval(KEEP, 2, *self.kept(token_hash, session))
 
     async def end(
         self, write: AsyncSession, token_hash: bytes, known: Sequence[bytes] = ()
@@ -127,7 +147,7 @@ class RedisSessions:
         held = await self.answer(self.client.zrange(index, 0, -1))
         for token_hash in {*held, *known}:
             self._mark_as_ended(write, token_hash)
-            self._before_commit(write).zrem(index, token_hash)
+            self.join(write).zrem(index, token_hash)
 
     def kept(self, token_hash: bytes, session: Session) -> list[str | bytes | int]:
         """KEEP's keys and arguments."""
@@ -139,13 +159,43 @@ class RedisSessions:
             *(token_hash, expires_at, _milliseconds(datetime.now(UTC))),
         ]
 
+    def ended(self, token_hash: bytes, *, only_held: bool) -> list[str | bytes | int]:
+        """END's keys and arguments."""
+        # Whoever still holds a copy saw it no later than now.
+        lifetime = min(self._settings.idle, self._settings.absolute) // timedelta(milliseconds=1)
+        return [session_key(token_hash), INDEX, token_hash, lifetime, int(only_held)]
+
+    def join(self, write: AsyncSession) -> Pipeline:
+        """Commands for it are sent together before the COMMIT, as one transaction of Redis.
+
+        Raises Unavailable at once while Redis hangs: each that waited would hold its connection
+        to Postgres meanwhile.
+        """
+        session = write.sync_session
+        if not session.in_transaction():
+            session.begin()  # or a rollback would have nothing to tell of; sends nothing
+        pipeline: Pipeline | None = session.info.get(self)
+        if pipeline is None:
+            self._refuse_while_paused()
+            pipeline = session.info[self] = self.client.pipeline()
+            event.listen(session, "before_commit", self._tell)
+            event.listen(session, "after_rollback", self._forget)
+        return pipeline
+
+    async def check(self) -> None:
+        await self.answer(self.client.ping())
+
     async def answer(self, asked: Awaitable[Any]) -> Any:
         try:
             async with asyncio.timeout(self._seconds):
-                return await asked
+                answer = await asked
         except (redis.RedisError, TimeoutError) as error:
+            if isinstance(error, redis.TimeoutError | TimeoutError):
+                self._paused_until = time.monotonic() + PAUSE_SECONDS
             reason = str(error) or "no answer in time"
             raise Unavailable(f"the sessions' Redis: {reason}") from error
+        self._paused_until = 0.0
+        return answer
 
     async def close(self) -> None:
         await self.client.aclose()
@@ -153,18 +203,24 @@ class RedisSessions:
     def _mark_as_ended(
         self, write: AsyncSession, token_hash: bytes, *, only_held: bool = False
     ) -> None:
-        longest = self._settings.absolute
-        self._before_commit(write).set(session_key(token_hash), ENDED, px=longest, xx=only_held)
+        self.join(write).eval(END, 2, *self.ended(token_hash, only_held=only_held))
 
-    def _before_commit(self, write: AsyncSession) -> Pipeline:
-        """Commands for it are sent together, as one transaction of Redis."""
-        session = write.sync_session
-        pipeline: Pipeline | None = session.info.get(self)
-        if pipeline is None:
-            pipeline = session.info[self] = self.client.pipeline()
-            send = pipeline.execute
-            event.listen(session, "before_commit", lambda _: await_only(self.answer(send())))
-        return pipeline
+    def _refuse_while_paused(self) -> None:
+        now = time.monotonic()
+        if now < self._paused_until:
+            raise Unavailable("the sessions' Redis: it did not answer a moment ago")
+        if self._paused_until:  # one tries, and the others have not to wait with it
+            self._paused_until = now + self._seconds
+
+    def _tell(self, session: SyncSession) -> None:
+        if session.in_nested_transaction():  # a SAVEPOINT is released, the COMMIT is yet to come
+            return
+        session.flush()  # SQLAlchemy itself does so only after this, and it may fail
+        await_only(self.answer(session.info[self].execute()))
+
+    def _forget(self, session: SyncSession) -> None:
+        if not session.in_nested_transaction():
+            session.info[self].command_stack.clear()
 
     def _begin_asking(self) -> None:
         lookups, self._lookups = self._lookups, {}
@@ -173,14 +229,17 @@ class RedisSessions:
         task.add_done_callback(self._asking.discard)
 
     async def _ask(self, lookups: dict[str, asyncio.Future[bytes | None]]) -> None:
+        failure = Unavailable("the sessions' Redis: the question was given up")
         try:
             found = await self.answer(self.client.mget(lookups))
-        except Unavailable as error:
-            for lookup in lookups.values():
-                lookup.set_exception(error)
-        else:
             for lookup, held in zip(lookups.values(), found, strict=True):
                 lookup.set_result(held)
+        except Unavailable as error:
+            failure = error
+        finally:  # nobody waits for ever, whatever it was
+            for lookup in lookups.values():
+                if not lookup.done():
+                    lookup.set_exception(failure)
 
 
 def session_key(token_hash: bytes) -> str:
@@ -188,7 +247,7 @@ def session_key(token_hash: bytes) -> str:
 
 
 def _index(user_id: UUID) -> str:
-    return f"sessions-of:{user_id}"
+    return f"{INDEX}{user_id}"
 
 
 def decoded(held: bytes) -> Session:

@@ -117,6 +117,12 @@ class Bucket:
         """Deleting what is not there is no error."""
         _expect(await self._ask("DELETE", valid(key)), 204)
 
+    async def check(self) -> None:
+        """That this bucket is there for us: to HEAD, S3 says 404 without saying what is missing."""
+        answer = await self._ask("GET", "is-there")
+        if _error(answer) != "NoSuchKey":
+            _expect(answer, 200)
+
     async def keys(self) -> AsyncIterator[str]:
         async for page in self.pages():
             for found in page:

@@ -15,7 +15,7 @@ import asyncpg
 from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
 from app.infra.failures import Unavailable
-from app.infra.redis_sessions import ENDED, KEEP, RedisSessions, session_key
+from app.infra.redis_sessions import END, ENDED, KEEP, RedisSessions, session_key
 from app.infra.session_move import MoveSettings, Step
 from app.infra.session_rows import SEEN_PRECISION, Session, SessionSettings
 
@@ -121,7 +121,7 @@ class Backfill:
     async def _end_in_redis(self, hashes: Iterable[bytes]) -> None:
         pipeline = self._redis.client.pipeline(transaction=False)
         for token_hash in hashes:
-            pipeline.set(session_key(token_hash), ENDED, xx=True, keepttl=True)
+            pipeline.eval(END, 2, *self._redis.ended(token_hash, only_held=True))
         await self._redis.answer(pipeline.execute())
 
     async def _pages_of_redis(self) -> AsyncGenerator[list[bytes]]:

@@ -18,15 +18,12 @@ from pydantic import Field, PositiveFloat, RedisDsn, ValidationInfo, field_valid
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.infra import environment
+from app.infra import environment, health
 from app.infra.failures import Unavailable
-from app.infra.redis_sessions import RedisSessions
+from app.infra.redis_sessions import PAUSE_SECONDS, RedisSessions
 from app.infra.session_rows import Session, SessionRows, SessionSettings
 
 log = structlog.get_logger()
-
-# How long Redis is left alone after it did not answer, while Postgres can.
-PAUSE_SECONDS = 1.0
 
 
 class Step(StrEnum):
@@ -83,14 +80,17 @@ class WriteBoth:
         await self.redis.note_visit(token_hash, session)
 
     async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
+        self.redis.join(write)
         await self.rows.start(write, token_hash, session)
         await self.redis.start(write, token_hash, session)
 
     async def end(self, write: AsyncSession, token_hash: bytes) -> None:
+        self.redis.join(write)
         ended = await self.rows.end(write, token_hash)
         await self.redis.end(write, token_hash, ended)
 
     async def end_all(self, write: AsyncSession, user_id: UUID) -> None:
+        self.redis.join(write)
         ended = await self.rows.end_all(write, user_id)
         await self.redis.end_all(write, user_id, ended)
 
@@ -141,6 +141,7 @@ def install(app: FastAPI, settings: SessionSettings) -> None:
     redis = RedisSessions(str(move.redis_url), move.redis_seconds, settings)
     store = redis if move.store is Step.REDIS else STEPS[move.store](rows, redis)
     app.state.session_store, app.state.session_redis = store, redis
+    health.add_readiness_check(app, "sessions", redis.check)
 
 
 @asynccontextmanager

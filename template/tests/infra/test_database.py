@@ -210,6 +210,13 @@ async def test_without_postgres_the_app_starts_and_says_that_it_is_not_ready(
             assert answer.headers["content-type"] == "application/problem+json"
 
 
+async def test_a_database_that_is_not_there_is_unavailable(services: Services) -> None:
+    wrong = urlsplit(services.database_url)._replace(path="/nobody-made-it").geturl()
+
+    with pytest.raises(Unavailable, match="nobody-made-it"):
+        await Database(DatabaseSettings.model_validate({"url": wrong})).check()
+
+
 async def test_a_statement_that_runs_too_long_is_stopped(services: Services) -> None:
     async with Database(settings(services, statement_seconds=0.2)) as database:
         with pytest.raises(Unavailable, match="a query took too long"):

@@ -2,6 +2,8 @@
 """Who is sent requests while a server that all copies depend on is away."""
 
 import asyncio
+import os
+from urllib.parse import urlsplit
 
 import pytest
 from fastapi import FastAPI
@@ -9,15 +11,20 @@ from httpx import AsyncClient
 
 from app.infra import health, readiness
 from app.infra.failures import Unavailable
-from tests.infra.conftest import Serve
+from dev import ports, s3, valkey
+from dev.pytest_plugin import Services
+from tests.infra.conftest import Serve, bare_app
 
 
 class Warehouse:
     """A server that the copy depends on."""
 
     is_there = True
+    is_broken = False
 
     async def check(self) -> None:
+        if self.is_broken:
+            raise ZeroDivisionError
         if not self.is_there:
             raise Unavailable("the warehouse does not answer")
 
@@ -59,3 +66,54 @@ async def test_a_copy_that_never_reached_what_it_depends_on_gets_no_traffic_unti
         await until_it_says(client, 503, ["warehouse"])
         warehouse.is_there = True
         await until_it_says(client, 200, [])
+
+
+async def test_a_check_that_breaks_counts_as_no_and_is_asked_again(
+    bare: FastAPI, serve: Serve, warehouse: Warehouse
+) -> None:
+    async with serve(bare) as client:
+        await until_it_says(client, 200, [])
+        warehouse.is_broken = True
+        await until_it_says(client, 200, ["warehouse"])
+        warehouse.is_broken = False
+        await until_it_says(client, 200, [])
+
+
+@pytest.mark.parametrize(
+    ("variable", "name"), [("SESSION_REDIS_URL", "sessions"), ("FILES_S3_ENDPOINT", "files")]
+)
+async def test_a_copy_with_a_wrong_address_gets_no_traffic(
+    services: Services, serve: Serve, monkeypatch: pytest.MonkeyPatch, variable: str, name: str
+) -> None:
+    scheme = urlsplit(os.environ[variable]).scheme
+    monkeypatch.setenv(variable, f"{scheme}://127.0.0.1:{ports.unused()}")
+
+    async with serve(bare_app()) as client:
+        await until_it_says(client, 503, [name])
+
+
+@pytest.mark.usefixtures("services")
+async def test_a_copy_with_a_wrong_bucket_gets_no_traffic(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FILES_BUCKET", "nobody-made-it")
+
+    async with serve(bare_app()) as client:
+        await until_it_says(client, 503, ["files"])
+
+
+async def test_a_copy_stays_while_redis_and_s3_are_away(
+    services: Services, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "LOOK_SECONDS", 0.05)
+    with valkey.running("sessions") as redis, s3.running() as bucket:
+        for variable, value in {**bucket.variables(), "SESSION_REDIS_URL": redis.url}.items():
+            monkeypatch.setenv(variable, value)
+        async with serve(bare_app()) as client:
+            await until_it_says(client, 200, [])
+            redis.die()
+            bucket.die()
+            await until_it_says(client, 200, ["sessions", "files"])
+            redis.start()
+            bucket.start()
+            await until_it_says(client, 200, [])

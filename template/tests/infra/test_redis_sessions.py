@@ -11,8 +11,11 @@ import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
 
+from app.infra.database import WriteSession
 from app.infra.environment import EnvironmentIncomplete
 from app.infra.failures import Unavailable
+from app.infra.redis_sessions import session_key
+from app.infra.session_rows import LoginSession
 from app.infra.sessions import COOKIE, Sessions
 from app.main import create_app
 from dev import valkey
@@ -74,6 +77,7 @@ async def test_a_redis_that_hangs_is_waited_for_half_a_second_and_no_longer(
         assert (await ada.post("/logout")).status_code == 503
 
     server.go_on()
+    assert await who(ada) == str(ADA)
     assert (await ada.post("/logout")).status_code == 200
 
 
@@ -113,6 +117,61 @@ async def test_a_transaction_that_fails_ends_nothing_and_starts_nothing(
         assert len(await StoredInRedis().token_hashes()) == 1
 
 
+async def test_a_flush_that_fails_at_the_commit_starts_nothing(shop: FastAPI, serve: Serve) -> None:
+    @shop.post("/incomplete")
+    async def incomplete(write: WriteSession, sessions: Sessions) -> None:
+        await sessions.start(GRACE)
+        write.add(LoginSession(token_hash=b"of nobody"))
+
+    async with serve(shop) as client:
+        assert (await client.post("/incomplete")).status_code == 500
+
+    assert await StoredInRedis().token_hashes() == []
+
+
+async def test_a_savepoint_is_no_commit(shop: FastAPI, serve: Serve) -> None:
+    @shop.post("/change-of-mind")
+    async def change_of_mind(write: WriteSession, sessions: Sessions) -> None:
+        async with write.begin_nested():
+            await sessions.end_all(ADA)
+        raise Unavailable
+
+    async with serve(shop) as client:
+        await client.post(f"/login/{ADA}")
+        assert (await client.post("/change-of-mind")).status_code == 503
+
+        assert await who(client) == str(ADA)
+
+
+async def test_what_a_savepoint_holds_is_told_with_the_commit(shop: FastAPI, serve: Serve) -> None:
+    @shop.post("/leave")
+    async def leave(write: WriteSession, sessions: Sessions) -> None:
+        await write.begin_nested()  # left open: the COMMIT releases it
+        await sessions.end_all(ADA)
+
+    async with serve(shop) as client:
+        await client.post(f"/login/{ADA}")
+        assert (await client.post("/leave")).status_code == 200
+
+        assert await who(client) == 401
+
+
+async def test_what_is_rolled_back_is_not_told_with_what_comes_after_it(
+    shop: FastAPI, serve: Serve
+) -> None:
+    @shop.post("/start-over")
+    async def start_over(write: WriteSession, sessions: Sessions) -> None:
+        await sessions.start(GRACE)
+        await write.rollback()
+        await sessions.start(ADA)
+
+    async with serve(shop) as client:
+        await client.post("/start-over")
+        assert await who(client) == str(ADA)
+
+    assert len(await StoredInRedis().token_hashes()) == 1
+
+
 async def test_what_redis_does_not_take_is_rolled_back(server: Valkey, serve: Serve) -> None:
     person = {"email": "ada@example.com", "password": "correct horse battery staple"}
     async with serve(create_app()) as client:
@@ -130,6 +189,22 @@ async def test_requests_of_one_moment_are_looked_up_together(
 
     assert {visit.json() for visit in visits} == {str(ADA)}
     assert StoredInRedis().client.info("commandstats")["cmdstat_mget"]["calls"] <= 10
+
+
+async def test_nobody_waits_for_an_answer_that_was_given_up(
+    shop: FastAPI, serve: Serve, server: Valkey
+) -> None:
+    async with serve(shop):
+        server.hang()
+        others = asyncio.all_tasks()
+        looking = asyncio.create_task(shop.state.session_redis.find(b"of nobody"))
+        await asyncio.sleep(0.1)
+        for task in asyncio.all_tasks() - others - {looking}:
+            task.cancel()
+
+        async with asyncio.timeout(5):
+            with pytest.raises(Unavailable, match="given up"):
+                await looking
 
 
 async def test_tokens_that_never_were_leave_nothing_behind(
@@ -150,7 +225,30 @@ async def test_all_that_is_stored_is_gone_one_day(ada: AsyncClient, server: Valk
     redis = StoredInRedis().client
     remaining = sorted(timedelta(milliseconds=redis.pttl(key)) for key in redis.scan_iter())
     # The new session, unless it is used; the mark of the old one; the index of Ada's sessions.
-    assert [round(time / timedelta(days=1)) for time in remaining] == [14, 90, 90]
+    assert [round(time / timedelta(days=1)) for time in remaining] == [14, 14, 90]
+
+
+async def test_who_comes_and_goes_leaves_only_marks(ada: AsyncClient, server: Valkey) -> None:
+    await ada.post("/logout")
+    for _ in range(2):
+        await ada.post(f"/login/{ADA}")
+        await ada.post("/logout")
+
+    redis = StoredInRedis().client
+    assert redis.mget(redis.keys()) == [b""] * 3
+
+
+async def test_a_mark_outlives_every_copy(ada: AsyncClient, shop: FastAPI, server: Valkey) -> None:
+    """Who is about to note a visit has a copy that is good for as long as a new session."""
+    (token_hash,) = await StoredInRedis().token_hashes()
+    copy = await shop.state.session_redis.find(token_hash)
+    StoredInRedis().client.pexpire(session_key(token_hash), 500)  # hardly ever seen since
+
+    await ada.post("/logout")
+    await asyncio.sleep(0.6)
+
+    await shop.state.session_redis.note_visit(token_hash, copy)
+    assert await shop.state.session_redis.find(token_hash) is None
 
 
 async def test_when_memory_is_full_who_is_logged_in_stays_so(

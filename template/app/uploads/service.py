@@ -95,6 +95,8 @@ async def sweep(write: WriteSession, files: Files) -> None:
         .returning(Upload.id, Upload.key)
     )
     keys = {row.id: row.key for row in swept}
+    if not keys:
+        return
     # Deleting files takes its time: meanwhile no connection is held.
     await write.commit()
     for key in keys.values():

@@ -1,5 +1,6 @@
 """The load balancer's files of the generated repo, against the app that they are for."""
 
+import json
 import os
 import re
 import shutil
@@ -51,6 +52,10 @@ def graceful_seconds(shop: Path) -> float:
     return number(r"timeout_graceful_shutdown=(\d+)", shop / "app/infra/serve.py")
 
 
+def flush_seconds(shop: Path) -> float:
+    return number(r"^FLUSH_SECONDS = (\S+)$", shop / "app/infra/telemetry.py")
+
+
 def keep_alive_seconds(shop: Path) -> float:
     return number(r"timeout_keep_alive=(\d+)", shop / "app/infra/serve.py")
 
@@ -83,7 +88,7 @@ def test_a_copy_drains_for_longer_than_its_load_balancer_needs_to_notice(shop: P
 
 
 def test_a_copy_has_time_to_end_before_it_is_killed(shop: Path, aws: dict[str, Any]) -> None:
-    longest = drain_seconds(shop) + graceful_seconds(shop)
+    longest = drain_seconds(shop) + graceful_seconds(shop) + flush_seconds(shop)
     assert longest < number(r"stop_grace_period: (\d+)s", shop / "deploy/app.yaml")
     assert longest < aws["ecs_container"]["stop_timeout"]
     assert graceful_seconds(shop) < aws["target_group"]["deregistration_delay"]
@@ -98,6 +103,13 @@ def test_copies_keep_idle_connections_longer_than_load_balancers(
     shop: Path, aws: dict[str, Any]
 ) -> None:
     assert aws["load_balancer"]["idle_timeout"] < keep_alive_seconds(shop)
+
+
+def test_haproxy_has_places_for_all_copies_that_a_deploy_may_have(shop: Path) -> None:
+    target = json.loads((shop / "deploy/autoscaling-target.json").read_text())
+    capacity = tomllib.loads((shop / "deploy/capacity.toml").read_text())
+    places = number(r"server-template app- 1-(\d+) ", shop / "deploy/haproxy.cfg")
+    assert places == target["MaxCapacity"] * capacity["during_a_deploy"]
 
 
 def test_both_load_balancers_ask_the_same_question(shop: Path, aws: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dev import haproxy, pgbouncer, postgres, serve, stack_copy, stack_status
 from dev.stack_copy import Copy
 
-# As many as deploy/haproxy.cfg has places for.
+# Half the places of deploy/haproxy.cfg, as in a deploy; enough for one machine.
 MOST_COPIES = 50
 
 FOLDER = postgres.state_folder() / "stack"

@@ -41,11 +41,6 @@ class Valkey(Server):
         words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
         return [program(), self._configuration, *words]
 
-    def wait(self) -> None:
-        """Until all that was started is gone; its users have left it."""
-        for process in self._supervisors:
-            process.wait()
-
     def serves(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as client:
@@ -72,7 +67,6 @@ def running(name: str, **settings: str | int) -> Iterator[Valkey]:
     server._settings |= settings
     with server.running():
         yield server
-    server.wait()
 
 
 def program() -> Path:

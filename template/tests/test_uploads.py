@@ -10,6 +10,7 @@ from httpx import AsyncClient
 from sqlalchemy import func, select, update
 
 from app.infra.database import Database
+from app.infra.failures import Unavailable
 from app.infra.files import FileMissing, Files, files_of
 from app.uploads.models import Upload
 from app.uploads.schemas import MAX_BYTES
@@ -140,6 +141,25 @@ async def test_what_was_given_up_or_deleted_is_swept_the_next_day(
         else:
             with pytest.raises(FileMissing):
                 await files.facts(key)
+
+
+async def test_an_upload_can_start_while_old_files_cannot_be_deleted(
+    ada: AsyncClient, database: Database, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cannot_delete(*_: object) -> None:
+        raise Unavailable
+
+    given_up = await announce(ada, PNG)
+    async with database.transaction() as write:
+        await write.execute(update(Upload).values(created_at=func.now() - 2 * SWEPT_AFTER))
+
+    with monkeypatch.context() as away:
+        away.setattr(type(files), "delete", cannot_delete)
+        started = await announce(ada, PNG)
+    assert {given_up["id"], started["id"]} <= (await keys_of_uploads(database)).keys()
+
+    await announce(ada, PNG)
+    assert given_up["id"] not in await keys_of_uploads(database)
 
 
 async def test_an_upload_under_way_is_not_swept(ada: AsyncClient) -> None:

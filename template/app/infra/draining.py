@@ -13,6 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.infra import environment
 
+# A process manager may signal each process and its group: that is told once.
+AT_ONCE_SECONDS = 1
+
 # In the state that a server shares with its app: what each request finds in scope["state"].
 DRAINING = "draining"
 
@@ -32,19 +35,21 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._drain = environment.read(DrainSettings)
-        self._stops_at: float | None = None
+        self._told_at: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
         if not self.started:
             super().handle_exit(sig, frame)
-        elif self._stops_at is None:
-            self._stops_at = time.monotonic() + self._drain.seconds
+        elif self._told_at is None:
+            self._told_at = now
             self.lifespan.state[DRAINING] = True
-        else:  # Told twice. The kernel keeps most signals from a container's first process.
+        elif now - self._told_at > AT_ONCE_SECONDS:
+            # Told twice. The kernel keeps most signals from a container's first process.
             os._exit(128 + sig)
 
     async def on_tick(self, counter: int) -> bool:
-        if self._stops_at is not None and time.monotonic() >= self._stops_at:
+        if self._told_at is not None and time.monotonic() >= self._told_at + self._drain.seconds:
             self.should_exit = True
         return await super().on_tick(counter)
 

@@ -2,7 +2,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -43,6 +43,17 @@ class OnDisk(Folder):
             return (await self.path(key).stat()).st_size
         except FileNotFoundError:
             return None
+
+
+async def patiently[T](act: Callable[[str], Awaitable[T]], key: str) -> T:
+    """Raises Unavailable when S3 stays away."""
+    for pause in PAUSES:
+        try:
+            return await act(key)
+        except Unavailable as error:
+            print(f"{error}. Again in {pause} s", flush=True)
+            await asyncio.sleep(pause)
+    return await act(key)
 
 
 @dataclass
@@ -86,20 +97,11 @@ class Copier:
                     print(f"{key}: not this app's, left where it is")
                     continue
                 await slots.acquire()
-                copying = group.create_task(self._copy_patiently(key))
+                copying = group.create_task(patiently(self._copy, key))
                 copying.add_done_callback(lambda _: slots.release())
                 if time.monotonic() - shown_at > SHOWN_EVERY_SECONDS:
                     shown_at = time.monotonic()
                     print(self, flush=True)
-
-    async def _copy_patiently(self, key: str) -> None:
-        for pause in PAUSES:
-            try:
-                return await self._copy(key)
-            except Unavailable as error:
-                print(f"{error}. Again in {pause} s", flush=True)
-                await asyncio.sleep(pause)
-        return await self._copy(key)
 
     async def _copy(self, key: str) -> None:
         size, there = await self.source.size(key), await self.target.size(key)

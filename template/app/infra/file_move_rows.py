@@ -11,7 +11,8 @@ from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
 from app.infra.failures import Unavailable
 
-PAGE = 1000
+# Each page is a connection of its own, and a query that may have to sort all rows.
+A_PAGE = "ORDER BY key LIMIT 10000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +33,18 @@ class Rows:
 
     async def pages(self) -> AsyncIterator[list[Row]]:
         """In the order of their keys. No transaction stays open while files are read."""
-        page = await self._fetch("true")
+        page = await self._fetch(f"true {A_PAGE}")
         while page:
             yield page
-            page = await self._fetch("key > $1", page[-1].key)
+            page = await self._fetch(f"key > $1 {A_PAGE}", page[-1].key)
 
     async def among(self, keys: Iterable[str]) -> list[Row]:
-        """Of at most PAGE keys, those that there are."""
-        return await self._fetch("key = ANY($1)", list(keys))
+        """Of these keys, those that there are."""
+        asked = list(keys)
+        return await self._fetch("key = ANY($1)", asked) if asked else []
 
     async def are_there(self) -> bool:
-        return bool(await self._fetch("true"))
+        return bool(await self._fetch("true LIMIT 1"))
 
     async def _fetch(self, condition: str, *given: object) -> list[Row]:
         # Anew for each page, because not every proxy keeps an idle connection for minutes.
@@ -50,7 +52,7 @@ class Rows:
         try:
             found: list[asyncpg.Record] = await connection.fetch(
                 f"SELECT key, sha256 FROM ({self._query}) AS files"  # noqa: S608  # the operator's
-                f" WHERE {condition} ORDER BY key LIMIT {PAGE}",
+                f" WHERE {condition}",
                 *given,
             )
         finally:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from app.infra import environment
 from app.infra.file_move import FileSettings, Step, bucket_of
-from app.infra.file_move_copy import Copier, OnDisk, Place
+from app.infra.file_move_copy import Copier, OnDisk, Place, patiently
 from app.infra.file_move_rows import Row, Rows, command_with_rows, ends_in_words
 from app.infra.folder import FileMissing
 
@@ -78,7 +78,7 @@ async def compare(rows: Rows, place: Place) -> list[str]:
     async def complaint(row: Row) -> str | None:
         async with slots:
             try:
-                facts = await place.facts(row.key)
+                facts = await patiently(place.facts, row.key)
             except FileMissing:
                 return "not there"
         return None if facts.sha256 == row.sha256 else "not the bytes that were uploaded"

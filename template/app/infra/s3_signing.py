@@ -7,7 +7,7 @@ import structlog
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import Session
 
 from app.infra.environment import EnvironmentIncomplete
@@ -17,6 +17,9 @@ log = structlog.get_logger()
 # A role's credentials last hours. botocore asks for the next ones 15 minutes before their end, the
 # longest that a link signed with them should be good for.
 LOOK_AGAIN_SECONDS = 60
+
+# Of variables and files, of a role's own service (STS), and of credentials that are still expired.
+NOT_GIVEN = (BotoCoreError, ClientError, RuntimeError)
 
 NO_CREDENTIALS = """The environment is not complete:
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: not set, and this container or machine has no role
@@ -55,7 +58,7 @@ class S3Signer:
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
             try:
                 self._now = await asyncio.to_thread(self._credentials.get_frozen_credentials)
-            except BotoCoreError as error:
+            except NOT_GIVEN as error:
                 log.warning("no new credentials for S3", reason=str(error))
 
 
@@ -65,5 +68,5 @@ def _found_credentials() -> tuple[Credentials, ReadOnlyCredentials]:
         if found is None:
             raise EnvironmentIncomplete(NO_CREDENTIALS)
         return found, found.get_frozen_credentials()
-    except BotoCoreError as error:
+    except NOT_GIVEN as error:
         raise EnvironmentIncomplete(f"{NO_CREDENTIALS}\n{error}") from None

@@ -1,16 +1,20 @@
 from typing import Annotated
 from uuid import UUID
 
+import structlog
 from fastapi import APIRouter, Depends
 from fastapi.responses import RedirectResponse
 
 from app.errors import problems
 from app.infra.database import ReadSession, WriteSession
+from app.infra.failures import Unavailable
 from app.infra.files import Files
 from app.infra.sessions import CurrentUser
 from app.uploads import queries, service
 from app.uploads.queries import CompletedUpload
 from app.uploads.schemas import UploadIn, UploadOut, UploadStarted
+
+log = structlog.get_logger()
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
 
@@ -32,7 +36,10 @@ async def start_upload(
     write: WriteSession, files: Files, user: CurrentUser, announced: UploadIn
 ) -> UploadStarted:
     """Send the bytes with the request in the answer, then complete the upload."""
-    await service.sweep(write, files)
+    try:
+        await service.sweep(write, files)
+    except Unavailable as error:  # the next announcement sweeps
+        log.warning("files of old uploads were not deleted", reason=str(error))
     upload = await service.start_upload(write, user.id, announced)
     send_to = files.upload_request(upload.key, upload.content_type, upload.size)
     return UploadStarted.model_validate({"id": upload.id, "send_to": send_to}, from_attributes=True)

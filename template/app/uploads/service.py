@@ -1,7 +1,7 @@
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from app.errors import Conflict, NotFound, Unprocessable
 from app.infra.database import WriteSession
@@ -78,8 +78,8 @@ async def delete_upload(
 
 async def sweep(write: WriteSession, files: Files) -> None:
     """Deletes some of what was announced and never completed, or deleted, at least a day ago."""
-    over = await write.scalars(
-        select(Upload)
+    over = (
+        select(Upload.id)
         .where(
             Upload.completed_at.is_(None) | Upload.deleted_at.is_not(None),
             Upload.created_at < func.now() - SWEPT_AFTER,
@@ -87,10 +87,22 @@ async def sweep(write: WriteSession, files: Files) -> None:
         .limit(20)
         .with_for_update(skip_locked=True)
     )
-    for upload in over.all():
+    # Nobody completes it any more.
+    swept = await write.execute(
+        update(Upload)
+        .where(Upload.id.in_(over))
+        .values(deleted_at=func.now())
+        .returning(Upload.id, Upload.key)
+    )
+    keys = {row.id: row.key for row in swept}
+    if not keys:
+        return
+    # Deleting files takes its time: meanwhile no connection is held.
+    await write.commit()
+    for key in keys.values():
         # The file first: a row without its file is swept again, a file without its row never.
-        await files.delete(upload.key)
-        await write.delete(upload)
+        await files.delete(key)
+    await write.execute(delete(Upload).where(Upload.id.in_(keys)))
 
 
 def _is_image(content_type: str, head: bytes) -> bool:

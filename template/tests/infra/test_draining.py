@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from app.infra.draining import AT_ONCE_SECONDS
 from dev import stack_copy
 from dev.pytest_plugin import Services
 from dev.stack_copy import Copy
@@ -68,7 +69,18 @@ async def test_told_twice_it_ends_at_once(start: Start) -> None:
     copy = start("600")
 
     copy.stop()
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(AT_ONCE_SECONDS + 0.3)
     copy.stop()
 
     assert await asyncio.wait_for(asyncio.to_thread(copy.wait), 10) == 128 + 15
+
+
+@pytest.mark.slow
+async def test_told_by_two_at_the_same_time_it_drains(start: Start) -> None:
+    copy = start("1")
+
+    copy.stop()
+    await asyncio.sleep(0.1)
+    copy.stop()
+
+    assert await asyncio.to_thread(copy.wait) == 0

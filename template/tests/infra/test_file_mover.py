@@ -13,6 +13,7 @@ import pytest
 from app.infra import environment, file_move_copy, file_mover
 from app.infra.file_move import FileSettings, bucket_of
 from app.infra.file_move_copy import Copier, OnDisk
+from app.infra.file_move_rows import Rows
 from app.infra.folder import Folder
 from app.infra.s3 import Bucket
 from dev import s3
@@ -201,6 +202,25 @@ async def test_s3_is_waited_for(
     own_server.die()
     monkeypatch.setattr(file_move_copy, "PAUSES", ())
     assert str(await move()).endswith("Nothing is lost. When it answers again, run this again.")
+
+
+@pytest.mark.slow
+async def test_s3_is_waited_for_while_files_are_compared(
+    pictures: Pictures, own_server: s3.S3
+) -> None:
+    key = await pictures.uploaded("ada", b"hello")
+    async with bucket_of(environment.read(FileSettings)) as bucket:
+        await bucket.put(key, chunks(b"hello"), 5)
+        own_server.die()
+        comparing = asyncio.create_task(file_mover.compare(Rows(ROWS), bucket))
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(own_server.start)
+
+        assert await comparing == []
+
+
+async def test_no_keys_are_not_looked_up() -> None:
+    assert await Rows("SELECT key FROM paintings").among([]) == []
 
 
 async def test_the_way_back(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:

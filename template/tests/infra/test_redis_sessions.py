@@ -38,7 +38,7 @@ def server(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Valk
 
 @pytest.fixture
 def impatient(server: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SESSION_REDIS_SECONDS", "0.5")
+    monkeypatch.setenv("SESSION_REDIS_SECONDS", "1")
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def own_server(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     with s3.running() as server:
         for name, value in server.variables().items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("FILES_S3_SECONDS", "0.3")
+        monkeypatch.setenv("FILES_S3_SECONDS", "1")
         yield server
 
 

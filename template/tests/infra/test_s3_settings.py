@@ -1,7 +1,11 @@
 # Rung's file: advancing to another stage may change it.
 import asyncio
 import json
+import re
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from app.infra.file_move import FileSettings, bucket_of
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app
 from tests.infra.test_s3 import HELLO, send, until, with_pictures
+from tests.infra.test_s3_failures import said
 
 
 @pytest.mark.usefixtures("services")
@@ -65,38 +70,118 @@ def test_without_credentials_the_process_does_not_start() -> None:
         bare_app()
 
 
+@pytest.fixture
+def service_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("signed by the cluster")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/shop")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+
+
+@asynccontextmanager
+async def issuer(answer: Callable[[int], bytes]) -> AsyncGenerator[str]:
+    """URL of one that answers the first request with answer(1), the second with answer(2)."""
+    numbers = count(1)
+
+    async def issue(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head.lower())
+        await reader.readexactly(int(length[1]) if length else 0)
+        writer.write(answer(next(numbers)))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(issue, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+# So near their end that botocore asks for the next ones each time.
+MINUTES = timedelta(minutes=5)
+
+
+def of_a_container(number: int, lifetime: timedelta = MINUTES) -> bytes:
+    credentials = {
+        "AccessKeyId": f"key-{number}",
+        "SecretAccessKey": "secret",
+        "Token": "token",
+        "Expiration": (datetime.now(UTC) + lifetime).isoformat(),
+    }
+    return said("200 OK", json.dumps(credentials).encode())
+
+
+def of_a_service_account(number: int) -> bytes:
+    return said(
+        "200 OK",
+        f"""<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>
+            <AccessKeyId>key-{number}</AccessKeyId>
+            <SecretAccessKey>secret</SecretAccessKey>
+            <SessionToken>token</SessionToken>
+            <Expiration>{(datetime.now(UTC) + MINUTES).isoformat()}</Expiration>
+            </Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>
+        """.encode(),
+    )
+
+
+REFUSED = said(
+    "403 Forbidden",
+    b"<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>",
+)
+
+
+def number_of_key(link: str) -> int:
+    found = re.search(r"Credential=key-(\d+)", link)
+    assert found
+    return int(found[1])
+
+
 @pytest.mark.usefixtures("without_keys")
 async def test_the_credentials_of_a_containers_role_are_found_and_renewed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As ECS and EKS hand them out."""
-    issued = 0
-
-    async def issue(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal issued
-        await reader.readuntil(b"\r\n\r\n")
-        issued += 1
-        credentials = {
-            "AccessKeyId": f"key-{issued}",
-            "SecretAccessKey": "secret",
-            "Token": "token",
-            "Expiration": (datetime.now(UTC) + timedelta(minutes=5)).isoformat(),
-        }
-        body = json.dumps(credentials).encode()
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
-        await writer.drain()
-        writer.close()
-
     monkeypatch.setattr(s3_signing, "LOOK_AGAIN_SECONDS", 0.01)
-    async with await asyncio.start_server(issue, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        monkeypatch.setenv(
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{port}/credentials"
-        )
+    async with issuer(of_a_container) as url:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
         found = await asyncio.to_thread(bucket_of, environment.read(FileSettings))
         async with found as bucket:
             link = bucket.link("a", "image/png")
             assert "X-Amz-Security-Token=token" in link
-            assert "Credential=key-" in link
-            before = issued
-            await until(lambda: f"Credential=key-{before + 1}" in bucket.link("a", "image/png"))
+            before = number_of_key(link)
+            await until(lambda: number_of_key(bucket.link("a", "image/png")) > before)
+
+
+@pytest.mark.usefixtures("without_keys", "service_account")
+async def test_credentials_are_renewed_after_a_role_was_refused_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As EKS' service accounts ask for them."""
+
+    def refused_once(number: int) -> bytes:
+        return REFUSED if number == 2 else of_a_service_account(number)
+
+    monkeypatch.setattr(s3_signing, "LOOK_AGAIN_SECONDS", 0.01)
+    async with issuer(refused_once) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+        found = await asyncio.to_thread(bucket_of, environment.read(FileSettings))
+        async with found as bucket:
+            await until(lambda: number_of_key(bucket.link("a", "image/png")) > 2)
+
+
+@pytest.mark.usefixtures("without_keys", "service_account")
+async def test_a_role_that_is_refused_stops_the_process_with_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with issuer(lambda _: REFUSED) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+        with pytest.raises(EnvironmentIncomplete, match="AccessDenied"):
+            await asyncio.to_thread(bucket_of, environment.read(FileSettings))
+
+
+@pytest.mark.usefixtures("without_keys")
+async def test_credentials_that_are_over_stop_the_process_with_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with issuer(lambda number: of_a_container(number, timedelta(minutes=-1))) as url:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
+        with pytest.raises(EnvironmentIncomplete, match="still expired"):
+            await asyncio.to_thread(bucket_of, environment.read(FileSettings))

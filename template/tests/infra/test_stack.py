@@ -2,6 +2,7 @@
 """Copies behind a real HAProxy, configured by deploy/haproxy.cfg: rolled, killed and multiplied."""
 
 import asyncio
+import csv
 import json
 import os
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Self
 from uuid import UUID
 
 import asyncpg
+import httpx
 import pytest
 
 from dev import haproxy, ports, stack_copy
@@ -53,9 +55,17 @@ class Shop:
         self._empty = list(self._places)
 
     def __enter__(self) -> Self:
-        port = ports.unused()
-        balancer = haproxy.running(self._places, port=port, check_every=CHECK_EVERY)
+        balancer = haproxy.running(
+            self._places,
+            port=ports.unused(),
+            folder=self._folder / "haproxy",
+            check_every=CHECK_EVERY,
+        )
         self.url = self._stack.enter_context(balancer)
+        written = (self._folder / "haproxy" / "haproxy.cfg").read_text()
+        self._status = (
+            "http://" + written.partition("frontend status")[2].split("bind ")[1].split()[0]
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,8 +76,21 @@ class Shop:
         copies = [self._start(self._empty.pop(0)) for _ in range(number)]
         for copy in copies:
             await asyncio.to_thread(copy.wait_until_ready)
-        await asyncio.sleep(0.4)
+        await self.until_seen(copies)
         return copies
+
+    async def until_seen(self, copies: Sequence[Copy]) -> None:
+        """Until they have been asked, all places count as taken."""
+        wanted = {f"app-{self._places.index(copy.port) + 1}" for copy in copies}
+        async with asyncio.timeout(10), httpx.AsyncClient() as client:
+            while True:
+                rows = csv.DictReader((await client.get(f"{self._status}/;csv")).text.splitlines())
+                places = {row["svname"]: row for row in rows if row["svname"].startswith("app-")}
+                ready = {name for name, row in places.items() if row["status"] == "UP"}
+                asked = [row["check_status"] != "INI" for row in places.values()]
+                if all(asked) and wanted <= ready:
+                    return
+                await asyncio.sleep(0.05)
 
     async def close(self, copies: Sequence[Copy]) -> None:
         """As a deploy does it, one shortly after the other."""
@@ -201,7 +224,7 @@ async def test_copies_are_told_the_clients_own_address_and_scheme_and_an_id(shop
 
 
 async def test_without_a_copy_the_load_balancer_says_so_as_the_app_would(shop: Shop) -> None:
-    await asyncio.sleep(0.5)  # until they have been asked, all places count as taken
+    await shop.open(0)
 
     answer = await ask(shop.url, "GET", "/products")
 

@@ -107,6 +107,9 @@ class CachedQuery[**P, R]:
             return self._spelled(value.value)
         if isinstance(value, list | tuple):
             return f"({','.join(map(self._spelled, value))})"
+        for base in type(value).__mro__:  # Ids that asyncpg has read are a UUID of its own.
+            if spell := _SPELLING.get(base):
+                return spell(value)
         raise TypeError(
             f"{self.name} has @max_stale, and {value!r} cannot be part of its key: pass ids, texts,"
             " numbers, dates, or lists of them"

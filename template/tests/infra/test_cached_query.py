@@ -2,6 +2,7 @@
 from uuid import UUID
 
 import pytest
+from asyncpg.pgproto import pgproto
 from pydantic import BaseModel
 
 from app.infra.freshness import max_stale
@@ -29,6 +30,12 @@ def test_keys_can_be_read_and_are_the_same_however_the_arguments_are_passed() ->
     assert len(version) == 8
     assert arguments == f"'sky%2C%20or%20%27sea%27',{at},(1,2),10"
     assert shades.key(("sky, or 'sea'",), {"first": 10, "sizes": [1, 2], "at": at}) == key
+
+
+def test_an_id_that_comes_from_postgres_gives_the_same_key() -> None:
+    at = UUID(int=7)
+
+    assert shades.key(("sky", pgproto.UUID(at.bytes), []), {}) == shades.key(("sky", at, []), {})
 
 
 def test_keys_tell_the_shape_of_the_answer() -> None:

@@ -5,6 +5,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -109,7 +110,7 @@ class CacheServer:
         answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._wanted.setdefault(key, []).append(answer)
         if self._asking is None:
-            self._asking = asyncio.create_task(self._ask())
+            self._asking = asyncio.create_task(self._ask(), context=Context())
         return answer
 
     async def put(self, key: str, entry: Entry, seconds: float) -> bool:
@@ -180,7 +181,7 @@ class CacheServer:
         if self.is_reachable:
             self.is_reachable = False
             log.warning("the cache is left alone", reason=str(error) or "no answer in time")
-            self._probe = asyncio.create_task(self._until_it_answers())
+            self._probe = asyncio.create_task(self._until_it_answers(), context=Context())
 
     async def _until_it_answers(self) -> None:
         while True:
@@ -198,6 +199,7 @@ class CacheServer:
             async with asyncio.timeout(self._operation_seconds):
                 await self._client.ping()
         except (TimeoutError, OSError, redis.RedisError) as error:
+            self.stats.failures += 1
             log.debug("the cache does not answer", reason=repr(error))
             return False
         return True

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.infra import commits, environment, tracing
+from app.infra import cached_query, commits, environment, tracing
 from app.infra.cache_entry import Entry, forgotten
 from app.infra.cache_loads import Load, Loads
 from app.infra.cache_position import Sampler
@@ -228,5 +228,7 @@ def install(app: FastAPI) -> None:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    for query in cached_query.promised:
+        query.check()
     async with app.state.cache or nullcontext():
         yield

@@ -1,12 +1,20 @@
 # Rung's file: advancing to another stage may change it.
+from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
 from asyncpg.pgproto import pgproto
 from pydantic import BaseModel
 
+from app.infra import cached_query
 from app.infra.freshness import max_stale
 from app.infra.reads import Reader
+from tests.infra.conftest import bare_app
+
+
+@pytest.fixture(autouse=True)
+def only_those_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cached_query, "promised", [])
 
 
 class Blue(BaseModel):
@@ -63,3 +71,16 @@ def test_a_query_that_does_not_say_what_it_returns_is_refused() -> None:
 
     with pytest.raises(TypeError, match="must say what it returns"):
         shade.key((), {})
+
+
+@pytest.mark.usefixtures("services")
+async def test_an_app_without_a_cache_does_not_start_with_such_a_query_either() -> None:
+    app = bare_app()
+
+    @max_stale(minutes=1)
+    async def shade(read: Reader) -> Iterator[Reader]:
+        raise NotImplementedError
+
+    with pytest.raises(TypeError, match="shade has @max_stale and must say what it returns"):
+        async with app.router.lifespan_context(app):
+            pass

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
+from contextvars import Context
 from datetime import timedelta
 from functools import partial
 from typing import Any, Self
@@ -23,7 +24,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.infra import commits, environment, tracing
+from app.infra import cached_query, commits, environment, tracing
 from app.infra.cache_entry import Entry, forgotten
 from app.infra.cache_loads import Load, Loads
 from app.infra.cache_position import Sampler
@@ -89,7 +90,7 @@ class Cache:
             else:
                 self.stats.hits += 1
                 if entry.is_due():
-                    self._refresh_soon(key, query.max_stale, fetch)
+                    self._refresh_soon(key, _lifetime(entry.body, query.max_stale), fetch)
                 return answer
         self.stats.misses += 1
         with tracing.span(f"cache load {query.name}"):
@@ -153,17 +154,18 @@ class Cache:
                 await self._server.put(key, Entry(as_of, due, body), seconds)
 
     def _refresh_soon(
-        self, key: str, max_stale: timedelta, fetch: Callable[[Load], Awaitable[bytes]]
+        self, key: str, lifetime: float, fetch: Callable[[Load], Awaitable[bytes]]
     ) -> None:
         if key not in self._refreshing:
             self._refreshing.add(key)
-            self._loads.start(self._refresh(key, max_stale, fetch))
+            # Of its own, and no part of the request that happens to begin it.
+            self._loads.start(self._refresh(key, lifetime, fetch), Context())
 
     async def _refresh(
-        self, key: str, max_stale: timedelta, fetch: Callable[[Load], Awaitable[bytes]]
+        self, key: str, lifetime: float, fetch: Callable[[Load], Awaitable[bytes]]
     ) -> None:
         # Until the answer that we have ends, and no longer: then somebody waits for the next.
-        claimed_for = min(LONGEST_LOAD, max_stale.total_seconds() * (1 - DUE_AFTER))
+        claimed_for = min(LONGEST_LOAD, lifetime * (1 - DUE_AFTER))
         try:
             if await self._server.claim(f"{key}:refresh", claimed_for):
                 self.stats.refreshes += 1
@@ -226,5 +228,7 @@ def install(app: FastAPI) -> None:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    for query in cached_query.promised:
+        query.check()
     async with app.state.cache or nullcontext():
         yield

@@ -2,7 +2,10 @@
 """Redis as an optimisation: what it does not answer at once is not waited for."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -38,9 +41,11 @@ PUT_UNLESS_NEWER = f"""
     if string.find(there, '^%x+%.%x+$') and there > string.sub(ARGV[1], 1, {POSITION_LENGTH}) then
         return 0
     end
-    redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+    redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
     return 1
 """
+
+type Wanted = dict[str, list[asyncio.Future[bytes | None]]]
 
 
 class CacheSettings(BaseSettings):
@@ -95,7 +100,7 @@ class CacheServer:
             )
         )
         self._put = self._client.register_script(PUT_UNLESS_NEWER)
-        self._wanted: dict[str, list[asyncio.Future[bytes | None]]] = {}
+        self._wanted: Wanted = {}
         self._asking: asyncio.Task[None] | None = None
         self._failed_in_a_row = 0
 
@@ -105,12 +110,15 @@ class CacheServer:
         answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._wanted.setdefault(key, []).append(answer)
         if self._asking is None:
-            self._asking = asyncio.create_task(self._ask())
+            self._asking = asyncio.create_task(self._ask(), context=Context())
         return answer
 
     async def put(self, key: str, entry: Entry, seconds: float) -> bool:
-        """False if what is there is newer. Raises CacheAway."""
-        arguments = (bytes(entry), _milliseconds(seconds))
+        """False if what is there is newer. Raises CacheAway.
+
+        By the clock, not from when Redis comes to it: one that hung would else keep it too long.
+        """
+        arguments = (bytes(entry), _milliseconds(time.time() + seconds))
         return bool(await self._bounded(partial(self._put, keys=[key], args=arguments)))
 
     async def claim(self, key: str, seconds: float) -> bool:
@@ -127,23 +135,28 @@ class CacheServer:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        _give_up(self._wanted)
         await self._client.aclose()
 
     async def _ask(self) -> None:
-        while self._wanted:
-            keys = list(islice(self._wanted, KEYS_AT_ONCE))
-            waiting = [self._wanted.pop(key) for key in keys]
-            try:
-                values = await self._bounded(partial(self._client.mget, keys))
-            except CacheAway as error:
-                for answer in (one for of_one in waiting for one in of_one if not one.done()):
-                    answer.set_exception(error)
-            else:
-                for value, answers in zip(values, waiting, strict=True):
+        try:
+            while self._wanted:
+                keys = list(islice(self._wanted, KEYS_AT_ONCE))
+                await self._answer({key: self._wanted.pop(key) for key in keys})
+        finally:
+            self._asking = None
+            _give_up(self._wanted)
+
+    async def _answer(self, wanted: Wanted) -> None:
+        try:
+            with suppress(CacheAway):
+                values = await self._bounded(partial(self._client.mget, list(wanted)))
+                for value, answers in zip(values, wanted.values(), strict=True):
                     for answer in answers:
                         if not answer.done():
                             answer.set_result(cast("bytes | None", value))
-        self._asking = None
+        finally:
+            _give_up(wanted)
 
     async def _bounded[T](self, operation: Callable[[], Awaitable[T]]) -> T:
         """Raises CacheAway."""
@@ -168,7 +181,7 @@ class CacheServer:
         if self.is_reachable:
             self.is_reachable = False
             log.warning("the cache is left alone", reason=str(error) or "no answer in time")
-            self._probe = asyncio.create_task(self._until_it_answers())
+            self._probe = asyncio.create_task(self._until_it_answers(), context=Context())
 
     async def _until_it_answers(self) -> None:
         while True:
@@ -186,9 +199,19 @@ class CacheServer:
             async with asyncio.timeout(self._operation_seconds):
                 await self._client.ping()
         except (TimeoutError, OSError, redis.RedisError) as error:
+            self.stats.failures += 1
             log.debug("the cache does not answer", reason=repr(error))
             return False
         return True
+
+
+def _give_up(wanted: Wanted) -> None:
+    """Whatever has happened, nobody waits for ever."""
+    while wanted:
+        _, answers = wanted.popitem()
+        for answer in answers:
+            if not answer.done():
+                answer.set_exception(CacheAway())
 
 
 def _milliseconds(seconds: float) -> int:

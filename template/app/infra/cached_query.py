@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 LONGEST_KEY = 200
 
+# All of this process.
+promised: list["CachedQuery[..., Any]"] = []
+
 # None also within what the cache itself asks for.
 cache_of_this_visit: ContextVar["Cache | None"] = ContextVar("cache", default=None)
 
@@ -46,6 +49,11 @@ class CachedQuery[**P, R]:
         update_wrapper(self, query)
         # Who has written must be known by it for as long as an older answer may be kept.
         ReadYourWrites.remembered = max(ReadYourWrites.remembered, max_stale)
+        promised.append(self)
+
+    def check(self) -> None:
+        """Raises TypeError for what it returns; before the first request rather than in it."""
+        _ = self._versioned_name
 
     async def __call__(self, read: Reader, /, *args: P.args, **kwargs: P.kwargs) -> R:
         found = cache_of_this_visit.get()
@@ -57,7 +65,8 @@ class CachedQuery[**P, R]:
         """Let nobody get the answer for these arguments that was kept before `write` commits.
 
         Takes effect with the commit. It shortens what others may still see and promises nothing:
-        when the cache is away, `max_stale` holds. Who wrote sees it in any case.
+        when the cache is away, `max_stale` holds. Who wrote sees it in any case. Outside of a
+        request, in a script say, there is no cache and this does nothing.
         """
         if found := cache_of_this_visit.get():
             found.forget_after(write.sync_session, self.key(args, kwargs))
@@ -92,7 +101,7 @@ class CachedQuery[**P, R]:
         try:
             adapter = TypeAdapter(get_type_hints(self.ask, include_extras=True)["return"])
             adapter.json_schema(by_alias=False)
-        except (KeyError, PydanticUserError) as error:
+        except (KeyError, NameError, PydanticUserError) as error:
             raise TypeError(
                 f"{self.name} has @max_stale and must say what it returns, as a type that"
                 f" pydantic can turn into JSON and back: {error}"
@@ -107,6 +116,9 @@ class CachedQuery[**P, R]:
             return self._spelled(value.value)
         if isinstance(value, list | tuple):
             return f"({','.join(map(self._spelled, value))})"
+        for base in type(value).__mro__:  # Ids that asyncpg has read are a UUID of its own.
+            if spell := _SPELLING.get(base):
+                return spell(value)
         raise TypeError(
             f"{self.name} has @max_stale, and {value!r} cannot be part of its key: pass ids, texts,"
             " numbers, dates, or lists of them"

@@ -65,7 +65,7 @@ def this_visit() -> Visit:
 class ReadYourWrites:
     """Takes from a request the positions that its client has seen, and gives it those it wrote."""
 
-    # Who may answer with what is older than that makes it longer.
+    # For as long as anything older may be given as an answer, if that is longer.
     remembered: ClassVar[timedelta] = REMEMBERED
 
     def __init__(self, app: ASGIApp, signer: Signer) -> None:

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from httpx import AsyncClient
 from pydantic import BaseModel
 from sqlalchemy import text
+from structlog.contextvars import get_contextvars
 
 from app.infra.database import ReadSession, WriteSession
 from app.infra.freshness import max_stale
@@ -29,6 +30,7 @@ class Loads:
     def __init__(self) -> None:
         self.count = 0
         self.most_at_once = 0
+        self.request_ids: list[str | None] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self._running = 0
@@ -37,6 +39,7 @@ class Loads:
     def counted(self) -> Iterator[None]:
         self.count += 1
         self._running += 1
+        self.request_ids.append(get_contextvars().get("request_id"))
         self.most_at_once = max(self.most_at_once, self._running)
         try:
             yield

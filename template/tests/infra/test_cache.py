@@ -91,6 +91,14 @@ def key_of(number: int) -> str:
     return f"{os.environ['CACHE_PREFIX']}:{note.key((number,), {})}"
 
 
+async def let_be_due(kept: redis.Redis, number: int) -> None:
+    raw = await kept.get(key_of(number))
+    assert isinstance(raw, bytes)
+    entry = Entry.parse(raw)
+    assert entry
+    await kept.set(key_of(number), bytes(entry._replace(due=0)), keepttl=True)
+
+
 async def test_what_was_read_once_comes_from_the_cache(
     reader: AsyncClient, app: FastAPI, loads: caching.Loads
 ) -> None:
@@ -118,11 +126,7 @@ async def test_an_answer_is_read_anew_before_it_ends_by_one_process_and_nobody_w
     other = notes_app()
     async with serving(other) as reader_of_other:
         assert await body(reader, "/notes/1") == "milk"
-        raw = await kept.get(key_of(1))
-        assert isinstance(raw, bytes)
-        entry = Entry.parse(raw)
-        assert entry
-        await kept.set(key_of(1), bytes(entry._replace(due=0)), keepttl=True)
+        await let_be_due(kept, 1)
         loads.gate.clear()
         for _ in range(3):
             clients = [reader, reader_of_other] * 50
@@ -134,6 +138,17 @@ async def test_an_answer_is_read_anew_before_it_ends_by_one_process_and_nobody_w
     stats: list[Stats] = [app.state.cache.stats, other.state.cache.stats]
     assert sum(one.refreshes for one in stats) == 1
     assert sum(one.misses for one in stats) == 1
+
+
+async def test_what_is_read_anew_is_no_part_of_the_request_that_begins_it(
+    reader: AsyncClient, loads: caching.Loads, kept: redis.Redis
+) -> None:
+    await reader.get("/notes/1", headers={"X-Request-ID": "somebody-reads-1"})
+    await let_be_due(kept, 1)
+    await reader.get("/notes/1", headers={"X-Request-ID": "somebody-reads-2"})
+
+    await until(lambda: loads.count == 2)
+    assert loads.request_ids == ["somebody-reads-1", None]
 
 
 async def test_a_reader_who_leaves_does_not_take_the_answer_from_the_others(
@@ -307,6 +322,17 @@ async def test_that_there_is_nothing_is_kept_for_seconds_only(
     assert 0 < await kept.pttl(key_of(404)) <= 3000
     await body(reader, "/notes/1")
     assert 4 * 60_000 < await kept.pttl(key_of(1)) <= FIVE_MINUTES * 1000
+
+
+async def test_that_there_is_nothing_is_claimed_no_longer_than_it_lives(
+    app: FastAPI, reader: AsyncClient, kept: redis.Redis
+) -> None:
+    assert await body(reader, "/notes/404") is None
+    await let_be_due(kept, 404)
+    assert await body(reader, "/notes/404") is None
+
+    await until(lambda: app.state.cache.stats.refreshes == 1)
+    assert await kept.pttl(f"{key_of(404)}:refresh") <= 600
 
 
 @pytest.mark.parametrize("change", [b'{"number": 1}', b"no JSON", b""])

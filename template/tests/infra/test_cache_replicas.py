@@ -36,6 +36,7 @@ def replica(servers: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("FILES_FOLDER", str(tmp_path))
     monkeypatch.setenv("SECRET_KEY", "the-same-secret-key-for-every-test")
     monkeypatch.setenv("CACHE_PREFIX", uuid4().hex)
+    monkeypatch.setenv("CACHE_OPERATION_SECONDS", "5")
     monkeypatch.setattr(caching, "loads", caching.Loads())
     with valkey.running("cache") as server:
         monkeypatch.setenv("CACHE_URL", server.url)

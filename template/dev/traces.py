@@ -1,9 +1,9 @@
 # Rung's file: advancing to another stage may change it.
 """make traces: what the app of `make dev` has just done, as a waterfall in the browser."""
 
+import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -57,8 +57,15 @@ def _start_unless_running() -> subprocess.Popen[bytes] | None:
 def _is_listening() -> bool:
     if not (_folder() / "port").exists():
         return False
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", int(_port()))) == 0
+    client = http.client.HTTPConnection("127.0.0.1", int(_port()), timeout=1)
+    try:
+        client.request("GET", "/")
+        # Anybody else may have got the port since last time.
+        return client.getresponse().headers["Traces-Of"] == SERVER.as_uri()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        client.close()
 
 
 def _url() -> str:

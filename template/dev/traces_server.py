@@ -61,6 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bytes, kind: str) -> None:
         self.send_response(200)
         self.send_header("Content-Type", kind)
+        self.send_header("Traces-Of", Path(__file__).as_uri())
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

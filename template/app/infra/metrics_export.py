@@ -2,8 +2,9 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import structlog
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
@@ -22,6 +23,8 @@ from opentelemetry.sdk.resources import Resource
 from app.infra.metrics import Buckets, HistogramInstrument, Instrument
 from app.infra.telemetry_export import SCOPE, OnceAMinute
 from app.infra.tracing import Attributes
+
+log = structlog.get_logger()
 
 CUMULATIVE = AggregationTemporality.CUMULATIVE
 
@@ -56,10 +59,17 @@ class MetricSender:
         self._send()
 
     def _send(self) -> None:
-        now = time.time_ns()
-        metrics = [self._metric(instrument, now) for instrument in self._instruments]
-        scope = ScopeMetrics(SCOPE, metrics, "")
+        scope = ScopeMetrics(SCOPE, list(self._metrics(time.time_ns())), "")
         self._exporter.export(MetricsData([ResourceMetrics(self._resource, [scope], "")]))
+
+    def _metrics(self, now: int) -> Iterator[Metric]:
+        for instrument in self._instruments:
+            try:
+                metric = self._metric(instrument, now)
+            except Exception:  # `read` is anybody's code, and the other metrics have to go on.
+                log.exception("a metric could not be read", metric=instrument.name)
+            else:
+                yield metric
 
     def _metric(self, instrument: Instrument | HistogramInstrument, now: int) -> Metric:
         data: HistogramData | Gauge | Sum

@@ -13,8 +13,8 @@ from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
 from typing import NamedTuple
 
-import structlog
 from opentelemetry.trace import SpanKind
+from structlog.typing import EventDict
 
 type Attributes = Mapping[str, str | int]
 
@@ -93,14 +93,9 @@ class Span:
 
     def enter(self) -> None:
         self._outside = _current.set(self)
-        structlog.contextvars.bind_contextvars(
-            trace_id=f"{self.trace.trace_id:032x}", span_id=f"{self.span_id:016x}"
-        )
 
     def leave(self) -> None:
         _current.reset(self._outside)
-        if outside := _current.get():
-            structlog.contextvars.bind_contextvars(span_id=f"{outside.span_id:016x}")
 
     def end(self, error: str = "", after: float | None = None) -> None:
         """Now, or so many seconds after its start."""
@@ -151,6 +146,14 @@ def leaf(name: str, attributes: Attributes, kind: SpanKind) -> Span | None:
 def is_recording() -> bool:
     current = _current.get()
     return current is not None and current.trace.is_sampled
+
+
+def add_ids(logger: object, method: str, line: EventDict) -> EventDict:
+    """To a line of the log when it is written: to bind them for each span would cost more."""
+    if current := _current.get():
+        line["trace_id"] = f"{current.trace.trace_id:032x}"
+        line["span_id"] = f"{current.span_id:016x}"
+    return line
 
 
 def carried_on() -> dict[str, str]:

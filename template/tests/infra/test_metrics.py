@@ -4,16 +4,20 @@
 import asyncio
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
 from itertools import pairwise
 
+import asyncpg
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import text
 
 from app.infra.database import ReadSession, WriteSession
-from app.infra.metrics import HistogramInstrument, Instrument
+from app.infra.logs import LogSettings, configure
+from app.infra.metrics import HistogramInstrument, Instrument, observe
 from dev import postgres
+from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app
 from tests.infra.otlp import Receiver, receiving
 
@@ -41,13 +45,24 @@ def shop() -> FastAPI:
 
     @app.get("/reads")
     async def reads(read: ReadSession) -> None:
-        await read.fetch("SELECT pg_sleep(0.7)")
+        await read.fetch("SELECT pg_advisory_xact_lock_shared(20)")
 
     @app.get("/writes")
     async def writes(write: WriteSession) -> None:
-        await write.execute(text("SELECT pg_sleep(0.7)"))
+        await write.execute(text("SELECT pg_advisory_xact_lock_shared(20)"))
 
     return app
+
+
+@asynccontextmanager
+async def held_back(services: Services) -> AsyncGenerator[None]:
+    """What the shop is asked to read or write waits until the end."""
+    connection = await asyncpg.connect(services.database_url)
+    try:
+        await connection.execute("SELECT pg_advisory_lock(20)")
+        yield
+    finally:
+        await connection.close()
 
 
 async def until(receiver: Receiver, metric: str, point: tuple[dict[str, str | int], float]) -> None:
@@ -107,9 +122,12 @@ async def test_a_blocked_event_loop_is_seen(receiver: Receiver, serve: Serve) ->
 
 
 @pytest.mark.parametrize("pool", ["reads", "writes"])
-@pytest.mark.usefixtures("services")
 async def test_a_pool_shows_who_uses_it_and_who_waits(
-    receiver: Receiver, serve: Serve, monkeypatch: pytest.MonkeyPatch, pool: str
+    services: Services,
+    receiver: Receiver,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    pool: str,
 ) -> None:
     monkeypatch.setenv("DATABASE_READ_POOL", "2")
     monkeypatch.setenv("DATABASE_WRITE_POOL", "2")
@@ -117,7 +135,11 @@ async def test_a_pool_shows_who_uses_it_and_who_waits(
         "db.system.name": "postgresql",
         "db.client.connection.pool.name": pool,
     }
-    async with serve(shop()) as client, asyncio.TaskGroup() as requests:
+    async with (
+        serve(shop()) as client,
+        asyncio.TaskGroup() as requests,
+        held_back(services),
+    ):
         for _ in range(4):
             requests.create_task(client.get(f"/{pool}"))
         await until(receiver, "db.client.connection.pending_requests", (named, 2))
@@ -126,6 +148,23 @@ async def test_a_pool_shows_who_uses_it_and_who_waits(
 
     assert (named, 2) in receiver.points("db.client.connection.max")
     assert (named, 0) in receiver.points("db.client.connection.pending_requests")
+
+
+@pytest.mark.usefixtures("services")
+async def test_a_metric_that_cannot_be_read_is_named_and_does_not_end_the_others(
+    receiver: Receiver, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = shop()
+    observe(app, Instrument("shop.tills", "{till}", "Open tills", "gauge", read=lambda: 1 / 0))  # type: ignore[arg-type,return-value]
+    configure(LogSettings())  # again, now that pytest has put its own stdout in place
+    async with serve(app) as client:
+        async with asyncio.timeout(10):
+            while "shop.tills" not in capsys.readouterr().out:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await client.get("/products/1")
+
+    [(_, count)] = receiver.points("http.server.request.duration")
+    assert count == 1
 
 
 @pytest.mark.usefixtures("services", "receiver")

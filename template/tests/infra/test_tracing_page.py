@@ -2,13 +2,18 @@
 """What `make traces` shows."""
 
 import threading
+import webbrowser
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from dev import postgres, traces
 from dev.traces_server import KEPT, TraceServer
 from tests.infra.conftest import Serve, bare_app
+from tests.infra.otlp import receiving
 
 
 @pytest.fixture
@@ -52,3 +57,32 @@ def test_the_page_needs_nothing_from_elsewhere(page: str) -> None:
     assert "<title>Traces</title>" in text
     assert "://" not in text
     assert httpx.get(f"{page}/../pyproject.toml").status_code == 404
+
+
+def kept_port(url: str, state: Path) -> None:
+    (state / "traces").mkdir()
+    (state / "traces" / "port").write_text(str(urlsplit(url).port))
+
+
+def test_it_is_opened_in_the_browser(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "state_folder", lambda: tmp_path)
+    kept_port(page, tmp_path)
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+
+    traces.main()
+
+    assert opened == [page]
+
+
+def test_a_stranger_who_has_got_its_port_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "state_folder", lambda: tmp_path)
+    with receiving() as stranger:
+        kept_port(stranger.url, tmp_path)
+
+        with pytest.raises(SystemExit, match="Nothing keeps traces here"):
+            traces.main()

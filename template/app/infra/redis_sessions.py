@@ -143,11 +143,12 @@ class RedisSessions:
     async def end_all(
         self, write: AsyncSession, user_id: UUID, known: Sequence[bytes] = ()
     ) -> None:
+        pipeline = self.join(write)
         index = _index(user_id)
         held = await self.answer(self.client.zrange(index, 0, -1))
         for token_hash in {*held, *known}:
             self._mark_as_ended(write, token_hash)
-            self.join(write).zrem(index, token_hash)
+            pipeline.zrem(index, token_hash)
 
     def kept(self, token_hash: bytes, session: Session) -> list[str | bytes | int]:
         """KEEP's keys and arguments."""

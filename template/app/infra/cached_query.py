@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LONGEST_KEY = 200
 
-# All of this process.
+# All of the code, by the time that an app starts.
 promised: list["CachedQuery[..., Any]"] = []
 
 # None also within what the cache itself asks for.
@@ -49,7 +49,7 @@ class CachedQuery[**P, R]:
         update_wrapper(self, query)
         # Who has written must be known by it for as long as an older answer may be kept.
         ReadYourWrites.remembered = max(ReadYourWrites.remembered, max_stale)
-        promised.append(self)
+        promised.append(self)  # per copy: the same in all, for they run the same code
 
     def check(self) -> None:
         """Raises TypeError for what it returns; before the first request rather than in it."""

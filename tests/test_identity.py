@@ -14,7 +14,14 @@ from wall import everything
 
 type Start = Callable[[dict[str, Any]], Path]
 
-BY_EACH_WAY = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+# The slow suite takes every journey in process.
+BY_EACH_WAY = pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(way, id=name, marks=() if name == "rung" else pytest.mark.slow)
+        for name, way in WAYS.items()
+    ],
+)
 
 
 @pytest.fixture

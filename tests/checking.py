@@ -4,12 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-import pytest
-
 MINUTES = 60
-
-# Each has a worker for each processor itself.
-ONE_AT_A_TIME = pytest.mark.xdist_group("make check")
 
 
 def make_check(project: Path, *, slow_tests: bool = True) -> None:

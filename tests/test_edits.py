@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from carrying import WAYS, Way
-from checking import ONE_AT_A_TIME, make_check
+from checking import make_check
 from conftest import Render
 from edits.carried import Outcome, carry
 from edits.corpus import EDITS, EVERYWHERE, GROUPS, Edit
@@ -96,7 +96,6 @@ def test_the_report_in_the_docs_is_of_this_corpus_and_these_journeys() -> None:
 
 # What the slow tests of a stage are about, no edit reaches.
 @pytest.mark.slow
-@ONE_AT_A_TIME
 @AT_TWO_GROUPS
 def test_make_check_passes_after_the_journey(render: Render, tmp_path: Path, group: str) -> None:
     project = tmp_path / "shop"

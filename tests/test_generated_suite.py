@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checking import ONE_AT_A_TIME, make_check
+from checking import make_check
 from conftest import Render
 from variants import VARIANTS, spoken
 
 
 @pytest.mark.slow
-@ONE_AT_A_TIME
 @pytest.mark.parametrize("variant", VARIANTS, ids=spoken)
 def test_make_check_passes(render: Render, tmp_path: Path, variant: dict[str, Any]) -> None:
     project = tmp_path / "shop"

@@ -26,6 +26,10 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class AnswerCutShort(EOFError):
+    """It has begun: nobody can ask for it again on the client's behalf."""
+
+
 class Browser:
     """One connection, kept alive, and one request after the other."""
 
@@ -70,7 +74,10 @@ async def ask(url: str, method: str, path: str, headers: Mapping[str, str] = NO_
 async def _read(reader: asyncio.StreamReader) -> Answer:
     head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
     headers = dict(line.split(": ", 1) for line in head[1:] if line)
-    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    try:
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+    except EOFError:
+        raise AnswerCutShort from None
     return Answer(int(head[0].split()[1]), headers, body)
 
 

@@ -58,7 +58,11 @@ class Visitors:
         while not self._are_gone:
             name, digest = random.choice(list(self.kept.items()))  # noqa: S311
             link = (await self._client.get(f"/link/{name}")).json()
-            found = await self._client.get(link, follow_redirects=True)
+            try:
+                found = await self._client.get(link, follow_redirects=True)
+            except (FileNotFoundError, RuntimeError):  # deleted between the look and the opening
+                assert name in self.deleted
+                continue
             assert sha256(found.content).hexdigest() == digest or name in self.deleted
             self.looked += 1
 

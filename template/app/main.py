@@ -16,6 +16,8 @@ def create_app() -> FastAPI:
         openapi_url="/openapi.json" if settings.docs else None,
         lifespan=wiring.lifespan,
         responses=errors.problems(422, 500, 503),
+        # FastAPI's own costs each request 6 µs even when nobody collects it.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     errors.install(app)
     # Routers are looked through in this order, so the most asked for stands first.

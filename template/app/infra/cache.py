@@ -71,16 +71,16 @@ class Cache:
         return self._server.is_reachable
 
     async def read[R](self, query: CachedQuery[..., R], read: Reader, args: Any, kwargs: Any) -> R:
-        ask = partial(query.ask, read, *args, **kwargs)
         if not (self._gives_answers and self._server.is_reachable):
-            return await self._bypass(ask)
+            return await self._bypass(query, read, args, kwargs)
         key = f"{self._prefix}:{query.key(args, kwargs)}"
         try:
             with tracing.span(f"cache get {query.name}", REDIS, SpanKind.CLIENT):
                 entry = await self._get(key)
         except CacheAway:
-            return await self._bypass(ask)
+            return await self._bypass(query, read, args, kwargs)
         must_see = this_visit().must_see
+        ask = partial(query.ask, read, *args, **kwargs)
         fetch = partial(self._fetch, key, query, read, ask)
         if entry and entry.shows(must_see):
             try:
@@ -117,12 +117,14 @@ class Cache:
         raw = await self._server.get(key)
         return None if raw is None else Entry.parse(raw)
 
-    async def _bypass[R](self, ask: Callable[[], Awaitable[R]]) -> R:
+    async def _bypass[R](
+        self, query: CachedQuery[..., R], read: Reader, args: Any, kwargs: Any
+    ) -> R:
         self.stats.bypassed += 1
         outside = cache_of_this_visit.set(None)  # What is asked within has its turn already.
         try:
-            async with self._loads.turn():
-                return await ask()
+            async with self._loads.turn:
+                return await query.ask(read, *args, **kwargs)
         finally:
             cache_of_this_visit.reset(outside)
 
@@ -135,7 +137,7 @@ class Cache:
         load: Load,
     ) -> bytes:
         _begin_visit_that_sees_all()
-        async with self._loads.turn():
+        async with self._loads.turn:
             began = time.monotonic()
             load.as_of = await self._sampler.sample(read)
             self.stats.loads += 1

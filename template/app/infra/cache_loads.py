@@ -1,14 +1,11 @@
 # Rung's file: advancing to another stage may change it.
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
-from contextvars import Context, ContextVar
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context
 from typing import Any
 
 from app.infra.failures import Unavailable
 from app.infra.log_position import Position
-
-_has_turn: ContextVar[bool] = ContextVar("has_turn", default=False)
 
 
 class Load:
@@ -21,12 +18,32 @@ class Load:
         return must_see is None or (self.as_of is not None and must_see < self.as_of)
 
 
-class Loads:
-    """What goes to Postgres past the cache: of each key one at a time, and so many in all."""
+class Turn:
+    """`async with` it: so many have one at a time. Raises Unavailable when none comes."""
 
     def __init__(self, at_once: int, patience: float) -> None:
         self._at_once = asyncio.Semaphore(at_once)
         self._patience = patience
+
+    async def __aenter__(self) -> None:
+        if not self._at_once.locked():
+            await self._at_once.acquire()  # Without the timeout, which takes longer than this.
+            return
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._at_once.acquire()
+        except TimeoutError as error:
+            raise Unavailable("Postgres: too many reads at once past the cache") from error
+
+    async def __aexit__(self, *_: object) -> None:
+        self._at_once.release()
+
+
+class Loads:
+    """What goes to Postgres past the cache: of each key one at a time, and so many in all."""
+
+    def __init__(self, at_once: int, patience: float) -> None:
+        self.turn = Turn(at_once, patience)
         self._running: dict[str, Load] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -45,24 +62,6 @@ class Loads:
             load = self._running[key] = Load()
             load.task = self.start(self._run(key, load, fetch))
         return await asyncio.shield(load.task)
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncGenerator[None]:
-        """Raises Unavailable. Who has a turn needs no second one for what it asks within."""
-        if _has_turn.get():
-            yield
-            return
-        try:
-            async with asyncio.timeout(self._patience):
-                await self._at_once.acquire()
-        except TimeoutError as error:
-            raise Unavailable("Postgres: too many reads at once past the cache") from error
-        outside = _has_turn.set(True)
-        try:
-            yield
-        finally:
-            _has_turn.reset(outside)
-            self._at_once.release()
 
     def start[T](
         self, work: Coroutine[Any, Any, T], context: Context | None = None

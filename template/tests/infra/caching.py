@@ -25,11 +25,12 @@ class Note(BaseModel):
 
 
 class Loads:
-    """Of notes from Postgres: how many, how many at once, and a gate that holds them back."""
+    """Of notes from Postgres: how many, how many at once, how slow, and a gate that holds them."""
 
     def __init__(self) -> None:
         self.count = 0
         self.most_at_once = 0
+        self.seconds = 0.0
         self.request_ids: list[str | None] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -55,6 +56,11 @@ async def note(read: Reader, number: int) -> Note | None:
     return await _load(read, number)
 
 
+@max_stale(seconds=3)
+async def hot_note(read: Reader, number: int) -> Note | None:
+    return await _load(read, number)
+
+
 @max_stale(seconds=ALLOWED_SECONDS)
 async def fresh_note(read: Reader, number: int) -> Note | None:
     return await _load(read, number)
@@ -63,6 +69,7 @@ async def fresh_note(read: Reader, number: int) -> Note | None:
 async def _load(read: Reader, number: int) -> Note | None:
     with loads.counted():
         rows = await read.fetch("SELECT number, body FROM notes WHERE number = $1", number)
+        await asyncio.sleep(loads.seconds)
         await loads.gate.wait()
     return Note(**dict(rows[0])) if rows else None
 
@@ -78,6 +85,10 @@ def notes_app() -> FastAPI:
     @app.get("/fresh-notes/{number}")
     async def read_fresh_note(read: ReadSession, number: int) -> Note | None:
         return await fresh_note(read, number)
+
+    @app.get("/hot-notes/{number}")
+    async def read_hot_note(read: ReadSession, number: int) -> Note | None:
+        return await hot_note(read, number)
 
     @app.put("/notes/{number}/{body}")
     async def write_note(

@@ -140,6 +140,26 @@ async def test_an_answer_is_read_anew_before_it_ends_by_one_process_and_nobody_w
     assert sum(one.misses for one in stats) == 1
 
 
+@pytest.mark.slow
+async def test_what_everybody_reads_is_loaded_by_one_at_a_time_when_it_ends_and_nobody_waits(
+    app: FastAPI, reader: AsyncClient, loads: caching.Loads
+) -> None:
+    async def read_until_it_has_ended_twice(client: AsyncClient) -> None:
+        while loads.count < 3:
+            assert await body(client, "/hot-notes/1") == "milk"
+
+    loads.seconds = 0.1
+    other = notes_app()
+    async with serving(other) as reader_of_other:
+        assert await body(reader, "/hot-notes/1") == "milk"
+        clients = [reader, reader_of_other] * 8
+        await asyncio.gather(*map(read_until_it_has_ended_twice, clients))
+
+    stats: list[Stats] = [app.state.cache.stats, other.state.cache.stats]
+    assert loads.most_at_once == 1
+    assert sum(one.misses for one in stats) == 1
+
+
 async def test_what_is_read_anew_is_no_part_of_the_request_that_begins_it(
     reader: AsyncClient, loads: caching.Loads, kept: redis.Redis
 ) -> None:

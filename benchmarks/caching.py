@@ -10,7 +10,6 @@ OTEL_* variables set, the cached item is measured once more with them.
 import argparse
 import asyncio
 import os
-import re
 import statistics
 import sys
 import tempfile
@@ -21,10 +20,11 @@ from uuid import uuid4
 
 import asyncpg
 import httpx
+from comparing import Against, report
 from serving import (
-    Runs,
     free_port,
     interleave,
+    items,
     migrated_and_filled,
     resident_mib,
     seconds_to_listen,
@@ -54,8 +54,10 @@ async def set(): await client.set("plain", os.environ["PLAIN"])
 async def plain(): return Response(await client.get("plain"), media_type="application/json")
 """
 
-OF_PLAIN = {"item by id, cached": 0.80, "item by id, traced": 0.70}
-OF_STAGE_2_WHEN_AWAY = 0.97
+OF_PLAIN = Against(
+    "plain Redis GET", "of plain", {"item by id, cached": 0.80, "item by id, traced": 0.70}
+)
+OF_STAGE_2 = Against("item by id, stage 2", "of stage 2", {"item by id, cache away": 0.97})
 FEWER_CALLS = 10
 RESIDENT_MIB = 140
 LISTENING_SECONDS = 1.5
@@ -87,11 +89,14 @@ def main() -> int:
         app = stack.enter_context(serve_app(cached))
         before = stack.enter_context(serve_app(bare, options.stage_2))
         without = stack.enter_context(serve_app(away))
-        path, item = _an_item(app.url)
+        [path] = items(app.url)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "plain.py").write_text(PLAIN)
         plain = stack.enter_context(
-            serve(["--app-dir", str(folder), "plain:app"], {**cached, "PLAIN": item})
+            serve(
+                ["--app-dir", str(folder), "plain:app"],
+                {**cached, "PLAIN": httpx.get(app.url + path).text},
+            )
         )
         urlopen(f"{plain.url}/set").close()
         cases = {
@@ -105,7 +110,8 @@ def main() -> int:
         if telemetry:
             traced = stack.enter_context(serve_app({**cached, **telemetry}))
             cases["item by id, traced"] = [f"{traced.url}{path}"]
-        met = _report(interleave(cases, options.rounds, options.seconds))
+        results = interleave(cases, options.rounds, options.seconds)
+        met = report("what", results, OF_PLAIN, OF_STAGE_2)
         calls = {
             name: asyncio.run(_calls_a_request(bare["DATABASE_URL"], server.url))
             for name, server in (("stage 2", before), ("stage 3", app))
@@ -121,33 +127,6 @@ def main() -> int:
     met &= fewer >= FEWER_CALLS and resident <= RESIDENT_MIB and listening <= LISTENING_SECONDS
     print("\nEvery target is met." if met else "\nA target is missed.")
     return 0 if met else 1
-
-
-def _an_item(url: str) -> tuple[str, str]:
-    with urlopen(f"{url}/products?limit=1") as page:
-        path = "/products/" + re.search(rb'"id":"([^"]+)"', page.read())[1].decode()
-    with urlopen(f"{url}{path}") as item:
-        return path, item.read().decode()
-
-
-def _report(results: Runs) -> bool:
-    plain = [requests for requests, _, _ in results["plain Redis GET"]]
-    stage_2 = [requests for requests, _, _ in results["item by id, stage 2"]]
-    met = True
-    print("| what | requests/s | p50 ms | p99 ms | of plain | at least | of stage 2 | at least |")
-    print("|---|---|---|---|---|---|---|---|")
-    for name, runs in results.items():
-        requests, p50, p99 = (statistics.median(column) for column in zip(*runs, strict=True))
-        of_plain = statistics.median(run[0] / base for run, base in zip(runs, plain, strict=True))
-        of_2 = statistics.median(run[0] / base for run, base in zip(runs, stage_2, strict=True))
-        least = OF_PLAIN.get(name)
-        least_of_2 = OF_STAGE_2_WHEN_AWAY if "away" in name else None
-        print(
-            f"| {name} | {requests:,.0f} | {p50:.1f} | {p99:.1f} | {of_plain:.2f} | {least or ''}"
-            f" | {of_2:.2f} | {least_of_2 or ''} |"
-        )
-        met &= of_plain >= (least or 0) and of_2 >= (least_of_2 or 0)
-    return met
 
 
 async def _calls_a_request(database: str, host: str) -> float:

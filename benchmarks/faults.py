@@ -10,22 +10,21 @@ the first moments, the time without, and the return.
 
 import argparse
 import asyncio
-import json
 import statistics
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from urllib.request import urlopen
 
 import redis
-from serving import Server, free_port, migrated_and_filled, resident_mib, serve_app
+from serving import Server, free_port, items, migrated_and_filled, resident_mib, serve_app
 from steady_load import A_SECOND, CONNECTIONS, Answered, content_length, load
 
 sys.path.insert(0, str(Path.cwd()))
 
 from dev.valkey import Valkey, running
 
+PRODUCTS = 100
 ALONE, UNTOLD = "Postgres only", "no telemetry"
 # Of p99, against these.
 REDIS_MS, RECEIVER_MS = 100, 5
@@ -69,7 +68,7 @@ async def of_redis(environment: dict[str, str], cache: Valkey, rounds: int, seco
         serve_app(environment) as alone,
         serve_app(environment | {"CACHE_URL": cache.url}) as cached,
     ):
-        paths = _paths(alone)
+        paths = items(alone.url, PRODUCTS)
         await load(alone.url, paths, 1)
         for _ in range(rounds):
             results[ALONE].append(await load(alone.url, paths, seconds))
@@ -115,7 +114,7 @@ async def of_receiver(
             for name, url in receivers.items()
         }
         async with _serving(environments) as apps:
-            paths = _paths(apps[UNTOLD])
+            paths = items(apps[UNTOLD].url, PRODUCTS)
             for app in apps.values():
                 await load(app.url, paths, 1)
             before = _resident(apps)
@@ -163,11 +162,6 @@ async def _receiving(*, answers: bool) -> AsyncGenerator[str]:
     async with await asyncio.start_server(take, "127.0.0.1") as server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         server.abort_clients()
-
-
-def _paths(app: Server) -> list[str]:
-    with urlopen(f"{app.url}/products?limit=100") as page:
-        return [f"/products/{product['id']}" for product in json.load(page)["products"]]
 
 
 def _report(results: Rounds, base: str, most: float) -> bool:

@@ -13,17 +13,16 @@ import asyncio
 import importlib
 import os
 import pkgutil
-import re
 import statistics
 import subprocess
 import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from urllib.request import urlopen
 
 import asyncpg
-from serving import interleave, migrated_and_filled, serve_app
+from comparing import Against, only, report
+from serving import interleave, items, migrated_and_filled, serve_app
 from sqlalchemy import text
 
 sys.path.insert(0, str(Path.cwd()))
@@ -37,7 +36,7 @@ from app.infra.replicas import ReplicaSettings
 from app.infra.routing import RoutedDatabase
 from dev import replica
 
-READS_OF_STAGE_1 = 0.95
+OF_STAGE_1 = Against("stage 1", "of stage 1", {"stage 2": 0.95})
 POSITION_MS = 0.5
 SERVED_BY_REPLICA = 0.95
 
@@ -62,38 +61,21 @@ def main() -> int:
         before = stack.enter_context(serve_app(alone, options.stage_1))
         after = stack.enter_context(serve_app(routed))
         idle = stack.enter_context(serve_app(alone))
+        servers = {"stage 1": before, "stage 2": after, "no replica": idle}
+        paths = {"item by id": items(before.url)[0], "page": "/products?limit=20"}
         cases = {
             f"{what}, {stage}": [f"{server.url}{path}"]
-            for what, path in (("item by id", _an_item(before.url)), ("page", "/products?limit=20"))
-            for stage, server in (("stage 1", before), ("stage 2", after), ("no replica", idle))
+            for what, path in paths.items()
+            for stage, server in servers.items()
         }
         results = interleave(cases, options.rounds, options.seconds)
-        met = _report_reads(results)
+        met = True
+        for what in paths:
+            met &= report(what, only(what, results), OF_STAGE_1)
         met &= _report_position(*asyncio.run(_time_writes(routed)))
         met &= _report_share(routed, after.url, options.seconds * 3)
     print("\nEvery target is met." if met else "\nA target is missed.")
     return 0 if met else 1
-
-
-def _an_item(url: str) -> str:
-    with urlopen(f"{url}/products?limit=1") as page:
-        return "/products/" + re.search(rb'"id":"([^"]+)"', page.read())[1].decode()
-
-
-def _report_reads(results: dict[str, list[tuple[float, float, float]]]) -> bool:
-    print("| what | requests/s | p50 ms | p99 ms | of stage 1 | at least |")
-    print("|---|---|---|---|---|---|")
-    met = True
-    for name, runs in results.items():
-        base = results[f"{name.split(', ')[0]}, stage 1"]
-        requests, p50, p99 = (statistics.median(column) for column in zip(*runs, strict=True))
-        ratio = statistics.median(run[0] / of[0] for run, of in zip(runs, base, strict=True))
-        target = READS_OF_STAGE_1 if "stage 2" in name else None
-        print(
-            f"| {name} | {requests:,.0f} | {p50:.1f} | {p99:.1f} | {ratio:.3f} | {target or ''} |"
-        )
-        met &= target is None or ratio >= target
-    return met
 
 
 async def _time_writes(environment: dict[str, str]) -> tuple[list[float], list[float]]:

@@ -12,7 +12,6 @@ both would seem to need half as much again.
 
 import argparse
 import os
-import re
 import statistics
 import sys
 import tempfile
@@ -22,8 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
-from serving import free_port, migrated_and_filled, wrk
+from serving import cookie_of_somebody, free_port, items, migrated_and_filled, resident_mib, wrk
 
 sys.path.insert(0, str(Path.cwd()))
 
@@ -73,7 +71,7 @@ def main() -> int:
                 n: stack.enter_context(_balanced(copies[:n], Path(folder, f"{n}"))) for n in COPIES
             }
             results = _interleaved(stacks, options.rounds, options.seconds)
-            resident = [_resident_mib(copy.pid) for copy in copies]
+            resident = [resident_mib(copy.pid) for copy in copies]
     return _report(results, statistics.median(ready), max(resident))
 
 
@@ -110,11 +108,7 @@ def _interleaved(stacks: dict[int, Stack], rounds: int, seconds: int) -> Results
 
 
 def _paths(url: str) -> dict[str, list[str]]:
-    person = {"email": "ada@example.com", "password": "correct horse battery staple"}
-    answer = httpx.post(f"{url}/accounts", json=person).raise_for_status()
-    cookie = answer.headers["set-cookie"].split(";")[0]
-    product = httpx.get(f"{url}/products?limit=1").json()["products"][0]["id"]
-    return {"item by id": [f"/products/{product}"], "me": ["/me", "-H", f"Cookie: {cookie}"]}
+    return {"item by id": items(url), "me": ["/me", "-H", f"Cookie: {cookie_of_somebody(url)}"]}
 
 
 def _measured(stack: Stack, arguments: list[str], seconds: int) -> Run:
@@ -128,11 +122,6 @@ def _cpu_seconds(pid: int) -> float:
     """Of user and system, of all its threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_A_SECOND
-
-
-def _resident_mib(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
 
 def _report(results: Results, ready: float, resident: float) -> int:

@@ -14,8 +14,10 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import asyncpg
+import httpx
 
 sys.path.insert(0, str(Path.cwd()))
 
@@ -111,6 +113,19 @@ def seconds_to_listen(environment: dict[str, str]) -> float:
         return time.perf_counter() - started
 
 
+def items(url: str, count: int = 1) -> list[str]:
+    """Paths of products."""
+    products = httpx.get(f"{url}/products?limit={count}").raise_for_status().json()["products"]
+    return [f"/products/{product['id']}" for product in products]
+
+
+def cookie_of_somebody(url: str) -> str:
+    """Who has just registered."""
+    person = {"email": f"{uuid4()}@example.com", "password": "correct horse battery staple"}
+    answer = httpx.post(f"{url}/accounts", json=person).raise_for_status()
+    return str(answer.headers["set-cookie"]).split(";")[0]
+
+
 def resident_mib(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
@@ -139,9 +154,9 @@ def interleave(cases: dict[str, list[str]], rounds: int, seconds: int) -> Runs:
     results: Runs = {name: [] for name in cases}
     for turn in range(rounds):
         for name, arguments in cases.items():
-            print(f"round {turn + 1} of {rounds}: {name}".ljust(50), end="\r", file=sys.stderr)
+            print(f"round {turn + 1} of {rounds}: {name}".ljust(70), end="\r", file=sys.stderr)
             results[name].append(wrk(arguments, seconds))
-    print(" " * 50, end="\r", file=sys.stderr)
+    print(" " * 70, end="\r", file=sys.stderr)
     return results
 
 

@@ -1,0 +1,42 @@
+"""The table of an interleaved run: what of another case's throughput each case reaches."""
+
+import statistics
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from serving import Runs
+
+
+class Against(NamedTuple):
+    """Two columns: the part, under `head`, and the least that it must be."""
+
+    case: str
+    head: str
+    least: Mapping[str, float]
+
+
+def only(what: str, results: Runs) -> Runs:
+    """Of cases called `what, case`, those of one `what`, by the rest of their names."""
+    prefix = f"{what}, "
+    return {
+        name.removeprefix(prefix): runs for name, runs in results.items() if name.startswith(prefix)
+    }
+
+
+def report(what: str, results: Runs, *others: Against) -> bool:
+    """Whether every case reaches what it must. Parts are taken round by round."""
+    heads = "".join(f" {other.head} | at least |" for other in others)
+    print(f"\n| {what} | requests/s | p50 ms | p99 ms |{heads}")
+    print("|---" * (4 + 2 * len(others)) + "|")
+    met = True
+    for name, runs in results.items():
+        requests, p50, p99 = (statistics.median(column) for column in zip(*runs, strict=True))
+        row = f"| {name} | {requests:,.0f} | {p50:.1f} | {p99:.1f} |"
+        for other in others:
+            pairs = zip(runs, results[other.case], strict=True)
+            part = statistics.median(run[0] / of[0] for run, of in pairs)
+            least = other.least.get(name)
+            row += f" {part:.3f} | {least or ''} |"
+            met &= least is None or part >= least
+        print(row)
+    return met

@@ -40,7 +40,7 @@ FAULTS: dict[str, list[Step]] = {
     "stopped, continued": [(0.2, Valkey.hang), (0.6, Valkey.go_on)],
 }
 
-# The most that there can be to send: the queue is full within two seconds.
+# The most that there can be to send: two spans a request, and a queue of 2,048.
 TELEMETRY = {"OTEL_TRACES_SAMPLER": "always_on", "OTEL_METRIC_EXPORT_INTERVAL": "1000"}
 
 type Rounds = dict[str, list[Answered]]

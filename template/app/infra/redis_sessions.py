@@ -132,18 +132,14 @@ class RedisSessions:
     async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
         self.join(write).eval(KEEP, 2, *self.kept(token_hash, session))
 
-    async def end(
-        self, write: AsyncSession, token_hash: bytes, known: Sequence[bytes] = ()
-    ) -> None:
+    async def end(self, write: AsyncSession, token_hash: bytes, known: Sequence[bytes]) -> None:
         """Marked is only what is held here, or `known` from elsewhere: a client may send us any
         number of tokens that never were."""
         self._mark_as_ended(write, token_hash, only_held=True)
         for ended in known:
             self._mark_as_ended(write, ended)
 
-    async def end_all(
-        self, write: AsyncSession, user_id: UUID, known: Sequence[bytes] = ()
-    ) -> None:
+    async def end_all(self, write: AsyncSession, user_id: UUID, known: Sequence[bytes]) -> None:
         pipeline = self.join(write)
         index = _index(user_id)
         held = await self.answer(self.client.zrange(index, 0, -1))

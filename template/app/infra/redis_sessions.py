@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session as SyncSession
+from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.util import await_only
 
 from app.infra.failures import Unavailable
@@ -131,18 +132,14 @@ class RedisSessions:
     async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
         self.join(write).eval(KEEP, 2, *self.kept(token_hash, session))
 
-    async def end(
-        self, write: AsyncSession, token_hash: bytes, known: Sequence[bytes] = ()
-    ) -> None:
+    async def end(self, write: AsyncSession, token_hash: bytes, known: Sequence[bytes]) -> None:
         """Marked is only what is held here, or `known` from elsewhere: a client may send us any
         number of tokens that never were."""
         self._mark_as_ended(write, token_hash, only_held=True)
         for ended in known:
             self._mark_as_ended(write, ended)
 
-    async def end_all(
-        self, write: AsyncSession, user_id: UUID, known: Sequence[bytes] = ()
-    ) -> None:
+    async def end_all(self, write: AsyncSession, user_id: UUID, known: Sequence[bytes]) -> None:
         pipeline = self.join(write)
         index = _index(user_id)
         held = await self.answer(self.client.zrange(index, 0, -1))
@@ -180,7 +177,8 @@ class RedisSessions:
             self._refuse_while_paused()
             pipeline = session.info[self] = self.client.pipeline()
             event.listen(session, "before_commit", self._tell)
-            event.listen(session, "after_rollback", self._forget)
+            event.listen(session, "after_transaction_create", self._note_beginning)
+            event.listen(session, "after_soft_rollback", self._forget)
         return pipeline
 
     async def check(self) -> None:
@@ -219,9 +217,13 @@ class RedisSessions:
         session.flush()  # SQLAlchemy itself does so only after this, and it may fail
         await_only(self.answer(session.info[self].execute()))
 
-    def _forget(self, session: SyncSession) -> None:
-        if not session.in_nested_transaction():
-            session.info[self].command_stack.clear()
+    def _note_beginning(self, session: SyncSession, transaction: SessionTransaction) -> None:
+        session.info[transaction] = len(session.info[self].command_stack)
+
+    def _forget(self, session: SyncSession, transaction: SessionTransaction) -> None:
+        """What was asked for since it began, and a SAVEPOINT leaves what was before it. One that
+        is not known began before the first command."""
+        del session.info[self].command_stack[session.info.get(transaction, 0) :]
 
     def _begin_asking(self) -> None:
         lookups, self._lookups = self._lookups, {}

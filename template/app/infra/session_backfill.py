@@ -85,8 +85,8 @@ class Backfill:
                 copied += len(newer)
             seen += len(hashes)
             _show(f"{seen:,} sessions of Redis, {copied:,} of them copied")
-        # Copies of the step after ended them in Redis alone. What was started is there before its
-        # row can be seen here.
+        # A COMMIT that failed ended them in Redis alone, which is told before it: so what was
+        # started is there before its row can be seen here.
         async for rows in self._pages_of_postgres():
             gone = rows.keys() - await self._alive_in_redis(rows)
             await self._postgres.execute(

@@ -27,16 +27,18 @@ log = structlog.get_logger()
 
 
 class Step(StrEnum):
-    """Where sessions are read. In between they start and end in both, or the answer is 503."""
+    """Where sessions are read. From the second on they end in both, or the answer is 503; up to
+    the last but one they start in both as well."""
 
     POSTGRES = "postgres"
     # From Postgres. `make sessions-to-redis` copies those that are older.
     WRITE_BOTH = "write-both"
     # From Redis, and from Postgres what Redis does not know, or when it does not answer.
     REDIS_THEN_POSTGRES = "redis-then-postgres"
-    # From Redis alone: copies of the next step no longer tell Postgres who has logged out. It is
-    # written for the way back.
+    # From Redis; from Postgres when it does not answer. What is found there has not ended: copies
+    # of the next step end it there too. What is not may be in Redis alone, so that is a 503.
     REDIS_FIRST = "redis-first"
+    # From Redis alone, where they also start and are seen.
     REDIS = "redis"
 
 
@@ -95,17 +97,26 @@ class WriteBoth:
         await self.redis.end_all(write, user_id, ended)
 
 
-class RedisThenPostgres(WriteBoth):
+class ReadRedis(WriteBoth):
     _paused_until = 0.0
 
-    async def find(self, token_hash: bytes) -> Session | None:
+    async def _held(self, token_hash: bytes) -> bytes | None:
+        """Raises Unavailable at once while Redis is paused: what follows is a read of Postgres."""
         if time.monotonic() < self._paused_until:
-            return await self.rows.find(token_hash)
+            raise Unavailable("the sessions' Redis: it did not answer a moment ago")
         try:
-            held = await self.redis.held(token_hash)
+            return await self.redis.held(token_hash)
         except Unavailable as error:
             log.warning("sessions are read from Postgres", reason=str(error))
             self._paused_until = time.monotonic() + PAUSE_SECONDS
+            raise
+
+
+class RedisThenPostgres(ReadRedis):
+    async def find(self, token_hash: bytes) -> Session | None:
+        try:
+            held = await self._held(token_hash)
+        except Unavailable:
             return await self.rows.find(token_hash)
         return await self._copied(token_hash) if held is None else self.redis.alive(held)
 
@@ -120,15 +131,35 @@ class RedisThenPostgres(WriteBoth):
             return session
 
 
-class RedisFirst(WriteBoth):
+class RedisFirst(ReadRedis):
+    async def find(self, token_hash: bytes) -> Session | None:
+        try:
+            return self.redis.alive(await self._held(token_hash))
+        except Unavailable:
+            session = await self.rows.find(token_hash)
+            if session is None:
+                raise  # a copy of the next step may have started it, or seen it, in Redis alone
+            return session
+
+
+class InRedis(WriteBoth):
+    """What ends, ends in Postgres too: a copy of the step before may fall back to its row."""
+
     async def find(self, token_hash: bytes) -> Session | None:
         return await self.redis.find(token_hash)
+
+    async def note_visit(self, token_hash: bytes, session: Session) -> None:
+        await self.redis.note_visit(token_hash, session)
+
+    async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
+        await self.redis.start(write, token_hash, session)
 
 
 STEPS = {
     Step.WRITE_BOTH: WriteBoth,
     Step.REDIS_THEN_POSTGRES: RedisThenPostgres,
     Step.REDIS_FIRST: RedisFirst,
+    Step.REDIS: InRedis,
 }
 
 
@@ -139,8 +170,8 @@ def install(app: FastAPI, settings: SessionSettings) -> None:
     if move.redis_url is None or move.store is Step.POSTGRES:
         return
     redis = RedisSessions(str(move.redis_url), move.redis_seconds, settings)
-    store = redis if move.store is Step.REDIS else STEPS[move.store](rows, redis)
-    app.state.session_store, app.state.session_redis = store, redis
+    app.state.session_store = STEPS[move.store](rows, redis)
+    app.state.session_redis = redis
     health.add_readiness_check(app, "sessions", redis.check)
 
 

@@ -4,12 +4,14 @@
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
+from sqlalchemy.exc import IntegrityError
 
 from app.infra.database import WriteSession
 from app.infra.environment import EnvironmentIncomplete
@@ -154,6 +156,44 @@ async def test_what_a_savepoint_holds_is_told_with_the_commit(shop: FastAPI, ser
         assert (await client.post("/leave")).status_code == 200
 
         assert await who(client) == 401
+
+
+async def test_what_is_rolled_back_to_a_savepoint_is_not_told(shop: FastAPI, serve: Serve) -> None:
+    @shop.post("/all-but-one")
+    async def all_but_one(write: WriteSession, sessions: Sessions) -> None:
+        await sessions.start(GRACE)
+        with suppress(Unavailable):
+            async with write.begin_nested():
+                async with write.begin_nested():
+                    await sessions.end_all(ADA)
+                raise Unavailable
+
+    async with serve(shop) as client:
+        await client.post(f"/login/{ADA}")
+        ada = client.cookies[COOKIE]
+        client.cookies.clear()
+        await client.post("/all-but-one")
+        assert await who(client) == str(GRACE)
+
+        client.cookies.clear()
+        client.cookies.set(COOKIE, ada, domain="shop.test")
+        assert await who(client) == str(ADA)
+
+
+async def test_what_was_before_a_flush_that_fails_in_a_savepoint_is_told(
+    shop: FastAPI, serve: Serve
+) -> None:
+    @shop.post("/with-a-conflict")
+    async def with_a_conflict(write: WriteSession, sessions: Sessions) -> None:
+        await sessions.start(ADA)
+        with suppress(IntegrityError):
+            async with write.begin_nested():
+                write.add(LoginSession(token_hash=b"of nobody"))
+
+    async with serve(shop) as client:
+        await client.post("/with-a-conflict")
+
+        assert await who(client) == str(ADA)
 
 
 async def test_what_is_rolled_back_is_not_told_with_what_comes_after_it(

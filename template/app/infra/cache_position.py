@@ -6,9 +6,12 @@ import asyncpg
 from app.infra.log_position import WHERE_THE_PRIMARY_IS, Position, written_up_to
 from app.infra.reads import Reader
 
-# Its snapshot is older than the position that it reads, and younger than the one read before.
+# Its snapshot is older than the position that it reads, and younger than the one read before. Its
+# xmax is behind the last transaction that has ended: the newest may run, and have begun to commit.
 HOW_FAR = f"""
-    SELECT timeline_id, lsn, pg_snapshot_xmin(seen) = pg_snapshot_xmax(seen) AS nobody_writes
+    SELECT timeline_id, lsn,
+        pg_snapshot_xmin(seen) = pg_snapshot_xmax(seen)
+        AND age(pg_snapshot_xmax(seen)::xid) = 0 AS nobody_writes
     FROM ({WHERE_THE_PRIMARY_IS}) AS here, pg_current_snapshot() AS seen
 """  # noqa: S608  # nothing from outside
 

@@ -184,15 +184,16 @@ class CacheServer:
             self._probe = asyncio.create_task(self._until_it_answers(), context=Context())
 
     async def _until_it_answers(self) -> None:
-        while True:
-            if await self._answers():
-                break
+        tell = log.warning  # once, and why: after that it is the same again and again
+        while error := await self._probed():
+            tell("the cache does not answer", reason=repr(error))
+            tell = log.debug
             await asyncio.sleep(PROBE_SECONDS)
         self._failed_in_a_row = 0
         self.is_reachable = True
         log.info("the cache answers")
 
-    async def _answers(self) -> bool:
+    async def _probed(self) -> Exception | None:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await self._client.ping()
@@ -200,9 +201,8 @@ class CacheServer:
                 await self._client.ping()
         except (TimeoutError, OSError, redis.RedisError) as error:
             self.stats.failures += 1
-            log.debug("the cache does not answer", reason=repr(error))
-            return False
-        return True
+            return error
+        return None
 
 
 def _give_up(wanted: Wanted) -> None:

@@ -15,7 +15,7 @@ from typing import ClassVar
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.infra import sessions
-from app.infra.log_position import Position
+from app.infra.log_position import NOT_KNOWN, Position
 from app.infra.signing import Signer
 
 # A client that is told nothing more by then reads what every replica in rotation has long had.
@@ -40,7 +40,9 @@ class Visit:
 
     def wrote(self, position: Position) -> None:
         self.has_written = True
-        self.must_see = max(position, self.must_see or position)
+        # What could not be asked for after an earlier commit is before what this one has found.
+        known = self.must_see if self.must_see != NOT_KNOWN else None
+        self.must_see = max(position, known or position)
 
     @cached_property
     def client(self) -> str:

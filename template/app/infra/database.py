@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Annotated, Self
 
@@ -18,6 +19,9 @@ from app.infra.reads import Reader
 
 # A statement that ran too long or waited too long for a lock, a deadlock, a conflict.
 WORTH_ANOTHER_TRY = frozenset({"57014", "55P03", "40P01", "40001"})
+
+# For all connections of a pool together; they have been given back by then.
+CLOSE_SECONDS = 1.0
 
 
 class Base(DeclarativeBase):
@@ -90,8 +94,15 @@ class Database:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._reads.close()
-        await self._writes.dispose()
+        await close_in_time(self._reads.close())
+        await close_in_time(self._writes.dispose())
+
+
+async def close_in_time(closing: Awaitable[None]) -> None:
+    """A server that does not answer is not waited for: the process is to end."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await closing
 
 
 def install(app: FastAPI) -> None:

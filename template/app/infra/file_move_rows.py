@@ -78,7 +78,8 @@ def ends_in_words() -> Generator[None]:
         yield
     except Unavailable as error:
         sys.exit(f"{error}\nNothing is lost. When it answers again, run this again.")
-    except asyncpg.PostgresError as error:
-        sys.exit(f"Postgres did not answer the query of --rows: {error}")
+    # A lost connection is one of the last two, and no answer in time an OSError.
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        sys.exit(f"Postgres did not answer the query of --rows: {str(error) or repr(error)}")
     except KeyboardInterrupt:
         sys.exit(130)

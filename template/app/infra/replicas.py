@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.infra.connections import DatabaseSettings, PostgresUrl, connect, reading_pool
 from app.infra.consistency import REMEMBERED, Visit
+from app.infra.database import close_in_time
 from app.infra.failures import Unavailable
 from app.infra.log_position import WHERE_THE_PRIMARY_IS, PrimaryLog, written_up_to
 
@@ -176,8 +177,7 @@ class Replicas:
         for watch in self._watches:
             watch.cancel()
         await asyncio.gather(*self._watches, return_exceptions=True)
-        for replica in self._replicas:
-            await replica.pool.close()
+        await asyncio.gather(*(close_in_time(replica.pool.close()) for replica in self._replicas))
 
     async def _watch_primary(self) -> None:
         with closing(Line(self._database, self._database.read_url)) as line:

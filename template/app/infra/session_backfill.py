@@ -85,12 +85,12 @@ class Backfill:
                 copied += len(newer)
             seen += len(hashes)
             _show(f"{seen:,} sessions of Redis, {copied:,} of them copied")
-        # A COMMIT that failed ended them in Redis alone, which is told before it: so what was
-        # started is there before its row can be seen here.
+        # A COMMIT that failed ended them in Redis alone. What Redis does not know at all stays: it
+        # may have lost its data, and then these rows are why somebody goes back.
         async for rows in self._pages_of_postgres():
-            gone = rows.keys() - await self._alive_in_redis(rows)
+            gone = [of for of, held in (await self._held(rows)).items() if held == ENDED]
             await self._postgres.execute(
-                "DELETE FROM login_sessions WHERE token_hash = ANY($1)", list(gone)
+                "DELETE FROM login_sessions WHERE token_hash = ANY($1)", gone
             )
             ended += len(gone)
         return f"Postgres holds all sessions: {copied:,} copied now, {ended:,} ended there."
@@ -192,7 +192,8 @@ if __name__ == "__main__":
         sys.exit("Say where to: python -m app.infra.session_backfill to-redis | to-postgres")
     try:
         asyncio.run(main(sys.argv[1]))
-    except (Unavailable, asyncpg.PostgresError) as error:
-        sys.exit(f"{error}\nNothing is lost: run it again.")
+    # A lost connection is one of the last two.
+    except (Unavailable, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        sys.exit(f"{str(error) or repr(error)}\nNothing is lost: run it again.")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -177,7 +177,9 @@ def install(app: FastAPI, settings: SessionSettings) -> None:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    yield
     redis: RedisSessions | None = app.state.session_redis
-    if redis:
-        await redis.close()
+    try:
+        yield
+    finally:
+        if redis:
+            await redis.close()

@@ -1,6 +1,6 @@
 # Rung's file: advancing to another stage may change it.
 """Everything is sent by threads of their own. A receiver that is away or hangs costs a bounded
-queue, and a line in the log a minute.
+queue, and a few lines in the log a minute.
 
 The library is imported only when there is somewhere to send to, for that takes 0.3 s.
 """

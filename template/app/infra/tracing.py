@@ -191,6 +191,6 @@ class Tracer:
             is_sampled = bool(flags & _SAMPLED)
         else:
             is_sampled = self._sampling.takes(trace_id)
-        passed_on = state if len(state) <= _LONGEST_STATE else ""
+        passed_on = state if len(state) <= _LONGEST_STATE and state.isascii() else ""
         trace = Trace(trace_id, is_sampled, self.record, passed_on)
         return Span(trace, parent_id, name, SpanKind.SERVER)

@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
 from pydantic import RedisDsn
+from structlog.testing import capture_logs
 
 from app.infra.cache_entry import Entry
 from app.infra.cache_server import KEYS_AT_ONCE, CacheAway, CacheServer
@@ -116,6 +117,20 @@ async def test_no_read_fails_while_it_is_away_and_it_is_used_again_when_it_is_ba
         await until(lambda: app.state.cache.stats.hits > hits)
 
     assert load.failed == []
+
+
+async def test_one_that_never_answers_says_why_and_says_it_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.infra.cache_server.PROBE_SECONDS", 0.01)
+    nobody = RedisDsn(f"redis://127.0.0.1:{ports.unused()}")
+    with capture_logs() as lines:
+        async with CacheServer(nobody, operation_seconds=1) as cache:
+            await until(lambda: cache.stats.failures >= 5)
+
+    warnings = [line for line in lines if line["log_level"] == "warning"]
+    assert [line["event"] for line in warnings] == ["the cache does not answer"]
+    assert "Connect" in warnings[0]["reason"]
 
 
 async def test_a_restart_between_two_reads_is_not_noticed(

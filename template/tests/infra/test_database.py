@@ -1,7 +1,9 @@
 # Rung's file: advancing to another stage may change it.
 import asyncio
+import os
+import signal
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -150,6 +152,24 @@ async def test_a_busy_pool_says_so_instead_of_waiting_for_ever(services: Service
             with pytest.raises(Unavailable, match="every writing connection is busy"):
                 async with database.transaction() as second:
                     await second.execute(text("SELECT 1"))
+
+
+@pytest.mark.slow
+async def test_a_postgres_that_hangs_does_not_keep_a_process_from_ending(
+    services: Services,
+) -> None:
+    async with AsyncExitStack() as stack:
+        database = Database(settings(services))
+        await database.__aenter__()
+        [(reading,)] = await database.reader().fetch("SELECT pg_backend_pid()")
+        async with database.transaction() as write:
+            writing = await write.scalar(text("SELECT pg_backend_pid()"))
+        for backend in (reading, writing):
+            os.kill(backend, signal.SIGSTOP)
+            stack.callback(os.kill, backend, signal.SIGCONT)
+
+        async with asyncio.timeout(5):
+            await database.__aexit__()
 
 
 async def test_connections_that_postgres_closed_are_replaced(services: Services) -> None:

@@ -1,4 +1,7 @@
 # Rung's file: advancing to another stage may change it.
+import pytest
+
+from app.infra.consistency import Visit
 from app.infra.log_position import NOT_KNOWN, Position, PrimaryLog, written_up_to
 
 
@@ -32,3 +35,21 @@ def test_who_has_all_of_the_log_is_not_behind_however_old_its_last_entry_is() ->
     assert (primary.seconds_behind(500), primary.bytes_behind(500)) == (0, 0)
     assert primary.seconds_behind(499) > 0
     assert primary.bytes_behind(499) == 1
+
+
+@pytest.mark.parametrize(
+    ("positions", "must_see"),
+    [
+        ([Position(1, 7), Position(1, 5)], Position(1, 7)),
+        ([Position(1, 7), NOT_KNOWN], NOT_KNOWN),
+        ([NOT_KNOWN, Position(1, 7)], Position(1, 7)),
+    ],
+)
+def test_who_writes_again_need_not_see_more_than_the_later_commit(
+    positions: list[Position], must_see: Position
+) -> None:
+    visit = Visit()
+    for position in positions:
+        visit.wrote(position)
+
+    assert visit.must_see == must_see

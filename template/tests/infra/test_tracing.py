@@ -213,6 +213,16 @@ async def test_a_trace_from_outside_is_continued(receiver: Receiver, serve: Serv
 
 
 @pytest.mark.usefixtures("services")
+async def test_a_state_that_no_header_may_carry_is_left(receiver: Receiver, serve: Serve) -> None:
+    headers = [(b"traceparent", SAMPLED.encode()), (b"tracestate", b"vendor=\xe9")]
+    async with serve(shop()) as client:
+        answer = await client.get("/carried-on", headers=headers)
+
+    assert answer.status_code == 200
+    assert "tracestate" not in answer.json()
+
+
+@pytest.mark.usefixtures("services")
 async def test_a_caller_that_does_not_sample_is_followed(receiver: Receiver, serve: Serve) -> None:
     async with serve(shop()) as client:
         answer = await client.get("/carried-on", headers={"traceparent": NOT_SAMPLED})

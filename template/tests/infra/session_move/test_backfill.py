@@ -55,6 +55,17 @@ async def test_a_logout_on_its_way_to_its_commit_is_not_undone(
     assert await StoredRows(services).token_hashes() == []
 
 
+async def test_what_redis_has_lost_stays_in_postgres_on_the_way_back(
+    at: At, backfill: Backfill
+) -> None:
+    token = await logged_in(at(Step.REDIS_FIRST))
+    await at(Step.REDIS_FIRST).state.session_redis.client.flushall()
+
+    await backfill("to-postgres")
+
+    assert await is_logged_in(at(Step.REDIS_THEN_POSTGRES), token)
+
+
 @pytest.mark.slow
 async def test_a_backfill_that_is_killed_is_run_again(
     server: Valkey, postgres: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch

@@ -230,6 +230,7 @@ async def test_postgres_away_behind_the_pooler_is_not_ready(
                     await database.check()
 
 
+@pytest.mark.slow
 async def test_a_queue_at_the_pooler_is_unavailable_and_not_waited_for_twice(
     services: Services, installed: None
 ) -> None:

@@ -66,6 +66,7 @@ async def test_while_redis_is_away_nobody_is_logged_out(ada: AsyncClient, server
     assert (await ada.post("/logout")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_redis_that_hangs_is_waited_for_half_a_second_and_no_longer(
     impatient: None, ada: AsyncClient, server: Valkey
 ) -> None:

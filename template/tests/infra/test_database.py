@@ -152,12 +152,14 @@ async def test_a_busy_pool_says_so_instead_of_waiting_for_ever(services: Service
 
 @asynccontextmanager
 async def busy_reading(database: Database) -> AsyncGenerator[None]:
-    """Meanwhile one of its connections is."""
+    """Meanwhile one of its reading connections is."""
     reading = asyncio.create_task(database.reader().fetch("SELECT pg_sleep(8)"))
     await asyncio.sleep(0.1)
-    yield
-    reading.cancel()
-    await asyncio.gather(reading, return_exceptions=True)
+    try:
+        yield
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 async def test_connections_that_postgres_closed_are_replaced(services: Services) -> None:

@@ -37,6 +37,10 @@ class PgBouncer:
     _folder: Path
     _supervisors: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
+    @property
+    def log(self) -> str:
+        return (self._folder / "log").read_text(errors="replace")
+
     def restart(self) -> None:
         """As the runbook does it: transactions end, then it goes, and is started again."""
         self._end(signal.SIGINT)
@@ -76,8 +80,7 @@ class PgBouncer:
                 if client.connect_ex((server.hostname, server.port)) == 0:
                     return
             if process.poll() is not None or time.monotonic() > deadline:
-                log = (self._folder / "log").read_text(errors="replace")
-                raise PgBouncerError(f"PgBouncer did not start:\n{log[-2000:]}")
+                raise PgBouncerError(f"PgBouncer did not start:\n{self.log[-2000:]}")
             time.sleep(0.01)
 
 

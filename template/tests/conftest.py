@@ -4,7 +4,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 from fastapi import FastAPI
-from httpx import ASGITransport, AsyncClient
+from httpx import ASGITransport, AsyncClient, create_ssl_context
 from sqlalchemy import text
 
 from app.accounts import service as accounts
@@ -13,6 +13,9 @@ from app.main import create_app
 from dev.pytest_plugin import Services
 
 PASSWORD = "correct horse battery staple"
+
+# Shared, for to read the authorities takes 15 ms.
+TLS = create_ssl_context()
 
 type LogIn = Callable[[str], Awaitable[AsyncClient]]
 
@@ -77,7 +80,9 @@ async def staff(log_in: LogIn, database: Database) -> AsyncClient:
 
 def browser(app: FastAPI) -> AsyncClient:
     # Only the shop is answered by the app: a link to anywhere else is really followed there.
-    return AsyncClient(mounts={"all://shop.test": ASGITransport(app)}, base_url="https://shop.test")
+    return AsyncClient(
+        mounts={"all://shop.test": ASGITransport(app)}, base_url="https://shop.test", verify=TLS
+    )
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ import re
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
+from ssl import SSLContext
 from typing import Self
 from xml.etree import ElementTree
 
@@ -50,7 +52,8 @@ class Bucket:
     def __init__(self, signer: S3Signer, link_lifetime: timedelta, seconds: float) -> None:
         self._signer = signer
         self._link_lifetime = link_lifetime
-        self._client = httpx.AsyncClient(timeout=httpx.Timeout(seconds, connect=min(seconds, 2)))
+        waits = httpx.Timeout(seconds, connect=min(seconds, 2))
+        self._client = httpx.AsyncClient(timeout=waits, verify=_tls())
 
     async def __aenter__(self) -> Self:
         await self._client.__aenter__()
@@ -165,6 +168,12 @@ class Bucket:
                 reason = repr(error)
             await asyncio.sleep(pause)
         raise Unavailable(f"S3 did not {method} {key}: {reason}")
+
+
+@cache
+def _tls() -> SSLContext:
+    """Once a process: to read the authorities takes 15 ms."""
+    return httpx.create_ssl_context()
 
 
 async def _exactly(chunks: AsyncIterable[bytes], size: int) -> AsyncIterator[bytes]:

@@ -16,7 +16,7 @@ from app.infra.freshness import max_stale
 from app.infra.reads import Reader
 from tests.infra.conftest import bare_app, browser
 
-ALLOWED_SECONDS = 1.0
+ALLOWED_SECONDS = 0.5
 
 
 class Note(BaseModel):

@@ -3,86 +3,110 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from app.infra.connections import DatabaseSettings
 from dev import pgbouncer
+from dev.budget import count
 from dev.budget_postgres import pooled, postgres_limits
 from dev.capacity import Capacity, Need, read
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def budget(folder: Path, capacity: str, **variables: str) -> subprocess.CompletedProcess[str]:
+class Counted(NamedTuple):
+    table: str
+    remedies: str
+
+    @property
+    def fits(self) -> bool:
+        return not self.remedies
+
+
+type Budget = Callable[..., Counted]
+
+
+@pytest.fixture
+def budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Budget:
     """What `make budget` says, with this deploy/capacity.toml and the other files as they are."""
-    deploy = folder / "deploy"
-    deploy.mkdir(exist_ok=True)
+    deploy = tmp_path / "deploy"
+    deploy.mkdir()
     for configuration in (ROOT / "deploy").glob("*.conf"):
         shutil.copy(configuration, deploy)
-    (deploy / "capacity.toml").write_text(capacity)
     (deploy / "postgres.conf").write_text("max_connections = 100  # of them 3 are for superusers\n")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")}
-    return subprocess.run(
-        [sys.executable, "-m", "dev.budget"],
-        cwd=folder,
-        env={**kept, "PYTHONPATH": str(ROOT), **variables},
-        capture_output=True,
-        text=True,
-    )
+    for name in [name for name in os.environ if name.startswith("DATABASE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+    def budget(capacity: str, **variables: str) -> Counted:
+        (deploy / "capacity.toml").write_text(capacity)
+        with monkeypatch.context() as environment:
+            for name, value in variables.items():
+                environment.setenv(name, value)
+            try:
+                count()
+                remedies = ""
+            except SystemExit as stopped:
+                remedies = str(stopped)
+        return Counted(capsys.readouterr().out, remedies)
+
+    return budget
 
 
 def capacity(copies: int, workers: int = 1) -> str:
     return f"copies = {copies}\nworkers = {workers}\nduring_a_deploy = 2\ndirect = 3\n"
 
 
-@pytest.mark.parametrize("replicas", ["", "postgresql://replica/app"])
-def test_as_delivered_it_fits(replicas: str) -> None:
+def test_as_delivered_it_fits_and_so_does_a_replica() -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")}
     command = [sys.executable, "-m", "dev.budget"]
-    environment = {**kept, "DATABASE_REPLICA_URLS": replicas}
+    environment = {**kept, "DATABASE_REPLICA_URLS": "postgresql://replica/app"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_without_a_pooler_every_process_counts_at_postgres(tmp_path: Path) -> None:
-    fits = budget(tmp_path, capacity(1))
-    assert fits.returncode == 0
-    assert "2 x (16 + 8 + 1) + 3      53     97" in fits.stdout
+def test_without_a_pooler_every_process_counts_at_postgres(budget: Budget) -> None:
+    fits = budget(capacity(1))
+    assert fits.fits
+    assert "2 x (16 + 8 + 1) + 3      53     97" in fits.table
 
-    too_many = budget(tmp_path, capacity(4))
-    assert too_many.returncode == 1
-    assert "8 x (16 + 8 + 1) + 3     203     97" in too_many.stdout
-    assert "DATABASE_POOLED=true" in too_many.stderr
-    assert "DATABASE_READ_POOL=2" in too_many.stderr
-    assert "max_connections = 206 in deploy/postgres.conf" in too_many.stderr
+    too_many = budget(capacity(4))
+    assert not too_many.fits
+    assert "8 x (16 + 8 + 1) + 3     203     97" in too_many.table
+    assert "DATABASE_POOLED=true" in too_many.remedies
+    assert "DATABASE_READ_POOL=2" in too_many.remedies
+    assert "max_connections = 206 in deploy/postgres.conf" in too_many.remedies
 
     # Each number it names is enough, and one less is not.
-    assert budget(tmp_path, capacity(4), DATABASE_READ_POOL="2").returncode == 0
-    assert budget(tmp_path, capacity(4), DATABASE_READ_POOL="3").returncode == 1
+    assert budget(capacity(4), DATABASE_READ_POOL="2").fits
+    assert not budget(capacity(4), DATABASE_READ_POOL="3").fits
 
 
-def test_with_a_pooler_the_processes_count_there(tmp_path: Path) -> None:
-    fits = budget(tmp_path, capacity(4), DATABASE_POOLED="true")
-    assert fits.returncode == 0, fits.stderr
+def test_with_a_pooler_the_processes_count_there(budget: Budget) -> None:
+    fits = budget(capacity(4), DATABASE_POOLED="true")
+    assert fits.fits, fits.remedies
     limit = pgbouncer.configuration()["pgbouncer"]["max_client_conn"]
-    assert f"8 x (16 + 8 + 1)     200   {limit}" in fits.stdout
-    assert "2 x (20 + 5) + 3      53     97" in fits.stdout
+    assert f"8 x (16 + 8 + 1)     200   {limit}" in fits.table
+    assert "2 x (20 + 5) + 3      53     97" in fits.table
 
-    many = budget(tmp_path, capacity(200), DATABASE_POOLED="true")
-    assert many.returncode == 1
-    assert "max_client_conn = 10000 in deploy/pgbouncer.ini" in many.stderr
+    many = budget(capacity(200), DATABASE_POOLED="true")
+    assert "max_client_conn = 10000 in deploy/pgbouncer.ini" in many.remedies
 
 
 def test_whether_there_is_a_pooler_is_said_by_capacity_unless_the_environment_does(
-    tmp_path: Path,
+    budget: Budget,
 ) -> None:
     pooled = f"{capacity(4)}pooled = true\n"
 
-    assert "PgBouncer's clients" in budget(tmp_path, pooled).stdout
-    assert budget(tmp_path, pooled, DATABASE_POOLED="false").returncode == 1
+    assert "PgBouncer's clients" in budget(pooled).table
+    assert not budget(pooled, DATABASE_POOLED="false").fits
 
 
 @pytest.mark.parametrize(
@@ -134,11 +158,13 @@ def test_connections_that_postgres_keeps_for_others_do_not_count() -> None:
     assert postgres_limits("#max_connections = 7\n").allowed == 97
 
 
-@pytest.mark.parametrize("is_pooled", ["false", "true"])
-def test_each_replica_is_counted(tmp_path: Path, is_pooled: str) -> None:
+@pytest.mark.parametrize(
+    ("is_pooled", "expected"),
+    [("false", "2 x (16 + 1) + 3"), ("true", "2 x (16 + 8 + 2 + 2 x (16 + 1))")],
+)
+def test_each_replica_is_counted(budget: Budget, is_pooled: str, expected: str) -> None:
     urls = "postgresql://a/app,postgresql://b/app"
-    done = budget(tmp_path, capacity(1), DATABASE_POOLED=is_pooled, DATABASE_REPLICA_URLS=urls)
+    done = budget(capacity(1), DATABASE_POOLED=is_pooled, DATABASE_REPLICA_URLS=urls)
 
-    assert done.returncode == 0
-    expected = "2 x (16 + 8 + 2 + 2 x (16 + 1))" if is_pooled == "true" else "2 x (16 + 1) + 3"
-    assert expected in done.stdout
+    assert done.fits
+    assert expected in done.table

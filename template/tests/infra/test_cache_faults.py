@@ -159,6 +159,7 @@ async def test_one_that_is_full_is_read_and_not_written(
     assert loads.count == 5
 
 
+@pytest.mark.slow
 async def test_what_one_that_hung_is_late_to_keep_does_not_live_longer_for_it(
     server: valkey.Valkey,
 ) -> None:

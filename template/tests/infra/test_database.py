@@ -141,11 +141,9 @@ async def test_more_requests_than_connections_wait_for_their_turn(services: Serv
 async def test_a_busy_pool_says_so_instead_of_waiting_for_ever(services: Services) -> None:
     narrow = settings(services, read_pool=1, write_pool=1, pool_wait_seconds=0.2)
     async with Database(narrow) as database:
-        reading = asyncio.create_task(database.reader().fetch("SELECT pg_sleep(0.5)"))
-        await asyncio.sleep(0.1)
-        with pytest.raises(Unavailable, match="every reading connection is busy"):
-            await database.reader().fetch("SELECT 1")
-        await reading
+        async with busy_reading(database):
+            with pytest.raises(Unavailable, match="every reading connection is busy"):
+                await database.reader().fetch("SELECT 1")
 
         async with database.transaction() as first:
             await first.execute(text("SELECT 1"))
@@ -170,6 +168,18 @@ async def test_a_postgres_that_hangs_does_not_keep_a_process_from_ending(
 
         async with asyncio.timeout(5):
             await database.__aexit__()
+
+
+@asynccontextmanager
+async def busy_reading(database: Database) -> AsyncGenerator[None]:
+    """Meanwhile one of its reading connections is."""
+    reading = asyncio.create_task(database.reader().fetch("SELECT pg_sleep(8)"))
+    await asyncio.sleep(0.1)
+    try:
+        yield
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 async def test_connections_that_postgres_closed_are_replaced(services: Services) -> None:
@@ -269,12 +279,8 @@ async def test_a_busy_pool_does_not_mean_that_the_process_is_not_ready(
     services: Services,
 ) -> None:
     narrow = settings(services, read_pool=1, pool_wait_seconds=0.1)
-    async with Database(narrow) as database:
-        reading = asyncio.create_task(database.reader().fetch("SELECT pg_sleep(0.5)"))
-        await asyncio.sleep(0.1)
-
+    async with Database(narrow) as database, busy_reading(database):
         await database.check()
-        await reading
 
 
 async def test_json_columns_are_read_as_what_they_hold(services: Services) -> None:

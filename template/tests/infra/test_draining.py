@@ -14,7 +14,7 @@ from dev import stack_copy
 from dev.pytest_plugin import Services
 from dev.stack_copy import Copy
 from tests.infra.stack_shop import SERVE
-from tests.infra.stack_visitors import Browser, ask
+from tests.infra.stack_visitors import Answer, Browser, ask
 
 type Start = Callable[[str], Copy]
 
@@ -33,6 +33,15 @@ def start(services: Services, tmp_path: Path) -> Iterator[Start]:
         yield start
 
 
+async def no_longer_ready(copy: Copy) -> Answer:
+    async with asyncio.timeout(10):
+        while True:
+            answer = await ask(copy.url, "GET", "/ready")
+            if answer.status != 200:
+                return answer
+            await asyncio.sleep(0.02)
+
+
 @pytest.mark.slow
 async def test_told_to_stop_it_says_so_serves_on_and_ends(start: Start) -> None:
     copy = start("2")
@@ -40,9 +49,8 @@ async def test_told_to_stop_it_says_so_serves_on_and_ends(start: Start) -> None:
         before = await browser.ask("GET", "/products")
 
         copy.stop()
-        await asyncio.sleep(0.2)
 
-        ready = await ask(copy.url, "GET", "/ready")
+        ready = await no_longer_ready(copy)
         assert ready.status == 503
         assert ready.body == b'{"status":"unavailable","unavailable":["draining"]}'
         during = await browser.ask("GET", "/products")
@@ -56,7 +64,7 @@ async def test_told_to_stop_it_says_so_serves_on_and_ends(start: Start) -> None:
 async def test_a_request_that_lasts_longer_than_the_drain_is_answered(start: Start) -> None:
     copy = start("0.1")
     slow = asyncio.create_task(ask(copy.url, "GET", "/slow?seconds=2"))
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(1)  # it has long arrived
 
     copy.stop()
 
@@ -69,7 +77,8 @@ async def test_told_twice_it_ends_at_once(start: Start) -> None:
     copy = start("600")
 
     copy.stop()
-    await asyncio.sleep(AT_ONCE_SECONDS + 0.3)
+    await no_longer_ready(copy)
+    await asyncio.sleep(AT_ONCE_SECONDS + 0.1)
     copy.stop()
 
     assert await asyncio.wait_for(asyncio.to_thread(copy.wait), 10) == 128 + 15

@@ -19,7 +19,7 @@ from app.infra.failures import Unavailable
 from dev import pgbouncer
 from dev.pgbouncer import PgBouncer
 from dev.pytest_plugin import Services
-from tests.infra.test_database import proxy
+from tests.infra.test_database import busy_reading, proxy
 
 URLS = {
     "url": "postgresql://bouncer/app",
@@ -230,6 +230,7 @@ async def test_postgres_away_behind_the_pooler_is_not_ready(
                     await database.check()
 
 
+@pytest.mark.slow
 async def test_a_queue_at_the_pooler_is_unavailable_and_not_waited_for_twice(
     services: Services, installed: None
 ) -> None:
@@ -238,13 +239,10 @@ async def test_a_queue_at_the_pooler_is_unavailable_and_not_waited_for_twice(
         narrow = settings(services, bouncer, pool_wait_seconds=0.5)
         async with Database(narrow) as database:
             await asyncio.gather(*(database.reader().fetch("SELECT 1") for _ in range(2)))
-            busy = asyncio.create_task(database.reader().fetch("SELECT pg_sleep(2)"))
-            await asyncio.sleep(0.1)
-
-            async with asyncio.timeout(2):
+            async with busy_reading(database):
                 with pytest.raises(Unavailable, match="query_wait_timeout"):
                     await database.reader().fetch("SELECT 1")
-            await busy
+        assert bouncer.log.count("pooler error: query_wait_timeout") == 1
 
 
 @pytest.mark.slow

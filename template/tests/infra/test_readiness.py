@@ -2,8 +2,6 @@
 """Who is sent requests while a server that all copies depend on is away."""
 
 import asyncio
-import os
-from urllib.parse import urlsplit
 
 import pytest
 from fastapi import FastAPI
@@ -80,26 +78,21 @@ async def test_a_check_that_breaks_counts_as_no_and_is_asked_again(
 
 
 @pytest.mark.parametrize(
-    ("variable", "name"), [("SESSION_REDIS_URL", "sessions"), ("FILES_S3_ENDPOINT", "files")]
+    ("variable", "wrong", "name"),
+    [
+        ("SESSION_REDIS_URL", "redis://127.0.0.1:{unused}", "sessions"),
+        ("FILES_S3_ENDPOINT", "http://127.0.0.1:{unused}", "files"),
+        ("FILES_BUCKET", "nobody-made-it", "files"),
+    ],
 )
+@pytest.mark.usefixtures("services")
 async def test_a_copy_with_a_wrong_address_gets_no_traffic(
-    services: Services, serve: Serve, monkeypatch: pytest.MonkeyPatch, variable: str, name: str
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, variable: str, wrong: str, name: str
 ) -> None:
-    scheme = urlsplit(os.environ[variable]).scheme
-    monkeypatch.setenv(variable, f"{scheme}://127.0.0.1:{ports.unused()}")
+    monkeypatch.setenv(variable, wrong.format(unused=ports.unused()))
 
     async with serve(bare_app()) as client:
         await until_it_says(client, 503, [name])
-
-
-@pytest.mark.usefixtures("services")
-async def test_a_copy_with_a_wrong_bucket_gets_no_traffic(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FILES_BUCKET", "nobody-made-it")
-
-    async with serve(bare_app()) as client:
-        await until_it_says(client, 503, ["files"])
 
 
 async def test_a_copy_stays_while_redis_and_s3_are_away(

@@ -406,6 +406,7 @@ def test_no_sql_can_break_the_table(
     assert sql in [statement["sql"] for statement in found["statements"]]
 
 
+@pytest.mark.slow
 def test_a_library_that_is_not_loaded_is_named_with_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -460,6 +461,7 @@ def test_a_wrong_password_is_told_in_one_line_that_does_not_show_it(
     assert said == f'Postgres: password authentication failed for user "{guest_role}"'
 
 
+@pytest.mark.slow
 def test_without_postgres_the_command_ends_with_one_line(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -312,6 +312,7 @@ async def test_what_no_route_answers_has_no_path(receiver: Receiver, serve: Serv
     }
 
 
+@pytest.mark.slow
 def test_without_an_endpoint_nothing_is_imported_and_no_request_passes_through_it(
     services: Services,
 ) -> None:

@@ -72,6 +72,7 @@ async def test_requests_are_answered_as_quickly_while_the_receiver_is_away(serve
     assert seconds[int(REQUESTS * 0.95)] < 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("services")
 async def test_requests_are_answered_as_quickly_while_the_receiver_hangs(
     hung: Receiver, serve: Serve
@@ -99,6 +100,7 @@ async def test_no_more_is_kept_for_a_receiver_that_hangs_than_the_queue_holds(
     assert hung.points("otel.sdk.span.ended") == [({}, REQUESTS)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("services", "hung")
 async def test_the_end_waits_no_longer_than_it_may(
     serve: Serve, monkeypatch: pytest.MonkeyPatch

@@ -22,6 +22,8 @@ from tests.infra.test_s3_failures import own_server
 
 __all__ = ["own_server"]
 
+pytestmark = pytest.mark.slow  # A service moves once, and its tests take seconds.
+
 NEIGHBOURS = list(pairwise(Step))
 BOTH = [Step.READ_BOTH, Step.UPLOAD_TO_S3]
 

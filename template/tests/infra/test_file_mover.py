@@ -25,7 +25,8 @@ __all__ = ["own_server"]
 
 ROWS = "SELECT key, CASE WHEN NOT is_deleted THEN sha256 END AS sha256 FROM pictures"
 
-pytestmark = pytest.mark.usefixtures("at_the_step")
+# A service moves once, and its tests take seconds.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("at_the_step")]
 
 
 class Pictures:
@@ -187,7 +188,6 @@ async def test_what_a_killed_copier_was_at_is_copied_anew(
     assert [chunk async for chunk in bucket.get(key)] == [b"the whole picture"]
 
 
-@pytest.mark.slow
 async def test_s3_is_waited_for(
     pictures: Pictures, own_server: s3.S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,7 +204,6 @@ async def test_s3_is_waited_for(
     assert str(await move()).endswith("Nothing is lost. When it answers again, run this again.")
 
 
-@pytest.mark.slow
 async def test_s3_is_waited_for_while_files_are_compared(
     pictures: Pictures, own_server: s3.S3
 ) -> None:

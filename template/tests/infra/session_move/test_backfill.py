@@ -19,6 +19,8 @@ from tests.infra.session_move.people import hash_of, is_logged_in, logged_in
 from tests.infra.stored_in_redis import StoredInRedis
 from tests.infra.test_sessions import StoredRows
 
+pytestmark = pytest.mark.slow  # A service moves once, and its tests take seconds.
+
 ADA = uuid4()
 
 
@@ -66,7 +68,6 @@ async def test_what_redis_has_lost_stays_in_postgres_on_the_way_back(
     assert await is_logged_in(at(Step.REDIS_THEN_POSTGRES), token)
 
 
-@pytest.mark.slow
 async def test_a_backfill_that_is_killed_is_run_again(
     server: Valkey, postgres: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

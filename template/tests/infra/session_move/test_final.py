@@ -12,10 +12,11 @@ from app.infra.session_rows import Session
 from tests.infra.session_move.conftest import IN_BOTH, At, Backfill, whoever_knows
 from tests.infra.session_move.people import ask, hash_of, is_logged_in, is_refused, logged_in
 
+pytestmark = pytest.mark.slow  # A service moves once, and its tests take seconds.
+
 ADA = uuid4()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", [*IN_BOTH, Step.REDIS])
 async def test_a_logout_that_postgres_does_not_take_is_refused_and_changes_nothing(
     impatient: None, at: At, postgres: asyncpg.Connection, step: Step

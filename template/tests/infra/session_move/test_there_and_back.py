@@ -10,11 +10,12 @@ from dev.valkey import Valkey
 from tests.infra.session_move.conftest import At, Backfill
 from tests.infra.session_move.people import People
 
+pytestmark = pytest.mark.slow  # A service moves once, and its tests take seconds.
+
 PEOPLE = int(os.environ.get("PEOPLE", "1000"))
 PAUSE_SECONDS = 0.1
 
 
-@pytest.mark.slow
 async def test_nobody_is_logged_out_or_revived_on_the_way_there_and_back_and_there_again(
     at: At, backfill: Backfill, server: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,12 +1,16 @@
 # Rung's file: advancing to another stage may change it.
 from datetime import timedelta
 
+import pytest
+
 from app.infra.session_move import Step
 from dev.pytest_plugin import Services
 from tests.infra.session_move.conftest import IN_BOTH, At, Backfill
 from tests.infra.session_move.people import is_logged_in, logged_in
 from tests.infra.stored_in_redis import StoredInRedis
 from tests.infra.test_sessions import StoredRows
+
+pytestmark = pytest.mark.slow  # A service moves once, and its tests take seconds.
 
 
 async def test_who_is_only_in_postgres_is_copied_by_a_visit(at: At) -> None:

@@ -13,6 +13,8 @@ from tests.infra.session_move.conftest import At, whoever_knows
 from tests.infra.session_move.people import ask, is_logged_in, is_refused, logged_in
 from tests.infra.test_sessions import StoredRows
 
+pytestmark = pytest.mark.slow  # A service moves once, and its tests take seconds.
+
 ADA = uuid4()
 
 WITHOUT_REDIS = {
@@ -42,7 +44,6 @@ async def test_while_redis_is_down_nobody_is_logged_out_or_told_that_they_are(
     assert await whoever_knows(token, at, step) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", WITHOUT_REDIS)
 async def test_while_redis_hangs_nobody_is_logged_out_or_told_that_they_are(
     impatient: None, at: At, server: Valkey, step: Step
@@ -60,7 +61,6 @@ async def test_while_redis_hangs_nobody_is_logged_out_or_told_that_they_are(
     assert await whoever_knows(token, at, step) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", WITHOUT_REDIS)
 async def test_while_redis_hangs_not_each_logout_waits_for_it(
     impatient: None, at: At, server: Valkey, step: Step
@@ -74,7 +74,6 @@ async def test_while_redis_hangs_not_each_logout_waits_for_it(
     server.go_on()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", [Step.REDIS_THEN_POSTGRES, Step.REDIS_FIRST])
 async def test_while_redis_hangs_not_each_visit_waits_for_it(
     impatient: None, at: At, server: Valkey, step: Step

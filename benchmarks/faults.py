@@ -26,7 +26,7 @@ from dev.valkey import Valkey, running
 
 PRODUCTS = 100
 ALONE, UNTOLD = "Postgres only", "no telemetry"
-# Of p99, against these.
+# How much p99 may be over theirs.
 REDIS_MS, RECEIVER_MS = 100, 5
 GROWTH_MIB = 8
 
@@ -138,9 +138,8 @@ async def _serving(
             for name, environment in environments.items()
         }
     finally:
-        await asyncio.to_thread(
-            stack.close
-        )  # while each sends the rest, to a receiver that is here
+        # Each sends the rest at its end, to a receiver that lives in this event loop.
+        await asyncio.to_thread(stack.close)
 
 
 def _resident(apps: dict[str, Server]) -> dict[str, float]:
@@ -160,8 +159,10 @@ async def _receiving(*, answers: bool) -> AsyncGenerator[str]:
             writer.close()
 
     async with await asyncio.start_server(take, "127.0.0.1") as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        server.abort_clients()
+        try:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            server.abort_clients()
 
 
 def _report(results: Rounds, base: str, most: float) -> bool:

@@ -39,8 +39,8 @@ async def load(url: str, paths: Sequence[str], seconds: float) -> Answered:
     because the one before it on its connection was slow, waited."""
     answered = Answered()
     begin = asyncio.get_running_loop().time() + 0.1
-    times = [begin + n / A_SECOND for n in range(round(A_SECOND * seconds))]
-    requests = list(zip(times, (paths[n % len(paths)] for n in range(len(times))), strict=True))
+    count = round(A_SECOND * seconds)
+    requests = [(begin + n / A_SECOND, paths[n % len(paths)]) for n in range(count)]
     await asyncio.gather(
         *(_client(url, requests[n::CONNECTIONS], answered) for n in range(CONNECTIONS))
     )

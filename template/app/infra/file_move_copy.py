@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from app.infra.failures import Unavailable
+from app.infra.file_move_rows import Rows
 from app.infra.folder import FileFacts, FileMissing, Folder, is_valid
 
 # How long S3 is waited for, try by try, before the rest is left to the next run.
@@ -60,8 +61,9 @@ async def patiently[T](act: Callable[[str], Awaitable[T]], key: str) -> T:
 class Copier:
     """Copies all files from one place to another, while they are read, sent and deleted.
 
-    What is being copied is noted on disk. Killed and started again, it copies that anew, leaves
-    alone what was copied before, and removes the copy of what was deleted meanwhile.
+    What is being copied is noted on disk, in a folder of this direction: a note says which of two
+    files is the copy. Killed and started again, it copies that anew, leaves alone what was copied
+    before, and removes the copy of what was deleted meanwhile.
     """
 
     source: Place
@@ -73,12 +75,21 @@ class Copier:
     # Keys under which both places hold something, and not the same.
     differing: list[str] = field(default_factory=list)
 
-    async def run(self, at_once: int) -> None:
-        """Raises Unavailable when S3 stays away."""
+    def __post_init__(self) -> None:
+        self.notes.mkdir(exist_ok=True)
+
+    async def undo_unfinished(self, rows: Rows) -> None:
+        """Of the run before, whose notes may be old. Raises Unavailable when S3 stays away."""
         for note in list(self.notes.iterdir()):
             key = note.name.replace("+", "/")
-            if await self.source.size(key) is None:
-                await self._settle(key)
+            # Without its original, the copy goes only if nobody wants it: an emptied folder, or
+            # another bucket, looks like files that were all deleted.
+            if await patiently(self.source.size, key) is not None or not await rows.want(key):
+                await patiently(self.target.delete, key)
+            note.unlink()
+
+    async def run(self, at_once: int) -> None:
+        """Raises Unavailable when S3 stays away."""
         try:
             await self._copy_all(at_once)
         except ExceptionGroup as group:

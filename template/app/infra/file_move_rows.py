@@ -43,6 +43,10 @@ class Rows:
         asked = list(keys)
         return await self._fetch("key = ANY($1)", asked) if asked else []
 
+    async def want(self, key: str) -> bool:
+        """Whether a file has to be there."""
+        return any(row.sha256 for row in await self.among([key]))
+
     async def are_there(self) -> bool:
         return bool(await self._fetch("true LIMIT 1"))
 

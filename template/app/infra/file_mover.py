@@ -61,12 +61,17 @@ async def _move(settings: FileSettings, notes: Path, arguments: argparse.Namespa
     rows = Rows(arguments.rows)
     async with bucket_of(settings) as bucket:
         folder = OnDisk(settings.folder)
-        source, target = (folder, bucket) if arguments.way == "to-s3" else (bucket, folder)
-        copier = Copier(source, target, notes)
+        copiers = {
+            "to-s3": Copier(folder, bucket, notes / "to-s3"),
+            "to-folder": Copier(bucket, folder, notes / "to-folder"),
+        }
+        for each in copiers.values():
+            await each.undo_unfinished(rows)
+        copier = copiers[arguments.way]
         await copier.run(AT_ONCE)
         print(copier)
         complaints = [f"{key}: not the same in both places" for key in copier.differing]
-        return complaints + await compare(rows, target)
+        return complaints + await compare(rows, copier.target)
 
 
 async def compare(rows: Rows, place: Place) -> list[str]:

@@ -3,7 +3,7 @@ import os
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -92,8 +92,9 @@ class Folder:
 
     def sweep(self) -> None:
         for unfinished in Path(self._root, ".unfinished").glob("*"):
-            if time.time() - unfinished.stat().st_mtime > ABANDONED_SECONDS:
-                unfinished.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process' upload has just ended
+                if time.time() - unfinished.stat().st_mtime > ABANDONED_SECONDS:
+                    unfinished.unlink()
 
     @asynccontextmanager
     async def _written_aside(

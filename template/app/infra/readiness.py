@@ -62,7 +62,9 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     dependencies = app.state.dependencies = Dependencies(app)
     await dependencies.look()
     watch = asyncio.create_task(dependencies.watch())
-    yield
-    watch.cancel()
-    with suppress(asyncio.CancelledError):
-        await watch
+    try:
+        yield
+    finally:
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch

@@ -18,8 +18,9 @@ log = structlog.get_logger()
 # longest that a link signed with them should be good for.
 LOOK_AGAIN_SECONDS = 60
 
-# Of variables and files, of a role's own service (STS), and of credentials that are still expired.
-NOT_GIVEN = (BotoCoreError, ClientError, RuntimeError)
+# Of variables and files, of a role's own service (STS), of credentials that are still expired, of
+# a token's file that cannot be read, and of an answer that makes no sense.
+NOT_GIVEN = (BotoCoreError, ClientError, RuntimeError, OSError, ValueError)
 
 NO_CREDENTIALS = """The environment is not complete:
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: not set, and this container or machine has no role
@@ -60,6 +61,8 @@ class S3Signer:
                 self._now = await asyncio.to_thread(self._credentials.get_frozen_credentials)
             except NOT_GIVEN as error:
                 log.warning("no new credentials for S3", reason=str(error))
+            except Exception:  # botocore's mistake, after which the old ones would just run out
+                log.exception("no new credentials for S3")
 
 
 def _found_credentials() -> tuple[Credentials, ReadOnlyCredentials]:

@@ -39,13 +39,13 @@ class Pictures:
     async def uploaded(self, name: str, content: bytes) -> str:
         key = f"pictures/{name}"
         await self.folder.put(key, chunks(content), len(content))
-        await self.noted(key, content)
-        return key
+        return await self.noted(key, content)
 
-    async def noted(self, key: str, content: bytes) -> None:
+    async def noted(self, key: str, content: bytes) -> str:
         await self._database.execute(
             "INSERT INTO pictures VALUES ($1, $2)", key, sha256(content).hexdigest()
         )
+        return key
 
     async def deleted(self, key: str) -> None:
         await self._database.execute("UPDATE pictures SET is_deleted = true WHERE key = $1", key)
@@ -69,6 +69,13 @@ async def bucket(services: Services) -> AsyncGenerator[Bucket]:
 @pytest.fixture
 def at_the_step(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FILES_STORE", "upload-to-s3")
+
+
+def leave_note(services: Services, folder: str) -> None:
+    """Of one who was killed while copying pictures/ada."""
+    notes = services.files_folder / folder
+    notes.mkdir(parents=True)
+    (notes / "pictures+ada").touch()
 
 
 async def move(way: str = "to-s3") -> str | int | None:
@@ -145,9 +152,8 @@ async def test_what_was_deleted_while_its_copier_died_does_not_come_back(
     pictures: Pictures, bucket: Bucket, services: Services
 ) -> None:
     await bucket.put("pictures/ada", chunks(b"hello"), 5)
-    notes = services.files_folder / ".moving"
-    notes.mkdir()
-    (notes / "pictures+ada").touch()
+    await pictures.deleted(await pictures.noted("pictures/ada", b"hello"))
+    leave_note(services, ".moving/to-s3")
 
     assert await move() == 0
 
@@ -166,7 +172,6 @@ async def test_what_is_deleted_while_it_is_copied_does_not_come_back(
 
     await pictures.uploaded("ada", b"hello")
     notes = tmp_path / "notes"
-    notes.mkdir()
 
     await Copier(DeletedOnceRead(services.files_folder), bucket, notes).run(1)
 
@@ -179,13 +184,48 @@ async def test_what_a_killed_copier_was_at_is_copied_anew(
 ) -> None:
     key = await pictures.uploaded("ada", b"the whole picture")
     await bucket.put(key, chunks(b"a part"), 6)
-    notes = services.files_folder / ".moving"
-    notes.mkdir()
-    (notes / "pictures+ada").touch()
+    leave_note(services, ".moving/to-s3")
 
     assert await move() == 0
 
     assert [chunk async for chunk in bucket.get(key)] == [b"the whole picture"]
+
+
+async def test_the_way_back_takes_no_part_that_a_killed_copier_sent_for_the_file(
+    pictures: Pictures, bucket: Bucket, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await pictures.uploaded("ada", b"the whole picture")
+    await bucket.put(key, chunks(b"a part"), 6)
+    leave_note(services, ".moving/to-s3")
+
+    monkeypatch.setenv("FILES_STORE", "read-both")
+    assert await move("to-folder") == 0
+
+    assert [chunk async for chunk in pictures.folder.get(key)] == [b"the whole picture"]
+
+
+@pytest.mark.parametrize("way", file_mover.STEPS)
+@pytest.mark.parametrize("only_in", ["the folder", "S3"])
+@pytest.mark.parametrize("notes", [".moving/to-s3", ".moving/to-folder", ".moving"])
+async def test_no_note_however_old_costs_the_only_copy_of_a_file(
+    pictures: Pictures,
+    bucket: Bucket,
+    services: Services,
+    monkeypatch: pytest.MonkeyPatch,
+    notes: str,
+    only_in: str,
+    way: str,
+) -> None:
+    """Whoever was killed when, and whatever became of the folder and the bucket since."""
+    place = pictures.folder if only_in == "the folder" else bucket
+    await place.put("pictures/ada", chunks(b"hello"), 5)
+    await pictures.noted("pictures/ada", b"hello")
+    leave_note(services, notes)
+
+    monkeypatch.setenv("FILES_STORE", file_mover.STEPS[way])
+    await move(way)
+
+    assert [chunk async for chunk in place.get("pictures/ada")] == [b"hello"]
 
 
 async def test_s3_is_waited_for(

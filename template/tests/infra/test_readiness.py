@@ -77,6 +77,18 @@ async def test_a_check_that_breaks_counts_as_no_and_is_asked_again(
         await until_it_says(client, 200, [])
 
 
+async def test_when_a_later_start_fails_nobody_goes_on_looking() -> None:
+    app = FastAPI()
+    health.add_readiness_check(app, "warehouse", Warehouse().check)
+    before = asyncio.all_tasks()
+
+    with pytest.raises(ZeroDivisionError):
+        async with readiness.lifespan(app):
+            raise ZeroDivisionError
+
+    assert asyncio.all_tasks() == before
+
+
 @pytest.mark.parametrize(
     ("variable", "wrong", "name"),
     [

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.infra import environment, s3_signing
 from app.infra.environment import EnvironmentIncomplete
@@ -109,14 +110,14 @@ def of_a_container(number: int, lifetime: timedelta = MINUTES) -> bytes:
     return said("200 OK", json.dumps(credentials).encode())
 
 
-def of_a_service_account(number: int) -> bytes:
+def of_a_service_account(number: int, until: str = "") -> bytes:
     return said(
         "200 OK",
         f"""<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>
             <AccessKeyId>key-{number}</AccessKeyId>
             <SecretAccessKey>secret</SecretAccessKey>
             <SessionToken>token</SessionToken>
-            <Expiration>{(datetime.now(UTC) + MINUTES).isoformat()}</Expiration>
+            <Expiration>{until or (datetime.now(UTC) + MINUTES).isoformat()}</Expiration>
             </Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>
         """.encode(),
     )
@@ -126,6 +127,8 @@ REFUSED = said(
     "403 Forbidden",
     b"<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>",
 )
+NO_DATE = of_a_service_account(2, until="tomorrow")
+NO_CREDENTIALS = said("200 OK", b"<AssumeRoleWithWebIdentityResponse/>")
 
 
 def number_of_key(link: str) -> int:
@@ -151,20 +154,50 @@ async def test_the_credentials_of_a_containers_role_are_found_and_renewed(
 
 
 @pytest.mark.usefixtures("without_keys", "service_account")
-async def test_credentials_are_renewed_after_a_role_was_refused_once(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    "answer", [REFUSED, NO_DATE, NO_CREDENTIALS], ids=["refused", "no-date", "no-credentials"]
+)
+async def test_credentials_are_renewed_after_they_were_not_given_once(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes
 ) -> None:
     """As EKS' service accounts ask for them."""
 
-    def refused_once(number: int) -> bytes:
-        return REFUSED if number == 2 else of_a_service_account(number)
+    def not_given_once(number: int) -> bytes:
+        return answer if number == 2 else of_a_service_account(number)
 
     monkeypatch.setattr(s3_signing, "LOOK_AGAIN_SECONDS", 0.01)
-    async with issuer(refused_once) as url:
+    async with issuer(not_given_once) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
         found = await asyncio.to_thread(bucket_of, environment.read(FileSettings))
         async with found as bucket:
             await until(lambda: number_of_key(bucket.link("a", "image/png")) > 2)
+
+
+@pytest.mark.usefixtures("without_keys", "service_account")
+async def test_credentials_are_renewed_after_the_token_could_not_be_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(s3_signing, "LOOK_AGAIN_SECONDS", 0.01)
+    async with issuer(of_a_service_account) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+        found = await asyncio.to_thread(bucket_of, environment.read(FileSettings))
+        async with found as bucket:
+            (tmp_path / "token").rename(tmp_path / "gone")
+            with capture_logs() as told:
+                await until(lambda: bool(told))
+            assert told[0]["event"] == "no new credentials for S3"
+            assert "No such file" in told[0]["reason"]
+
+            before = number_of_key(bucket.link("a", "image/png"))
+            (tmp_path / "gone").rename(tmp_path / "token")
+            await until(lambda: number_of_key(bucket.link("a", "image/png")) > before)
+
+
+@pytest.mark.usefixtures("without_keys", "service_account")
+async def test_a_token_that_cannot_be_read_stops_the_process_with_words(tmp_path: Path) -> None:
+    (tmp_path / "token").unlink()
+    with pytest.raises(EnvironmentIncomplete, match="No such file"):
+        await asyncio.to_thread(bucket_of, environment.read(FileSettings))
 
 
 @pytest.mark.usefixtures("without_keys", "service_account")

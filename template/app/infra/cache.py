@@ -6,6 +6,7 @@ position is given only what was read behind it, and a newer answer is never repl
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -222,8 +223,10 @@ def install(app: FastAPI) -> None:
     app.state.cache = None
     if settings.url:
         server = CacheServer(settings.url, settings.operation_seconds)
-        patience = environment.read(DatabaseSettings).pool_wait_seconds
-        app.state.cache = Cache(settings, server, Loads(settings.loads, patience))
+        database = environment.read(DatabaseSettings)
+        at_once = settings.loads or math.ceil(database.read_pool * 3 / 4)
+        loads = Loads(at_once, database.pool_wait_seconds)
+        app.state.cache = Cache(settings, server, loads)
         commits.note_positions(app)
         app.add_middleware(CacheWithinReach, cache=app.state.cache)
 

@@ -63,8 +63,8 @@ class CacheSettings(BaseSettings):
     # writes already. For the time in which some copies of the app do not know the cache yet.
     reads: bool = True
     operation_seconds: PositiveFloat = 0.05
-    # Of the connections of DATABASE_READ_POOL: the others stay for what is not cached.
-    loads: PositiveInt = 12
+    # Three quarters of DATABASE_READ_POOL, unless set: the others stay for what is not cached.
+    loads: PositiveInt | None = None
 
 
 @dataclass

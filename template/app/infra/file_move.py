@@ -45,7 +45,7 @@ class FileSettings(BaseSettings):
     bucket: str | None = Field(
         default=None, validate_default=True, pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$"
     )
-    s3_region: str = "us-east-1"
+    s3_region: str = Field(default="us-east-1", pattern=r"^[a-z0-9-]+$")
     # Where it is not Amazon's.
     s3_endpoint: HttpUrl | None = None
     s3_seconds: PositiveFloat = 5

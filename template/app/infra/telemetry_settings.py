@@ -1,7 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, HttpUrl, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infra.tracing import Sampling
@@ -14,9 +14,9 @@ class TelemetrySettings(BaseSettings):
 
     sdk_disabled: bool = False
     service_name: str = ""
-    exporter_otlp_endpoint: str = ""
-    exporter_otlp_traces_endpoint: str = ""
-    exporter_otlp_metrics_endpoint: str = ""
+    exporter_otlp_endpoint: HttpUrl | None = None
+    exporter_otlp_traces_endpoint: HttpUrl | None = None
+    exporter_otlp_metrics_endpoint: HttpUrl | None = None
     exporter_otlp_protocol: Literal["http/protobuf"] = "http/protobuf"
     traces_exporter: Literal["otlp", "none"] = "otlp"
     metrics_exporter: Literal["otlp", "none"] = "otlp"

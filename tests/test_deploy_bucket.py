@@ -1,0 +1,30 @@
+"""The bucket's settings, as the runbook of stage 4 makes them from deploy/."""
+
+import json
+import subprocess
+from pathlib import Path
+
+from conftest import Render
+
+
+def test_the_command_of_the_runbook_names_the_bucket_and_the_origin_everywhere(
+    render: Render, tmp_path: Path
+) -> None:
+    project = render({"stage": 4})
+    runbook = (project / "docs" / "runbooks" / "to-stage-4.md").read_text()
+    [command] = [line.strip() for line in runbook.splitlines() if "deploy/s3-$what.json" in line]
+
+    subprocess.run(
+        ["sh", "-c", command.replace("/tmp/", f"{tmp_path}/")],  # noqa: S108
+        cwd=project,
+        check=True,
+    )
+
+    made = {file.stem: file.read_text() for file in tmp_path.glob("*.json")}
+    assert made.keys() == {"role", "policy", "lifecycle", "cors"}
+    for name, text in made.items():
+        assert json.loads(text), name
+        assert "BUCKET" not in text, name
+        assert "ORIGIN" not in text, name
+    assert "arn:aws:s3:::shop-files/*" in made["policy"]
+    assert "https://shop.example.com" in made["cors"]

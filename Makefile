@@ -2,14 +2,17 @@
 UV := sh template/dev/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help new test test-slow edits-report lint check
+.PHONY: help new install test test-slow edits-report lint check
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-new: ## Create a project: make new DEST=../shop [STAGE=1]
+new: ## Create a project: make new DEST=../shop [STAGE=1] [ARGS="--data team=tea"]
 	@test -n "$(DEST)" || { echo "Say where: make new DEST=../shop" >&2; exit 2; }
-	@$(UV) run --quiet --no-dev rung new "$(DEST)" $(if $(STAGE),--stage "$(STAGE)")
+	@$(UV) run --quiet --no-dev rung new "$(DEST)" $(if $(STAGE),--stage "$(STAGE)") $(ARGS)
+
+install: ## Put rung on your PATH, for its other commands
+	@$(UV) tool install --reinstall-package rung .
 
 test: ## The quick suite
 	$(UV) run --quiet pytest

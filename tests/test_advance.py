@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from growing import STATUS, Repo
+from growing import ADDED, CHANGED, DELETED, STATUS, Repo
 from people import COPIER, Person, content
 from rung.stages import LADDER
 
@@ -128,6 +128,23 @@ def test_the_undo_it_prints_restores_everything(repo: Repo) -> None:
     subprocess.run(["sh", "-c", undo], cwd=repo.folder, check=True)
     assert files_of(repo.folder) == before
     assert repo.status() == ["?? notes.txt"]
+
+
+def test_the_review_it_prints_shows_the_new_files_and_costs_no_other_one(repo: Repo) -> None:
+    repo.write("app/notes.txt", "Not committed, and not Rung's business.\n")
+    before = files_of(repo.folder)
+    said = repo.advances()
+    review = said.split("Review it:\n")[1].splitlines()[0].strip()
+    repo.git("config", "diff.renames", "false")
+    shown = subprocess.run(
+        ["sh", "-c", review], cwd=repo.folder, check=True, capture_output=True, text=True
+    ).stdout
+    for name in (*ADDED, *CHANGED, *DELETED):
+        assert f"diff --git a/{name} b/{name}\n" in shown
+    undo = said.split("Undo it with:\n")[1].strip()
+    subprocess.run(["sh", "-c", undo], cwd=repo.folder, check=True)
+    assert files_of(repo.folder) == before
+    assert repo.status() == ["?? app/notes.txt"]
 
 
 @pytest.mark.slow

@@ -69,6 +69,16 @@ def test_a_place_where_nobody_may_write_not_even_root(person: Person) -> None:
         (["--data", "description=Sells\ttea"], "description: Keep it on one line"),
         (["--data", "team="], "team: Name the team"),
         (["--data", "projectname=Shop"], "does not ask for projectname. It asks for project_name"),
+        (
+            ["--stage", "2", "--data", "has_replicas=true"],
+            "does not ask for has_replicas. It asks for project_name, project_slug, description, "
+            "team, stage, replica_routing.\n",
+        ),
+        (["--stage", "3", "--data", "replica_routing=maybe"], "'maybe' is neither yes nor no"),
+        (
+            ["--data", "replica_routing=true"],
+            "replica_routing is not asked at stage 1 (foundation), but from stage 2 (database) on",
+        ),
         (["--data", "project_name"], "--data project_name: write it as --data key=value"),
         (["--data", "=Shop"], "--data =Shop: write it as --data key=value"),
     ],
@@ -91,6 +101,7 @@ def test_an_answer_that_cannot_be(person: Person, words: list[str], said: str) -
         ("stage: true\n", "stage: True is not a number"),
         ("stage: 1.5\n", "stage: 1.5 is not a number"),
         ("projectname: Shop\n", "does not ask for projectname"),
+        ("stage: 3\nreplica_routing: maybe\n", "'maybe' is neither yes nor no"),
         ("1: Shop\n", "does not ask for 1"),
     ],
 )

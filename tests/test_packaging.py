@@ -83,6 +83,25 @@ def test_make_new_in_a_fresh_clone(newcomer: Person, checkout: Path) -> None:
     assert git("status", "--porcelain", cwd=checkout) == ""
 
 
+def test_make_new_passes_on_what_else_one_says(newcomer: Person, checkout: Path) -> None:
+    more = ["STAGE=2", "ARGS=--data replica_routing=true --data 'project_name=Tea House'"]
+    shop = newcomer.desk / "shop"
+    ran(newcomer, "make", "--silent", "new", f"DEST={shop}", *more, at=checkout)
+    answers = yaml.safe_load((shop / ".copier-answers.yml").read_text())
+    assert (answers["stage"], answers["replica_routing"]) == (2, True)
+    assert answers["project_name"] == "Tea House"
+
+
+def test_make_install_gives_a_rung_that_knows_its_template(
+    newcomer: Person, checkout: Path
+) -> None:
+    tools = newcomer.temporary / "tools"
+    newcomer.environment |= {"UV_TOOL_DIR": str(tools), "UV_TOOL_BIN_DIR": str(tools / "bin")}
+    ran(newcomer, "make", "--silent", "install", at=checkout)
+    ran(newcomer, tools / "bin" / "rung", "new", "shop")
+    assert recorded_source(newcomer.desk / "shop") == str(checkout)
+
+
 def test_make_new_says_what_it_needs(newcomer: Person, checkout: Path) -> None:
     done = newcomer.runs("make", "--silent", "new", at=checkout)
     assert done.returncode == 2

@@ -1,11 +1,13 @@
 """Without the CLI: plain Copier makes the same project, carries it on, and needs no --trust."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import REPO
 from people import COPIER, Person, content, git
-from variants import LONGEST, OPTIONS, VARIANTS, spoken
+from variants import LONGEST, OPTIONS, VARIANTS, asked, spoken
 
 
 def tracked(project: Path) -> dict[str, tuple[str, bytes]]:
@@ -43,7 +45,7 @@ def release(template: Path, version: str) -> None:
 def test_copier_copy_gives_what_rung_new_gives(
     person: Person, template: Path, variant: dict[str, Any]
 ) -> None:
-    data = [f"{key}={value}" for key, value in variant.items()]
+    data = [f"{key}={value}" for key, value in asked(variant).items()]
     person.environment["RUNG_TEMPLATE"] = str(template)
     done = person.types("new", "shop", *(word for answer in data for word in ("--data", answer)))
     assert done.returncode == 0, done.stderr
@@ -94,6 +96,27 @@ def test_copier_update_reaches_a_project_that_knows_no_option_yet(
     done = person.runs(COPIER, "update", "--defaults", at=project)
     assert done.returncode == 0, done.stderr
     assert "_commit: v0.3.0" in (project / ".copier-answers.yml").read_text()
+
+
+def test_what_the_readme_says_to_type(person: Person, own_template: Path) -> None:
+    section = (REPO / "README.md").read_text().partition("## Without the CLI\n")[2]
+    typed = [
+        line.partition("  #")[0].strip() for line in section.splitlines() if line[:4] == "    "
+    ]
+    copy, start, newer, next_stage = typed[:4]
+    person.environment["PATH"] = f"{COPIER.parent}{os.pathsep}{person.environment['PATH']}"
+    project = own_template.parent / "shop"
+
+    def types(command: str, at: Path) -> None:
+        done = person.runs("sh", "-c", command, at=at)
+        assert done.returncode == 0, done.stderr
+
+    types(f"{copy} --defaults && {start}", own_template)
+    release(own_template, "v0.2.0")
+    types(f"{newer} --defaults && git add --all && git commit -m Newer", project)
+    assert (project / "later.txt").exists()
+    types(f"{next_stage} --defaults", project)
+    assert "stage: 2\n" in (project / ".copier-answers.yml").read_text()
 
 
 def test_copier_update_to_the_same_version_changes_nothing(

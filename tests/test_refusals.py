@@ -123,8 +123,13 @@ def test_an_answer_to_a_question_that_is_not_asked(repo: Repo) -> None:
 
 
 def test_an_answer_to_a_question_that_the_stage_does_not_ask(repo: Repo) -> None:
-    reason = repo.refuses(*ADVANCE, "--to=1", "--data=replica_routing=true")
-    assert "replica_routing is not asked at stage 1 (foundation)." in reason
+    reason = repo.refuses(*ADVANCE, "--to=1", "--data=replica_routing=true", code=2)
+    assert "replica_routing is not asked at stage 1 (foundation), but from stage 2" in reason
+
+
+def test_an_answer_that_is_neither_yes_nor_no(repo: Repo) -> None:
+    reason = repo.refuses("advance", "--dry-run", "--data=replica_routing=wrong", code=2)
+    assert "replica_routing: 'wrong' is neither yes nor no. Write true or false." in reason
 
 
 def test_an_answer_that_it_has_already(repo: Repo) -> None:

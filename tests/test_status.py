@@ -43,6 +43,11 @@ def test_the_same_for_programs(repo: Repo, growing_template: Path) -> None:
     assert found["problems"] == []
 
 
+def test_at_the_last_stage_it_says_that_none_is_next(repo: Repo) -> None:
+    repo.edits(".copier-answers.yml", "stage: 1", f"stage: {LADDER[-1].number}")
+    assert "next       none: this is the last stage\n" in repo.rung("status").stdout
+
+
 def test_rungs_files_that_were_edited_committed_or_not(repo: Repo) -> None:
     repo.edits("app/infra/simple.py", "PLAIN = True", "PLAIN = False")
     repo.write("docs/stage.md", "Ours.\n")

@@ -37,6 +37,12 @@ VARIANTS: list[dict[str, Any]] = [
 ]
 
 
+def asked(variant: dict[str, Any]) -> dict[str, Any]:
+    """Its answers, without those to what its stage does not ask."""
+    stage = variant["stage"]
+    return {name: on for name, on in variant.items() if name == "stage" or offered(name, stage)}
+
+
 def spoken(variant: dict[str, Any]) -> str:
     """stage-2-replica_routing"""
     chosen = [name for name in OPTIONS if variant[name]]

@@ -19,7 +19,6 @@ from rung.recorded import (
     refuse_changed,
     refuse_edited_by_hand,
     refuse_unasked,
-    refuse_unheard,
     spoken,
 )
 from rung.rendering import Rendered, render_again
@@ -146,7 +145,6 @@ def _refuse_answers(
 ) -> list[str]:
     """Answers with what to say of the questions whose default was taken."""
     refuse_changed(project, given, new, target.name)
-    refuse_unheard(given, new, target.stage)
     questions = never_asked(project, given, new)
     if questions and target.ref:
         refuse_unasked(questions, new, target.name)

@@ -75,15 +75,6 @@ def refuse_changed(
             )
 
 
-def refuse_unheard(given: Mapping[str, Answer], new: Rendered, stage: int) -> None:
-    """Copier drops, without a word, an answer to a question that it does not ask there."""
-    if unheard := given.keys() - new.public.keys():
-        raise RungError(
-            f"{', '.join(sorted(unheard))} is not asked at {stages.named(stage)}. Leave it out, "
-            "and answer it when its stage comes."
-        )
-
-
 def never_asked(project: Project, given: Mapping[str, Answer], new: Rendered) -> list[str]:
     return sorted(new.public.keys() - project.answers.keys() - given.keys())
 

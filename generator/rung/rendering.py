@@ -12,6 +12,7 @@ import yaml
 from rung.answers import Answer
 from rung.errors import RungError, UsageError
 from rung.git import last_line
+from rung.questions import refuse_foreign, refuse_untaken
 from rung.template import Template
 
 ANSWERS_FILE = ".copier-answers.yml"
@@ -34,8 +35,9 @@ def render(
             overwrite=True,
             quiet=True,
         )
-    _refuse_foreign(worker.template.questions_data)
-    _refuse_unknown(given, worker.template.questions_data)
+        questions = worker.template.questions_data
+        refuse_foreign(questions)
+        refuse_untaken(given, questions, _recorded(project))
     return worker.answers.combined
 
 
@@ -77,12 +79,13 @@ def render_again(
             overwrite=True,
             quiet=True,
         )
-    questions = worker.template.questions_data
-    _refuse_foreign(questions)
-    _refuse_unknown(given or {}, questions)
+        questions = worker.template.questions_data
+        refuse_foreign(questions)
+        answers = _recorded(folder)
+        refuse_untaken(given or {}, questions, answers)
     return Rendered(
         folder,
-        yaml.safe_load((folder / ANSWERS_FILE).read_bytes()),
+        answers,
         questions,
         worker.template.exclude,
         worker.match_skip,
@@ -124,16 +127,6 @@ def _explained(refusal: str) -> str:
     return re.sub(r"(Validation error for question|Invalid choice for) '(\w+)':", r"\2:", refusal)
 
 
-def _refuse_foreign(questions: Mapping[str, object]) -> None:
-    if not {"project_slug", "stage"} <= questions.keys():
-        raise UsageError(
-            "This Copier template is not Rung's: it asks for no project_slug and no stage."
-        )
-
-
-def _refuse_unknown(given: Mapping[str, Answer], questions: Mapping[str, object]) -> None:
-    if unknown := given.keys() - questions.keys():
-        raise UsageError(
-            f"The template does not ask for {', '.join(sorted(unknown))}. "
-            f"It asks for {', '.join(questions)}."
-        )
+def _recorded(folder: Path) -> Mapping[str, Any]:
+    recorded: Mapping[str, Any] = yaml.safe_load((folder / ANSWERS_FILE).read_bytes())
+    return recorded

@@ -125,25 +125,40 @@ def _what_next(outcome: Outcome, *, committed: bool) -> str:
     folder = outcome.project.folder
     said = ["Undo it with:", f"    {undo(outcome, committed=committed)}"]
     if not committed:
-        said = ["Review it (git diff), run `make check`, commit.", *said]
+        said = ["Review it:", f"    {review(outcome)}", "Run `make check`, commit.", *said]
     runbook = folder / "docs" / "runbooks" / f"to-stage-{outcome.target.stage}.md"
     if not outcome.target.ref and runbook.is_file():
         said = [f"What is live follows by {runbook.relative_to(folder)}.", *said]
     return "\n".join(said)
 
 
+def review(outcome: Outcome) -> str:
+    """git diff hides new files until they are added; without HEAD it then hides deleted ones."""
+    git = _git(outcome)
+    added = outcome.of(Kind.ADDED)
+    if outcome.conflicts or not added:  # To add a conflict is to call it resolved.
+        return f"{git} diff"
+    tops = sorted({path.split("/")[0] for path in added})
+    return f"{git} add -N {shlex.join(tops)} && {git} diff HEAD"
+
+
 def undo(outcome: Outcome, *, committed: bool) -> str:
-    folder = outcome.project.folder
-    here = "" if folder == Path.cwd() else f" -C {shlex.quote(_spoken(folder))}"
+    git = _git(outcome)
     if committed:
-        return f"git{here} revert --no-edit HEAD"
-    command = f"git{here} restore --staged --worktree ."
+        return f"{git} revert --no-edit HEAD"
+    # One restore of both would delete what a person has only just added to the index.
+    command = f"{git} restore --staged . && {git} restore ."
     if added := outcome.of(Kind.ADDED):
         asked = ["check-ignore", "-z", "--stdin"]
         stdin = os.fsencode("".join(f"{path}\0" for path in added))
-        ignored = "x" if _any(asked, folder, stdin) else ""
-        command += f" && git{here} clean -fdq{ignored} -- {shlex.join(added)}"
+        ignored = "x" if _any(asked, outcome.project.folder, stdin) else ""
+        command += f" && {git} clean -fdq{ignored} -- {shlex.join(added)}"
     return command
+
+
+def _git(outcome: Outcome) -> str:
+    folder = outcome.project.folder
+    return "git" if folder == Path.cwd() else f"git -C {shlex.quote(_spoken(folder))}"
 
 
 def _any(asked: list[str], folder: Path, stdin: bytes) -> bool:

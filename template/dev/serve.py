@@ -36,9 +36,9 @@ def main() -> None:
 
 
 def create_app() -> FastAPI:
+    end_with_reloader()
     from app import main
 
-    end_with_reloader()
     return main.create_app()
 
 

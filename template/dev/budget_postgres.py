@@ -3,15 +3,18 @@
 
 import os
 import re
+import sys
 from configparser import ConfigParser
+from configparser import Error as NotReadable
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import PostgresDsn
+from pydantic import BaseModel, NonNegativeInt, PositiveInt, PostgresDsn, ValidationError
 
+from app.infra import environment
 from app.infra.connections import DatabaseSettings
 from dev import pgbouncer
-from dev.capacity import Capacity, Need
+from dev.capacity import Capacity, Need, refuse
 
 POSTGRES = Path("deploy/postgres.conf")
 BOUNCER = Path("deploy/pgbouncer.ini")
@@ -42,13 +45,24 @@ class Postgres(NamedTuple):
         return f"max_connections = {most} in {POSTGRES}"
 
 
+class Pools(BaseModel):
+    """PgBouncer's."""
+
+    max_client_conn: PositiveInt
+    default_pool_size: PositiveInt
+    reserve_pool_size: NonNegativeInt
+
+
 def needs(capacity: Capacity) -> list[Need]:
     settings = _settings(capacity)
-    replicas = len(list(filter(None, os.environ.get("DATABASE_REPLICA_URLS", "").split(","))))
+    urls = os.environ.get("DATABASE_REPLICA_URLS")
+    replicas = None if urls is None else len(list(filter(None, urls.split(","))))
     postgres = postgres_limits(POSTGRES.read_text())
     if settings.pooled:
-        return pooled(settings, capacity, replicas, pgbouncer.configuration(), postgres)
-    return direct(settings, capacity, replicas, postgres)
+        bouncer = _bouncer()
+        known = _replicas(bouncer) if replicas is None else replicas
+        return pooled(settings, capacity, known, bouncer, postgres)
+    return direct(settings, capacity, replicas or 0, postgres)
 
 
 def direct(
@@ -87,21 +101,19 @@ def pooled(
     postgres: Postgres,
 ) -> list[Need]:
     """The processes' pools lead to PgBouncer, and its pools to Postgres."""
-    most, size, reserve = (
-        int(bouncer["pgbouncer"][name])
-        for name in ("max_client_conn", "default_pool_size", "reserve_pool_size")
-    )
+    pools = _pools(bouncer)
+    size, reserve = pools.default_pool_size, pools.reserve_pool_size
     of_replicas = f" + {replicas} x ({settings.read_pool} + {QUESTION})" if replicas else ""
     own = CHECK + (QUESTION if replicas else 0)
     each = settings.read_pool + settings.write_pool + own
     clients = capacity.processes * (each + replicas * (settings.read_pool + QUESTION))
-    pools = f"{settings.read_pool} + {settings.write_pool} + {own}{of_replicas}"
+    of_a_process = f"{settings.read_pool} + {settings.write_pool} + {own}{of_replicas}"
     needs = [
         Need(
             "PgBouncer's clients",
-            f"{capacity.processes} x ({pools})",
+            f"{capacity.processes} x ({of_a_process})",
             clients,
-            most,
+            pools.max_client_conn,
             f"set max_client_conn = {clients} in {BOUNCER}",
         )
     ]
@@ -127,7 +139,8 @@ def postgres_limits(configuration: str) -> Postgres:
 
 def _settings(capacity: Capacity) -> DatabaseSettings:
     """With the sizes that the app would have here; where the URLs lead does not matter."""
-    settings = DatabaseSettings(
+    settings = environment.read(
+        DatabaseSettings,
         url=PostgresDsn("postgresql://app"),
         read_url=PostgresDsn("postgresql://app_read"),
         direct_url=PostgresDsn("postgresql://direct"),
@@ -136,11 +149,35 @@ def _settings(capacity: Capacity) -> DatabaseSettings:
     return settings if said else settings.model_copy(update={"pooled": capacity.pooled})
 
 
+def _bouncer() -> ConfigParser:
+    try:
+        bouncer = pgbouncer.configuration()
+    except NotReadable as error:
+        sys.exit(f"{BOUNCER} cannot be read: {error}")
+    for section in ("databases", "pgbouncer"):
+        if section not in bouncer:
+            sys.exit(f"{BOUNCER} is not right: there is no [{section}] in it.")
+    return bouncer
+
+
+def _pools(bouncer: ConfigParser) -> Pools:
+    try:
+        return Pools.model_validate(dict(bouncer["pgbouncer"]))
+    except ValidationError as error:
+        refuse(BOUNCER, error)
+
+
+def _replicas(bouncer: ConfigParser) -> int:
+    """Each has a name of its own there, and a server that is not the primary's, the first one."""
+    aliases = list(_servers(bouncer).values())
+    return sum(aliases[1:])
+
+
 def _servers(bouncer: ConfigParser) -> dict[str, int]:
     """How many of PgBouncer's databases, each a pool of its own, lead to each server."""
     servers: dict[str, int] = {}
     for connection in bouncer["databases"].values():
         keys = dict(re.findall(r"(\w+)=(\S+)", connection))
-        server = f"{keys['host']}:{keys.get('port', '5432')}"
+        server = f"{keys.get('host', 'localhost')}:{keys.get('port', '5432')}"
         servers[server] = servers.get(server, 0) + 1
     return servers

@@ -4,7 +4,7 @@
 import sys
 import tomllib
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
 
@@ -39,5 +39,17 @@ def read() -> Capacity:
     except tomllib.TOMLDecodeError as error:
         sys.exit(f"{FILE} is not TOML: {error}")
     except ValidationError as error:
-        wrong = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        sys.exit("\n".join([f"{FILE} is not right:", *wrong]))
+        refuse(FILE, error)
+
+
+def refuse(file: Path, error: ValidationError) -> NoReturn:
+    wrong = [": ".join(filter(None, [_place(e["loc"]), e["msg"]])) for e in error.errors()]
+    sys.exit("\n".join([f"{file} is not right:", *(f"  {line}" for line in wrong)]))
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location))
+
+
+def number(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"

@@ -6,20 +6,43 @@ import os
 import sys
 
 import asyncpg
+from dotenv import load_dotenv
+
+from dev import replica
+
+NONE_RUNS = """No replica runs here. Start `make dev` first, in another terminal.
+With a DATABASE_URL of your own, name its replica in DATABASE_REPLICA_URLS."""
 
 
-async def main(given: str) -> None:
-    replica = os.environ.get("DATABASE_REPLICA_URLS", "").split(",")[0]
-    if not replica:
-        sys.exit("There is no replica: DATABASE_REPLICA_URLS is empty.")
+def main() -> None:
+    load_dotenv()
+    hold_back(sys.argv[1])
+
+
+def hold_back(given: str) -> None:
+    """What is `given` in milliseconds."""
     if not given.isdecimal():
         sys.exit(f"{given!r} is no number of milliseconds. For two seconds: make lag MS=2000")
-    connection = await asyncpg.connect(replica)
-    await connection.execute(f"ALTER SYSTEM SET recovery_min_apply_delay = '{int(given)}ms'")
-    await connection.execute("SELECT pg_reload_conf()")
-    await connection.close()
+    url = os.environ.get("DATABASE_REPLICA_URLS", "").split(",")[0]
+    if not url and (own := replica.for_development()):
+        url = f"{own}/postgres"
+    if not url:
+        sys.exit(NONE_RUNS)
+    try:
+        asyncio.run(_tell(url, int(given)))
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        sys.exit(f"The replica cannot be told: {str(error) or 'no answer in time'}")
     print(f"The replica now applies what it receives {int(given)} ms later.")
 
 
+async def _tell(url: str, milliseconds: int) -> None:
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        await connection.execute(f"ALTER SYSTEM SET recovery_min_apply_delay = '{milliseconds}ms'")
+        await connection.execute("SELECT pg_reload_conf()")
+    finally:
+        await connection.close()
+
+
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    main()

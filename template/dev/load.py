@@ -9,8 +9,9 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from dev import ports, postgres, services
@@ -18,6 +19,7 @@ from dev import ports, postgres, services
 
 def main() -> None:
     if host := os.environ.get("HOST"):
+        refuse_unless_it_answers(host)
         sys.exit(_locust(host))
     try:
         with _database_and_files() as environment, _server(environment) as host:
@@ -27,6 +29,16 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(status)
+
+
+def refuse_unless_it_answers(host: str) -> None:
+    try:
+        with urlopen(host, timeout=10):  # noqa: S310  # the developer's own address
+            pass
+    except HTTPError:  # an answer as well
+        pass
+    except (OSError, HTTPException, ValueError) as error:
+        sys.exit(f"Nobody answers at HOST={host}: {error}\nIt is the app's address: HOST=https://…")
 
 
 def _locust(host: str) -> int:

@@ -171,6 +171,12 @@ def server(
         yield _url(folder)
 
 
+def running(folder: Path) -> str | None:
+    """URL, without a database, of the server in `folder`, if somebody has started it."""
+    is_there = (folder / "port").exists() and _serves(_url(folder), folder / "data")
+    return _url(folder) if is_there else None
+
+
 def own_server(url: str) -> Path | None:
     """The folder of the server that `url` leads to, if it is one of this repository's."""
     folders = (state_folder() / "postgres", state_folder() / "load")

@@ -2,4 +2,4 @@
 .PHONY: lag
 
 lag: ## Hold the replica of a running `make dev` back: make lag MS=2000, and MS=0 to let it go
-	@$(WITH_SERVICES) python -m dev.lag "$(or $(MS),2000)"
+	@$(RUN) python -m dev.lag "$(or $(MS),2000)"

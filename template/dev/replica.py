@@ -18,8 +18,13 @@ def for_own(primary: str) -> Iterator[str]:
     if folder is None:
         yield ""
         return
-    with of(primary, folder.with_name(f"{folder.name}-replica"), postgres.SETTINGS) as url:
+    with of(primary, _of_own(folder), postgres.SETTINGS) as url:
         yield url
+
+
+def for_development() -> str | None:
+    """URL, without a database, of the one that `make dev` has started, if it runs."""
+    return postgres.running(_of_own(postgres.state_folder() / "postgres"))
 
 
 @contextmanager
@@ -35,6 +40,10 @@ def of(primary: str, folder: Path, settings: Mapping[str, str]) -> Iterator[str]
         folder, settings, stop_with=signal.SIGQUIT, remove=True, prepare=copy_primary
     ) as server:
         yield f"{server}{urlsplit(primary).path}"
+
+
+def _of_own(primary: Path) -> Path:
+    return primary.with_name(f"{primary.name}-replica")
 
 
 def _pg_basebackup(data: Path, primary: str) -> list[str | Path]:

@@ -2,10 +2,15 @@
 """What `make dev` runs once the services are there."""
 
 import importlib.util
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
+import threading
+from contextlib import suppress
+
+from fastapi import FastAPI
 
 HOST = "127.0.0.1"
 BANNER = """
@@ -18,15 +23,43 @@ BANNER = """
 def main() -> None:
     port = os.environ.get("PORT") or "8000"
     refuse_unusable_port(port)
+    refuse_wrong_environment()
     migrate_and_seed()
     print(BANNER.format(host=HOST, port=port, database=os.environ["DATABASE_URL"]), flush=True)
     os.execvp(  # noqa: S606
         "uvicorn",
         [
-            *("uvicorn", "app.main:create_app", "--factory", "--host", HOST, "--port", port),
+            *("uvicorn", "dev.serve:create_app", "--factory", "--host", HOST, "--port", port),
             *("--reload", "--reload-dir", "app", "--no-access-log"),
         ],
     )
+
+
+def create_app() -> FastAPI:
+    end_with_reloader()
+    from app import main
+
+    return main.create_app()
+
+
+def end_with_reloader() -> None:
+    """However it ends: one that was killed could not tell the process that serves."""
+
+    def wait_for_it() -> None:
+        if reloader := multiprocessing.parent_process():
+            reloader.join()
+            os._exit(1)
+
+    threading.Thread(target=wait_for_it, daemon=True).start()
+
+
+def refuse_wrong_environment() -> None:
+    """The reloader would wait for another edit of app/, and none can mend it."""
+    # Anything else that is wrong it shows, and starts again when it is mended.
+    with suppress(Exception):
+        from app import main
+
+        main.create_app()
 
 
 def migrate_and_seed() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from dev import haproxy, pgbouncer, postgres, serve, stack_copy, stack_status
+from dev.capacity import number
 from dev.stack_copy import Copy
 
 # Half the places of deploy/haproxy.cfg, as in a deploy; enough for one machine.
@@ -18,7 +19,7 @@ MOST_COPIES = 50
 FOLDER = postgres.state_folder() / "stack"
 
 BANNER = """
-  App       {url}, {copies} copies behind HAProxy
+  App       {url}, {copies} behind HAProxy
   Table     make stack-status
   Load      make load HOST={url}
   Then      kill PID: a copy drains and ends.  kill -9 PID: it dies. Either is started again.
@@ -39,7 +40,8 @@ def main() -> None:
             serve.migrate_and_seed()
             with running(os.environ, copies, int(port)) as stack:
                 url = f"http://127.0.0.1:{port}"
-                print(BANNER.format(url=url, copies=copies, folder=FOLDER))
+                many = number(copies, "copy", "copies")
+                print(BANNER.format(url=url, copies=many, folder=FOLDER))
                 stack_status.main()
                 _keep_running(stack, starters)
     except postgres.PostgresError as error:

@@ -31,10 +31,33 @@ def test_the_budget_counts_as_many_copies_as_autoscaling_may_start(own_deploy: P
     assert read().copies == 2000
 
 
-def test_without_autoscaling_it_counts_the_copies_of_capacity(own_deploy: Path) -> None:
+def test_without_autoscaling_it_counts_the_copies_of_capacity_and_says_so(
+    own_deploy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (own_deploy / "autoscaling-target.json").unlink()
 
     assert read() == capacity.read()
+    assert "There is no deploy/autoscaling-target.json: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('"x"', "Input should be an object"),
+        ("{", "Invalid JSON: "),
+        ("{}", "MaxCapacity: Field required"),
+        ('{"MaxCapacity": "x"}', "MaxCapacity: Input should be "),
+    ],
+)
+def test_a_target_that_cannot_be_is_refused_in_words(
+    own_deploy: Path, text: str, said: str
+) -> None:
+    (own_deploy / "autoscaling-target.json").write_text(text)
+
+    with pytest.raises(SystemExit) as refused:
+        read()
+
+    assert f"deploy/autoscaling-target.json is not right:\n  {said}" in str(refused.value)
 
 
 def test_one_copy_may_die_at_any_time() -> None:

@@ -42,6 +42,8 @@ def budget(
     (deploy / "postgres.conf").write_text("max_connections = 100  # of them 3 are for superusers\n")
     for name in [name for name in os.environ if name.startswith("DATABASE_")]:
         monkeypatch.delenv(name)
+    shutil.copy(pgbouncer.CONFIGURATION, deploy)
+    monkeypatch.setattr(pgbouncer, "CONFIGURATION", deploy / "pgbouncer.ini")
     monkeypatch.chdir(tmp_path)
 
     def budget(capacity: str, **variables: str) -> Counted:
@@ -90,13 +92,13 @@ def test_without_a_pooler_every_process_counts_at_postgres(budget: Budget) -> No
 
 
 def test_with_a_pooler_the_processes_count_there(budget: Budget) -> None:
-    fits = budget(capacity(4), DATABASE_POOLED="true")
+    fits = budget(capacity(4), DATABASE_POOLED="true", DATABASE_REPLICA_URLS="")
     assert fits.fits, fits.remedies
     limit = pgbouncer.configuration()["pgbouncer"]["max_client_conn"]
     assert f"8 x (16 + 8 + 1)     200   {limit}" in fits.table
     assert "2 x (20 + 5) + 3      53     97" in fits.table
 
-    many = budget(capacity(200), DATABASE_POOLED="true")
+    many = budget(capacity(200), DATABASE_POOLED="true", DATABASE_REPLICA_URLS="")
     assert "max_client_conn = 10000 in deploy/pgbouncer.ini" in many.remedies
 
 
@@ -126,6 +128,43 @@ def test_a_capacity_that_cannot_be_is_refused_in_words(
 
     with pytest.raises(SystemExit, match=said):
         read()
+
+
+@pytest.mark.parametrize(
+    ("variable", "wrong"),
+    [("DATABASE_READ_POOL", "abc"), ("DATABASE_READ_POOL", "-3"), ("DATABASE_POOLED", "maybe")],
+)
+def test_a_wrong_variable_is_refused_in_words(budget: Budget, variable: str, wrong: str) -> None:
+    refused = budget(capacity(1), **{variable: wrong})
+
+    assert f"  {variable}: Input should be " in refused.remedies
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong", "said"),
+    [
+        ("default_pool_size = 20", "default_pool_size = x", "default_pool_size: Input should be "),
+        ("default_pool_size = 20", "", "default_pool_size: Field required"),
+        ("[databases]", "", "deploy/pgbouncer.ini cannot be read: "),
+        ("[databases]", "[database]", "there is no [databases] in it"),
+    ],
+)
+def test_a_pooler_that_cannot_be_is_refused_in_words(
+    budget: Budget, line: str, wrong: str, said: str
+) -> None:
+    written = pgbouncer.CONFIGURATION.read_text()
+    assert f"\n{line}\n" in written
+    pgbouncer.CONFIGURATION.write_text(written.replace(f"\n{line}\n", f"\n{wrong}\n"))
+
+    assert said in budget(capacity(1), DATABASE_POOLED="true").remedies
+
+
+def test_one_is_not_said_as_many(budget: Budget) -> None:
+    one = "copies = 1\nworkers = 1\nduring_a_deploy = 1\ndirect = 3\n"
+
+    assert "1 copy x 1 during a deploy x 1 worker = 1 process\n" in budget(one).table
+    many = "4 copies x 2 during a deploy x 2 workers = 16 processes\n"
+    assert many in budget(capacity(4, 2)).table
 
 
 def test_the_poolers_own_connections_must_fit_into_postgres() -> None:
@@ -168,3 +207,17 @@ def test_each_replica_is_counted(budget: Budget, is_pooled: str, expected: str) 
 
     assert done.fits
     assert expected in done.table
+
+
+def test_replicas_that_only_the_pooler_names_are_counted_until_the_environment_says_others(
+    budget: Budget,
+) -> None:
+    names = [f"{name} = host={name} dbname=app" for name in ("app", "app_1", "app_2")]
+    pools = "max_client_conn = 5000\ndefault_pool_size = 20\nreserve_pool_size = 5"
+    pgbouncer.CONFIGURATION.write_text("\n".join(["[databases]", *names, "[pgbouncer]", pools]))
+
+    unset = budget(capacity(50), DATABASE_POOLED="true")
+    none = budget(capacity(50), DATABASE_POOLED="true", DATABASE_REPLICA_URLS="")
+
+    assert "100 x (16 + 8 + 2 + 2 x (16 + 1))" in unset.table
+    assert "100 x (16 + 8 + 1)" in none.table

@@ -45,4 +45,15 @@ def test_an_incomplete_environment_stops_the_start_with_a_message_only(services:
     start = subprocess.run(serve, env=environment, capture_output=True, text=True)
 
     assert start.returncode == 1
-    assert start.stderr.startswith("The environment is not complete:\n  SECRET_KEY: ")
+    assert start.stderr.startswith("Missing or wrong in the environment:\n  SECRET_KEY: ")
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "eight"])
+def test_a_port_that_cannot_be_stops_the_start(port: str) -> None:
+    serve = [sys.executable, "-m", "app.infra.serve"]
+    environment = {**os.environ, "PORT": port}
+
+    start = subprocess.run(serve, env=environment, capture_output=True, text=True, timeout=60)
+
+    assert start.returncode == 1
+    assert start.stderr.startswith(f"PORT is {port!r}, and must be a number from 1 to 65535")

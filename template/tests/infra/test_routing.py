@@ -483,6 +483,6 @@ async def test_a_replica_that_is_not_there_or_refuses_us_or_is_none_is_left_out(
 
 
 def test_a_replica_with_a_wrong_address_stops_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_REPLICA_URLS", "mysql://replica/app")
-    with pytest.raises(EnvironmentIncomplete, match="DATABASE_REPLICA_URLS"):
+    monkeypatch.setenv("DATABASE_REPLICA_URLS", "postgresql://replica/app,mysql://replica/app")
+    with pytest.raises(EnvironmentIncomplete, match="  DATABASE_REPLICA_URLS: item 2: "):
         notes_app()

@@ -1,0 +1,207 @@
+# Rung's file: advancing to another stage may change it.
+"""`make dev` and the other commands that `python -m dev` runs."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from dev import ports, postgres
+from dev.pytest_plugin import Services
+
+SECONDS = 60
+
+# What `python -m dev` does once the services are there, which here are those of the tests.
+RUN = """
+import os, sys
+from dev import __main__ as dev
+dev.SECONDS_TO_END = 2
+sys.exit(dev.run(sys.argv[1:], dict(os.environ)))
+"""
+
+COUNTS = """
+import signal, sys, time
+asked = []
+signal.signal(signal.SIGTERM, lambda *_: asked.append("asked"))
+print("ready", flush=True)
+while not asked:
+    time.sleep(0.01)
+time.sleep(1)
+sys.exit(len(asked))
+"""
+
+EMPTY_APP = """
+from dev import serve
+
+def create_app():
+    serve.end_with_reloader()
+    return answer
+
+async def answer(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+"""
+
+
+@contextmanager
+def running(command: Sequence[str], port: int = 0) -> Iterator[subprocess.Popen[str]]:
+    """In a process group of its own, as `make` is in a terminal."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, *command],
+        cwd=postgres.REPOSITORY,
+        env={**os.environ, "PORT": str(port)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if is_there(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def is_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def until_it_serves(process: subprocess.Popen[str], port: int) -> None:
+    deadline = time.monotonic() + SECONDS
+    while True:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/live", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+
+
+def ends(process: subprocess.Popen[str]) -> None:
+    """With all that it has started."""
+    process.wait(timeout=SECONDS)
+    deadline = time.monotonic() + 5
+    while is_there(process.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        (["frob"], 127, "There is no program 'frob' here that can be run.\n"),
+        (["./README.md"], 127, "There is no program './README.md' here that can be run.\n"),
+        ([], 1, "Say what to run: python -m dev COMMAND…\n"),
+    ],
+)
+def test_a_command_that_cannot_be_run_is_refused_in_words(
+    command: list[str], status: int, said: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dev", *command],
+        cwd=postgres.REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+
+    assert (done.returncode, done.stderr) == (status, said)
+
+
+@pytest.mark.slow
+def test_of_many_requests_to_end_the_command_hears_one() -> None:
+    with running([sys.executable, "-c", COUNTS]) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        for _ in range(20):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.02)
+
+        assert process.wait(timeout=SECONDS) == 1
+
+
+@pytest.mark.slow
+def test_a_reloader_that_does_not_end_is_killed_and_the_app_goes_with_it(
+    services: Services,
+) -> None:
+    port = ports.unused()
+    serve = ["sh", "-c", 'echo $$; exec "$0" -m dev.serve', sys.executable]
+    with running(serve, port) as process:
+        assert process.stdout
+        reloader = int(process.stdout.readline())
+        until_it_serves(process, port)
+        os.kill(reloader, signal.SIGSTOP)
+
+        process.send_signal(signal.SIGTERM)
+
+        ends(process)
+        with socket.socket() as client:
+            assert client.connect_ex(("127.0.0.1", port)) != 0
+
+
+@pytest.mark.slow
+def test_however_often_its_group_is_told_to_end_everything_ends(tmp_path: Path) -> None:
+    (tmp_path / "empty.py").write_text(EMPTY_APP)
+    uvicorn = [
+        *(
+            sys.executable,
+            "-m",
+            "uvicorn",
+            "empty:create_app",
+            "--factory",
+            "--app-dir",
+            str(tmp_path),
+        ),
+        *("--reload", "--reload-dir", str(tmp_path), "--log-level", "warning"),
+    ]
+    with ExitStack() as stack:
+        started = {}
+        for _ in range(8):
+            port = ports.unused()
+            started[port] = stack.enter_context(running([*uvicorn, "--port", str(port)]))
+        for port, process in started.items():
+            until_it_serves(process, port)
+
+        for process in started.values():
+            # As `timeout` sends it to make and its group, and uv what it gets to us.
+            for _ in range(3):
+                os.killpg(process.pid, signal.SIGTERM)
+                process.send_signal(signal.SIGTERM)
+
+        for process in started.values():
+            ends(process)
+
+
+@pytest.mark.usefixtures("empty_database")
+def test_a_wrong_environment_ends_it_before_anything_is_migrated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SESSION_IDLE", "for ever")
+    monkeypatch.setenv("PORT", str(ports.unused()))
+    monkeypatch.setenv("SECRET_KEY", "the-same-secret-key-for-every-test")
+    monkeypatch.setenv("FILES_FOLDER", str(tmp_path))
+
+    started = subprocess.run(
+        [sys.executable, "-m", "dev.serve"],
+        cwd=postgres.REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+
+    assert started.returncode == 1
+    assert started.stderr.startswith("Missing or wrong in the environment:\n  SESSION_IDLE: ")
+    assert started.stdout == ""

@@ -108,7 +108,7 @@ def main() -> None:
     except ReportImpossible as error:
         sys.exit(str(error))
     except Unavailable as error:
-        sys.exit(f"{error}: {_in_one_line(error.__cause__)}")
+        sys.exit(_in_one_line(error))
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         sys.exit(f"Postgres: {_in_one_line(error)}")
     print(report.as_json() if arguments.json else report.as_text())
@@ -120,7 +120,7 @@ def _at_least_one(given: str) -> int:
     return int(given)
 
 
-def _in_one_line(error: BaseException | None) -> str:
+def _in_one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or "no answer in time"
 
 

@@ -472,6 +472,7 @@ def test_without_postgres_the_command_ends_with_one_line(
 
     assert (process.returncode, process.stdout) == (1, "")
     assert process.stderr.startswith("Postgres: no connection could be opened: ")
+    assert process.stderr.count("Connect call failed") == 1
     assert process.stderr.count("\n") == 1
     assert "hunter2" not in process.stderr
 

@@ -13,7 +13,8 @@ import os
 import statistics
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 from uuid import uuid4
@@ -22,8 +23,9 @@ import asyncpg
 import httpx
 from comparing import Against, report
 from serving import (
+    Cases,
     free_port,
-    interleave,
+    interleave_starts,
     items,
     migrated_and_filled,
     resident_mib,
@@ -74,7 +76,7 @@ CALLS = """
 def main() -> int:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("stage_2", type=Path)
-    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--rounds", type=int, default=8)
     arguments.add_argument("--seconds", type=int, default=3)
     options = arguments.parse_args()
     telemetry = {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
@@ -86,32 +88,37 @@ def main() -> int:
         cached = {**bare, "CACHE_URL": cache.url}
         away = {**bare, "CACHE_URL": f"redis://127.0.0.1:{free_port()}"}
         listening = statistics.median(seconds_to_listen(cached) for _ in range(5))
-        app = stack.enter_context(serve_app(cached))
-        before = stack.enter_context(serve_app(bare, options.stage_2))
-        without = stack.enter_context(serve_app(away))
-        [path] = items(app.url)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "plain.py").write_text(PLAIN)
-        plain = stack.enter_context(
-            serve(
-                ["--app-dir", str(folder), "plain:app"],
-                {**cached, "PLAIN": httpx.get(app.url + path).text},
-            )
-        )
-        urlopen(f"{plain.url}/set").close()
-        cases = {
-            "hello": [f"{plain.url}/hello"],
-            "plain Redis GET": [f"{plain.url}/plain"],
-            "item by id, cached": [f"{app.url}{path}"],
-            "page of 20, cached": [f"{app.url}/products?limit=20"],
-            "item by id, stage 2": [f"{before.url}{path}"],
-            "item by id, cache away": [f"{without.url}{path}"],
-        }
-        if telemetry:
-            traced = stack.enter_context(serve_app({**cached, **telemetry}))
-            cases["item by id, traced"] = [f"{traced.url}{path}"]
-        results = interleave(cases, options.rounds, options.seconds)
+
+        @contextmanager
+        def started() -> Iterator[Cases]:
+            with ExitStack() as servers:
+                app = servers.enter_context(serve_app(cached))
+                before = servers.enter_context(serve_app(bare, options.stage_2))
+                without = servers.enter_context(serve_app(away))
+                [path] = items(app.url)
+                kept = {**cached, "PLAIN": httpx.get(app.url + path).text}
+                arguments = ["--app-dir", str(folder), "plain:app"]
+                plain = servers.enter_context(serve(arguments, kept))
+                urlopen(f"{plain.url}/set").close()
+                cases = {
+                    "hello": [f"{plain.url}/hello"],
+                    "plain Redis GET": [f"{plain.url}/plain"],
+                    "item by id, cached": [f"{app.url}{path}"],
+                    "page of 20, cached": [f"{app.url}/products?limit=20"],
+                    "item by id, stage 2": [f"{before.url}{path}"],
+                    "item by id, cache away": [f"{without.url}{path}"],
+                }
+                if telemetry:
+                    traced = servers.enter_context(serve_app({**cached, **telemetry}))
+                    cases["item by id, traced"] = [f"{traced.url}{path}"]
+                yield cases
+
+        results = interleave_starts(started, options.rounds, options.seconds)
         met = report("what", results, OF_PLAIN, OF_STAGE_2)
+        app = stack.enter_context(serve_app(cached))
+        before = stack.enter_context(serve_app(bare, options.stage_2))
         calls = {
             name: asyncio.run(_calls_a_request(bare["DATABASE_URL"], server.url))
             for name, server in (("stage 2", before), ("stage 3", app))

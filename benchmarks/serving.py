@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -147,7 +147,24 @@ def wrk(arguments: list[str], seconds: int) -> tuple[float, float, float]:
 type Runs = dict[str, list[tuple[float, float, float]]]
 
 
-def interleave(cases: dict[str, list[str]], rounds: int, seconds: int) -> Runs:
+type Cases = dict[str, list[str]]
+
+
+def interleave_starts(
+    start: Callable[[], AbstractContextManager[Cases]], rounds: int, seconds: int
+) -> Runs:
+    """As interleave, with processes of its own in each round: from one start to the next the same
+    code serves up to 3% more or less."""
+    results: Runs = {}
+    for turn in range(rounds):
+        print(f"start {turn + 1} of {rounds}", file=sys.stderr)
+        with start() as cases:
+            for name, runs in interleave(cases, 1, seconds).items():
+                results.setdefault(name, []).extend(runs)
+    return results
+
+
+def interleave(cases: Cases, rounds: int, seconds: int) -> Runs:
     """wrk on each case in turn, `rounds` times, after a second to warm up."""
     for arguments in cases.values():
         wrk(arguments, 1)

@@ -76,10 +76,10 @@ def spoken(status: Status) -> str:
         f"  newer      {', '.join(status.newer_versions) or 'none'}"
         + ("  (rung upgrade)" if status.newer_versions else ""),
     ]
-    following = f"{status.next_stage}, for {status.next_answers}"
-    lines.append(
-        f"  next       {following if status.next_stage else 'none: this is the last stage'}"
-    )
+    following = "none: this is the last stage"
+    if status.next_stage:
+        following = f"{status.next_stage}, for {status.next_answers}"
+    lines.append(f"  next       {following}")
     if status.edited is None:
         edited = "not known: rung upgrade --dry-run and rung advance --dry-run tell"
     else:

@@ -81,8 +81,7 @@ class Cache:
         except CacheAway:
             return await self._bypass(query, read, args, kwargs)
         must_see = this_visit().must_see
-        ask = partial(query.ask, read, *args, **kwargs)
-        fetch = partial(self._fetch, key, query, read, ask)
+        fetch = partial(self._fetch, key, query, read, args, kwargs)
         if entry and entry.shows(must_see):
             try:
                 answer = query.decode(entry.body)
@@ -134,7 +133,8 @@ class Cache:
         key: str,
         query: CachedQuery[..., R],
         read: Reader,
-        ask: Callable[[], Awaitable[R]],
+        args: Any,
+        kwargs: Any,
         load: Load,
     ) -> bytes:
         _begin_visit_that_sees_all()
@@ -142,7 +142,7 @@ class Cache:
             began = time.monotonic()
             load.as_of = await self._sampler.sample(read)
             self.stats.loads += 1
-            body = query.encode(await ask())
+            body = query.encode(await query.ask(read, *args, **kwargs))
         if load.as_of:
             await self._keep(key, load.as_of, body, query.max_stale, time.monotonic() - began)
         return body

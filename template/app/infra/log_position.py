@@ -8,10 +8,15 @@ from typing import NamedTuple
 PAGE = 8192
 PAGE_HEADERS = (24, 40)
 
-WHERE_THE_PRIMARY_IS = """
+_POSITION = """
     SELECT (pg_split_walfile_name(pg_walfile_name(lsn))).timeline_id, (lsn - '0/0')::bigint AS lsn
-    FROM pg_current_wal_insert_lsn() AS lsn
+    FROM {}() AS lsn
 """
+WHERE_THE_PRIMARY_IS = _POSITION.format("pg_current_wal_insert_lsn")
+
+# Replicas are sent what is flushed. What a read leaves there that then fails, nobody flushes for
+# up to 15 s while the primary is idle.
+WHAT_IS_FLUSHED = _POSITION.format("pg_current_wal_flush_lsn")
 
 
 class Position(NamedTuple):
@@ -29,13 +34,13 @@ NOT_KNOWN = Position(2**32, 0)
 
 
 def written_up_to(timeline: int, lsn: int) -> Position:
-    """From what WHERE_THE_PRIMARY_IS has found."""
+    """From what WHERE_THE_PRIMARY_IS or WHAT_IS_FLUSHED has found."""
     offset = lsn % PAGE
     return Position(timeline, lsn - offset if offset in PAGE_HEADERS else lsn)
 
 
 class PrimaryLog:
-    """How far the primary's log has come, and when: one sample a poll."""
+    """How far the primary's log is flushed, and when: one sample a poll."""
 
     def __init__(self) -> None:
         self.timeline = 0
@@ -46,8 +51,10 @@ class PrimaryLog:
         if position.timeline != self.timeline:
             self._samples.clear()
             self.timeline, self._timeline_found_at = position
-        if not self._samples or position.lsn > self._samples[-1][1]:
-            self._samples.append((time.monotonic(), position.lsn))
+        # At the end of a page the flush may have stopped within an entry, which nobody replays yet.
+        lsn = position.lsn
+        if not self._samples or (lsn > self._samples[-1][1] and lsn % PAGE):
+            self._samples.append((time.monotonic(), lsn))
 
     def lsn_to_reach(self, position: Position) -> int | None:
         """None if only the primary can know. What a failover has left of an older timeline came

@@ -15,7 +15,7 @@ from app.infra.connections import DatabaseSettings, PostgresUrl, connect, readin
 from app.infra.consistency import REMEMBERED, Visit
 from app.infra.database import close_in_time
 from app.infra.failures import Unavailable
-from app.infra.log_position import WHERE_THE_PRIMARY_IS, PrimaryLog, written_up_to
+from app.infra.log_position import WHAT_IS_FLUSHED, PrimaryLog, written_up_to
 
 log = structlog.get_logger()
 
@@ -94,7 +94,7 @@ class Replica:
         self.name = _name(url)
         self.lsn = 0
         self.seconds_behind = math.inf
-        self.is_in_rotation = False
+        self.is_in_rotation: bool | None = None  # before it was first judged
         self.reads = 0
         self._asked_for = asyncio.Event()
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
@@ -182,7 +182,7 @@ class Replicas:
     async def _watch_primary(self) -> None:
         with closing(Line(self._database, self._database.read_url)) as line:
             while True:
-                if answer := await line.ask(WHERE_THE_PRIMARY_IS):
+                if answer := await line.ask(WHAT_IS_FLUSHED):
                     self._primary.learn(written_up_to(answer["timeline_id"], answer["lsn"]))
                 await asyncio.sleep(self._settings.poll_seconds)
 
@@ -198,6 +198,8 @@ class Replicas:
                 await replica.until_next_question(self._settings.poll_seconds)
 
     def _judge(self, replica: Replica, answer: asyncpg.Record | None) -> None:
+        if not self._primary.timeline:
+            return  # The primary has not said yet what to compare it with.
         reason = self._why_not_at_all(answer)
         if answer is None or reason:
             replica.seconds_behind = math.inf
@@ -205,7 +207,7 @@ class Replicas:
             replica.has_replayed(answer["lsn"])
             replica.seconds_behind = self._primary.seconds_behind(answer["lsn"])
             reason = self._why_too_far_behind(replica)
-        if reason and replica.is_in_rotation:
+        if reason and replica.is_in_rotation is not False:
             log.warning("a replica is out of rotation", replica=replica.name, reason=reason)
         elif not reason and not replica.is_in_rotation:
             log.info("a replica is in rotation", replica=replica.name)
@@ -232,7 +234,7 @@ class Replicas:
 
 def _may_serve(replica: Replica, max_stale: timedelta | None) -> bool:
     if max_stale is None:
-        return replica.is_in_rotation
+        return bool(replica.is_in_rotation)
     # No further back than clients remember their own writes.
     return replica.seconds_behind <= min(max_stale, REMEMBERED).total_seconds()
 

@@ -37,6 +37,16 @@ def test_who_has_all_of_the_log_is_not_behind_however_old_its_last_entry_is() ->
     assert primary.bytes_behind(499) == 1
 
 
+def test_a_flush_that_stopped_at_the_end_of_a_page_leaves_nobody_behind() -> None:
+    primary = PrimaryLog()
+    primary.learn(Position(1, 500))
+    primary.learn(Position(1, 8192))
+
+    assert (primary.seconds_behind(500), primary.bytes_behind(500)) == (0, 0)
+    primary.learn(Position(1, 9000))
+    assert primary.seconds_behind(500) > 0
+
+
 @pytest.mark.parametrize(
     ("positions", "must_see"),
     [

@@ -286,6 +286,26 @@ async def test_while_the_primary_is_idle_the_replica_is_not_behind(
         assert await reads_from_replica(client)
 
 
+async def test_what_the_primary_keeps_to_itself_leaves_the_replica_not_behind(
+    notes: FastAPI, serve: Serve, primary: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_REPLICA_MAX_LAG_SECONDS", "0.1")
+
+    async def a_read_has_failed() -> bool:
+        """And has left entries in the log that nobody flushes."""
+        await primary.run("UPDATE notes SET id = id")
+        await primary.run("CHECKPOINT")
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await primary.run("SELECT 1 / (count(*) - count(*)) FROM notes")
+        return await primary.said_yes("pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()")
+
+    async with in_rotation(notes_app(), serve) as client:
+        await written(client)
+        await until(a_read_has_failed)
+        await asyncio.sleep(0.4)
+        assert await reads_from_replica(client)
+
+
 async def test_what_may_be_stale_is_read_from_a_replica_further_behind_but_not_by_who_wrote(
     notes: FastAPI, serve: Serve, replica: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

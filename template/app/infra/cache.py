@@ -71,9 +71,14 @@ class Cache:
     def is_reachable(self) -> bool:
         return self._server.is_reachable
 
-    async def read[R](self, query: CachedQuery[..., R], read: Reader, args: Any, kwargs: Any) -> R:
-        if not (self._gives_answers and self._server.is_reachable):
-            return await self._bypass(query, read, args, kwargs)
+    def read[R](
+        self, query: CachedQuery[..., R], read: Reader, args: Any, kwargs: Any
+    ) -> Awaitable[R]:
+        if self._gives_answers and self._server.is_reachable:
+            return self._read(query, read, args, kwargs)
+        return self._bypass(query, read, args, kwargs)
+
+    async def _read[R](self, query: CachedQuery[..., R], read: Reader, args: Any, kwargs: Any) -> R:
         key = f"{self._prefix}:{query.key(args, kwargs)}"
         try:
             with tracing.span(f"cache get {query.name}", REDIS, SpanKind.CLIENT):
@@ -121,12 +126,13 @@ class Cache:
         self, query: CachedQuery[..., R], read: Reader, args: Any, kwargs: Any
     ) -> R:
         self.stats.bypassed += 1
+        await self._loads.turns.take()
         outside = cache_of_this_visit.set(None)  # What is asked within has its turn already.
         try:
-            async with self._loads.turn:
-                return await query.ask(read, *args, **kwargs)
+            return await query.ask(read, *args, **kwargs)
         finally:
             cache_of_this_visit.reset(outside)
+            self._loads.turns.give_back()
 
     async def _fetch[R](
         self,
@@ -138,11 +144,14 @@ class Cache:
         load: Load,
     ) -> bytes:
         _begin_visit_that_sees_all()
-        async with self._loads.turn:
+        await self._loads.turns.take()
+        try:
             began = time.monotonic()
             load.as_of = await self._sampler.sample(read)
             self.stats.loads += 1
             body = query.encode(await query.ask(read, *args, **kwargs))
+        finally:
+            self._loads.turns.give_back()
         if load.as_of:
             await self._keep(key, load.as_of, body, query.max_stale, time.monotonic() - began)
         return body

@@ -55,11 +55,11 @@ class CachedQuery[**P, R]:
         """Raises TypeError for what it returns; before the first request rather than in it."""
         _ = self._versioned_name
 
-    async def __call__(self, read: Reader, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, read: Reader, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
         found = cache_of_this_visit.get()
         if found is None:
-            return await self.ask(read, *args, **kwargs)
-        return await found.read(self, read, args, kwargs)
+            return self.ask(read, *args, **kwargs)
+        return found.read(self, read, args, kwargs)
 
     def invalidate(self, write: AsyncSession, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Let nobody get the answer for these arguments that was kept before `write` commits.

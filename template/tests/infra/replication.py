@@ -16,6 +16,7 @@ SETTINGS = postgres.THROWAWAY_SETTINGS | {
     "synchronous_commit": "on",  # a commit that is not flushed at once would reach nobody at once
     "max_connections": "60",
     "max_standby_streaming_delay": "100ms",
+    "wal_keep_size": "64MB",  # else another replica's copying may take from one what it lacks
     "dynamic_shared_memory_type": "mmap",  # goes with the folder, however the server ended
 }
 

@@ -264,11 +264,13 @@ async def test_after_an_invalidation_the_new_answer_is_kept_though_nobody_writes
     reader: AsyncClient, writer: AsyncClient, loads: caching.Loads
 ) -> None:
     await put(writer, 1, "butter", forget=True)
+    loaded = -1
 
-    for client in [reader, writer] * 10:
-        assert await body(client, "/notes/1") == "butter"
-
-    assert loads.count <= 3
+    async with asyncio.timeout(10):
+        while loads.count > loaded:  # until no transaction of another test is open meanwhile
+            loaded = loads.count
+            for client in (reader, writer):
+                assert await body(client, "/notes/1") == "butter"
 
 
 async def test_a_write_that_overtakes_a_load_is_not_hidden_by_it(

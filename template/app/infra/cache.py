@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
 from contextvars import Context
 from datetime import timedelta
-from functools import partial
 from typing import Any, Self
 
 import structlog
@@ -26,7 +25,7 @@ from sqlalchemy.util import await_only
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.infra import cached_query, commits, environment, tracing
-from app.infra.cache_entry import Entry, forgotten
+from app.infra.cache_entry import Entry, forgotten, spelled
 from app.infra.cache_loads import Load, Loads
 from app.infra.cache_position import Sampler
 from app.infra.cache_server import CacheAway, CacheServer, CacheSettings
@@ -82,11 +81,14 @@ class Cache:
         key = f"{self._prefix}:{query.key(args, kwargs)}"
         try:
             with tracing.span(f"cache get {query.name}", REDIS, SpanKind.CLIENT):
-                entry = await self._get(key)
+                entry = Entry.parse(await self._server.get(key))
         except CacheAway:
             return await self._bypass(query, read, args, kwargs)
         must_see = this_visit().must_see
-        fetch = partial(self._fetch, key, query, read, args, kwargs)
+
+        def fetch(load: Load) -> Awaitable[bytes]:
+            return self._fetch(key, query, read, args, kwargs, load)
+
         if entry and entry.shows(must_see):
             try:
                 answer = query.decode(entry.body)
@@ -116,11 +118,6 @@ class Cache:
     async def __aexit__(self, *_: object) -> None:
         await self._loads.stop()
         await self._server.__aexit__()
-
-    async def _get(self, key: str) -> Entry | None:
-        """Raises CacheAway."""
-        raw = await self._server.get(key)
-        return None if raw is None else Entry.parse(raw)
 
     async def _bypass[R](
         self, query: CachedQuery[..., R], read: Reader, args: Any, kwargs: Any
@@ -163,7 +160,7 @@ class Cache:
         if seconds > 0 and age < LONGEST_LOAD:
             due = int((time.time() + seconds * DUE_AFTER) * 1000)
             with suppress(CacheAway):
-                await self._server.put(key, Entry(as_of, due, body), seconds)
+                await self._server.put(key, Entry(spelled(as_of), due, body), seconds)
 
     def _refresh_soon(
         self, key: str, lifetime: float, fetch: Callable[[Load], Awaitable[bytes]]

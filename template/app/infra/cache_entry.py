@@ -4,9 +4,13 @@ from typing import NamedTuple, Self
 
 from app.infra.log_position import Position
 
-# Of the same length always, so that they compare as the positions do, in Redis as well.
 _POSITION = "{:09x}.{:016x}"
 POSITION_LENGTH = len(_POSITION.format(0, 0))
+
+
+def spelled(position: Position) -> bytes:
+    """Of the same length always, so that they compare as the positions do: here and in Redis."""
+    return _POSITION.format(*position).encode()
 
 
 class Entry(NamedTuple):
@@ -16,25 +20,27 @@ class Entry(NamedTuple):
     At `as_of` itself a commit may stand that nobody could see yet.
     """
 
-    as_of: Position
+    as_of: bytes  # spelled
     due: int  # milliseconds since 1970
     body: bytes
 
     @classmethod
-    def parse(cls, raw: bytes) -> Self | None:
+    def parse(cls, raw: bytes | None) -> Self | None:
         """None if it is not one of ours."""
+        if raw is None:
+            return None
         try:
-            position, due, body = raw.split(b" ", 2)
-            timeline, lsn = position.split(b".")
-            return cls(Position(int(timeline, 16), int(lsn, 16)), int(due), body)
+            as_of, due, body = raw.split(b" ", 2)
+            entry = cls(as_of, int(due), body)
         except ValueError:
             return None
+        return entry if len(as_of) == POSITION_LENGTH else None
 
     def __bytes__(self) -> bytes:
-        return f"{_POSITION.format(*self.as_of)} {self.due} ".encode() + self.body
+        return b"%b %d %b" % self
 
     def shows(self, must_see: Position | None) -> bool:
-        return self.body != b"" and (must_see is None or must_see < self.as_of)
+        return self.body != b"" and (must_see is None or spelled(must_see) < self.as_of)
 
     def is_due(self) -> bool:
         return time.time() * 1000 >= self.due
@@ -42,4 +48,4 @@ class Entry(NamedTuple):
 
 def forgotten(position: Position) -> Entry:
     """Takes the place of an answer, and lets only those be kept that show the position."""
-    return Entry(Position(position.timeline, position.lsn + 1), 0, b"")
+    return Entry(spelled(Position(position.timeline, position.lsn + 1)), 0, b"")

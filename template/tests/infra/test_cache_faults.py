@@ -12,7 +12,7 @@ from httpx import AsyncClient
 from pydantic import RedisDsn
 from structlog.testing import capture_logs
 
-from app.infra.cache_entry import Entry
+from app.infra.cache_entry import Entry, spelled
 from app.infra.cache_server import KEYS_AT_ONCE, CacheAway, CacheServer
 from app.infra.log_position import Position
 from dev import ports, valkey
@@ -164,7 +164,7 @@ async def test_what_one_that_hung_is_late_to_keep_does_not_live_longer_for_it(
     server: valkey.Valkey,
 ) -> None:
     async with connected(server) as cache:
-        answer = Entry(Position(1, 1), 0, b"1")
+        answer = Entry(spelled(Position(1, 1)), 0, b"1")
         await cache.put("begins", answer, 60)  # The script is known from here on.
         server.hang()
         try:

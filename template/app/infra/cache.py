@@ -210,18 +210,15 @@ def _forget(session: Session) -> None:
 
 
 class CacheWithinReach:
-    """Of the queries that a request asks."""
+    """Of the queries that a request asks. Servers give each request a context of its own."""
 
     def __init__(self, app: ASGIApp, cache: Cache) -> None:
         self.app = app
         self.cache = cache
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        outside = cache_of_this_visit.set(self.cache)
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            cache_of_this_visit.reset(outside)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        cache_of_this_visit.set(self.cache)
+        return self.app(scope, receive, send)
 
 
 def install(app: FastAPI) -> None:

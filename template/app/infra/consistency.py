@@ -6,7 +6,7 @@ clients; the requests that bring it back read where it has been replayed.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from contextvars import ContextVar
 from datetime import timedelta
 from functools import cached_property
@@ -83,11 +83,11 @@ class ReadYourWrites:
         presented = self._presented(cookies, token) if cookies or token else {}
         visit.must_see = max(presented.values()) if presented else None
 
-        async def send_with_position(message: Message) -> None:
-            if message["type"] == "http.response.start" and visit.has_written and visit.must_see:
+        def send_with_position(message: Message) -> Awaitable[None]:
+            if visit.has_written and message["type"] == "http.response.start" and visit.must_see:
                 added = self._added(visit.must_see, presented)
                 message["headers"] = [*message["headers"], *added]
-            await send(message)
+            return send(message)
 
         outside = current_visit.set(visit)
         try:

@@ -65,6 +65,7 @@ def capacity(copies: int, workers: int = 1) -> str:
     return f"copies = {copies}\nworkers = {workers}\nduring_a_deploy = 2\ndirect = 3\n"
 
 
+@pytest.mark.slow
 def test_as_delivered_it_fits_and_so_does_a_replica() -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")}
     command = [sys.executable, "-m", "dev.budget"]

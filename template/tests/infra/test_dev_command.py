@@ -185,6 +185,7 @@ def test_however_often_its_group_is_told_to_end_everything_ends(tmp_path: Path) 
             ends(process)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("empty_database")
 def test_a_wrong_environment_ends_it_before_anything_is_migrated(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -38,6 +38,7 @@ def test_a_missing_or_wrong_variable_is_named_and_its_value_is_not_shown(
     assert "hunter2" not in str(stopped.value)
 
 
+@pytest.mark.slow
 def test_an_incomplete_environment_stops_the_start_with_a_message_only(services: Services) -> None:
     environment = {**os.environ, "SECRET_KEY": ""}
     serve = [sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory"]
@@ -48,6 +49,7 @@ def test_an_incomplete_environment_stops_the_start_with_a_message_only(services:
     assert start.stderr.startswith("Missing or wrong in the environment:\n  SECRET_KEY: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("port", ["0", "65536", "eight"])
 def test_a_port_that_cannot_be_stops_the_start(port: str) -> None:
     serve = [sys.executable, "-m", "app.infra.serve"]

@@ -184,6 +184,7 @@ async def test_the_direct_way_is_one_session_with_the_apps_own_settings(
     await connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("installed")
 async def test_postgres_stops_a_statement_that_runs_too_long(
     services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -215,6 +216,7 @@ async def test_a_statement_that_we_stop_waiting_for_is_stopped_on_the_server(
         assert await database.reader().fetch(still_there) == []
 
 
+@pytest.mark.slow
 async def test_postgres_away_behind_the_pooler_is_not_ready(
     services: Services, installed: None
 ) -> None:

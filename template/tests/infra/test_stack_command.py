@@ -112,6 +112,7 @@ def test_nothing_outlives_the_command_when_it_is_killed(make: subprocess.Popen[b
         until(lambda: not any(map(stack_status.is_alive, running)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copies", ["0", "51", "three"])
 def test_a_number_of_copies_that_cannot_be_says_what_can(copies: str) -> None:
     started = subprocess.run(

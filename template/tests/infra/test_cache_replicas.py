@@ -44,6 +44,7 @@ def replica(servers: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     asyncio.run(replica.run("SELECT pg_wal_replay_resume()"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("replica")
 async def test_what_is_kept_never_comes_from_a_replica() -> None:
     app = notes_app()

@@ -105,6 +105,7 @@ async def test_durations_are_in_seconds_and_in_their_buckets(
     assert point.sum >= 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("services")
 async def test_a_blocked_event_loop_is_seen(receiver: Receiver, serve: Serve) -> None:
     async with serve(shop()) as client:

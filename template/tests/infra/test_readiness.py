@@ -107,6 +107,7 @@ async def test_a_copy_with_a_wrong_address_gets_no_traffic(
         await until_it_says(client, 503, [name])
 
 
+@pytest.mark.slow
 async def test_a_copy_stays_while_redis_and_s3_are_away(
     services: Services, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

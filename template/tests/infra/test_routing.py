@@ -277,6 +277,7 @@ async def test_a_replica_too_far_behind_is_left_out_until_it_has_caught_up(
         await until(lambda: reads_from_replica(client))
 
 
+@pytest.mark.slow
 async def test_while_the_primary_is_idle_the_replica_is_not_behind(
     notes: FastAPI, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,6 +287,7 @@ async def test_while_the_primary_is_idle_the_replica_is_not_behind(
         assert await reads_from_replica(client)
 
 
+@pytest.mark.slow
 async def test_what_the_primary_keeps_to_itself_leaves_the_replica_not_behind(
     notes: FastAPI, serve: Serve, primary: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,8 +45,9 @@ class Turns:
         try:
             await mine
         except asyncio.CancelledError:
-            if mine.done() and not mine.cancelled():
-                self.give_back()  # It came at the same moment.
+            came_meanwhile = mine.done() and not mine.cancelled() and not mine.exception()
+            if came_meanwhile:
+                self.give_back()
             raise
 
     def give_back(self) -> None:

@@ -22,7 +22,7 @@ LOOK_AGAIN_SECONDS = 60
 # a token's file that cannot be read, and of an answer that makes no sense.
 NOT_GIVEN = (BotoCoreError, ClientError, RuntimeError, OSError, ValueError)
 
-NO_CREDENTIALS = """The environment is not complete:
+NO_CREDENTIALS = """Missing or wrong in the environment:
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: not set, and this container or machine has no role
 See deploy/env.example."""
 

@@ -17,12 +17,13 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import asyncpg
 from comparing import Against, only, report
-from serving import interleave, items, migrated_and_filled, serve_app
+from serving import Cases, interleave_starts, items, migrated_and_filled, serve_app
 from sqlalchemy import text
 
 sys.path.insert(0, str(Path.cwd()))
@@ -36,6 +37,7 @@ from app.infra.replicas import ReplicaSettings
 from app.infra.routing import RoutedDatabase
 from dev import replica
 
+WHAT = ("item by id", "page")
 OF_STAGE_1 = Against("stage 1", "of stage 1", {"stage 2": 0.95})
 POSITION_MS = 0.5
 SERVED_BY_REPLICA = 0.95
@@ -51,29 +53,36 @@ COUNTED = """
 def main() -> int:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("stage_1", type=Path)
-    arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--seconds", type=int, default=5)
+    arguments.add_argument("--rounds", type=int, default=8)
+    arguments.add_argument("--seconds", type=int, default=3)
     options = arguments.parse_args()
     with ExitStack() as stack:
         alone = stack.enter_context(migrated_and_filled())
         replica_url = stack.enter_context(replica.for_own(alone["DATABASE_URL"]))
         routed = {**alone, "DATABASE_REPLICA_URLS": replica_url}
-        before = stack.enter_context(serve_app(alone, options.stage_1))
-        after = stack.enter_context(serve_app(routed))
-        idle = stack.enter_context(serve_app(alone))
-        servers = {"stage 1": before, "stage 2": after, "no replica": idle}
-        paths = {"item by id": items(before.url)[0], "page": "/products?limit=20"}
-        cases = {
-            f"{what}, {stage}": [f"{server.url}{path}"]
-            for what, path in paths.items()
-            for stage, server in servers.items()
-        }
-        results = interleave(cases, options.rounds, options.seconds)
+
+        @contextmanager
+        def started() -> Iterator[Cases]:
+            with ExitStack() as servers:
+                apps = {
+                    "stage 1": servers.enter_context(serve_app(alone, options.stage_1)),
+                    "stage 2": servers.enter_context(serve_app(routed)),
+                    "no replica": servers.enter_context(serve_app(alone)),
+                }
+                paths = zip(WHAT, [*items(apps["stage 1"].url), "/products?limit=20"], strict=True)
+                yield {
+                    f"{what}, {stage}": [f"{server.url}{path}"]
+                    for what, path in paths
+                    for stage, server in apps.items()
+                }
+
+        results = interleave_starts(started, options.rounds, options.seconds)
         met = True
-        for what in paths:
+        for what in WHAT:
             met &= report(what, only(what, results), OF_STAGE_1)
         met &= _report_position(*asyncio.run(_time_writes(routed)))
-        met &= _report_share(routed, after.url, options.seconds * 3)
+        server = stack.enter_context(serve_app(routed))
+        met &= _report_share(routed, server.url, options.seconds * 5)
     print("\nEvery target is met." if met else "\nA target is missed.")
     return 0 if met else 1
 

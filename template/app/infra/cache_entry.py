@@ -1,4 +1,5 @@
 # Rung's file: advancing to another stage may change it.
+import re
 import time
 from typing import NamedTuple, Self
 
@@ -6,6 +7,7 @@ from app.infra.log_position import Position
 
 _POSITION = "{:09x}.{:016x}"
 POSITION_LENGTH = len(_POSITION.format(0, 0))
+_SPELLED = re.compile(rb"[0-9a-f]{9}\.[0-9a-f]{16}")
 
 
 def spelled(position: Position) -> bytes:
@@ -34,7 +36,7 @@ class Entry(NamedTuple):
             entry = cls(as_of, int(due), body)
         except ValueError:
             return None
-        return entry if len(as_of) == POSITION_LENGTH else None
+        return entry if _SPELLED.fullmatch(as_of) else None
 
     def __bytes__(self) -> bytes:
         return b"%b %d %b" % self

@@ -36,7 +36,7 @@ from serving import (
 
 sys.path.insert(0, str(Path.cwd()))
 
-from dev import valkey
+from dev.cache import valkey
 
 PLAIN = """
 import os

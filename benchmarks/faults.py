@@ -22,7 +22,7 @@ from steady_load import A_SECOND, CONNECTIONS, Answered, content_length, load
 
 sys.path.insert(0, str(Path.cwd()))
 
-from dev.valkey import Valkey, running
+from dev.cache.valkey import Valkey, running
 
 PRODUCTS = 100
 ALONE, UNTOLD = "Postgres only", "no telemetry"

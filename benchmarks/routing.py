@@ -29,13 +29,13 @@ from sqlalchemy import text
 sys.path.insert(0, str(Path.cwd()))
 
 import app
-from app.infra.commits import PositionedSession
+from app.infra.own_writes.commits import PositionedSession
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
 from app.infra.reads import Query
-from app.infra.replicas import ReplicaSettings
-from app.infra.routing import RoutedDatabase
-from dev import replica
+from app.infra.replicas.replicas import ReplicaSettings
+from app.infra.replicas.routing import RoutedDatabase
+from dev.replicas import replica
 
 WHAT = ("item by id", "page")
 OF_STAGE_1 = Against("stage 1", "of stage 1", {"stage 2": 0.95})

@@ -29,8 +29,8 @@ from serving import cookie_of_somebody, free_port, items, migrated_and_filled, r
 
 sys.path.insert(0, str(Path.cwd()))
 
-from dev import haproxy, stack_copy
-from dev.stack_copy import Copy
+from dev.copies import haproxy, stack_copy
+from dev.copies.stack_copy import Copy
 
 
 class Case(NamedTuple):

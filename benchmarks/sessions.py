@@ -21,9 +21,9 @@ from serving import cookie_of_somebody, interleave, items, migrated_and_filled, 
 
 sys.path.insert(0, str(Path.cwd()))
 
-from app.infra.redis_sessions import KEEP, RedisSessions
+from app.infra.redis_sessions.store import KEEP, RedisSessions
 from app.infra.session_rows import Session, SessionSettings
-from dev import valkey
+from dev.cache import valkey
 
 OF_STAGE_3 = Against(
     "stage 3", "of stage 3", {"stage 4, in Redis": 0.95, "stage 4, in Postgres": 0.95}

@@ -14,14 +14,14 @@ import yaml
 from conftest import Render
 
 FILES = (
-    "app/infra/draining.py",
-    "app/infra/readiness.py",
+    "app/infra/copies/draining.py",
+    "app/infra/copies/readiness.py",
     "deploy/haproxy.cfg",
     "deploy/load-balancer.toml",
     "deploy/load-balancer.yaml",
-    "dev/haproxy.py",
-    "dev/stack.mk",
-    "dev/stack.py",
+    "dev/copies/haproxy.py",
+    "dev/copies/targets.mk",
+    "dev/copies/stack.py",
 )
 HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
 
@@ -45,7 +45,7 @@ def number(pattern: str, file: Path) -> float:
 
 
 def drain_seconds(shop: Path) -> float:
-    return number(r"seconds: NonNegativeFloat = (\d+)", shop / "app/infra/draining.py")
+    return number(r"seconds: NonNegativeFloat = (\d+)", shop / "app/infra/copies/draining.py")
 
 
 def graceful_seconds(shop: Path) -> float:
@@ -53,7 +53,7 @@ def graceful_seconds(shop: Path) -> float:
 
 
 def flush_seconds(shop: Path) -> float:
-    return number(r"^FLUSH_SECONDS = (\S+)$", shop / "app/infra/telemetry.py")
+    return number(r"^FLUSH_SECONDS = (\S+)$", shop / "app/infra/telemetry/telemetry.py")
 
 
 def keep_alive_seconds(shop: Path) -> float:

@@ -15,12 +15,12 @@ FILES = (
     "deploy/capacity.toml",
     "deploy/pgbouncer.yaml",
     "deploy/pgbouncer.ini",
-    "dev/budget.py",
-    "dev/budget_postgres.py",
-    "dev/capacity.py",
-    "dev/lint_pooling.py",
-    "dev/pgbouncer.py",
-    "dev/pooling.mk",
+    "dev/pooling/budget.py",
+    "dev/pooling/budget_postgres.py",
+    "dev/pooling/capacity.py",
+    "dev/pooling/lint.py",
+    "dev/pooling/pgbouncer.py",
+    "dev/pooling/targets.mk",
 )
 
 
@@ -144,6 +144,6 @@ def test_the_linter_of_the_stage_is_one_of_make_check(shop: Path) -> None:
         capture_output=True,
         text=True,
     ).stdout
-    assert "lint_pooling" in planned
+    assert "pooling.lint" in planned
     assert "lint_migrations" in planned
     assert "install -qq -y --no-install-recommends pgbouncer" in planned

@@ -141,7 +141,7 @@ def test_a_copy_of_env_example_changes_nothing_until_it_is_edited(project: Path)
 def settings_fields(project: Path) -> set[str]:
     """Every variable that a settings class of the infrastructure reads."""
     found = set()
-    for file in (project / "app" / "infra").glob("*.py"):
+    for file in (project / "app" / "infra").rglob("*.py"):
         text = file.read_text()
         for settings in re.split(r"^class ", text, flags=re.M)[1:]:
             if not settings.split("\n")[0].endswith("(BaseSettings):"):

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 FOLDER = Path(__file__).parent.parent / "template" / "deploy" / "telemetry"
-DASHBOARDS = sorted(FOLDER.glob("*dashboard.json"))
-ALERTS = sorted(FOLDER.glob("*alerts.yaml"))
+DASHBOARDS = sorted(FOLDER.rglob("*dashboard.json"))
+ALERTS = sorted(FOLDER.rglob("*alerts.yaml"))
 COLLECTOR = FOLDER / "collector.yaml"
 VENDORS = sorted(set(FOLDER.glob("*.yaml")) - {COLLECTOR, *ALERTS})
 

@@ -2,12 +2,14 @@
 UV ?= sh dev/uv
 RUN = $(UV) run --quiet
 WITH_SERVICES = $(RUN) python -m dev
+
+include $(wildcard dev/*/*.mk)
 AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 
 .PHONY: system-packages dev migrate migration seed psql load
 
-# Modules of dev/ that `make check` runs; the stage's other *.mk files add theirs, and to
-# SYSTEM_PACKAGES what they need from Debian.
+# Modules of dev/ that `make check` runs. Each folder's targets.mk adds its own, and to
+# SYSTEM_PACKAGES what it needs from Debian.
 LINTERS += lint_migrations
 
 system-packages: ## Install what the tests need from the system

@@ -1,0 +1,2 @@
+# Rung's file: advancing to another stage may change it.
+"""Stage 4: login sessions in Redis."""

@@ -1,0 +1,97 @@
+# Rung's file: advancing to another stage may change it.
+"""Reads go to a replica when that is right, and to the primary when it is not."""
+
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any, Self
+
+import asyncpg
+from fastapi import FastAPI
+
+from app.infra import database, environment
+from app.infra.connections import DatabaseSettings
+from app.infra.database import Database
+from app.infra.own_writes import commits
+from app.infra.own_writes.visits import this_visit
+from app.infra.reads import CONNECTION_LOST, NotConnected, Reader
+from app.infra.replicas.replicas import Replica, Replicas, ReplicaSettings
+
+# Another server can answer: the connection is gone, what was read is being cleaned away on the
+# primary (a recovery conflict), or a migration has not arrived here yet.
+WORTH_ASKING_ELSEWHERE = (
+    *CONNECTION_LOST,
+    NotConnected,
+    asyncpg.InterfaceError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+)
+
+
+class RoutedReader(Reader):
+    """Reads from a replica that has all that this visit must see, else from the primary.
+
+    Other people's writes may be missing for as long as a replica may be behind.
+    """
+
+    __slots__ = ("_max_stale", "_replicas")
+
+    def __init__(
+        self,
+        primary: asyncpg.Pool,
+        patience: float,
+        replicas: Replicas,
+        max_stale: timedelta | None = None,
+    ) -> None:
+        super().__init__(primary, patience)
+        self._replicas = replicas
+        self._max_stale = max_stale
+
+    def within(self, max_stale: timedelta) -> "RoutedReader":
+        """Also from replicas that are further behind than usual, up to max_stale."""
+        return RoutedReader(self._pool, self._patience, self._replicas, max_stale)
+
+    async def _answer(self, sql: str, arguments: tuple[Any, ...]) -> list[asyncpg.Record]:
+        visit = this_visit()
+        failed: Replica | None = None
+        for _ in range(2):
+            replica = await self._replicas.choose(visit, self._max_stale, besides=failed)
+            if replica is None:
+                break
+            replica.reads += 1
+            try:
+                return await self._run(replica.pool, sql, arguments)
+            except WORTH_ASKING_ELSEWHERE:
+                replica.ask_soon()
+                failed = replica
+        return await super()._answer(sql, arguments)
+
+
+class RoutedDatabase(Database):
+    def __init__(self, settings: DatabaseSettings, replicas: ReplicaSettings) -> None:
+        super().__init__(settings)
+        self._replicas = Replicas(settings, replicas)
+
+    def reader(self) -> RoutedReader:
+        return RoutedReader(self._reads, self._settings.pool_wait_seconds, self._replicas)
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await super().__aenter__()
+            stack.push_async_exit(super().__aexit__)
+            await stack.enter_async_context(self._replicas)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        await self._stack.aclose()
+
+
+def install(app: FastAPI) -> None:
+    replicas = environment.read(ReplicaSettings)
+    if not replicas.urls:
+        database.install(app)
+        return
+    database.serve_from(app, RoutedDatabase(environment.read(DatabaseSettings), replicas))
+    commits.note_positions(app)

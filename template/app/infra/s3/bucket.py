@@ -1,0 +1,207 @@
+# Rung's file: advancing to another stage may change it.
+import asyncio
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from ssl import SSLContext
+from typing import Self
+from xml.etree import ElementTree
+
+import httpx
+from fastapi.responses import RedirectResponse, Response
+
+from app.infra.failures import Unavailable
+from app.infra.file_links import UploadRequest
+from app.infra.folder import (
+    CHUNK_BYTES,
+    FileExists,
+    FileFacts,
+    FileMissing,
+    WrongSize,
+    facts_of,
+    valid,
+)
+from app.infra.linked_folder import KEPT_BY_BROWSERS
+from app.infra.s3.signing import S3Signer
+
+# For our own requests, which leave at once.
+SOON = timedelta(minutes=5)
+
+# S3 answers 500 or 503 now and then, and asks to be asked again.
+PAUSE_SECONDS = 0.2
+
+# Only the first of two uploads under one key is taken: S3 answers 412 to the other.
+IF_NEW = {"if-none-match": "*"}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    key: str
+    stored_at: datetime
+
+
+class Bucket:
+    """Private files in S3. Clients send and get them there, by requests that this process signs.
+
+    Raises Unavailable when S3 does not do what it is asked, within `seconds` for each wait.
+    """
+
+    def __init__(self, signer: S3Signer, link_lifetime: timedelta, seconds: float) -> None:
+        self._signer = signer
+        self._link_lifetime = link_lifetime
+        waits = httpx.Timeout(seconds, connect=min(seconds, 2))
+        self._client = httpx.AsyncClient(timeout=waits, verify=_tls())
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        self._staying_current = asyncio.create_task(self._signer.stay_current())
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        self._staying_current.cancel()
+        await self._client.aclose()
+
+    def link(self, key: str, content_type: str) -> str:
+        fixed = {
+            "response-cache-control": KEPT_BY_BROWSERS,
+            "response-content-disposition": "inline",
+            "response-content-type": content_type,
+        }
+        return self._signer.url("GET", valid(key), self._link_lifetime, query=fixed)
+
+    def upload_request(self, key: str, content_type: str, size: int) -> UploadRequest:
+        headers = {"content-type": content_type, **IF_NEW}
+        # Clients send their length anyway, and browsers do not let a page name it.
+        signed = {**headers, "content-length": str(size)}
+        url = self._signer.url("PUT", valid(key), self._link_lifetime, headers=signed)
+        return UploadRequest("PUT", url, headers)
+
+    async def answer(self, key: str, content_type: str) -> Response:
+        return RedirectResponse(self.link(key, content_type), 307)
+
+    async def put(self, key: str, chunks: AsyncIterable[bytes], size: int) -> None:
+        """Raises FileExists and WrongSize."""
+        if await self.size(key) is not None:  # not every S3 knows If-None-Match
+            raise FileExists(key)
+        headers = {"content-length": str(size), **IF_NEW}
+        answer = await self._ask("PUT", valid(key), headers=headers, content=_exactly(chunks, size))
+        if answer.status_code == 412:
+            raise FileExists(key)
+        _expect(answer, 200)
+
+    async def get(self, key: str) -> AsyncIterator[bytes]:
+        """Raises FileMissing."""
+        answer = await self._ask("GET", valid(key), streamed=True)
+        try:
+            if _error(answer) == "NoSuchKey":
+                raise FileMissing(key)
+            _expect(answer, 200)
+            async for chunk in answer.aiter_raw(CHUNK_BYTES):
+                yield chunk
+        except httpx.TransportError as error:
+            raise Unavailable(f"S3 broke off GET {key}: {error!r}") from error
+        finally:
+            await answer.aclose()
+
+    async def facts(self, key: str) -> FileFacts:
+        """Reads the whole file. Raises FileMissing."""
+        return await facts_of(self.get(key))
+
+    async def size(self, key: str) -> int | None:
+        """None if there is no such file."""
+        answer = await self._ask("HEAD", valid(key))
+        _expect(answer, 200, 404)
+        return int(answer.headers["content-length"]) if answer.status_code == 200 else None
+
+    async def delete(self, key: str) -> None:
+        """Deleting what is not there is no error."""
+        _expect(await self._ask("DELETE", valid(key)), 204)
+
+    async def check(self) -> None:
+        """That this bucket is there for us: to HEAD, S3 says 404 without saying what is missing."""
+        answer = await self._ask("GET", "is-there")
+        if _error(answer) != "NoSuchKey":
+            _expect(answer, 200)
+
+    async def keys(self) -> AsyncIterator[str]:
+        async for page in self.pages():
+            for found in page:
+                yield found.key
+
+    async def pages(self) -> AsyncIterator[list[StoredObject]]:
+        """All that is stored, by key, up to 1,000 at a time."""
+        query = {"list-type": "2"}
+        while True:
+            answer = await self._ask("GET", "", query=query)
+            _expect(answer, 200)
+            page = ElementTree.fromstring(answer.content)  # noqa: S314  # S3's own words
+            yield [_stored(element) for element in page.iterfind("{*}Contents")]
+            after = page.findtext("{*}NextContinuationToken")
+            if after is None:
+                return
+            query["continuation-token"] = after
+
+    async def _ask(
+        self,
+        method: str,
+        key: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        content: AsyncIterable[bytes] | None = None,
+        streamed: bool = False,
+    ) -> httpx.Response:
+        for pause in (PAUSE_SECONDS, 0) if content is None else (0,):
+            url = self._signer.url(method, key, SOON, headers=headers, query=query)
+            request = self._client.build_request(method, url, headers=headers, content=content)
+            try:
+                answer = await self._client.send(request, stream=True)
+                if not (streamed and answer.is_success):
+                    await answer.aread()
+                if answer.status_code < 500:
+                    return answer
+                reason = f"{answer.status_code} {_error(answer)}"
+            except httpx.TransportError as error:
+                reason = repr(error)
+            await asyncio.sleep(pause)
+        raise Unavailable(f"S3 did not {method} {key}: {reason}")
+
+
+@cache
+def _tls() -> SSLContext:
+    """Once a process: to read the authorities takes 15 ms."""
+    return httpx.create_ssl_context()
+
+
+async def _exactly(chunks: AsyncIterable[bytes], size: int) -> AsyncIterator[bytes]:
+    """The last chunk only once nothing came after it: S3 keeps what it has got in full."""
+    arrived, last = 0, b""
+    async for chunk in chunks:
+        arrived += len(chunk)
+        if arrived > size:
+            raise WrongSize
+        if last:
+            yield last
+        last = chunk
+    if arrived != size:
+        raise WrongSize
+    yield last
+
+
+def _stored(element: ElementTree.Element) -> StoredObject:
+    told = {part.tag.rpartition("}")[2]: part.text or "" for part in element}
+    return StoredObject(told["Key"], datetime.fromisoformat(told["LastModified"]))
+
+
+def _expect(answer: httpx.Response, *statuses: int) -> None:
+    if answer.status_code not in statuses:
+        asked = f"{answer.request.method} {answer.request.url.path}"
+        raise Unavailable(f"S3 answered {answer.status_code} {_error(answer)} to {asked}")
+
+
+def _error(answer: httpx.Response) -> str:
+    """S3's own word for it: NoSuchKey, AccessDenied. Nothing if it is none."""
+    found = None if answer.is_success else re.search(rb"<Code>(\w+)</Code>", answer.content)
+    return found[1].decode() if found else ""

@@ -1,0 +1,103 @@
+# Rung's file: advancing to another stage may change it.
+"""python -m app.infra.s3.move to-s3 --rows QUERY: copy all files, then compare every row's.
+
+Runs while the service does. Killed at any moment, it is run again. Exit code 1 if a row's file is
+not there, or is not the one that was uploaded.
+"""
+
+import argparse
+import asyncio
+import fcntl
+import os
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from app.infra import environment
+from app.infra.folder import FileMissing
+from app.infra.s3.move.copying import Copier, OnDisk, Place, patiently
+from app.infra.s3.move.steps import FileSettings, Step, bucket_of
+from app.infra.s3.rows import Row, Rows, command_with_rows, ends_in_words
+
+AT_ONCE = 16
+
+STEPS = {"to-s3": Step.UPLOAD_TO_S3, "to-folder": Step.READ_BOTH}
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    parser = command_with_rows("app.infra.s3.move")
+    parser.add_argument("way", choices=STEPS)
+    arguments = parser.parse_args(given)
+    settings = environment.read(FileSettings)
+    step = STEPS[arguments.way]
+    if settings.store is not step or settings.folder is None:
+        found = settings.store or Step.FOLDER
+        sys.exit(f"FILES_STORE is {found}: first run every copy of the app with {step}.")
+    with ends_in_words(), alone_with(settings.folder) as notes:
+        complaints = asyncio.run(_move(settings, notes, arguments))
+    if complaints:
+        sys.exit("\n".join(complaints))
+
+
+@contextmanager
+def alone_with(folder: Path) -> Generator[Path]:
+    """Where to take notes. Stops the process when another one does."""
+    notes = folder / ".moving"
+    notes.mkdir(exist_ok=True)
+    descriptor = os.open(notes, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit("Another one is at work on this folder.")
+    try:
+        yield notes
+    finally:
+        os.close(descriptor)
+
+
+async def _move(settings: FileSettings, notes: Path, arguments: argparse.Namespace) -> list[str]:
+    assert settings.folder  # noqa: S101  # main() saw to it
+    rows = Rows(arguments.rows)
+    async with bucket_of(settings) as bucket:
+        folder = OnDisk(settings.folder)
+        copiers = {
+            "to-s3": Copier(folder, bucket, notes / "to-s3"),
+            "to-folder": Copier(bucket, folder, notes / "to-folder"),
+        }
+        for each in copiers.values():
+            await each.undo_unfinished(rows)
+        copier = copiers[arguments.way]
+        await copier.run(AT_ONCE)
+        print(copier)
+        complaints = [f"{key}: not the same in both places" for key in copier.differing]
+        return complaints + await compare(rows, copier.target)
+
+
+async def compare(rows: Rows, place: Place) -> list[str]:
+    """What does not agree, in words."""
+    slots = asyncio.Semaphore(AT_ONCE)
+    compared = 0
+    complaints = []
+
+    async def complaint(row: Row) -> str | None:
+        async with slots:
+            try:
+                facts = await patiently(place.facts, row.key)
+            except FileMissing:
+                return "not there"
+        return None if facts.sha256 == row.sha256 else "not the bytes that were uploaded"
+
+    async for page in rows.pages():
+        due = [row for row in page if row.sha256]
+        found = dict(zip(due, await asyncio.gather(*map(complaint, due)), strict=True))
+        # A file may have been deleted while we looked for it.
+        still_due = await rows.among(row.key for row in due if found[row])
+        complaints += [f"{row.key}: {found[row]}" for row in still_due if row in found]
+        compared += len(due)
+        print(f"{compared:,} rows compared, {len(complaints):,} not right", flush=True)
+    return complaints
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+# Rung's file: advancing to another stage may change it.
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol
+
+from app.infra.failures import Unavailable
+from app.infra.folder import FileFacts, FileMissing, Folder, is_valid
+from app.infra.s3.rows import Rows
+
+# How long S3 is waited for, try by try, before the rest is left to the next run.
+PAUSES = (1, 5, 15)
+
+SHOWN_EVERY_SECONDS = 1.0
+
+
+class Place(Protocol):
+    def keys(self) -> AsyncIterator[str]: ...
+    def get(self, key: str) -> AsyncIterator[bytes]: ...
+    async def put(self, key: str, chunks: AsyncIterator[bytes], size: int) -> None: ...
+    async def facts(self, key: str) -> FileFacts: ...
+    async def size(self, key: str) -> int | None: ...
+    async def delete(self, key: str) -> None: ...
+
+
+class OnDisk(Folder):
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._top = root
+
+    async def keys(self) -> AsyncIterator[str]:
+        for folder, folders, names in os.walk(self._top):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in names:
+                yield Path(folder, name).relative_to(self._top).as_posix()
+
+    async def size(self, key: str) -> int | None:
+        try:
+            return (await self.path(key).stat()).st_size
+        except FileNotFoundError:
+            return None
+
+
+async def patiently[T](act: Callable[[str], Awaitable[T]], key: str) -> T:
+    """Raises Unavailable when S3 stays away."""
+    for pause in PAUSES:
+        try:
+            return await act(key)
+        except Unavailable as error:
+            print(f"{error}. Again in {pause} s", flush=True)
+            await asyncio.sleep(pause)
+    return await act(key)
+
+
+@dataclass
+class Copier:
+    """Copies all files from one place to another, while they are read, sent and deleted.
+
+    What is being copied is noted on disk, in a folder of this direction: a note says which of two
+    files is the copy. Killed and started again, it copies that anew, leaves alone what was copied
+    before, and removes the copy of what was deleted meanwhile.
+    """
+
+    source: Place
+    target: Place
+    notes: Path
+    copied: int = 0
+    copied_bytes: int = 0
+    were_there: int = 0
+    # Keys under which both places hold something, and not the same.
+    differing: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.notes.mkdir(exist_ok=True)
+
+    async def undo_unfinished(self, rows: Rows) -> None:
+        """Of the run before, whose notes may be old. Raises Unavailable when S3 stays away."""
+        for note in list(self.notes.iterdir()):
+            key = note.name.replace("+", "/")
+            # Without its original, the copy goes only if nobody wants it: an emptied folder, or
+            # another bucket, looks like files that were all deleted.
+            if await patiently(self.source.size, key) is not None or not await rows.want(key):
+                await patiently(self.target.delete, key)
+            note.unlink()
+
+    async def run(self, at_once: int) -> None:
+        """Raises Unavailable when S3 stays away."""
+        try:
+            await self._copy_all(at_once)
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None  # the first to fail stopped the others
+
+    def __str__(self) -> str:
+        megabytes = self.copied_bytes / 1e6
+        return f"{self.copied:,} files copied, {megabytes:,.1f} MB; {self.were_there:,} were there"
+
+    async def _copy_all(self, at_once: int) -> None:
+        slots = asyncio.Semaphore(at_once)
+        shown_at = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            async for key in self.source.keys():
+                if not is_valid(key):
+                    print(f"{key}: not this app's, left where it is")
+                    continue
+                await slots.acquire()
+                copying = group.create_task(patiently(self._copy, key))
+                copying.add_done_callback(lambda _: slots.release())
+                if time.monotonic() - shown_at > SHOWN_EVERY_SECONDS:
+                    shown_at = time.monotonic()
+                    print(self, flush=True)
+
+    async def _copy(self, key: str) -> None:
+        size, there = await self.source.size(key), await self.target.size(key)
+        if there is not None and not self._note(key).exists():
+            self.were_there += 1
+            if size not in {there, None}:
+                self.differing.append(key)
+            return
+        self._note(key).touch()
+        if there is not None:
+            await self.target.delete(key)
+        with suppress(FileMissing):  # deleted meanwhile
+            await self._send(key)
+        await self._settle(key)
+
+    async def _send(self, key: str) -> None:
+        size = await self.source.size(key)
+        if size is None:
+            return
+        sent = sha256()
+
+        async def chunks() -> AsyncIterator[bytes]:
+            async for chunk in self.source.get(key):
+                sent.update(chunk)
+                yield chunk
+
+        await self.target.put(key, chunks(), size)
+        if (await self.target.facts(key)).sha256 != sent.hexdigest():
+            await self.target.delete(key)
+            self.differing.append(key)
+            return
+        self.copied += 1
+        self.copied_bytes += size
+
+    async def _settle(self, key: str) -> None:
+        # Who deletes a file begins with the original. While that is there, they have yet to come
+        # to the copy; when it is gone, they may have been there before the copy was.
+        if await self.source.size(key) is None:
+            await self.target.delete(key)
+        self._note(key).unlink()
+
+    def _note(self, key: str) -> Path:
+        return self.notes / key.replace("/", "+")

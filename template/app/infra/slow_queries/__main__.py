@@ -1,0 +1,210 @@
+# Rung's file: advancing to another stage may change it.
+"""python -m app.infra.slow_queries: where a database spends its time, and what its indexes lack."""
+
+import argparse
+import asyncio
+import sys
+from collections import defaultdict
+
+import asyncpg
+
+from app.infra import environment
+from app.infra.connections import DatabaseSettings, connect
+from app.infra.failures import Unavailable
+from app.infra.slow_queries.indexes import all_indexes, duplicate, invalid, unused
+from app.infra.slow_queries.plans import sequential_scans
+from app.infra.slow_queries.report import (
+    MANY_ROWS,
+    Report,
+    SequentialTable,
+    SequentialUse,
+    Statement,
+)
+
+# So many statements, the costliest first, are planned to see which tables they read sequentially.
+PLANNED = 50
+
+# The comment in each of these keeps the report from reporting on itself.
+SERVER = """
+    SELECT /* app.infra.slow_queries */
+        datname AS database,
+        quote_ident(current_user) AS role,
+        pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_every_statement,
+        -- The library's own setting is there if the library is, and every role may look.
+        EXISTS (SELECT FROM pg_settings WHERE name = 'pg_stat_statements.max') AS is_loaded,
+        (
+            SELECT extnamespace::regnamespace::text FROM pg_extension
+            WHERE extname = 'pg_stat_statements'
+        ) AS schema,
+        coalesce(stats_reset, pg_postmaster_start_time()) AS counted_since
+    FROM pg_stat_database
+    WHERE datname = current_database()
+"""
+
+FORGOTTEN = """
+    SELECT /* app.infra.slow_queries */ dealloc, stats_reset
+    FROM {schema}.pg_stat_statements_info
+"""
+
+# COPY, VACUUM, BEGIN and the like are left out: no index makes them faster.
+STATEMENTS = r"""
+    SELECT /* app.infra.slow_queries */
+        queryid::text AS id,
+        min(query) AS sql,
+        sum(calls)::bigint AS calls,
+        sum(total_exec_time) AS total_ms,
+        sum(total_exec_time) / sum(calls) AS mean_ms,
+        sum(rows)::bigint AS rows,
+        coalesce(sum(total_exec_time) / nullif(sum(sum(total_exec_time)) OVER (), 0), 0) AS share
+    FROM {schema}.pg_stat_statements
+    WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND toplevel
+        AND query ~* '^[\s(]*(select|insert|update|delete|merge|with|values|table)\M'
+        AND strpos(query, '/* app.infra.slow_queries */') = 0
+    GROUP BY queryid
+    ORDER BY total_ms DESC, id
+    LIMIT $1
+"""
+
+# Judged by rows, because a scan that ends at its first row costs nothing. An index scan's rows
+# are its index's entries, because an index-only scan fetches none from the table.
+SEQUENTIAL_TABLES = """
+    SELECT /* app.infra.slow_queries */ *
+    FROM (
+        SELECT
+            schemaname AS schema,
+            pg_stat_user_tables.relname AS name,
+            relid::regclass::text AS "table",
+            greatest(reltuples, n_live_tup)::bigint AS rows,
+            seq_scan AS sequential_scans,
+            seq_tup_read AS sequential_rows,
+            coalesce(idx_scan, 0) AS index_scans,
+            (
+                SELECT coalesce(sum(idx_tup_read), 0)::bigint FROM pg_stat_user_indexes
+                WHERE pg_stat_user_indexes.relid = pg_stat_user_tables.relid
+            ) AS index_rows
+        FROM pg_stat_user_tables JOIN pg_class ON pg_class.oid = relid
+    ) AS counted
+    WHERE rows >= $1
+        AND sequential_rows > index_rows
+        AND sequential_rows >= 1000 * sequential_scans
+        AND sequential_scans >= greatest(100, (sequential_scans + index_scans) / 1000)
+    ORDER BY sequential_rows DESC
+"""
+
+
+class ReportImpossible(Exception):
+    """Says what the server lacks, and the command that gives it."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="slow_queries", description=__doc__)
+    parser.add_argument("--limit", type=_at_least_one, default=10, help="how many statements: 10")
+    parser.add_argument("--json", action="store_true", help="the same as a JSON object")
+    arguments = parser.parse_args()
+    settings = environment.read(DatabaseSettings)
+    try:
+        report = asyncio.run(make_report(settings, arguments.limit))
+    except ReportImpossible as error:
+        sys.exit(str(error))
+    except Unavailable as error:
+        sys.exit(_in_one_line(error))
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        sys.exit(f"Postgres: {_in_one_line(error)}")
+    print(report.as_json() if arguments.json else report.as_text())
+
+
+def _at_least_one(given: str) -> int:
+    if not given.isdecimal() or int(given) < 1:
+        raise argparse.ArgumentTypeError(f"{given} is not a whole number from 1 on")
+    return int(given)
+
+
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or "no answer in time"
+
+
+async def make_report(settings: DatabaseSettings, limit: int) -> Report:
+    """Raises ReportImpossible, Unavailable, and asyncpg's own errors."""
+    connection = await open_connection(settings)
+    try:
+        server = await connection.fetchrow(SERVER)
+        _refuse_what_lacks(server)
+        schema = server["schema"]
+        forgotten = await connection.fetchrow(FORGOTTEN.format(schema=schema))
+        found = await connection.fetch(STATEMENTS.format(schema=schema), max(limit, PLANNED))
+        statements = [Statement(**record) for record in found]
+        indexes = await all_indexes(connection)
+        return Report(
+            database=server["database"],
+            statements_since=forgotten["stats_reset"],
+            statements_forgotten=forgotten["dealloc"],
+            statements=statements[:limit],
+            tables_since=server["counted_since"],
+            sequential_tables=await _sequential_tables(connection, statements[:PLANNED]),
+            unused_indexes=unused(indexes),
+            duplicate_indexes=duplicate(indexes),
+            invalid_indexes=invalid(indexes),
+        )
+    finally:
+        await connection.close()
+
+
+async def open_connection(settings: DatabaseSettings) -> asyncpg.Connection:
+    """One that cannot write, and that neither waits nor keeps others waiting for long."""
+    connection = await connect(
+        settings, settings.direct_url, read_only=True, statement_cache_size=0
+    )
+    await connection.execute("SET lock_timeout = '1s'")  # direct
+    await connection.execute("SET plan_cache_mode = force_generic_plan")  # direct
+    return connection
+
+
+def _refuse_what_lacks(server: asyncpg.Record) -> None:
+    if not server["is_loaded"]:
+        raise ReportImpossible(
+            "Postgres does not count statements yet. Start it with what deploy/postgres.conf says,"
+            " or as its superuser:\n\n"
+            "    ALTER SYSTEM SET shared_preload_libraries = pg_stat_statements, auto_explain;\n\n"
+            "then restart it. (If SHOW shared_preload_libraries names others, keep them in the"
+            " list. On RDS it is a setting of the parameter group.)"
+        )
+    if not server["schema"]:
+        raise ReportImpossible(
+            f"The database {server['database']} cannot show the statements that Postgres counts."
+            " Once, in this database, as its superuser (on RDS the master user):\n\n"
+            "    CREATE EXTENSION pg_stat_statements;"
+        )
+    if not server["sees_every_statement"]:
+        raise ReportImpossible(
+            f"The role {server['role']} may not see the statements of other roles."
+            " Once, as the superuser (on RDS the master user):\n\n"
+            f"    GRANT pg_read_all_stats TO {server['role']};"
+        )
+
+
+async def _sequential_tables(
+    connection: asyncpg.Connection, statements: list[Statement]
+) -> list[SequentialTable]:
+    tables = await connection.fetch(SEQUENTIAL_TABLES, MANY_ROWS)
+    if not tables:
+        return []
+    uses = defaultdict(list)
+    for statement in statements:
+        for scan in await sequential_scans(connection, statement.sql):
+            use = SequentialUse(
+                id=statement.id,
+                sql=statement.sql,
+                calls=statement.calls,
+                mean_ms=statement.mean_ms,
+                filter=scan.filter,
+            )
+            uses[scan.schema, scan.table].append(use)
+    return [
+        SequentialTable(**table, statements=uses[table["schema"], table["name"]])
+        for table in tables
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+# Rung's file: advancing to another stage may change it.
+"""What the app asks of others, as spans of its trace: SQL and outgoing HTTP.
+
+The drivers are wrapped where they are, as OpenTelemetry's own instrumentations do it, so that no
+other file has to know. Without telemetry nothing is wrapped.
+"""
+
+import functools
+import importlib.util
+import re
+from collections.abc import Awaitable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from opentelemetry.trace import SpanKind
+from sqlalchemy import Connection, Engine, ExceptionContext, event
+
+from app.infra.telemetry import tracing
+from app.infra.telemetry.tracing import Span
+
+if TYPE_CHECKING:
+    import httpx
+
+# Our own queries have none; a text() of somebody in a hurry may.
+_VALUES = re.compile(r"'(?:[^']|'')*'|(?<![\w$.])\d+(?:\.\d+)?\b")
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_TARGET = re.compile(r"\b(?:FROM|INTO|UPDATE)\s+(?:ONLY\s+)?\"?([\w.]+)", re.IGNORECASE)
+
+
+@functools.cache
+def trace_clients() -> None:
+    """In this process, from now on."""
+    for name in ("execute", "fetch", "fetchrow", "fetchval"):
+        setattr(asyncpg.Connection, name, _in_spans(getattr(asyncpg.Connection, name)))
+    # SQLAlchemy's statements go another way; only its BEGIN and COMMIT come by the one above.
+    event.listen(Engine, "before_cursor_execute", _begin_statement)
+    event.listen(Engine, "after_cursor_execute", _end_statement)
+    event.listen(Engine, "handle_error", _end_failed_statement)
+    if importlib.util.find_spec("httpx"):
+        _trace_httpx()
+
+
+def _in_spans(ask: Any) -> Any:
+    @functools.wraps(ask)
+    def ask_in_span(self: Any, query: str, *args: Any, **options: Any) -> Awaitable[Any]:
+        asked: Awaitable[Any] = ask(self, query, *args, **options)
+        return _within_span(query, asked) if tracing.is_recording() else asked
+
+    return ask_in_span
+
+
+async def _within_span(statement: str, asked: Awaitable[Any]) -> Any:
+    with tracing.span(_name(statement), _described(statement), SpanKind.CLIENT):
+        return await asked
+
+
+def _begin_statement(
+    connection: Connection, cursor: Any, statement: str, values: Any, context: Any, many: bool
+) -> None:
+    context.span = tracing.leaf(_name(statement), _described(statement), SpanKind.CLIENT)
+
+
+def _end_statement(
+    connection: Connection, cursor: Any, statement: str, values: Any, context: Any, many: bool
+) -> None:
+    if context.span:
+        context.span.end()
+
+
+def _end_failed_statement(failure: ExceptionContext) -> None:
+    span: Span | None = getattr(failure.execution_context, "span", None)
+    if span:
+        span.end(type(failure.original_exception).__qualname__)
+
+
+def _described(statement: str) -> tracing.Attributes:
+    return {"db.system.name": "postgresql", "db.query.text": _VALUES.sub("?", statement)}
+
+
+def _name(statement: str) -> str:
+    verb = statement.split(maxsplit=1)[0].upper().rstrip(";") if statement.strip() else "SQL"
+    target = _TARGET.search(statement)
+    return f"{verb} {target[1]}" if target else verb
+
+
+def _trace_httpx() -> None:
+    import httpx
+
+    send = httpx.HTTPTransport.handle_request
+    send_async = httpx.AsyncHTTPTransport.handle_async_request
+
+    def send_in_span(self: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+        with _outgoing(request) as span:
+            request.headers.update(tracing.carried_on())
+            return _answered(span, send(self, request))
+
+    async def send_async_in_span(
+        self: httpx.AsyncHTTPTransport, request: httpx.Request
+    ) -> httpx.Response:
+        with _outgoing(request) as span:
+            request.headers.update(tracing.carried_on())
+            return _answered(span, await send_async(self, request))
+
+    httpx.HTTPTransport.handle_request = send_in_span  # type: ignore[method-assign]
+    httpx.AsyncHTTPTransport.handle_async_request = send_async_in_span  # type: ignore[method-assign]
+
+
+def _outgoing(request: "httpx.Request") -> AbstractContextManager[Span | None]:
+    # The host and no more: paths and queries hold what is nobody's business.
+    attributes: tracing.Attributes = {
+        "http.request.method": request.method,
+        "server.address": request.url.host,
+        "server.port": request.url.port or DEFAULT_PORTS.get(request.url.scheme, 0),
+    }
+    return tracing.span(request.method, attributes, SpanKind.CLIENT)
+
+
+def _answered(span: Span | None, response: "httpx.Response") -> "httpx.Response":
+    if span:
+        span.attributes["http.response.status_code"] = response.status_code
+    return response

@@ -1,0 +1,77 @@
+# Rung's file: advancing to another stage may change it.
+"""What one process counts, to be read when it is sent.
+
+Counting is a plain addition: the library's own histogram takes 10 µs each time, this one 1 µs.
+"""
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from fastapi import FastAPI
+
+from app.infra.telemetry.tracing import Attributes
+
+# The event loop is looked at so often, and is as late as its longest step.
+EVENT_LOOP_SECONDS = 0.1
+
+
+class Buckets:
+    """How many values were at most as great as each bound, but greater than the one before."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self, number: int) -> None:
+        self.counts = [0] * number
+        self.sum = 0.0
+
+
+class Histogram[Key]:
+    """A set of buckets for each key. Keys must be few: routes and statuses, never paths or ids."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self._buckets: dict[Key, Buckets] = {}
+
+    def note(self, key: Key, value: float) -> None:
+        buckets = self._buckets.get(key)
+        if buckets is None:
+            buckets = self._buckets[key] = Buckets(len(self.bounds) + 1)
+        buckets.counts[bisect_left(self.bounds, value)] += 1
+        buckets.sum += value
+
+    def read(self, attributes: Callable[[Key], Attributes]) -> list[tuple[Buckets, Attributes]]:
+        return [(buckets, attributes(key)) for key, buckets in list(self._buckets.items())]
+
+
+class Instrument(NamedTuple):
+    """`read` is called in another thread, when metrics are sent: it only looks."""
+
+    name: str
+    unit: str
+    description: str
+    kind: Literal["gauge", "counter"]
+    read: Callable[[], Iterable[tuple[float, Attributes]]]
+
+
+class HistogramInstrument(NamedTuple):
+    name: str
+    unit: str
+    description: str
+    bounds: Sequence[float]
+    read: Callable[[], Iterable[tuple[Buckets, Attributes]]]
+
+
+def observe(app: FastAPI, *instruments: Instrument | HistogramInstrument) -> None:
+    """Send these as well. Names and units by OpenTelemetry's conventions, where it has any."""
+    app.state.instruments = [*getattr(app.state, "instruments", []), *instruments]
+
+
+async def watch_event_loop(delays: Histogram[None]) -> None:
+    """How late the loop is: as long as nothing else of this process is answered."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + EVENT_LOOP_SECONDS
+        await asyncio.sleep(EVENT_LOOP_SECONDS)
+        delays.note(None, max(0.0, loop.time() - due))

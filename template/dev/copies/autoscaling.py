@@ -1,0 +1,31 @@
+# Rung's file: advancing to another stage may change it.
+"""How many copies there may be, as deploy/autoscaling-target.json tells AWS."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, Field, PositiveInt, ValidationError
+
+from dev.pooling import capacity
+from dev.pooling.capacity import Capacity
+
+FILE = Path("deploy/autoscaling-target.json")
+
+
+class Target(BaseModel):
+    most: PositiveInt = Field(alias="MaxCapacity")
+
+
+def read() -> Capacity:
+    """What deploy/capacity.toml says, and as many copies as autoscaling may start, if it does."""
+    written = capacity.read()
+    if not FILE.exists():
+        print(f"There is no {FILE}: the copies are those of {capacity.FILE}.")
+        return written
+    return written.model_copy(update={"copies": max(written.copies, _most_copies())})
+
+
+def _most_copies() -> int:
+    try:
+        return Target.model_validate_json(FILE.read_text()).most
+    except ValidationError as error:
+        capacity.refuse(FILE, error)

@@ -1,0 +1,183 @@
+# Rung's file: advancing to another stage may change it.
+"""Refuse state in app/ that one process keeps from one request to the next.
+
+The next request of the same person reaches another copy, which knows nothing of it, and the copy
+that knew may be gone. What is the same in every copy, or may be lost with it, ends its line with
+`# per copy: ` and the reason.
+"""
+
+import ast
+import re
+from collections.abc import Iterator, Sequence
+
+from dev.pooling.findings import Finding, report
+
+EXCUSED = re.compile(r"# per copy: \S")
+
+CONTAINERS = {
+    *("dict", "list", "set", "bytearray", "defaultdict", "OrderedDict", "Counter", "deque"),
+    *("WeakKeyDictionary", "WeakValueDictionary", "WeakSet", "TTLCache", "LRUCache"),
+}
+DISPLAYS = (ast.Dict, ast.List, ast.Set, ast.DictComp, ast.ListComp, ast.SetComp)
+CHANGES = {
+    *("add", "append", "appendleft", "clear", "discard", "extend", "insert", "pop", "popitem"),
+    *("popleft", "remove", "setdefault", "subtract", "update"),
+}
+COUNTERS = {"count", "Queue", "LifoQueue", "PriorityQueue", "SimpleQueue"}
+LOCKS = {"Lock", "RLock", "Semaphore", "BoundedSemaphore", "Event", "Condition", "Barrier"}
+CACHES = {"lru_cache", "cache", "alru_cache", "cached"}
+
+KEPT = "keep it in Redis or a table, for all copies"
+LOCKED = "it holds back this copy only: pg_advisory_xact_lock, or SELECT … FOR UPDATE"
+CACHED = "each copy would remember answers of its own, for ever: @max_stale is shared and ends"
+
+
+def find(source: str) -> list[Finding]:
+    tree = ast.parse(source)
+    lines = source.splitlines()
+    looks = (_made_by_the_module, _changed, _closed_over, _cached, _middleware)
+    found = {finding for look in looks for finding in look(tree)}
+    return sorted(one for one in found if not EXCUSED.search(lines[one.line - 1]))
+
+
+def _made_by_the_module(tree: ast.Module) -> Iterator[Finding]:
+    """Locks, queues, and instances of classes that change themselves."""
+    changing = {one.name for one in _classes(tree) if any(_changes_itself(one))}
+    for name, value in _assigned([tree, *_classes(tree)]):
+        if not isinstance(value, ast.Call):
+            continue
+        made = _name(value.func)
+        if made in LOCKS:
+            yield Finding(value.lineno, f"{name}: {LOCKED}")
+        elif made in changing or (made in COUNTERS and _root(value.func) != "func"):  # SQL's
+            yield Finding(value.lineno, f"{name} changes from request to request: {KEPT}")
+
+
+def _changed(tree: ast.Module) -> Iterator[Finding]:
+    """By a function: a container of this module, or another's, or the app's own attributes."""
+    kept = {name for name, value in _assigned([tree]) if _is_container(value)}
+    imported = set(_imported(tree))
+    for function in _functions(tree):
+        own = set(_own_names(function))
+        for node in ast.walk(function):
+            if isinstance(node, ast.Global):
+                yield Finding(node.lineno, f"{', '.join(node.names)}: {KEPT}")
+        for line, target in _changes(function):
+            root = _root(target)
+            others = root in imported and _name(target).isupper()
+            attached = ".app.state." in ast.unparse(target)
+            if attached or (root not in own and (others or root in kept)):
+                yield Finding(line, f"{ast.unparse(target)}: {KEPT}")
+
+
+def _closed_over(tree: ast.Module) -> Iterator[Finding]:
+    """By what a decorator returns: it runs once, before the first request."""
+    for decorator in _functions(tree):
+        if isinstance(decorator, ast.FunctionDef):
+            kept = {name for name, value in _assigned([decorator]) if _is_container(value)}
+            for function in _functions(decorator):
+                if isinstance(function, ast.AsyncFunctionDef):
+                    own = set(_own_names(function))
+                    for line, target in _changes(function):
+                        if _root(target) in kept - own:
+                            yield Finding(line, f"{ast.unparse(target)}: {KEPT}")
+
+
+def _cached(tree: ast.Module) -> Iterator[Finding]:
+    """A function that takes nothing, such as one that reads settings, is a constant."""
+    for function in _functions(tree):
+        for decorator in function.decorator_list:
+            called = decorator.func if isinstance(decorator, ast.Call) else decorator
+            if _name(called) in CACHES and ast.unparse(function.args):
+                yield Finding(decorator.lineno, f"{function.name}: {CACHED}")
+
+
+def _middleware(tree: ast.Module) -> Iterator[Finding]:
+    for one in _classes(tree):
+        if any(f.name == "__call__" and "scope" in ast.unparse(f.args) for f in _functions(one)):
+            for line, target in _changes_itself(one):
+                yield Finding(line, f"{ast.unparse(target)}: {KEPT}")
+
+
+def _changes_itself(one: ast.ClassDef) -> Iterator[tuple[int, ast.expr]]:
+    """After it was made."""
+    for function in _functions(one):
+        if function.name not in {"__init__", "__post_init__"}:
+            yield from (found for found in _changes(function) if _root(found[1]) == "self")
+
+
+def _changes(tree: ast.AST) -> Iterator[tuple[int, ast.expr]]:
+    """Where, and what: `seen` of seen[a] = 1, of seen.add(a) and of del seen[a]."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(targets=targets) | ast.Delete(targets=targets):
+                changed: list[ast.expr] = [*targets]
+            case ast.AugAssign(target=single) | ast.AnnAssign(target=single):
+                changed = [single]
+            case ast.Call(func=ast.Attribute(value=value, attr=method)) if method in CHANGES:
+                yield node.lineno, value
+                continue
+            case _:
+                continue
+        for target in changed:
+            if isinstance(target, ast.Subscript):
+                yield node.lineno, target.value
+            elif isinstance(target, ast.Attribute):
+                yield node.lineno, target
+
+
+def _assigned(
+    bodies: Sequence[ast.Module | ast.ClassDef | ast.FunctionDef],
+) -> Iterator[tuple[str, ast.expr]]:
+    for statement in (statement for of in bodies for statement in of.body):
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                yield name, value
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                yield name, value
+
+
+def _is_container(value: ast.expr) -> bool:
+    is_made = isinstance(value, ast.Call) and _name(value.func) in CONTAINERS
+    return is_made or isinstance(value, DISPLAYS)
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (alias.asname or alias.name for alias in node.names)
+
+
+def _own_names(function: ast.AST) -> Iterator[str]:
+    for node in ast.walk(function):
+        if isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+
+
+def _functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef
+    return (node for node in ast.walk(tree) if isinstance(node, kinds))
+
+
+def _classes(tree: ast.Module) -> Iterator[ast.ClassDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+
+
+def _root(node: ast.expr) -> str:
+    while isinstance(node, ast.Attribute | ast.Subscript):
+        node = node.value
+    return _name(node)
+
+
+def _name(node: ast.expr) -> str:
+    match node:
+        case ast.Attribute(attr=name) | ast.Name(id=name):
+            return name
+        case _:
+            return ""
+
+
+if __name__ == "__main__":
+    report(find, ending="The next request is answered by another copy.")

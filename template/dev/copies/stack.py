@@ -1,0 +1,110 @@
+# Rung's file: advancing to another stage may change it.
+"""What `make stack` runs once the services are there: a load balancer, copies, and a pooler."""
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+from dev import postgres, serve
+from dev.copies import haproxy, stack_copy, stack_status
+from dev.copies.stack_copy import Copy
+from dev.pooling import pgbouncer
+from dev.pooling.capacity import number
+
+# Half the places of deploy/haproxy.cfg, as in a deploy; enough for one machine.
+MOST_COPIES = 50
+
+FOLDER = postgres.state_folder() / "stack"
+
+BANNER = """
+  App       {url}, {copies} behind HAProxy
+  Table     make stack-status
+  Load      make load HOST={url}
+  Then      kill PID: a copy drains and ends.  kill -9 PID: it dies. Either is started again.
+  Logs      {folder}/app-1/log and its neighbours
+"""
+
+
+def main() -> None:
+    # However this is told to stop, it stops what it has started, and in order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
+    starters = {os.getppid(), int(os.environ.get("STARTED_BY") or os.getppid())}
+    port = os.environ.get("PORT") or "8000"
+    copies = _number_of_copies(os.environ.get("COPIES") or "3")
+    serve.refuse_unusable_port(port, "stack")
+    try:
+        with _only_one():
+            serve.migrate_and_seed()
+            with running(os.environ, copies, int(port)) as stack:
+                url = f"http://127.0.0.1:{port}"
+                many = number(copies, "copy", "copies")
+                print(BANNER.format(url=url, copies=many, folder=FOLDER))
+                stack_status.main()
+                _keep_running(stack, starters)
+    except postgres.PostgresError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
+@contextmanager
+def running(given: Mapping[str, str], copies: int, port: int) -> Iterator[Sequence[Copy]]:
+    """The copies, all ready."""
+    haproxy.program()
+    with ExitStack() as stack:
+        bouncer = stack.enter_context(pgbouncer.running(given["DATABASE_URL"]))
+        environment = {
+            **given,
+            "DATABASE_POOLED": "true",
+            "DATABASE_URL": bouncer.url,
+            "DATABASE_READ_URL": bouncer.read_url,
+            "DATABASE_DIRECT_URL": given["DATABASE_URL"],
+            "FORWARDED_ALLOW_IPS": "127.0.0.1",
+            "LOG_FORMAT": "json",
+        }
+        started = [
+            stack.enter_context(stack_copy.running(FOLDER / f"app-{number}", environment))
+            for number in range(1, copies + 1)
+        ]
+        for copy in started:
+            copy.wait_until_ready()
+        # Last, and so the first to go: nobody is sent to a copy that is stopped with the stack.
+        addresses = [copy.port for copy in started]
+        stack.enter_context(haproxy.running(addresses, port=port, folder=FOLDER / "haproxy"))
+        yield started
+
+
+def _keep_running(copies: Sequence[Copy], starters: set[int]) -> None:
+    """Until this is told to stop, or one of those who have started it is gone, if by kill -9."""
+    while all(map(stack_status.is_alive, starters)):
+        for copy in copies:
+            if copy.has_ended():
+                print(f"{copy.name} has ended, and is started again.", flush=True)
+                copy.start()
+        time.sleep(0.5)
+
+
+def _number_of_copies(given: str) -> int:
+    if not given.isdecimal() or not 1 <= int(given) <= MOST_COPIES:
+        sys.exit(f"COPIES is {given!r}, and must be 1 to {MOST_COPIES}: make stack COPIES=3")
+    return int(given)
+
+
+@contextmanager
+def _only_one() -> Iterator[None]:
+    FOLDER.mkdir(exist_ok=True)
+    with (FOLDER / "running").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit("A stack runs here already: make stack-status")
+        yield
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+# Rung's file: advancing to another stage may change it.
+.PHONY: stack stack-status
+
+LINTERS += copies.lint
+SYSTEM_PACKAGES += haproxy
+
+# $$PPID is make itself: when it is gone, also by kill -9, the stack stops.
+stack: ## All of it as local processes, the app behind HAProxy on PORT=8000: make stack COPIES=3
+	@COPIES="$(or $(COPIES),3)" STARTED_BY=$$PPID $(WITH_SERVICES) python -m dev.copies.stack
+
+stack-status: ## What runs here, as a table
+	@$(RUN) python -m dev.copies.stack_status

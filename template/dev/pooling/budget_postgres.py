@@ -1,0 +1,183 @@
+# Rung's file: advancing to another stage may change it.
+"""Connections to Postgres, and to PgBouncer before it."""
+
+import os
+import re
+import sys
+from configparser import ConfigParser
+from configparser import Error as NotReadable
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, NonNegativeInt, PositiveInt, PostgresDsn, ValidationError
+
+from app.infra import environment
+from app.infra.connections import DatabaseSettings
+from dev.pooling import pgbouncer
+from dev.pooling.capacity import Capacity, Need, refuse
+
+POSTGRES = Path("deploy/postgres.conf")
+BOUNCER = Path("deploy/pgbouncer.ini")
+# A readiness check has a connection of its own, so that a busy pool is not taken for an outage.
+CHECK = 1
+# So has the question how far the primary and each replica are.
+QUESTION = 1
+# What Postgres takes where its file says nothing.
+DEFAULTS = {
+    "max_connections": 100,
+    "superuser_reserved_connections": 3,
+    "reserved_connections": 0,
+}
+
+
+class Postgres(NamedTuple):
+    max_connections: int
+    superuser_reserved: int
+    reserved: int
+
+    @property
+    def allowed(self) -> int:
+        """How many an ordinary user may open."""
+        return self.max_connections - self.superuser_reserved - self.reserved
+
+    def more(self, needed: int) -> str:
+        most = needed + self.superuser_reserved + self.reserved
+        return f"max_connections = {most} in {POSTGRES}"
+
+
+class Pools(BaseModel):
+    """PgBouncer's."""
+
+    max_client_conn: PositiveInt
+    default_pool_size: PositiveInt
+    reserve_pool_size: NonNegativeInt
+
+
+def needs(capacity: Capacity) -> list[Need]:
+    settings = _settings(capacity)
+    urls = os.environ.get("DATABASE_REPLICA_URLS")
+    replicas = None if urls is None else len(list(filter(None, urls.split(","))))
+    postgres = postgres_limits(POSTGRES.read_text())
+    if settings.pooled:
+        bouncer = _bouncer()
+        known = _replicas(bouncer) if replicas is None else replicas
+        return pooled(settings, capacity, known, bouncer, postgres)
+    return direct(settings, capacity, replicas or 0, postgres)
+
+
+def direct(
+    settings: DatabaseSettings, capacity: Capacity, replicas: int, postgres: Postgres
+) -> list[Need]:
+    """Every pool of every process leads to Postgres itself."""
+
+    def need(what: str, besides_reads: list[int], first: str) -> Need:
+        others = sum(besides_reads)
+        needed = capacity.processes * (settings.read_pool + others) + capacity.direct
+        fitting = (postgres.allowed - capacity.direct) // capacity.processes - others
+        smaller = f"DATABASE_READ_POOL={fitting}" if fitting > 0 else ""
+        remedies = [first, smaller, postgres.more(needed)]
+        pools = " + ".join(map(str, [settings.read_pool, *besides_reads]))
+        return Need(
+            what,
+            f"{capacity.processes} x ({pools}) + {capacity.direct}",
+            needed,
+            postgres.allowed,
+            ", or ".join(filter(None, remedies)),
+        )
+
+    primary = need(
+        "Postgres",
+        [settings.write_pool, CHECK + (QUESTION if replicas else 0)],
+        "put PgBouncer in front of it and set DATABASE_POOLED=true",
+    )
+    return [primary, *([need("each replica", [QUESTION], "")] if replicas else [])]
+
+
+def pooled(
+    settings: DatabaseSettings,
+    capacity: Capacity,
+    replicas: int,
+    bouncer: ConfigParser,
+    postgres: Postgres,
+) -> list[Need]:
+    """The processes' pools lead to PgBouncer, and its pools to Postgres."""
+    pools = _pools(bouncer)
+    size, reserve = pools.default_pool_size, pools.reserve_pool_size
+    of_replicas = f" + {replicas} x ({settings.read_pool} + {QUESTION})" if replicas else ""
+    own = CHECK + (QUESTION if replicas else 0)
+    each = settings.read_pool + settings.write_pool + own
+    clients = capacity.processes * (each + replicas * (settings.read_pool + QUESTION))
+    of_a_process = f"{settings.read_pool} + {settings.write_pool} + {own}{of_replicas}"
+    needs = [
+        Need(
+            "PgBouncer's clients",
+            f"{capacity.processes} x ({of_a_process})",
+            clients,
+            pools.max_client_conn,
+            f"set max_client_conn = {clients} in {BOUNCER}",
+        )
+    ]
+    for server, aliases in _servers(bouncer).items():
+        needed = aliases * (size + reserve) + capacity.direct
+        fitting = (postgres.allowed - capacity.direct) // aliases - reserve
+        needs.append(
+            Need(
+                f"Postgres at {server}",
+                f"{aliases} x ({size} + {reserve}) + {capacity.direct}",
+                needed,
+                postgres.allowed,
+                f"set default_pool_size = {fitting} in {BOUNCER}, or {postgres.more(needed)}",
+            )
+        )
+    return needs
+
+
+def postgres_limits(configuration: str) -> Postgres:
+    found = dict(re.findall(r"^\s*(\w+)\s*=\s*'?(\d+)", configuration, re.MULTILINE))
+    return Postgres(*(int(found.get(name, default)) for name, default in DEFAULTS.items()))
+
+
+def _settings(capacity: Capacity) -> DatabaseSettings:
+    """With the sizes that the app would have here; where the URLs lead does not matter."""
+    settings = environment.read(
+        DatabaseSettings,
+        url=PostgresDsn("postgresql://app"),
+        read_url=PostgresDsn("postgresql://app_read"),
+        direct_url=PostgresDsn("postgresql://direct"),
+    )
+    said = "DATABASE_POOLED" in os.environ
+    return settings if said else settings.model_copy(update={"pooled": capacity.pooled})
+
+
+def _bouncer() -> ConfigParser:
+    try:
+        bouncer = pgbouncer.configuration()
+    except NotReadable as error:
+        sys.exit(f"{BOUNCER} cannot be read: {error}")
+    for section in ("databases", "pgbouncer"):
+        if section not in bouncer:
+            sys.exit(f"{BOUNCER} is not right: there is no [{section}] in it.")
+    return bouncer
+
+
+def _pools(bouncer: ConfigParser) -> Pools:
+    try:
+        return Pools.model_validate(dict(bouncer["pgbouncer"]))
+    except ValidationError as error:
+        refuse(BOUNCER, error)
+
+
+def _replicas(bouncer: ConfigParser) -> int:
+    """Each has a name of its own there, and a server that is not the primary's, the first one."""
+    aliases = list(_servers(bouncer).values())
+    return sum(aliases[1:])
+
+
+def _servers(bouncer: ConfigParser) -> dict[str, int]:
+    """How many of PgBouncer's databases, each a pool of its own, lead to each server."""
+    servers: dict[str, int] = {}
+    for connection in bouncer["databases"].values():
+        keys = dict(re.findall(r"(\w+)=(\S+)", connection))
+        server = f"{keys.get('host', 'localhost')}:{keys.get('port', '5432')}"
+        servers[server] = servers.get(server, 0) + 1
+    return servers

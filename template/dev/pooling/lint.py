@@ -1,0 +1,129 @@
+# Rung's file: advancing to another stage may change it.
+"""Refuse SQL in app/ that leaves something behind in its session.
+
+Through a pooler in transaction mode the session is another client's as soon as the transaction has
+ended. Read from the code's string literals; for what uses DATABASE_DIRECT_URL on purpose, end the
+line with `# direct`.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+
+from dev.pooling.findings import Finding, report
+
+BEGINNINGS = {
+    r"SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)(SESSION\s+)?[\w.{}%]+(\s*=|\s+\S)": (
+        "SET lasts longer than the transaction: SET LOCAL, or connect_query in deploy/pgbouncer.ini"
+    ),
+    r"RESET\s+\w": "RESET changes the session: SET LOCAL ends by itself",
+    r"(UN)?LISTEN\s+[\w*]": "LISTEN needs a session of its own: connect with DATABASE_DIRECT_URL",
+    r"PREPARE\s+(?!TRANSACTION\b)\w": "PREPARE belongs to one session: the driver does it for you",
+    r"(DEALLOCATE|DISCARD)\s+\w": "prepared statements and session state are the pooler's to clear",
+    r"DECLARE\s.*\bWITH\s+HOLD\b": "WITH HOLD outlives its transaction: read page by page",
+    r"CREATE\s+((LOCAL|GLOBAL)\s+)?TEMP(ORARY)?\s": (
+        "temporary tables belong to one session: WITH … AS (…), or a real table"
+    ),
+    r"SELECT\s.*\bINTO\s+TEMP(ORARY)?\s": (
+        "temporary tables belong to one session: WITH … AS (…), or a real table"
+    ),
+}
+FUNCTIONS = {
+    r"pg_(try_)?advisory_(un)?lock\w*": (
+        "the lock outlives its transaction: pg_advisory_xact_lock, or SELECT … FOR UPDATE"
+    ),
+    r"set_config": "with is_local => false it outlives its transaction: set_config(…, …, true)",
+}
+IS_LOCAL = re.compile(
+    r"(\w+\.)*set_config\(.*,\s*(is_local\s*=>\s*)?true\s*\)", re.IGNORECASE | re.DOTALL
+)
+METHODS = {
+    "add_listener": "LISTEN needs a session of its own: connect with DATABASE_DIRECT_URL",
+}
+# What these are given is SQL, in capitals or not; other strings only count in capitals.
+TAKES_SQL = {"text", "execute", "exec_driver_sql", "fetch", "fetchrow", "fetchval", "scalar"}
+
+
+def find(source: str) -> list[Finding]:
+    tree = ast.parse(source)
+    lines = source.splitlines()
+    found = {*_in_strings(tree), *_in_calls(tree)}
+    return sorted(one for one in found if not lines[one.line - 1].endswith("# direct"))
+
+
+def _in_strings(tree: ast.Module) -> Iterator[Finding]:
+    ignored = {id(part) for part in _docstrings(tree)}
+    sql = {id(argument) for call in _calls(tree, TAKES_SQL) for argument in call.args}
+    for node in ast.walk(tree):
+        text = None if id(node) in ignored else _text(node)
+        if text is None or not isinstance(node, ast.expr):
+            continue
+        # A part of a longer text says nothing by itself.
+        ignored |= {id(part) for part in ast.walk(node)}
+        flags = re.DOTALL | (re.IGNORECASE if id(node) in sql else re.NOFLAG)
+        for statement in _statements(text):
+            for pattern, problem in BEGINNINGS.items():
+                if re.match(pattern, statement, flags):
+                    yield Finding(node.lineno, problem)
+        for name, problem in FUNCTIONS.items():
+            for call in re.finditer(rf"\b{name}\s*\(([^()]*)\)?", text, re.IGNORECASE):
+                if not _is_local(call.group(0)):
+                    yield Finding(node.lineno, problem)
+
+
+def _in_calls(tree: ast.Module) -> Iterator[Finding]:
+    for call in _calls(tree):
+        name = _name(call)
+        for pattern, problem in FUNCTIONS.items():
+            if re.fullmatch(pattern, name) and not _is_local(ast.unparse(call)):
+                yield Finding(call.lineno, problem)
+        if name in METHODS:
+            yield Finding(call.lineno, METHODS[name])
+        if name == "Table" and "TEMP" in ast.unparse(call):
+            yield Finding(call.lineno, "temporary tables belong to one session")
+
+
+def _is_local(call: str) -> bool:
+    return bool(IS_LOCAL.match(call))
+
+
+def _text(node: ast.AST) -> str | None:
+    """What is known of a string; {} stands for the rest."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(_text(part) or "{}" for part in parts)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            known = _text(left), _text(right)
+            return None if known == (None, None) else "".join(part or "{}" for part in known)
+        case _:
+            return None
+
+
+def _statements(text: str) -> Iterator[str]:
+    without_comments = re.sub(r"--[^\n]*|/\*.*?\*/", " ", text, flags=re.DOTALL)
+    return (statement.strip() for statement in without_comments.split(";"))
+
+
+def _docstrings(tree: ast.Module) -> Iterator[ast.AST]:
+    """And other strings that are only stated."""
+    return (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
+
+
+def _calls(tree: ast.Module, names: set[str] | None = None) -> Iterator[ast.Call]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and (names is None or _name(node) in names):
+            yield node
+
+
+def _name(call: ast.Call) -> str:
+    match call.func:
+        case ast.Attribute(attr=name) | ast.Name(id=name):
+            return name
+        case _:
+            return ""
+
+
+if __name__ == "__main__":
+    report(find, ending="A pooler in transaction mode gives it to another client.")

@@ -1,0 +1,27 @@
+# Rung's file: advancing to another stage may change it.
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dev.cache import valkey
+
+if TYPE_CHECKING:
+    from dev.pytest_plugin import Services
+
+
+@pytest.fixture(scope="session")
+def session_server() -> Iterator[valkey.Valkey]:
+    with valkey.running("sessions") as server:
+        yield server
+
+
+@pytest.fixture
+def services(
+    services: "Services", session_server: valkey.Valkey, monkeypatch: pytest.MonkeyPatch
+) -> "Services":
+    """With login sessions in Redis. Tests share it: tokens are random, and so are users' ids."""
+    monkeypatch.setenv("SESSION_STORE", "redis")
+    monkeypatch.setenv("SESSION_REDIS_URL", session_server.url)
+    monkeypatch.setenv("SESSION_REDIS_SECONDS", "5")  # the machine may be busy
+    return services

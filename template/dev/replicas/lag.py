@@ -1,0 +1,48 @@
+# Rung's file: advancing to another stage may change it.
+"""Hold back what the replica applies, to see what the app makes of it."""
+
+import asyncio
+import os
+import sys
+
+import asyncpg
+from dotenv import load_dotenv
+
+from dev.replicas import replica
+
+NONE_RUNS = """No replica runs here. Start `make dev` first, in another terminal.
+With a DATABASE_URL of your own, name its replica in DATABASE_REPLICA_URLS."""
+
+
+def main() -> None:
+    load_dotenv()
+    hold_back(sys.argv[1])
+
+
+def hold_back(given: str) -> None:
+    """What is `given` in milliseconds."""
+    if not given.isdecimal():
+        sys.exit(f"{given!r} is no number of milliseconds. For two seconds: make lag MS=2000")
+    url = os.environ.get("DATABASE_REPLICA_URLS", "").split(",")[0]
+    if not url and (own := replica.for_development()):
+        url = f"{own}/postgres"
+    if not url:
+        sys.exit(NONE_RUNS)
+    try:
+        asyncio.run(_tell(url, int(given)))
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        sys.exit(f"The replica cannot be told: {str(error) or 'no answer in time'}")
+    print(f"The replica now applies what it receives {int(given)} ms later.")
+
+
+async def _tell(url: str, milliseconds: int) -> None:
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        await connection.execute(f"ALTER SYSTEM SET recovery_min_apply_delay = '{milliseconds}ms'")
+        await connection.execute("SELECT pg_reload_conf()")
+    finally:
+        await connection.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+# Rung's file: advancing to another stage may change it.
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from dev.s3 import rclone
+
+if TYPE_CHECKING:
+    from dev.pytest_plugin import Services
+
+# pytest-xdist's workers share one.
+RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid4().hex)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[rclone.S3]:
+    with rclone.running(f"rung-test-s3-{RUN}") as server:
+        yield server
+
+
+@pytest.fixture
+def services(
+    services: "Services", s3_server: rclone.S3, monkeypatch: pytest.MonkeyPatch
+) -> "Services":
+    """With files in a bucket of this test's own."""
+    for name, value in s3_server.variables(f"test-{uuid4().hex}").items():
+        monkeypatch.setenv(name, value)
+    return services

@@ -1,2 +1,0 @@
-# Rung's file: advancing to another stage may change it.
-LINTERS += lint_state

@@ -1,0 +1,65 @@
+# Rung's file: advancing to another stage may change it.
+"""The cache in front of a real streaming pair: nothing that a replica does not know yet is lost."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from dev.cache import valkey
+from dev.pytest_plugin import RUN
+from tests.infra.cache import caching
+from tests.infra.cache.caching import body, notes_app, put, serving
+from tests.infra.conftest import browser
+from tests.infra.replicas.replication import Cluster, Server, cluster
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Cluster]:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    with cluster(f"rung-cached-{RUN}-{worker}") as servers:
+        create = "CREATE TABLE notes (number bigint PRIMARY KEY, body text NOT NULL)"
+        asyncio.run(servers.primary.run(create))
+        yield servers
+
+
+@pytest.fixture
+def replica(servers: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
+    """Without what the primary has written since."""
+    replica = servers.replica()
+    asyncio.run(replica.run("SELECT pg_wal_replay_pause()"))
+    monkeypatch.setenv("DATABASE_URL", servers.primary.url)
+    monkeypatch.setenv("DATABASE_REPLICA_URLS", replica.url)
+    monkeypatch.setenv("FILES_FOLDER", str(tmp_path))
+    monkeypatch.setenv("SECRET_KEY", "the-same-secret-key-for-every-test")
+    monkeypatch.setenv("CACHE_PREFIX", uuid4().hex)
+    monkeypatch.setenv("CACHE_OPERATION_SECONDS", "5")
+    monkeypatch.setattr(caching, "loads", caching.Loads())
+    with valkey.running("cache") as server:
+        monkeypatch.setenv("CACHE_URL", server.url)
+        yield replica
+    asyncio.run(replica.run("SELECT pg_wal_replay_resume()"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("replica")
+async def test_what_is_kept_never_comes_from_a_replica() -> None:
+    app = notes_app()
+    async with serving(app) as reader, browser(app) as writer:
+        await put(writer, 1, "butter")
+
+        assert await body(reader, "/notes/1") == "butter"
+
+
+@pytest.mark.usefixtures("replica")
+async def test_who_has_written_sees_it_though_an_older_answer_is_kept() -> None:
+    app = notes_app()
+    async with serving(app) as reader, browser(app) as writer:
+        await put(writer, 1, "milk")
+        assert await body(reader, "/notes/1") == "milk"
+        for turn in range(20):
+            await put(writer, 1, f"v{turn}")
+            assert await body(writer, "/notes/1") == f"v{turn}"

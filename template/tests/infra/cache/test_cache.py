@@ -1,0 +1,423 @@
+# Rung's file: advancing to another stage may change it.
+"""Answers that may be stale, on a real Valkey: who gets them, how old, how often they are read."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, Iterator
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import redis.asyncio as redis
+from fastapi import FastAPI
+from httpx import AsyncClient
+from sqlalchemy import text
+
+from app.infra.cache.cache import Cache
+from app.infra.cache.entry import Entry
+from app.infra.cache.sampler import HOW_FAR
+from app.infra.cache.server import Stats
+from app.infra.database import Database, WriteSession
+from app.infra.own_writes.visits import this_visit
+from dev.cache import valkey
+from dev.pytest_plugin import Services
+from tests.infra.cache import caching
+from tests.infra.cache.caching import (
+    ALLOWED_SECONDS,
+    body,
+    note,
+    notes_app,
+    put,
+    serving,
+    until,
+)
+from tests.infra.conftest import browser
+
+# How many writes, each followed by a read of its own.
+ROUNDS = int(os.environ.get("ROUNDS", "200"))
+CLIENTS = 4
+
+FIVE_MINUTES = 5 * 60
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[valkey.Valkey]:
+    with valkey.running("cache") as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+async def loads(
+    services: Services, server: valkey.Valkey, monkeypatch: pytest.MonkeyPatch
+) -> caching.Loads:
+    """Counted anew, on an empty table and keys of this test's own."""
+    connection = await asyncpg.connect(services.database_url)
+    await connection.execute("CREATE TABLE notes (number bigint PRIMARY KEY, body text NOT NULL)")
+    await connection.execute("INSERT INTO notes VALUES (1, 'milk')")
+    await connection.close()
+    monkeypatch.setenv("CACHE_URL", server.url)
+    monkeypatch.setenv("CACHE_PREFIX", uuid4().hex)
+    # On a machine with other things to do: what is tested here is not how quick it is.
+    monkeypatch.setenv("CACHE_OPERATION_SECONDS", "5")
+    monkeypatch.setattr(caching, "loads", caching.Loads())
+    return caching.loads
+
+
+@pytest.fixture
+def app(loads: caching.Loads) -> FastAPI:
+    return notes_app()
+
+
+@pytest.fixture
+async def reader(app: FastAPI) -> AsyncGenerator[AsyncClient]:
+    """Somebody who has written nothing."""
+    async with serving(app) as reader:
+        yield reader
+
+
+@pytest.fixture
+async def writer(app: FastAPI, reader: AsyncClient) -> AsyncGenerator[AsyncClient]:
+    async with browser(app) as writer:
+        yield writer
+
+
+@pytest.fixture
+async def kept(server: valkey.Valkey) -> AsyncGenerator[redis.Redis]:
+    async with redis.Redis.from_url(server.url) as kept:
+        yield kept
+
+
+def key_of(number: int) -> str:
+    return f"{os.environ['CACHE_PREFIX']}:{note.key((number,), {})}"
+
+
+async def let_be_due(kept: redis.Redis, number: int) -> None:
+    raw = await kept.get(key_of(number))
+    assert isinstance(raw, bytes)
+    entry = Entry.parse(raw)
+    assert entry
+    await kept.set(key_of(number), bytes(entry._replace(due=0)), keepttl=True)
+
+
+async def test_what_was_read_once_comes_from_the_cache(
+    reader: AsyncClient, app: FastAPI, loads: caching.Loads
+) -> None:
+    assert [await body(reader, "/notes/1") for _ in range(3)] == ["milk"] * 3
+    assert loads.count == 1
+    cache: Cache = app.state.cache
+    assert (cache.stats.hits, cache.stats.misses, cache.stats.loads) == (2, 1, 1)
+
+
+async def test_500_readers_of_what_nobody_has_read_make_one_load_a_process(
+    app: FastAPI, reader: AsyncClient, loads: caching.Loads
+) -> None:
+    async with serving(notes_app()) as reader_of_another:
+        clients = [reader, reader_of_another] * 250
+        found = await asyncio.gather(*(body(client, "/notes/1") for client in clients))
+
+    assert found == ["milk"] * 500
+    assert loads.count <= 2
+    assert app.state.cache.stats.loads <= 1
+
+
+async def test_an_answer_is_read_anew_before_it_ends_by_one_process_and_nobody_waits(
+    app: FastAPI, reader: AsyncClient, loads: caching.Loads, kept: redis.Redis
+) -> None:
+    other = notes_app()
+    async with serving(other) as reader_of_other:
+        assert await body(reader, "/notes/1") == "milk"
+        await let_be_due(kept, 1)
+        loads.gate.clear()
+        for _ in range(3):
+            clients = [reader, reader_of_other] * 50
+            found = await asyncio.gather(*(body(client, "/notes/1") for client in clients))
+            assert found == ["milk"] * 100
+            await until(lambda: loads.count == 2)  # and it does not end
+        loads.gate.set()
+
+    stats: list[Stats] = [app.state.cache.stats, other.state.cache.stats]
+    assert sum(one.refreshes for one in stats) == 1
+    assert sum(one.misses for one in stats) == 1
+
+
+@pytest.mark.slow
+async def test_what_everybody_reads_is_loaded_by_one_at_a_time_when_it_ends_and_nobody_waits(
+    app: FastAPI, reader: AsyncClient, loads: caching.Loads
+) -> None:
+    async def read_until_it_has_ended_twice(client: AsyncClient) -> None:
+        while loads.count < 3:
+            assert await body(client, "/hot-notes/1") == "milk"
+
+    loads.seconds = 0.1
+    other = notes_app()
+    async with serving(other) as reader_of_other:
+        assert await body(reader, "/hot-notes/1") == "milk"
+        clients = [reader, reader_of_other] * 8
+        await asyncio.gather(*map(read_until_it_has_ended_twice, clients))
+
+    stats: list[Stats] = [app.state.cache.stats, other.state.cache.stats]
+    assert loads.most_at_once == 1
+    assert sum(one.misses for one in stats) == 1
+
+
+async def test_what_is_read_anew_is_no_part_of_the_request_that_begins_it(
+    reader: AsyncClient, loads: caching.Loads, kept: redis.Redis
+) -> None:
+    await reader.get("/notes/1", headers={"X-Request-ID": "somebody-reads-1"})
+    await let_be_due(kept, 1)
+    await reader.get("/notes/1", headers={"X-Request-ID": "somebody-reads-2"})
+
+    await until(lambda: loads.count == 2)
+    assert loads.request_ids == ["somebody-reads-1", None]
+
+
+async def test_a_reader_who_leaves_does_not_take_the_answer_from_the_others(
+    reader: AsyncClient, loads: caching.Loads
+) -> None:
+    loads.gate.clear()
+    first = asyncio.create_task(body(reader, "/notes/1"))
+    await until(lambda: loads.count == 1)
+    second = asyncio.create_task(body(reader, "/notes/1"))
+    await asyncio.sleep(0.05)
+    first.cancel()
+    loads.gate.set()
+
+    assert await second == "milk"
+    assert loads.count == 1
+
+
+async def test_who_has_written_sees_it_at_once(
+    app: FastAPI, reader: AsyncClient, loads: caching.Loads
+) -> None:
+    async def write_and_read(number: int) -> list[bool]:
+        async with browser(app) as client:
+            return [await sees(client, number, f"v{turn}") for turn in range(ROUNDS // CLIENTS)]
+
+    async def sees(client: AsyncClient, number: int, written: str) -> bool:
+        await put(client, number, written)
+        return await body(client, f"/notes/{number}") == written
+
+    async def keep_reading() -> None:
+        while True:
+            for number in range(CLIENTS):
+                await body(reader, f"/notes/{number}")
+
+    others = asyncio.create_task(keep_reading())
+    seen = await asyncio.gather(*(write_and_read(number) for number in range(CLIENTS)))
+    others.cancel()
+
+    assert [of_one.count(False) for of_one in seen] == [0] * CLIENTS
+
+
+async def test_clients_know_what_they_wrote_for_as_long_as_an_older_answer_may_be_kept(
+    writer: AsyncClient,
+) -> None:
+    answer = await writer.put("/notes/1/butter")
+
+    lifetimes = [int(part.split("Max-Age=")[1].split(";")[0]) for part in cookies_of(answer)]
+    assert [seconds >= FIVE_MINUTES for seconds in lifetimes] == [True]
+
+
+def cookies_of(answer: object) -> list[str]:
+    headers = getattr(answer, "headers")  # noqa: B009
+    return [value for value in headers.get_list("set-cookie") if "__Host-wrote-" in value]
+
+
+async def test_others_see_what_was_written_when_the_time_is_over(
+    reader: AsyncClient, writer: AsyncClient
+) -> None:
+    began = time.monotonic()
+    assert await body(reader, "/fresh-notes/1") == "milk"
+    await put(writer, 1, "butter")
+    if time.monotonic() - began < ALLOWED_SECONDS / 2:  # or this machine is busy
+        assert await body(reader, "/fresh-notes/1") == "milk"
+
+    await asyncio.sleep(ALLOWED_SECONDS)
+
+    assert await body(reader, "/fresh-notes/1") == "butter"
+
+
+async def test_what_is_invalidated_is_seen_by_others_at_once(
+    reader: AsyncClient, writer: AsyncClient
+) -> None:
+    assert await body(reader, "/notes/1") == "milk"
+    await put(writer, 1, "butter")
+    assert await body(reader, "/notes/1") == "milk"
+
+    await put(writer, 1, "bread", forget=True)
+
+    assert await body(reader, "/notes/1") == "bread"
+
+
+async def test_what_is_rolled_back_invalidates_nothing(
+    reader: AsyncClient, writer: AsyncClient, loads: caching.Loads
+) -> None:
+    await body(reader, "/notes/1")
+    answer = await writer.put("/notes/1/butter?forget=true&fail=true")
+
+    assert answer.status_code == 500
+    assert await body(reader, "/notes/1") == "milk"
+    assert loads.count == 1
+
+
+async def test_after_an_invalidation_the_new_answer_is_kept_though_nobody_writes_any_more(
+    app: FastAPI, reader: AsyncClient, writer: AsyncClient, loads: caching.Loads
+) -> None:
+    async def reads_while_nobody_writes() -> bool:
+        """Tests beside this one share the server, and nothing is kept while they write."""
+        quiet = True
+        for client in [reader, writer] * 10:
+            assert await body(client, "/notes/1") == "butter"
+            (found,) = await app.state.database.reader().fetch(HOW_FAR)
+            quiet &= found["nobody_writes"]
+        return quiet
+
+    async with asyncio.timeout(10):
+        loaded = loads.count
+        await put(writer, 1, "butter", forget=True)
+        while not await reads_while_nobody_writes():
+            loaded = loads.count
+            await put(writer, 1, "butter", forget=True)
+
+    assert loads.count <= loaded + 3
+
+
+async def test_a_write_that_overtakes_a_load_is_not_hidden_by_it(
+    reader: AsyncClient, writer: AsyncClient, loads: caching.Loads
+) -> None:
+    loads.gate.clear()
+    slow = asyncio.create_task(body(reader, "/notes/1"))
+    await until(lambda: loads.count == 1)
+    await put(writer, 1, "butter", forget=True)
+    loads.gate.set()
+
+    assert await slow == "milk"  # it was asked before
+    assert await body(reader, "/notes/1") == "butter"
+
+
+async def test_who_has_written_does_not_share_a_load_that_began_before(
+    reader: AsyncClient, writer: AsyncClient, loads: caching.Loads
+) -> None:
+    loads.gate.clear()
+    before = asyncio.create_task(body(reader, "/notes/1"))
+    await until(lambda: loads.count == 1)
+    await put(writer, 1, "butter")
+    after = asyncio.create_task(body(writer, "/notes/1"))
+    await asyncio.sleep(0.05)
+    loads.gate.set()
+
+    assert (await before, await after) == ("milk", "butter")
+    assert loads.most_at_once == 1
+
+
+async def test_an_older_answer_does_not_replace_a_newer_one(
+    app: FastAPI, reader: AsyncClient, writer: AsyncClient, loads: caching.Loads
+) -> None:
+    loads.gate.clear()
+    async with serving(notes_app()) as reader_of_another:
+        older = asyncio.create_task(body(reader_of_another, "/notes/1"))
+        await until(lambda: loads.count == 1)
+        gate, loads.gate = loads.gate, asyncio.Event()
+        loads.gate.set()
+        await put(writer, 1, "butter")
+        await put(writer, 2, "so that the log goes on")
+        assert await body(writer, "/notes/1") == "butter"
+        gate.set()
+        assert await older == "milk"
+
+    assert await body(reader, "/notes/1") == "butter"
+
+
+async def test_a_released_savepoint_is_no_commit(app: FastAPI, reader: AsyncClient) -> None:
+    told: list[bool] = []
+
+    @app.post("/savepoint")
+    async def save(write: WriteSession) -> None:
+        async with write.begin_nested():
+            await write.execute(text("DELETE FROM notes"))
+        told.append(this_visit().has_written)
+
+    await body(reader, "/notes/1")
+    answer = await reader.post("/savepoint")
+
+    assert told == [False]
+    assert "Read-After" in answer.headers
+
+
+async def test_that_there_is_nothing_is_kept_for_seconds_only(
+    reader: AsyncClient, loads: caching.Loads, kept: redis.Redis
+) -> None:
+    assert [await body(reader, "/notes/404") for _ in range(3)] == [None] * 3
+
+    assert loads.count == 1
+    assert 0 < await kept.pttl(key_of(404)) <= 3000
+    await body(reader, "/notes/1")
+    assert 4 * 60_000 < await kept.pttl(key_of(1)) <= FIVE_MINUTES * 1000
+
+
+async def test_that_there_is_nothing_is_claimed_no_longer_than_it_lives(
+    app: FastAPI, reader: AsyncClient, kept: redis.Redis
+) -> None:
+    assert await body(reader, "/notes/404") is None
+    await let_be_due(kept, 404)
+    assert await body(reader, "/notes/404") is None
+
+    await until(lambda: app.state.cache.stats.refreshes == 1)
+    assert await kept.pttl(f"{key_of(404)}:refresh") <= 600
+
+
+@pytest.mark.parametrize("change", [b'{"number": 1}', b"no JSON", b""])
+async def test_what_does_not_parse_is_a_miss(
+    reader: AsyncClient, kept: redis.Redis, loads: caching.Loads, change: bytes
+) -> None:
+    await body(reader, "/notes/1")
+    entry = await kept.get(key_of(1))
+    assert isinstance(entry, bytes)
+    await kept.set(key_of(1), entry.replace(b'{"number":1,"body":"milk"}', change))
+
+    assert await body(reader, "/notes/1") == "milk"
+    assert loads.count == 2
+
+
+async def test_what_is_none_of_ours_is_replaced(
+    reader: AsyncClient, kept: redis.Redis, loads: caching.Loads
+) -> None:
+    await kept.set(key_of(1), "what is this")
+
+    assert [await body(reader, "/notes/1") for _ in range(2)] == ["milk"] * 2
+    assert loads.count == 1
+
+
+async def test_without_a_url_every_read_goes_to_postgres(
+    loads: caching.Loads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CACHE_URL")
+    app = notes_app()
+    async with app.router.lifespan_context(app), browser(app) as client:
+        assert [await body(client, "/notes/1") for _ in range(2)] == ["milk"] * 2
+
+    assert app.state.cache is None
+    assert loads.count == 2
+
+
+async def test_while_it_gives_no_answers_yet_clients_are_told_their_positions(
+    loads: caching.Loads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CACHE_READS", "false")
+    async with serving(notes_app()) as client:
+        assert [await body(client, "/notes/1") for _ in range(2)] == ["milk"] * 2
+        answer = await client.put("/notes/1/butter")
+
+    assert loads.count == 2
+    assert "Read-After" in answer.headers
+
+
+async def test_scripts_read_without_the_cache(
+    services: Services, app: FastAPI, loads: caching.Loads
+) -> None:
+    database: Database = app.state.database
+    async with database:
+        assert await note(database.reader(), 1) == await note(database.reader(), 1)
+
+    assert loads.count == 2

@@ -1,0 +1,242 @@
+# Rung's file: advancing to another stage may change it.
+"""A real Valkey that dies, hangs, comes back, is full or does not let us in."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient
+from pydantic import RedisDsn
+from structlog.testing import capture_logs
+
+from app.infra.cache.entry import Entry, spelled
+from app.infra.cache.server import KEYS_AT_ONCE, CacheAway, CacheServer
+from app.infra.own_writes.log_position import Position
+from dev import ports
+from dev.cache import valkey
+from dev.pytest_plugin import Services
+from tests.infra.cache import caching
+from tests.infra.cache.caching import body, notes_app, serving, until
+from tests.infra.conftest import browser
+
+
+@pytest.fixture
+def server() -> Iterator[valkey.Valkey]:
+    with valkey.running("cache") as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+async def loads(services: Services, monkeypatch: pytest.MonkeyPatch) -> caching.Loads:
+    connection = await asyncpg.connect(services.database_url)
+    await connection.execute("CREATE TABLE notes (number bigint PRIMARY KEY, body text NOT NULL)")
+    await connection.execute("INSERT INTO notes SELECT n, 'milk' FROM generate_series(1, 100) n")
+    await connection.close()
+    monkeypatch.setattr(caching, "loads", caching.Loads())
+    return caching.loads
+
+
+@asynccontextmanager
+async def connected(server: valkey.Valkey) -> AsyncGenerator[CacheServer]:
+    async with CacheServer(RedisDsn(server.url), operation_seconds=1) as cache:
+        await until(lambda: cache.is_reachable)
+        yield cache
+
+
+class Load:
+    """Clients that read one note after the other."""
+
+    CLIENTS = 8
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._served = [0] * self.CLIENTS
+        self.failed: list[str] = []
+
+    async def everybody_is_served(self, times: int = 10) -> None:
+        goal = [served + times for served in self._served]
+        await until(lambda: all(s >= g for s, g in zip(self._served, goal, strict=True)))
+
+    async def read(self, client: int) -> None:
+        async with browser(self._app) as reader:
+            while True:
+                number = (self._served[client] + client) % 20 + 1
+                answer = await reader.get(f"/notes/{number}")
+                if answer.status_code != 200 or answer.json()["body"] != "milk":
+                    self.failed.append(answer.text)
+                self._served[client] += 1
+
+
+@asynccontextmanager
+async def under_load(app: FastAPI) -> AsyncGenerator[Load]:
+    load = Load(app)
+    readers = [asyncio.create_task(load.read(client)) for client in range(load.CLIENTS)]
+    try:
+        await load.everybody_is_served()
+        yield load
+    finally:
+        for one in readers:
+            one.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+
+
+def dies(server: valkey.Valkey) -> Callable[[], object]:
+    server.die()
+    return server.start
+
+
+def hangs(server: valkey.Valkey) -> Callable[[], object]:
+    server.hang()
+    return server.go_on
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("goes", [dies, hangs])
+async def test_no_read_fails_while_it_is_away_and_it_is_used_again_when_it_is_back(
+    server: valkey.Valkey,
+    monkeypatch: pytest.MonkeyPatch,
+    goes: Callable[[valkey.Valkey], Callable[[], object]],
+) -> None:
+    monkeypatch.setenv("CACHE_URL", server.url)
+    app = notes_app()
+    async with serving(app), under_load(app) as load:
+        comes_back = await asyncio.to_thread(goes, server)
+        try:
+            await until(lambda: not app.state.cache.is_reachable)
+            bypassed = app.state.cache.stats.bypassed
+            failures = app.state.cache.stats.failures
+            await until(lambda: app.state.cache.stats.failures > failures)
+            await load.everybody_is_served()
+            assert app.state.cache.stats.bypassed >= bypassed + 10 * load.CLIENTS
+        finally:
+            await asyncio.to_thread(comes_back)
+        await until(lambda: app.state.cache.is_reachable)
+        hits = app.state.cache.stats.hits
+        await until(lambda: app.state.cache.stats.hits > hits)
+
+    assert load.failed == []
+
+
+async def test_one_that_never_answers_says_why_and_says_it_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.infra.cache.server.PROBE_SECONDS", 0.01)
+    nobody = RedisDsn(f"redis://127.0.0.1:{ports.unused()}")
+    with capture_logs() as lines:
+        async with CacheServer(nobody, operation_seconds=1) as cache:
+            await until(lambda: cache.stats.failures >= 5)
+
+    warnings = [line for line in lines if line["log_level"] == "warning"]
+    assert [line["event"] for line in warnings] == ["the cache does not answer"]
+    assert "Connect" in warnings[0]["reason"]
+
+
+async def test_a_restart_between_two_reads_is_not_noticed(
+    server: valkey.Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CACHE_URL", server.url)
+    async with serving(notes_app()) as client:
+        assert await body(client, "/notes/1") == "milk"
+        server.die()
+        server.start()
+        assert [await body(client, "/notes/1") for _ in range(5)] == ["milk"] * 5
+
+
+async def test_one_that_is_full_is_read_and_not_written(
+    monkeypatch: pytest.MonkeyPatch, loads: caching.Loads
+) -> None:
+    full = {"maxmemory": "1", "maxmemory-policy": "noeviction"}
+    with valkey.running("cache", **full) as server:
+        monkeypatch.setenv("CACHE_URL", server.url)
+        app = notes_app()
+        async with serving(app) as client:
+            assert [await body(client, "/notes/1") for _ in range(5)] == ["milk"] * 5
+            assert app.state.cache.is_reachable
+
+    assert app.state.cache.stats.failures == 5
+    assert loads.count == 5
+
+
+@pytest.mark.slow
+async def test_what_one_that_hung_is_late_to_keep_does_not_live_longer_for_it(
+    server: valkey.Valkey,
+) -> None:
+    async with connected(server) as cache:
+        answer = Entry(spelled(Position(1, 1)), 0, b"1")
+        await cache.put("begins", answer, 60)  # The script is known from here on.
+        server.hang()
+        try:
+            with pytest.raises(CacheAway):
+                await cache.put("ends", answer, 0.5)  # Over before this has timed out.
+        finally:
+            server.go_on()
+        await until(lambda: cache.is_reachable)
+        assert await cache.get("begins") is not None
+        assert await cache.get("ends") is None
+
+
+async def test_whatever_goes_wrong_nobody_waits_for_ever(
+    server: valkey.Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[object] = []
+    async with connected(server) as cache:
+        with monkeypatch.context() as broken:
+            loop = asyncio.get_running_loop()
+            usual = loop.get_exception_handler()
+            loop.set_exception_handler(lambda _, problem: reported.append(problem["exception"]))
+            broken.setattr(cache, "_client", None)
+            asked = [cache.get(f"key {n}") for n in range(2 * KEYS_AT_ONCE)]
+            async with asyncio.timeout(10):
+                answers = await asyncio.gather(*asked, return_exceptions=True)
+            await until(lambda: len(reported) == 1)
+            loop.set_exception_handler(usual)
+        assert {type(answer) for answer in answers} == {CacheAway}
+        assert await cache.get("key 1") is None
+
+
+async def test_who_still_waits_when_the_process_ends_is_told(server: valkey.Valkey) -> None:
+    async with connected(server) as cache:
+        waiting = [cache.get("one"), cache.get("two")]
+
+    async with asyncio.timeout(10):
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(answer) for answer in answers} == {CacheAway}
+
+
+@pytest.mark.parametrize("away", ["redis://127.0.0.1:{unused}", "redis://:wrong@127.0.0.1:{port}"])
+async def test_a_process_starts_and_serves_without_it(
+    server: valkey.Valkey, monkeypatch: pytest.MonkeyPatch, away: str
+) -> None:
+    monkeypatch.setenv("CACHE_URL", away.format(unused=ports.unused(), port=server.port))
+    app = notes_app()
+    async with app.router.lifespan_context(app), browser(app) as client:
+        assert [await body(client, "/notes/1") for _ in range(2)] == ["milk"] * 2
+        assert (await client.put("/notes/1/bread?forget=true")).status_code == 200
+        assert await body(client, "/notes/1") == "bread"
+
+    assert app.state.cache.stats.bypassed == 3
+
+
+async def test_so_many_reads_at_once_go_past_it_and_no_more(
+    server: valkey.Valkey, monkeypatch: pytest.MonkeyPatch, loads: caching.Loads
+) -> None:
+    monkeypatch.setenv("CACHE_URL", server.url)
+    monkeypatch.setenv("CACHE_LOADS", "3")
+    monkeypatch.setenv("CACHE_OPERATION_SECONDS", "5")
+
+    async def read_all(client: AsyncClient) -> list[str | None]:
+        return await asyncio.gather(*(body(client, f"/notes/{n}") for n in range(1, 51)))
+
+    async with serving(notes_app()) as client:
+        assert await read_all(client) == ["milk"] * 50
+    assert loads.most_at_once <= 3
+    assert loads.count == 50
+
+    monkeypatch.setenv("CACHE_URL", f"redis://127.0.0.1:{ports.unused()}")
+    app = notes_app()
+    async with app.router.lifespan_context(app), browser(app) as client:
+        assert await read_all(client) == ["milk"] * 50
+    assert loads.most_at_once <= 3

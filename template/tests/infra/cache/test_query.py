@@ -1,0 +1,86 @@
+# Rung's file: advancing to another stage may change it.
+from collections.abc import Iterator
+from uuid import UUID
+
+import pytest
+from asyncpg.pgproto import pgproto
+from pydantic import BaseModel
+
+from app.infra.cache import query
+from app.infra.freshness import max_stale
+from app.infra.reads import Reader
+from tests.infra.conftest import bare_app
+
+
+@pytest.fixture(autouse=True)
+def only_those_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "promised", [])
+
+
+class Blue(BaseModel):
+    shade: int
+
+
+@max_stale(minutes=1)
+async def shades(
+    read: Reader, name: str, at: UUID, sizes: list[int], first: int = 10
+) -> list[Blue]:
+    raise NotImplementedError
+
+
+def test_keys_can_be_read_and_are_the_same_however_the_arguments_are_passed() -> None:
+    at = UUID(int=7)
+
+    key = shades.key(("sky, or 'sea'", at, [1, 2]), {})
+
+    name, version, arguments = key.split(":")
+    assert name == "tests.infra.cache.test_query.shades"
+    assert len(version) == 8
+    assert arguments == f"'sky%2C%20or%20%27sea%27',{at},(1,2),10"
+    assert shades.key(("sky, or 'sea'",), {"first": 10, "sizes": [1, 2], "at": at}) == key
+
+
+def test_an_id_that_comes_from_postgres_gives_the_same_key() -> None:
+    at = UUID(int=7)
+
+    assert shades.key(("sky", pgproto.UUID(at.bytes), []), {}) == shades.key(("sky", at, []), {})
+
+
+def test_keys_tell_the_shape_of_the_answer() -> None:
+    async def query(read: Reader) -> Blue:
+        raise NotImplementedError
+
+    async def changed(read: Reader) -> list[Blue]:
+        raise NotImplementedError
+
+    changed.__qualname__ = query.__qualname__
+    before, after = max_stale(minutes=1)(query), max_stale(minutes=1)(changed)
+    assert before.name == after.name
+    assert before.key((), {}) != after.key((), {})
+
+
+def test_an_argument_that_cannot_be_part_of_a_key_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"shades has @max_stale, and .* cannot be part of its key"):
+        shades.key((Blue(shade=1), UUID(int=7), []), {})
+
+
+def test_a_query_that_does_not_say_what_it_returns_is_refused() -> None:
+    @max_stale(minutes=1)
+    async def shade(read: Reader):  # type: ignore[no-untyped-def]
+        return 1
+
+    with pytest.raises(TypeError, match="must say what it returns"):
+        shade.key((), {})
+
+
+@pytest.mark.usefixtures("services")
+async def test_an_app_without_a_cache_does_not_start_with_such_a_query_either() -> None:
+    app = bare_app()
+
+    @max_stale(minutes=1)
+    async def shade(read: Reader) -> Iterator[Reader]:
+        raise NotImplementedError
+
+    with pytest.raises(TypeError, match="shade has @max_stale and must say what it returns"):
+        async with app.router.lifespan_context(app):
+            pass

@@ -1,0 +1,28 @@
+# Rung's file: advancing to another stage may change it.
+import asyncpg
+
+from app.infra.cache.sampler import Sampler
+from app.infra.connections import DatabaseSettings
+from app.infra.database import Database
+from app.infra.own_writes.log_position import WHERE_THE_PRIMARY_IS, written_up_to
+from dev.pytest_plugin import Services
+
+
+async def test_of_a_transaction_that_may_be_committing_the_end_is_not_promised(
+    services: Services,
+) -> None:
+    """Its commit is in the log before anybody can see it."""
+    sampler = Sampler()
+    writer = await asyncpg.connect(services.database_url)
+    await writer.execute("CREATE TABLE notes (id int)")
+    settings = DatabaseSettings.model_validate({"url": services.database_url})
+    async with Database(settings) as database, writer.transaction():
+        await writer.execute("INSERT INTO notes VALUES (1)")
+        await sampler.sample(database.reader())
+        promised = await sampler.sample(database.reader())
+
+        end = written_up_to(*await writer.fetchrow(WHERE_THE_PRIMARY_IS))
+    await writer.close()
+
+    assert promised
+    assert promised <= end

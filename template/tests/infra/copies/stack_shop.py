@@ -1,0 +1,69 @@
+# Rung's file: advancing to another stage may change it.
+"""A little shop for copies to serve, on what every service of this stage has."""
+
+import asyncio
+import sys
+from uuid import UUID
+
+from fastapi import FastAPI, Request
+from sqlalchemy import text
+
+from app import errors
+from app.infra import serve, wiring
+from app.infra.database import ReadSession, WriteSession
+from app.infra.files import Files, UploadRequest
+from app.infra.sessions import CurrentUser, Sessions
+
+SERVE = (sys.executable, "-m", "tests.infra.copies.stack_shop")
+
+# No order is refused here for being there already: one that is carried out twice must show.
+TABLE = "CREATE TABLE placed (key text NOT NULL)"
+
+
+def create_app() -> FastAPI:
+    app = FastAPI(lifespan=wiring.lifespan)
+    errors.install(app)
+    wiring.install(app)
+
+    @app.get("/products")
+    async def browse(read: ReadSession) -> list[int]:
+        return [row["n"] for row in await read.fetch("SELECT generate_series(1, 20) AS n")]
+
+    @app.post("/login/{user_id}")
+    async def log_in(sessions: Sessions, user_id: UUID) -> None:
+        await sessions.start(user_id)
+
+    @app.get("/me")
+    async def me(user: CurrentUser) -> UUID:
+        return user.id
+
+    @app.post("/orders/{key}", status_code=201)
+    async def order(write: WriteSession, key: str, pause: float = 0) -> None:
+        """Is placed at once, and answered after the pause."""
+        await write.execute(text("INSERT INTO placed VALUES (:key)"), {"key": key})
+        await write.commit()
+        await asyncio.sleep(pause)
+
+    @app.post("/uploads/{key}")
+    async def upload(files: Files, user: CurrentUser, key: str, size: int) -> UploadRequest:
+        return files.upload_request(key, "image/png", size)
+
+    @app.get("/uploads/{key}")
+    async def uploaded(files: Files, key: str) -> int:
+        return (await files.facts(key)).size
+
+    @app.get("/slow")
+    async def slow(seconds: float) -> str:
+        await asyncio.sleep(seconds)
+        return "at last"
+
+    @app.get("/caller")
+    async def caller(request: Request) -> dict[str, str]:
+        host = request.client.host if request.client else ""
+        return {"address": host, "url": str(request.url)}
+
+    return app
+
+
+if __name__ == "__main__":
+    serve.main("tests.infra.copies.stack_shop:create_app")

@@ -1,0 +1,237 @@
+# Rung's file: advancing to another stage may change it.
+"""Copies behind a real HAProxy, configured by deploy/haproxy.cfg: rolled, killed and multiplied."""
+
+import asyncio
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+
+from dev import ports
+from dev.copies import haproxy, stack_copy
+from dev.copies.stack_copy import Copy
+from dev.pytest_plugin import Services
+from tests.infra.copies.stack_shop import SERVE, TABLE
+from tests.infra.copies.stack_visitors import VISITORS, AnswerCutShort, Visitors, ask
+
+# How often all three copies are replaced. Each start costs a second of a processor.
+ROLLS = int(os.environ.get("ROLLS", "3"))
+REQUESTS_A_ROLL = 600
+
+# Copies are asked every 0.1 s here and drain for 0.6 s, a third and a fifth of deploy/haproxy.cfg
+# and DRAIN_SECONDS: the same order of things in less time.
+CHECK_EVERY = "100ms"
+DRAIN_SECONDS = "0.6"
+
+# That is all that becomes of a read when its copy is killed.
+CUT_SHORT = f"GET: {AnswerCutShort()!r}"
+
+
+@pytest.fixture
+def installed() -> None:
+    try:
+        haproxy.program()
+    except haproxy.HAProxyError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+class Shop:
+    """Places for copies behind a load balancer, most of them empty."""
+
+    PLACES = 9
+
+    def __init__(self, services: Services, folder: Path) -> None:
+        self._services = services
+        self._folder = folder
+        self._stack = ExitStack()
+        self._places = [ports.unused() for _ in range(self.PLACES)]
+        self._empty = list(self._places)
+
+    def __enter__(self) -> Self:
+        balancer = haproxy.running(
+            self._places,
+            port=ports.unused(),
+            folder=self._folder / "haproxy",
+            check_every=CHECK_EVERY,
+        )
+        self.url = self._stack.enter_context(balancer)
+        written = (self._folder / "haproxy" / "haproxy.cfg").read_text()
+        self._status = (
+            "http://" + written.partition("frontend status")[2].split("bind ")[1].split()[0]
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    async def open(self, number: int) -> list[Copy]:
+        """So many more copies, once the load balancer has seen that they are ready."""
+        copies = [self._start(self._empty.pop(0)) for _ in range(number)]
+        for copy in copies:
+            await asyncio.to_thread(copy.wait_until_ready)
+        await self.until_seen(copies)
+        return copies
+
+    async def until_seen(self, copies: Sequence[Copy]) -> None:
+        """Until they have been asked, all places count as taken."""
+        wanted = {f"app-{self._places.index(copy.port) + 1}" for copy in copies}
+        async with asyncio.timeout(10), httpx.AsyncClient() as client:
+            while True:
+                rows = csv.DictReader((await client.get(f"{self._status}/;csv")).text.splitlines())
+                places = {row["svname"]: row for row in rows if row["svname"].startswith("app-")}
+                ready = {name for name, row in places.items() if row["status"] == "UP"}
+                asked = [row["check_status"] != "INI" for row in places.values()]
+                if all(asked) and wanted <= ready:
+                    return
+                await asyncio.sleep(0.05)
+
+    async def close(self, copies: Sequence[Copy]) -> None:
+        """As a deploy does it, one shortly after the other."""
+        for copy in copies:
+            copy.stop()
+            await asyncio.sleep(0.1)
+        for copy in copies:
+            await asyncio.to_thread(copy.wait)
+            self._empty.append(copy.port)
+
+    async def orders(self) -> list[str]:
+        """Their keys, as often as they were placed."""
+        connection = await asyncpg.connect(self._services.database_url)
+        rows = await connection.fetch("SELECT key FROM placed")
+        await connection.close()
+        return [row["key"] for row in rows]
+
+    async def until_placed(self, number: int) -> None:
+        async with asyncio.timeout(10):
+            while True:
+                if len(await self.orders()) == number:
+                    return
+                await asyncio.sleep(0.05)
+
+    def _start(self, port: int) -> Copy:
+        folder = self._folder / f"app-{port}"
+        folder.mkdir(exist_ok=True)
+        (folder / "port").write_text(str(port))
+        environment = {
+            **os.environ,
+            "DRAIN_SECONDS": DRAIN_SECONDS,
+            "FORWARDED_ALLOW_IPS": "127.0.0.1",
+            "LOG_LEVEL": "WARNING",
+        }
+        return self._stack.enter_context(stack_copy.running(folder, environment, SERVE))
+
+
+@pytest.fixture
+def shop(services: Services, installed: None, tmp_path: Path) -> Iterator[Shop]:
+    async def prepare() -> None:
+        connection = await asyncpg.connect(services.database_url)
+        await connection.execute(TABLE)
+        await connection.close()
+
+    asyncio.run(prepare())
+    with Shop(services, tmp_path) as shop:
+        yield shop
+
+
+@pytest.mark.slow
+async def test_all_copies_are_replaced_again_and_again_and_nobody_notices(shop: Shop) -> None:
+    copies = await shop.open(3)
+    async with Visitors(shop.url) as visitors:
+        leaving: list[asyncio.Task[None]] = []
+        for _ in range(ROLLS):
+            new = await shop.open(3)
+            await asyncio.gather(*leaving)
+            leaving = [asyncio.create_task(shop.close(copies))]
+            copies = new
+        await asyncio.gather(*leaving)
+        await visitors.until(ROLLS * REQUESTS_A_ROLL)
+
+    assert visitors.failures == {}
+    assert sorted(await shop.orders()) == sorted(visitors.ordered)
+
+
+@pytest.mark.slow
+async def test_a_copy_that_is_killed_fails_only_the_writes_it_was_carrying_out(shop: Shop) -> None:
+    doomed, *_ = await shop.open(3)
+    async with Visitors(shop.url) as visitors:
+        await visitors.some_more()
+        await asyncio.to_thread(doomed.die)
+        await visitors.some_more()
+
+    assert {failure for failure in visitors.failures if failure.startswith("GET")} <= {CUT_SHORT}
+    assert visitors.failures.total() <= VISITORS
+    placed = await shop.orders()
+    assert len(placed) == len(set(placed))
+    assert visitors.ordered <= set(placed)
+
+
+@pytest.mark.slow
+async def test_what_a_killed_copy_was_asked_is_asked_elsewhere_unless_it_was_a_write(
+    shop: Shop,
+) -> None:
+    doomed, _ = await shop.open(2)
+    reads = [asyncio.create_task(ask(shop.url, "GET", "/slow?seconds=1")) for _ in range(6)]
+    orders = [
+        asyncio.create_task(ask(shop.url, "POST", f"/orders/{number}?pause=1"))
+        for number in range(6)
+    ]
+    await shop.until_placed(6)
+
+    await asyncio.to_thread(doomed.die)
+
+    assert [(await read).status for read in reads] == [200] * 6
+    answered = Counter([(await order).status for order in orders])
+    assert answered.keys() == {201, 502}
+    assert sorted(await shop.orders()) == sorted(map(str, range(6)))
+
+
+@pytest.mark.slow
+async def test_one_copy_becomes_four_and_one_again_and_nobody_notices(shop: Shop) -> None:
+    [first] = await shop.open(1)
+    async with Visitors(shop.url) as visitors:
+        await visitors.some_more()
+        others = await shop.open(3)
+        await visitors.some_more()
+        await shop.close([first, *others[:2]])
+        await visitors.some_more()
+
+    assert visitors.failures == {}
+    assert sorted(await shop.orders()) == sorted(visitors.ordered)
+    served = [copy.port for copy in others if not copy.has_ended()]
+    assert len(served) == 1
+
+
+@pytest.mark.slow
+async def test_copies_are_told_the_clients_own_address_and_scheme_and_an_id(shop: Shop) -> None:
+    await shop.open(1)
+
+    claims = {"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https"}
+    own_id = {"X-Request-ID": "order-7-8-9"}
+    claimed = await ask(shop.url, "GET", "/caller", headers=claims | own_id)
+    nameless = await ask(shop.url, "GET", "/caller")
+
+    assert claimed.body == nameless.body
+    assert json.loads(claimed.body) == {"address": "127.0.0.1", "url": f"{shop.url}/caller"}
+    assert claimed.headers["x-request-id"] == "order-7-8-9"
+    assert UUID(nameless.headers["x-request-id"])
+
+
+async def test_without_a_copy_the_load_balancer_says_so_as_the_app_would(shop: Shop) -> None:
+    await shop.open(0)
+
+    answer = await ask(shop.url, "GET", "/products")
+
+    assert answer.status == 503
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["retry-after"] == "1"

@@ -1,0 +1,128 @@
+# Rung's file: advancing to another stage may change it.
+"""`make stack`, on a database of the test's own."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from dev import ports, postgres
+from dev.copies import stack_status
+from dev.copies.stack import FOLDER
+from dev.pytest_plugin import Services
+from tests.infra.copies.test_stack import installed as installed
+
+SECONDS = 60
+
+
+def table() -> dict[str, Sequence[str]]:
+    """The rows of what a stack starts, by name."""
+    rows = (row for _, row in stack_status.table())
+    return {row[0]: row for row in rows if row[0].startswith(("app-", "haproxy", "pgbouncer"))}
+
+
+def pids() -> dict[str, int]:
+    return {name: int(pid) for name, (_, _, _, pid, *_) in table().items()}
+
+
+def is_ready() -> bool:
+    rows = table()
+    return "haproxy" in rows and all(row[-1] == "yes" for row in rows.values())
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@contextmanager
+def stack(copies: int, started_by: int) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dev.copies.stack"],
+        cwd=postgres.REPOSITORY,
+        env={
+            **os.environ,
+            "COPIES": str(copies),
+            "PORT": str(ports.unused()),
+            "STARTED_BY": str(started_by),
+        },
+    )
+    try:
+        until(lambda: is_ready() or process.poll() is not None)
+        assert process.poll() is None
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def make() -> Iterator[subprocess.Popen[bytes]]:
+    """Whoever started the stack."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture(autouse=True)
+def alone(services: Services, installed: None) -> Iterator[None]:
+    """One of these tests at a time, and not beside somebody's own stack."""
+    FOLDER.mkdir(exist_ok=True)
+    with (FOLDER / "tested").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if table():
+            pytest.skip("a stack runs in this repository already")
+        yield
+
+
+@pytest.mark.slow
+def test_a_copy_that_dies_is_started_again_and_all_end_with_who_started_them(
+    make: subprocess.Popen[bytes],
+) -> None:
+    with stack(2, make.pid) as process:
+        before = pids()
+        assert before.keys() == {"haproxy", "app-1", "app-2", "pgbouncer"}
+
+        os.kill(before["app-2"], signal.SIGKILL)
+
+        until(lambda: is_ready() and pids()["app-2"] != before["app-2"])
+        assert pids()["app-1"] == before["app-1"]
+
+        make.kill()
+        make.wait()
+
+        assert process.wait(timeout=SECONDS) == 0
+        assert table() == {}
+
+
+@pytest.mark.slow
+def test_nothing_outlives_the_command_when_it_is_killed(make: subprocess.Popen[bytes]) -> None:
+    with stack(1, make.pid) as process:
+        running = pids().values()
+
+        process.kill()
+
+        until(lambda: not any(map(stack_status.is_alive, running)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("copies", ["0", "51", "three"])
+def test_a_number_of_copies_that_cannot_be_says_what_can(copies: str) -> None:
+    started = subprocess.run(
+        [sys.executable, "-m", "dev.copies.stack"],
+        cwd=postgres.REPOSITORY,
+        env={**os.environ, "COPIES": copies},
+        capture_output=True,
+        text=True,
+    )
+
+    assert started.returncode == 1
+    assert started.stderr == (f"COPIES is {copies!r}, and must be 1 to 50: make stack COPIES=3\n")

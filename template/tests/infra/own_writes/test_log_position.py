@@ -1,0 +1,65 @@
+# Rung's file: advancing to another stage may change it.
+import pytest
+
+from app.infra.own_writes.log_position import NOT_KNOWN, Position, PrimaryLog, written_up_to
+from app.infra.own_writes.visits import Visit
+
+
+def test_the_start_of_an_empty_page_is_the_end_of_the_page_before() -> None:
+    assert written_up_to(1, 5 * 8192 + 24) == Position(1, 5 * 8192)
+    assert written_up_to(1, 2**24 + 40) == Position(1, 2**24)
+    assert written_up_to(1, 5 * 8192 + 64) == Position(1, 5 * 8192 + 64)
+
+
+def test_a_later_timeline_is_greater() -> None:
+    assert Position(1, 900) < Position(2, 100) < NOT_KNOWN
+
+
+def test_what_an_older_timeline_left_is_there_where_the_new_one_was_found() -> None:
+    primary = PrimaryLog()
+    primary.learn(Position(1, 500))
+    primary.learn(Position(2, 300))
+    primary.learn(Position(2, 400))
+
+    assert primary.lsn_to_reach(Position(1, 900)) == 300
+    assert primary.lsn_to_reach(Position(2, 350)) == 350
+    assert primary.lsn_to_reach(Position(3, 10)) is None
+    assert primary.lsn_to_reach(NOT_KNOWN) is None
+
+
+def test_who_has_all_of_the_log_is_not_behind_however_old_its_last_entry_is() -> None:
+    primary = PrimaryLog()
+    assert primary.seconds_behind(0) == 0
+    primary.learn(Position(1, 500))
+
+    assert (primary.seconds_behind(500), primary.bytes_behind(500)) == (0, 0)
+    assert primary.seconds_behind(499) > 0
+    assert primary.bytes_behind(499) == 1
+
+
+def test_a_flush_that_stopped_at_the_end_of_a_page_leaves_nobody_behind() -> None:
+    primary = PrimaryLog()
+    primary.learn(Position(1, 500))
+    primary.learn(Position(1, 8192))
+
+    assert (primary.seconds_behind(500), primary.bytes_behind(500)) == (0, 0)
+    primary.learn(Position(1, 9000))
+    assert primary.seconds_behind(500) > 0
+
+
+@pytest.mark.parametrize(
+    ("positions", "must_see"),
+    [
+        ([Position(1, 7), Position(1, 5)], Position(1, 7)),
+        ([Position(1, 7), NOT_KNOWN], NOT_KNOWN),
+        ([NOT_KNOWN, Position(1, 7)], Position(1, 7)),
+    ],
+)
+def test_who_writes_again_need_not_see_more_than_the_later_commit(
+    positions: list[Position], must_see: Position
+) -> None:
+    visit = Visit()
+    for position in positions:
+        visit.wrote(position)
+
+    assert visit.must_see == must_see

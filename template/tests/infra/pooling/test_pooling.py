@@ -1,0 +1,370 @@
+# Rung's file: advancing to another stage may change it.
+"""Through a real PgBouncer, configured by deploy/pgbouncer.ini."""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+
+from app.infra import environment
+from app.infra.connections import DatabaseSettings, connect
+from app.infra.database import Database
+from app.infra.failures import Unavailable
+from dev.pooling import pgbouncer
+from dev.pooling.pgbouncer import PgBouncer
+from dev.pytest_plugin import Services
+from tests.infra.test_database import busy_reading, proxy
+
+URLS = {
+    "url": "postgresql://bouncer/app",
+    "read_url": "postgresql://bouncer/app_read",
+    "direct_url": "postgresql://postgres/app",
+}
+
+
+@pytest.fixture
+def notes(services: Services) -> None:
+    async def create() -> None:
+        connection = await asyncpg.connect(services.database_url)
+        await connection.execute("CREATE TABLE notes (id bigint PRIMARY KEY, body text NOT NULL)")
+        await connection.close()
+
+    asyncio.run(create())
+
+
+@pytest.fixture
+def installed() -> None:
+    try:
+        pgbouncer.program()
+    except pgbouncer.PgBouncerError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def bouncer(services: Services, installed: None) -> Iterator[PgBouncer]:
+    with pgbouncer.running(services.database_url) as bouncer:
+        yield bouncer
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("notes", "installed")
+async def test_two_hundred_clients_share_five_server_connections(services: Services) -> None:
+    """Five for reads and five for transactions; each client gets its own answers."""
+    sizes = {"default_pool_size": 5, "reserve_pool_size": 0, "query_wait_timeout": 60}
+    pools = {"read_pool": 100, "write_pool": 100, "pool_wait_seconds": 60}
+    with pgbouncer.running(services.database_url, **sizes) as bouncer:
+        async with Database(settings(services, bouncer, **pools)) as database:
+            read = database.reader()
+
+            async def client(number: int) -> None:
+                for turn in range(5):
+                    value = number * 100 + turn
+                    assert await read.fetch("SELECT $1::int AS a", value) == [(value,)]
+                    [row] = await read.fetch("SELECT $1::text AS b, $2::bigint AS c", "é", value)
+                    assert dict(row) == {"b": "é", "c": value}
+                    rows = await read.fetch(f"SELECT generate_series(1, {number % 7}) AS n{number}")
+                    assert [row[f"n{number}"] for row in rows] == list(range(1, number % 7 + 1))
+                    with pytest.raises(asyncpg.DivisionByZeroError):
+                        await read.fetch("SELECT $1::int / 0", value)
+                    async with database.transaction() as write:
+                        note = {"id": value, "body": f"note {value}"}
+                        await write.execute(text("INSERT INTO notes VALUES (:id, :body)"), note)
+                        # Not to be seen by the others before it is committed.
+                        own = text("SELECT body FROM notes WHERE id = :id")
+                        assert await write.scalar(own, note) == note["body"]
+
+            await asyncio.gather(*(client(number) for number in range(200)))
+
+            assert await read.fetch("SELECT count(*) FROM notes") == [(1000,)]
+            assert await server_connections(services) <= 10
+
+
+@pytest.mark.usefixtures("notes")
+async def test_postgres_refuses_a_write_through_a_read_session(
+    services: Services, bouncer: PgBouncer
+) -> None:
+    async with Database(settings(services, bouncer)) as database:
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            await database.reader().fetch("INSERT INTO notes VALUES (1, '')")
+
+        async with database.transaction() as write:
+            await write.execute(text("INSERT INTO notes VALUES (1, '')"))
+        assert await database.reader().fetch("SELECT id FROM notes") == [(1,)]
+
+
+async def test_an_alias_that_can_write_is_not_used_for_reads(
+    services: Services, bouncer: PgBouncer
+) -> None:
+    # Two names of one host: the settings cannot see that they lead to the same.
+    elsewhere = bouncer.url.replace("127.0.0.1", "localhost")
+    async with Database(settings(services, bouncer, read_url=elsewhere)) as database:
+        with pytest.raises(Unavailable, match="DATABASE_READ_URL leads to sessions that can write"):
+            await database.reader().fetch("SELECT 1")
+        with pytest.raises(Unavailable, match="DATABASE_READ_URL"):
+            await database.check()
+
+
+async def test_a_read_only_alias_is_not_used_for_writes(
+    services: Services, bouncer: PgBouncer
+) -> None:
+    elsewhere = bouncer.read_url.replace("127.0.0.1", "localhost")
+    async with Database(settings(services, bouncer, url=elsewhere)) as database:
+        with pytest.raises(Unavailable, match="DATABASE_URL leads to the pooler's read-only alias"):
+            async with database.transaction() as write:
+                await write.execute(text("SELECT 1"))
+
+
+@pytest.mark.parametrize("missing", ["read_url", "direct_url"])
+def test_without_a_url_for_each_way_the_process_does_not_start(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_POOLED", "true")
+    for name, url in URLS.items():
+        monkeypatch.setenv(f"DATABASE_{name.upper()}", url)
+    environment.read(DatabaseSettings)
+
+    variable = f"DATABASE_{missing.upper()}"
+    monkeypatch.setenv(variable, URLS["url"])
+    with pytest.raises(environment.EnvironmentIncomplete, match=f"{variable}: .*DATABASE_POOLED"):
+        environment.read(DatabaseSettings)
+    monkeypatch.delenv(variable)
+    with pytest.raises(environment.EnvironmentIncomplete) as refused:
+        environment.read(DatabaseSettings)
+    assert [line.split(":")[0] for line in str(refused.value).splitlines()[1:-1]] == [
+        f"  {variable}"
+    ]
+
+
+def test_a_pooled_connection_keeps_no_statements_unless_told_to() -> None:
+
+    def cached(**given: Any) -> int:
+        return DatabaseSettings.model_validate({**URLS, **given}).statement_cache
+
+    assert cached() == 100
+    assert cached(pooled=True) == 0
+    assert cached(pooled=True, statement_cache=100) == 100
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_a_session_begins_through_the_pooler_as_it_does_without(
+    services: Services, bouncer: PgBouncer, read_only: bool
+) -> None:
+    begins = """SELECT name, setting FROM pg_settings WHERE name IN (
+        'default_transaction_read_only', 'statement_timeout',
+        'idle_in_transaction_session_timeout', 'jit') ORDER BY name"""
+    pooled = settings(services, bouncer)
+    direct = DatabaseSettings.model_validate({"url": services.database_url})
+    url = pooled.read_url if read_only else pooled.url
+    through = await connect(pooled, url, read_only=read_only)
+    past = await connect(direct, direct.url, read_only=read_only)
+
+    assert await through.fetch(begins) == await past.fetch(begins)
+
+    await through.close()
+    await past.close()
+
+
+async def test_the_direct_way_is_one_session_with_the_apps_own_settings(
+    services: Services, bouncer: PgBouncer
+) -> None:
+    pooled = settings(services, bouncer, statement_seconds=7)
+    connection = await connect(pooled, pooled.direct_url, read_only=True)
+
+    assert await connection.fetchval("SHOW statement_timeout") == "7s"
+    assert await connection.fetchval("SHOW default_transaction_read_only") == "on"
+
+    await connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("installed")
+async def test_postgres_stops_a_statement_that_runs_too_long(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorter = tmp_path / "pgbouncer.ini"
+    as_deployed = pgbouncer.CONFIGURATION.read_text()
+    shorter.write_text(as_deployed.replace("statement_timeout = 10000", "statement_timeout = 200"))
+    monkeypatch.setattr(pgbouncer, "CONFIGURATION", shorter)
+    with pgbouncer.running(services.database_url) as bouncer:
+        async with Database(settings(services, bouncer)) as database:
+            with pytest.raises(Unavailable, match="a query took too long"):
+                await database.reader().fetch("SELECT pg_sleep(5)")
+            with pytest.raises(Unavailable, match="statement timeout"):
+                async with database.transaction() as write:
+                    await write.execute(text("SELECT pg_sleep(5)"))
+
+
+@pytest.mark.slow
+async def test_a_statement_that_we_stop_waiting_for_is_stopped_on_the_server(
+    services: Services, bouncer: PgBouncer
+) -> None:
+    async with Database(settings(services, bouncer, statement_seconds=0.1)) as database:
+        with pytest.raises(Unavailable, match="a query took too long"):
+            await database.reader().fetch("SELECT pg_sleep(8)")
+
+        await asyncio.sleep(0.5)
+        still_there = """SELECT query FROM pg_stat_activity WHERE datname = current_database()
+            AND state = 'active' AND pid <> pg_backend_pid()"""
+        assert await database.reader().fetch(still_there) == []
+
+
+@pytest.mark.slow
+async def test_postgres_away_behind_the_pooler_is_not_ready(
+    services: Services, installed: None
+) -> None:
+    async with proxy(services) as line:
+        with pgbouncer.running(services.database_url, by_port=line.port) as bouncer:
+            quick = settings(services, bouncer, connect_seconds=0.5)
+            async with Database(quick) as database:
+                await database.check()
+
+                line.is_silent = True
+
+                with pytest.raises(Unavailable):
+                    await database.check()
+
+
+@pytest.mark.slow
+async def test_a_queue_at_the_pooler_is_unavailable_and_not_waited_for_twice(
+    services: Services, installed: None
+) -> None:
+    sizes = {"default_pool_size": 1, "reserve_pool_size": 0, "query_wait_timeout": 1}
+    with pgbouncer.running(services.database_url, **sizes) as bouncer:
+        narrow = settings(services, bouncer, pool_wait_seconds=0.5)
+        async with Database(narrow) as database:
+            await asyncio.gather(*(database.reader().fetch("SELECT 1") for _ in range(2)))
+            async with busy_reading(database):
+                with pytest.raises(Unavailable, match="query_wait_timeout"):
+                    await database.reader().fetch("SELECT 1")
+        assert bouncer.log.count("pooler error: query_wait_timeout") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("notes")
+async def test_a_reload_is_not_noticed(services: Services, bouncer: PgBouncer) -> None:
+    async with Database(settings(services, bouncer)) as database, Load(database) as load:
+        for _ in range(3):
+            bouncer.reload()
+            await load.everybody_is_served()
+
+        assert load.failed_reads == []
+        assert load.failed_writes == {}
+        assert await load.lost_writes() == set()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("notes")
+async def test_a_restart_as_the_runbook_does_it_fails_nothing(
+    services: Services, bouncer: PgBouncer
+) -> None:
+    async with Database(settings(services, bouncer)) as database, Load(database) as load:
+        for _ in range(3):
+            await asyncio.to_thread(bouncer.restart)
+            await load.everybody_is_served()
+
+        assert load.failed_reads == []
+        assert load.failed_writes == {}
+        assert await load.lost_writes() == set()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("notes")
+async def test_a_pooler_that_dies_fails_no_read_and_only_the_transactions_in_flight(
+    services: Services, bouncer: PgBouncer
+) -> None:
+    async with Database(settings(services, bouncer)) as database, Load(database) as load:
+        for _ in range(3):
+            await asyncio.to_thread(bouncer.die)
+            await asyncio.to_thread(bouncer.start)
+            await load.everybody_is_served()
+
+        assert load.failed_reads == []
+        assert load.failed_writes.keys() <= {"Unavailable"}
+        assert load.failed_writes.total() <= 3 * Load.WRITERS
+        assert await load.lost_writes() == set()
+
+
+class Load:
+    """Clients that read, and clients that write, one request after the other."""
+
+    READERS = 24
+    WRITERS = 12
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._served = [0] * (self.READERS + self.WRITERS)
+        self._is_over = False
+        self.written: set[int] = set()
+        self.failed_reads: list[str] = []
+        self.failed_writes: Counter[str] = Counter()
+
+    async def everybody_is_served(self, times: int = 5) -> None:
+        goal = [served + times for served in self._served]
+        for _ in range(1000):
+            if all(served >= due for served, due in zip(self._served, goal, strict=True)):
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError("somebody waits for ever")
+
+    async def read(self, client: int) -> None:
+        while not self._is_over:
+            value = self._served[client] * 100 + client
+            try:
+                rows = await self._database.reader().fetch("SELECT $1::bigint", value)
+                assert rows == [(value,)]
+            except Exception as error:  # every kind is told, none is hidden
+                self.failed_reads.append(repr(error))
+            self._served[client] += 1
+
+    async def write(self, client: int) -> None:
+        while not self._is_over:
+            note = {"id": self._served[client] * 100 + client}
+            try:
+                async with self._database.transaction() as session:
+                    await session.execute(text("INSERT INTO notes VALUES (:id, '')"), note)
+                    await session.execute(text("SELECT pg_sleep(0.005)"))
+                    await session.execute(text("UPDATE notes SET body = 'b' WHERE id = :id"), note)
+                self.written.add(note["id"])
+            except Exception as error:  # every kind is told, none is hidden
+                is_clean = isinstance(error, Unavailable)
+                self.failed_writes["Unavailable" if is_clean else repr(error)] += 1
+            self._served[client] += 1
+
+    async def __aenter__(self) -> Self:
+        self._clients = [asyncio.create_task(self.read(n)) for n in range(self.READERS)]
+        writers = range(self.READERS, self.READERS + self.WRITERS)
+        self._clients += [asyncio.create_task(self.write(n)) for n in writers]
+        await self.everybody_is_served()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._is_over = True
+        await asyncio.gather(*self._clients)
+
+    async def lost_writes(self) -> set[int]:
+        written = set(self.written)  # before we look: the load goes on
+        found = await self._database.reader().fetch("SELECT id FROM notes WHERE body = 'b'")
+        return written - {row["id"] for row in found}
+
+
+def settings(services: Services, bouncer: PgBouncer, **changes: Any) -> DatabaseSettings:
+    urls = {"url": bouncer.url, "read_url": bouncer.read_url, "direct_url": services.database_url}
+    return DatabaseSettings.model_validate({"pooled": True, **urls, **changes})
+
+
+async def server_connections(services: Services) -> int:
+    connection = await asyncpg.connect(services.database_url)
+    count: int = await connection.fetchval(
+        """SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+    )
+    await connection.close()
+    return count

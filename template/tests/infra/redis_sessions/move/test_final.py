@@ -1,0 +1,110 @@
+# Rung's file: advancing to another stage may change it.
+from dataclasses import replace
+from datetime import timedelta
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from app.infra.redis_sessions.move.steps import Step
+from app.infra.redis_sessions.store import ENDED
+from app.infra.session_rows import Session
+from tests.infra.redis_sessions.move.conftest import IN_BOTH, At, Backfill, whoever_knows
+from tests.infra.redis_sessions.move.people import ask, hash_of, is_logged_in, is_refused, logged_in
+
+pytestmark = pytest.mark.slow  # A service moves once, and its tests take seconds.
+
+ADA = uuid4()
+
+
+@pytest.mark.parametrize("step", [*IN_BOTH, Step.REDIS])
+async def test_a_logout_that_postgres_does_not_take_is_refused_and_changes_nothing(
+    impatient: None, at: At, postgres: asyncpg.Connection, step: Step
+) -> None:
+    token = await logged_in(at(step))
+
+    async with postgres.transaction():
+        await postgres.execute("LOCK TABLE login_sessions")
+        assert is_refused(await ask(at(step), "POST", "/logout", token))
+
+    assert step in await whoever_knows(token, at, step)
+    assert (await ask(at(step), "POST", "/logout", token)).status == 200
+    assert await whoever_knows(token, at, step) == []
+
+
+@pytest.mark.parametrize("step", IN_BOTH)
+async def test_a_commit_that_fails_at_the_very_end_is_refused_and_revives_nobody(
+    at: At, postgres: asyncpg.Connection, step: Step
+) -> None:
+    token = await logged_in(at(step))
+
+    await postgres.execute(FAIL_AT_COMMIT)
+    for path in (f"/login/{uuid4()}", "/logout"):
+        assert is_refused(await ask(at(step), "POST", path, token))
+    await postgres.execute("DROP TRIGGER fail ON login_sessions")
+
+    assert (await ask(at(step), "POST", "/logout", token)).status == 200
+    assert await whoever_knows(token, at, step) == []
+
+
+FAIL_AT_COMMIT = """
+    CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE serialization_failure; END $$;
+    CREATE CONSTRAINT TRIGGER fail AFTER INSERT OR DELETE ON login_sessions
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fail();
+"""
+
+
+async def test_a_row_that_comes_back_brings_nobody_back(
+    at: At, postgres: asyncpg.Connection, backfill: Backfill
+) -> None:
+    """As a replica shows it that is behind, or a copy that was read before the logout."""
+    app = at(Step.REDIS_THEN_POSTGRES)
+    token = await logged_in(app)
+    rows = await postgres.fetch("SELECT * FROM login_sessions")
+    await ask(app, "POST", "/logout", token)
+    await postgres.copy_records_to_table("login_sessions", records=rows)
+    assert await is_logged_in(at(Step.WRITE_BOTH), token)
+
+    assert not await is_logged_in(app, token)
+    await backfill("to-redis")
+    assert not await is_logged_in(app, token)
+
+
+@pytest.mark.parametrize("path", ["/logout", "/logout-everywhere/{ada}", "/login/{ada}"])
+async def test_a_copy_that_comes_too_late_brings_nobody_back(at: At, path: str) -> None:
+    app = at(Step.WRITE_BOTH)
+    token = await logged_in(at(Step.POSTGRES), ADA)
+    row = await app.state.session_store.find(hash_of(token))
+
+    assert (await ask(app, "POST", path.format(ada=ADA), token)).status == 200
+
+    assert await app.state.session_redis.keep(hash_of(token), row) == ENDED
+
+
+async def test_who_logs_out_while_a_visit_is_looked_up_is_not_copied(
+    at: At, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = at(Step.REDIS_THEN_POSTGRES)
+    token = await logged_in(at(Step.POSTGRES))
+    rows = app.state.session_store.rows
+    find = rows.find
+
+    async def find_just_before_the_logout(token_hash: bytes) -> Session | None:
+        row: Session | None = await find(token_hash)
+        assert (await ask(app, "POST", "/logout", token)).status == 200
+        return row
+
+    monkeypatch.setattr(rows, "find", find_just_before_the_logout)
+    assert not await is_logged_in(app, token)
+
+
+async def test_an_older_copy_leaves_the_newer_one(at: At) -> None:
+    app = at(Step.WRITE_BOTH)
+    token = await logged_in(app)
+    session = await app.state.session_redis.find(hash_of(token))
+
+    older = replace(session, seen_at=session.seen_at - timedelta(days=1))
+    await app.state.session_redis.keep(hash_of(token), older)
+
+    assert await app.state.session_redis.find(hash_of(token)) == session

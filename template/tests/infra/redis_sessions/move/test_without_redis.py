@@ -1,0 +1,117 @@
+# Rung's file: advancing to another stage may change it.
+import asyncio
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from app.infra.redis_sessions.move.steps import Step
+from app.infra.redis_sessions.store import PAUSE_SECONDS
+from dev.cache.valkey import Valkey
+from dev.pytest_plugin import Services
+from tests.infra.redis_sessions.move.conftest import At, whoever_knows
+from tests.infra.redis_sessions.move.people import ask, is_logged_in, is_refused, logged_in
+from tests.infra.test_sessions import StoredRows
+
+pytestmark = pytest.mark.slow  # A service moves once, and its tests take seconds.
+
+ADA = uuid4()
+
+WITHOUT_REDIS = {
+    Step.WRITE_BOTH: 200,
+    Step.REDIS_THEN_POSTGRES: 200,
+    Step.REDIS_FIRST: 200,
+    Step.REDIS: 503,
+}
+
+
+@pytest.mark.parametrize("step", WITHOUT_REDIS)
+async def test_while_redis_is_down_nobody_is_logged_out_or_told_that_they_are(
+    at: At, server: Valkey, step: Step
+) -> None:
+    app = at(step)
+    token = await logged_in(app)
+    server.die()
+
+    assert (await ask(app, "GET", "/me", token)).status == WITHOUT_REDIS[step]
+    for path in ("/logout", f"/login/{uuid4()}"):
+        assert is_refused(await ask(app, "POST", path, token))
+
+    server.start()
+    await asyncio.sleep(PAUSE_SECONDS)
+    assert await is_logged_in(app, token)
+    assert (await ask(app, "POST", "/logout", token)).status == 200
+    assert await whoever_knows(token, at, step) == []
+
+
+@pytest.mark.parametrize("step", WITHOUT_REDIS)
+async def test_while_redis_hangs_nobody_is_logged_out_or_told_that_they_are(
+    impatient: None, at: At, server: Valkey, step: Step
+) -> None:
+    app = at(step)
+    token = await logged_in(app)
+    server.hang()
+
+    assert (await ask(app, "GET", "/me", token)).status == WITHOUT_REDIS[step]
+    assert is_refused(await ask(app, "POST", "/logout", token))
+
+    server.go_on()  # It may now do what it was asked, though nobody waits for it any more.
+    await asyncio.sleep(PAUSE_SECONDS)
+    assert (await ask(app, "POST", "/logout", token)).status == 200
+    assert await whoever_knows(token, at, step) == []
+
+
+@pytest.mark.parametrize("step", WITHOUT_REDIS)
+async def test_while_redis_hangs_not_each_logout_waits_for_it(
+    impatient: None, at: At, server: Valkey, step: Step
+) -> None:
+    token = await logged_in(at(step))
+    server.hang()
+
+    async with asyncio.timeout(8):  # half a second each would be 20 s
+        for _ in range(40):
+            assert is_refused(await ask(at(step), "POST", "/logout", token))
+    server.go_on()
+
+
+@pytest.mark.parametrize("step", [Step.REDIS_THEN_POSTGRES, Step.REDIS_FIRST])
+async def test_while_redis_hangs_not_each_visit_waits_for_it(
+    impatient: None, at: At, server: Valkey, step: Step
+) -> None:
+    token = await logged_in(at(step))
+    server.hang()
+
+    async with asyncio.timeout(8):  # half a second each would be 20 s
+        for _ in range(40):
+            assert await is_logged_in(at(step), token)
+    server.go_on()
+
+
+@pytest.mark.parametrize("path", ["/logout", "/logout-everywhere/{ada}", "/login/{ada}"])
+async def test_who_has_left_at_the_last_step_is_not_found_in_postgres(
+    at: At, server: Valkey, path: str
+) -> None:
+    token = await logged_in(at(Step.REDIS_FIRST), ADA)
+    assert (await ask(at(Step.REDIS), "POST", path.format(ada=ADA), token)).status == 200
+
+    server.die()
+    assert is_refused(await ask(at(Step.REDIS_FIRST), "GET", "/me", token))
+
+
+async def test_who_has_come_at_the_last_step_is_not_told_that_they_are_logged_out(
+    at: At, server: Valkey
+) -> None:
+    token = await logged_in(at(Step.REDIS))
+
+    server.die()
+    assert is_refused(await ask(at(Step.REDIS_FIRST), "GET", "/me", token))
+
+
+async def test_who_was_lately_seen_at_the_last_step_is_not_told_that_they_are_logged_out(
+    at: At, server: Valkey, services: Services
+) -> None:
+    token = await logged_in(at(Step.REDIS_FIRST))
+    await StoredRows(services).age(seen_at=timedelta(days=15))
+
+    server.die()
+    assert is_refused(await ask(at(Step.REDIS_FIRST), "GET", "/me", token))

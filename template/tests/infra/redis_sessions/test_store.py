@@ -1,0 +1,310 @@
+# Rung's file: advancing to another stage may change it.
+"""Sessions in Redis alone; what they have in common with rows is in test_sessions.py."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient
+from sqlalchemy.exc import IntegrityError
+
+from app.infra.database import WriteSession
+from app.infra.environment import EnvironmentIncomplete
+from app.infra.failures import Unavailable
+from app.infra.redis_sessions.store import session_key
+from app.infra.session_rows import LoginSession
+from app.infra.sessions import COOKIE, Sessions
+from app.main import create_app
+from dev.cache import valkey
+from dev.cache.valkey import Valkey
+from dev.pytest_plugin import Services
+from tests.infra.conftest import Serve, browser
+from tests.infra.redis_sessions.stored_in_redis import StoredInRedis
+from tests.infra.test_sessions import session_app, who
+
+ADA, GRACE = uuid4(), uuid4()
+
+
+@pytest.fixture
+def server(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Valkey]:
+    """One of this test's own."""
+    with valkey.running("sessions") as server:
+        monkeypatch.setenv("SESSION_REDIS_URL", server.url)
+        yield server
+
+
+@pytest.fixture
+def impatient(server: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SESSION_REDIS_SECONDS", "1")
+
+
+@pytest.fixture
+def shop(server: Valkey) -> FastAPI:
+    return session_app()
+
+
+@pytest.fixture
+async def ada(shop: FastAPI, serve: Serve) -> AsyncGenerator[AsyncClient]:
+    async with serve(shop) as client:
+        await client.post(f"/login/{ADA}")
+        yield client
+
+
+async def test_while_redis_is_away_nobody_is_logged_out(ada: AsyncClient, server: Valkey) -> None:
+    server.die()
+
+    for method, path in [("GET", "/me"), ("POST", f"/login/{ADA}"), ("POST", "/logout")]:
+        answer = await ada.request(method, path)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert "set-cookie" not in answer.headers
+
+    server.start()
+    assert await who(ada) == str(ADA)
+    assert (await ada.post("/logout")).status_code == 200
+
+
+@pytest.mark.slow
+async def test_a_redis_that_hangs_is_waited_for_half_a_second_and_no_longer(
+    impatient: None, ada: AsyncClient, server: Valkey
+) -> None:
+    server.hang()
+
+    async with asyncio.timeout(8):
+        visits = await asyncio.gather(*(ada.get("/me") for _ in range(50)))
+        assert {visit.status_code for visit in visits} == {503}
+        assert (await ada.post("/logout")).status_code == 503
+
+    server.go_on()
+    assert await who(ada) == str(ADA)
+    assert (await ada.post("/logout")).status_code == 200
+
+
+async def test_a_killed_server_forgets_neither_a_login_nor_a_logout(
+    shop: FastAPI, serve: Serve, server: Valkey
+) -> None:
+    async with serve(shop):
+        clients = [browser(shop) for _ in range(40)]
+        await asyncio.gather(*(client.post(f"/login/{ADA}") for client in clients))
+        tokens = [client.cookies[COOKIE] for client in clients]
+        await asyncio.gather(*(client.post("/logout") for client in clients[:20]))
+
+        server.die()
+        server.start()
+
+        for client, token in zip(clients, tokens, strict=True):
+            client.cookies.set(COOKIE, token, domain="shop.test")
+        found = [await who(client) for client in clients]
+        await asyncio.gather(*(client.aclose() for client in clients))
+    assert found == [401] * 20 + [str(ADA)] * 20
+
+
+async def test_a_transaction_that_fails_ends_nothing_and_starts_nothing(
+    shop: FastAPI, serve: Serve
+) -> None:
+    @shop.post("/change-of-mind")
+    async def change_of_mind(sessions: Sessions) -> None:
+        await sessions.end_all(ADA)
+        await sessions.start(GRACE)
+        raise Unavailable
+
+    async with serve(shop) as client:
+        await client.post(f"/login/{ADA}")
+        assert (await client.post("/change-of-mind")).status_code == 503
+
+        assert await who(client) == str(ADA)
+        assert len(await StoredInRedis().token_hashes()) == 1
+
+
+async def test_a_flush_that_fails_at_the_commit_starts_nothing(shop: FastAPI, serve: Serve) -> None:
+    @shop.post("/incomplete")
+    async def incomplete(write: WriteSession, sessions: Sessions) -> None:
+        await sessions.start(GRACE)
+        write.add(LoginSession(token_hash=b"of nobody"))
+
+    async with serve(shop) as client:
+        assert (await client.post("/incomplete")).status_code == 500
+
+    assert await StoredInRedis().token_hashes() == []
+
+
+async def test_a_savepoint_is_no_commit(shop: FastAPI, serve: Serve) -> None:
+    @shop.post("/change-of-mind")
+    async def change_of_mind(write: WriteSession, sessions: Sessions) -> None:
+        async with write.begin_nested():
+            await sessions.end_all(ADA)
+        raise Unavailable
+
+    async with serve(shop) as client:
+        await client.post(f"/login/{ADA}")
+        assert (await client.post("/change-of-mind")).status_code == 503
+
+        assert await who(client) == str(ADA)
+
+
+async def test_what_a_savepoint_holds_is_told_with_the_commit(shop: FastAPI, serve: Serve) -> None:
+    @shop.post("/leave")
+    async def leave(write: WriteSession, sessions: Sessions) -> None:
+        await write.begin_nested()  # left open: the COMMIT releases it
+        await sessions.end_all(ADA)
+
+    async with serve(shop) as client:
+        await client.post(f"/login/{ADA}")
+        assert (await client.post("/leave")).status_code == 200
+
+        assert await who(client) == 401
+
+
+async def test_what_is_rolled_back_to_a_savepoint_is_not_told(shop: FastAPI, serve: Serve) -> None:
+    @shop.post("/all-but-one")
+    async def all_but_one(write: WriteSession, sessions: Sessions) -> None:
+        await sessions.start(GRACE)
+        with suppress(Unavailable):
+            async with write.begin_nested():
+                async with write.begin_nested():
+                    await sessions.end_all(ADA)
+                raise Unavailable
+
+    async with serve(shop) as client:
+        await client.post(f"/login/{ADA}")
+        ada = client.cookies[COOKIE]
+        client.cookies.clear()
+        await client.post("/all-but-one")
+        assert await who(client) == str(GRACE)
+
+        client.cookies.clear()
+        client.cookies.set(COOKIE, ada, domain="shop.test")
+        assert await who(client) == str(ADA)
+
+
+async def test_what_was_before_a_flush_that_fails_in_a_savepoint_is_told(
+    shop: FastAPI, serve: Serve
+) -> None:
+    @shop.post("/with-a-conflict")
+    async def with_a_conflict(write: WriteSession, sessions: Sessions) -> None:
+        await sessions.start(ADA)
+        with suppress(IntegrityError):
+            async with write.begin_nested():
+                write.add(LoginSession(token_hash=b"of nobody"))
+
+    async with serve(shop) as client:
+        await client.post("/with-a-conflict")
+
+        assert await who(client) == str(ADA)
+
+
+async def test_what_is_rolled_back_is_not_told_with_what_comes_after_it(
+    shop: FastAPI, serve: Serve
+) -> None:
+    @shop.post("/start-over")
+    async def start_over(write: WriteSession, sessions: Sessions) -> None:
+        await sessions.start(GRACE)
+        await write.rollback()
+        await sessions.start(ADA)
+
+    async with serve(shop) as client:
+        await client.post("/start-over")
+        assert await who(client) == str(ADA)
+
+    assert len(await StoredInRedis().token_hashes()) == 1
+
+
+async def test_what_redis_does_not_take_is_rolled_back(server: Valkey, serve: Serve) -> None:
+    person = {"email": "ada@example.com", "password": "correct horse battery staple"}
+    async with serve(create_app()) as client:
+        server.die()
+        assert (await client.post("/accounts", json=person)).status_code == 503
+        server.start()
+
+        assert (await client.post("/accounts", json=person)).status_code == 201
+
+
+async def test_requests_of_one_moment_are_looked_up_together(
+    ada: AsyncClient, server: Valkey
+) -> None:
+    visits = await asyncio.gather(*(ada.get("/me") for _ in range(40)))
+
+    assert {visit.json() for visit in visits} == {str(ADA)}
+    assert StoredInRedis().client.info("commandstats")["cmdstat_mget"]["calls"] <= 10
+
+
+async def test_nobody_waits_for_an_answer_that_was_given_up(
+    shop: FastAPI, serve: Serve, server: Valkey
+) -> None:
+    async with serve(shop):
+        server.hang()
+        others = asyncio.all_tasks()
+        looking = asyncio.create_task(shop.state.session_redis.find(b"of nobody"))
+        await asyncio.sleep(0.1)
+        for task in asyncio.all_tasks() - others - {looking}:
+            task.cancel()
+
+        async with asyncio.timeout(5):
+            with pytest.raises(Unavailable, match="given up"):
+                await looking
+
+
+async def test_tokens_that_never_were_leave_nothing_behind(
+    shop: FastAPI, serve: Serve, server: Valkey
+) -> None:
+    async with serve(shop) as client:
+        for _ in range(3):
+            client.cookies.set(COOKIE, secrets.token_urlsafe(32))
+            assert (await client.post("/logout")).status_code == 200
+
+    assert StoredInRedis().client.dbsize() == 0
+
+
+async def test_all_that_is_stored_is_gone_one_day(ada: AsyncClient, server: Valkey) -> None:
+    await ada.post("/logout")
+    await ada.post(f"/login/{ADA}")
+
+    redis = StoredInRedis().client
+    remaining = sorted(timedelta(milliseconds=redis.pttl(key)) for key in redis.scan_iter())
+    # The new session, unless it is used; the mark of the old one; the index of Ada's sessions.
+    assert [round(time / timedelta(days=1)) for time in remaining] == [14, 14, 90]
+
+
+async def test_who_comes_and_goes_leaves_only_marks(ada: AsyncClient, server: Valkey) -> None:
+    await ada.post("/logout")
+    for _ in range(2):
+        await ada.post(f"/login/{ADA}")
+        await ada.post("/logout")
+
+    redis = StoredInRedis().client
+    assert redis.mget(redis.keys()) == [b""] * 3
+
+
+async def test_a_mark_outlives_every_copy(ada: AsyncClient, shop: FastAPI, server: Valkey) -> None:
+    """Who is about to note a visit has a copy that is good for as long as a new session."""
+    stored = StoredInRedis()
+    (token_hash,) = await stored.token_hashes()
+    copy = await shop.state.session_redis.find(token_hash)
+    stored.client.expire(session_key(token_hash), timedelta(minutes=1))  # hardly ever seen since
+
+    await ada.post("/logout")
+
+    assert stored.client.ttl(session_key(token_hash)) > timedelta(days=13).total_seconds()
+    await shop.state.session_redis.note_visit(token_hash, copy)
+    assert await shop.state.session_redis.find(token_hash) is None
+
+
+async def test_when_memory_is_full_who_is_logged_in_stays_so(
+    ada: AsyncClient, server: Valkey
+) -> None:
+    StoredInRedis().client.config_set("maxmemory", "1mb")
+
+    assert await who(ada) == str(ADA)
+    assert (await ada.post(f"/login/{ADA}")).status_code == 503
+
+
+@pytest.mark.usefixtures("services")
+def test_redis_has_to_be_named_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SESSION_REDIS_URL")
+
+    with pytest.raises(EnvironmentIncomplete, match="SESSION_STORE=redis needs it"):
+        create_app()

@@ -1,0 +1,86 @@
+# Rung's file: advancing to another stage may change it.
+"""A primary and its replicas for tests, to be slowed down, stopped, killed and promoted."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from dev import postgres
+from dev.replicas import replica
+
+SETTINGS = postgres.THROWAWAY_SETTINGS | {
+    "synchronous_commit": "on",  # a commit that is not flushed at once would reach nobody at once
+    "max_connections": "60",
+    "max_standby_streaming_delay": "100ms",
+    "wal_keep_size": "64MB",  # else another replica's copying may take from one what it lacks
+    "dynamic_shared_memory_type": "mmap",  # goes with the folder, however the server ended
+}
+
+
+class Server:
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        self.url = url
+
+    def signal(self, number: signal.Signals) -> None:
+        """SIGINT stops it, SIGKILL kills it; SIGSTOP and SIGCONT go to all its processes."""
+        postmaster = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+        pids = [postmaster]
+        if number in {signal.SIGSTOP, signal.SIGCONT}:
+            children = Path(f"/proc/{postmaster}/task/{postmaster}/children")
+            pids += map(int, children.read_text().split())
+        for pid in pids:
+            with suppress(ProcessLookupError):  # a child that has just ended
+                os.kill(pid, number)
+
+    @property
+    def port(self) -> int | None:
+        return urlsplit(self.url).port
+
+    def url_as(self, role: str) -> str:
+        """The role's password is its name."""
+        url = urlsplit(self.url)
+        return url._replace(netloc=f"{role}:{role}@{url.hostname}:{url.port}").geturl()
+
+    async def said_yes(self, condition: str) -> bool:
+        return await self.run(f"SELECT {condition}") is True
+
+    async def run(self, statement: str) -> object:
+        connection = await asyncpg.connect(self.url)
+        try:
+            return await connection.fetchval(statement)
+        finally:
+            await connection.close()
+
+
+class Cluster:
+    """Starts one primary, and as many replicas as it is asked for."""
+
+    def __init__(self, name: str, stack: ExitStack) -> None:
+        self._name = name
+        self._stack = stack
+        folder = self._folder("primary")
+        server = postgres.server(folder, SETTINGS, stop_with=signal.SIGQUIT, remove=True)
+        self.primary = Server(folder, f"{stack.enter_context(server)}/postgres")
+
+    def replica(self, name: str = "replica", of: Server | None = None) -> Server:
+        """Started, or started again with what the primary has now."""
+        upstream = (of or self.primary).url
+        folder = self._folder(name)
+        settings = SETTINGS | ({"primary_conninfo": upstream} if of else {})
+        url = self._stack.enter_context(replica.of(self.primary.url, folder, settings))
+        return Server(folder, url)
+
+    def _folder(self, name: str) -> Path:
+        return postgres.temporary_folder() / f"{self._name}-{name}"
+
+
+@contextmanager
+def cluster(name: str) -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        yield Cluster(name, stack)

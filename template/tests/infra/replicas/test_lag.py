@@ -1,0 +1,90 @@
+# Rung's file: advancing to another stage may change it.
+"""What `make lag` says and does."""
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from dev import ports, postgres
+from dev.replicas import lag
+from tests.infra.replicas.replication import Server, cluster
+
+
+@pytest.fixture
+def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the servers of `make dev` would be."""
+    monkeypatch.delenv("DATABASE_REPLICA_URLS", raising=False)
+    folder = postgres.temporary_folder() / f"rung-lag-{uuid4().hex}"
+    folder.mkdir()
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def replica(state: Path) -> Iterator[Server]:
+    """As `make dev` runs it."""
+    with cluster(f"{state.name}/postgres") as servers:
+        yield servers.replica()
+
+
+def test_without_a_replica_it_says_what_to_start(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "state_folder", lambda: state)
+
+    with pytest.raises(SystemExit, match="Start `make dev` first"):
+        lag.hold_back("2000")
+
+
+def test_the_command_itself_starts_none() -> None:
+    shown = subprocess.run(
+        ["make", "--dry-run", "lag"],  # noqa: S607  # whichever make there is
+        cwd=postgres.REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+
+    assert "python -m dev.replicas.lag" in shown.stdout
+    assert "python -m dev " not in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (
+            "postgresql://127.0.0.1:{unused}/app",
+            "The replica cannot be told: .*Connect call failed",
+        ),
+        ("postgresql://127.0.0.1:nowhere/app", "The replica cannot be told: "),
+        ("127.0.0.1", "The replica cannot be told: invalid DSN"),
+    ],
+)
+def test_a_replica_that_is_not_there_is_said_in_words(
+    monkeypatch: pytest.MonkeyPatch, url: str, said: str
+) -> None:
+    monkeypatch.setenv("DATABASE_REPLICA_URLS", url.format(unused=ports.unused()))
+
+    with pytest.raises(SystemExit, match=said):
+        lag.hold_back("2000")
+
+
+@pytest.mark.slow
+def test_it_holds_back_the_one_that_runs(
+    state: Path,
+    replica: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(postgres, "state_folder", lambda: state)
+
+    lag.hold_back("2000")
+
+    assert capsys.readouterr().out == "The replica now applies what it receives 2000 ms later.\n"
+    held = "(SELECT setting = '2000' FROM pg_settings WHERE name = 'recovery_min_apply_delay')"
+    assert asyncio.run(replica.said_yes(held))

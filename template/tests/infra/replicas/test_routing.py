@@ -1,0 +1,510 @@
+# Rung's file: advancing to another stage may change it.
+"""Reads against a real streaming pair: held back, stopped, killed, silenced, and promoted."""
+
+import asyncio
+import itertools
+import os
+import signal
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+from fastapi import BackgroundTasks, FastAPI
+from httpx import AsyncClient
+from pydantic import BaseModel
+from sqlalchemy import text
+
+from app.infra.database import Database, ReadSession, WriteSession
+from app.infra.environment import EnvironmentIncomplete
+from app.infra.freshness import max_stale
+from app.infra.own_writes.visits import this_visit
+from app.infra.reads import Reader
+from dev.pytest_plugin import RUN
+from tests.infra.conftest import Serve, bare_app, browser
+from tests.infra.replicas.replication import Cluster, Server, cluster
+
+# How many writes, each followed by a read of its own.
+ROUNDS = int(os.environ.get("ROUNDS", "400"))
+CLIENTS = 16
+CLIENT_NAMES = [f"client-{number}" for number in range(CLIENTS)]
+
+LOOK = """SELECT count(*) AS found, pg_is_in_recovery() AS on_replica, inet_server_port() AS port
+    FROM notes WHERE id = $1"""
+
+new_ids = itertools.count(1)
+
+
+class Look(BaseModel):
+    found: int
+    on_replica: bool
+    port: int
+
+
+async def look(read: Reader, note: int) -> Look:
+    return Look.model_validate(dict((await read.fetch(LOOK, note))[0]))
+
+
+@max_stale(minutes=5)
+async def look_back(read: Reader, note: int) -> Look:
+    return await look(read, note)
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Cluster]:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    with cluster(f"rung-replicas-{RUN}-{worker}") as servers:
+        asyncio.run(servers.primary.run("CREATE TABLE notes (id bigint PRIMARY KEY)"))
+        yield servers
+
+
+@pytest.fixture
+def primary(servers: Cluster) -> Server:
+    return servers.primary
+
+
+@pytest.fixture
+def replica(servers: Cluster) -> Server:
+    """Up, and held back by nothing."""
+    server = servers.replica()
+    asyncio.run(server.run("SELECT pg_wal_replay_resume()"))
+    return server
+
+
+@pytest.fixture(autouse=True)
+def settings(primary: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DATABASE_URL", primary.url)
+    monkeypatch.setenv("DATABASE_REPLICA_POLL_SECONDS", "0.05")
+    monkeypatch.setenv("FILES_FOLDER", str(tmp_path))
+    monkeypatch.setenv("SECRET_KEY", "the-same-secret-key-for-every-test")
+
+
+@pytest.fixture
+def notes(replica: Server, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
+    """An app that keeps notes, and reads them from the replica."""
+    monkeypatch.setenv("DATABASE_REPLICA_URLS", replica.url)
+    return notes_app()
+
+
+def notes_app() -> FastAPI:
+    app = bare_app()
+
+    @app.post("/notes/{note}", status_code=201)
+    async def write(write: WriteSession, note: int) -> None:
+        await write.execute(text("INSERT INTO notes VALUES (:note)"), {"note": note})
+
+    @app.get("/notes/{note}")
+    async def read(read: ReadSession, note: int) -> Look:
+        return await look(read, note)
+
+    @app.get("/old-notes/{note}")
+    async def read_old(read: ReadSession, note: int) -> Look:
+        return await look_back(read, note)
+
+    return app
+
+
+@asynccontextmanager
+async def in_rotation(app: FastAPI, serve: Serve) -> AsyncGenerator[AsyncClient]:
+    """Somebody who has written nothing, once reads go to the replica."""
+    async with serve(app) as client:
+        await until(lambda: reads_from_replica(client))
+        yield client
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            if await holds():
+                return
+            await asyncio.sleep(0.02)
+
+
+async def got(client: AsyncClient, path: str, headers: dict[str, str] | None = None) -> Look:
+    answer = await client.get(path, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return Look.model_validate(answer.json())
+
+
+async def reads_from_replica(client: AsyncClient, path: str = "/notes/0") -> bool:
+    return (await got(client, path)).on_replica
+
+
+async def reads_from_primary(client: AsyncClient) -> bool:
+    return not await reads_from_replica(client)
+
+
+async def written(client: AsyncClient) -> str:
+    """The path of a new note."""
+    path = f"/notes/{next(new_ids)}"
+    assert (await client.post(path)).status_code == 201
+    return path
+
+
+async def ports_read(app: FastAPI, clients: Sequence[str] = CLIENT_NAMES) -> set[int]:
+    """Of the servers that answered these clients."""
+    async with browser(app) as browsers:
+        return {
+            (await got(browsers, "/notes/0", {"cookie": f"__Host-session={client}"})).port
+            for client in clients
+        }
+
+
+async def test_who_has_written_sees_it_at_once(notes: FastAPI, serve: Serve) -> None:
+    async def write_and_read(rounds: int) -> list[Look]:
+        async with browser(notes) as client:
+            return [await got(client, await written(client)) for _ in range(rounds)]
+
+    async with in_rotation(notes, serve):
+        looks = await asyncio.gather(*(write_and_read(ROUNDS // CLIENTS) for _ in range(CLIENTS)))
+
+    found = [look.found for of_one in looks for look in of_one]
+    assert found == [1] * (ROUNDS // CLIENTS * CLIENTS)
+
+
+async def test_a_position_taken_before_the_commit_would_be_reached_too_soon(
+    notes: FastAPI, serve: Serve, primary: Server, replica: Server
+) -> None:
+    """So that nobody moves it there: the replica has come that far, and has no note."""
+    note = next(new_ids)
+    async with in_rotation(notes, serve):
+        async with notes.state.database.transaction() as write:
+            await write.execute(text("INSERT INTO notes VALUES (:note)"), {"note": note})
+            before = await write.scalar(text("SELECT pg_current_wal_insert_lsn()::text"))
+            await primary.run("SELECT pg_log_standby_snapshot()")  # writes the log on
+            await until(lambda: replica.said_yes(f"pg_last_wal_replay_lsn() >= '{before}'"))
+            assert await replica.said_yes(f"NOT EXISTS (SELECT FROM notes WHERE id = {note})")
+
+        noted = this_visit().must_see
+        assert noted
+        assert await primary.said_yes(f"'{before}'::pg_lsn - '0/0' < {noted.lsn}")
+
+
+async def test_a_background_task_sees_what_its_request_has_written(
+    notes: FastAPI, serve: Serve, replica: Server
+) -> None:
+    seen: list[Look] = []
+
+    @notes.post("/later")
+    async def later(write: WriteSession, read: ReadSession, tasks: BackgroundTasks) -> None:
+        async def see() -> None:
+            seen.append(await look(read, note))
+
+        await write.execute(text("INSERT INTO notes VALUES (:note)"), {"note": note})
+        tasks.add_task(see)
+
+    note = next(new_ids)
+    async with in_rotation(notes, serve) as client:
+        await replica.run("SELECT pg_wal_replay_pause()")
+        await client.post("/later")
+
+    assert [look.found for look in seen] == [1]
+
+
+async def test_the_position_travels_in_a_header_for_clients_without_cookies(
+    notes: FastAPI, serve: Serve, replica: Server
+) -> None:
+    async with in_rotation(notes, serve) as client:
+        await replica.run("SELECT pg_wal_replay_pause()")
+        answer = await client.post(path := f"/notes/{next(new_ids)}")
+        client.cookies.clear()
+        assert (await got(client, path)).found == 0
+
+        client.headers["Read-After"] = answer.headers["Read-After"]
+        assert (await got(client, path)).found == 1
+
+
+async def test_of_several_tabs_the_greatest_position_counts_in_whatever_order_they_answer(
+    notes: FastAPI, serve: Serve, replica: Server
+) -> None:
+    async with in_rotation(notes, serve) as reader, browser(notes) as one, browser(notes) as other:
+        first = await written(one)
+        await until(lambda: replica.said_yes(f"EXISTS (SELECT FROM notes WHERE id = {first[7:]})"))
+        await replica.run("SELECT pg_wal_replay_pause()")
+        last = await written(other)
+        reader.cookies.update(other.cookies)
+        reader.cookies.update(one.cookies)  # the first write's answer comes last
+
+        assert (await got(reader, last)).found == 1
+        assert (await got(reader, first)).found == 1
+        assert len(reader.cookies) == 2
+        await written(reader)
+        assert len(reader.cookies) == 1
+
+
+@pytest.mark.parametrize("forged", ["ffff.ffffffffffff." + "0" * 64, "1.2", "x.y.z", "1..é"])
+async def test_a_position_that_we_did_not_sign_is_none(
+    notes: FastAPI, serve: Serve, forged: str
+) -> None:
+    async with in_rotation(notes, serve) as client:
+        client.headers.update([(b"Read-After", forged.encode())])
+        assert await reads_from_replica(client)
+
+
+async def test_while_the_replica_stands_still_only_who_wrote_reads_from_the_primary(
+    notes: FastAPI, serve: Serve, replica: Server
+) -> None:
+    async with in_rotation(notes, serve) as other, browser(notes) as writer:
+        await replica.run("SELECT pg_wal_replay_pause()")
+        path = await written(writer)
+
+        own, others = await got(writer, path), await got(other, path)
+        assert (own.found, own.on_replica) == (1, False)
+        assert (others.found, others.on_replica) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [("DATABASE_REPLICA_MAX_LAG_SECONDS", "0.3"), ("DATABASE_REPLICA_MAX_LAG_BYTES", "1kB")],
+)
+async def test_a_replica_too_far_behind_is_left_out_until_it_has_caught_up(
+    notes: FastAPI,
+    serve: Serve,
+    primary: Server,
+    replica: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    value: str,
+) -> None:
+    monkeypatch.setenv(limit, value)
+    async with in_rotation(notes_app(), serve) as client:
+        await replica.run("SELECT pg_wal_replay_pause()")
+        await primary.run("SELECT pg_logical_emit_message(true, 'rung', repeat('x', 2000))")
+
+        await until(lambda: reads_from_primary(client))
+        await replica.run("SELECT pg_wal_replay_resume()")
+        await until(lambda: reads_from_replica(client))
+
+
+@pytest.mark.slow
+async def test_while_the_primary_is_idle_the_replica_is_not_behind(
+    notes: FastAPI, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_REPLICA_MAX_LAG_SECONDS", "0.1")
+    async with in_rotation(notes_app(), serve) as client:
+        await asyncio.sleep(0.4)
+        assert await reads_from_replica(client)
+
+
+@pytest.mark.slow
+async def test_what_the_primary_keeps_to_itself_leaves_the_replica_not_behind(
+    notes: FastAPI, serve: Serve, primary: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_REPLICA_MAX_LAG_SECONDS", "0.1")
+
+    async def a_read_has_failed() -> bool:
+        """And has left entries in the log that nobody flushes."""
+        await primary.run("UPDATE notes SET id = id")
+        await primary.run("CHECKPOINT")
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await primary.run("SELECT 1 / (count(*) - count(*)) FROM notes")
+        return await primary.said_yes("pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()")
+
+    async with in_rotation(notes_app(), serve) as client:
+        await written(client)
+        await until(a_read_has_failed)
+        await asyncio.sleep(0.4)
+        assert await reads_from_replica(client)
+
+
+async def test_what_may_be_stale_is_read_from_a_replica_further_behind_but_not_by_who_wrote(
+    notes: FastAPI, serve: Serve, replica: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_REPLICA_MAX_LAG_SECONDS", "0.1")
+    app = notes_app()
+    async with in_rotation(app, serve) as other, browser(app) as writer:
+        await replica.run("SELECT pg_wal_replay_pause()")
+        path = await written(writer)
+        await until(lambda: reads_from_primary(other))
+
+        assert (await got(other, f"/old-{path[1:]}")).on_replica
+        assert (await got(writer, f"/old-{path[1:]}")).found == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL, signal.SIGSTOP])
+async def test_no_read_fails_when_the_replica_goes_and_reads_return_when_it_is_back(
+    notes: FastAPI, serve: Serve, servers: Cluster, replica: Server, end: signal.Signals
+) -> None:
+    goes_on = True
+    statuses: list[list[int]] = [[] for _ in range(8)]
+
+    async def keep_reading(statuses: list[int]) -> None:
+        async with browser(notes) as client:
+            while goes_on:
+                statuses.append((await client.get("/notes/0")).status_code)
+
+    async def everybody_read_more() -> bool:
+        return all(len(of_one) > count for of_one, count in zip(statuses, counts, strict=True))
+
+    async with in_rotation(notes, serve) as client, asyncio.TaskGroup() as tasks:
+        for of_one in statuses:
+            tasks.create_task(keep_reading(of_one))
+        await asyncio.sleep(0.2)
+        replica.signal(end)
+        try:
+            await until(lambda: reads_from_primary(client))
+            counts = [len(of_one) for of_one in statuses]
+            await until(everybody_read_more)
+        finally:
+            if end == signal.SIGSTOP:
+                replica.signal(signal.SIGCONT)
+        await asyncio.to_thread(servers.replica)
+        await until(lambda: reads_from_replica(client))
+        goes_on = False
+
+    assert sum(map(len, statuses)) > 16
+    assert {status for of_one in statuses for status in of_one} == {200}
+
+
+async def test_a_read_in_the_way_of_the_replicas_replay_is_answered_by_the_primary(
+    notes: FastAPI, serve: Serve, primary: Server, replica: Server
+) -> None:
+    slow_there = """SELECT pg_is_in_recovery() FROM notes,
+        pg_sleep(CASE WHEN pg_is_in_recovery() THEN 8 ELSE 0 END) LIMIT 1"""
+    async with in_rotation(notes, serve) as client:
+        await written(client)
+        await until(lambda: replica.said_yes("EXISTS (SELECT FROM notes)"))
+        reading = asyncio.create_task(notes.state.database.reader().fetch(slow_there))
+        await asyncio.sleep(0.1)
+        await primary.run("DELETE FROM notes")
+        await primary.run("VACUUM notes")
+        await written(client)
+
+        assert (await reading)[0][0] is False
+    conflicts = "(SELECT sum(confl_snapshot + confl_lock) > 0 FROM pg_stat_database_conflicts)"
+    await until(lambda: replica.said_yes(conflicts))
+
+
+async def test_a_table_that_has_not_arrived_yet_is_read_from_the_primary(
+    notes: FastAPI, serve: Serve, primary: Server, replica: Server
+) -> None:
+    async with in_rotation(notes, serve):
+        await replica.run("SELECT pg_wal_replay_pause()")
+        await primary.run("CREATE TABLE just_migrated (id int)")
+
+        assert await notes.state.database.reader().fetch("SELECT * FROM just_migrated") == []
+    await primary.run("DROP TABLE just_migrated")
+
+
+async def test_a_write_is_refused_by_the_replica_and_by_the_primary(
+    notes: FastAPI, serve: Serve, replica: Server
+) -> None:
+    async with in_rotation(notes, serve) as client:
+        read = notes.state.database.reader()
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            await read.fetch("DELETE FROM notes")
+
+        await replica.run("SELECT pg_wal_replay_pause()")
+        await written(client)
+        async with notes.state.database.transaction() as write:
+            await write.execute(text("SELECT 1"))
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            await read.fetch("DELETE FROM notes")
+
+
+async def test_a_commit_whose_position_stays_unknown_is_still_seen_by_who_wrote(
+    serve: Serve, primary: Server, replica: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await primary.run("CREATE ROLE clerk LOGIN PASSWORD 'clerk'")
+    await primary.run("GRANT ALL ON notes TO clerk")
+    monkeypatch.setenv("DATABASE_URL", primary.url_as("clerk"))
+    monkeypatch.setenv("DATABASE_REPLICA_URLS", replica.url)
+    app = notes_app()
+    async with in_rotation(app, serve), browser(app) as writer:
+        await primary.run("REVOKE EXECUTE ON FUNCTION pg_current_wal_insert_lsn() FROM public")
+        path = await written(writer)
+        own = await got(writer, path)
+        await primary.run("GRANT EXECUTE ON FUNCTION pg_current_wal_insert_lsn() TO public")
+
+    assert (own.found, own.on_replica) == (1, False)
+
+
+@pytest.mark.slow
+async def test_of_two_replicas_each_client_stays_with_one_and_the_other_takes_over(
+    notes: FastAPI,
+    serve: Serve,
+    servers: Cluster,
+    replica: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    second = await asyncio.to_thread(servers.replica, "second")
+    monkeypatch.setenv("DATABASE_REPLICA_URLS", f"{replica.url},{second.url}")
+    app = notes_app()
+
+    async def both_are_read() -> bool:
+        return await ports_read(app) == {replica.port, second.port}
+
+    async def only_the_first_is_read() -> bool:
+        return await ports_read(app) == {replica.port}
+
+    async with in_rotation(app, serve):
+        await until(both_are_read)
+        for name in CLIENT_NAMES:
+            assert len(await ports_read(app, [name] * 3)) == 1
+
+        second.signal(signal.SIGKILL)  # which its children hear of a moment later
+        await until(only_the_first_is_read)
+
+
+@pytest.mark.slow
+async def test_after_a_failover_old_positions_hold_nobody_up(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start() -> Iterator[Cluster]:
+        with cluster(f"rung-failover-{RUN}") as servers:
+            yield servers
+
+    starting = start()
+    servers = await asyncio.to_thread(next, starting)
+    try:
+        await servers.primary.run("CREATE TABLE notes (id bigint PRIMARY KEY)")
+        heir = await asyncio.to_thread(servers.replica, "heir")
+        follower = await asyncio.to_thread(servers.replica, "follower", heir)
+        stray = await asyncio.to_thread(servers.replica, "stray")
+        monkeypatch.setenv("DATABASE_URL", servers.primary.url)
+        monkeypatch.setenv("DATABASE_REPLICA_URLS", heir.url)
+        async with in_rotation(old := notes_app(), serve) as client, browser(old) as writer:
+            await heir.run("SELECT pg_promote()")
+            await until(lambda: reads_from_primary(client))  # the heir is no replica any more
+            await servers.primary.run("SELECT pg_switch_wal()")
+            await written(writer)  # what the heir will never have
+
+            monkeypatch.setenv("DATABASE_URL", heir.url)
+            monkeypatch.setenv("DATABASE_REPLICA_URLS", f"{follower.url},{stray.url}")
+            async with in_rotation(new := notes_app(), serve), browser(new) as returning:
+                returning.cookies.update(writer.cookies)
+                assert await reads_from_replica(returning)
+                new_note = await written(returning)
+                assert (await got(returning, new_note)).found == 1
+                # Which has all of another history, and more of it than the new primary has.
+                assert stray.port not in await ports_read(new)
+    finally:
+        await asyncio.to_thread(next, starting, None)
+
+
+async def test_without_a_replica_all_is_as_before(serve: Serve) -> None:
+    app = notes_app()
+    assert type(app.state.database) is Database
+    async with serve(app) as client:
+        answer = await client.post(f"/notes/{next(new_ids)}")
+        assert "read-after" not in answer.headers
+        assert await reads_from_primary(client)
+
+
+async def test_a_replica_that_is_not_there_or_refuses_us_or_is_none_is_left_out(
+    serve: Serve, primary: Server, replica: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = "postgresql://app:wrong@127.0.0.1:1/postgres"
+    urls = [nobody, replica.url_as("stranger"), primary.url, replica.url]
+    monkeypatch.setenv("DATABASE_REPLICA_URLS", ",".join(urls))
+    async with in_rotation(notes_app(), serve) as client:
+        await asyncio.sleep(0.1)
+        assert await reads_from_replica(client)
+
+
+def test_a_replica_with_a_wrong_address_stops_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_REPLICA_URLS", "postgresql://replica/app,mysql://replica/app")
+    with pytest.raises(EnvironmentIncomplete, match="  DATABASE_REPLICA_URLS: item 2: "):
+        notes_app()

@@ -1,0 +1,303 @@
+# Rung's file: advancing to another stage may change it.
+"""`make files-to-s3`"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from hashlib import sha256
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from app.infra import environment
+from app.infra.folder import Folder
+from app.infra.s3.bucket import Bucket
+from app.infra.s3.move import __main__ as mover
+from app.infra.s3.move import copying
+from app.infra.s3.move.copying import Copier, OnDisk
+from app.infra.s3.move.steps import FileSettings, bucket_of
+from app.infra.s3.rows import Rows
+from dev.pytest_plugin import Services
+from dev.s3 import rclone
+from tests.infra.s3.test_failures import own_server
+from tests.infra.test_files import chunks, stored
+
+__all__ = ["own_server"]
+
+ROWS = "SELECT key, CASE WHEN NOT is_deleted THEN sha256 END AS sha256 FROM pictures"
+
+# A service moves once, and its tests take seconds.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("at_the_step")]
+
+
+class Pictures:
+    """A business with files, and rows that say what was uploaded."""
+
+    def __init__(self, services: Services, database: asyncpg.Pool) -> None:
+        self.folder = Folder(services.files_folder)
+        self._database = database
+
+    async def uploaded(self, name: str, content: bytes) -> str:
+        key = f"pictures/{name}"
+        await self.folder.put(key, chunks(content), len(content))
+        return await self.noted(key, content)
+
+    async def noted(self, key: str, content: bytes) -> str:
+        await self._database.execute(
+            "INSERT INTO pictures VALUES ($1, $2)", key, sha256(content).hexdigest()
+        )
+        return key
+
+    async def deleted(self, key: str) -> None:
+        await self._database.execute("UPDATE pictures SET is_deleted = true WHERE key = $1", key)
+
+
+@pytest.fixture
+async def pictures(services: Services) -> AsyncGenerator[Pictures]:
+    async with asyncpg.create_pool(services.database_url, min_size=1, max_size=3) as database:
+        await database.execute(
+            "CREATE TABLE pictures (key text, sha256 text, is_deleted bool NOT NULL DEFAULT false)"
+        )
+        yield Pictures(services, database)
+
+
+@pytest.fixture
+async def bucket(services: Services) -> AsyncGenerator[Bucket]:
+    async with bucket_of(environment.read(FileSettings)) as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def at_the_step(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FILES_STORE", "upload-to-s3")
+
+
+def leave_note(services: Services, folder: str) -> None:
+    """Of one who was killed while copying pictures/ada."""
+    notes = services.files_folder / folder
+    notes.mkdir(parents=True)
+    (notes / "pictures+ada").touch()
+
+
+async def move(way: str = "to-s3") -> str | int | None:
+    return await asyncio.to_thread(exit_of, mover.main, [way, "--rows", ROWS])
+
+
+def exit_of(main: Callable[[list[str]], None], arguments: list[str]) -> str | int | None:
+    """What the command leaves with: its code, or the complaint that makes it 1."""
+    try:
+        main(arguments)
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+async def test_all_is_copied_and_compared_and_a_second_run_has_nothing_to_do(
+    pictures: Pictures, bucket: Bucket, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contents = {name: os.urandom(10_000) for name in ("ada", "grace", "edsger/1", "edsger/2")}
+    for name, content in contents.items():
+        await pictures.uploaded(name, content)
+
+    assert await move() == 0
+    told = capsys.readouterr().out
+    assert "4 files copied, 0.0 MB; 0 were there" in told
+    assert "4 rows compared, 0 not right" in told
+
+    assert await move() == 0
+    assert "0 files copied, 0.0 MB; 4 were there" in capsys.readouterr().out
+
+    for name, content in contents.items():
+        facts = await bucket.facts(f"pictures/{name}")
+        assert facts.sha256 == sha256(content).hexdigest()
+
+
+async def test_a_byte_that_was_flipped_on_disk_is_found(pictures: Pictures) -> None:
+    await pictures.uploaded("ada", b"as it was")
+    damaged = await pictures.uploaded("grace", b"as it was")
+    await pictures.folder.path(damaged).write_bytes(b"as it wes")
+
+    assert await move() == f"{damaged}: not the bytes that were uploaded"
+
+
+async def test_a_row_without_a_file_is_found_unless_it_was_deleted(pictures: Pictures) -> None:
+    for name in ("lost", "deleted"):
+        await pictures.folder.delete(await pictures.uploaded(name, b"hello"))
+    await pictures.deleted("pictures/deleted")
+
+    assert await move() == "pictures/lost: not there"
+
+
+async def test_what_is_not_the_apps_is_left_where_it_is(
+    pictures: Pictures, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await pictures.folder.path("pictures").mkdir()
+    await (pictures.folder.path("pictures") / "README.TXT").write_text("Do not delete")
+
+    assert await move() == 0
+
+    assert "pictures/README.TXT: not this app's" in capsys.readouterr().out
+
+
+async def test_an_object_that_is_not_the_file_of_its_key_is_left_and_named(
+    pictures: Pictures, bucket: Bucket
+) -> None:
+    key = await pictures.uploaded("ada", b"as it was")
+    await bucket.put(key, chunks(b"something else"), 14)
+
+    assert f"{key}: not the same in both places\n" in str(await move())
+    assert await bucket.size(key) == 14
+
+
+async def test_what_was_deleted_while_its_copier_died_does_not_come_back(
+    pictures: Pictures, bucket: Bucket, services: Services
+) -> None:
+    await bucket.put("pictures/ada", chunks(b"hello"), 5)
+    await pictures.deleted(await pictures.noted("pictures/ada", b"hello"))
+    leave_note(services, ".moving/to-s3")
+
+    assert await move() == 0
+
+    assert await bucket.size("pictures/ada") is None
+    assert stored(services.files_folder) == []
+
+
+async def test_what_is_deleted_while_it_is_copied_does_not_come_back(
+    pictures: Pictures, bucket: Bucket, services: Services, tmp_path: Path
+) -> None:
+    class DeletedOnceRead(OnDisk):
+        async def get(self, key: str) -> AsyncIterator[bytes]:
+            async for chunk in super().get(key):
+                yield chunk
+            await self.delete(key)
+
+    await pictures.uploaded("ada", b"hello")
+    notes = tmp_path / "notes"
+
+    await Copier(DeletedOnceRead(services.files_folder), bucket, notes).run(1)
+
+    assert await bucket.size("pictures/ada") is None
+    assert stored(notes) == []
+
+
+async def test_what_a_killed_copier_was_at_is_copied_anew(
+    pictures: Pictures, bucket: Bucket, services: Services
+) -> None:
+    key = await pictures.uploaded("ada", b"the whole picture")
+    await bucket.put(key, chunks(b"a part"), 6)
+    leave_note(services, ".moving/to-s3")
+
+    assert await move() == 0
+
+    assert [chunk async for chunk in bucket.get(key)] == [b"the whole picture"]
+
+
+async def test_the_way_back_takes_no_part_that_a_killed_copier_sent_for_the_file(
+    pictures: Pictures, bucket: Bucket, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await pictures.uploaded("ada", b"the whole picture")
+    await bucket.put(key, chunks(b"a part"), 6)
+    leave_note(services, ".moving/to-s3")
+
+    monkeypatch.setenv("FILES_STORE", "read-both")
+    assert await move("to-folder") == 0
+
+    assert [chunk async for chunk in pictures.folder.get(key)] == [b"the whole picture"]
+
+
+@pytest.mark.parametrize("way", mover.STEPS)
+@pytest.mark.parametrize("only_in", ["the folder", "S3"])
+@pytest.mark.parametrize("notes", [".moving/to-s3", ".moving/to-folder", ".moving"])
+async def test_no_note_however_old_costs_the_only_copy_of_a_file(
+    pictures: Pictures,
+    bucket: Bucket,
+    services: Services,
+    monkeypatch: pytest.MonkeyPatch,
+    notes: str,
+    only_in: str,
+    way: str,
+) -> None:
+    """Whoever was killed when, and whatever became of the folder and the bucket since."""
+    place = pictures.folder if only_in == "the folder" else bucket
+    await place.put("pictures/ada", chunks(b"hello"), 5)
+    await pictures.noted("pictures/ada", b"hello")
+    leave_note(services, notes)
+
+    monkeypatch.setenv("FILES_STORE", mover.STEPS[way])
+    await move(way)
+
+    assert [chunk async for chunk in place.get("pictures/ada")] == [b"hello"]
+
+
+async def test_s3_is_waited_for(
+    pictures: Pictures, own_server: rclone.S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FILES_STORE", "upload-to-s3")
+    await pictures.uploaded("ada", b"hello")
+    own_server.die()
+    moving = asyncio.create_task(move())
+    await asyncio.sleep(0.5)
+    await asyncio.to_thread(own_server.start)
+    assert await moving == 0
+
+    own_server.die()
+    monkeypatch.setattr(copying, "PAUSES", ())
+    assert str(await move()).endswith("Nothing is lost. When it answers again, run this again.")
+
+
+async def test_s3_is_waited_for_while_files_are_compared(
+    pictures: Pictures, own_server: rclone.S3
+) -> None:
+    key = await pictures.uploaded("ada", b"hello")
+    async with bucket_of(environment.read(FileSettings)) as bucket:
+        await bucket.put(key, chunks(b"hello"), 5)
+        own_server.die()
+        comparing = asyncio.create_task(mover.compare(Rows(ROWS), bucket))
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(own_server.start)
+
+        assert await comparing == []
+
+
+async def test_no_keys_are_not_looked_up() -> None:
+    assert await Rows("SELECT key FROM paintings").among([]) == []
+
+
+async def test_the_way_back(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    await pictures.uploaded("ada", b"hello")
+    await move()
+    await pictures.folder.delete("pictures/ada")
+
+    monkeypatch.setenv("FILES_STORE", "read-both")
+    assert await move("to-folder") == 0
+    assert [chunk async for chunk in pictures.folder.get("pictures/ada")] == [b"hello"]
+
+
+@pytest.mark.parametrize(
+    ("step", "way", "needed"),
+    [
+        ("folder", "to-s3", "upload-to-s3"),
+        ("read-both", "to-s3", "upload-to-s3"),
+        ("upload-to-s3", "to-folder", "read-both"),
+        ("s3", "to-s3", "upload-to-s3"),
+    ],
+)
+async def test_at_another_step_nothing_is_copied(
+    monkeypatch: pytest.MonkeyPatch, step: str, way: str, needed: str
+) -> None:
+    monkeypatch.setenv("FILES_STORE", step)
+
+    assert f"first run every copy of the app with {needed}" in str(await move(way))
+
+
+async def test_two_do_not_work_on_one_folder(services: Services) -> None:
+    with mover.alone_with(services.files_folder):
+        assert await move() == "Another one is at work on this folder."
+
+
+async def test_a_query_that_is_none_is_told_without_a_traceback(
+    pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "ROWS", "SELECT key FROM paintings")
+    assert 'relation "paintings" does not exist' in str(await move())

@@ -1,0 +1,61 @@
+# Rung's file: advancing to another stage may change it.
+"""`make files-orphans`"""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from app.infra.s3 import orphans
+from app.infra.s3.bucket import Bucket
+from tests.infra.s3.move.test_move import ROWS, Pictures, bucket, exit_of, pictures
+from tests.infra.test_files import chunks
+
+__all__ = ["bucket", "pictures"]
+
+
+@pytest.fixture
+async def orphan(bucket: Bucket, pictures: Pictures) -> str:
+    """Beside a picture, and one that was deleted a moment ago."""
+    for key in ("pictures/kept", "pictures/deleted", "pictures/orphan"):
+        await bucket.put(key, chunks(b"hello"), 5)
+    await pictures.noted("pictures/kept", b"hello")
+    await pictures.noted("pictures/deleted", b"hello")
+    await pictures.deleted("pictures/deleted")
+    return "pictures/orphan"
+
+
+@pytest.fixture
+def a_day_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orphans, "LEFT_ALONE_FOR", timedelta(0))
+
+
+async def look(*options: str, rows: str = ROWS) -> str | int | None:
+    return await asyncio.to_thread(exit_of, orphans.main, ["--rows", rows, *options])
+
+
+@pytest.mark.usefixtures("a_day_later")
+async def test_what_no_row_knows_is_listed_and_deleted_only_when_told_to(
+    orphan: str, bucket: Bucket, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await look() == 0
+    assert capsys.readouterr().out == f"{orphan}\n1 orphan(s) found\n"
+    assert await bucket.size(orphan) == 5
+
+    assert await look("--delete") == 0
+    assert [key async for key in bucket.keys()] == ["pictures/deleted", "pictures/kept"]  # noqa: SIM118  # no dictionary
+
+
+async def test_what_is_younger_than_a_day_is_left_alone(orphan: str, bucket: Bucket) -> None:
+    assert await look("--delete") == 0
+
+    assert await bucket.size(orphan) == 5
+
+
+@pytest.mark.usefixtures("a_day_later")
+async def test_a_query_that_knows_no_file_deletes_nothing(orphan: str, bucket: Bucket) -> None:
+    nothing = f"{ROWS} WHERE false"
+
+    assert "finds no file at all" in str(await look("--delete", rows=nothing))
+
+    assert await bucket.size(orphan) == 5

@@ -1,0 +1,221 @@
+# Rung's file: advancing to another stage may change it.
+import asyncio
+import json
+import re
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from app.infra import environment
+from app.infra.environment import EnvironmentIncomplete
+from app.infra.s3 import signing
+from app.infra.s3.move.steps import FileSettings, bucket_of
+from dev.pytest_plugin import Services
+from tests.infra.conftest import Serve, bare_app
+from tests.infra.s3.test_bucket import HELLO, send, until, with_pictures
+from tests.infra.s3.test_failures import said
+
+
+@pytest.mark.usefixtures("services")
+async def test_with_files_in_s3_no_folder_is_needed(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FILES_FOLDER")
+    async with serve(with_pictures(bare_app())) as client:
+        await send(client, HELLO)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"FILES_BUCKET": None}, "FILES_BUCKET: .*FILES_STORE=s3"),
+        ({"FILES_STORE": None}, "FILES_BUCKET: .*set FILES_STORE too"),
+        (
+            {"FILES_STORE": "read-both", "FILES_FOLDER": None},
+            "FILES_FOLDER: .*a folder that exists",
+        ),
+        ({"FILES_BUCKET": "Fotos"}, "FILES_BUCKET: "),
+        ({"FILES_LINK_LIFETIME": "P8D"}, "FILES_LINK_LIFETIME: "),
+    ],
+)
+@pytest.mark.usefixtures("services")
+def test_settings_that_lead_nowhere_stop_the_process(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | None], complaint: str
+) -> None:
+    for name, value in changes.items():
+        if value is None:
+            monkeypatch.delenv(name)
+        else:
+            monkeypatch.setenv(name, value)
+
+    with pytest.raises(EnvironmentIncomplete, match=complaint):
+        bare_app()
+
+
+@pytest.fixture
+def without_keys(services: Services, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.mark.usefixtures("without_keys")
+def test_without_credentials_the_process_does_not_start() -> None:
+    with pytest.raises(EnvironmentIncomplete, match="AWS_ACCESS_KEY_ID"):
+        bare_app()
+
+
+@pytest.fixture
+def service_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("signed by the cluster")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/shop")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+
+
+@asynccontextmanager
+async def issuer(answer: Callable[[int], bytes]) -> AsyncGenerator[str]:
+    """URL of one that answers the first request with answer(1), the second with answer(2)."""
+    numbers = count(1)
+
+    async def issue(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head.lower())
+        await reader.readexactly(int(length[1]) if length else 0)
+        writer.write(answer(next(numbers)))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(issue, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+# So near their end that botocore asks for the next ones each time.
+MINUTES = timedelta(minutes=5)
+
+
+def of_a_container(number: int, lifetime: timedelta = MINUTES) -> bytes:
+    credentials = {
+        "AccessKeyId": f"key-{number}",
+        "SecretAccessKey": "secret",
+        "Token": "token",
+        "Expiration": (datetime.now(UTC) + lifetime).isoformat(),
+    }
+    return said("200 OK", json.dumps(credentials).encode())
+
+
+def of_a_service_account(number: int, until: str = "") -> bytes:
+    return said(
+        "200 OK",
+        f"""<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>
+            <AccessKeyId>key-{number}</AccessKeyId>
+            <SecretAccessKey>secret</SecretAccessKey>
+            <SessionToken>token</SessionToken>
+            <Expiration>{until or (datetime.now(UTC) + MINUTES).isoformat()}</Expiration>
+            </Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>
+        """.encode(),
+    )
+
+
+REFUSED = said(
+    "403 Forbidden",
+    b"<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>",
+)
+NO_DATE = of_a_service_account(2, until="tomorrow")
+NO_CREDENTIALS = said("200 OK", b"<AssumeRoleWithWebIdentityResponse/>")
+
+
+def number_of_key(link: str) -> int:
+    found = re.search(r"Credential=key-(\d+)", link)
+    assert found
+    return int(found[1])
+
+
+@pytest.mark.usefixtures("without_keys")
+async def test_the_credentials_of_a_containers_role_are_found_and_renewed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As ECS and EKS hand them out."""
+    monkeypatch.setattr(signing, "LOOK_AGAIN_SECONDS", 0.01)
+    async with issuer(of_a_container) as url:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
+        found = await asyncio.to_thread(bucket_of, environment.read(FileSettings))
+        async with found as bucket:
+            link = bucket.link("a", "image/png")
+            assert "X-Amz-Security-Token=token" in link
+            before = number_of_key(link)
+            await until(lambda: number_of_key(bucket.link("a", "image/png")) > before)
+
+
+@pytest.mark.usefixtures("without_keys", "service_account")
+@pytest.mark.parametrize(
+    "answer", [REFUSED, NO_DATE, NO_CREDENTIALS], ids=["refused", "no-date", "no-credentials"]
+)
+async def test_credentials_are_renewed_after_they_were_not_given_once(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    """As EKS' service accounts ask for them."""
+
+    def not_given_once(number: int) -> bytes:
+        return answer if number == 2 else of_a_service_account(number)
+
+    monkeypatch.setattr(signing, "LOOK_AGAIN_SECONDS", 0.01)
+    async with issuer(not_given_once) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+        found = await asyncio.to_thread(bucket_of, environment.read(FileSettings))
+        async with found as bucket:
+            await until(lambda: number_of_key(bucket.link("a", "image/png")) > 2)
+
+
+@pytest.mark.usefixtures("without_keys", "service_account")
+async def test_credentials_are_renewed_after_the_token_could_not_be_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(signing, "LOOK_AGAIN_SECONDS", 0.01)
+    async with issuer(of_a_service_account) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+        found = await asyncio.to_thread(bucket_of, environment.read(FileSettings))
+        async with found as bucket:
+            (tmp_path / "token").rename(tmp_path / "gone")
+            with capture_logs() as told:
+                await until(lambda: bool(told))
+            assert told[0]["event"] == "no new credentials for S3"
+            assert "No such file" in told[0]["reason"]
+
+            before = number_of_key(bucket.link("a", "image/png"))
+            (tmp_path / "gone").rename(tmp_path / "token")
+            await until(lambda: number_of_key(bucket.link("a", "image/png")) > before)
+
+
+@pytest.mark.usefixtures("without_keys", "service_account")
+async def test_a_token_that_cannot_be_read_stops_the_process_with_words(tmp_path: Path) -> None:
+    (tmp_path / "token").unlink()
+    with pytest.raises(EnvironmentIncomplete, match="No such file"):
+        await asyncio.to_thread(bucket_of, environment.read(FileSettings))
+
+
+@pytest.mark.usefixtures("without_keys", "service_account")
+async def test_a_role_that_is_refused_stops_the_process_with_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with issuer(lambda _: REFUSED) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+        with pytest.raises(EnvironmentIncomplete, match="AccessDenied"):
+            await asyncio.to_thread(bucket_of, environment.read(FileSettings))
+
+
+@pytest.mark.usefixtures("without_keys")
+async def test_credentials_that_are_over_stop_the_process_with_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with issuer(lambda number: of_a_container(number, timedelta(minutes=-1))) as url:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
+        with pytest.raises(EnvironmentIncomplete, match="still expired"):
+            await asyncio.to_thread(bucket_of, environment.read(FileSettings))

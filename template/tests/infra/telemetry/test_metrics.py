@@ -1,0 +1,193 @@
+# Rung's file: advancing to another stage may change it.
+"""Against a real receiver of OTLP, which is sent the last counts when the app stops."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+
+import asyncpg
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import text
+
+from app.infra.database import ReadSession, WriteSession
+from app.infra.logs import LogSettings, configure
+from app.infra.telemetry.metrics import HistogramInstrument, Instrument, observe
+from dev import postgres
+from dev.pytest_plugin import Services
+from tests.infra.conftest import Serve, bare_app
+from tests.infra.telemetry.otlp import Receiver, receiving
+
+FILES = postgres.REPOSITORY / "deploy" / "telemetry"
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    with receiving() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "50")
+        yield receiver
+
+
+def shop() -> FastAPI:
+    """Of the environment as it is."""
+    app = bare_app()
+
+    @app.get("/products/{product}")
+    async def product(product: int) -> None: ...
+
+    @app.get("/stuck")
+    async def stuck() -> None:
+        time.sleep(0.3)  # noqa: ASYNC251  # that is the mistake
+
+    @app.get("/reads")
+    async def reads(read: ReadSession) -> None:
+        await read.fetch("SELECT pg_advisory_xact_lock_shared(20)")
+
+    @app.get("/writes")
+    async def writes(write: WriteSession) -> None:
+        await write.execute(text("SELECT pg_advisory_xact_lock_shared(20)"))
+
+    return app
+
+
+@asynccontextmanager
+async def held_back(services: Services) -> AsyncGenerator[None]:
+    """What the shop is asked to read or write waits until the end."""
+    connection = await asyncpg.connect(services.database_url)
+    try:
+        await connection.execute("SELECT pg_advisory_lock(20)")
+        yield
+    finally:
+        await connection.close()
+
+
+async def until(receiver: Receiver, metric: str, point: tuple[dict[str, str | int], float]) -> None:
+    async with asyncio.timeout(10):  # the receiver is a thread, and wakes nobody
+        while metric not in receiver.metrics or point not in receiver.points(metric):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.usefixtures("services")
+async def test_requests_are_counted_by_route_method_and_status(
+    receiver: Receiver, serve: Serve
+) -> None:
+    async with serve(shop()) as client:
+        for product in ("1", "2", "tray", "../etc"):
+            await client.get(f"/products/{product}")
+
+    get = {"http.request.method": "GET", "url.scheme": "https"}
+    product_route = {"http.route": "/products/{product}"}
+    assert receiver.points("http.server.request.duration") == [
+        ({**get, **product_route, "http.response.status_code": 200}, 2),
+        ({**get, **product_route, "http.response.status_code": 422}, 1),
+        ({**get, "http.response.status_code": 404}, 1),
+    ]
+
+
+@pytest.mark.usefixtures("services")
+async def test_durations_are_in_seconds_and_in_their_buckets(
+    receiver: Receiver, serve: Serve
+) -> None:
+    async with serve(shop()) as client:
+        await client.get("/stuck")
+
+    [point] = receiver.metrics["http.server.request.duration"].histogram.data_points
+    assert receiver.metrics["http.server.request.duration"].unit == "s"
+    bounds = [0, *point.explicit_bounds, float("inf")]
+    [bucket] = [
+        pair for pair, count in zip(pairwise(bounds), point.bucket_counts, strict=True) if count
+    ]
+    assert bucket[0] < point.sum <= bucket[1]
+    assert point.sum >= 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("services")
+async def test_a_blocked_event_loop_is_seen(receiver: Receiver, serve: Serve) -> None:
+    async with serve(shop()) as client:
+        await asyncio.sleep(0.15)
+        await client.get("/stuck")
+        await asyncio.sleep(0.15)
+
+    [point] = receiver.metrics["asyncio.event_loop.delay"].histogram.data_points
+    late = sum(
+        count
+        for bound, count in zip([*point.explicit_bounds, 99], point.bucket_counts, strict=True)
+        if bound > 0.1
+    )
+    assert late >= 1
+
+
+@pytest.mark.parametrize("pool", ["reads", "writes"])
+async def test_a_pool_shows_who_uses_it_and_who_waits(
+    services: Services,
+    receiver: Receiver,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    pool: str,
+) -> None:
+    monkeypatch.setenv("DATABASE_READ_POOL", "2")
+    monkeypatch.setenv("DATABASE_WRITE_POOL", "2")
+    named: dict[str, str | int] = {
+        "db.system.name": "postgresql",
+        "db.client.connection.pool.name": pool,
+    }
+    async with (
+        serve(shop()) as client,
+        asyncio.TaskGroup() as requests,
+        held_back(services),
+    ):
+        for _ in range(4):
+            requests.create_task(client.get(f"/{pool}"))
+        await until(receiver, "db.client.connection.pending_requests", (named, 2))
+        used = named | {"db.client.connection.state": "used"}
+        await until(receiver, "db.client.connection.count", (used, 2))
+
+    assert (named, 2) in receiver.points("db.client.connection.max")
+    assert (named, 0) in receiver.points("db.client.connection.pending_requests")
+
+
+@pytest.mark.usefixtures("services")
+async def test_a_metric_that_cannot_be_read_is_named_and_does_not_end_the_others(
+    receiver: Receiver, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = shop()
+    observe(app, Instrument("shop.tills", "{till}", "Open tills", "gauge", read=lambda: 1 / 0))  # type: ignore[arg-type,return-value]
+    configure(LogSettings())  # again, now that pytest has put its own stdout in place
+    async with serve(app) as client:
+        async with asyncio.timeout(10):
+            while "shop.tills" not in capsys.readouterr().out:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await client.get("/products/1")
+
+    [(_, count)] = receiver.points("http.server.request.duration")
+    assert count == 1
+
+
+@pytest.mark.usefixtures("services", "receiver")
+async def test_dashboards_and_alerts_ask_for_nothing_that_is_not_sent(serve: Serve) -> None:
+    app = shop()
+    async with serve(app):
+        sent = {name for instrument in app.state.instruments for name in in_prometheus(instrument)}
+
+    asked = set()
+    for file in (*FILES.rglob("*dashboard.json"), *FILES.rglob("*alerts.yaml")):
+        asked |= set(
+            re.findall(
+                r"(?<![.\w])((?:http|db|cache|asyncio|otel)_\w+)(?=[\[{\s])", file.read_text()
+            )
+        )
+    assert "http_server_request_duration_seconds_bucket" in asked
+    assert asked - sent == set()
+
+
+def in_prometheus(instrument: Instrument | HistogramInstrument) -> list[str]:
+    """The names that Prometheus gives to what it receives over OTLP."""
+    name = instrument.name.replace(".", "_") + ("_seconds" if instrument.unit == "s" else "")
+    if isinstance(instrument, HistogramInstrument):
+        return [f"{name}_bucket", f"{name}_count", f"{name}_sum"]
+    return [f"{name}_total" if instrument.kind == "counter" else name]

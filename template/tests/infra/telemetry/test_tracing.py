@@ -1,0 +1,358 @@
+# Rung's file: advancing to another stage may change it.
+"""Against a real receiver of OTLP; all that was recorded has arrived when the app has stopped."""
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from fastapi import BackgroundTasks, FastAPI, HTTPException
+from sqlalchemy import text
+
+from app.infra.database import ReadSession, WriteSession
+from app.infra.logs import LogSettings, configure
+from app.infra.telemetry import tracing
+from dev import postgres
+from dev.pytest_plugin import Services
+from tests.infra.conftest import Serve, bare_app
+from tests.infra.telemetry.otlp import Receiver, receiving
+
+CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-"
+SAMPLED, NOT_SAMPLED = f"{CALLER}01", f"{CALLER}00"
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    """Gets every trace, unless a test sets it otherwise."""
+    with receiving() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "1")
+        yield receiver
+
+
+@pytest.fixture
+def no_request_is_sampled(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
+
+
+def shop() -> FastAPI:
+    """Of the environment as it is."""
+    app = bare_app()
+
+    @app.get("/customers/{email}")
+    async def customer(email: str, read: ReadSession) -> None:
+        await read.fetch("SELECT $1::text AS email FROM pg_class LIMIT 1", email)
+        structlog.get_logger().info("found")
+
+    @app.post("/customers/{email}")
+    async def rename(email: str, write: WriteSession) -> None:
+        await write.execute(text("SELECT CAST(:email AS text)"), {"email": email})
+        await write.execute(text("SELECT 'hunter2' AS password, 4711 AS pin"))
+
+    @app.get("/misspelt")
+    async def misspelt(read: ReadSession) -> None:
+        await read.fetch("SELECT * FROM no_such_table")
+
+    @app.get("/failing")
+    async def failing() -> None:
+        raise HTTPException(503)
+
+    @app.get("/slow")
+    async def slow() -> None:
+        await asyncio.sleep(0.1)
+
+    @app.get("/letters")
+    async def letters(tasks: BackgroundTasks) -> None:
+        tasks.add_task(asyncio.sleep, 0.1)
+
+    @app.get("/carried-on")
+    async def carried_on() -> dict[str, str]:
+        return tracing.carried_on()
+
+    @app.get("/basket")
+    async def basket() -> None:
+        with tracing.span("price the basket", {"basket.lines": 3}):
+            structlog.get_logger().info("priced")
+            logging.getLogger("some.library").warning("rounded")
+
+    return app
+
+
+@pytest.mark.usefixtures("services")
+async def test_a_request_has_its_reads_below_it(receiver: Receiver, serve: Serve) -> None:
+    async with serve(shop()) as client:
+        await client.get("/customers/ada@example.com")
+
+    request = receiver.span("GET /customers/{email}")
+    assert (request.service, request.kind, request.parent_id) == ("shop", "SERVER", "")
+    assert request.attributes == {
+        "http.request.method": "GET",
+        "http.route": "/customers/{email}",
+        "http.response.status_code": 200,
+        "url.scheme": "https",
+    }
+    [sql] = receiver.children(request)
+    assert (sql.name, sql.kind, sql.trace_id) == ("SELECT pg_class", "CLIENT", request.trace_id)
+    assert sql.attributes == {
+        "db.system.name": "postgresql",
+        "db.query.text": "SELECT $1::text AS email FROM pg_class LIMIT ?",
+    }
+    assert 0 < sql.seconds < request.seconds
+
+
+@pytest.mark.usefixtures("services")
+async def test_a_request_has_its_transaction_below_it(receiver: Receiver, serve: Serve) -> None:
+    async with serve(shop()) as client:
+        await client.post("/customers/ada@example.com")
+
+    statements = receiver.children(receiver.span("POST /customers/{email}"))
+    # SQLAlchemy's first connection has begun and rolled back another, to look around.
+    assert [sql.attributes["db.query.text"] for sql in statements[-4:]] == [
+        "BEGIN;",
+        "SELECT CAST($1 AS text)",
+        "SELECT ? AS password, ? AS pin",
+        "COMMIT;",
+    ]
+
+
+@pytest.mark.usefixtures("services")
+async def test_nothing_that_names_a_person_or_opens_a_door_is_sent(
+    receiver: Receiver, serve: Serve
+) -> None:
+    secrets = ["ada@example.com", "hunter2", "4711", "s3cr3t", "198.51.100.7"]
+    headers = {
+        "Cookie": "__Host-session=s3cr3t",
+        "Authorization": "Bearer s3cr3t",
+        "X-Forwarded-For": "198.51.100.7",
+        "User-Agent": "ada@example.com",
+    }
+    async with serve(shop()) as client:
+        for method in ("GET", "POST"):
+            await client.request(method, "/customers/ada@example.com?s3cr3t", headers=headers)
+
+    assert len(receiver.spans) >= 7
+    sent = repr(receiver.spans)
+    assert [secret for secret in secrets if secret in sent] == []
+
+
+@pytest.mark.usefixtures("services", "no_request_is_sampled")
+async def test_a_request_that_is_not_sampled_sends_nothing_and_says_so_to_others(
+    receiver: Receiver, serve: Serve
+) -> None:
+    async with serve(shop()) as client:
+        await client.get("/customers/ada@example.com")
+        await client.get("/basket")
+        carried_on = (await client.get("/carried-on")).json()
+
+    assert carried_on["traceparent"].endswith("-00")
+    assert receiver.spans == []
+
+
+@pytest.mark.usefixtures("services")
+async def test_about_as_many_requests_are_sampled_as_the_ratio_says(
+    receiver: Receiver, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+    async with serve(shop()) as client:
+        for _ in range(200):
+            await client.get("/carried-on")
+
+    assert 50 < len(receiver.spans) < 150
+
+
+@pytest.mark.usefixtures("services", "no_request_is_sampled")
+async def test_errors_are_kept_with_the_id_that_others_have_seen(
+    receiver: Receiver, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serve(shop()) as client:
+        await client.get("/failing")
+        await client.get("/misspelt")
+
+    known, unknown = receiver.span("GET /failing"), receiver.span("GET /misspelt")
+    assert (known.is_error, known.attributes["error.type"]) == (True, "503")
+    assert (unknown.is_error, unknown.attributes["error.type"]) == (True, "500")
+    assert known.attributes["trace.kept_for"] == "error"
+    assert receiver.children(unknown) == []
+    requests = [line for line in lines(capsys) if line["event"] == "request"]
+    assert [line["trace_id"] for line in requests] == [known.trace_id, unknown.trace_id]
+
+
+@pytest.mark.usefixtures("services", "no_request_is_sampled")
+async def test_slow_requests_are_kept(
+    receiver: Receiver, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACES_SLOW_SECONDS", "0.05")
+    async with serve(shop()) as client:
+        await client.get("/slow")
+        await client.get("/letters")  # is answered at once, and has something to do then
+
+    [slow] = receiver.spans
+    assert (slow.name, slow.attributes["trace.kept_for"]) == ("GET /slow", "slow")
+    assert slow.seconds >= 0.1
+
+
+@pytest.mark.usefixtures("services", "no_request_is_sampled")
+async def test_a_trace_from_outside_is_continued(receiver: Receiver, serve: Serve) -> None:
+    headers = {"traceparent": SAMPLED, "tracestate": "vendor=1"}
+    async with serve(shop()) as client:
+        carried_on = (await client.get("/carried-on", headers=headers)).json()
+
+    [request] = receiver.spans
+    assert request.trace_id == "0af7651916cd43dd8448eb211c80319c"
+    assert request.parent_id == "b7ad6b7169203331"
+    assert carried_on == {
+        "traceparent": f"00-{request.trace_id}-{request.span_id}-01",
+        "tracestate": "vendor=1",
+    }
+
+
+@pytest.mark.usefixtures("services")
+async def test_a_state_that_no_header_may_carry_is_left(receiver: Receiver, serve: Serve) -> None:
+    headers = [(b"traceparent", SAMPLED.encode()), (b"tracestate", b"vendor=\xe9")]
+    async with serve(shop()) as client:
+        answer = await client.get("/carried-on", headers=headers)
+
+    assert answer.status_code == 200
+    assert "tracestate" not in answer.json()
+
+
+@pytest.mark.usefixtures("services")
+async def test_a_caller_that_does_not_sample_is_followed(receiver: Receiver, serve: Serve) -> None:
+    async with serve(shop()) as client:
+        answer = await client.get("/carried-on", headers={"traceparent": NOT_SAMPLED})
+
+    assert answer.json()["traceparent"].split("-")[1::2] == [
+        "0af7651916cd43dd8448eb211c80319c",
+        "00",
+    ]
+    assert receiver.spans == []
+
+
+@pytest.mark.usefixtures("services")
+async def test_a_caller_need_not_be_followed(
+    receiver: Receiver, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
+    async with serve(shop()) as client:
+        await client.get("/carried-on", headers={"traceparent": NOT_SAMPLED})
+
+    assert [span.parent_id for span in receiver.spans] == ["b7ad6b7169203331"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "",
+        "no",
+        SAMPLED.upper(),
+        SAMPLED.replace("00-", "ff-", 1),
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+        f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01",
+    ],
+)
+@pytest.mark.usefixtures("services")
+async def test_an_odd_traceparent_begins_a_trace(
+    receiver: Receiver, serve: Serve, odd: str
+) -> None:
+    async with serve(shop()) as client:
+        await client.get("/carried-on", headers={"traceparent": odd})
+
+    [request] = receiver.spans
+    assert request.parent_id == ""
+    assert request.trace_id != "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.mark.usefixtures("services")
+async def test_every_line_of_a_request_names_its_trace_and_the_span_it_is_in(
+    receiver: Receiver, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = shop()
+    configure(LogSettings())  # again, now that pytest has put its own stdout in place
+    async with serve(app) as client:
+        await client.get("/basket")
+
+    request, priced = receiver.span("GET /basket"), receiver.span("price the basket")
+    assert (priced.parent_id, priced.attributes) == (request.span_id, {"basket.lines": 3})
+    assert [(line["event"], line["trace_id"], line["span_id"]) for line in lines(capsys)] == [
+        ("priced", request.trace_id, priced.span_id),
+        ("rounded", request.trace_id, priced.span_id),
+        ("request", request.trace_id, request.span_id),
+    ]
+
+
+@pytest.mark.usefixtures("services")
+async def test_a_statement_that_fails_is_an_error_of_its_own(
+    receiver: Receiver, serve: Serve
+) -> None:
+    async with serve(shop()) as client:
+        await client.get("/misspelt")
+
+    [sql] = receiver.children(receiver.span("GET /misspelt"))
+    assert sql.is_error
+    assert sql.attributes["error.type"] == "UndefinedTableError"
+
+
+@pytest.mark.usefixtures("services")
+async def test_what_no_route_answers_has_no_path(receiver: Receiver, serve: Serve) -> None:
+    async with serve(shop()) as client:
+        await client.get("/customers/ada@example.com/orders")
+        await client.request("BREW", "/customers/ada@example.com")
+
+    assert [span.name.split()[0] for span in receiver.spans] == ["GET", "HTTP"]
+    assert receiver.span("GET").attributes.keys() == {
+        "http.request.method",
+        "http.response.status_code",
+        "url.scheme",
+    }
+
+
+@pytest.mark.slow
+def test_without_an_endpoint_nothing_is_imported_and_no_request_passes_through_it(
+    services: Services,
+) -> None:
+    listing = """import sys
+from app.main import create_app
+app = create_app()
+print(*[middleware.cls.__name__ for middleware in app.user_middleware], *sys.modules)
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", listing],
+        cwd=postgres.REPOSITORY,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+
+    assert "RequestLog" in found
+    assert "RequestTelemetry" not in found
+    # redis-py imports the SDK by itself where it is installed.
+    heavy = ("opentelemetry.exporter", "requests", "google.protobuf")
+    assert [name for name in found if name.startswith(heavy)] == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_TRACES_SAMPLER", "sometimes"),
+        ("OTEL_TRACES_SAMPLER_ARG", "5%"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("TRACES_SLOW_SECONDS", "0"),
+    ],
+)
+@pytest.mark.usefixtures("services")
+def test_a_wrong_setting_stops_the_process_before_it_listens(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SystemExit, match=f"{variable}: "):
+        bare_app()
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -1,0 +1,127 @@
+# Rung's file: advancing to another stage may change it.
+"""The receiver is away, or hangs: requests do not notice, and nothing grows."""
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+from fastapi import FastAPI
+
+from app.infra.logs import LogSettings, configure
+from app.infra.telemetry import telemetry
+from dev import ports
+from tests.infra.conftest import Serve, bare_app
+from tests.infra.telemetry.otlp import Receiver, receiving
+
+REQUESTS = 500
+# One request in eight fills a batch, so one that had to wait for it would show in p95.
+QUEUE, BATCH = 64, 8
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "FLUSH_SECONDS", 0.5)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", str(QUEUE))
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", str(BATCH))
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "20")
+    # So that no thread goes on trying when its test is over.
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.3")
+
+
+@pytest.fixture
+def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    with receiving() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        receiver.hang()
+        yield receiver
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{ports.unused()}")
+
+
+def greeter() -> FastAPI:
+    """Of the environment as it is."""
+    app = bare_app()
+
+    @app.get("/hello")
+    async def hello() -> None: ...
+
+    return app
+
+
+async def greeted(app: FastAPI, serve: Serve) -> list[float]:
+    """How long each of many requests took, the slowest last."""
+    seconds = []
+    async with serve(app) as client:
+        for _ in range(REQUESTS):
+            begun = time.perf_counter()
+            assert (await client.get("/hello")).status_code == 200
+            seconds.append(time.perf_counter() - begun)
+    return sorted(seconds)
+
+
+@pytest.mark.usefixtures("services", "away")
+async def test_requests_are_answered_as_quickly_while_the_receiver_is_away(serve: Serve) -> None:
+    seconds = await greeted(greeter(), serve)
+
+    assert seconds[int(REQUESTS * 0.95)] < 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("services")
+async def test_requests_are_answered_as_quickly_while_the_receiver_hangs(
+    hung: Receiver, serve: Serve
+) -> None:
+    seconds = await greeted(greeter(), serve)
+
+    assert hung.asked > 0
+    assert seconds[int(REQUESTS * 0.95)] < 0.2
+
+
+@pytest.mark.usefixtures("services")
+async def test_no_more_is_kept_for_a_receiver_that_hangs_than_the_queue_holds(
+    hung: Receiver, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telemetry, "FLUSH_SECONDS", 5)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "10")
+    app = greeter()
+    async with serve(app) as client:
+        for _ in range(REQUESTS):
+            await client.get("/hello")
+        hung.answers.set()
+
+    # The queue, and the batch that was on its way; and they are counted.
+    assert QUEUE <= len(hung.spans) <= QUEUE + BATCH
+    assert hung.points("otel.sdk.span.ended") == [({}, REQUESTS)]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("services", "hung")
+async def test_the_end_waits_no_longer_than_it_may(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "10")
+    async with serve(greeter()) as client:
+        await client.get("/hello")
+        begun = time.monotonic()
+
+    assert time.monotonic() - begun < 4
+
+
+@pytest.mark.usefixtures("services", "away")
+async def test_the_log_says_it_once_and_not_at_each_attempt(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = greeter()
+    configure(LogSettings())  # again, now that pytest has put its own stdout in place
+    await greeted(app, serve)
+
+    logged = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    said = [line["event"] for line in logged if line["event"] != "request"]
+    assert any(line.startswith("Failed to export spans") for line in said)
+    assert len(said) <= 5

@@ -1,0 +1,89 @@
+# Rung's file: advancing to another stage may change it.
+"""What `make traces` shows."""
+
+import threading
+import webbrowser
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from dev import postgres
+from dev.telemetry import traces
+from dev.telemetry.traces_server import KEPT, TraceServer
+from tests.infra.conftest import Serve, bare_app
+from tests.infra.telemetry.otlp import receiving
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with TraceServer(0) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
+        yield url
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.usefixtures("services")
+async def test_it_keeps_the_last_traces_the_newest_first(page: str, serve: Serve) -> None:
+    app = bare_app()
+
+    @app.get("/pages/{number}")
+    async def turn(number: int) -> None: ...
+
+    async with serve(app) as client:
+        for number in range(KEPT + 10):
+            await client.get(f"/pages/{number}")
+        await client.get("/nowhere")
+
+    async with httpx.AsyncClient() as browser:
+        traces = (await browser.get(f"{page}/traces.json")).json()
+        assert len(traces) == KEPT
+        assert [span["name"] for trace in traces[:2] for span in trace] == [
+            "GET",
+            "GET /pages/{number}",
+        ]
+        assert traces[0][0]["attributes"]["http.response.status_code"] == 404
+
+
+def test_the_page_needs_nothing_from_elsewhere(page: str) -> None:
+    text = httpx.get(page).text
+
+    assert "<title>Traces</title>" in text
+    assert "://" not in text
+    assert httpx.get(f"{page}/../pyproject.toml").status_code == 404
+
+
+def kept_port(url: str, state: Path) -> None:
+    (state / "traces").mkdir()
+    (state / "traces" / "port").write_text(str(urlsplit(url).port))
+
+
+def test_it_is_opened_in_the_browser(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "state_folder", lambda: tmp_path)
+    kept_port(page, tmp_path)
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+
+    traces.main()
+
+    assert opened == [page]
+
+
+def test_a_stranger_who_has_got_its_port_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "state_folder", lambda: tmp_path)
+    with receiving() as stranger:
+        kept_port(stranger.url, tmp_path)
+
+        with pytest.raises(SystemExit, match="Nothing keeps traces here"):
+            traces.main()

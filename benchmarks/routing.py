@@ -29,9 +29,9 @@ from sqlalchemy import text
 sys.path.insert(0, str(Path.cwd()))
 
 import app
-from app.infra.own_writes.commits import PositionedSession
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
+from app.infra.own_writes.commits import PositionedSession
 from app.infra.reads import Query
 from app.infra.replicas.replicas import ReplicaSettings
 from app.infra.replicas.routing import RoutedDatabase

@@ -16,12 +16,12 @@ sys.path.insert(0, str(Path.cwd()))
 
 os.environ |= {"LOG_FORMAT": "json", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 
-from app.infra.telemetry.metrics import Histogram
 from app.infra.telemetry.export import resource
+from app.infra.telemetry.metrics import Histogram
 from app.infra.telemetry.requests import RequestTelemetry
 from app.infra.telemetry.settings import TelemetrySettings
-from app.infra.telemetry.tracing import Sampling, Tracer
 from app.infra.telemetry.span_export import SpanSender
+from app.infra.telemetry.tracing import Sampling, Tracer
 
 CALLS = 20_000
 ROUNDS = 7

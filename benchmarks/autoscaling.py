@@ -3,7 +3,7 @@
     uv run python benchmarks/autoscaling.py             prints the table of benchmarks/README.md
     uv run python benchmarks/autoscaling.py --draw      and draws it for stage 4's page
 
-The settings are those of the template: deploy/autoscaling-*.json. What is assumed of the rest:
+The settings are those of the template: deploy/autoscaling-*.json. The assumptions:
 
 - a copy is one process on one processor, and a request takes 0.5 ms of it (http_throughput.py:
   1,979 requests/s for `me`);
@@ -13,7 +13,7 @@ The settings are those of the template: deploy/autoscaling-*.json. What is assum
   one before and for the cooldown. A processor is never busier than 100%, so that one change makes
   at most 100/60 of what runs;
 - Kubernetes: looks every 15 s at what was 30 s ago, and doubles once a minute at most;
-- whoever has waited for 5 s gets an error, and nobody tries again (real clients do, and add load).
+- a request that has waited 5 s gets an error, and no client retries (real clients do).
 """
 
 import argparse
@@ -47,9 +47,9 @@ class Policy:
     delay: int = 60
     above: int = 3
     below: int = 15
-    # Above that share of a processor, for one period: that many times the copies.
+    # Above this share of a processor for one period: multiply the copies by this factor.
     step: tuple[float, float] | None = None
-    # Not the processor, which is never busier than 100%, but the requests for each copy.
+    # Scales on requests for each copy. A processor never shows more than 100%.
     counts_requests: bool = False
     start: int = 60
     doubles_at_most: bool = False
@@ -139,7 +139,7 @@ def simulate(policy: Policy) -> Iterator[Second]:
 
 
 def periods(policy: Policy, measured: list[float]) -> list[float]:
-    """The averages that are known, the newest last."""
+    """The averages known by now, the newest last."""
     whole = len(measured) // policy.period * policy.period
     recent = range(max(0, whole - policy.below * policy.period), whole, policy.period)
     return [sum(measured[i : i + policy.period]) / policy.period for i in recent]

@@ -1,4 +1,4 @@
-"""The table of an interleaved run: what of another case's throughput each case reaches."""
+"""The table of an interleaved run: each case's throughput as a part of another case's."""
 
 import statistics
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from serving import Runs
 
 
 class Against(NamedTuple):
-    """Two columns: the part, under `head`, and the least that it must be."""
+    """Two columns: the part, under `head`, and its minimum."""
 
     case: str
     head: str
@@ -16,7 +16,7 @@ class Against(NamedTuple):
 
 
 def only(what: str, results: Runs) -> Runs:
-    """Of cases called `what, case`, those of one `what`, by the rest of their names."""
+    """The cases whose names begin with `what, `, by the rest of the name."""
     prefix = f"{what}, "
     return {
         name.removeprefix(prefix): runs for name, runs in results.items() if name.startswith(prefix)
@@ -24,7 +24,7 @@ def only(what: str, results: Runs) -> Runs:
 
 
 def report(what: str, results: Runs, *others: Against) -> bool:
-    """Whether every case reaches what it must. Parts are taken round by round."""
+    """True if every case reaches its minimum. Parts are computed round by round."""
     heads = "".join(f" {other.head} | at least |" for other in others)
     print(f"\n| {what} | requests/s | p50 ms | p99 ms |{heads}")
     print("|---" * (4 + 2 * len(others)) + "|")

@@ -32,7 +32,7 @@ app = FastAPI()
 async def hello(): return {"hello": "world"}
 """
 
-# How much of a bare FastAPI's throughput each must reach.
+# The part of a bare FastAPI's throughput that each route must reach.
 OF_HELLO = Against("hello", "of hello", {"item by id": 0.20, "page of 20": 0.14, "me": 0.12})
 P99_IN_P50 = 5
 RESIDENT_MIB = 110
@@ -76,7 +76,7 @@ def _cases(hello: str, app: str) -> dict[str, list[str]]:
 
 
 def _longest_tail(results: Runs) -> float:
-    """p99 in p50, of the app."""
+    """The app's largest ratio of p99 to p50."""
     medians = {
         name: [statistics.median(column) for column in zip(*runs, strict=True)]
         for name, runs in results.items()

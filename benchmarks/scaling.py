@@ -4,14 +4,14 @@ a generated repo of stage 4:
     uv run python path/to/rung/benchmarks/scaling.py
 
 Needs wrk, haproxy, two processors and root. 1,000 products, on a Postgres of its own; eight
-requests at once for each copy. What four copies can serve at most says little on a machine that
-they share with Postgres and the load. Processor time a request says it, as long as the copies have
-one processor for themselves and all else the other: two busy ones slow each other, and four copies
-spread over both would seem to need half as much again.
+requests at once for each copy. The maximum throughput of four copies says little on a machine that
+they share with Postgres and the load. So the benchmark compares processor time for each request.
+The copies have one processor for themselves and everything else has the other: two busy processors
+slow each other, and four copies on both would seem to need half as much again.
 
-On that one processor they take turns, and with each turn a copy finds its caches filled by another.
-A copy with a processor of its own pays nothing like it, so what is compared with one copy are four
-in turns of 100 ms (SCHED_RR). In Linux's usual turns of 3 ms they are measured as well.
+On that processor the copies take turns, and each turn finds the processor's caches filled by
+another copy. A copy with its own processor does not pay for that. So one copy is compared with four
+in turns of 100 ms (SCHED_RR). Four copies in Linux's usual turns of 3 ms are measured as well.
 """
 
 import argparse
@@ -155,7 +155,7 @@ def _measured(stack: Stack, arguments: list[str], seconds: int) -> Run:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Of user and system, of all its threads."""
+    """User and system time of all threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_A_SECOND
 

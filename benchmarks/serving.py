@@ -1,4 +1,4 @@
-"""What the benchmarks of the generated app share: a database, processes of the app, wrk.
+"""Shared by the benchmarks of the generated app: a database, processes of the app, wrk.
 
 They run inside a generated repo: its `dev` starts the servers.
 """
@@ -37,7 +37,7 @@ class Server:
 
 @contextmanager
 def migrated_and_filled() -> Iterator[dict[str, str]]:
-    """The environment of an app on a new database with 1,000 products."""
+    """Yields the environment of an app on a new database with 1,000 products."""
     with postgres.for_load() as url, tempfile.TemporaryDirectory() as files:
         environment = {
             **os.environ,
@@ -75,7 +75,7 @@ def serve(
 def serve_app(
     environment: dict[str, str], folder: Path | None = None
 ) -> AbstractContextManager[Server]:
-    """As in production, but for this machine alone, and gone at once."""
+    """As in production, but listening on 127.0.0.1 only, and without draining."""
     port = free_port()
     here = {"PORT": str(port), "LISTEN_ADDRESS": "127.0.0.1", "DRAIN_SECONDS": "0"}
     here["APP_DOCS"] = "false"
@@ -120,7 +120,7 @@ def items(url: str, count: int = 1) -> list[str]:
 
 
 def cookie_of_somebody(url: str) -> str:
-    """Who has just registered."""
+    """The session cookie of a new account."""
     person = {"email": f"{uuid4()}@example.com", "password": "correct horse battery staple"}
     answer = httpx.post(f"{url}/accounts", json=person).raise_for_status()
     return str(answer.headers["set-cookie"]).split(";")[0]
@@ -153,8 +153,7 @@ type Cases = dict[str, list[str]]
 def interleave_starts(
     start: Callable[[], AbstractContextManager[Cases]], rounds: int, seconds: int
 ) -> Runs:
-    """As interleave, with processes of its own in each round: from one start to the next the same
-    code serves up to 3% more or less."""
+    """As interleave, but with new processes in each round: starts differ by up to 3%."""
     results: Runs = {}
     for turn in range(rounds):
         print(f"start {turn + 1} of {rounds}", file=sys.stderr)

@@ -1,11 +1,11 @@
-"""What login sessions in Redis cost. Run it inside a generated repo of stage 4, and name one of
+"""The cost of login sessions in Redis. Run it inside a generated repo of stage 4, and name one of
 stage 3 beside it:
 
     uv run python path/to/rung/benchmarks/sessions.py ../shop-of-stage-3
 
 Needs wrk. `me`, which reads a session and an account, and a product from the cache, of both repos
-in one interleaved run: at stage 4 with sessions in Redis, and with them in Postgres still. Then
-what one session takes of Redis' memory.
+in one interleaved run: at stage 4 with sessions in Redis, and with sessions in Postgres. Then the
+memory that one session takes in Redis.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Requests that come at a steady rate, however slowly the ones before them are answered."""
+"""Sends requests at a steady rate, even when earlier ones are slow."""
 
 import asyncio
 import re
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 CONNECTIONS = 32
 A_SECOND = 400
-PATIENCE = 10.0  # seconds, and then it has failed
+PATIENCE = 10.0  # seconds, after which a request counts as failed
 
 
 @dataclass
@@ -35,8 +35,8 @@ class Answered:
 
 
 async def load(url: str, paths: Sequence[str], seconds: float) -> Answered:
-    """Each request has its time, and how long it took is counted from then: who had to wait
-    because the one before it on its connection was slow, waited."""
+    """A request's time counts from the moment when it was due. A request that waits behind a slow
+    one on the same connection is therefore slow too."""
     answered = Answered()
     begin = asyncio.get_running_loop().time() + 0.1
     count = round(A_SECOND * seconds)
@@ -64,7 +64,7 @@ async def _client(url: str, requests: Sequence[tuple[float, str]], answered: Ans
 
 
 class Connection:
-    """Kept alive. A client library's own work, a millisecond a request, would be in every time."""
+    """A kept-alive connection. A client library would add its own millisecond to every time."""
 
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
@@ -72,7 +72,7 @@ class Connection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def get(self, path: str) -> int:
-        """The answer's status. Raises OSError and EOFError."""
+        """Returns the answer's status. Raises OSError and EOFError."""
         if self._streams is None:
             self._streams = await asyncio.open_connection(self._host, self._port)
         reader, writer = self._streams

@@ -1,4 +1,4 @@
-"""The ways to another stage, each as somebody would take it."""
+"""The ways to advance a project: Copier in process, plain Copier, and rung."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ def in_process(project: Path, answers: Mapping[str, Any]) -> None:
 
 
 def with_copier(project: Path, answers: Mapping[str, Any]) -> None:
-    """Plain, as its documentation says: with three lines of context."""
+    """Plain Copier with its default of three lines of context."""
     _run(project, COPIER, "update", "--defaults", "--vcs-ref=:current:", *_data(answers))
 
 
@@ -41,7 +41,7 @@ WAYS: dict[str, Way] = {"in process": in_process, "copier": with_copier, "rung":
 
 
 def advance(project: Path, answers: Mapping[str, Any], way: Way = in_process) -> None:
-    """The project, all of it committed, at that stage with those options. Commits nothing."""
+    """Takes a committed project to that stage with those options. Commits nothing."""
     way(project, answers)
 
 

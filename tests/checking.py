@@ -1,4 +1,4 @@
-"""What a team runs before every commit."""
+"""Runs `make check` in a generated project, as a team does before a commit."""
 
 import os
 import subprocess
@@ -25,6 +25,6 @@ def make_check(project: Path, *, slow_tests: bool = True) -> None:
 
 
 def _told(output: str) -> str:
-    """Without the line that the app logs for each request: they would hide all else."""
+    """Drops the app's line for each request: these lines would hide everything else."""
     lines = output.splitlines()
     return "\n".join(line for line in lines if '"event":"request"' not in line)

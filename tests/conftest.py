@@ -32,10 +32,10 @@ Render = Callable[[Mapping[str, Any]], Path]
 
 
 class OneMakeCheckAtATime(LoadScopeScheduling):
-    """Each test goes where there is room, but those that have a worker for each processor
-    themselves to one worker, and first."""
+    """Each test goes to a free worker. `make check` tests start workers themselves, so they all go
+    to one worker, and first."""
 
-    # pytest-xdist's own groups do nothing under pytest 9.2: its issue 1386.
+    # pytest-xdist's own groups do nothing under pytest 9.2 (pytest-xdist issue 1386).
     def _split_scope(self, nodeid: str) -> str:
         return "make check" if "::test_make_check" in nodeid else nodeid
 
@@ -46,7 +46,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneMake
 
 @pytest.fixture(scope="session", autouse=True)
 def a_machine_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """No git configuration, Copier cache or temporary file is shared with who runs the tests."""
+    """The tests share no git configuration, Copier cache or temporary file with their caller."""
     machine = Machine.made_in(tmp_path_factory.mktemp("machine"))
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
@@ -64,7 +64,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The questions and a handful of files: enough for the CLI, and rendered in half the time."""
+    """The questions and a few files: enough for the CLI, and rendered in half the time."""
     return tagged(SMALL_TEMPLATE, tmp_path_factory.mktemp("small-template") / "rung")
 
 
@@ -77,7 +77,7 @@ def own_template(small_template: Path, tmp_path: Path) -> Path:
 
 
 def working_tree(template: Path) -> Path:
-    """As it is now, committed and tagged."""
+    """The working tree as a template, committed and tagged."""
     listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=REPO)
     return tagged([name for name in listed.split("\0") if (REPO / name).is_file()], template)
 
@@ -97,7 +97,7 @@ def growing_template(tmp_path_factory: pytest.TempPathFactory, small_template: P
 def grown(
     growing_template: Path, tmp_path_factory: pytest.TempPathFactory, a_machine_of_its_own: Machine
 ) -> Path:
-    """A project of the growing template, at stage 1. Not to be changed."""
+    """A project of the growing template at stage 1. Tests must not change it."""
     desk = tmp_path_factory.mktemp("grown")
     environment = {**os.environ, "UV": str(a_machine_of_its_own.quick_uv)}
     done = Person(desk, desk, environment).types("new", "shop", "--template", growing_template)
@@ -114,7 +114,7 @@ def repo(person: Person, grown: Path) -> Repo:
 
 @pytest.fixture
 def own_growing_template(growing_template: Path, repo: Repo) -> Path:
-    """The template of the repo, for a test to change; it lies beside the desk."""
+    """The template of the repo, for a test to change. It lies beside the desk."""
     clone = repo.person.desk.parent / "growing-template"
     git("clone", "--quiet", str(growing_template), str(clone), cwd=repo.person.desk)
     repo.edits(".copier-answers.yml", str(growing_template), str(clone))
@@ -134,7 +134,7 @@ def tagged(names: Iterable[str], template: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def render(template: Path, copie_session: Copie) -> Render:
-    """The files of a project with these answers, rendered once a run. Not to be changed."""
+    """Renders a project with these answers, once a run. Tests must not change the result."""
     made: dict[str, Path] = {}
 
     def rendered(answers: Mapping[str, Any]) -> Path:
@@ -170,10 +170,10 @@ def person(tmp_path: Path, small_template: Path, a_machine_of_its_own: Machine) 
 
 
 def pytest_configure() -> None:
-    # `uv run` says where uv is; fetched by the Makefile, it is not on PATH, nor is uvx beside it.
+    # `uv run` sets UV. A uv that the Makefile fetched is not on PATH, and neither is its uvx.
     if uv := os.environ.get("UV"):
         os.environ["PATH"] = f"{Path(uv).parent}{os.pathsep}{os.environ['PATH']}"
-    # Without it a wheel's or a uvx's subprocess would find this environment's packages first.
+    # A subprocess of a wheel or of uvx would find this environment's packages first.
     os.environ.pop("PYTHONPATH", None)
     assert shutil.which("git"), "the tests need git"
     assert Path(sys.executable).with_name("rung").exists(), "run the tests with `uv run pytest`"

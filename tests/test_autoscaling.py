@@ -1,4 +1,4 @@
-"""The picture on stage 4's page is that of the settings which stage 4 ships."""
+"""The picture on stage 4's page shows the settings that stage 4 ships."""
 
 import json
 import re
@@ -59,13 +59,13 @@ def test_the_picture_is_well_formed_and_says_what_it_shows() -> None:
     assert picture.findtext("{http://www.w3.org/2000/svg}title")
 
 
-def test_the_numbers_in_words_are_those_of_the_simulation() -> None:
+def test_the_pages_show_the_numbers_of_the_simulation() -> None:
     rows = [line for line in simulated().splitlines() if line.startswith("| ")]
     for page in (PAGE, REPO / "benchmarks" / "README.md"):
         assert [row for row in rows if row not in page.read_text()] == [], page
 
 
-def test_kubernetes_is_told_the_same(shipped: dict[str, int]) -> None:
+def test_the_kubernetes_example_uses_the_same_numbers(shipped: dict[str, int]) -> None:
     found = re.search(r"```yaml\n(apiVersion: autoscaling/v2\n.*?)```", PAGE.read_text(), re.DOTALL)
     assert found
     spec = yaml.safe_load(found[1])["spec"]
@@ -79,5 +79,5 @@ def test_kubernetes_is_told_the_same(shipped: dict[str, int]) -> None:
     } == shipped
 
 
-def test_heroku_is_told_the_same_numbers_of_copies(shipped: dict[str, int]) -> None:
+def test_the_heroku_example_uses_the_same_numbers_of_copies(shipped: dict[str, int]) -> None:
     assert f"--min {shipped['least']} --max {shipped['most']}" in PAGE.read_text()

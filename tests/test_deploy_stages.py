@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 from conftest import Render
-from variants import VARIANTS, spoken
+from variants import VARIANTS, variant_name
 
 
-@pytest.fixture(params=VARIANTS, ids=spoken)
+@pytest.fixture(params=VARIANTS, ids=variant_name)
 def project(request: pytest.FixtureRequest, render: Render) -> Path:
     return render(request.param)
 

@@ -1,4 +1,4 @@
-"""Law 6: what a team did to its repo in a year survives every journey."""
+"""A year of a team's edits survives every journey (law: nothing is lost)."""
 
 import tomllib
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from conftest import Render
 from edits.carried import Outcome, carry
 from edits.corpus import EDITS, EVERYWHERE, GROUPS, Edit
 from edits.report import REPORT, all_runs, rows, written
-from variants import JOURNEYS, LONGEST, STEP_BY_STEP, Journey, told
+from variants import JOURNEYS, LONGEST, STEP_BY_STEP, Journey, described
 
 type Carry = Callable[[list[Edit], Journey, Way], Outcome]
 
 ABOUT_PYPROJECT = ("dependencies", "configuration")
 
 AT_TWO_GROUPS = pytest.mark.parametrize("group", EVERYWHERE)
-OVER_EVERY_JOURNEY = pytest.mark.parametrize("journey", JOURNEYS, ids=told)
-UP_THE_WHOLE_LADDER = pytest.mark.parametrize("journey", [LONGEST, STEP_BY_STEP], ids=told)
+OVER_EVERY_JOURNEY = pytest.mark.parametrize("journey", JOURNEYS, ids=described)
+UP_THE_WHOLE_LADDER = pytest.mark.parametrize("journey", [LONGEST, STEP_BY_STEP], ids=described)
 BY_EVERY_WAY = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
@@ -37,7 +37,7 @@ def test_many_edits_together_survive(carrying: Carry, group: str) -> None:
     assert carrying(GROUPS[group], LONGEST, WAYS["rung"]) == Outcome()
 
 
-# Each edit alone as well: `make edits-report`.
+# `make edits-report` carries each edit alone as well.
 @pytest.mark.slow
 @OVER_EVERY_JOURNEY
 @AT_TWO_GROUPS
@@ -94,7 +94,7 @@ def test_the_report_in_the_docs_is_of_this_corpus_and_these_journeys() -> None:
     assert REPORT.read_text() == written(list(rows(outcomes)))
 
 
-# What the slow tests of a stage are about, no edit reaches.
+# No edit reaches the code that the slow tests of a stage drive.
 @pytest.mark.slow
 @AT_TWO_GROUPS
 def test_make_check_passes_after_the_journey(render: Render, tmp_path: Path, group: str) -> None:

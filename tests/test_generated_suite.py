@@ -1,4 +1,4 @@
-"""A generated project passes its own checks: what its team runs before every commit."""
+"""A generated project passes `make check`."""
 
 import shutil
 import subprocess
@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from checking import make_check
 from conftest import Render
-from variants import VARIANTS, spoken
+from variants import VARIANTS, variant_name
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", VARIANTS, ids=spoken)
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
 def test_make_check_passes(render: Render, tmp_path: Path, variant: dict[str, Any]) -> None:
     project = tmp_path / "shop"
     shutil.copytree(render(variant), project)

@@ -16,11 +16,11 @@ from urllib.request import urlopen
 
 import pytest
 from conftest import Render
-from variants import VARIANTS, spoken
+from variants import VARIANTS, variant_name
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", VARIANTS, ids=spoken)
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
 def test_the_tour_of_the_readme_works_again_and_again_and_its_data_survives_a_restart(
     render: Render, tmp_path: Path, variant: dict[str, Any]
 ) -> None:

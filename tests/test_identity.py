@@ -1,4 +1,4 @@
-"""Law 6: a project that advanced is the project that would have been made there."""
+"""An untouched project that advanced equals a new one of that stage, byte for byte."""
 
 import shutil
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import pytest
 from carrying import WAYS, Way, advance
 from conftest import Render
 from people import git
-from variants import JOURNEYS, LONGEST, Journey, told
+from variants import JOURNEYS, LONGEST, Journey, described
 from wall import everything
 
 type Start = Callable[[dict[str, Any]], Path]
@@ -26,7 +26,7 @@ BY_EACH_WAY = pytest.mark.parametrize(
 
 @pytest.fixture
 def start(render: Render, tmp_path: Path) -> Start:
-    """A project of this kind, as its team begins with it."""
+    """A new project of this variant, committed."""
 
     def started(variant: dict[str, Any]) -> Path:
         project = tmp_path / "shop"
@@ -50,8 +50,8 @@ def travel(project: Path, journey: Journey, way: Way = WAYS["in process"]) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("journey", JOURNEYS, ids=told)
-def test_an_untouched_project_becomes_what_a_new_one_is(
+@pytest.mark.parametrize("journey", JOURNEYS, ids=described)
+def test_an_untouched_project_becomes_equal_to_a_new_one(
     start: Start, render: Render, journey: Journey
 ) -> None:
     project = start(journey[0])
@@ -60,7 +60,7 @@ def test_an_untouched_project_becomes_what_a_new_one_is(
 
 
 @BY_EACH_WAY
-def test_whichever_way_it_goes(start: Start, render: Render, way: Way) -> None:
+def test_every_way_to_advance_gives_the_same(start: Start, render: Render, way: Way) -> None:
     project = start(LONGEST[0])
     travel(project, LONGEST, way)
     assert everything(project) == everything(render(LONGEST[-1]))
@@ -74,7 +74,9 @@ def test_advancing_again_changes_nothing(start: Start) -> None:
     assert git("status", "--porcelain", "--ignored", cwd=project) == ""
 
 
-def test_an_empty_folder_or_another_mode_would_be_seen(start: Start, render: Render) -> None:
+def test_the_comparison_sees_an_empty_folder_and_a_changed_mode(
+    start: Start, render: Render
+) -> None:
     project = start(LONGEST[0])
     (project / "app" / "left").mkdir()
     (project / "Makefile").chmod(0o755)

@@ -1,4 +1,4 @@
-"""Law 1: a team's files render the same at every stage; those that may change say so."""
+"""The wall: a team's files render the same at every stage, and Rung's files say whose they are."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from conftest import Render
-from variants import VARIANTS, spoken
+from variants import VARIANTS, variant_name
 from wall import RECORD, is_rungs, rungs_lists, without_rungs_lists
 
 SIGN = "Rung's file: advancing to another stage may change it."
 SIGNS = (f"# {SIGN}", f"<!-- {SIGN} -->", f"// {SIGN}", f"-- {SIGN}")
 
-# A marker file says nothing; JSON has no comments to say it in.
+# A marker file is empty, and JSON has no comments.
 UNSIGNED = (".gitkeep", ".json")
 
 
@@ -25,7 +25,7 @@ def files(project: Path) -> dict[str, str]:
 
 
 def teams_part(project: Path) -> dict[str, str]:
-    """The files that advancing must not touch, and of pyproject.toml all but Rung's two lists."""
+    """The files that advancing must not touch: pyproject.toml counts without Rung's two lists."""
     part = {
         name: text for name, text in files(project).items() if not is_rungs(name) and name != RECORD
     }
@@ -50,24 +50,26 @@ def unsigned(project: Path) -> list[str]:
     ]
 
 
-def test_what_is_the_teams_is_the_same_at_every_stage_and_with_every_option(render: Render) -> None:
+def test_the_teams_files_are_the_same_at_every_stage_and_with_every_option(render: Render) -> None:
     assert wall_breaches([render(variant) for variant in VARIANTS]) == []
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=spoken)
-def test_what_is_rungs_says_so_in_its_first_line(render: Render, variant: dict[str, Any]) -> None:
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+def test_each_file_of_rungs_says_so_in_its_first_line(
+    render: Render, variant: dict[str, Any]
+) -> None:
     assert unsigned(render(variant)) == []
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=spoken)
-def test_what_is_the_teams_does_not_say_that_it_is_rungs(
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+def test_no_file_of_the_teams_says_that_it_is_rungs(
     render: Render, variant: dict[str, Any]
 ) -> None:
     project = files(render(variant))
     assert [name for name, text in project.items() if SIGN in text and not is_rungs(name)] == []
 
 
-def test_pyproject_names_rungs_dependencies_where_the_wall_looks_for_them(render: Render) -> None:
+def test_pyproject_names_rungs_dependencies_where_the_wall_expects_them(render: Render) -> None:
     text = files(render({"stage": 1}))["pyproject.toml"]
     assert len(rungs_lists(text)) == 2
 
@@ -105,7 +107,9 @@ def small_project(folder: Path, **written: str) -> Path:
         {"pyproject.toml": PYPROJECT.replace("infra = []", 'infra = [\n    "redis",\n]')},
     ],
 )
-def test_the_wall_lets_through_what_is_rungs(tmp_path: Path, change: dict[str, str]) -> None:
+def test_the_wall_allows_a_change_to_a_file_of_rungs(
+    tmp_path: Path, change: dict[str, str]
+) -> None:
     plain = small_project(tmp_path / "plain")
     assert wall_breaches([plain, small_project(tmp_path / "changed", **change)]) == []
 
@@ -122,7 +126,7 @@ def test_the_wall_lets_through_what_is_rungs(tmp_path: Path, change: dict[str, s
         ({"pyproject.toml": PYPROJECT + "infra = []\n"}, "pyproject.toml"),
     ],
 )
-def test_the_wall_stops_a_change_to_what_is_the_teams(
+def test_the_wall_reports_a_change_to_a_file_of_the_teams(
     tmp_path: Path, change: dict[str, str], breach: str
 ) -> None:
     plain = small_project(tmp_path / "plain")
@@ -130,7 +134,7 @@ def test_the_wall_stops_a_change_to_what_is_the_teams(
     assert wall_breaches([plain, changed]) == [breach]
 
 
-def test_the_check_of_first_lines_sees_one_that_is_missing(tmp_path: Path) -> None:
+def test_the_check_of_first_lines_reports_a_missing_one(tmp_path: Path) -> None:
     project = small_project(
         tmp_path, **{"dev/a.py": f"# {SIGN}\n", "dev/b.py": f"\n# {SIGN}\n", "deploy/c.json": "{}"}
     )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import REPO
 from people import COPIER, Person, content, git
-from variants import LONGEST, OPTIONS, VARIANTS, asked, spoken
+from variants import LONGEST, OPTIONS, VARIANTS, asked, variant_name
 
 
 def tracked(project: Path) -> dict[str, tuple[str, bytes]]:
@@ -38,7 +38,7 @@ def release(template: Path, version: str) -> None:
 @pytest.mark.parametrize(
     "variant",
     [
-        pytest.param(one, marks=() if one in LONGEST else pytest.mark.slow, id=spoken(one))
+        pytest.param(one, marks=() if one in LONGEST else pytest.mark.slow, id=variant_name(one))
         for one in VARIANTS
     ],
 )

@@ -1,4 +1,4 @@
-"""Every kind of project, as its files lie there after rendering."""
+"""Every variant of a project, checked right after rendering."""
 
 import json
 import re
@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import yaml
 from conftest import REPO, Render
-from variants import OPTIONS, QUESTIONS, VARIANTS, offered, spoken
+from variants import OPTIONS, QUESTIONS, VARIANTS, offered, variant_name
 
 RUFF = Path(sys.executable).with_name("ruff")
 
-# GitHub's own expressions are no leftovers; `[[` is TOML's as well, and Jinja's nowhere here.
+# GitHub's own expressions are no leftovers. TOML uses `[[` too, and no Jinja here does.
 LEFTOVER = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 
-every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=spoken)
+every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
 
 
 def files(project: Path, pattern: str = "*") -> list[Path]:
@@ -34,7 +34,7 @@ def texts(project: Path) -> dict[str, str]:
 
 
 def rendered_later(name: str) -> bool:
-    """By Alembic a migration, by Grafana and Prometheus what they show of a label."""
+    """Alembic renders migrations later, Grafana and Prometheus render labels."""
     return name.endswith((".mako", "dashboard.json", "alerts.yaml"))
 
 
@@ -50,7 +50,7 @@ def assert_parses(project: Path) -> None:
 
 
 def ruff(project: Path, *check: str) -> str:
-    """What it complains of."""
+    """Ruff's complaints."""
     done = subprocess.run(
         [RUFF, *check, "--no-cache", "--quiet", "."],
         cwd=project,
@@ -79,7 +79,7 @@ def test_every_file_parses(render: Render, variant: dict[str, Any]) -> None:
 
 @every_variant
 @pytest.mark.parametrize("check", [["format", "--check"], ["check"]], ids=" ".join)
-def test_ruff_is_content_by_the_projects_own_rules(
+def test_ruff_finds_nothing_by_the_projects_own_rules(
     render: Render, variant: dict[str, Any], check: list[str]
 ) -> None:
     assert ruff(render(variant), *check) == ""
@@ -161,7 +161,7 @@ def test_a_hard_name_survives_wherever_it_is_shown(render: Render, name: str) ->
 
 
 @pytest.mark.parametrize("name", [*HARD_NAMES, "W" * 60])
-def test_a_hard_name_leaves_ruff_content(render: Render, name: str) -> None:
+def test_ruff_accepts_a_project_with_a_hard_name(render: Render, name: str) -> None:
     project = render(
         {"project_name": name, "project_slug": "shop", "description": name, "team": name}
     )
@@ -173,5 +173,5 @@ def title_in(settings: str) -> str:
     found: dict[str, str] = {}
     literal = re.search(r"^    title: str = (.*)$", settings, re.MULTILINE)
     assert literal
-    exec(f"title = {literal[1]}", found)  # noqa: S102 - what Python itself makes of it
+    exec(f"title = {literal[1]}", found)  # noqa: S102 - Python itself reads the value
     return found["title"]

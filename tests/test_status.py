@@ -11,7 +11,7 @@ from conftest import Render
 from growing import Repo, release
 from people import Person
 from rung.stages import LADDER
-from variants import VARIANTS, spoken
+from variants import VARIANTS, variant_name
 
 
 def told(repo: Repo) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def test_a_folder_that_is_no_project(person: Person) -> None:
     assert "is not a project of Rung's" in done.stderr
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=spoken)
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
 def test_what_it_compares_with_is_what_copier_renders(
     person: Person, template: Path, render: Render, variant: dict[str, Any]
 ) -> None:

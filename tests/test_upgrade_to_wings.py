@@ -9,7 +9,7 @@ import pytest
 from conftest import REPO, working_tree
 from growing import Repo
 from people import Person, git
-from variants import VARIANTS, asked, spoken
+from variants import VARIANTS, asked, variant_name
 
 # The last commit with a flat app/infra.
 FLAT = "dc273e222fd3"
@@ -72,7 +72,10 @@ def old(two_versions: Path, person: Person, request: pytest.FixtureRequest) -> R
 
 @pytest.mark.parametrize(
     "old",
-    [pytest.param(v, marks=[] if v == FULL else pytest.mark.slow, id=spoken(v)) for v in VARIANTS],
+    [
+        pytest.param(v, marks=[] if v == FULL else pytest.mark.slow, id=variant_name(v))
+        for v in VARIANTS
+    ],
     indirect=True,
 )
 def test_a_flat_repo_upgrades_without_a_conflict(old: Repo) -> None:

@@ -1,4 +1,4 @@
-"""Every kind of project that copier.yml can make: each stage, each setting of its options."""
+"""Every variant that copier.yml can make: each stage with each setting of its options."""
 
 from collections.abc import Collection
 from itertools import combinations_with_replacement, product
@@ -20,7 +20,8 @@ STAGES: list[int] = list(QUESTIONS["stage"]["choices"].values())
 OPTIONS = [
     name
     for name, question in QUESTIONS.items()
-    if question["type"] == "bool" and question.get("when") is not False  # which is never asked
+    if question["type"] == "bool"
+    and question.get("when") is not False  # a computed value, never asked
 ]
 
 
@@ -38,12 +39,12 @@ VARIANTS: list[dict[str, Any]] = [
 
 
 def asked(variant: dict[str, Any]) -> dict[str, Any]:
-    """Its answers, without those to what its stage does not ask."""
+    """The variant's answers to the questions that its stage asks."""
     stage = variant["stage"]
     return {name: on for name, on in variant.items() if name == "stage" or offered(name, stage)}
 
 
-def spoken(variant: dict[str, Any]) -> str:
+def variant_name(variant: dict[str, Any]) -> str:
     """stage-2-replica_routing"""
     chosen = [name for name in OPTIONS if variant[name]]
     return "-".join([f"stage-{variant['stage']}", *chosen])
@@ -58,8 +59,8 @@ def at(stage: int, chosen: Collection[str]) -> dict[str, Any]:
 
 
 def journeys() -> list[Journey]:
-    """Every pair of stages, at once and step by step, with no option, each and all of them; and
-    every option turned on where a project stands."""
+    """Every pair of stages, at once and step by step, with no option, each option and all options.
+    Also every option turned on without a change of stage."""
     found: list[Journey] = []
     for chosen in [set(), *({name} for name in OPTIONS), set(OPTIONS)]:
         for here, there in combinations_with_replacement(STAGES, 2):
@@ -76,6 +77,6 @@ LONGEST: Journey = (at(STAGES[0], ()), at(STAGES[-1], OPTIONS))
 STEP_BY_STEP: Journey = (LONGEST[0], *(at(stage, OPTIONS) for stage in STAGES[1:]))
 
 
-def told(journey: Journey) -> str:
+def described(journey: Journey) -> str:
     """stage-1 to stage-2-replica_routing"""
-    return " to ".join(map(spoken, journey))
+    return " to ".join(map(variant_name, journey))

@@ -1,4 +1,4 @@
-"""Law 1: which part of a generated repo is its team's, and which is Rung's."""
+"""Which files of a generated repo are the team's, and which are Rung's."""
 
 import re
 import stat
@@ -10,7 +10,7 @@ RUNGS_FOLDERS = ("app/infra/", "tests/infra/", "dev/", "deploy/", "docs/runbooks
 RUNGS_FILES = ("docs/stage.md",)
 RECORD = ".copier-answers.yml"
 
-# The two keys of pyproject.toml that are Rung's, each a list over one line or several.
+# The two keys of pyproject.toml that Rung owns. Each is a list on one line or on several.
 RUNGS_DEPENDENCIES = re.compile(r"^infra(-dev)? = \[.*?\]\n", re.MULTILINE | re.DOTALL)
 
 
@@ -30,7 +30,7 @@ def rungs_lists(pyproject: str) -> list[str]:
 
 
 def everything(project: Path) -> dict[str, tuple[str, bytes]]:
-    """What lies there, folders included: kind and mode, and content or a link's target."""
+    """Each path, folders included: its kind and mode, and its content or link target."""
     return {
         path.relative_to(project).as_posix(): (stat.filemode(path.lstat().st_mode), content(path))
         for path in sorted(project.rglob("*"))
@@ -39,7 +39,7 @@ def everything(project: Path) -> dict[str, tuple[str, bytes]]:
 
 
 def teams_own(project: Path) -> dict[str, tuple[str, bytes]]:
-    """All that advancing must not touch; of pyproject.toml all but Rung's two lists."""
+    """All that advancing must not touch: pyproject.toml counts without Rung's two lists."""
     own = {
         name: found
         for name, found in everything(project).items()
@@ -52,7 +52,7 @@ def teams_own(project: Path) -> dict[str, tuple[str, bytes]]:
 
 
 def rungs_own(project: Path) -> dict[str, tuple[str, bytes]]:
-    """The stage's part; of pyproject.toml its two lists."""
+    """All that belongs to the stage: of pyproject.toml the two lists."""
     own = {name: found for name, found in everything(project).items() if is_rungs(name)}
     lists = "".join(rungs_lists((project / "pyproject.toml").read_text()))
     return own | {"pyproject.toml": ("its lists", lists.encode())}

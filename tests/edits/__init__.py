@@ -1,1 +1,1 @@
-"""What a team does to its repo in a year. An edit makes a change, yields, sees that it is there."""
+"""Edits that a team makes in a year. Each makes a change, yields, and asserts it is still there."""

@@ -7,7 +7,7 @@ MAIN = "app/main.py"
 
 
 def contract(module: str) -> str:
-    """Of import-linter, as the sample modules have one each."""
+    """An import-linter contract, as each sample module has one."""
     return f"""\
 [[tool.importlinter.contracts]]
 name = "Modules meet only through each other's service and queries: {module}"
@@ -200,7 +200,7 @@ op.create_table(
 
 
 def add_module(repo: Repo, module: str, model: str) -> str:
-    """With its table, migration, contract and tests; the migration's revision."""
+    """Adds a module with table, migration, contract and tests. Returns the migration's revision."""
     names = {"module": module, "table": module, "model": model}
     written = {
         "models.py": MODELS,

@@ -1,4 +1,4 @@
-"""One run: a repo is edited, carried, and looked at."""
+"""One run: edit a repo, advance it, and compare."""
 
 import shutil
 import tomllib
@@ -28,12 +28,12 @@ class Outcome:
 def carry(
     made: Path, fresh: Path, project: Path, edits: Iterable[Edit], journey: Journey, way: Way
 ) -> Outcome:
-    """`made` and `fresh` are renders of the journey's two ends; `project` is written and kept."""
+    """`made` and `fresh` are renders of the journey's two ends. `project` is written."""
     shutil.copytree(made, project, symlinks=True)
     git("init", "--quiet", "--initial-branch=main", cwd=project)
     commit(project, "As it began")
     checks = [(one.name, one.made(project)) for one in edits]
-    # What the team did to Rung's files itself is not the template's to keep apart.
+    # The template cannot separate edits that the team made in Rung's own files.
     edited = {name for name, _ in rungs_own(project).items() ^ rungs_own(made).items()}
     commit(project, "A year of work")
     before = teams_own(project)

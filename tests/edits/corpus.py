@@ -11,8 +11,8 @@ import yaml
 
 type Steps = Callable[["Repo"], Iterator[None]]
 
-# An edit adds files; or changes some here and there; or takes away or writes anew what others
-# might have changed; or turns the whole repo over, and no other change would find its place.
+# adds: new files. changes: a line here and there. rewrites: deletes or replaces text that another
+# edit might change. overhauls: changes the whole repo, so that no other edit finds its place.
 type Kind = Literal["adds", "changes", "rewrites", "overhauls"]
 
 TOPICS = (
@@ -35,7 +35,7 @@ class Edit:
     steps: Steps
 
     def made(self, root: Path) -> Iterator[None]:
-        """The edit as made; ask it for the next value and it asserts that it is still there."""
+        """Makes the edit. The iterator's next step asserts that it is still there."""
         steps = self.steps(Repo(root))
         next(steps)
         return steps
@@ -43,7 +43,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Repo:
-    """A team's repo under its editor: a text that is not there, or there twice, is an error."""
+    """A team's repo in an editor. A text that is missing or stands twice is an error."""
 
     root: Path
 
@@ -105,11 +105,11 @@ def corpus() -> list[Edit]:
 
 
 def _edits_of(topic: str) -> Iterator[Edit]:
-    """In the order in which they are written down."""
+    """In the order of the source."""
     for name, steps in vars(import_module(f"edits.{topic}")).items():
         if inspect.isfunction(steps) and "kind" in steps.__dict__:
-            spoken = (steps.__doc__ or name.replace("_", " ")).strip()
-            yield Edit(spoken, topic, steps.__dict__["kind"], steps)
+            variant_name = (steps.__doc__ or name.replace("_", " ")).strip()
+            yield Edit(variant_name, topic, steps.__dict__["kind"], steps)
 
 
 EDITS = corpus()
@@ -120,7 +120,7 @@ def of(*kinds: Kind) -> list[Edit]:
 
 
 def drawn(number: int, edits: Iterable[Edit]) -> list[Edit]:
-    """20 of them, always the same, in the corpus's order."""
+    """20 edits, always the same ones, in the corpus's order."""
     edits = list(edits)
     chosen = random.Random(number).sample(range(len(edits)), 20)  # noqa: S311
     return [edits[i] for i in sorted(chosen)]
@@ -136,6 +136,6 @@ GROUPS: dict[str, list[Edit]] = {
     **{f"{one.name}, and what was added": [*of("adds"), one] for one in of("overhauls")},
 }
 
-# The two that leave least as it was go over every journey, the others up the whole ladder.
+# The two groups that change most take every journey. The others climb the whole ladder.
 ANOTHER_BUSINESS = "the sample's domain replaced by another business, and what was added"
 EVERYWHERE = ("all that go together", ANOTHER_BUSINESS)

@@ -7,7 +7,7 @@ PYPROJECT = "pyproject.toml"
 
 
 def uv(repo: Repo, *words: str) -> None:
-    """Frozen, it writes pyproject.toml and asks no index."""
+    """`--frozen` writes pyproject.toml and asks no package index."""
     subprocess.run(
         ["uv", words[0], "--frozen", *words[1:]], cwd=repo.root, check=True, capture_output=True
     )

@@ -9,7 +9,7 @@ VERSIONS = "migrations/versions"
 MIGRATION = '''\
 """{slug}
 
-Revision: {revision}, after {spoken}
+Revision: {revision}, after {variant_name}
 """
 
 from alembic import op
@@ -50,7 +50,7 @@ def head(repo: Repo) -> str:
 
 
 def migrate(repo: Repo, slug: str, upgrade: str, downgrade: str, *after: str) -> str:
-    """Writes a migration after these or after the newest; its revision."""
+    """Writes a migration after these, or after the newest. Returns its revision."""
     before = after or (head(repo),)
     revision = f"{len(repo.files(f'{VERSIONS}/*.py')) + 1:04}_{slug[:8]}"
     if len(before) == 1:
@@ -60,7 +60,7 @@ def migrate(repo: Repo, slug: str, upgrade: str, downgrade: str, *after: str) ->
     text = MIGRATION.format(
         slug=slug.replace("_", " "),
         revision=revision,
-        spoken=", ".join(before),
+        variant_name=", ".join(before),
         type=kind,
         down=down,
         upgrade=upgrade,

@@ -1,4 +1,4 @@
-"""Files that the template does not have, at names that anybody would choose."""
+"""Files that the template does not have, at names that many teams choose."""
 
 from collections.abc import Iterator
 

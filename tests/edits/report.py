@@ -1,4 +1,4 @@
-"""Carries every edit alone and every group over every journey, and writes docs/edits.md."""
+"""Takes every edit alone and every group over every journey, and writes docs/edits.md."""
 
 import os
 import tempfile
@@ -14,7 +14,7 @@ from conftest import working_tree
 from copier import run_copy
 from people import Machine
 from plumbum import local
-from variants import JOURNEYS, LONGEST, STEP_BY_STEP, told
+from variants import JOURNEYS, LONGEST, STEP_BY_STEP, described
 
 from edits.carried import carry
 from edits.corpus import EDITS, EVERYWHERE, GROUPS, Edit
@@ -24,17 +24,17 @@ REPORT = Path(__file__).parents[2] / "docs" / "edits.md"
 HEAD = """\
 # What a team's work goes through
 
-`make edits-report` makes each of these edits in a repo and carries it to the last stage; groups of
-them go there at once and step by step, and two of the groups over each of these journeys. Then it
-looks: conflicts, edits that are gone or elsewhere, other files of the team that changed, files of
-the stage that are missing, heads of the migrations. This page is what it wrote; `tests/edits/`
-holds the edits.
+`make edits-report` makes each of these edits in a repo and takes the repo to the last stage. Groups
+of edits go there at once and step by step. Two groups take each of the journeys below. Then it
+counts conflicts and losses: edits that are gone or moved, other files of the team that changed,
+missing files of the stage, a second head of the migrations. It writes this page. The edits are in
+`tests/edits/`.
 """
 
 
 @dataclass(frozen=True)
 class Run:
-    """An edit's or a group's place in the corpus, and a journey's: what a process can be sent."""
+    """Indexes into the corpus and the journeys, because those can be sent to a process."""
 
     group: str | None
     edit: int
@@ -84,7 +84,7 @@ def written(table: list[Row]) -> str:
         f"\n## {topic.replace('_', ' ').capitalize()}\n\n{''.join(f'- {e.name}\n' for e in edits)}"
         for topic, edits in groupby(EDITS, key=lambda one: one.topic)
     )
-    journeys = "".join(f"- {told(journey)}\n" for journey in JOURNEYS)
+    journeys = "".join(f"- {described(journey)}\n" for journey in JOURNEYS)
     return (
         f"{HEAD}\n## Each alone\n\n{lines([*alone, total])}\n## Together\n\n{lines(together)}\n"
         f"## Journeys\n\n{journeys}{topics}"
@@ -103,11 +103,11 @@ def lines(table: list[Row]) -> str:
 
 def carried(run: Run, renders: Path) -> tuple[int, int]:
     journey = JOURNEYS[run.journey]
-    made, fresh = (renders / told((end,)) for end in (journey[0], journey[-1]))
+    made, fresh = (renders / described((end,)) for end in (journey[0], journey[-1]))
     with tempfile.TemporaryDirectory() as folder:
         outcome = carry(made, fresh, Path(folder, "shop"), run.edits, journey, in_process)
     for found in [*outcome.conflicts, *outcome.losses]:
-        print(f"{label(run)} / {run.edits[0].name} / {told(journey)}: {found}", flush=True)
+        print(f"{label(run)} / {run.edits[0].name} / {described(journey)}: {found}", flush=True)
     return len(outcome.conflicts), len(outcome.losses)
 
 
@@ -123,14 +123,16 @@ def main() -> None:
 
 
 def prepared(folder: Path) -> Path:
-    """Renders of all the journeys' ends, on a machine of its own."""
+    """Renders both ends of each journey, apart from this machine's configuration."""
     os.environ |= Machine.made_in(folder).environment
     template = working_tree(folder / "rung")
     renders = folder / "renders"
     for end in [end for journey in JOURNEYS for end in (journey[0], journey[-1])]:
-        if not (renders / told((end,))).exists():
+        if not (renders / described((end,))).exists():
             with local.env(**os.environ):
-                run_copy(str(template), renders / told((end,)), data=end, defaults=True, quiet=True)
+                run_copy(
+                    str(template), renders / described((end,)), data=end, defaults=True, quiet=True
+                )
     return renders
 
 

@@ -1,4 +1,4 @@
-"""What is deleted, renamed or written anew: nothing of it comes back."""
+"""Files that a team deletes, renames or rewrites: none of the old text comes back."""
 
 from collections.abc import Iterator
 

@@ -6,7 +6,7 @@ WITH_SERVICES = $(RUN) python -m dev
 include $(wildcard dev/*/*.mk)
 AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: system-packages dev migrate migration seed psql load
+.PHONY: system-packages dev migrate migration module seed psql load
 
 # Modules of dev/ that `make check` runs. Each folder's targets.mk adds its own, and to
 # SYSTEM_PACKAGES what it needs from Debian.
@@ -25,6 +25,9 @@ migration: ## Write a migration for what changed in the models: make migration m
 	@test -n "$(m)" || { echo 'Say what it does: make migration m="orders get a note"' >&2; exit 2; }
 	@$(WITH_SERVICES) sh -c 'alembic upgrade head && alembic revision --autogenerate -m "$$1"' sh "$(m)"
 	@echo 'Read it, then: make migrate'
+
+module: ## Write a module with its table, migration and tests: make module NAME=reviews
+	@$(WITH_SERVICES) python -m dev.module "$(NAME)" $(if $(MODEL),"$(MODEL)")
 
 seed: ## Fill an empty database with the sample shop
 	@$(WITH_SERVICES) python -m app.seed

@@ -1,0 +1,197 @@
+# Rung's file: advancing to another stage may change it.
+"""make module NAME=reviews: write a module of the business, with its table, migration and tests."""
+
+import keyword
+import re
+import subprocess
+import sys
+from pathlib import Path
+from string import Template
+
+USAGE = "Give a plural name: make module NAME=reviews (or NAME=news MODEL=NewsItem)"
+MAIN = Path("app/main.py")
+
+# Of English plurals, the longest first. MODEL=… is for the others.
+ENDINGS = {"sses": "ss", "ies": "y", "xes": "x", "ss": "ss", "s": ""}
+
+FILES = {
+    "app/$module/__init__.py": "",
+    "app/$module/models.py": """\
+from uuid import UUID
+
+from sqlalchemy import Index, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.infra.database import Base
+
+
+class $model(Base):
+    __tablename__ = "$module"
+    __table_args__ = (Index("ix_${module}_owner_id_id", "owner_id", "id"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    owner_id: Mapped[UUID]
+    text: Mapped[str]
+""",
+    "app/$module/schemas.py": """\
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, StringConstraints
+
+# Postgres stores no NUL character.
+Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\\x00]*$$")]
+
+
+class ${model}In(BaseModel):
+    text: Text
+
+
+class ${model}Out(BaseModel):
+    id: UUID
+    text: str
+""",
+    "app/$module/queries.py": '''\
+from uuid import UUID
+
+from sqlalchemy import bindparam, select
+
+from app.$module.models import $model
+from app.$module.schemas import ${model}Out
+from app.infra.database import ReadSession
+from app.infra.reads import Query
+
+BY_OWNER = Query(
+    select($model.id, $model.text)
+    .where($model.owner_id == bindparam("owner_id"))
+    .order_by($model.id.desc())
+    .limit(100),
+    ${model}Out,
+)
+
+
+async def by_owner(read: ReadSession, owner_id: UUID) -> list[${model}Out]:
+    """The newest 100."""
+    return await read.all(BY_OWNER, owner_id=owner_id)
+''',
+    "app/$module/service.py": """\
+from uuid import UUID
+
+from app.$module.models import $model
+from app.$module.schemas import ${model}In
+from app.infra.database import WriteSession
+
+
+async def add(write: WriteSession, owner_id: UUID, new: ${model}In) -> $model:
+    added = $model(owner_id=owner_id, text=new.text)
+    write.add(added)
+    await write.flush()
+    return added
+""",
+    "app/$module/routes.py": """\
+from fastapi import APIRouter
+
+from app.$module import queries, service
+from app.$module.schemas import ${model}In, ${model}Out
+from app.errors import problems
+from app.infra.database import ReadSession, WriteSession
+from app.infra.sessions import CurrentUser
+
+router = APIRouter(prefix="/$path", tags=["$module"])
+
+
+@router.get("", summary="List mine, newest first", responses=problems(401))
+async def list_mine(read: ReadSession, user: CurrentUser) -> list[${model}Out]:
+    return await queries.by_owner(read, user.id)
+
+
+@router.post("", status_code=201, summary="Add one", responses=problems(400, 401, 403, 413))
+async def add(write: WriteSession, user: CurrentUser, new: ${model}In) -> ${model}Out:
+    added = await service.add(write, user.id, new)
+    return ${model}Out.model_validate(added, from_attributes=True)
+""",
+    "tests/test_$module.py": """\
+from uuid import uuid4
+
+from fastapi import FastAPI
+from httpx import AsyncClient
+
+from app.infra.sessions import User, current_user
+
+
+async def test_an_added_one_is_listed_for_its_owner_only(app: FastAPI, client: AsyncClient) -> None:
+    ada, grace = User(uuid4()), User(uuid4())
+    app.dependency_overrides[current_user] = lambda: ada
+    added = await client.post("/$path", json={"text": "Well made."})
+    assert added.status_code == 201
+    assert (await client.get("/$path")).json() == [added.json()]
+
+    app.dependency_overrides[current_user] = lambda: grace
+    assert (await client.get("/$path")).json() == []
+
+
+async def test_a_visitor_has_to_log_in(client: AsyncClient) -> None:
+    assert (await client.get("/$path")).status_code == 401
+""",
+}
+
+
+def main() -> None:
+    module, model = names(sys.argv[1:])
+    words = {"module": module, "model": model, "path": module.replace("_", "-")}
+    files = {Path(Template(name).substitute(words)): text for name, text in FILES.items()}
+    if existing := [str(path) for path in files if path.exists()]:
+        sys.exit(f"Nothing is written, because {existing[0]} exists.")
+    for path, text in files.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(Template(text).substitute(words))
+    advice = register(module)
+    paths = [*map(str, files), str(MAIN)]
+    run("ruff", "check", "--quiet", "--fix", "--select", "I", *paths)
+    run("ruff", "format", "--quiet", *paths)
+    run("alembic", "upgrade", "head")
+    run("alembic", "revision", "--autogenerate", "--message", module.replace("_", " "))
+    print(f"Wrote app/{module}/, tests/test_{module}.py and a migration.{advice}")
+    print("Next: read them, then make migrate, make test")
+
+
+def names(given: list[str]) -> tuple[str, str]:
+    """The module's and the model's name."""
+    module, model = [*given, "", ""][:2]
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", module) or keyword.iskeyword(module):
+        sys.exit(USAGE)
+    model = model or singular(module).title().replace("_", "")
+    if not model.isidentifier() or keyword.iskeyword(model):
+        sys.exit(USAGE)
+    return module, model
+
+
+def singular(plural: str) -> str:
+    for ending, replacement in ENDINGS.items():
+        if plural.endswith(ending):
+            return plural.removesuffix(ending) + replacement
+    return plural
+
+
+def register(module: str) -> str:
+    """Adds the router to app/main.py. Returns advice if the loop over the routers is not there."""
+    text = MAIN.read_text(encoding="utf-8")
+    loop = re.search(r"for router in \(([\w, ]+?),?\):", text)
+    if loop is None:
+        return f" Include app.{module}.routes.router in {MAIN}: its place there was not found."
+    text = text.replace(loop[0], f"for router in ({loop[1]}, {module}):")
+    first = re.search(r"^from app", text, re.MULTILINE)
+    place = first.start() if first else 0
+    added = f"from app.{module}.routes import router as {module}\n"
+    MAIN.write_text(text[:place] + added + text[place:], encoding="utf-8")
+    return ""
+
+
+def run(*command: str) -> None:
+    status = subprocess.run(command).returncode
+    if status != 0:
+        sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+from uuid import UUID
+
+from fastapi import APIRouter
+
+from app.articles import queries
+from app.articles.models import Article, Comment
+from app.articles.schemas import ArticleIn, CommentIn, Feed
+from app.errors import NotFound, problems
+from app.infra.database import ReadSession, WriteSession
+from app.infra.sessions import CurrentUser, MaybeUser
+
+router = APIRouter(tags=["articles"])
+
+
+class NoSuchArticle(NotFound):
+    """There is no such article"""
+
+
+@router.get("/articles", responses=problems(401))
+async def read_feed(read: ReadSession, user: MaybeUser) -> Feed:
+    """The articles of those whom the reader follows, or the newest of all."""
+    if user is None:
+        return Feed(articles=await queries.newest(read), is_mine=False)
+    return Feed(articles=await queries.feed(read, user.id), is_mine=True)
+
+
+@router.get("/newest")
+async def read_newest(read: ReadSession) -> Feed:
+    return Feed(articles=await queries.newest(read), is_mine=False)
+
+
+@router.post("/articles", status_code=201, responses=problems(400, 401, 403, 413))
+async def publish(write: WriteSession, user: CurrentUser, new: ArticleIn) -> UUID:
+    article = Article(author_id=user.id, title=new.title)
+    write.add(article)
+    await write.flush()
+    queries.newest.invalidate(write)
+    return article.id
+
+
+@router.post(
+    "/articles/{article_id}/comments",
+    status_code=201,
+    responses=problems(400, 401, 403, 404, 413),
+)
+async def comment(
+    write: WriteSession, user: CurrentUser, article_id: UUID, new: CommentIn
+) -> None:
+    if await write.get(Article, article_id) is None:
+        raise NoSuchArticle
+    write.add(Comment(article_id=article_id, author_id=user.id, body=new.body))
+    queries.newest.invalidate(write)

@@ -14,13 +14,11 @@ def create_app() -> FastAPI:
     app = FastAPI(
         title=settings.title,
         openapi_url="/openapi.json" if settings.docs else None,
-        lifespan=wiring.lifespan,
         responses=errors.problems(422, 500, 503),
-        # FastAPI's own costs each request 6 µs even when nobody collects it.
-        telemetry={"tracing": False, "metrics": False, "logs": False},
+        **wiring.OPTIONS,
     )
     errors.install(app)
-    # Routers are looked through in this order, so the most asked for stands first.
+    # FastAPI tries routers in this order: the busiest comes first.
     for router in (catalog, accounts, orders, uploads):
         app.include_router(router)
     wiring.install(app)

@@ -76,6 +76,41 @@ async def test_logging_in_again(ada: AsyncClient) -> None:
     assert (await ada.get("/me")).status_code == 200
 
 
+async def test_a_token_replaces_the_cookie(ada: AsyncClient, client: AsyncClient) -> None:
+    started = await client.post("/tokens", json=ADA)
+    assert started.status_code == 201
+    assert not client.cookies
+    bearer = {"Authorization": f"Bearer {started.json()['token']}"}
+    assert (await client.get("/me", headers=bearer)).json()["email"] == "ada@example.com"
+
+    assert (await client.delete("/tokens/current", headers=bearer)).status_code == 204
+
+    assert (await client.get("/me", headers=bearer)).status_code == 401
+    assert (await ada.get("/me")).status_code == 200
+
+
+async def test_a_token_survives_a_change_of_the_password(
+    ada: AsyncClient, client: AsyncClient
+) -> None:
+    started = await client.post("/tokens", json=ADA)
+    bearer = {"Authorization": f"Bearer {started.json()['token']}"}
+    change = {"current_password": PASSWORD, "new_password": "another long password"}
+
+    assert (await client.put("/me/password", json=change, headers=bearer)).status_code == 204
+
+    assert (await client.get("/me", headers=bearer)).status_code == 200
+    assert (await ada.get("/me")).status_code == 401
+
+
+async def test_guessing_at_tokens_is_stopped(ada: AsyncClient, client: AsyncClient) -> None:
+    wrong = {**ADA, "password": "not the password"}
+    tries = range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS + 1)
+    answers = [await client.post("/tokens", json=wrong) for _ in tries]
+
+    assert {answer.status_code for answer in answers[:-1]} == {401}
+    assert answers[-1].status_code == 429
+
+
 async def test_a_wrong_password_and_an_unknown_account_get_the_same_answer(
     ada: AsyncClient, client: AsyncClient
 ) -> None:

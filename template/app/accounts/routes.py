@@ -1,7 +1,13 @@
 from fastapi import APIRouter, Request
 
 from app.accounts import queries, service
-from app.accounts.schemas import AccountOut, Credentials, PasswordChange, Registration
+from app.accounts.schemas import (
+    AccountOut,
+    Credentials,
+    PasswordChange,
+    Registration,
+    TokenOut,
+)
 from app.errors import problems
 from app.infra.database import ReadSession, WriteSession
 from app.infra.sessions import CurrentUser, LoginNeeded, Sessions
@@ -35,6 +41,26 @@ async def log_out(sessions: Sessions) -> None:
     await sessions.end()
 
 
+@router.post(
+    "/tokens",
+    status_code=201,
+    summary="Log in without a cookie",
+    responses=problems(400, 401, 403, 413, 429),
+)
+async def create_token(
+    credentials: Credentials, request: Request, write: WriteSession, sessions: Sessions
+) -> TokenOut:
+    """For clients that are not browsers: send it as `Authorization: Bearer …`."""
+    account = await service.authenticate(write, credentials, _address(request))
+    started = await sessions.start(account.id, cookie=False)
+    return TokenOut(token=started.token, expires_at=started.expires_at)
+
+
+@router.delete("/tokens/current", status_code=204, summary="Log out", responses=problems(401, 403))
+async def delete_token(user: CurrentUser, sessions: Sessions) -> None:
+    await sessions.end()
+
+
 @router.get("/me", summary="Who is logged in", responses=problems(401))
 async def me(read: ReadSession, user: CurrentUser) -> AccountOut:
     account = await queries.account_by_id(read, user.id)
@@ -60,8 +86,7 @@ async def change_password(
     await service.change_password(
         write, user.id, change.current_password, change.new_password, _address(request)
     )
-    await sessions.end_all(user.id)
-    await sessions.start(user.id)
+    await sessions.end_others(user.id)
 
 
 def _address(request: Request) -> str:

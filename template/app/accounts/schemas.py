@@ -1,3 +1,4 @@
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -42,6 +43,11 @@ class Credentials(BaseModel):
 class PasswordChange(BaseModel):
     current_password: Password
     new_password: NewPassword
+
+
+class TokenOut(BaseModel):
+    token: str
+    expires_at: datetime
 
 
 class AccountOut(BaseModel):

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 
 class Failure(Exception):
-    """What infrastructure has to tell a client: a status, words, and headers.
+    """An answer that infrastructure gives a client: a status, words, and headers.
 
     The message, if there is one, is for the log only.
     """

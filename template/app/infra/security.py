@@ -1,11 +1,21 @@
 # Rung's file: advancing to another stage may change it.
-from urllib.parse import urlsplit
+"""Limits and headers for every answer, and the rules for requests from pages of other sites."""
+
+import re
+from collections.abc import Collection
+from typing import Annotated
 
 from fastapi import FastAPI
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.infra import environment
+from app.infra.session_tokens import cookie_token_of, header_token_of
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
@@ -24,6 +34,9 @@ HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),
 )
 HEADERS_OF_PAGES = (FOR_PAGES, *(one for one in HEADERS if one != CONTENT_SECURITY_POLICY))
+
+# What a page on another origin may read, beside the few headers that it always may.
+EXPOSED_HEADERS = ("location", "read-after", "retry-after", "x-request-id")
 
 # Enough for any JSON; a route that takes more sets scope["body_limit"] before it reads.
 MAX_BODY_BYTES = 64 * 1024
@@ -57,19 +70,17 @@ class SecurityHeaders:
 class CrossSiteWriteRefusal:
     """Refuses a write that another site's page makes with the visitor's cookie.
 
-    Browsers say where a request comes from: Sec-Fetch-Site, or Origin in older ones. Clients that
-    are not browsers send neither, and hold no cookie that another site could abuse.
+    Browsers say where a request comes from: Sec-Fetch-Site, or Origin in older ones. Other clients
+    send neither. A request that carries a token and no cookie passes, because no browser adds a
+    token without being asked.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
         self.app = app
+        self.origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (
-            scope["type"] != "http"
-            or scope["method"] in SAFE_METHODS
-            or _comes_from_this_site(Headers(scope=scope))
-        ):
+        if scope["type"] != "http" or scope["method"] in SAFE_METHODS or self._is_allowed(scope):
             await self.app(scope, receive, send)
             return
         problem = {
@@ -80,6 +91,13 @@ class CrossSiteWriteRefusal:
         }
         refusal = JSONResponse(problem, 403, media_type="application/problem+json")
         await refusal(scope, receive, send)
+
+    def _is_allowed(self, scope: Scope) -> bool:
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        if origin in self.origins or _comes_from_this_site(headers, origin):
+            return True
+        return cookie_token_of(scope) is None and header_token_of(scope) is not None
 
 
 class BodyLimit:
@@ -102,15 +120,66 @@ class BodyLimit:
         await self.app(scope, receive_up_to_limit if scope["type"] == "http" else receive, send)
 
 
-def _comes_from_this_site(headers: Headers) -> bool:
+def _comes_from_this_site(headers: Headers, origin: str | None) -> bool:
     fetch_site = headers.get("sec-fetch-site")
     if fetch_site is not None:
         return fetch_site in {"same-origin", "none"}
-    origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == headers.get("host")
+    host = headers.get("host")
+    return origin is None or origin in {f"https://{host}", f"http://{host}"}
+
+
+class HeadAsGet:
+    """Answers HEAD wherever GET is answered, without the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self.app({**scope, "method": "GET"}, receive, send_without_body)
+
+
+def _by_commas(given: object) -> object:
+    return [part.strip() for part in given.split(",")] if isinstance(given, str) else given
+
+
+def _origin(given: str) -> str:
+    if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", given):
+        raise ValueError(f"{given!r} is no origin: write https://app.example.com, without a path")
+    return given
+
+
+class CorsSettings(BaseSettings):
+    """The origins whose pages may call this API, with their visitors' cookies or with tokens."""
+
+    model_config = SettingsConfigDict(env_prefix="CORS_", env_ignore_empty=True)
+
+    origins: Annotated[
+        list[Annotated[str, AfterValidator(_origin)]], NoDecode, BeforeValidator(_by_commas)
+    ] = []
 
 
 def install(app: FastAPI) -> None:
+    origins = environment.read(CorsSettings).origins
     app.add_middleware(BodyLimit)
-    app.add_middleware(CrossSiteWriteRefusal)
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(CrossSiteWriteRefusal, origins=frozenset(origins))
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_credentials=True,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+            max_age=3600,
+        )
     app.add_middleware(SecurityHeaders)

@@ -2,6 +2,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 from uuid import UUID
 
 import structlog
@@ -59,6 +60,18 @@ SESSION_BY_TOKEN = Query(
 )
 
 
+class SessionStore(Protocol):
+    """Sessions start and end in the caller's transaction. Each method raises Unavailable."""
+
+    async def find(self, token_hash: bytes) -> Session | None: ...
+    async def note_visit(self, token_hash: bytes, session: Session) -> None: ...
+    async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None: ...
+    async def end(self, write: AsyncSession, token_hash: bytes) -> object: ...
+    async def end_all(
+        self, write: AsyncSession, user_id: UUID, *, besides: bytes | None = None
+    ) -> object: ...
+
+
 class SessionRows:
     """Sessions in Postgres: they start and end in the caller's transaction."""
 
@@ -98,9 +111,14 @@ class SessionRows:
         """The hashes of those that it ended: one, or none."""
         return await _delete(write, LoginSession.token_hash == token_hash)
 
-    async def end_all(self, write: AsyncSession, user_id: UUID) -> Sequence[bytes]:
+    async def end_all(
+        self, write: AsyncSession, user_id: UUID, *, besides: bytes | None = None
+    ) -> Sequence[bytes]:
         """The hashes of those that it ended."""
-        return await _delete(write, LoginSession.user_id == user_id)
+        ended = LoginSession.user_id == user_id
+        if besides is not None:
+            ended &= LoginSession.token_hash != besides
+        return await _delete(write, ended)
 
     async def _delete_some_expired(self, write: AsyncSession) -> None:
         expired = (

@@ -24,7 +24,7 @@ def bare(services: Services) -> FastAPI:
 
 def bare_app() -> FastAPI:
     """Of the environment as it is."""
-    app = FastAPI(lifespan=wiring.lifespan)
+    app = FastAPI(**wiring.OPTIONS)
     errors.install(app)
     wiring.install(app)
     return app

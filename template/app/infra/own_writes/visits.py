@@ -14,8 +14,8 @@ from typing import ClassVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.infra import sessions
 from app.infra.own_writes.log_position import NOT_KNOWN, Position
+from app.infra.session_tokens import COOKIE
 from app.infra.signing import Signer
 
 # A client that is told nothing more by then reads what every replica in rotation has long had.
@@ -26,7 +26,7 @@ HEADER = "read-after"
 # Each write's cookie has a name of its own. With one name for all, two answers that overtake each
 # other on their way to a browser would leave it with the lesser position.
 _COOKIE = re.compile(r"(__Host-wrote-[0-9a-f]+)=([0-9a-f.]+)")
-_SESSION = re.compile(rf"{sessions.COOKIE}=([^;]+)")
+_SESSION = re.compile(rf"{COOKIE}=([^;]+)")
 
 
 class Visit:

@@ -139,11 +139,18 @@ class RedisSessions:
         for ended in known:
             self._mark_as_ended(write, ended)
 
-    async def end_all(self, write: AsyncSession, user_id: UUID, known: Sequence[bytes]) -> None:
+    async def end_all(
+        self,
+        write: AsyncSession,
+        user_id: UUID,
+        known: Sequence[bytes],
+        *,
+        besides: bytes | None = None,
+    ) -> None:
         pipeline = self.join(write)
         index = _index(user_id)
         held = await self.answer(self.client.zrange(index, 0, -1))
-        for token_hash in {*held, *known}:
+        for token_hash in {*held, *known} - {besides}:
             self._mark_as_ended(write, token_hash)
             pipeline.zrem(index, token_hash)
 

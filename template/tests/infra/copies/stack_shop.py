@@ -21,7 +21,7 @@ TABLE = "CREATE TABLE placed (key text NOT NULL)"
 
 
 def create_app() -> FastAPI:
-    app = FastAPI(lifespan=wiring.lifespan)
+    app = FastAPI(**wiring.OPTIONS)
     errors.install(app)
     wiring.install(app)
 

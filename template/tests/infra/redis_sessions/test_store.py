@@ -18,7 +18,8 @@ from app.infra.environment import EnvironmentIncomplete
 from app.infra.failures import Unavailable
 from app.infra.redis_sessions.store import session_key
 from app.infra.session_rows import LoginSession
-from app.infra.sessions import COOKIE, Sessions
+from app.infra.session_tokens import COOKIE
+from app.infra.sessions import Sessions
 from app.main import create_app
 from dev.cache import valkey
 from dev.cache.valkey import Valkey

@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from enum import StrEnum
-from typing import Protocol
 from uuid import UUID
 
 import structlog
@@ -59,16 +58,6 @@ class MoveSettings(BaseSettings):
         return url
 
 
-class SessionStore(Protocol):
-    """What ends or starts does so with the caller's transaction. Raises Unavailable."""
-
-    async def find(self, token_hash: bytes) -> Session | None: ...
-    async def note_visit(self, token_hash: bytes, session: Session) -> None: ...
-    async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None: ...
-    async def end(self, write: AsyncSession, token_hash: bytes) -> object: ...
-    async def end_all(self, write: AsyncSession, user_id: UUID) -> object: ...
-
-
 class WriteBoth:
     def __init__(self, rows: SessionRows, redis: RedisSessions) -> None:
         self.rows = rows
@@ -91,10 +80,12 @@ class WriteBoth:
         ended = await self.rows.end(write, token_hash)
         await self.redis.end(write, token_hash, ended)
 
-    async def end_all(self, write: AsyncSession, user_id: UUID) -> None:
+    async def end_all(
+        self, write: AsyncSession, user_id: UUID, *, besides: bytes | None = None
+    ) -> None:
         self.redis.join(write)
-        ended = await self.rows.end_all(write, user_id)
-        await self.redis.end_all(write, user_id, ended)
+        ended = await self.rows.end_all(write, user_id, besides=besides)
+        await self.redis.end_all(write, user_id, ended, besides=besides)
 
 
 class ReadRedis(WriteBoth):
@@ -163,7 +154,8 @@ STEPS = {
 }
 
 
-def install(app: FastAPI, settings: SessionSettings) -> None:
+def install(app: FastAPI) -> None:
+    settings: SessionSettings = app.state.session_settings
     move = environment.read(MoveSettings)
     rows = SessionRows(app.state.database, settings)
     app.state.session_store, app.state.session_redis = rows, None

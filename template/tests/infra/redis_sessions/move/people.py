@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 from fastapi import FastAPI
 from starlette.types import Message
 
-from app.infra.sessions import COOKIE
+from app.infra.session_tokens import COOKIE
 
 
 class Answer(NamedTuple):

@@ -1,0 +1,63 @@
+# Rung's file: advancing to another stage may change it.
+"""The token of a login session: where a request carries it, and the hash that is stored of it."""
+
+import hashlib
+import re
+
+from starlette.types import Scope
+
+# The __Host- prefix makes browsers refuse the cookie from a subdomain or over plain HTTP
+# (localhost counts as secure), so no other site can plant one.
+COOKIE = "__Host-session"
+
+# A longer token is none of ours.
+_CHARACTERS = r"[!-~]{1,200}"
+_COOKIE = re.compile(rf"(?:^|;)\s*{COOKIE}=([^;\s\"]{{1,200}})\s*(?:;|$)".encode())
+
+# Where a client without cookies carries its token: the header, and the scheme before the token.
+_carriers: dict[bytes, list[re.Pattern[bytes]]] = {}
+# What a 401 names: a browser's cookie has no scheme of its own.
+CHALLENGE = {"WWW-Authenticate": ""}
+
+
+def accept(header: str, scheme: str = "") -> None:
+    """Let clients carry the token in another header, or after another scheme.
+
+    One line in the team's app/main.py: accept("Authorization", "Token") or accept("X-Api-Key").
+    """
+    prefix = rf"{re.escape(scheme)}\s+" if scheme else ""
+    pattern = re.compile(rf"\s*{prefix}({_CHARACTERS})\s*".encode(), re.IGNORECASE)
+    _carriers.setdefault(header.lower().encode(), []).append(pattern)  # per copy: the same in all
+    if scheme:
+        known = CHALLENGE["WWW-Authenticate"]
+        both = f"{known}, {scheme}" if known else scheme
+        CHALLENGE["WWW-Authenticate"] = both  # per copy: the same in all
+
+
+accept("Authorization", "Bearer")
+
+
+def token_of(scope: Scope) -> str | None:
+    """The token that a request carries. A header comes before the cookie, because browsers send
+    cookies without being asked."""
+    return header_token_of(scope) or cookie_token_of(scope)
+
+
+def header_token_of(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        for pattern in _carriers.get(name, ()):
+            if found := pattern.fullmatch(value):
+                return found[1].decode("ascii")
+    return None
+
+
+def cookie_token_of(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"cookie" and (found := _COOKIE.search(value)):
+            return found[1].decode("latin-1")
+    return None
+
+
+def hash_of(token: str) -> bytes:
+    """Only this is stored: a stolen table opens no session."""
+    return hashlib.sha256(token.encode()).digest()

@@ -1,0 +1,162 @@
+# Rung's file: advancing to another stage may change it.
+"""Login sessions: who is logged in, and how a session starts and ends."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, ClassVar
+from uuid import UUID
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.security import APIKeyCookie, HTTPBearer
+from starlette.requests import HTTPConnection
+
+from app.infra import environment
+from app.infra.database import WriteSession
+from app.infra.failures import Failure
+from app.infra.session_rows import (
+    SEEN_PRECISION,
+    Session,
+    SessionRows,
+    SessionSettings,
+    SessionStore,
+)
+from app.infra.session_tokens import CHALLENGE, COOKIE, hash_of, header_token_of, token_of
+
+
+class LoginNeeded(Failure):
+    """No session, or one that has ended."""
+
+    status = 401
+    title = "Log in first"
+
+    headers: ClassVar[Mapping[str, str]] = CHALLENGE
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    id: UUID
+
+
+class _Cookie(APIKeyCookie):
+    """Describes the cookie in OpenAPI. session_tokens reads it."""
+
+    async def __call__(self, request: HTTPConnection) -> None: ...
+
+
+class _Bearer(HTTPBearer):
+    """Describes the header in OpenAPI. session_tokens reads it."""
+
+    async def __call__(self, request: HTTPConnection) -> None: ...
+
+
+_BY_COOKIE = Depends(_Cookie(name=COOKIE, scheme_name="session"))
+_BY_TOKEN = Depends(_Bearer(scheme_name="token"))
+
+
+async def maybe_user(
+    request: Request,
+    _cookie: Annotated[None, _BY_COOKIE] = None,
+    _token: Annotated[None, _BY_TOKEN] = None,
+) -> User | None:
+    token = token_of(request.scope)
+    if token is None:
+        return None
+    token_hash = hash_of(token)
+    store = _store_of(request)
+    session = await store.find(token_hash)
+    if session is None:
+        return None
+    if datetime.now(UTC) - session.seen_at > SEEN_PRECISION:
+        await store.note_visit(token_hash, session)
+    return User(session.user_id)
+
+
+async def current_user(user: Annotated[User | None, Depends(maybe_user)]) -> User:
+    if user is None:
+        raise LoginNeeded
+    return user
+
+
+CurrentUser = Annotated[User, Depends(current_user)]
+
+# For routes that show more to those who are logged in.
+MaybeUser = Annotated[User | None, Depends(maybe_user)]
+
+
+@dataclass(frozen=True, slots=True)
+class StartedSession:
+    token: str
+    expires_at: datetime
+
+
+class LoginSessions:
+    """Starts and ends sessions in the request's own transaction."""
+
+    def __init__(self, request: Request, response: Response, write: WriteSession) -> None:
+        self._settings: SessionSettings = request.app.state.session_settings
+        self._store = _store_of(request)
+        self._response = response
+        self._write = write
+        self._token = token_of(request.scope)
+        self._is_by_header = header_token_of(request.scope) is not None
+
+    async def start(self, user_id: UUID, *, cookie: bool = True) -> StartedSession:
+        """Always a new token: one that was planted before the login is worth nothing after it.
+
+        With cookie=False the client gets the token only from the answer that the route makes.
+        """
+        await self._end_presented()
+        token = secrets.token_urlsafe(32)
+        now = datetime.now(UTC)
+        expires_at = now + self._settings.absolute
+        session = Session(user_id=user_id, seen_at=now, expires_at=expires_at)
+        await self._store.start(self._write, hash_of(token), session)
+        if cookie:
+            self._response.set_cookie(
+                COOKIE,
+                token,
+                max_age=int(self._settings.absolute.total_seconds()),
+                secure=True,
+                httponly=True,
+                samesite="lax",
+            )
+        return StartedSession(token, expires_at)
+
+    async def end(self) -> None:
+        """Ends the session that the request carries, by cookie or by token."""
+        await self._end_presented()
+        if not self._is_by_header:
+            self._response.delete_cookie(COOKIE, secure=True, httponly=True, samesite="lax")
+
+    async def end_all(self, user_id: UUID) -> None:
+        """Ends the user's sessions on every device."""
+        await self._store.end_all(self._write, user_id)
+
+    async def end_others(self, user_id: UUID) -> None:
+        """Ends every other session of the user. The caller stays logged in: a browser gets a new
+        cookie, and a token stays valid because its client would not learn of a new one."""
+        if self._is_by_header and self._token is not None:
+            await self._store.end_all(self._write, user_id, besides=hash_of(self._token))
+        else:
+            await self._store.end_all(self._write, user_id)
+            await self.start(user_id)
+
+    async def _end_presented(self) -> None:
+        if self._token is not None:
+            await self._store.end(self._write, hash_of(self._token))
+
+
+Sessions = Annotated[LoginSessions, Depends()]
+
+
+def install(app: FastAPI) -> None:
+    settings = environment.read(SessionSettings)
+    app.state.session_settings = settings
+    app.state.session_store = SessionRows(app.state.database, settings)
+
+
+def _store_of(request: Request) -> SessionStore:
+    store: SessionStore = request.app.state.session_store
+    return store

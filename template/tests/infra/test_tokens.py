@@ -1,0 +1,178 @@
+# Rung's file: advancing to another stage may change it.
+"""Clients that carry their session's token in a header and keep no cookie."""
+
+from uuid import UUID, uuid4
+
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient
+
+from app.infra import session_tokens
+from app.infra.session_tokens import COOKIE
+from app.infra.sessions import CurrentUser, MaybeUser, Sessions
+from dev.pytest_plugin import Services
+from tests.infra.conftest import Serve, bare_app
+
+ADA = uuid4()
+
+
+@pytest.fixture
+def api(services: Services) -> FastAPI:
+    return token_app()
+
+
+def token_app() -> FastAPI:
+    app = bare_app()
+
+    @app.post("/tokens/{user_id}")
+    async def log_in(sessions: Sessions, user_id: UUID) -> str:
+        return (await sessions.start(user_id, cookie=False)).token
+
+    @app.post("/session/{user_id}")
+    async def log_in_with_cookie(sessions: Sessions, user_id: UUID) -> str:
+        return (await sessions.start(user_id)).token
+
+    @app.delete("/session")
+    async def log_out(sessions: Sessions) -> None:
+        await sessions.end()
+
+    @app.delete("/other-sessions")
+    async def log_out_elsewhere(sessions: Sessions, user: CurrentUser) -> None:
+        await sessions.end_others(user.id)
+
+    @app.get("/me")
+    async def me(user: CurrentUser) -> UUID:
+        return user.id
+
+    @app.get("/front-page")
+    async def front_page(user: MaybeUser) -> UUID | None:
+        return user.id if user else None
+
+    return app
+
+
+async def token(client: AsyncClient, user: UUID = ADA) -> dict[str, str]:
+    """The header that carries the token of a new session."""
+    answer = await client.post(f"/tokens/{user}")
+    assert "set-cookie" not in answer.headers or COOKIE not in answer.headers["set-cookie"]
+    return {"Authorization": f"Bearer {answer.json()}"}
+
+
+async def test_a_token_is_accepted_in_place_of_the_cookie(api: FastAPI, serve: Serve) -> None:
+    async with serve(api) as client:
+        ada = await token(client)
+
+        assert (await client.get("/me", headers=ada)).json() == str(ADA)
+        assert (await client.get("/me")).status_code == 401
+
+
+async def test_a_401_names_the_schemes_that_are_accepted(api: FastAPI, serve: Serve) -> None:
+    async with serve(api) as client:
+        assert (await client.get("/me")).headers["www-authenticate"] == "Bearer"
+
+
+async def test_a_route_may_know_who_is_logged_in_without_asking_for_it(
+    api: FastAPI, serve: Serve
+) -> None:
+    async with serve(api) as client:
+        ada = await token(client)
+
+        assert (await client.get("/front-page", headers=ada)).json() == str(ADA)
+        assert (await client.get("/front-page")).json() is None
+        unknown = {"Authorization": "Bearer unknown"}
+        assert (await client.get("/front-page", headers=unknown)).json() is None
+
+
+async def test_logging_out_by_token_is_final(api: FastAPI, serve: Serve) -> None:
+    async with serve(api) as client:
+        ada = await token(client)
+        await client.delete("/session", headers=ada)
+
+        assert (await client.get("/me", headers=ada)).status_code == 401
+
+
+async def test_a_token_outlives_the_end_of_the_other_sessions(api: FastAPI, serve: Serve) -> None:
+    async with serve(api) as client:
+        phone, laptop = await token(client), await token(client)
+        grace = await token(client, uuid4())
+        await client.delete("/other-sessions", headers=phone)
+
+        answers = [await client.get("/me", headers=one) for one in (phone, laptop, grace)]
+        assert [answer.status_code for answer in answers] == [200, 401, 200]
+
+
+async def test_a_browser_gets_another_cookie_when_its_other_sessions_end(
+    api: FastAPI, serve: Serve
+) -> None:
+    async with serve(api) as client:
+        await client.post(f"/session/{ADA}")
+        before = client.cookies[COOKIE]
+        await client.delete("/other-sessions")
+
+        assert client.cookies[COOKIE] != before
+        assert (await client.get("/me")).json() == str(ADA)
+        client.cookies.clear()
+        client.cookies.set(COOKIE, before)
+        assert (await client.get("/me")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "carried",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic YTpi",
+        "Bearer two words",
+        "Bearer " + "x" * 5000,
+        "Bearer ünknown",
+        "Bearer \x00",
+        "x" * 60_000,
+    ],
+)
+async def test_any_other_authorization_is_a_401(api: FastAPI, serve: Serve, carried: str) -> None:
+    async with serve(api) as client:
+        headers = {b"Authorization": carried.encode()}
+        assert (await client.get("/me", headers=headers)).status_code == 401
+
+
+async def test_a_token_decides_when_a_cookie_is_there_as_well(api: FastAPI, serve: Serve) -> None:
+    grace = uuid4()
+    async with serve(api) as client:
+        await client.post(f"/session/{grace}")
+        ada = (await client.post(f"/tokens/{ADA}", headers={"Cookie": ""})).json()
+
+        answer = await client.get("/me", headers={"Authorization": f"Bearer {ada}"})
+        assert answer.json() == str(ADA)
+
+
+async def test_a_team_can_add_a_scheme_and_a_header(
+    api: FastAPI, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_tokens, "_carriers", dict(session_tokens._carriers))
+    monkeypatch.setitem(session_tokens.CHALLENGE, "WWW-Authenticate", "Bearer")
+    session_tokens._carriers[b"authorization"] = [*session_tokens._carriers[b"authorization"]]
+    session_tokens.accept("Authorization", "Token")
+    session_tokens.accept("X-Api-Key")
+    async with serve(api) as client:
+        value = (await token(client))["Authorization"].removeprefix("Bearer ")
+
+        for headers in (
+            {"Authorization": f"Token {value}"},
+            {"Authorization": f"token {value}"},
+            {"X-Api-Key": value},
+            {"Authorization": f"Bearer {value}"},
+        ):
+            assert (await client.get("/me", headers=headers)).json() == str(ADA)
+        refused = await client.get("/me", headers={"Authorization": f"Digest {value}"})
+        assert refused.headers["www-authenticate"] == "Bearer, Token"
+
+
+def test_openapi_describes_both_ways_to_log_in(api: FastAPI) -> None:
+    described = api.openapi()
+
+    assert described["components"]["securitySchemes"] == {
+        "session": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+        "token": {"type": "http", "scheme": "bearer"},
+    }
+    assert described["paths"]["/me"]["get"]["security"] == [{"session": []}, {"token": []}]

@@ -3,7 +3,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import asyncpg
 import sqlalchemy.exc
@@ -47,6 +47,7 @@ class Database:
     """
 
     session_class = Session
+    cache: Any = None  # of answers with @max_stale; there is none before stage 3
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self._settings = settings
@@ -54,7 +55,7 @@ class Database:
         self._writes = transaction_engine(settings)
 
     def reader(self) -> Reader:
-        return Reader(self._reads, self._settings.pool_wait_seconds)
+        return Reader(self._reads, self._settings.pool_wait_seconds, self.cache)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncSession]:
@@ -86,7 +87,10 @@ class Database:
 
     def _session(self) -> AsyncSession:
         return AsyncSession(
-            self._writes, sync_session_class=self.session_class, expire_on_commit=False
+            self._writes,
+            sync_session_class=self.session_class,
+            expire_on_commit=False,
+            info={"cache": self.cache},
         )
 
     async def __aenter__(self) -> Self:

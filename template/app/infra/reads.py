@@ -2,6 +2,7 @@
 import json
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -82,11 +83,20 @@ class Reader:
     for something slow in between, starves nobody. Raises Unavailable.
     """
 
-    __slots__ = ("_patience", "_pool")
+    __slots__ = ("_patience", "_pool", "cache")
 
-    def __init__(self, pool: asyncpg.Pool, patience: float) -> None:
+    def __init__(self, pool: asyncpg.Pool, patience: float, cache: Any = None) -> None:
         self._pool = pool
         self._patience = patience
+        self.cache = cache  # of answers with @max_stale; there is none before stage 3
+
+    def on_primary(self) -> "Reader":
+        """Past the cache and past the replicas."""
+        return Reader(self._pool, self._patience)
+
+    def within(self, max_stale: timedelta) -> "Reader":
+        """Past the cache; a replica that answers may be behind by max_stale."""
+        return self.on_primary()
 
     async def all[RowT](self, query: Query[RowT], **values: Any) -> list[RowT]:
         compiled = query.compiled

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+from typing import Any
+
 import pytest
 
 from app.infra.freshness import max_stale
@@ -13,7 +15,8 @@ async def test_a_query_that_may_be_stale_is_simply_called() -> None:
         calls.append(name)
         return f"Hello {name}"
 
-    read = object.__new__(Reader)
+    nowhere: Any = None
+    read = Reader(nowhere, patience=1)
     assert [await greeting(read, "Ada"), await greeting(read, "Ada")] == ["Hello Ada"] * 2
     assert calls == ["Ada", "Ada"]
 

@@ -1,8 +1,8 @@
 # Rung's file: advancing to another stage may change it.
-"""Answers that may be as old as their query's @max_stale, kept in Redis.
+"""Answers of queries with @max_stale, cached in Redis.
 
-Each is kept with the position that the primary's log had before it was read. Who must see a
-position is given only what was read behind it, and a newer answer is never replaced by an older.
+Each entry has the position that the primary's log had before the answer was read. A client that
+must see a position gets only answers read after it. An older answer never replaces a newer one.
 """
 
 import asyncio
@@ -22,206 +22,173 @@ from pydantic import ValidationError
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.infra import environment
-from app.infra.cache import query
-from app.infra.cache.entry import Entry, forgotten, spelled
-from app.infra.cache.loads import Load, Loads
-from app.infra.cache.query import CachedQuery, cache_of_this_visit
+from app.infra.cache.empty import has_no_rows
+from app.infra.cache.entry import Entry, encoded, format_of, tombstone
+from app.infra.cache.loads import Load, ReadLimit, SingleFlight
+from app.infra.cache.lookups import RedisAway
 from app.infra.cache.sampler import Sampler
-from app.infra.cache.server import CacheAway, CacheServer, CacheSettings
+from app.infra.cache.server import CacheServer, CacheSettings, Stats
 from app.infra.connections import DatabaseSettings
+from app.infra.database import Database
 from app.infra.failures import Unavailable
+from app.infra.freshness import StaleQuery, stale_queries
 from app.infra.own_writes import commits
 from app.infra.own_writes.commits import PositionedSession
 from app.infra.own_writes.log_position import NOT_KNOWN, Position
-from app.infra.own_writes.visits import Visit, current_visit, this_visit
+from app.infra.own_writes.visits import ReadYourWrites, this_visit
 from app.infra.reads import Reader
 from app.infra.telemetry import tracing
 
 log = structlog.get_logger()
 
-# What took longer to read is not kept: a write that it does not show must still be remembered.
+# A slower read is not cached: the tombstones of concurrent writes may have expired.
 LONGEST_LOAD = 20.0
-FORGOTTEN_FOR = 2 * LONGEST_LOAD
+TOMBSTONE_SECONDS = 2 * LONGEST_LOAD
 
-# One process reads it anew after so much of its life, so that nobody has to wait for it.
+# One process refreshes an entry at this share of its lifetime, so that no request waits for it.
 DUE_AFTER = 0.8
+
+# An answer without rows is cached briefly: the first row may be created at any moment.
+EMPTY_SECONDS = (1.0, 3.0)
+
+# While another process refreshes an entry, this one goes on using it and asks again after:
+ASK_AGAIN_SECONDS = 1.0
 
 REDIS = {"db.system.name": "redis"}
 
-# That there is nothing holds only until somebody creates it.
-NOTHING = frozenset({b"null", b"[]", b"{}"})
-NOTHING_LIVES = (1.0, 3.0)
-
-# Another process is reading it anew; what we have is good meanwhile.
-ASK_AGAIN_SECONDS = 1.0
-
 
 class Cache:
-    def __init__(self, settings: CacheSettings, server: CacheServer, loads: Loads) -> None:
-        self.stats = server.stats
+    def __init__(self, settings: CacheSettings, server: CacheServer, limit: ReadLimit) -> None:
+        self.stats = Stats(server.lookups)
         self._prefix = settings.prefix
         self._gives_answers = settings.reads
         self._server = server
-        self._loads = loads
+        self._lookups = server.lookups
+        self._limit = limit
+        self._single_flight = SingleFlight()
         self._sampler = Sampler()
         self._refreshing: set[str] = set()
 
     @property
     def is_reachable(self) -> bool:
-        return self._server.is_reachable
+        return self._lookups.is_reachable
 
-    def read[R](
-        self, query: CachedQuery[..., R], read: Reader, args: Any, kwargs: Any
-    ) -> Awaitable[R]:
-        if self._gives_answers and self._server.is_reachable:
-            return self._read(query, read, args, kwargs)
-        return self._bypass(query, read, args, kwargs)
-
-    async def _read[R](self, query: CachedQuery[..., R], read: Reader, args: Any, kwargs: Any) -> R:
-        key = f"{self._prefix}:{query.key(args, kwargs)}"
-        try:
-            with tracing.span(f"cache get {query.name}", REDIS, SpanKind.CLIENT):
-                entry = Entry.parse(await self._server.get(key))
-        except CacheAway:
+    async def read[R](self, query: StaleQuery[..., R], read: Reader, args: Any, kwargs: Any) -> R:
+        if not (self._gives_answers and self._lookups.is_reachable):
             return await self._bypass(query, read, args, kwargs)
-        must_see = this_visit().must_see
+        form = format_of(query)
+        key = f"{self._prefix}:{form.key(args, kwargs)}"
+        try:
+            with tracing.span(f"cache get {form.name}", REDIS, SpanKind.CLIENT):
+                entry = Entry.parse(await self._lookups.get(key))
+        except RedisAway:
+            return await self._bypass(query, read, args, kwargs)
+        min_position = this_visit().must_see
 
         def fetch(load: Load) -> Awaitable[bytes]:
-            return self._fetch(key, query, read, args, kwargs, load)
+            return self._fetch(load, key, query, read, args, kwargs)
 
-        if entry and entry.shows(must_see):
+        if entry and entry.shows(min_position):
             try:
-                answer = query.decode(entry.body)
+                answer: R = form.decode(entry.body)
             except ValidationError:
-                log.warning("what was cached does not parse", key=key)
+                log.warning("a cached answer does not parse", key=key)
             else:
                 self.stats.hits += 1
                 if entry.is_due():
                     self._refresh_soon(key, _lifetime(entry.body, query.max_stale), fetch)
                 return answer
         self.stats.misses += 1
-        with tracing.span(f"cache load {query.name}"):
-            return query.decode(await self._loads.share(key, must_see, fetch))
+        with tracing.span(f"cache load {form.name}"):
+            loaded: R = form.decode(await self._single_flight.load(key, min_position, fetch))
+            return loaded
 
-    def forget_after(self, session: Session, key: str) -> None:
-        session.info.setdefault("to_forget", set()).add(f"{self._prefix}:{key}")
+    def invalidate_after(
+        self, session: Session, query: StaleQuery[..., Any], args: Any, kwargs: Any
+    ) -> None:
+        key = f"{self._prefix}:{format_of(query).key(args, kwargs)}"
+        session.info.setdefault("invalidated", set()).add(key)
 
-    async def forget(self, keys: set[str]) -> None:
-        entry = forgotten(this_visit().must_see or NOT_KNOWN)
-        with suppress(CacheAway):
-            await asyncio.gather(*(self._server.put(key, entry, FORGOTTEN_FOR) for key in keys))
+    async def invalidate(self, keys: set[str]) -> None:
+        entry = tombstone(this_visit().must_see or NOT_KNOWN)
+        with suppress(RedisAway):
+            await asyncio.gather(*(self._server.put(key, entry, TOMBSTONE_SECONDS) for key in keys))
 
     async def __aenter__(self) -> Self:
         await self._server.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._loads.stop()
+        await self._single_flight.stop()
         await self._server.__aexit__()
 
     async def _bypass[R](
-        self, query: CachedQuery[..., R], read: Reader, args: Any, kwargs: Any
+        self, query: StaleQuery[..., R], read: Reader, args: Any, kwargs: Any
     ) -> R:
         self.stats.bypassed += 1
-        await self._loads.turns.take()
-        outside = cache_of_this_visit.set(None)  # What is asked within has its turn already.
-        try:
-            return await query.ask(read, *args, **kwargs)
-        finally:
-            cache_of_this_visit.reset(outside)
-            self._loads.turns.give_back()
+        async with self._limit:
+            return await query.ask(read.within(query.max_stale), *args, **kwargs)
 
     async def _fetch[R](
-        self,
-        key: str,
-        query: CachedQuery[..., R],
-        read: Reader,
-        args: Any,
-        kwargs: Any,
-        load: Load,
+        self, load: Load, key: str, query: StaleQuery[..., R], read: Reader, args: Any, kwargs: Any
     ) -> bytes:
-        _begin_visit_that_sees_all()
-        await self._loads.turns.take()
-        try:
+        primary = read.on_primary()
+        async with self._limit:
             began = time.monotonic()
-            load.as_of = await self._sampler.sample(read)
+            load.as_of = await self._sampler.sample(primary)
             self.stats.loads += 1
-            body = query.encode(await query.ask(read, *args, **kwargs))
-        finally:
-            self._loads.turns.give_back()
+            body = format_of(query).encode(await query.ask(primary, *args, **kwargs))
         if load.as_of:
-            await self._keep(key, load.as_of, body, query.max_stale, time.monotonic() - began)
+            await self._store(key, load.as_of, body, query.max_stale, time.monotonic() - began)
         return body
 
-    async def _keep(
+    async def _store(
         self, key: str, as_of: Position, body: bytes, max_stale: timedelta, age: float
     ) -> None:
         seconds = _lifetime(body, max_stale) - age
         if seconds > 0 and age < LONGEST_LOAD:
             due = int((time.time() + seconds * DUE_AFTER) * 1000)
-            with suppress(CacheAway):
-                await self._server.put(key, Entry(spelled(as_of), due, body), seconds)
+            with suppress(RedisAway):
+                await self._server.put(key, Entry(encoded(as_of), due, body), seconds)
 
     def _refresh_soon(
         self, key: str, lifetime: float, fetch: Callable[[Load], Awaitable[bytes]]
     ) -> None:
         if key not in self._refreshing:
             self._refreshing.add(key)
-            # Of its own, and no part of the request that happens to begin it.
-            self._loads.start(self._refresh(key, lifetime, fetch), Context())
+            # In an empty context: it is no part of the request that happens to start it.
+            self._single_flight.start(self._refresh(key, lifetime, fetch), Context())
 
     async def _refresh(
         self, key: str, lifetime: float, fetch: Callable[[Load], Awaitable[bytes]]
     ) -> None:
-        # Until the answer that we have ends, and no longer: then somebody waits for the next.
+        # Only until the entry ends. After that a request loads it and waits.
         claimed_for = min(LONGEST_LOAD, lifetime * (1 - DUE_AFTER))
         try:
             if await self._server.claim(f"{key}:refresh", claimed_for):
                 self.stats.refreshes += 1
-                await self._loads.share(key, None, fetch)
+                await self._single_flight.load(key, None, fetch)
             else:
                 await asyncio.sleep(min(ASK_AGAIN_SECONDS, claimed_for))
-        except (CacheAway, Unavailable) as error:
-            log.warning("what is cached could not be refreshed", key=key, reason=repr(error))
+        except (RedisAway, Unavailable) as error:
+            log.warning("a cached answer could not be refreshed", key=key, reason=repr(error))
         finally:
             self._refreshing.discard(key)
 
 
 def _lifetime(body: bytes, max_stale: timedelta) -> float:
-    """Never longer than allowed; by how much shorter differs, or all would end together."""
+    """At most max_stale; shorter by a random part, so that entries do not all end together."""
     seconds = max_stale.total_seconds() * random.uniform(0.9, 1)  # noqa: S311
-    return min(seconds, random.uniform(*NOTHING_LIVES)) if body in NOTHING else seconds  # noqa: S311
+    return min(seconds, random.uniform(*EMPTY_SECONDS)) if has_no_rows(body) else seconds  # noqa: S311
 
 
-def _begin_visit_that_sees_all() -> None:
-    """For this task, whoever began it: it reads from the primary, and nothing that was kept."""
-    visit = Visit()
-    visit.wrote(NOT_KNOWN)
-    current_visit.set(visit)
-    cache_of_this_visit.set(None)
-
-
-# Commits note their position first, for that listener was registered first.
+# SQLAlchemy calls listeners in the order of registration: the commit's position is noted already.
 @event.listens_for(PositionedSession, "after_commit")
-def _forget(session: Session) -> None:
-    cache = cache_of_this_visit.get()
-    if cache and "to_forget" in session.info and not session.in_nested_transaction():
-        await_only(cache.forget(session.info.pop("to_forget")))
-
-
-class CacheWithinReach:
-    """Of the queries that a request asks. Servers give each request a context of its own."""
-
-    def __init__(self, app: ASGIApp, cache: Cache) -> None:
-        self.app = app
-        self.cache = cache
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        cache_of_this_visit.set(self.cache)
-        return self.app(scope, receive, send)
+def _invalidate(session: Session) -> None:
+    if "invalidated" in session.info and not session.in_nested_transaction():
+        await_only(session.info["cache"].invalidate(session.info.pop("invalidated")))
 
 
 def install(app: FastAPI) -> None:
@@ -229,17 +196,19 @@ def install(app: FastAPI) -> None:
     app.state.cache = None
     if settings.url:
         server = CacheServer(settings.url, settings.operation_seconds)
-        database = environment.read(DatabaseSettings)
-        at_once = settings.loads or math.ceil(database.read_pool * 3 / 4)
-        loads = Loads(at_once, database.pool_wait_seconds)
-        app.state.cache = Cache(settings, server, loads)
+        pools = environment.read(DatabaseSettings)
+        at_once = settings.loads or math.ceil(pools.read_pool * 3 / 4)
+        database: Database = app.state.database
+        limit = ReadLimit(at_once, pools.pool_wait_seconds)
+        database.cache = app.state.cache = Cache(settings, server, limit)
         commits.note_positions(app)
-        app.add_middleware(CacheWithinReach, cache=app.state.cache)
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    for promised in query.promised:
-        promised.check()
+    for query in stale_queries:
+        format_of(query).check()
+        # A client must know its writes for as long as an older answer may be cached.
+        ReadYourWrites.remembered = max(ReadYourWrites.remembered, query.max_stale)
     async with app.state.cache or nullcontext():
         yield

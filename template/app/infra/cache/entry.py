@@ -1,34 +1,51 @@
 # Rung's file: advancing to another stage may change it.
-import re
-import time
-from typing import NamedTuple, Self
+"""How an answer is stored in Redis: its key, its JSON and its position."""
 
+import functools
+import hashlib
+import inspect
+import json
+import re
+import time as clock
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any, NamedTuple, Self, get_type_hints
+from urllib.parse import quote
+from uuid import UUID
+
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticUserError
+
+from app.infra.freshness import StaleQuery
 from app.infra.own_writes.log_position import Position
+
+LONGEST_KEY = 200
 
 _POSITION = "{:09x}.{:016x}"
 POSITION_LENGTH = len(_POSITION.format(0, 0))
-_SPELLED = re.compile(rb"[0-9a-f]{9}\.[0-9a-f]{16}")
+_ENCODED = re.compile(rb"[0-9a-f]{9}\.[0-9a-f]{16}")
 
 
-def spelled(position: Position) -> bytes:
-    """Of the same length always, so that they compare as the positions do: here and in Redis."""
+def encoded(position: Position) -> bytes:
+    """Of fixed length, so that the bytes compare as the positions do: here and in Redis."""
     return _POSITION.format(*position).encode()
 
 
 class Entry(NamedTuple):
-    """An answer as it is kept: what it shows, when to read it anew, and its JSON.
+    """It shows all that was committed before `as_of`: the log's position before it was read.
 
-    It shows all that was committed before `as_of`, which was the log's position before it was read.
     At `as_of` itself a commit may stand that nobody could see yet.
     """
 
-    as_of: bytes  # spelled
-    due: int  # milliseconds since 1970
-    body: bytes
+    as_of: bytes  # an encoded position
+    due: int  # when to refresh it, in milliseconds since 1970
+    body: bytes  # JSON; nothing in a tombstone
 
     @classmethod
     def parse(cls, raw: bytes | None) -> Self | None:
-        """None if it is not one of ours."""
+        """None if there is no valid entry."""
         if raw is None:
             return None
         try:
@@ -36,18 +53,107 @@ class Entry(NamedTuple):
             entry = cls(as_of, int(due), body)
         except ValueError:
             return None
-        return entry if _SPELLED.fullmatch(as_of) else None
+        return entry if _ENCODED.fullmatch(as_of) else None
 
     def __bytes__(self) -> bytes:
         return b"%b %d %b" % self
 
-    def shows(self, must_see: Position | None) -> bool:
-        return self.body != b"" and (must_see is None or spelled(must_see) < self.as_of)
+    def shows(self, min_position: Position | None) -> bool:
+        return self.body != b"" and (min_position is None or encoded(min_position) < self.as_of)
 
     def is_due(self) -> bool:
-        return time.time() * 1000 >= self.due
+        return clock.time() * 1000 >= self.due
 
 
-def forgotten(position: Position) -> Entry:
-    """Takes the place of an answer, and lets only those be kept that show the position."""
-    return Entry(spelled(Position(position.timeline, position.lsn + 1)), 0, b"")
+def tombstone(position: Position) -> Entry:
+    """Replaces an invalidated entry: only answers that show the position are stored after it."""
+    return Entry(encoded(Position(position.timeline, position.lsn + 1)), 0, b"")
+
+
+class AnswerFormat[R]:
+    """The keys of a query's answers, and their JSON: a hit and a miss give the same."""
+
+    def __init__(self, query: StaleQuery[..., R]) -> None:
+        self._ask = query.ask
+        module = query.ask.__module__.removeprefix("app.").removesuffix(".queries")
+        self.name = f"{module}.{query.ask.__qualname__}"
+        self._signature = inspect.signature(query.ask)
+        self._arguments = len(self._signature.parameters) - 1
+
+    def check(self) -> None:
+        """Raises TypeError if the query's return type cannot be stored."""
+        _ = self._versioned_name
+
+    def key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Raises TypeError for an argument that cannot be part of a key."""
+        if kwargs or len(args) != self._arguments:
+            bound = self._signature.bind(None, *args, **kwargs)
+            bound.apply_defaults()
+            args = (*bound.args[1:], *bound.kwargs.values())
+        text = ",".join([self._text(value) for value in args])
+        if len(text) > LONGEST_KEY:
+            text = hashlib.sha256(text.encode()).hexdigest()
+        return f"{self._versioned_name}:{text}"
+
+    def encode(self, answer: R) -> bytes:
+        # By the fields' names, because it is read by them, whatever aliases clients are shown.
+        return self._adapter.dump_json(answer, by_alias=False, round_trip=True)
+
+    def decode(self, body: bytes) -> R:
+        """Raises ValidationError."""
+        return self._adapter.validate_json(body, by_alias=False, by_name=True)
+
+    @functools.cached_property
+    def _versioned_name(self) -> str:
+        """With a hash of the answer's shape, so that other versions of the code do not find it."""
+        schema = json.dumps(self._adapter.json_schema(by_alias=False), sort_keys=True)
+        return f"{self.name}:{hashlib.sha256(schema.encode()).hexdigest()[:8]}"
+
+    @functools.cached_property
+    def _adapter(self) -> TypeAdapter[R]:
+        try:
+            adapter = TypeAdapter(get_type_hints(self._ask, include_extras=True)["return"])
+            adapter.json_schema(by_alias=False)
+        except (KeyError, NameError, PydanticUserError) as error:
+            raise TypeError(
+                f"{self.name} has @max_stale and must say what it returns, as a type that"
+                f" pydantic can turn into JSON and back: {error}"
+            ) from error
+        return adapter
+
+    def _text(self, value: object) -> str:
+        convert = _TEXT.get(type(value))
+        if convert:
+            return convert(value)
+        if isinstance(value, Enum):
+            return self._text(value.value)
+        if isinstance(value, list | tuple):
+            return f"({','.join(map(self._text, value))})"
+        for base in type(value).__mro__:  # asyncpg's UUID is a subclass
+            if convert := _TEXT.get(base):
+                return convert(value)
+        raise TypeError(
+            f"{self.name} has @max_stale, and {value!r} cannot be part of its key: pass ids, texts,"
+            " numbers, dates, or lists of them"
+        )
+
+
+@functools.cache
+def format_of(query: StaleQuery[..., Any]) -> AnswerFormat[Any]:
+    return AnswerFormat(query)
+
+
+# Texts are quoted, so that nothing in them looks like another argument.
+_TEXT: dict[type, Callable[[Any], str]] = {
+    str: lambda text: f"'{quote(text, safe='')}'",
+    UUID: str,
+    int: str,
+    float: repr,
+    bool: str,
+    Decimal: str,
+    date: date.isoformat,
+    datetime: datetime.isoformat,
+    time: time.isoformat,
+    timedelta: str,
+    type(None): str,
+}

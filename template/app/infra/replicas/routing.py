@@ -43,8 +43,9 @@ class RoutedReader(Reader):
         patience: float,
         replicas: Replicas,
         max_stale: timedelta | None = None,
+        cache: Any = None,
     ) -> None:
-        super().__init__(primary, patience)
+        super().__init__(primary, patience, cache)
         self._replicas = replicas
         self._max_stale = max_stale
 
@@ -74,7 +75,8 @@ class RoutedDatabase(Database):
         self._replicas = Replicas(settings, replicas)
 
     def reader(self) -> RoutedReader:
-        return RoutedReader(self._reads, self._settings.pool_wait_seconds, self._replicas)
+        seconds = self._settings.pool_wait_seconds
+        return RoutedReader(self._reads, seconds, self._replicas, cache=self.cache)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:

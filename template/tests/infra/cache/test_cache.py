@@ -14,10 +14,12 @@ from fastapi import FastAPI
 from httpx import AsyncClient
 from sqlalchemy import text
 
+from app.infra import environment
 from app.infra.cache.cache import Cache
-from app.infra.cache.entry import Entry
+from app.infra.cache.entry import Entry, format_of
 from app.infra.cache.sampler import HOW_FAR
 from app.infra.cache.server import Stats
+from app.infra.connections import DatabaseSettings
 from app.infra.database import Database, WriteSession
 from app.infra.own_writes.visits import this_visit
 from dev.cache import valkey
@@ -89,7 +91,7 @@ async def kept(server: valkey.Valkey) -> AsyncGenerator[redis.Redis]:
 
 
 def key_of(number: int) -> str:
-    return f"{os.environ['CACHE_PREFIX']}:{note.key((number,), {})}"
+    return f"{os.environ['CACHE_PREFIX']}:{format_of(note).key((number,), {})}"
 
 
 async def let_be_due(kept: redis.Redis, number: int) -> None:
@@ -413,11 +415,9 @@ async def test_while_it_gives_no_answers_yet_clients_are_told_their_positions(
     assert "Read-After" in answer.headers
 
 
-async def test_scripts_read_without_the_cache(
-    services: Services, app: FastAPI, loads: caching.Loads
-) -> None:
-    database: Database = app.state.database
-    async with database:
+@pytest.mark.usefixtures("services")
+async def test_scripts_read_without_the_cache(loads: caching.Loads) -> None:
+    async with Database(environment.read(DatabaseSettings)) as database:
         assert await note(database.reader(), 1) == await note(database.reader(), 1)
 
     assert loads.count == 2

@@ -12,8 +12,9 @@ from httpx import AsyncClient
 from pydantic import RedisDsn
 from structlog.testing import capture_logs
 
-from app.infra.cache.entry import Entry, spelled
-from app.infra.cache.server import KEYS_AT_ONCE, CacheAway, CacheServer
+from app.infra.cache.entry import Entry, encoded
+from app.infra.cache.lookups import KEYS_AT_ONCE, RedisAway
+from app.infra.cache.server import CacheServer
 from app.infra.own_writes.log_position import Position
 from dev import ports
 from dev.cache import valkey
@@ -42,7 +43,7 @@ async def loads(services: Services, monkeypatch: pytest.MonkeyPatch) -> caching.
 @asynccontextmanager
 async def connected(server: valkey.Valkey) -> AsyncGenerator[CacheServer]:
     async with CacheServer(RedisDsn(server.url), operation_seconds=1) as cache:
-        await until(lambda: cache.is_reachable)
+        await until(lambda: cache.lookups.is_reachable)
         yield cache
 
 
@@ -123,14 +124,14 @@ async def test_no_read_fails_while_it_is_away_and_it_is_used_again_when_it_is_ba
 async def test_one_that_never_answers_says_why_and_says_it_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.infra.cache.server.PROBE_SECONDS", 0.01)
+    monkeypatch.setattr("app.infra.cache.lookups.PROBE_SECONDS", 0.01)
     nobody = RedisDsn(f"redis://127.0.0.1:{ports.unused()}")
     with capture_logs() as lines:
         async with CacheServer(nobody, operation_seconds=1) as cache:
-            await until(lambda: cache.stats.failures >= 5)
+            await until(lambda: cache.lookups.failures >= 5)
 
     warnings = [line for line in lines if line["log_level"] == "warning"]
-    assert [line["event"] for line in warnings] == ["the cache does not answer"]
+    assert [line["event"] for line in warnings] == ["Redis is not asked for now"]
     assert "Connect" in warnings[0]["reason"]
 
 
@@ -165,17 +166,17 @@ async def test_what_one_that_hung_is_late_to_keep_does_not_live_longer_for_it(
     server: valkey.Valkey,
 ) -> None:
     async with connected(server) as cache:
-        answer = Entry(spelled(Position(1, 1)), 0, b"1")
+        answer = Entry(encoded(Position(1, 1)), 0, b"1")
         await cache.put("begins", answer, 60)  # The script is known from here on.
         server.hang()
         try:
-            with pytest.raises(CacheAway):
+            with pytest.raises(RedisAway):
                 await cache.put("ends", answer, 0.5)  # Over before this has timed out.
         finally:
             server.go_on()
-        await until(lambda: cache.is_reachable)
-        assert await cache.get("begins") is not None
-        assert await cache.get("ends") is None
+        await until(lambda: cache.lookups.is_reachable)
+        assert await cache.lookups.get("begins") is not None
+        assert await cache.lookups.get("ends") is None
 
 
 async def test_whatever_goes_wrong_nobody_waits_for_ever(
@@ -187,23 +188,23 @@ async def test_whatever_goes_wrong_nobody_waits_for_ever(
             loop = asyncio.get_running_loop()
             usual = loop.get_exception_handler()
             loop.set_exception_handler(lambda _, problem: reported.append(problem["exception"]))
-            broken.setattr(cache, "_client", None)
-            asked = [cache.get(f"key {n}") for n in range(2 * KEYS_AT_ONCE)]
+            broken.setattr(cache.lookups, "_client", None)
+            asked = [cache.lookups.get(f"key {n}") for n in range(2 * KEYS_AT_ONCE)]
             async with asyncio.timeout(10):
                 answers = await asyncio.gather(*asked, return_exceptions=True)
             await until(lambda: len(reported) == 1)
             loop.set_exception_handler(usual)
-        assert {type(answer) for answer in answers} == {CacheAway}
-        assert await cache.get("key 1") is None
+        assert {type(answer) for answer in answers} == {RedisAway}
+        assert await cache.lookups.get("key 1") is None
 
 
 async def test_who_still_waits_when_the_process_ends_is_told(server: valkey.Valkey) -> None:
     async with connected(server) as cache:
-        waiting = [cache.get("one"), cache.get("two")]
+        waiting = [cache.lookups.get("one"), cache.lookups.get("two")]
 
     async with asyncio.timeout(10):
         answers = await asyncio.gather(*waiting, return_exceptions=True)
-    assert {type(answer) for answer in answers} == {CacheAway}
+    assert {type(answer) for answer in answers} == {RedisAway}
 
 
 @pytest.mark.parametrize("away", ["redis://127.0.0.1:{unused}", "redis://:wrong@127.0.0.1:{port}"])

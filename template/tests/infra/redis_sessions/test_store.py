@@ -80,7 +80,11 @@ async def test_a_redis_that_hangs_is_waited_for_half_a_second_and_no_longer(
         assert {visit.status_code for visit in visits} == {503}
         assert (await ada.post("/logout")).status_code == 503
 
+    async with asyncio.timeout(0.9):  # nobody waits a second for it again
+        assert await who(ada) == 503
+
     server.go_on()
+    await asyncio.sleep(0.1)  # for the probe
     assert await who(ada) == str(ADA)
     assert (await ada.post("/logout")).status_code == 200
 

@@ -6,7 +6,8 @@ import pytest
 from asyncpg.pgproto import pgproto
 from pydantic import BaseModel
 
-from app.infra.cache import query
+from app.infra import freshness
+from app.infra.cache.entry import format_of
 from app.infra.freshness import max_stale
 from app.infra.reads import Reader
 from tests.infra.conftest import bare_app
@@ -14,7 +15,8 @@ from tests.infra.conftest import bare_app
 
 @pytest.fixture(autouse=True)
 def only_those_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query, "promised", [])
+    monkeypatch.setattr(freshness, "stale_queries", [])
+    monkeypatch.setattr("app.infra.cache.cache.stale_queries", freshness.stale_queries)
 
 
 class Blue(BaseModel):
@@ -31,19 +33,22 @@ async def shades(
 def test_keys_can_be_read_and_are_the_same_however_the_arguments_are_passed() -> None:
     at = UUID(int=7)
 
-    key = shades.key(("sky, or 'sea'", at, [1, 2]), {})
+    key = format_of(shades).key(("sky, or 'sea'", at, [1, 2]), {})
 
     name, version, arguments = key.split(":")
-    assert name == "tests.infra.cache.test_query.shades"
+    assert name == "tests.infra.cache.test_entry.shades"
     assert len(version) == 8
     assert arguments == f"'sky%2C%20or%20%27sea%27',{at},(1,2),10"
-    assert shades.key(("sky, or 'sea'",), {"first": 10, "sizes": [1, 2], "at": at}) == key
+    by_name = {"first": 10, "sizes": [1, 2], "at": at}
+    assert format_of(shades).key(("sky, or 'sea'",), by_name) == key
 
 
 def test_an_id_that_comes_from_postgres_gives_the_same_key() -> None:
     at = UUID(int=7)
 
-    assert shades.key(("sky", pgproto.UUID(at.bytes), []), {}) == shades.key(("sky", at, []), {})
+    assert format_of(shades).key(("sky", pgproto.UUID(at.bytes), []), {}) == format_of(shades).key(
+        ("sky", at, []), {}
+    )
 
 
 def test_keys_tell_the_shape_of_the_answer() -> None:
@@ -55,13 +60,13 @@ def test_keys_tell_the_shape_of_the_answer() -> None:
 
     changed.__qualname__ = query.__qualname__
     before, after = max_stale(minutes=1)(query), max_stale(minutes=1)(changed)
-    assert before.name == after.name
-    assert before.key((), {}) != after.key((), {})
+    assert format_of(before).name == format_of(after).name
+    assert format_of(before).key((), {}) != format_of(after).key((), {})
 
 
 def test_an_argument_that_cannot_be_part_of_a_key_is_refused() -> None:
     with pytest.raises(TypeError, match=r"shades has @max_stale, and .* cannot be part of its key"):
-        shades.key((Blue(shade=1), UUID(int=7), []), {})
+        format_of(shades).key((Blue(shade=1), UUID(int=7), []), {})
 
 
 def test_a_query_that_does_not_say_what_it_returns_is_refused() -> None:
@@ -70,7 +75,7 @@ def test_a_query_that_does_not_say_what_it_returns_is_refused() -> None:
         return 1
 
     with pytest.raises(TypeError, match="must say what it returns"):
-        shade.key((), {})
+        format_of(shade).key((), {})
 
 
 @pytest.mark.usefixtures("services")

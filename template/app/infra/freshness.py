@@ -23,7 +23,7 @@ class StaleQuery[**P, R]:
         self.ask = query
         self.max_stale = max_stale
         update_wrapper(self, query)
-        stale_queries.append(self)
+        stale_queries.append(self)  # per copy: the same in all
 
     def __call__(self, read: Reader, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
         if read.cache is None:

@@ -8,7 +8,7 @@ from uuid import UUID
 import structlog
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
-from sqlalchemy.dialects.postgresql import INTERVAL
+from sqlalchemy.dialects.postgresql import INTERVAL, JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -41,6 +41,8 @@ class LoginSession(Base):
     user_id: Mapped[UUID] = mapped_column(index=True)
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime] = mapped_column(index=True)
+    # WAL positions by database, so that later stages show a client its own writes.
+    positions: Mapped[dict[str, str]] = mapped_column(JSONB, server_default="{}")
 
 
 @dataclass(frozen=True, slots=True)

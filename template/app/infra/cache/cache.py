@@ -35,9 +35,9 @@ from app.infra.database import Database
 from app.infra.failures import Unavailable
 from app.infra.freshness import StaleQuery, stale_queries
 from app.infra.own_writes import commits
+from app.infra.own_writes.client import OwnWrites, this_client
 from app.infra.own_writes.commits import PositionedSession
 from app.infra.own_writes.log_position import NOT_KNOWN, Position
-from app.infra.own_writes.visits import ReadYourWrites, this_visit
 from app.infra.reads import Reader
 from app.infra.telemetry import tracing
 
@@ -85,7 +85,8 @@ class Cache:
                 entry = Entry.parse(await self._lookups.get(key))
         except RedisAway:
             return await self._bypass(query, read, args, kwargs)
-        min_position = this_visit().must_see
+        client = this_client()
+        min_position = client.min_position if client.is_resolved else await client.resolve()
 
         def fetch(load: Load) -> Awaitable[bytes]:
             return self._fetch(load, key, query, read, args, kwargs)
@@ -112,7 +113,7 @@ class Cache:
         session.info.setdefault("invalidated", set()).add(key)
 
     async def invalidate(self, keys: set[str]) -> None:
-        entry = tombstone(this_visit().must_see or NOT_KNOWN)
+        entry = tombstone(this_client().min_position or NOT_KNOWN)
         with suppress(RedisAway):
             await asyncio.gather(*(self._server.put(key, entry, TOMBSTONE_SECONDS) for key in keys))
 
@@ -209,6 +210,6 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     for query in stale_queries:
         format_of(query).check()
         # A client must know its writes for as long as an older answer may be cached.
-        ReadYourWrites.remembered = max(ReadYourWrites.remembered, query.max_stale)
+        OwnWrites.remembered = max(OwnWrites.remembered, query.max_stale)
     async with app.state.cache or nullcontext():
         yield

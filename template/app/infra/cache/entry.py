@@ -138,7 +138,7 @@ class AnswerFormat[R]:
         )
 
 
-@functools.cache
+@functools.cache  # per copy: the same in all
 def format_of(query: StaleQuery[..., Any]) -> AnswerFormat[Any]:
     return AnswerFormat(query)
 

@@ -19,6 +19,10 @@ WHERE_THE_PRIMARY_IS = _POSITION.format("pg_current_wal_insert_lsn")
 WHAT_IS_FLUSHED = _POSITION.format("pg_current_wal_flush_lsn")
 
 
+_ENCODED = "{:09x}.{:016x}"
+ENCODED_LENGTH = len(_ENCODED.format(0, 0))
+
+
 class Position(NamedTuple):
     """A place in Postgres' write-ahead log: what is written later has a greater one.
 
@@ -37,6 +41,16 @@ def written_up_to(timeline: int, lsn: int) -> Position:
     """From what WHERE_THE_PRIMARY_IS or WHAT_IS_FLUSHED has found."""
     offset = lsn % PAGE
     return Position(timeline, lsn - offset if offset in PAGE_HEADERS else lsn)
+
+
+def encoded(position: Position) -> str:
+    """Of fixed length, so that texts compare as positions do: here, in Postgres and in Redis."""
+    return _ENCODED.format(*position)
+
+
+def decoded(text: str) -> Position:
+    timeline, lsn = text.split(".")
+    return Position(int(timeline, 16), int(lsn, 16))
 
 
 class PrimaryLog:

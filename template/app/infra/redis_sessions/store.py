@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """Login sessions in Redis or Valkey, on a server of their own: deploy/sessions.conf."""
 
+import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,9 @@ from sqlalchemy.util import await_only
 
 from app.infra.cache.lookups import TIMEOUTS, RedisAway, RedisLookups
 from app.infra.failures import Unavailable
+from app.infra.own_writes.client import OwnWrites, this_client
+from app.infra.own_writes.log_position import Position, encoded
+from app.infra.own_writes.log_position import decoded as decoded_position
 from app.infra.session_rows import Session, SessionSettings
 
 log = structlog.get_logger()
@@ -50,6 +54,12 @@ redis.call('ZADD', sessions_of_user, expires_at, hash)
 redis.call('PEXPIREAT', sessions_of_user, expires_at, 'NX')
 redis.call('PEXPIREAT', sessions_of_user, expires_at, 'GT')
 return value
+"""
+
+NOTE_POSITION = """
+local held = redis.call('GET', KEYS[1])
+if held and held >= ARGV[1] then return end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 """
 
 # Marks a session as ended, and takes it out of its user's index.
@@ -98,7 +108,23 @@ class RedisSessions:
 
     async def held(self, token_hash: bytes) -> bytes | None:
         """ENDED, a session for alive(), or nothing."""
-        return await self._answered(self._lookups.get(session_key(token_hash)))
+        return await this_client().find_once(token_hash, self._held)
+
+    async def _held(self, token_hash: bytes) -> bytes | None:
+        client = this_client()
+        session = self._lookups.get(session_key(token_hash))
+        if client.is_resolved or token_hash != client.token_hash:
+            return await self._answered(session)
+        position = self._lookups.get(position_key(token_hash))  # in the same round trip
+        held, noted = await self._answered(asyncio.gather(session, position))
+        client.learn(decoded_position(noted.decode()) if noted else None)
+        return held
+
+    async def note_position(self, token_hash: bytes, position: Position) -> None:
+        """Keep the greatest for as long as a read may be served that does not show it."""
+        lifetime = OwnWrites.remembered // timedelta(milliseconds=1)
+        arguments = (position_key(token_hash), encoded(position), lifetime)
+        await self.answer(self.client.eval(NOTE_POSITION, 1, *arguments))
 
     def alive(self, held: bytes | None) -> Session | None:
         if not held:
@@ -122,6 +148,7 @@ class RedisSessions:
 
     async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
         self.join(write).eval(KEEP, 2, *self.kept(token_hash, session))
+        this_client().has_started(token_hash)
 
     async def end(self, write: AsyncSession, token_hash: bytes, known: Sequence[bytes]) -> None:
         """Marked is only what is held here, or `known` from elsewhere: a client may send us any
@@ -213,6 +240,11 @@ class RedisSessions:
         """What was asked for since it began, and a SAVEPOINT leaves what was before it. One that
         is not known began before the first command."""
         del session.info[self].command_stack[session.info.get(transaction, 0) :]
+
+
+def position_key(token_hash: bytes) -> str:
+    """Of the main database. Another database's positions would have another name here."""
+    return f"position:main:{token_hash.hex()}"
 
 
 def session_key(token_hash: bytes) -> str:

@@ -14,8 +14,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from app.infra.connections import DatabaseSettings, PostgresUrl, connect, reading_pool
 from app.infra.database import close_in_time
 from app.infra.failures import Unavailable
+from app.infra.own_writes.client import REMEMBERED, Client
 from app.infra.own_writes.log_position import WHAT_IS_FLUSHED, PrimaryLog, written_up_to
-from app.infra.own_writes.visits import REMEMBERED, Visit
 
 log = structlog.get_logger()
 
@@ -51,6 +51,9 @@ class ReplicaSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="DATABASE_REPLICA_")
 
+    # false: positions are noted already, and every read goes to the primary. Needed while some
+    # copies of the app do not know the replicas yet.
+    reads: bool = True
     urls: Annotated[list[PostgresUrl], NoDecode, BeforeValidator(_by_commas)] = []
     poll_seconds: PositiveFloat = 0.2
     max_lag_seconds: PositiveFloat = 5
@@ -144,17 +147,18 @@ class Replicas:
         self._watches: list[asyncio.Task[None]] = []
 
     async def choose(
-        self, visit: Visit, max_stale: timedelta | None, besides: Replica | None
+        self, client: Client, max_stale: timedelta | None, besides: Replica | None
     ) -> Replica | None:
         """None: the primary is to answer."""
         able = [one for one in self._replicas if one is not besides and _may_serve(one, max_stale)]
         if not able:
             return None
         # The same one for all reads of a client, so that time does not run backwards for it.
-        usual = able[0] if len(able) == 1 else max(able, key=lambda one: _affinity(one, visit))
-        if visit.must_see is None:
+        usual = able[0] if len(able) == 1 else max(able, key=lambda one: _affinity(one, client))
+        min_position = client.min_position if client.is_resolved else await client.resolve()
+        if min_position is None:
             return usual
-        lsn = self._primary.lsn_to_reach(visit.must_see)
+        lsn = self._primary.lsn_to_reach(min_position)
         if lsn is None:
             return None
         for replica in (usual, *able):
@@ -239,9 +243,9 @@ def _may_serve(replica: Replica, max_stale: timedelta | None) -> bool:
     return replica.seconds_behind <= min(max_stale, REMEMBERED).total_seconds()
 
 
-def _affinity(replica: Replica, visit: Visit) -> bytes:
+def _affinity(replica: Replica, client: Client) -> bytes:
     # Rendezvous hashing: when a replica goes, only its own clients move.
-    return hashlib.blake2b(f"{replica.name} {visit.client}".encode(), digest_size=8).digest()
+    return hashlib.blake2b(f"{replica.name} {client.affinity}".encode(), digest_size=8).digest()
 
 
 def _name(url: PostgresDsn) -> str:

@@ -12,7 +12,7 @@ from app.infra import database, environment
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
 from app.infra.own_writes import commits
-from app.infra.own_writes.visits import this_visit
+from app.infra.own_writes.client import this_client
 from app.infra.reads import CONNECTION_LOST, NotConnected, Reader
 from app.infra.replicas.replicas import Replica, Replicas, ReplicaSettings
 
@@ -54,10 +54,10 @@ class RoutedReader(Reader):
         return RoutedReader(self._pool, self._patience, self._replicas, max_stale)
 
     async def _answer(self, sql: str, arguments: tuple[Any, ...]) -> list[asyncpg.Record]:
-        visit = this_visit()
+        client = this_client()
         failed: Replica | None = None
         for _ in range(2):
-            replica = await self._replicas.choose(visit, self._max_stale, besides=failed)
+            replica = await self._replicas.choose(client, self._max_stale, besides=failed)
             if replica is None:
                 break
             replica.reads += 1
@@ -92,8 +92,9 @@ class RoutedDatabase(Database):
 
 def install(app: FastAPI) -> None:
     replicas = environment.read(ReplicaSettings)
-    if not replicas.urls:
+    if replicas.urls and replicas.reads:
+        database.serve_from(app, RoutedDatabase(environment.read(DatabaseSettings), replicas))
+    else:
         database.install(app)
-        return
-    database.serve_from(app, RoutedDatabase(environment.read(DatabaseSettings), replicas))
-    commits.note_positions(app)
+    if replicas.urls:
+        commits.note_positions(app)

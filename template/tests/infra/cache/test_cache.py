@@ -21,7 +21,7 @@ from app.infra.cache.sampler import HOW_FAR
 from app.infra.cache.server import Stats
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database, WriteSession
-from app.infra.own_writes.visits import this_visit
+from app.infra.own_writes.client import this_client
 from dev.cache import valkey
 from dev.pytest_plugin import Services
 from tests.infra.cache import caching
@@ -338,7 +338,7 @@ async def test_a_released_savepoint_is_no_commit(app: FastAPI, reader: AsyncClie
     async def save(write: WriteSession) -> None:
         async with write.begin_nested():
             await write.execute(text("DELETE FROM notes"))
-        told.append(this_visit().has_written)
+        told.append(this_client().has_written)
 
     await body(reader, "/notes/1")
     answer = await reader.post("/savepoint")

@@ -1,8 +1,8 @@
 # Rung's file: advancing to another stage may change it.
 import pytest
 
+from app.infra.own_writes.client import Client
 from app.infra.own_writes.log_position import NOT_KNOWN, Position, PrimaryLog, written_up_to
-from app.infra.own_writes.visits import Visit
 
 
 def test_the_start_of_an_empty_page_is_the_end_of_the_page_before() -> None:
@@ -48,7 +48,7 @@ def test_a_flush_that_stopped_at_the_end_of_a_page_leaves_nobody_behind() -> Non
 
 
 @pytest.mark.parametrize(
-    ("positions", "must_see"),
+    ("positions", "min_position"),
     [
         ([Position(1, 7), Position(1, 5)], Position(1, 7)),
         ([Position(1, 7), NOT_KNOWN], NOT_KNOWN),
@@ -56,10 +56,10 @@ def test_a_flush_that_stopped_at_the_end_of_a_page_leaves_nobody_behind() -> Non
     ],
 )
 def test_who_writes_again_need_not_see_more_than_the_later_commit(
-    positions: list[Position], must_see: Position
+    positions: list[Position], min_position: Position
 ) -> None:
-    visit = Visit()
+    client = Client()
     for position in positions:
-        visit.wrote(position)
+        client.wrote(position)
 
-    assert visit.must_see == must_see
+    assert client.min_position == min_position

@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -19,11 +18,14 @@ from sqlalchemy import text
 from app.infra.database import Database, ReadSession, WriteSession
 from app.infra.environment import EnvironmentIncomplete
 from app.infra.freshness import max_stale
-from app.infra.own_writes.visits import this_visit
+from app.infra.own_writes.client import this_client
 from app.infra.reads import Reader
 from dev.pytest_plugin import RUN
 from tests.infra.conftest import Serve, bare_app, browser
+from tests.infra.replicas.conftest import create_tables
 from tests.infra.replicas.replication import Cluster, Server, cluster
+
+pytestmark = pytest.mark.usefixtures("settings")
 
 # How many writes, each followed by a read of its own.
 ROUNDS = int(os.environ.get("ROUNDS", "400"))
@@ -49,35 +51,6 @@ async def look(read: Reader, note: int) -> Look:
 @max_stale(minutes=5)
 async def look_back(read: Reader, note: int) -> Look:
     return await look(read, note)
-
-
-@pytest.fixture(scope="session")
-def servers() -> Iterator[Cluster]:
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-    with cluster(f"rung-replicas-{RUN}-{worker}") as servers:
-        asyncio.run(servers.primary.run("CREATE TABLE notes (id bigint PRIMARY KEY)"))
-        yield servers
-
-
-@pytest.fixture
-def primary(servers: Cluster) -> Server:
-    return servers.primary
-
-
-@pytest.fixture
-def replica(servers: Cluster) -> Server:
-    """Up, and held back by nothing."""
-    server = servers.replica()
-    asyncio.run(server.run("SELECT pg_wal_replay_resume()"))
-    return server
-
-
-@pytest.fixture(autouse=True)
-def settings(primary: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("DATABASE_URL", primary.url)
-    monkeypatch.setenv("DATABASE_REPLICA_POLL_SECONDS", "0.05")
-    monkeypatch.setenv("FILES_FOLDER", str(tmp_path))
-    monkeypatch.setenv("SECRET_KEY", "the-same-secret-key-for-every-test")
 
 
 @pytest.fixture
@@ -176,7 +149,7 @@ async def test_a_position_taken_before_the_commit_would_be_reached_too_soon(
             await until(lambda: replica.said_yes(f"pg_last_wal_replay_lsn() >= '{before}'"))
             assert await replica.said_yes(f"NOT EXISTS (SELECT FROM notes WHERE id = {note})")
 
-        noted = this_visit().must_see
+        noted = this_client().min_position
         assert noted
         assert await primary.said_yes(f"'{before}'::pg_lsn - '0/0' < {noted.lsn}")
 
@@ -459,7 +432,7 @@ async def test_after_a_failover_old_positions_hold_nobody_up(
     starting = start()
     servers = await asyncio.to_thread(next, starting)
     try:
-        await servers.primary.run("CREATE TABLE notes (id bigint PRIMARY KEY)")
+        await create_tables(servers.primary)
         heir = await asyncio.to_thread(servers.replica, "heir")
         follower = await asyncio.to_thread(servers.replica, "follower", heir)
         stray = await asyncio.to_thread(servers.replica, "stray")

@@ -5,6 +5,7 @@ Revision: 0001, the first
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision: str = "0001"
 down_revision: str | None = None
@@ -21,6 +22,7 @@ def upgrade() -> None:
             "seen_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
         ),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("positions", postgresql.JSONB(), server_default="{}", nullable=False),
         sa.PrimaryKeyConstraint("token_hash", name=op.f("pk_login_sessions")),
     )
     op.create_index(

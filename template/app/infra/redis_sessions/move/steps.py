@@ -157,13 +157,16 @@ STEPS = {
 def install(app: FastAPI) -> None:
     settings: SessionSettings = app.state.session_settings
     move = environment.read(MoveSettings)
-    rows = SessionRows(app.state.database, settings)
-    app.state.session_store, app.state.session_redis = rows, None
+    rows: SessionRows = app.state.session_store
+    app.state.session_redis = None
     if move.redis_url is None or move.store is Step.POSTGRES:
         return
     redis = RedisSessions(str(move.redis_url), move.redis_seconds, settings)
     app.state.session_store = STEPS[move.store](rows, redis)
     app.state.session_redis = redis
+    if positions := getattr(app.state, "positions", None):
+        positions.in_rows = move.store is not Step.REDIS
+        positions.stores.append(redis)
     health.add_readiness_check(app, "sessions", redis.check)
 
 

@@ -1,0 +1,91 @@
+# Rung's file: advancing to another stage may change it.
+"""Login sessions in Postgres, with the WAL position that each session's client must see."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from fastapi import FastAPI
+from sqlalchemy import bindparam, func, select
+from sqlalchemy.dialects.postgresql import INTERVAL
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.infra import environment
+from app.infra.own_writes.client import this_client
+from app.infra.own_writes.log_position import PAGE, PAGE_HEADERS, WHERE_THE_PRIMARY_IS, decoded
+from app.infra.reads import Query
+from app.infra.session_rows import LoginSession, Session, SessionRows, SessionSettings
+
+# Takes the position after a commit and keeps it with the session, in one round trip. Its own commit
+# waits for no disk: losing it in a crash would only let this client read an older row once.
+NOTE_POSITION = f"""
+    WITH here AS ({WHERE_THE_PRIMARY_IS}),
+    quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
+    place AS (
+        SELECT timeline_id, lsn, lpad(to_hex(timeline_id), 9, '0') || '.' || lpad(to_hex(
+            CASE WHEN lsn % {PAGE} IN {PAGE_HEADERS} THEN lsn - lsn % {PAGE} ELSE lsn END
+        ), 16, '0') AS encoded FROM here, quick
+    )
+    UPDATE login_sessions
+    SET positions = positions
+        || jsonb_build_object('main', greatest(positions ->> 'main', place.encoded))
+    FROM place WHERE token_hash = $1
+    RETURNING timeline_id, lsn
+"""  # noqa: S608  # nothing from outside
+
+
+@dataclass(frozen=True, slots=True)
+class PositionedSession:
+    user_id: UUID
+    seen_at: datetime
+    expires_at: datetime
+    position: str | None
+
+    def session(self) -> Session:
+        return Session(self.user_id, self.seen_at, self.expires_at)
+
+
+SESSION_WITH_POSITION = Query(
+    select(
+        LoginSession.user_id,
+        LoginSession.seen_at,
+        LoginSession.expires_at,
+        LoginSession.positions["main"].astext.label("position"),
+    ).where(
+        LoginSession.token_hash == bindparam("token_hash"),
+        LoginSession.expires_at > func.now(),
+        LoginSession.seen_at > func.now() - bindparam("idle", type_=INTERVAL),
+    ),
+    PositionedSession,
+)
+
+
+class PositionedRows(SessionRows):
+    """Reads sessions on the primary, except for clients that carry their positions."""
+
+    async def find(self, token_hash: bytes) -> Session | None:
+        return await this_client().find_once(token_hash, self._find)
+
+    async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
+        await super().start(write, token_hash, session)
+        this_client().has_started(token_hash)
+
+    async def _find(self, token_hash: bytes) -> Session | None:
+        client = this_client()
+        if client.echoes and (session := await super().find(token_hash)):
+            return session
+        # A replica that does not know a session is no reason to refuse it.
+        read = self._database.reader().on_primary()
+        found = await read.first(SESSION_WITH_POSITION, token_hash=token_hash, idle=self._idle)
+        if found is None:
+            return None
+        if token_hash == client.token_hash:
+            client.learn(decoded(found.position) if found.position else None)
+        return found.session()
+
+
+def install(app: FastAPI) -> None:
+    """Before anything wraps the store of sessions."""
+    if hasattr(app.state, "positions"):
+        settings = environment.read(SessionSettings)
+        app.state.session_store = PositionedRows(app.state.database, settings)

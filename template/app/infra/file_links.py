@@ -1,12 +1,13 @@
 # Rung's file: advancing to another stage may change it.
+"""Signed links, with which a client gets or puts one file."""
+
 import time
-from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import urlencode
 
-from app.infra import folder
 from app.infra.failures import Failure
 from app.infra.signing import Signer
+from app.infra.stored_files import UploadRequest, valid
 
 
 class LinkInvalid(Failure):
@@ -16,17 +17,8 @@ class LinkInvalid(Failure):
     title = "The link is not valid, or no longer"
 
 
-@dataclass(frozen=True, slots=True)
-class UploadRequest:
-    """The request with which a client hands over a file: these headers, exactly that size."""
-
-    method: str
-    url: str
-    headers: dict[str, str]
-
-
 class FileLinks:
-    """To the app's own /files: each for one request, and for a time."""
+    """Links to the app's own /files. Each is good for one request, and for a time."""
 
     def __init__(self, signer: Signer, base_url: str, lifetime: timedelta) -> None:
         self._signer = signer
@@ -47,7 +39,7 @@ class FileLinks:
             raise LinkInvalid
 
     def _signed_url(self, method: str, key: str, *facts: object) -> str:
-        folder.valid(key)  # a key that no route would take must not become a link
+        valid(key)  # no link for a key that no route takes
         expires = int(time.time() + self._lifetime.total_seconds())
         signature = self._signer.sign("file", method, key, expires, *facts)
         names = ("expires", "signature", "content_type", "size")

@@ -1,52 +1,27 @@
 # Rung's file: advancing to another stage may change it.
+"""Files in a folder: written completely or not at all, also across a crash."""
+
 import os
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
 import anyio
 
-from app.infra.failures import Failure
+from app.infra.stored_files import (
+    CHUNK_BYTES,
+    FileExists,
+    FileFacts,
+    FileMissing,
+    WrongSize,
+    facts_of,
+    valid,
+)
 
-CHUNK_BYTES = 64 * 1024
-
-# What a crash has left of a file on its way in, once nobody can be sending it any more.
+# After this time nobody can still be sending a file that a crash left unfinished.
 ABANDONED_SECONDS = 24 * 3600
-
-_KEY = re.compile(r"[a-z0-9-]+(/[a-z0-9-]+)*")
-
-
-class FileMissing(Failure):
-    """Nothing is stored under that key."""
-
-    status = 404
-    title = "There is no such file"
-
-
-class FileExists(Failure):
-    """Keys are immutable: what is stored under one never changes."""
-
-    status = 409
-    title = "There is a file already"
-
-
-class WrongSize(Failure):
-    """The bytes that arrived are not as many as announced."""
-
-    status = 422
-    title = "The file has another size than announced"
-
-
-@dataclass(frozen=True, slots=True)
-class FileFacts:
-    size: int
-    sha256: str  # hexadecimal
-    head: bytes  # the first 16 bytes: enough to tell an image's type
 
 
 class Folder:
@@ -108,26 +83,6 @@ class Folder:
         finally:
             with anyio.CancelScope(shield=True):
                 await unfinished.unlink(missing_ok=True)
-
-
-def valid(key: str) -> str:
-    """Raises ValueError for a key that might lead out of the folder."""
-    if not is_valid(key):
-        raise ValueError(f"a key is lower-case words and digits between slashes, not {key!r}")
-    return key
-
-
-def is_valid(key: str) -> bool:
-    return _KEY.fullmatch(key) is not None
-
-
-async def facts_of(chunks: AsyncIterable[bytes]) -> FileFacts:
-    digest, size, head = sha256(), 0, b""
-    async for chunk in chunks:
-        head = head or chunk[:16]
-        digest.update(chunk)
-        size += len(chunk)
-    return FileFacts(size, digest.hexdigest(), head)
 
 
 async def _write(path: anyio.Path, chunks: AsyncIterable[bytes], size: int) -> None:

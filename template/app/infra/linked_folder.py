@@ -1,13 +1,13 @@
 # Rung's file: advancing to another stage may change it.
+"""A folder whose files clients reach through signed links."""
+
 from pathlib import Path
 
 from fastapi.responses import FileResponse, Response
 
-from app.infra.file_links import FileLinks, UploadRequest
-from app.infra.folder import FileMissing, Folder
-
-# For the browser alone: what is stored under a key never changes.
-KEPT_BY_BROWSERS = "private, max-age=3600, immutable"
+from app.infra.file_links import FileLinks
+from app.infra.folder import Folder
+from app.infra.stored_files import KEPT_BY_BROWSERS, FileMissing, UploadRequest
 
 
 class LinkedFolder(Folder):
@@ -24,7 +24,7 @@ class LinkedFolder(Folder):
         return self._links.to_put(key, content_type, size)
 
     async def answer(self, key: str, content_type: str) -> Response:
-        """To whom has followed a link. Raises FileMissing."""
+        """Answers a client that followed a link. Raises FileMissing."""
         path = self.path(key)
         if not await path.is_file():
             raise FileMissing(key)

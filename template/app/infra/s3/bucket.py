@@ -13,18 +13,18 @@ import httpx
 from fastapi.responses import RedirectResponse, Response
 
 from app.infra.failures import Unavailable
-from app.infra.file_links import UploadRequest
-from app.infra.folder import (
+from app.infra.s3.signing import S3Signer
+from app.infra.stored_files import (
     CHUNK_BYTES,
+    KEPT_BY_BROWSERS,
     FileExists,
     FileFacts,
     FileMissing,
+    UploadRequest,
     WrongSize,
     facts_of,
     valid,
 )
-from app.infra.linked_folder import KEPT_BY_BROWSERS
-from app.infra.s3.signing import S3Signer
 
 # For our own requests, which leave at once.
 SOON = timedelta(minutes=5)

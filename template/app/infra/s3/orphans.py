@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from app.infra import environment
-from app.infra.folder import is_valid
-from app.infra.s3.move.steps import FileSettings, bucket_of
 from app.infra.s3.rows import Rows, command_with_rows, ends_in_words
+from app.infra.s3.settings import FileSettings, bucket_of
+from app.infra.stored_files import is_valid
 
 # A row is there before its file. What is younger might belong to one that is just being written.
 LEFT_ALONE_FOR = timedelta(days=1)

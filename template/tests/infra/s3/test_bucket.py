@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from app.infra import environment
 from app.infra.files import FileExists, FileMissing, Files, UploadRequest, WrongSize
 from app.infra.s3.bucket import Bucket
-from app.infra.s3.move.steps import FileSettings, bucket_of
+from app.infra.s3.settings import FileSettings, bucket_of
 from dev.pytest_plugin import Services
 from dev.s3 import rclone
 from tests.infra.conftest import Serve, bare_app

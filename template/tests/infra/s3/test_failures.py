@@ -11,7 +11,7 @@ import pytest
 from app.infra import environment
 from app.infra.failures import Unavailable
 from app.infra.s3.bucket import Bucket
-from app.infra.s3.move.steps import FileSettings, bucket_of
+from app.infra.s3.settings import FileSettings, bucket_of
 from dev.pytest_plugin import Services
 from dev.s3 import rclone
 from tests.infra.conftest import Serve, bare_app

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from app.infra import environment
 from app.infra.environment import EnvironmentIncomplete
 from app.infra.s3 import signing
-from app.infra.s3.move.steps import FileSettings, bucket_of
+from app.infra.s3.settings import FileSettings, bucket_of
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app
 from tests.infra.s3.test_bucket import HELLO, send, until, with_pictures

@@ -15,7 +15,7 @@ import asyncpg
 from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
 from app.infra.failures import Unavailable
-from app.infra.redis_sessions.move.steps import MoveSettings, Step
+from app.infra.redis_sessions.settings import MoveSettings, Step
 from app.infra.redis_sessions.store import END, ENDED, KEEP, RedisSessions, session_key
 from app.infra.session_rows import SEEN_PRECISION, Session, SessionSettings
 

@@ -6,62 +6,21 @@ writes, its neighbours can read, and what it ends has ended for them.
 """
 
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from enum import StrEnum
-from uuid import UUID
 
 import structlog
-from fastapi import FastAPI
-from pydantic import Field, PositiveFloat, RedisDsn, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.infra import environment, health
 from app.infra.failures import Unavailable
-from app.infra.redis_sessions.store import PAUSE_SECONDS, RedisSessions
-from app.infra.session_rows import Session, SessionRows, SessionSettings
+from app.infra.redis_sessions.sessions import InRedis
+from app.infra.redis_sessions.settings import Step
+from app.infra.redis_sessions.store import PAUSE_SECONDS
+from app.infra.session_rows import Session
 
 log = structlog.get_logger()
 
 
-class Step(StrEnum):
-    """Where sessions are read. From the second on they end in both, or the answer is 503; up to
-    the last but one they start in both as well."""
-
-    POSTGRES = "postgres"
-    # From Postgres. `make sessions-to-redis` copies those that are older.
-    WRITE_BOTH = "write-both"
-    # From Redis, and from Postgres what Redis does not know, or when it does not answer.
-    REDIS_THEN_POSTGRES = "redis-then-postgres"
-    # From Redis; from Postgres when it does not answer. What is found there has not ended: copies
-    # of the next step end it there too. What is not may be in Redis alone, so that is a 503.
-    REDIS_FIRST = "redis-first"
-    # From Redis alone, where they also start and are seen.
-    REDIS = "redis"
-
-
-class MoveSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="SESSION_")
-
-    store: Step = Step.POSTGRES
-    redis_url: RedisDsn | None = Field(default=None, validate_default=True)
-    # With less, a process that was busy meanwhile would take a late look for no answer.
-    redis_seconds: PositiveFloat = 1
-
-    @field_validator("redis_url")
-    @classmethod
-    def _needed(cls, url: RedisDsn | None, info: ValidationInfo) -> RedisDsn | None:
-        step = info.data.get("store")
-        if url is None and step not in {None, Step.POSTGRES}:
-            raise ValueError(f"SESSION_STORE={step} needs it")
-        return url
-
-
-class WriteBoth:
-    def __init__(self, rows: SessionRows, redis: RedisSessions) -> None:
-        self.rows = rows
-        self.redis = redis
+class WriteBoth(InRedis):
+    """Sessions are read from Postgres, and start and end in both."""
 
     async def find(self, token_hash: bytes) -> Session | None:
         return await self.rows.find(token_hash)
@@ -74,18 +33,6 @@ class WriteBoth:
         self.redis.join(write)
         await self.rows.start(write, token_hash, session)
         await self.redis.start(write, token_hash, session)
-
-    async def end(self, write: AsyncSession, token_hash: bytes) -> None:
-        self.redis.join(write)
-        ended = await self.rows.end(write, token_hash)
-        await self.redis.end(write, token_hash, ended)
-
-    async def end_all(
-        self, write: AsyncSession, user_id: UUID, *, besides: bytes | None = None
-    ) -> None:
-        self.redis.join(write)
-        ended = await self.rows.end_all(write, user_id, besides=besides)
-        await self.redis.end_all(write, user_id, ended, besides=besides)
 
 
 class ReadRedis(WriteBoth):
@@ -133,48 +80,8 @@ class RedisFirst(ReadRedis):
             return session
 
 
-class InRedis(WriteBoth):
-    """What ends, ends in Postgres too: a copy of the step before may fall back to its row."""
-
-    async def find(self, token_hash: bytes) -> Session | None:
-        return await self.redis.find(token_hash)
-
-    async def note_visit(self, token_hash: bytes, session: Session) -> None:
-        await self.redis.note_visit(token_hash, session)
-
-    async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
-        await self.redis.start(write, token_hash, session)
-
-
-STEPS = {
+STEPS: dict[Step, type[InRedis]] = {
     Step.WRITE_BOTH: WriteBoth,
     Step.REDIS_THEN_POSTGRES: RedisThenPostgres,
     Step.REDIS_FIRST: RedisFirst,
-    Step.REDIS: InRedis,
 }
-
-
-def install(app: FastAPI) -> None:
-    settings: SessionSettings = app.state.session_settings
-    move = environment.read(MoveSettings)
-    rows: SessionRows = app.state.session_store
-    app.state.session_redis = None
-    if move.redis_url is None or move.store is Step.POSTGRES:
-        return
-    redis = RedisSessions(str(move.redis_url), move.redis_seconds, settings)
-    app.state.session_store = STEPS[move.store](rows, redis)
-    app.state.session_redis = redis
-    if positions := getattr(app.state, "positions", None):
-        positions.in_rows = move.store is not Step.REDIS
-        positions.stores.append(redis)
-    health.add_readiness_check(app, "sessions", redis.check)
-
-
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    redis: RedisSessions | None = app.state.session_redis
-    try:
-        yield
-    finally:
-        if redis:
-            await redis.close()

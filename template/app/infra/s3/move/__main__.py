@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.infra import environment
-from app.infra.folder import FileMissing
 from app.infra.s3.move.copying import Copier, OnDisk, Place, patiently
-from app.infra.s3.move.steps import FileSettings, Step, bucket_of
 from app.infra.s3.rows import Row, Rows, command_with_rows, ends_in_words
+from app.infra.s3.settings import FileSettings, Step, bucket_of
+from app.infra.stored_files import FileMissing
 
 AT_ONCE = 16
 

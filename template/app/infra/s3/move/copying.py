@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from app.infra.failures import Unavailable
-from app.infra.folder import FileFacts, FileMissing, Folder, is_valid
+from app.infra.folder import Folder
 from app.infra.s3.rows import Rows
+from app.infra.stored_files import FileFacts, FileMissing, is_valid
 
 # How long S3 is waited for, try by try, before the rest is left to the next run.
 PAUSES = (1, 5, 15)

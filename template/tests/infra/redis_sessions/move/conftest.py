@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.infra.redis_sessions.move import __main__ as move
-from app.infra.redis_sessions.move.steps import Step
+from app.infra.redis_sessions.settings import Step
 from dev.cache import valkey
 from dev.cache.valkey import Valkey
 from dev.pytest_plugin import Services

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from app.infra.redis_sessions.move import __main__ as move
-from app.infra.redis_sessions.move.steps import Step
+from app.infra.redis_sessions.settings import Step
 from app.infra.session_rows import Session
 from dev.cache import valkey
 from dev.cache.valkey import Valkey

@@ -6,7 +6,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.infra.redis_sessions.move.steps import Step
+from app.infra.redis_sessions.settings import Step
 from app.infra.redis_sessions.store import ENDED
 from app.infra.session_rows import Session
 from tests.infra.redis_sessions.move.conftest import IN_BOTH, At, Backfill, whoever_knows

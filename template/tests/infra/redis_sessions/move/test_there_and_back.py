@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from app.infra.redis_sessions.move.steps import Step
+from app.infra.redis_sessions.settings import Step
 from dev.cache.valkey import Valkey
 from tests.infra.redis_sessions.move.conftest import At, Backfill
 from tests.infra.redis_sessions.move.people import People

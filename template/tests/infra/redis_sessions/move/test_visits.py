@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.infra.redis_sessions.move.steps import Step
+from app.infra.redis_sessions.settings import Step
 from dev.pytest_plugin import Services
 from tests.infra.redis_sessions.move.conftest import IN_BOTH, At, Backfill
 from tests.infra.redis_sessions.move.people import is_logged_in, logged_in

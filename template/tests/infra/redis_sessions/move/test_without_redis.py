@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from app.infra.redis_sessions.move.steps import Step
+from app.infra.redis_sessions.settings import Step
 from app.infra.redis_sessions.store import PAUSE_SECONDS
 from dev.cache.valkey import Valkey
 from dev.pytest_plugin import Services

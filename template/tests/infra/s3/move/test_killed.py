@@ -18,7 +18,7 @@ import pytest
 
 from app.infra.s3.bucket import Bucket
 from app.infra.s3.move import __main__ as mover
-from app.infra.s3.move.steps import Step
+from app.infra.s3.settings import Step
 from tests.infra.conftest import Serve
 from tests.infra.s3.move.test_move import ROWS, Pictures, at_the_step, bucket, move, pictures
 from tests.infra.s3.move.test_steps import copy_at

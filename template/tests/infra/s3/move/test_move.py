@@ -16,8 +16,8 @@ from app.infra.s3.bucket import Bucket
 from app.infra.s3.move import __main__ as mover
 from app.infra.s3.move import copying
 from app.infra.s3.move.copying import Copier, OnDisk
-from app.infra.s3.move.steps import FileSettings, bucket_of
 from app.infra.s3.rows import Rows
+from app.infra.s3.settings import FileSettings, bucket_of
 from dev.pytest_plugin import Services
 from dev.s3 import rclone
 from tests.infra.s3.test_failures import own_server

@@ -12,7 +12,7 @@ from httpx import AsyncClient
 from app.infra import environment
 from app.infra.folder import Folder
 from app.infra.s3.bucket import Bucket
-from app.infra.s3.move.steps import FileSettings, Step, bucket_of
+from app.infra.s3.settings import FileSettings, Step, bucket_of
 from dev.pytest_plugin import Services
 from dev.s3 import rclone
 from tests.infra.conftest import Serve, bare_app

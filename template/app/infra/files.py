@@ -1,31 +1,25 @@
 # Rung's file: advancing to another stage may change it.
-{%- if stage < 4 %}
+"""Files: the seam for domain code, and the routes that signed links lead to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
-{%- endif %}
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import Response
-{%- if stage < 4 %}
 from pydantic import DirectoryPath
 from pydantic_settings import BaseSettings, SettingsConfigDict
-{%- endif %}
 
 from app.infra import environment
-from app.infra.file_links import FileLinks, LinkInvalid, UploadRequest
-from app.infra.folder import FileExists, FileMissing, {% if stage < 4 %}Folder, {% endif %}WrongSize
-{%- if stage < 4 %}
+from app.infra.file_links import FileLinks, LinkInvalid
+from app.infra.folder import Folder
 from app.infra.linked_folder import LinkedFolder
-{%- endif %}
-{%- if stage >= 4 %}
-from app.infra.s3.move import steps
-from app.infra.s3.move.steps import FileSettings, FileStore, Stores
-{%- endif %}
 from app.infra.signing import signer_of
+from app.infra.stored_files import FileExists, FileMissing, FileStore, UploadRequest, WrongSize
 
 __all__ = ["FileExists", "FileMissing", "Files", "LinkInvalid", "UploadRequest", "WrongSize"]
-{%- if stage < 4 %}
 
 
 class FileSettings(BaseSettings):
@@ -35,34 +29,34 @@ class FileSettings(BaseSettings):
 
     folder: DirectoryPath
     link_lifetime: timedelta = timedelta(minutes=15)
-{%- endif %}
+
+
+@dataclass
+class Served:
+    """The store of this process, for links of one request."""
+
+    store: Callable[[FileLinks], FileStore]
+    link_lifetime: timedelta
 
 
 def links_of(request: Request) -> FileLinks:
-    settings: FileSettings = request.app.state.file_settings
-    return FileLinks(signer_of(request), str(request.base_url), settings.link_lifetime)
-
-{% if stage < 4 %}
-def files_of(request: Request) -> LinkedFolder:
-    return LinkedFolder(request.app.state.file_settings.folder, links_of(request))
+    served: Served = request.app.state.files
+    return FileLinks(signer_of(request), str(request.base_url), served.link_lifetime)
 
 
-Files = Annotated[LinkedFolder, Depends(files_of)]
-{%- else %}
 def files_of(request: Request) -> FileStore:
-    stores: Stores = request.app.state.file_stores
-    return stores.linked(links_of(request))
+    served: Served = request.app.state.files
+    return served.store(links_of(request))
 
 
 Files = Annotated[FileStore, Depends(files_of)]
-{%- endif %}
 Links = Annotated[FileLinks, Depends(links_of)]
 Key = Annotated[str, PathParameter(pattern=r"^[a-z0-9-]+(/[a-z0-9-]+)*$", max_length=200)]
 Signature = Annotated[str, Query(max_length=64)]
 Expires = Annotated[int, Query(ge=0, lt=2**53)]
 ContentType = Annotated[str, Query(max_length=100)]
 
-# The links are made by the domain and followed by clients: their form is nobody's business.
+# Domain code makes the links and clients follow them: their form is no part of the API.
 router = APIRouter(prefix="/files", include_in_schema=False)
 
 
@@ -95,16 +89,13 @@ async def send(
     links.check(signature, expires, "GET", key, content_type)
     return await files.answer(key, content_type)
 
-{% if stage >= 4 %}
+
 def install(app: FastAPI) -> None:
     settings = environment.read(FileSettings)
-    app.state.file_settings = settings
-    steps.install(app, settings)
-    app.include_router(router)
-{%- else %}
-def install(app: FastAPI) -> None:
-    settings = environment.read(FileSettings)
-    app.state.file_settings = settings
     Folder(settings.folder).sweep()
+    serve(app, lambda links: LinkedFolder(settings.folder, links), settings.link_lifetime)
+
+
+def serve(app: FastAPI, store: Callable[[FileLinks], FileStore], link_lifetime: timedelta) -> None:
+    app.state.files = Served(store, link_lifetime)
     app.include_router(router)
-{%- endif %}

@@ -1,0 +1,49 @@
+# Rung's file: advancing to another stage may change it.
+"""Installs the store of files that FILES_STORE names."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, nullcontext
+
+from fastapi import FastAPI
+
+from app.infra import environment, files, health
+from app.infra.file_links import FileLinks
+from app.infra.folder import Folder
+from app.infra.linked_folder import LinkedFolder
+from app.infra.s3.bucket import Bucket
+from app.infra.s3.settings import FileSettings, Step, bucket_of
+from app.infra.stored_files import FileStore
+
+
+def install(app: FastAPI) -> None:
+    settings = environment.read(FileSettings)
+    bucket = bucket_of(settings) if settings.bucket else None
+    app.state.bucket = bucket
+    if bucket:
+        health.add_readiness_check(app, "files", bucket.check)
+    files.serve(app, _store(settings, bucket), settings.link_lifetime)
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    bucket: Bucket | None = app.state.bucket
+    async with bucket or nullcontext():
+        yield
+
+
+def _store(settings: FileSettings, bucket: Bucket | None) -> Callable[[FileLinks], FileStore]:
+    folder = settings.folder
+    if bucket and folder:
+        # Imported only while files move: the folder `move` may be deleted afterwards.
+        from app.infra.s3.move.both import BothStores
+
+        upload_to_s3 = settings.store is Step.UPLOAD_TO_S3
+        Folder(folder).sweep()
+        return lambda links: BothStores(
+            LinkedFolder(folder, links), bucket, upload_to_s3=upload_to_s3
+        )
+    if bucket:
+        return lambda links: bucket
+    assert folder  # noqa: S101  # the settings require it
+    Folder(folder).sweep()
+    return lambda links: LinkedFolder(folder, links)

@@ -1,0 +1,73 @@
+# Rung's file: advancing to another stage may change it.
+"""Where files are at stage 4: in S3, or at one of the steps of their move there."""
+
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import Field, HttpUrl, PositiveFloat, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.infra.s3.bucket import Bucket
+from app.infra.s3.signing import S3Signer
+
+
+class Step(StrEnum):
+    FOLDER = "folder"
+    # Uploads go to the folder, and a file is found in both.
+    READ_BOTH = "read-both"
+    # Uploads go to S3, and a file is found in both. `make files-to-s3` copies those that are older.
+    UPLOAD_TO_S3 = "upload-to-s3"
+    S3 = "s3"
+
+
+class FileSettings(BaseSettings):
+    """Durations are ISO 8601 (PT15M) or seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="FILES_", env_ignore_empty=True)
+
+    store: Step | None = None
+    folder: Path | None = Field(default=None, validate_default=True)
+    # Without dots, which the certificates of its subdomain at Amazon do not cover.
+    bucket: str | None = Field(
+        default=None, validate_default=True, pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$"
+    )
+    s3_region: str = Field(default="us-east-1", pattern=r"^[a-z0-9-]+$")
+    # Where it is not Amazon's.
+    s3_endpoint: HttpUrl | None = None
+    s3_seconds: PositiveFloat = 5
+    # S3 takes no signature for longer than a week.
+    link_lifetime: timedelta = Field(default=timedelta(minutes=15), le=timedelta(days=7))
+
+    @field_validator("folder")
+    @classmethod
+    def _is_there(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
+        if info.data.get("store") is Step.S3:
+            return None
+        if folder is None or not folder.is_dir():
+            raise ValueError("must be a folder that exists")
+        return folder
+
+    @field_validator("bucket")
+    @classmethod
+    def _is_there_for_something(cls, bucket: str | None, info: ValidationInfo) -> str | None:
+        store = info.data.get("store")
+        if bucket and store is None:
+            raise ValueError(
+                "set FILES_STORE too: s3, or while files are in a folder, the step of their move"
+                " that docs/runbooks/to-stage-4.md is at"
+            )
+        if not bucket and store not in {None, Step.FOLDER}:
+            raise ValueError(f"must be set with FILES_STORE={store}")
+        return bucket if store is not Step.FOLDER else None
+
+    @property
+    def s3_address(self) -> str:
+        if self.s3_endpoint:
+            return f"{str(self.s3_endpoint).rstrip('/')}/{self.bucket}"
+        return f"https://{self.bucket}.s3.{self.s3_region}.amazonaws.com"
+
+
+def bucket_of(settings: FileSettings) -> Bucket:
+    signer = S3Signer(settings.s3_address, settings.s3_region)
+    return Bucket(signer, settings.link_lifetime, settings.s3_seconds)

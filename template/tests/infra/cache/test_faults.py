@@ -131,7 +131,7 @@ async def test_one_that_never_answers_says_why_and_says_it_once(
             await until(lambda: cache.lookups.failures >= 5)
 
     warnings = [line for line in lines if line["log_level"] == "warning"]
-    assert [line["event"] for line in warnings] == ["Redis is not asked for now"]
+    assert [line["event"] for line in warnings] == ["the cache is left alone"]
     assert "Connect" in warnings[0]["reason"]
 
 

@@ -215,7 +215,7 @@ async def test_a_process_starts_and_serves_without_it(
     app = notes_app()
     async with app.router.lifespan_context(app), browser(app) as client:
         assert [await body(client, "/notes/1") for _ in range(2)] == ["milk"] * 2
-        assert (await client.put("/notes/1/bread?forget=true")).status_code == 200
+        assert (await client.put("/notes/1/bread?invalidate=true")).status_code == 200
         assert await body(client, "/notes/1") == "bread"
 
     assert app.state.cache.stats.bypassed == 3

@@ -1,5 +1,6 @@
 # Rung's file: advancing to another stage may change it.
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -8,7 +9,7 @@ from typing import Annotated, Any, Self
 import asyncpg
 import sqlalchemy.exc
 from fastapi import Depends, FastAPI, Request
-from sqlalchemy import BigInteger, DateTime, MetaData, Text
+from sqlalchemy import BigInteger, DateTime, ExceptionContext, MetaData, Text, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Session
 
@@ -19,6 +20,15 @@ from app.infra.reads import Reader
 
 # A statement that ran too long or waited too long for a lock, a deadlock, a conflict.
 WORTH_ANOTHER_TRY = frozenset({"57014", "55P03", "40P01", "40001"})
+
+# A migration changed a table under a prepared statement, or while the statement was planned.
+INVALID_PLAN = re.compile(
+    "cached statement plan is invalid|cache lookup failed|could not open relation"
+    "|tuple concurrently updated"
+)
+
+# Old connections may lead to a server that was the primary before a failover.
+READ_ONLY = "25006"
 
 # For all connections of a pool together; they have been given back by then.
 CLOSE_SECONDS = 1.0
@@ -53,6 +63,7 @@ class Database:
         self._settings = settings
         self._reads: asyncpg.Pool
         self._writes = transaction_engine(settings)
+        event.listen(self._writes.sync_engine, "handle_error", _on_error)
 
     def reader(self) -> Reader:
         return Reader(self._reads, self._settings.pool_wait_seconds, self.cache)
@@ -70,20 +81,18 @@ class Database:
             raise Unavailable("Postgres: the connection was lost, or did not answer") from error
         except sqlalchemy.exc.DBAPIError as error:
             if error.connection_invalidated:
+                await self._reads.expire_connections()  # after a failover they lead there as well
                 raise Unavailable("Postgres: the connection was lost") from error
-            if getattr(error.orig, "sqlstate", None) in WORTH_ANOTHER_TRY:
+            if _is_transient(error.orig):
                 raise Unavailable(f"Postgres: {error.orig}") from error
             raise
 
     async def check(self) -> None:
         """On connections of its own: that every other is busy does not mean that we are down."""
         ways = {self._settings.url: False, self._settings.read_url: True}
-        try:
-            for url, read_only in ways.items():
-                connection = await connect(self._settings, url, read_only=read_only)
-                await connection.close()
-        except asyncpg.PostgresError as error:  # no such database, a wrong password
-            raise Unavailable(f"Postgres: {error}") from error
+        for url, read_only in ways.items():
+            connection = await connect(self._settings, url, read_only=read_only)
+            await connection.close()
 
     def _session(self) -> AsyncSession:
         return AsyncSession(
@@ -100,6 +109,19 @@ class Database:
     async def __aexit__(self, *_: object) -> None:
         await close_in_time(self._reads.close())
         await close_in_time(self._writes.dispose())
+
+
+def _is_transient(error: BaseException | None) -> bool:
+    state = getattr(error, "sqlstate", None)
+    return state in WORTH_ANOTHER_TRY or INVALID_PLAN.search(str(error)) is not None
+
+
+def _on_error(failure: ExceptionContext) -> None:
+    driver_error = failure.original_exception.__cause__
+    if isinstance(driver_error, asyncpg.PostgresError):
+        driver_error.detail = None  # holds values of the row, and would be logged
+        # SQLAlchemy then replaces all connections that are older.
+        failure.is_disconnect |= driver_error.sqlstate == READ_ONLY
 
 
 async def close_in_time(closing: Awaitable[None]) -> None:

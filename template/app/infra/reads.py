@@ -22,6 +22,9 @@ CONNECTION_LOST = (
     asyncpg.InternalClientError,  # Postgres closed the connection just as we began to use it
 )
 
+# Also a wrong password, or a database that does not exist.
+CANNOT_CONNECT = (*CONNECTION_LOST, asyncpg.PostgresError, asyncpg.InterfaceError)
+
 _DIALECT = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
 

@@ -1,7 +1,9 @@
 # Rung's file: advancing to another stage may change it.
 import asyncio
 import os
+import secrets
 import signal
+import traceback
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -13,9 +15,12 @@ import pytest
 from fastapi import BackgroundTasks, FastAPI
 from pydantic import BaseModel
 from sqlalchemy import Label, bindparam, column, literal, literal_column, select, table, text
+from sqlalchemy.exc import IntegrityError
 
+from app.infra import environment
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database, ReadSession, WriteSession
+from app.infra.environment import EnvironmentIncomplete
 from app.infra.failures import Unavailable
 from app.infra.reads import Query
 from dev import ports
@@ -123,6 +128,22 @@ async def test_a_read_costs_one_round_trip(services: Services) -> None:
 
         # Bind, Execute, Sync: no BEGIN before and no reset after.
         assert [message[:1] for message in line.sent] == [b"B"]
+
+
+@pytest.mark.usefixtures("notes")
+async def test_no_value_of_a_failed_write_is_in_its_error(services: Services) -> None:
+    value = secrets.randbelow(10**9) + 10
+    connection = await asyncpg.connect(services.database_url)
+    await connection.execute("ALTER TABLE notes ADD CONSTRAINT small CHECK (id < 10)")
+    await connection.close()
+    async with Database(settings(services)) as database:
+        with pytest.raises(IntegrityError) as failed:
+            async with database.transaction() as write:
+                await write.execute(text("INSERT INTO notes VALUES (:id)"), {"id": value})
+
+    report = "".join(traceback.format_exception(failed.value))
+    assert "small" in report
+    assert str(value) not in report
 
 
 @pytest.mark.usefixtures("notes")
@@ -240,11 +261,117 @@ async def test_without_postgres_the_app_starts_and_says_that_it_is_not_ready(
             assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_a_database_that_is_not_there_is_unavailable(services: Services) -> None:
-    wrong = urlsplit(services.database_url)._replace(path="/nobody-made-it").geturl()
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"path": "/nobody-made-it"}, "nobody-made-it"),
+        ({"netloc": "app:wrong@127.0.0.1:{port}"}, "password authentication failed"),
+        ({"query": "work_mem=much"}, "work_mem"),
+        ({"query": "sslmode=require"}, "SSL"),
+        ({"query": "sslmode=verify-full&sslrootcert=/nowhere"}, "no connection"),
+    ],
+)
+async def test_a_connection_that_postgres_refuses_is_unavailable(
+    services: Services, wrong: dict[str, str], reason: str
+) -> None:
+    right = urlsplit(services.database_url)
+    url = right._replace(**wrong).geturl().format(port=right.port)
 
-    with pytest.raises(Unavailable, match="nobody-made-it"):
-        await Database(DatabaseSettings.model_validate({"url": wrong})).check()
+    async with Database(DatabaseSettings.model_validate({"url": url})) as database:
+        with pytest.raises(Unavailable, match=reason):
+            await database.check()
+        with pytest.raises(Unavailable, match=reason):
+            await database.reader().fetch("SELECT 1")
+        with pytest.raises(Unavailable, match=reason):
+            async with database.transaction() as write:
+                await write.execute(text("SELECT 1"))
+
+
+@pytest.mark.parametrize(
+    "parameter", ["channel_binding=require", "pgbouncer=true", "schema=public", "pool_size=3"]
+)
+def test_a_parameter_that_asyncpg_does_not_know_stops_the_start_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, parameter: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://ada:secret@nowhere/shop?{parameter}")
+
+    with pytest.raises(EnvironmentIncomplete) as stopped:
+        environment.read(DatabaseSettings)
+
+    assert f"the parameter {parameter.partition('=')[0]} is not known" in str(stopped.value)
+    assert "DATABASE_URL" in str(stopped.value)
+    assert "secret" not in str(stopped.value)
+
+
+async def test_parameters_of_libpq_that_asyncpg_does_not_know_are_translated(
+    services: Services,
+) -> None:
+    url = f"{services.database_url}?connect_timeout=7&channel_binding=prefer&application_name=shop"
+    translated = DatabaseSettings.model_validate({"url": url})
+
+    assert translated.connect_seconds == 7
+    assert DatabaseSettings.model_validate({"url": url, "connect_seconds": 2}).connect_seconds == 2
+    async with Database(translated) as database:
+        [(name,)] = await database.reader().fetch("SHOW application_name")
+    assert name == "shop"
+
+
+@pytest.mark.usefixtures("notes")
+async def test_a_table_that_is_altered_under_load_fails_nothing_but_for_now(
+    services: Services,
+) -> None:
+    async with Database(settings(services)) as database:
+        done = asyncio.Event()
+        refused = 0
+
+        async def write() -> None:
+            nonlocal refused
+            while not done.is_set():
+                try:
+                    async with database.transaction() as session:
+                        await session.execute(text("INSERT INTO notes VALUES (1) RETURNING *"))
+                        await session.execute(text("DELETE FROM notes RETURNING *"))
+                except Unavailable:
+                    refused += 1
+
+        async def read() -> None:
+            while not done.is_set():
+                await database.reader().fetch("SELECT * FROM notes")
+
+        async with asyncio.TaskGroup() as load:
+            for _ in range(4):
+                load.create_task(write())
+                load.create_task(read())
+            connection = await asyncpg.connect(services.database_url)
+            for turn in range(20):
+                kind = "bigint" if turn % 2 else "numeric"
+                await connection.execute(f"ALTER TABLE notes ALTER COLUMN id TYPE {kind}")
+                await asyncio.sleep(0.02)
+            await connection.close()
+            done.set()
+
+    assert refused > 0  # or nothing was tested
+
+
+@pytest.mark.usefixtures("notes")
+async def test_a_server_that_takes_no_writes_any_more_is_left_for_where_its_name_leads(
+    services: Services,
+) -> None:
+    async def insert() -> None:
+        async with database.transaction() as write:
+            await write.execute(text("INSERT INTO notes VALUES (1)"))
+            await write.execute(text("DELETE FROM notes"))
+
+    async with Database(settings(services, read_pool=1, write_pool=1)) as database:
+        async with database.transaction() as write:
+            await write.execute(text("SET default_transaction_read_only = on"))
+        [(old,)] = await database.reader().fetch("SELECT pg_backend_pid()")
+        with pytest.raises(Unavailable):
+            await insert()
+
+        await insert()
+        [(new,)] = await database.reader().fetch("SELECT pg_backend_pid()")
+    assert new != old
 
 
 async def test_a_statement_that_runs_too_long_is_stopped(services: Services) -> None:

@@ -3,23 +3,22 @@
 
 import json
 import re
+from collections.abc import Iterator
 
-# Scalar fields with such names say where a page is, not what is in it.
+# Numbers and texts with such names say where a page is, not what is in it.
 PAGING = re.compile(r"cursor|next|prev|before|after|offset|page|limit|size", re.IGNORECASE)
 
 
 def has_no_rows(body: bytes) -> bool:
-    return _is_empty(json.loads(body))
+    """null, [], or an envelope of nothing else: {"articles": [], "next": null, "total": 0}."""
+    fields = list(_fields(json.loads(body)))
+    absent = [field for field in fields if field in (None, [], {})]
+    return absent != [] and all(field in absent or field in (0, "") for field in fields)
 
 
-def _is_empty(value: object) -> bool:
-    """null, [], {}, or an envelope of nothing else: {"articles": [], "next": null, "total": 0}."""
-    if not isinstance(value, dict) or not value:
-        return value is None or value == [] or value == {}
-    content = [field for name, field in value.items() if not _is_paging(name, field)]
-    empty = [field for field in content if _is_empty(field)]
-    return empty != [] and all(field in empty or field in (0, "") for field in content)
-
-
-def _is_paging(name: str, field: object) -> bool:
-    return isinstance(field, str | int) and PAGING.search(name) is not None
+def _fields(value: object, name: str = "") -> Iterator[object]:
+    if isinstance(value, dict) and value:
+        for inner_name, inner in value.items():
+            yield from _fields(inner, inner_name)
+    elif not (isinstance(value, str | int) and PAGING.search(name)):
+        yield value

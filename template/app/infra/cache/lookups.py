@@ -149,7 +149,7 @@ class RedisLookups:
         self._failed_in_a_row = 0
         self._probing = None
         self.is_reachable = True
-        log.info("Redis answers", used_for=self._name)
+        log.info(f"{self._name} answers")
 
     async def _probe_failure(self) -> Exception | None:
         try:
@@ -166,7 +166,7 @@ class RedisLookups:
     def _warn(self, error: Exception | None) -> None:
         if error:
             reason = str(error) or "no answer in time"
-            log.warning("Redis is not asked for now", used_for=self._name, reason=reason)
+            log.warning(f"{self._name} is left alone", reason=reason)
 
     async def _drop_connections(self) -> None:
         pool = self._client.connection_pool

@@ -82,7 +82,7 @@ class CacheServer:
             )
         )
         self.lookups = RedisLookups(
-            "cache",
+            "the cache",
             self._client,
             operation_seconds,
             failures_in_a_row=FAILURES_IN_A_ROW,

@@ -100,7 +100,7 @@ class RedisSessions:
         )
         # A refused connection fails at once, so only a timeout makes everybody stop asking.
         self._lookups = RedisLookups(
-            "sessions", self.client, seconds, failures_in_a_row=1, counted=TIMEOUTS
+            "the sessions' Redis", self.client, seconds, failures_in_a_row=1, counted=TIMEOUTS
         )
 
     async def find(self, token_hash: bytes) -> Session | None:

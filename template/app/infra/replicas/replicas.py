@@ -11,11 +11,12 @@ import structlog
 from pydantic import BeforeValidator, ByteSize, PositiveFloat, PostgresDsn
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.infra.connections import DatabaseSettings, PostgresUrl, connect, reading_pool
+from app.infra.connections import DatabaseSettings, connect, reading_pool
 from app.infra.database import close_in_time
 from app.infra.failures import Unavailable
 from app.infra.own_writes.client import REMEMBERED, Client
 from app.infra.own_writes.log_position import WHAT_IS_FLUSHED, PrimaryLog, written_up_to
+from app.infra.postgres_url import PostgresUrl
 
 log = structlog.get_logger()
 

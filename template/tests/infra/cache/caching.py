@@ -56,11 +56,6 @@ async def note(read: Reader, number: int) -> Note | None:
     return await _load(read, number)
 
 
-@max_stale(seconds=3)
-async def hot_note(read: Reader, number: int) -> Note | None:
-    return await _load(read, number)
-
-
 @max_stale(seconds=ALLOWED_SECONDS)
 async def fresh_note(read: Reader, number: int) -> Note | None:
     return await _load(read, number)
@@ -72,6 +67,17 @@ async def _load(read: Reader, number: int) -> Note | None:
         await asyncio.sleep(loads.seconds)
         await loads.gate.wait()
     return Note(**dict(rows[0])) if rows else None
+
+
+class Page(BaseModel):
+    notes: list[Note]
+    next: int | None = None
+
+
+@max_stale(minutes=5)
+async def notes_after(read: Reader, number: int) -> Page:
+    rows = await read.fetch("SELECT number, body FROM notes WHERE number > $1", number)
+    return Page(notes=[Note(**dict(row)) for row in rows])
 
 
 def notes_app() -> FastAPI:
@@ -86,13 +92,13 @@ def notes_app() -> FastAPI:
     async def read_fresh_note(read: ReadSession, number: int) -> Note | None:
         return await fresh_note(read, number)
 
-    @app.get("/hot-notes/{number}")
-    async def read_hot_note(read: ReadSession, number: int) -> Note | None:
-        return await hot_note(read, number)
+    @app.get("/notes-after/{number}")
+    async def read_notes_after(read: ReadSession, number: int) -> Page:
+        return await notes_after(read, number)
 
     @app.put("/notes/{number}/{body}")
     async def write_note(
-        write: WriteSession, number: int, body: str, forget: bool = False, fail: bool = False
+        write: WriteSession, number: int, body: str, invalidate: bool = False, fail: bool = False
     ) -> None:
         await write.execute(
             text(
@@ -101,7 +107,7 @@ def notes_app() -> FastAPI:
             ),
             {"number": number, "body": body},
         )
-        if forget:
+        if invalidate:
             note.invalidate(write, number)
         if fail:
             raise ValueError("rolled back")

@@ -29,6 +29,7 @@ from tests.infra.cache.caching import (
     ALLOWED_SECONDS,
     body,
     note,
+    notes_after,
     notes_app,
     put,
     serving,
@@ -94,11 +95,16 @@ def key_of(number: int) -> str:
     return f"{os.environ['CACHE_PREFIX']}:{format_of(note).key((number,), {})}"
 
 
-async def let_be_due(kept: redis.Redis, number: int) -> None:
+async def entry_of(kept: redis.Redis, number: int) -> Entry:
     raw = await kept.get(key_of(number))
     assert isinstance(raw, bytes)
     entry = Entry.parse(raw)
     assert entry
+    return entry
+
+
+async def let_be_due(kept: redis.Redis, number: int) -> None:
+    entry = await entry_of(kept, number)
     await kept.set(key_of(number), bytes(entry._replace(due=0)), keepttl=True)
 
 
@@ -143,24 +149,46 @@ async def test_an_answer_is_read_anew_before_it_ends_by_one_process_and_nobody_w
     assert sum(one.misses for one in stats) == 1
 
 
-@pytest.mark.slow
-async def test_what_everybody_reads_is_loaded_by_one_at_a_time_when_it_ends_and_nobody_waits(
-    app: FastAPI, reader: AsyncClient, loads: caching.Loads
+async def test_what_everybody_reads_is_loaded_by_one_at_a_time_when_it_is_due_and_nobody_waits(
+    app: FastAPI, reader: AsyncClient, loads: caching.Loads, kept: redis.Redis
 ) -> None:
-    async def read_until_it_has_ended_twice(client: AsyncClient) -> None:
+    async def keep_reading(client: AsyncClient) -> None:
         while loads.count < 3:
-            assert await body(client, "/hot-notes/1") == "milk"
+            assert await body(client, "/notes/1") == "milk"
+
+    async def is_refreshed(loaded: int) -> None:
+        async with asyncio.timeout(10):
+            while True:
+                if loads.count >= loaded and not (await entry_of(kept, 1)).is_due():
+                    return
+                await asyncio.sleep(0.01)
 
     loads.seconds = 0.1
     other = notes_app()
     async with serving(other) as reader_of_other:
-        assert await body(reader, "/hot-notes/1") == "milk"
+        assert await body(reader, "/notes/1") == "milk"
         clients = [reader, reader_of_other] * 8
-        await asyncio.gather(*map(read_until_it_has_ended_twice, clients))
+        readers = asyncio.gather(*map(keep_reading, clients))
+        for loaded in (2, 3):
+            await kept.delete(f"{key_of(1)}:refresh")  # or nobody refreshes it for 20 s
+            await let_be_due(kept, 1)
+            await is_refreshed(loaded)
+        await readers
 
     stats: list[Stats] = [app.state.cache.stats, other.state.cache.stats]
     assert loads.most_at_once == 1
     assert sum(one.misses for one in stats) == 1
+
+
+async def test_an_answer_is_due_after_four_fifths_of_its_time(
+    reader: AsyncClient, kept: redis.Redis
+) -> None:
+    before = time.time()
+    await body(reader, "/notes/1")
+
+    due = (await entry_of(kept, 1)).due / 1000
+    assert due - before > 0.8 * 0.9 * FIVE_MINUTES - 1
+    assert due - time.time() < 0.8 * FIVE_MINUTES
 
 
 async def test_what_is_read_anew_is_no_part_of_the_request_that_begins_it(
@@ -247,7 +275,7 @@ async def test_what_is_invalidated_is_seen_by_others_at_once(
     await put(writer, 1, "butter")
     assert await body(reader, "/notes/1") == "milk"
 
-    await put(writer, 1, "bread", forget=True)
+    await put(writer, 1, "bread", invalidate=True)
 
     assert await body(reader, "/notes/1") == "bread"
 
@@ -256,7 +284,7 @@ async def test_what_is_rolled_back_invalidates_nothing(
     reader: AsyncClient, writer: AsyncClient, loads: caching.Loads
 ) -> None:
     await body(reader, "/notes/1")
-    answer = await writer.put("/notes/1/butter?forget=true&fail=true")
+    answer = await writer.put("/notes/1/butter?invalidate=true&fail=true")
 
     assert answer.status_code == 500
     assert await body(reader, "/notes/1") == "milk"
@@ -277,10 +305,10 @@ async def test_after_an_invalidation_the_new_answer_is_kept_though_nobody_writes
 
     async with asyncio.timeout(10):
         loaded = loads.count
-        await put(writer, 1, "butter", forget=True)
+        await put(writer, 1, "butter", invalidate=True)
         while not await reads_while_nobody_writes():
             loaded = loads.count
-            await put(writer, 1, "butter", forget=True)
+            await put(writer, 1, "butter", invalidate=True)
 
     assert loads.count <= loaded + 3
 
@@ -291,7 +319,7 @@ async def test_a_write_that_overtakes_a_load_is_not_hidden_by_it(
     loads.gate.clear()
     slow = asyncio.create_task(body(reader, "/notes/1"))
     await until(lambda: loads.count == 1)
-    await put(writer, 1, "butter", forget=True)
+    await put(writer, 1, "butter", invalidate=True)
     loads.gate.set()
 
     assert await slow == "milk"  # it was asked before
@@ -356,6 +384,18 @@ async def test_that_there_is_nothing_is_kept_for_seconds_only(
     assert 0 < await kept.pttl(key_of(404)) <= 3000
     await body(reader, "/notes/1")
     assert 4 * 60_000 < await kept.pttl(key_of(1)) <= FIVE_MINUTES * 1000
+
+
+async def test_a_page_without_rows_is_cached_for_seconds_only(
+    reader: AsyncClient, kept: redis.Redis
+) -> None:
+    key = f"{os.environ['CACHE_PREFIX']}:{format_of(notes_after).key((404,), {})}"
+    assert (await reader.get("/notes-after/404")).json() == {"notes": [], "next": None}
+    assert 0 < await kept.pttl(key) <= 3000
+
+    await reader.get("/notes-after/0")
+    key = f"{os.environ['CACHE_PREFIX']}:{format_of(notes_after).key((0,), {})}"
+    assert 4 * 60_000 < await kept.pttl(key) <= FIVE_MINUTES * 1000
 
 
 async def test_that_there_is_nothing_is_claimed_no_longer_than_it_lives(

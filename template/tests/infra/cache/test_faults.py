@@ -131,7 +131,7 @@ async def test_one_that_never_answers_says_why_and_says_it_once(
             await until(lambda: cache.lookups.failures >= 5)
 
     warnings = [line for line in lines if line["log_level"] == "warning"]
-    assert [line["event"] for line in warnings] == ["Redis is not asked for now"]
+    assert [line["event"] for line in warnings] == ["the cache is left alone"]
     assert "Connect" in warnings[0]["reason"]
 
 
@@ -215,7 +215,7 @@ async def test_a_process_starts_and_serves_without_it(
     app = notes_app()
     async with app.router.lifespan_context(app), browser(app) as client:
         assert [await body(client, "/notes/1") for _ in range(2)] == ["milk"] * 2
-        assert (await client.put("/notes/1/bread?forget=true")).status_code == 200
+        assert (await client.put("/notes/1/bread?invalidate=true")).status_code == 200
         assert await body(client, "/notes/1") == "bread"
 
     assert app.state.cache.stats.bypassed == 3

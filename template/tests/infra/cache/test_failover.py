@@ -1,0 +1,89 @@
+# Rung's file: advancing to another stage may change it.
+"""The cache's Redis fails over, or takes no writes."""
+
+import asyncio
+from collections.abc import Iterator
+
+import asyncpg
+import pytest
+import redis
+from pydantic import RedisDsn
+from structlog.testing import capture_logs
+
+from app.infra.cache.lookups import RedisAway
+from app.infra.cache.server import CacheServer
+from dev.cache import valkey
+from dev.cache.valkey import Valkey
+from dev.pytest_plugin import Services
+from tests.infra.cache import caching
+from tests.infra.cache.caching import body, notes_app, put, serving, until
+from tests.infra.cache.failover import name_of, two_servers
+
+
+@pytest.fixture
+def servers() -> Iterator[tuple[Valkey, Valkey]]:
+    with two_servers("cache") as servers:
+        yield servers
+
+
+async def test_the_cache_fills_again_after_a_failover(
+    services: Services, servers: tuple[Valkey, Valkey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = await asyncpg.connect(services.database_url)
+    await connection.execute("CREATE TABLE notes (number bigint PRIMARY KEY, body text NOT NULL)")
+    await connection.close()
+    monkeypatch.setattr(caching, "loads", caching.Loads())
+    monkeypatch.setenv("CACHE_OPERATION_SECONDS", "5")
+    async with name_of(*servers) as name:
+        monkeypatch.setenv("CACHE_URL", name.url)
+        app = notes_app()
+        async with serving(app) as client:
+            await put(client, 1, "milk")
+            await asyncio.gather(*(body(client, "/notes/1") for _ in range(20)))
+
+            with capture_logs() as lines:
+                name.leads_to = name.new
+                name.demote_old()
+                await put(client, 1, "bread", invalidate=True)
+                async with asyncio.timeout(2):
+                    await until(lambda: app.state.cache.is_reachable)
+                assert [await body(client, "/notes/1") for _ in range(3)] == ["bread"] * 3
+            hits = app.state.cache.stats.hits
+            await body(client, "/notes/1")
+
+            assert app.state.cache.stats.hits == hits + 1
+            with redis.Redis.from_url(name.new.url) as new:
+                assert list(new.scan_iter("*:*"))
+    words = [line["event"] for line in lines if line["event"].startswith("the cache")]
+    assert words == ["the cache is left alone", "the cache answers"]
+
+
+@pytest.mark.parametrize("refusal", ["READONLY", "NOREPLICAS"])
+async def test_a_server_that_takes_no_writes_is_left_alone_until_it_does(refusal: str) -> None:
+    with (
+        valkey.running("cache") as server,
+        redis.Redis.from_url(server.url) as client,
+        capture_logs() as lines,
+    ):
+        async with CacheServer(RedisDsn(server.url), operation_seconds=5) as cache:
+            await until(lambda: cache.lookups.is_reachable)
+            if refusal == "READONLY":
+                client.replicaof("127.0.0.1", 1)
+            else:
+                client.config_set("min-replicas-to-write", 1)
+
+            with pytest.raises(RedisAway):
+                await cache.claim("key", 1)
+            with pytest.raises(RedisAway, match="a moment ago"):
+                await cache.lookups.get("key")
+            failures = cache.lookups.failures
+            await until(lambda: cache.lookups.failures > failures)
+            assert not cache.lookups.is_reachable
+
+            client.replicaof("NO", "ONE")
+            client.config_set("min-replicas-to-write", 0)
+            await until(lambda: cache.lookups.is_reachable)
+            assert await cache.claim("key", 1)
+
+    warnings = [line["event"] for line in lines if line["log_level"] == "warning"]
+    assert warnings == ["the cache is left alone"]

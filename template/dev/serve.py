@@ -14,8 +14,7 @@ from fastapi import FastAPI
 
 HOST = "127.0.0.1"
 BANNER = """
-  App       http://{host}:{port}
-  API docs  http://{host}:{port}/docs
+  App       http://{host}:{port}/docs
   Postgres  {database}   (make psql)
 """
 

@@ -6,6 +6,7 @@ import time
 
 import asyncpg
 from alembic import context
+from alembic.runtime.migration import MigrationInfo
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -51,9 +52,15 @@ def _run(connection: Connection) -> None:
         target_metadata=Base.metadata,
         transaction_per_migration=True,
         compare_server_default=True,
+        on_version_apply=_report,
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def _report(ctx: object, step: MigrationInfo, heads: object, run_args: object) -> None:
+    script = context.script.get_revision(step.up_revision_ids[0])
+    print("Applied" if step.is_upgrade else "Reverted", f"{script.revision}: {script.doc}")
 
 
 def _wait_for_the_others(connection: Connection) -> None:

@@ -13,10 +13,10 @@ from dev import load, ports
 # Locust is not installed for the tests. This program writes what `locust --csv` writes.
 LOCUST = """#!{python}
 import sys
-prefix = sys.argv[sys.argv.index("--csv") + 1]
-with open(f"{{prefix}}_stats.csv", "w") as stats:
-    print("Type,Name,Request Count,Failure Count", file=stats)
-    print(",Aggregated,{requests},{failures}", file=stats)
+stats = sys.argv[sys.argv.index("--csv") + 1] + "_stats.csv"
+with open(stats, "w") as file:
+    print("Type,Name,Request Count,Failure Count", file=file)
+    print(",Aggregated,{requests},{failures}", file=file)
 sys.exit({status})
 """
 

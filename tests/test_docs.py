@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import REPO, Render
-from variants import VARIANTS, spoken
+from variants import VARIANTS, variant_name
 
 MOST_LINES = 120
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
@@ -34,7 +34,7 @@ def dead_links(page: Path) -> list[str]:
     return dead
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=spoken)
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
 def test_every_link_of_a_generated_repo_leads_somewhere(
     render: Render, variant: dict[str, Any]
 ) -> None:
@@ -43,7 +43,7 @@ def test_every_link_of_a_generated_repo_leads_somewhere(
     assert [link for page in pages for link in dead_links(page)] == []
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=spoken)
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
 def test_every_page_of_a_generated_repo_fits_on_a_few_screens(
     render: Render, variant: dict[str, Any]
 ) -> None:
@@ -55,7 +55,7 @@ def test_every_page_of_a_generated_repo_fits_on_a_few_screens(
     assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=spoken)
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
 def test_the_stage_page_leads_to_every_page_of_the_guide(
     render: Render, variant: dict[str, Any]
 ) -> None:

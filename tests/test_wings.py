@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import REPO, Render
-from variants import VARIANTS, spoken
+from variants import VARIANTS, variant_name
 from wall import is_rungs
 
 EXCLUDE: list[str] = yaml.safe_load((REPO / "copier.yml").read_text())["_exclude"]
@@ -45,7 +45,7 @@ def ladder(variant: dict[str, Any]) -> set[str]:
     )
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=spoken)
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
 def test_the_folders_of_app_infra_are_the_capabilities_of_the_stage(
     render: Render, variant: dict[str, Any]
 ) -> None:

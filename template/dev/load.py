@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Run Locust against HOST, or else against one process of the app on a new, seeded database."""
+"""`make load`: run Locust against HOST, or against one process of the app on a new database."""
 
 import csv
 import importlib.util
@@ -36,10 +36,10 @@ def refuse_unless_it_answers(host: str) -> None:
     try:
         with urlopen(host, timeout=10):  # noqa: S310  # the developer's own address
             pass
-    except HTTPError:  # an answer as well
+    except HTTPError:  # an answer too
         pass
     except (OSError, HTTPException, ValueError) as error:
-        sys.exit(f"Nobody answers at HOST={host}: {error}\nIt is the app's address: HOST=https://…")
+        sys.exit(f"Nothing answers at HOST={host}: {error}\nGive the app's address: HOST=https://…")
 
 
 def _locust(host: str) -> int:

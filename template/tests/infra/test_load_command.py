@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""`make load`."""
+"""`make load` says what went wrong."""
 
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -29,7 +29,7 @@ def test_a_host_that_does_not_answer_is_asked_once(
     monkeypatch.setenv("HOST", host)
     monkeypatch.delenv("USERS", raising=False)
 
-    with pytest.raises(SystemExit, match=f"Nobody answers at HOST={host}: "):
+    with pytest.raises(SystemExit, match=f"Nothing answers at HOST={host}: "):
         load.main()
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 import autoscaling_plot
 
 TEMPLATE = Path(__file__).parent.parent / "template"
-PICTURE = TEMPLATE / "docs" / "runbooks" / "autoscaling.svg"
+PICTURE = TEMPLATE / "docs" / "guide" / "copies" / "autoscaling.svg"
 
 AT_REST, RISE = 1_000, 10
 BEGINS, TENFOLD, FALLS, FALLEN, ENDS = (60 * minute for minute in (5, 15, 30, 40, 80))

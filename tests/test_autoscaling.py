@@ -13,8 +13,8 @@ import yaml
 from conftest import REPO
 
 DEPLOY = REPO / "template" / "deploy"
-PICTURE = REPO / "template" / "docs" / "runbooks" / "autoscaling.svg"
-PAGE = REPO / "docs" / "stages" / "4.md"
+PICTURE = REPO / "template" / "docs" / "guide" / "copies" / "autoscaling.svg"
+PAGE = PICTURE.with_suffix(".md")
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def simulated(*words: str | Path) -> str:
 
 def test_the_picture_is_of_the_settings_as_they_are() -> None:
     assert simulated("--picture") == PICTURE.read_text(), (
-        "run `uv run python benchmarks/autoscaling.py --draw`, and look at docs/stages/4.md"
+        "run `uv run python benchmarks/autoscaling.py --draw`, and look at its page beside it"
     )
 
 

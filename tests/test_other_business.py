@@ -25,6 +25,7 @@ SAMPLE = (
     "app/seed.py",
     "app/paging.py",
     "migrations/versions/0001_the_shop.py",
+    "scripts/tour.sh",
     "tests/test_accounts.py",
     "tests/test_catalog.py",
     "tests/test_errors.py",

@@ -126,7 +126,7 @@ def test_git_ignores_nothing_that_is_rendered(
     assert done.stdout == ""
 
 
-def test_four_files_in_five_hold_no_jinja() -> None:
+def test_nine_files_in_ten_hold_no_jinja() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "template"],
         cwd=REPO,
@@ -135,7 +135,7 @@ def test_four_files_in_five_hold_no_jinja() -> None:
         check=True,
     ).stdout.splitlines()
     with_jinja = [name for name in listed if name.endswith(".jinja")]
-    assert len(with_jinja) <= 0.2 * len(listed)
+    assert len(with_jinja) <= 0.1 * len(listed)
 
 
 HARD_NAMES = [

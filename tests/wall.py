@@ -6,7 +6,7 @@ from pathlib import Path
 
 from people import content
 
-RUNGS_FOLDERS = ("app/infra/", "tests/infra/", "dev/", "deploy/", "docs/runbooks/")
+RUNGS_FOLDERS = ("app/infra/", "tests/infra/", "dev/", "deploy/", "docs/guide/", "docs/runbooks/")
 RUNGS_FILES = ("docs/stage.md",)
 RECORD = ".copier-answers.yml"
 

@@ -12,7 +12,15 @@ from rung.git import GitError, git, git_list
 from rung.migrations import heads
 from rung.rendering import ANSWERS_FILE
 
-RUNGS = ("app/infra/", "tests/infra/", "dev/", "deploy/", "docs/runbooks/", "docs/stage.md")
+RUNGS = (
+    "app/infra/",
+    "tests/infra/",
+    "dev/",
+    "deploy/",
+    "docs/guide/",
+    "docs/runbooks/",
+    "docs/stage.md",
+)
 
 _UNDER_WAY = {
     "MERGE_HEAD": "a merge (git merge --abort)",

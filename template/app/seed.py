@@ -1,4 +1,4 @@
-"""A small shop to look at: `python -m app.seed`. Does nothing where there are products already."""
+"""Fill an empty database with a small shop: `python -m app.seed`."""
 
 import asyncio
 import secrets

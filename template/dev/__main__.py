@@ -11,14 +11,14 @@ from dotenv import dotenv_values
 
 from dev import postgres, services
 
-# So long may a command take to end once it is told to. uvicorn's reloader can wait for itself for
-# ever: one signal that comes while another is handled is enough.
+# A command that does not end within this time is killed. uvicorn's reloader can wait for itself
+# for ever: a second signal while it handles the first is enough.
 SECONDS_TO_END = 5
 
 
 def main() -> None:
     command = sys.argv[1:]
-    refuse_what_cannot_be_run(command)
+    refuse_unless_it_can_run(command)
     in_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
     try:
         with services.environment(in_file | dict(os.environ)) as environment:
@@ -26,30 +26,30 @@ def main() -> None:
     except postgres.PostgresError as error:
         sys.exit(str(error))
     except PermissionError as error:
-        sys.exit(f'{error}\nIf root or another user made it: sudo chown -R "$(id -u)" .dev')
+        sys.exit(f'{error}\nIf another user owns it: sudo chown -R "$(id -u)" .dev')
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def refuse_what_cannot_be_run(command: list[str]) -> None:
+def refuse_unless_it_can_run(command: list[str]) -> None:
     if not command:
         sys.exit("Say what to run: python -m dev COMMAND…")
     if not shutil.which(command[0]):
-        print(f"There is no program {command[0]!r} here that can be run.", file=sys.stderr)
+        print(f"Cannot run {command[0]!r}: there is no such program here.", file=sys.stderr)
         sys.exit(127)
 
 
 def run(command: list[str], environment: dict[str, str]) -> int:
-    """The command's exit code, as a shell would give it."""
+    """Returns the exit code that a shell would give."""
     process = subprocess.Popen(command, env=environment)
 
     def end(*_: object) -> None:
-        # What is sent to the whole group comes twice, for uv passes its own on.
+        # A signal to the whole process group arrives twice, because uv passes on its own.
         signal.signal(signal.SIGTERM, lambda *_: None)
         signal.alarm(SECONDS_TO_END)
         process.terminate()
 
-    # Ctrl-C in a terminal reaches the command itself; we wait for it and then stop the services.
+    # Ctrl-C in a terminal reaches the command too. Wait for its end, then stop the services.
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGALRM, lambda *_: process.kill())
     signal.signal(signal.SIGTERM, end)

@@ -1,7 +1,7 @@
 # Rung's file: advancing to another stage may change it.
-"""Refuse migrations whose SQL would lock a busy table or break the version that is still running.
+"""Refuse migrations whose SQL would lock a busy table or break the version that still runs.
 
-Squawk reads what `alembic upgrade --sql` would run; .squawk.toml says which of its rules hold.
+Squawk reads the SQL of `alembic upgrade --sql`. .squawk.toml chooses its rules.
 """
 
 import io

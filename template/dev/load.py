@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
-"""Run Locust against HOST, or else against one process of the app on a new, seeded database."""
+"""`make load`: run Locust against HOST, or against one process of the app on a new database."""
 
+import csv
 import importlib.util
 import os
 import subprocess
@@ -35,22 +36,35 @@ def refuse_unless_it_answers(host: str) -> None:
     try:
         with urlopen(host, timeout=10):  # noqa: S310  # the developer's own address
             pass
-    except HTTPError:  # an answer as well
+    except HTTPError:  # an answer too
         pass
     except (OSError, HTTPException, ValueError) as error:
-        sys.exit(f"Nobody answers at HOST={host}: {error}\nIt is the app's address: HOST=https://…")
+        sys.exit(f"Nothing answers at HOST={host}: {error}\nGive the app's address: HOST=https://…")
 
 
 def _locust(host: str) -> int:
     users = os.environ["USERS"]
-    return subprocess.run(
-        [
-            *("locust", "--locustfile", "tests/load/locustfile.py", "--headless", "--only-summary"),
-            *("--loglevel", "WARNING"),
-            *("--users", users, "--spawn-rate", users, "--run-time", os.environ["DURATION"]),
-            *("--host", host),
-        ]
-    ).returncode
+    with tempfile.TemporaryDirectory() as folder:
+        load = subprocess.run(
+            [
+                *("locust", "--locustfile", "tests/load/locustfile.py", "--headless"),
+                *("--only-summary", "--loglevel", "WARNING", "--csv", f"{folder}/load"),
+                *("--users", users, "--spawn-rate", users, "--run-time", os.environ["DURATION"]),
+                *("--host", host),
+            ]
+        )
+        if _served(Path(folder, "load_stats.csv")):
+            return load.returncode
+    print("No request was served: see the errors above, or raise DURATION.", file=sys.stderr)
+    return load.returncode or 1
+
+
+def _served(stats: Path) -> int:
+    if not stats.exists():
+        return 0
+    with stats.open(encoding="utf-8") as rows:
+        total = next((row for row in csv.DictReader(rows) if row["Name"] == "Aggregated"), None)
+    return int(total["Request Count"]) - int(total["Failure Count"]) if total else 0
 
 
 @contextmanager

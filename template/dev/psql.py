@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""A SQL prompt on the database: `make psql`."""
+
 import os
 
 from dev import postgres

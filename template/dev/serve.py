@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What `make dev` runs once the services are there."""
+"""`make dev`, once the services run: migrate, seed, and serve with reload."""
 
 import importlib.util
 import multiprocessing
@@ -14,8 +14,7 @@ from fastapi import FastAPI
 
 HOST = "127.0.0.1"
 BANNER = """
-  App       http://{host}:{port}
-  API docs  http://{host}:{port}/docs
+  App       http://{host}:{port}/docs
   Postgres  {database}   (make psql)
 """
 
@@ -26,13 +25,9 @@ def main() -> None:
     refuse_wrong_environment()
     migrate_and_seed()
     print(BANNER.format(host=HOST, port=port, database=os.environ["DATABASE_URL"]), flush=True)
-    os.execvp(  # noqa: S606
-        "uvicorn",
-        [
-            *("uvicorn", "dev.serve:create_app", "--factory", "--host", HOST, "--port", port),
-            *("--reload", "--reload-dir", "app", "--no-access-log"),
-        ],
-    )
+    uvicorn = [sys.executable, "-m", "uvicorn", "dev.serve:create_app", "--factory"]
+    options = ["--host", HOST, "--port", port, "--reload", "--reload-dir", "app", "--no-access-log"]
+    os.execv(uvicorn[0], uvicorn + options)  # noqa: S606
 
 
 def create_app() -> FastAPI:
@@ -43,19 +38,19 @@ def create_app() -> FastAPI:
 
 
 def end_with_reloader() -> None:
-    """However it ends: one that was killed could not tell the process that serves."""
+    """End with the reloader, even if it is killed and cannot stop this process."""
 
-    def wait_for_it() -> None:
+    def wait_for_reloader() -> None:
         if reloader := multiprocessing.parent_process():
             reloader.join()
             os._exit(1)
 
-    threading.Thread(target=wait_for_it, daemon=True).start()
+    threading.Thread(target=wait_for_reloader, daemon=True).start()
 
 
 def refuse_wrong_environment() -> None:
-    """The reloader would wait for another edit of app/, and none can mend it."""
-    # Anything else that is wrong it shows, and starts again when it is mended.
+    """Without this the reloader would wait for an edit of app/, which cannot repair it."""
+    # The reloader shows any other error and starts again after an edit.
     with suppress(Exception):
         from app import main
 
@@ -63,7 +58,7 @@ def refuse_wrong_environment() -> None:
 
 
 def migrate_and_seed() -> None:
-    steps = [["alembic", "upgrade", "head"]]
+    steps = [[sys.executable, "-m", "alembic", "upgrade", "head"]]
     if importlib.util.find_spec("app.seed"):
         steps.append([sys.executable, "-m", "app.seed"])
     for step in steps:
@@ -73,15 +68,15 @@ def migrate_and_seed() -> None:
 
 
 def refuse_unusable_port(port: str, target: str = "dev") -> None:
-    way_out = f"Take another: make {target} PORT=8001"
+    advice = f"Use another: make {target} PORT=8001"
     if not port.isdecimal() or not 0 < int(port) < 65536:
-        sys.exit(f"Port {port} is not a number from 1 to 65535. {way_out}")
+        sys.exit(f"Port {port} is not a number from 1 to 65535. {advice}")
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, int(port)))
         except OSError as error:
-            sys.exit(f"Port {port}: {error.strerror}. {way_out}")
+            sys.exit(f"Port {port}: {error.strerror}. {advice}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 # Rung's file: advancing to another stage may change it.
-"""Share a server between commands and stop it after the last of them.
+"""Share a server between commands, and stop it after the last of them.
 
-Every user holds a shared lock on the server's `users` file. A lock goes with its process, however
-that ended, so a server never outlives its users: not after Ctrl-C, not after kill -9.
+Each user holds a shared lock on the server's `users` file. A lock ends with its process, also after
+Ctrl-C or kill -9, so a server never outlives its users.
 """
 
 import fcntl
@@ -23,10 +23,8 @@ from typing import Any
 def shared(
     folder: Path, start: Callable[[], subprocess.Popen[bytes] | None], *, remove: bool
 ) -> Iterator[None]:
-    """Keep the server of `folder` running meanwhile.
-
-    `start` is called by one user at a time. It returns None if the server runs already.
-    """
+    """Keep the server of `folder` running. One user at a time calls `start`, which returns None if
+    the server already runs."""
     users = _join(folder)
     supervisor = None
     started = False
@@ -45,7 +43,7 @@ def shared(
         if supervisor and last:
             supervisor.wait()
         elif supervisor:
-            supervisor.returncode = 0  # Others use it still: do not warn that we leave it running.
+            supervisor.returncode = 0  # others still use it: Python must not warn about that
 
 
 def supervise(
@@ -57,8 +55,8 @@ def supervise(
     user: int | None = None,
     remove: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Run `command` until `folder` has no users; then `remove` it. It logs to `folder`/log, and its
-    process is in `folder`/server.pid."""
+    """Run `command` until `folder` has no users, then `remove` the folder. The command logs to
+    `folder`/log. `folder`/server.pid has its process id."""
     order = {
         "command": [str(part) for part in command],
         "folder": str(folder),
@@ -118,7 +116,7 @@ def _run(order: dict[str, Any]) -> int:
         unused.set()
         server.send_signal(order["stop_with"])
 
-    # Stays open, and so locked, until the server is gone: its next user waits for that.
+    # The file stays open and locked until the server is gone. The next user waits for that.
     with Path(order["folder"], "users").open("r+") as users:
         threading.Thread(target=stop_when_unused, daemon=True).start()
         status = server.wait()

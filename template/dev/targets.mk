@@ -8,33 +8,33 @@ AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 
 .PHONY: system-packages dev migrate migration module seed psql load
 
-# Modules of dev/ that `make check` runs. Each folder's targets.mk adds its own, and to
-# SYSTEM_PACKAGES what it needs from Debian.
+# Modules of dev/ that `make check` runs. The targets.mk of a folder adds its own, and adds the
+# Debian packages that it needs to SYSTEM_PACKAGES.
 LINTERS += lint_migrations
 
 system-packages: ## Install what the tests need from the system
-	@$(if $(strip $(SYSTEM_PACKAGES)),command -v apt-get >/dev/null || { echo 'There is no apt-get here. Install with what you have: $(strip $(SYSTEM_PACKAGES))' >&2; exit 1; }; $(AS_ROOT) apt-get update -qq && $(AS_ROOT) apt-get install -qq -y --no-install-recommends $(SYSTEM_PACKAGES))
+	@$(if $(strip $(SYSTEM_PACKAGES)),command -v apt-get >/dev/null || { echo 'There is no apt-get here. Install these another way: $(strip $(SYSTEM_PACKAGES))' >&2; exit 1; }; $(AS_ROOT) apt-get update -qq && $(AS_ROOT) apt-get install -qq -y --no-install-recommends $(SYSTEM_PACKAGES))
 
-dev: ## Migrate, seed and serve with reload (PORT=8000), on the Postgres in .dev or that of DATABASE_URL
+dev: ## Migrate, seed and serve with reload (PORT=8000), on the Postgres in .dev or on DATABASE_URL
 	@$(WITH_SERVICES) python -m dev.serve
 
 migrate: ## Bring the database to the newest migration
-	@$(WITH_SERVICES) alembic upgrade head
+	@$(WITH_SERVICES) sh -c 'alembic upgrade head && printf "The database is at " && alembic current'
 
-migration: ## Write a migration for what changed in the models: make migration m="orders get a note"
-	@test -n "$(m)" || { echo 'Say what it does: make migration m="orders get a note"' >&2; exit 2; }
+migration: ## Write a migration from the changes of the models: make migration m="add a note"
+	@test -n "$(m)" || { echo 'Say what it does: make migration m="add a note"' >&2; exit 2; }
 	@$(WITH_SERVICES) sh -c 'alembic upgrade head && alembic revision --autogenerate -m "$$1"' sh "$(m)"
 	@echo 'Read it, then: make migrate'
 
 module: ## Write a module with its table, migration and tests: make module NAME=reviews
 	@$(WITH_SERVICES) python -m dev.module "$(NAME)" $(if $(MODEL),"$(MODEL)")
 
-seed: ## Fill an empty database with the sample shop
+seed: ## Fill an empty database with sample data
 	@$(WITH_SERVICES) python -m app.seed
 
 psql: ## A SQL prompt on the database
 	@$(WITH_SERVICES) python -m dev.psql
 
-load: ## Load test: USERS=20 DURATION=30s, on a copy of its own or on HOST=https://…
+load: ## Load test: USERS=20 DURATION=30s, on a new process and database, or on HOST=https://…
 	@USERS=$(or $(USERS),20) DURATION=$(or $(DURATION),30s) HOST=$(if $(findstring command,$(origin HOST)),$(HOST)) \
 		$(RUN) --group load python -m dev.load

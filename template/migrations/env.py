@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations over asyncpg, where DatabaseSettings says."""
+"""Alembic's entry: runs the migrations over asyncpg, on the database of DatabaseSettings."""
 
 import asyncio
 import sys
@@ -6,16 +6,17 @@ import time
 
 import asyncpg
 from alembic import context
+from alembic.runtime.migration import MigrationInfo
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-import app.main  # noqa: F401  # what it imports, every module's models, registers with Base
+import app.main  # noqa: F401  # it imports the models of every module, which register with Base
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Base
 
-# A migration that waits for a lock makes everybody else wait behind it: give up soon, try again.
+# All others wait behind a migration that waits for a lock. So give up soon and try again later.
 TIMEOUTS = ("SET lock_timeout = '3s'", "SET statement_timeout = '60s'")
 
 # One migration at a time, also when several copies are deployed at once.
@@ -26,7 +27,7 @@ async def migrate() -> None:
     settings = environment.read(DatabaseSettings)
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        # asyncpg reads the URL itself, as the app does: it knows ?sslmode= and the rest.
+        # asyncpg reads the URL itself, as in the app: it knows ?sslmode= and the rest.
         async_creator=lambda: asyncpg.connect(str(settings.direct_url), timeout=10),
         poolclass=NullPool,
     )
@@ -35,13 +36,13 @@ async def migrate() -> None:
             await connection.run_sync(_run)
             await connection.commit()
     except (OSError, asyncpg.PostgresError) as error:
-        sys.exit(f"No connection to the Postgres of DATABASE_URL (is it in .env?): {error}")
+        sys.exit(f"Cannot connect to the Postgres of DATABASE_URL (is it in .env?): {error}")
     await engine.dispose()
 
 
 def _run(connection: Connection) -> None:
     if connection.dialect.server_version_info < (18,):  # type: ignore[operator]
-        sys.exit("Postgres 18 or newer is needed: ids are made by its uuidv7().")
+        sys.exit("Use Postgres 18 or newer: its uuidv7() makes the ids.")
     _wait_for_the_others(connection)
     for timeout in TIMEOUTS:
         connection.execute(text(timeout))
@@ -51,21 +52,27 @@ def _run(connection: Connection) -> None:
         target_metadata=Base.metadata,
         transaction_per_migration=True,
         compare_server_default=True,
+        on_version_apply=_report,
     )
     with context.begin_transaction():
         context.run_migrations()
 
 
+def _report(ctx: object, step: MigrationInfo, heads: object, run_args: object) -> None:
+    script = context.script.get_revision(step.up_revision_ids[0])
+    print("Applied" if step.is_upgrade else "Reverted", f"{script.revision}: {script.doc}")
+
+
 def _wait_for_the_others(connection: Connection) -> None:
-    # By asking again: CREATE INDEX CONCURRENTLY waits for every open transaction, also for one
-    # that only waits for this lock.
+    # Polling, because CREATE INDEX CONCURRENTLY waits for every open transaction, also for one that
+    # only waits for this lock.
     while not connection.scalar(text(f"SELECT pg_try_advisory_lock({ADVISORY_LOCK})")):
         connection.rollback()
         time.sleep(0.2)
 
 
 def print_sql() -> None:
-    """For `alembic upgrade --sql`: what would be run."""
+    """For `alembic upgrade --sql`: the statements that it would run."""
     context.configure(
         dialect_name="postgresql",
         target_metadata=Base.metadata,

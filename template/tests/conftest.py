@@ -14,7 +14,7 @@ from dev.pytest_plugin import Services
 
 PASSWORD = "correct horse battery staple"
 
-# Shared, for to read the authorities takes 15 ms.
+# Shared, because reading the certificate authorities takes 15 ms.
 TLS = create_ssl_context()
 
 type LogIn = Callable[[str], Awaitable[AsyncClient]]
@@ -27,7 +27,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 async def app(services: Services) -> AsyncGenerator[FastAPI]:
-    """The whole app on a database of this test's own."""
+    """The whole app, on an empty database for this test."""
     app = create_app()
     async with app.router.lifespan_context(app):
         yield app
@@ -41,14 +41,14 @@ def database(app: FastAPI) -> Database:
 
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncGenerator[AsyncClient]:
-    """Somebody who is not logged in."""
+    """A visitor who is not logged in."""
     async with browser(app) as client:
         yield client
 
 
 @pytest.fixture
 async def log_in(app: FastAPI) -> AsyncGenerator[LogIn]:
-    """Registers a person; answers with a browser of their own in which they are logged in."""
+    """Registers a person and returns their own browser, logged in."""
     async with AsyncExitStack() as stack:
 
         async def log_in(name: str) -> AsyncClient:
@@ -79,7 +79,7 @@ async def staff(log_in: LogIn, database: Database) -> AsyncClient:
 
 
 def browser(app: FastAPI) -> AsyncClient:
-    # Only the shop is answered by the app: a link to anywhere else is really followed there.
+    # The app answers at shop.test only. A link to any other host really goes there.
     return AsyncClient(
         mounts={"all://shop.test": ASGITransport(app)}, base_url="https://shop.test", verify=TLS
     )
@@ -87,8 +87,8 @@ def browser(app: FastAPI) -> AsyncClient:
 
 @pytest.fixture
 async def open_connections(database: Database) -> None:
-    """For tests of what happens at once: without them the first of many requests would be
-    answered before the others have connected."""
+    """For tests of requests at the same time: otherwise the first of them would be answered before
+    the others have connected."""
 
     async def use_one() -> None:
         async with database.transaction() as write:

@@ -1,4 +1,4 @@
-"""The history against the models, on an empty Postgres."""
+"""The migrations make what the models say, on an empty Postgres."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def test_the_migrations_make_what_the_models_say(alembic: Config) -> None:
     command.check(alembic)
 
 
-def test_every_migration_can_be_taken_back(alembic: Config) -> None:
+def test_every_migration_can_be_reverted(alembic: Config) -> None:
     command.upgrade(alembic, "head")
     command.downgrade(alembic, "base")
     command.upgrade(alembic, "head")

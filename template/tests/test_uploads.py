@@ -38,7 +38,7 @@ async def upload(client: AsyncClient, image: bytes = PNG) -> dict[str, Any]:
     return stored
 
 
-async def test_an_image_comes_back_as_it_was_sent(ada: AsyncClient) -> None:
+async def test_an_image_comes_back_unchanged(ada: AsyncClient) -> None:
     stored = await upload(ada)
 
     assert stored["size"] == len(PNG)
@@ -81,7 +81,7 @@ async def test_an_upload_without_its_bytes_cannot_be_completed(ada: AsyncClient)
     assert (await ada.get(f"/uploads/{started['id']}")).status_code == 404
 
 
-async def test_something_that_is_no_image_cannot_be_completed(ada: AsyncClient) -> None:
+async def test_a_file_that_is_no_image_cannot_be_completed(ada: AsyncClient) -> None:
     html = b"<script>alert('no image')</script>"
     started = await announce(ada, html)
     await ada.request(**started["send_to"], content=html)
@@ -98,7 +98,7 @@ async def test_a_deleted_image_is_gone_with_its_file(ada: AsyncClient) -> None:
     assert (await ada.get(stored["link"])).status_code == 404
 
 
-async def test_nobody_else_sees_completes_or_deletes_an_upload(
+async def test_another_person_cannot_see_complete_or_delete_an_upload(
     ada: AsyncClient, grace: AsyncClient
 ) -> None:
     stored = await upload(ada)
@@ -118,13 +118,13 @@ async def test_uploads_need_a_login(client: AsyncClient) -> None:
     assert (await client.get(f"/uploads/{uuid4()}")).status_code == 401
 
 
-async def test_what_was_given_up_or_deleted_is_swept_the_next_day(
+async def test_abandoned_and_deleted_uploads_are_swept_the_next_day(
     ada: AsyncClient, grace: AsyncClient, database: Database, files: Files
 ) -> None:
-    given_up = await announce(ada, PNG)
+    abandoned = await announce(ada, PNG)
     deleted = await announce(ada, PNG)
     await ada.delete(f"/uploads/{deleted['id']}")
-    for started in (given_up, deleted):  # its link works on for some minutes
+    for started in (abandoned, deleted):  # its link still works for some minutes
         assert (await ada.request(**started["send_to"], content=PNG)).status_code == 200
     kept = await upload(ada)
     keys = await keys_of_uploads(database)
@@ -149,20 +149,20 @@ async def test_an_upload_can_start_while_old_files_cannot_be_deleted(
     async def cannot_delete(*_: object) -> None:
         raise Unavailable
 
-    given_up = await announce(ada, PNG)
+    abandoned = await announce(ada, PNG)
     async with database.transaction() as write:
         await write.execute(update(Upload).values(created_at=func.now() - 2 * SWEPT_AFTER))
 
-    with monkeypatch.context() as away:
-        away.setattr(type(files), "delete", cannot_delete)
+    with monkeypatch.context() as outage:
+        outage.setattr(type(files), "delete", cannot_delete)
         started = await announce(ada, PNG)
-    assert {given_up["id"], started["id"]} <= (await keys_of_uploads(database)).keys()
+    assert {abandoned["id"], started["id"]} <= (await keys_of_uploads(database)).keys()
 
     await announce(ada, PNG)
-    assert given_up["id"] not in await keys_of_uploads(database)
+    assert abandoned["id"] not in await keys_of_uploads(database)
 
 
-async def test_an_upload_under_way_is_not_swept(ada: AsyncClient) -> None:
+async def test_an_unfinished_upload_is_not_swept_on_the_same_day(ada: AsyncClient) -> None:
     started = await announce(ada, PNG)
     await announce(ada, PNG)
 
@@ -172,7 +172,7 @@ async def test_an_upload_under_way_is_not_swept(ada: AsyncClient) -> None:
 
 
 @pytest.mark.usefixtures("open_connections")
-async def test_two_completions_at_once_are_one(ada: AsyncClient) -> None:
+async def test_four_completions_at_once_complete_it_once(ada: AsyncClient) -> None:
     started = await announce(ada, PNG)
     await ada.request(**started["send_to"], content=PNG)
 

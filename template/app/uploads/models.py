@@ -8,8 +8,8 @@ from app.infra.database import Base
 
 
 class Upload(Base):
-    """The row is there before the file and goes after it, so that no file is ever forgotten:
-    what was never completed, or was deleted, is swept away a day later."""
+    """The row is older than its file and is deleted after it, so no file is ever forgotten. An
+    upload that was never completed, or was deleted, is swept a day later."""
 
     __tablename__ = "uploads"
     __table_args__ = (
@@ -23,7 +23,7 @@ class Upload(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
     account_id: Mapped[UUID]
-    key: Mapped[str]  # where its bytes are in `files`
+    key: Mapped[str]  # of the file in `Files`
     content_type: Mapped[str]
     size: Mapped[int]
     sha256: Mapped[str | None]

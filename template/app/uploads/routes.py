@@ -35,10 +35,10 @@ OwnUpload = Annotated[CompletedUpload, Depends(own_upload)]
 async def start_upload(
     write: WriteSession, files: Files, user: CurrentUser, announced: UploadIn
 ) -> UploadStarted:
-    """Send the bytes with the request in the answer, then complete the upload."""
+    """Send the bytes with the request in the answer. Then complete the upload."""
     try:
         await service.sweep(write, files)
-    except Unavailable as error:  # the next announcement sweeps
+    except Unavailable as error:  # the next announcement sweeps them
         log.warning("files of old uploads were not deleted", reason=str(error))
     upload = await service.start_upload(write, user.id, announced)
     send_to = files.upload_request(upload.key, upload.content_type, upload.size)

@@ -20,7 +20,7 @@ class UploadOut(BaseModel):
     size: int
     sha256: str
     completed_at: datetime
-    link: str = Field(description="Where the image is for the next minutes, for whoever has it.")
+    link: str = Field(description="Anybody with this link gets the image, for some minutes.")
 
 
 class SendTo(BaseModel):
@@ -31,4 +31,4 @@ class SendTo(BaseModel):
 
 class UploadStarted(BaseModel):
     id: UUID
-    send_to: SendTo = Field(description="The request that hands over the bytes.")
+    send_to: SendTo = Field(description="The request that sends the bytes.")

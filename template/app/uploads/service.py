@@ -9,7 +9,7 @@ from app.infra.files import FileMissing, Files
 from app.uploads.models import Upload
 from app.uploads.schemas import UploadIn
 
-# The link to send a file lives minutes: what is not there after a day never comes.
+# The link to send a file works for minutes. A file that is missing after a day never comes.
 SWEPT_AFTER = timedelta(days=1)
 
 SIGNATURES = {
@@ -48,7 +48,7 @@ async def complete_upload(
 ) -> Upload:
     """Doing it again changes nothing. Raises NoSuchUpload, NotSentYet, NotThatImage."""
     upload = await _own_upload(write, account_id, upload_id)
-    # Reading a file takes its time: meanwhile no connection is held.
+    # Reading a file takes long: hold no connection meanwhile.
     await write.commit()
     if upload.completed_at is None:
         try:
@@ -69,7 +69,7 @@ async def complete_upload(
 async def delete_upload(
     write: WriteSession, files: Files, account_id: UUID, upload_id: UUID
 ) -> None:
-    """Raises NoSuchUpload. The row stays a day: until then a link may bring the file back."""
+    """Raises NoSuchUpload. The row stays a day, because a link may still send the file again."""
     upload = await _own_upload(write, account_id, upload_id)
     upload.deleted_at = await write.scalar(select(func.now()))
     await write.commit()
@@ -77,8 +77,8 @@ async def delete_upload(
 
 
 async def sweep(write: WriteSession, files: Files) -> None:
-    """Deletes some of what was announced and never completed, or deleted, at least a day ago."""
-    over = (
+    """Deletes some uploads that were abandoned or deleted at least a day ago."""
+    expired = (
         select(Upload.id)
         .where(
             Upload.completed_at.is_(None) | Upload.deleted_at.is_not(None),
@@ -87,20 +87,20 @@ async def sweep(write: WriteSession, files: Files) -> None:
         .limit(20)
         .with_for_update(skip_locked=True)
     )
-    # Nobody completes it any more.
+    # Marked as deleted, they can no longer be completed.
     swept = await write.execute(
         update(Upload)
-        .where(Upload.id.in_(over))
+        .where(Upload.id.in_(expired))
         .values(deleted_at=func.now())
         .returning(Upload.id, Upload.key)
     )
     keys = {row.id: row.key for row in swept}
     if not keys:
         return
-    # Deleting files takes its time: meanwhile no connection is held.
+    # Deleting files takes long: hold no connection meanwhile.
     await write.commit()
     for key in keys.values():
-        # The file first: a row without its file is swept again, a file without its row never.
+        # The file first: a row without a file is swept again, a file without a row never is.
         await files.delete(key)
     await write.execute(delete(Upload).where(Upload.id.in_(keys)))
 

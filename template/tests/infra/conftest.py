@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""An app without business, for the tests of app/infra."""
+
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -10,7 +12,7 @@ from app import errors
 from app.infra import wiring
 from dev.pytest_plugin import Services
 
-# Shared, for to read the authorities takes 15 ms.
+# Shared, because reading the certificate authorities takes 15 ms.
 TLS = create_ssl_context()
 
 type Serve = Callable[[FastAPI], AbstractAsyncContextManager[AsyncClient]]
@@ -18,12 +20,12 @@ type Serve = Callable[[FastAPI], AbstractAsyncContextManager[AsyncClient]]
 
 @pytest.fixture
 def bare(services: Services) -> FastAPI:
-    """What every service of this stage has, without business: a test adds what it needs."""
+    """This stage's infrastructure without business. A test adds the routes that it needs."""
     return bare_app()
 
 
 def bare_app() -> FastAPI:
-    """Of the environment as it is."""
+    """An app with the settings of the environment."""
     app = FastAPI(**wiring.OPTIONS)
     errors.install(app)
     wiring.install(app)
@@ -32,7 +34,7 @@ def bare_app() -> FastAPI:
 
 @pytest.fixture
 def serve() -> Serve:
-    """Starts an app; answers with a browser."""
+    """Starts an app and returns a client of it."""
 
     @asynccontextmanager
     async def serve(app: FastAPI) -> AsyncGenerator[AsyncClient]:

@@ -19,7 +19,7 @@ from dev.pytest_plugin import Services
 
 SECONDS = 60
 
-# What `python -m dev` does once the services are there, which here are those of the tests.
+# `python -m dev`, but on the services of the tests.
 RUN = """
 import os, sys
 from dev import __main__ as dev
@@ -54,7 +54,7 @@ async def answer(scope, receive, send):
 
 @contextmanager
 def running(command: Sequence[str], port: int = 0) -> Iterator[subprocess.Popen[str]]:
-    """In a process group of its own, as `make` is in a terminal."""
+    """Starts it in a new process group, as a terminal starts `make`."""
     process = subprocess.Popen(
         [sys.executable, "-c", RUN, *command],
         cwd=postgres.REPOSITORY,
@@ -91,8 +91,8 @@ def until_it_serves(process: subprocess.Popen[str], port: int) -> None:
             time.sleep(0.1)
 
 
-def ends(process: subprocess.Popen[str]) -> None:
-    """With all that it has started."""
+def until_it_ends(process: subprocess.Popen[str]) -> None:
+    """Waits for the process and for all that it started."""
     process.wait(timeout=SECONDS)
     deadline = time.monotonic() + 5
     while is_there(process.pid):
@@ -101,15 +101,15 @@ def ends(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "status", "said"),
+    ("command", "status", "message"),
     [
-        (["frob"], 127, "There is no program 'frob' here that can be run.\n"),
-        (["./README.md"], 127, "There is no program './README.md' here that can be run.\n"),
+        (["frob"], 127, "Cannot run 'frob': there is no such program here.\n"),
+        (["./README.md"], 127, "Cannot run './README.md': there is no such program here.\n"),
         ([], 1, "Say what to run: python -m dev COMMAND…\n"),
     ],
 )
 def test_a_command_that_cannot_be_run_is_refused_in_words(
-    command: list[str], status: int, said: str
+    command: list[str], status: int, message: str
 ) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "dev", *command],
@@ -118,11 +118,11 @@ def test_a_command_that_cannot_be_run_is_refused_in_words(
         text=True,
     )
 
-    assert (done.returncode, done.stderr) == (status, said)
+    assert (done.returncode, done.stderr) == (status, message)
 
 
 @pytest.mark.slow
-def test_of_many_requests_to_end_the_command_hears_one() -> None:
+def test_a_command_gets_one_of_many_requests_to_end() -> None:
     with running([sys.executable, "-c", COUNTS]) as process:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
@@ -134,7 +134,7 @@ def test_of_many_requests_to_end_the_command_hears_one() -> None:
 
 
 @pytest.mark.slow
-def test_a_reloader_that_does_not_end_is_killed_and_the_app_goes_with_it(
+def test_a_reloader_that_does_not_end_is_killed_with_the_app(
     services: Services,
 ) -> None:
     port = ports.unused()
@@ -147,25 +147,18 @@ def test_a_reloader_that_does_not_end_is_killed_and_the_app_goes_with_it(
 
         process.send_signal(signal.SIGTERM)
 
-        ends(process)
+        until_it_ends(process)
         with socket.socket() as client:
             assert client.connect_ex(("127.0.0.1", port)) != 0
 
 
 @pytest.mark.slow
-def test_however_often_its_group_is_told_to_end_everything_ends(tmp_path: Path) -> None:
+def test_everything_ends_when_its_group_gets_many_requests_to_end(tmp_path: Path) -> None:
     (tmp_path / "empty.py").write_text(EMPTY_APP)
+    folder = str(tmp_path)
     uvicorn = [
-        *(
-            sys.executable,
-            "-m",
-            "uvicorn",
-            "empty:create_app",
-            "--factory",
-            "--app-dir",
-            str(tmp_path),
-        ),
-        *("--reload", "--reload-dir", str(tmp_path), "--log-level", "warning"),
+        *(sys.executable, "-m", "uvicorn", "empty:create_app", "--factory", "--app-dir", folder),
+        *("--reload", "--reload-dir", folder, "--log-level", "warning"),
     ]
     with ExitStack() as stack:
         started = {}
@@ -176,18 +169,18 @@ def test_however_often_its_group_is_told_to_end_everything_ends(tmp_path: Path) 
             until_it_serves(process, port)
 
         for process in started.values():
-            # As `timeout` sends it to make and its group, and uv what it gets to us.
+            # `timeout` signals make and its group, and uv passes its own signal on.
             for _ in range(3):
                 os.killpg(process.pid, signal.SIGTERM)
                 process.send_signal(signal.SIGTERM)
 
         for process in started.values():
-            ends(process)
+            until_it_ends(process)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("empty_database")
-def test_a_wrong_environment_ends_it_before_anything_is_migrated(
+def test_a_wrong_environment_stops_make_dev_before_it_migrates(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SESSION_IDLE", "for ever")

@@ -1,9 +1,24 @@
 # Rung's file: advancing to another stage may change it.
-"""`make load`."""
+"""`make load` says what went wrong."""
+
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from dev import load, ports
+
+# Locust is not installed for the tests. This program writes what `locust --csv` writes.
+LOCUST = """#!{python}
+import sys
+stats = sys.argv[sys.argv.index("--csv") + 1] + "_stats.csv"
+with open(stats, "w") as file:
+    print("Type,Name,Request Count,Failure Count", file=file)
+    print(",Aggregated,{requests},{failures}", file=file)
+sys.exit({status})
+"""
 
 
 @pytest.mark.parametrize("host", ["http://127.0.0.1:{unused}", "127.0.0.1", "http://127.0.0.1:x"])
@@ -14,5 +29,37 @@ def test_a_host_that_does_not_answer_is_asked_once(
     monkeypatch.setenv("HOST", host)
     monkeypatch.delenv("USERS", raising=False)
 
-    with pytest.raises(SystemExit, match=f"Nobody answers at HOST={host}: "):
+    with pytest.raises(SystemExit, match=f"Nothing answers at HOST={host}: "):
         load.main()
+
+
+@pytest.mark.parametrize(
+    ("requests", "failures", "status", "exit_status"),
+    [(7, 0, 0, 0), (7, 1, 1, 1), (0, 0, 0, 1), (7, 7, 1, 1), (0, 0, 2, 2)],
+)
+def test_a_load_without_a_served_request_fails_in_words(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    requests: int,
+    failures: int,
+    status: int,
+    exit_status: int,
+) -> None:
+    locust = tmp_path / "locust"
+    locust.write_text(
+        LOCUST.format(python=sys.executable, requests=requests, failures=failures, status=status)
+    )
+    locust.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("USERS", "1")
+    monkeypatch.setenv("DURATION", "1s")
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        Thread(target=server.handle_request).start()
+        monkeypatch.setenv("HOST", f"http://127.0.0.1:{server.server_port}")
+
+        with pytest.raises(SystemExit) as ended:
+            load.main()
+
+    assert ended.value.code == exit_status
+    assert ("No request was served" in capfd.readouterr().err) == (requests == failures)

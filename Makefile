@@ -1,6 +1,13 @@
 # uv from PATH, or fetched once: the script that every generated repo ships.
 UV := sh template/dev/uv
 
+PYTHON := 3.13
+
+# No other variable of uv's may lead it to another project, Python or mode.
+unexport $(filter-out UV_CACHE_DIR UV_DEFAULT_INDEX UV_EXTRA_INDEX_URL UV_FIND_LINKS UV_HTTP_% UV_INDEX% \
+	UV_INSECURE_HOST UV_KEYRING_PROVIDER UV_LINK_MODE UV_NATIVE_TLS UV_SYSTEM_CERTS UV_TOOL_%, \
+	$(filter UV_%,$(.VARIABLES)))
+
 .DEFAULT_GOAL := help
 .PHONY: help new install test test-slow edits-report lint check
 
@@ -9,10 +16,10 @@ help: ## This list
 
 new: ## Create a project: make new DEST=../shop [STAGE=1] [ARGS="--data team=tea"]
 	@test -n "$(DEST)" || { echo "Say where: make new DEST=../shop" >&2; exit 2; }
-	@$(UV) run --quiet --no-dev rung new "$(DEST)" $(if $(STAGE),--stage "$(STAGE)") $(ARGS)
+	@$(UV) run --quiet --python $(PYTHON) --no-dev rung new "$(DEST)" $(if $(STAGE),--stage "$(STAGE)") $(ARGS)
 
 install: ## Put rung on your PATH, for its other commands
-	@$(UV) tool install --reinstall-package rung .
+	@$(UV) tool install --python $(PYTHON) --reinstall-package rung .
 
 test: ## The quick suite
 	$(UV) run --quiet pytest

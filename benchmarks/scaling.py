@@ -156,7 +156,7 @@ def _measured(stack: Stack, arguments: list[str], seconds: int) -> Run:
 
 def _cpu_seconds(pid: int) -> float:
     """User and system time of all threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_A_SECOND
 
 

@@ -127,7 +127,7 @@ def cookie_of_somebody(url: str) -> str:
 
 
 def resident_mib(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
 

@@ -1,5 +1,6 @@
 """A template of two stages, small enough to be rendered in a moment: each kind of change once."""
 
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,7 @@ def release(template: Path, version: str) -> None:
 
 def write(file: Path, content: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(content)
+    file.write_text(content, encoding="utf-8")
 
 
 @dataclass
@@ -128,6 +129,13 @@ class Repo:
         assert done.stderr.startswith("rung: "), done.stderr
         assert "Traceback" not in done.stderr
         return done.stderr
+
+    def undoes(self, said: str, *, at: Path | None = None) -> None:
+        """The undo that the last step named, typed as it was printed."""
+        rung, *words = shlex.split(said.split("Undo it with:\n")[1])
+        assert rung == "rung"
+        done = self.person.types(*words, at=at or self.folder)
+        assert (done.returncode, done.stderr) == (0, "")
 
     def git(self, *words: str) -> str:
         return git(*words, cwd=self.folder)

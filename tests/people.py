@@ -67,7 +67,7 @@ class Person:
             env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=self.patience,
             check=False,
         )
@@ -140,7 +140,8 @@ class Terminal:
     def wait_until_it_listens(self) -> None:
         """A signal between a question and the wait for its answer is noticed at the next key."""
         end = time.monotonic() + PATIENCE
-        while Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(") ", 1)[1][0] != "S":
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        while stat.read_text(encoding="utf-8").rsplit(") ", 1)[1][0] != "S":
             assert time.monotonic() < end, f"it does not wait for a key:\n{self.shown}"
             time.sleep(0.01)
 

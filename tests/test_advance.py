@@ -46,10 +46,11 @@ def test_it_gives_what_plain_copier_gives(repo: Repo) -> None:
     assert repo.status() == plain.status()
 
 
-def test_nothing_is_left_behind_in_git(repo: Repo) -> None:
+def test_nothing_is_left_behind_in_git_but_the_record_for_undo(repo: Repo) -> None:
     before = {path.relative_to(repo.folder) for path in (repo.folder / ".git").rglob("*")}
     repo.advances()
-    assert {path.relative_to(repo.folder) for path in (repo.folder / ".git").rglob("*")} == before
+    after = {path.relative_to(repo.folder) for path in (repo.folder / ".git").rglob("*")}
+    assert after == {*before, Path(".git/rung-undo.json")}
 
 
 def test_a_dry_run_shows_each_file_and_leaves_no_trace(repo: Repo) -> None:
@@ -123,9 +124,9 @@ def test_without_a_terminal_it_wants_a_yes(repo: Repo) -> None:
 def test_the_undo_it_prints_restores_everything(repo: Repo) -> None:
     repo.write("notes.txt", "Not committed, and not Rung's business.\n")
     before = files_of(repo.folder)
-    undo = repo.advances().split("Undo it with:\n")[1].strip()
+    said = repo.advances()
     assert files_of(repo.folder) != before
-    subprocess.run(["sh", "-c", undo], cwd=repo.folder, check=True)
+    repo.undoes(said)
     assert files_of(repo.folder) == before
     assert repo.status() == ["?? notes.txt"]
 
@@ -141,8 +142,7 @@ def test_the_review_it_prints_shows_the_new_files_and_costs_no_other_one(repo: R
     ).stdout
     for name in (*ADDED, *CHANGED, *DELETED):
         assert f"diff --git a/{name} b/{name}\n" in shown
-    undo = said.split("Undo it with:\n")[1].strip()
-    subprocess.run(["sh", "-c", undo], cwd=repo.folder, check=True)
+    repo.undoes(said)
     assert files_of(repo.folder) == before
     assert repo.status() == ["?? app/notes.txt"]
 
@@ -151,24 +151,24 @@ def test_the_review_it_prints_shows_the_new_files_and_costs_no_other_one(repo: R
 def test_the_undo_of_another_folder_names_it(repo: Repo) -> None:
     before = files_of(repo.folder)
     done = repo.person.types("advance", "--yes", "shop")
-    undo = done.stdout.split("Undo it with:\n")[1].strip()
-    subprocess.run(["sh", "-c", undo], cwd=repo.person.desk, check=True)
+    repo.undoes(done.stdout, at=repo.person.desk)
     assert files_of(repo.folder) == before
 
 
 @pytest.mark.slow
 def test_the_runbook_is_named(repo: Repo) -> None:
-    assert "What is live follows by docs/runbooks/to-stage-2.md.\n" in repo.advances()
+    assert "In production, follow docs/runbooks/to-stage-2.md.\n" in repo.advances()
 
 
 def test_commit_commits_the_step_and_nothing_else(repo: Repo) -> None:
     repo.write("notes.txt", "Not yet.\n")
-    undo = repo.advances("--commit").split("Undo it with:\n")[1].strip()
+    said = repo.advances("--commit")
     assert repo.git("log", "-1", "--format=%an: %s") == (
         "Ada Lovelace: Bring shop to stage 2 (database)\n"
     )
     assert repo.status() == ["?? notes.txt"]
-    subprocess.run(["sh", "-c", undo], cwd=repo.folder, check=True)
+    repo.undoes(said)
+    assert repo.status() == ["?? notes.txt"]
     assert repo.answers()["stage"] == 1
 
 

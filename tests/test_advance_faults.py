@@ -269,8 +269,7 @@ def test_a_folder_of_a_larger_repository_undone(repo: Repo) -> None:
     git("init", "--quiet", cwd=whole)
     repo.git("checkout-index", "--all", f"--prefix={shop.folder}/")
     shop.commit()
-    undo = shop.advances().split("Undo it with:\n")[1].strip()
-    subprocess.run(["sh", "-c", undo], cwd=shop.folder, check=True)
+    shop.undoes(shop.advances())
     assert shop.status() == []
 
 
@@ -280,8 +279,7 @@ def test_names_with_spaces_quotes_and_letters_of_any_language(repo: Repo, name: 
     done = repo.person.types("advance", "--yes", name)
     assert done.returncode == 0, done.stderr
     assert shop.is_advanced()
-    undo = done.stdout.split("Undo it with:\n")[1].strip()
-    subprocess.run(["sh", "-c", undo], cwd=repo.person.desk, check=True)
+    repo.undoes(done.stdout, at=repo.person.desk)
     assert not shop.is_advanced()
 
 

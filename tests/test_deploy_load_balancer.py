@@ -39,7 +39,7 @@ def aws(shop: Path) -> dict[str, Any]:
 
 
 def number(pattern: str, file: Path) -> float:
-    found = re.findall(pattern, file.read_text(), re.MULTILINE)
+    found = re.findall(pattern, file.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(found) == 1, f"{file.name}: {pattern}"
     return float(found[0])
 

@@ -29,7 +29,7 @@ def services(project: Path) -> dict[str, Any]:
 
 
 def content(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(file.read_text())
+    found: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
     return found
 
 

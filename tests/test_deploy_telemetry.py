@@ -17,7 +17,7 @@ VENDORS = sorted(set(FOLDER.glob("*.yaml")) - {COLLECTOR, *ALERTS})
 
 
 def read(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(file.read_text())
+    found: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
     return found
 
 
@@ -56,7 +56,7 @@ def test_every_part_of_a_pipeline_is_configured_and_every_vendors_exporter_is_us
 @pytest.mark.parametrize("vendor", VENDORS, ids=lambda file: file.stem)
 def test_a_vendors_file_changes_where_to_send_and_holds_no_key(vendor: Path) -> None:
     assert read(vendor).keys() == {"exporters", "service"}
-    text = vendor.read_text()
+    text = vendor.read_text(encoding="utf-8")
     for variable in re.findall(r"\$\{env:(\w+)\}", text):
         assert re.search(rf"^#.*\b{variable}\b", text, re.M), variable
     assert not re.findall(r"key: (?!\$\{env:)", text)
@@ -88,7 +88,7 @@ def test_there_is_an_alert_for_each_way_to_be_unwell() -> None:
 
 @pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
 def test_every_panel_has_a_place_of_its_own_and_asks_for_the_chosen_service(file: Path) -> None:
-    dashboard = json.loads(file.read_text())
+    dashboard = json.loads(file.read_text(encoding="utf-8"))
     panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     assert not [pair for pair in combinations(panels, 2) if overlap(*pair)]

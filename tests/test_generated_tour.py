@@ -97,13 +97,13 @@ def _make_dev(project: Path, port: int) -> Iterator[str]:
 
 def _wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
     for _ in range(600):
-        assert server.poll() is None, log.read_text()
+        assert server.poll() is None, log.read_text(encoding="utf-8")
         try:
             with urlopen(url, timeout=1):
                 return
         except OSError:
             time.sleep(0.2)
-    pytest.fail(log.read_text())
+    pytest.fail(log.read_text(encoding="utf-8"))
 
 
 def _free_port() -> int:

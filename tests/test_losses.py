@@ -104,7 +104,7 @@ def test_the_persons_excludes_file_hides_nothing_that_the_step_brings(repo: Repo
     home.mkdir()
     (home / "ignored").write_text("*.py\ndocs\n")
     (home / ".gitconfig").write_text(
-        Path(repo.person.environment["GIT_CONFIG_GLOBAL"]).read_text()
+        Path(repo.person.environment["GIT_CONFIG_GLOBAL"]).read_text(encoding="utf-8")
         + f"[core]\n\texcludesFile = {home}/ignored\n"
     )
     repo.person.environment["GIT_CONFIG_GLOBAL"] = str(home / ".gitconfig")
@@ -133,8 +133,7 @@ def test_kept_conflicts_are_listed_marked_and_unmerged(repo: Repo) -> None:
     assert "UU app/infra/wiring.py" in repo.status()
     assert repo.answers()["stage"] == 2
     assert not list(repo.folder.rglob("*.rej"))
-    undo = done.stdout.split("Undo it with:\n")[1].strip()
-    repo.person.runs("sh", "-c", undo, at=repo.folder)
+    repo.undoes(done.stdout)
     assert repo.status() == []
 
 

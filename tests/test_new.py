@@ -88,11 +88,12 @@ def test_without_uv_the_project_is_made_and_one_line_says_what_is_missing(person
     (git_alone / "git").symlink_to(shutil.which("git") or "")
     without_uv = [f for f in os.environ["PATH"].split(os.pathsep) if not Path(f, "uv").exists()]
     del person.environment["UV"]
+    person.environment["XDG_CACHE_HOME"] = str(person.temporary.parent / "cache")
     person.environment["PATH"] = os.pathsep.join([str(git_alone), *without_uv])
     done = person.types("new", "shop")
     assert done.returncode == 0
     assert done.stderr == (
-        "Dependencies are not locked (uv is not on PATH): run `uv lock` there later.\n"
+        "Dependencies are not locked (uv is not installed): run `uv lock` there later.\n"
     )
     assert git("status", "--porcelain", cwd=person.desk / "shop") == ""
 
@@ -221,7 +222,7 @@ def test_no_preference_of_the_persons_git_changes_or_stops_the_first_commit(
     (home / "ignored").write_text("*.py\n*.toml\n.env*\n")
     (home / "attributes").write_text("*.py eol=crlf\n*.py filter=none-such\n")
     (home / ".gitconfig").write_text(
-        Path(person.environment["GIT_CONFIG_GLOBAL"]).read_text() + preference
+        Path(person.environment["GIT_CONFIG_GLOBAL"]).read_text(encoding="utf-8") + preference
     )
     person.environment |= {"HOME": str(home), "GIT_CONFIG_GLOBAL": str(home / ".gitconfig")}
     done = person.types("new", "shop")

@@ -1,21 +1,95 @@
-import sys
+"""The program `rung`: one line on stderr and an exit code, whatever happens."""
 
-from rung.errors import RungError
-from rung.interrupts import let_the_outcome_stand
+import locale
+import os
+import sys
+from types import TracebackType
+
+from rung.errors import RungError, printable
+from rung.interrupts import ignore_signals
 
 
 def main() -> None:
-    try:
-        from rung.cli import app  # Typer takes most of the time in which --help can be interrupted.
+    _restart_with_utf8()
+    sys.excepthook = _report_bug
+    if hasattr(sys.stdout, "reconfigure"):
+        # File names need not be UTF-8; to show one must not fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    code = _run()
+    ignore_signals()
+    sys.exit(code)
 
-        app()
+
+def _run() -> int:
+    try:
+        from rung.cli import run  # Typer takes most of the time in which --help can be interrupted.
+
+        code = run()
+        if sys.stdout:
+            sys.stdout.flush()  # A full disk shows here.
     except KeyboardInterrupt:
-        sys.exit("rung: Stopped.")
+        return _fail("Stopped.", 1)
     except RungError as error:
-        print(f"rung: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    finally:
-        let_the_outcome_stand()
+        return _fail(str(error), error.exit_code)
+    except BrokenPipeError:  # The reader has seen enough, as `head` does.
+        _drop_output()
+        return 1
+    except OSError as error:
+        where = f" ({os.fsdecode(error.filename)})" if error.filename is not None else ""
+        _drop_output()
+        return _fail(f"Cannot go on: {error.strerror or error}{where}.", 1)
+    return code
+
+
+def _fail(message: str, code: int) -> int:
+    ignore_signals()
+    text = "\n".join(printable(line) for line in message.split("\n"))
+    try:
+        print(f"rung: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    _drop_output_if_broken()
+    return code
+
+
+def _drop_output_if_broken() -> None:
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:
+        _drop_output()
+
+
+def _drop_output() -> None:
+    """Python flushes again when it exits, and would report the same failure once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _report_bug(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    if os.environ.get("RUNG_TRACEBACK"):
+        sys.__excepthook__(kind, error, traceback)
+        return
+    if issubclass(kind, KeyboardInterrupt):
+        _fail("Stopped.", 1)
+        return
+    words = " ".join(str(error).split())[:200]
+    _fail(
+        f"This is a bug of Rung: {kind.__name__}: {words}. Set RUNG_TRACEBACK=1 to see where, "
+        "and report it.",
+        1,
+    )
+
+
+def _restart_with_utf8() -> None:
+    """In a locale that is not UTF-8, Python and Copier would misread files and file names."""
+    if sys.flags.utf8_mode:
+        return
+    if locale.getencoding().lower().replace("-", "") == "utf8":
+        return
+    os.environ.setdefault("PYTHONIOENCODING", f"{locale.getencoding()}:backslashreplace")
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
 
 
 if __name__ == "__main__":

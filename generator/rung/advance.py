@@ -1,6 +1,5 @@
-"""A step of a project, to a later stage or a newer template: computed apart, then carried in."""
+"""Takes a step: to a later stage, to a newer template, or to other answers."""
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,23 +7,24 @@ from typing import Protocol
 
 from rung import git, stages
 from rung.answers import Answer
+from rung.answers_check import in_words
+from rung.apply import apply
 from rung.errors import RungError, UsageError
 from rung.interrupts import Interrupts
-from rung.opening import alone, workspace_in
+from rung.lock import locked, workspace_in
 from rung.origin import Origin, newest, origin_of
-from rung.outcome import Outcome, Target, check_answers, work_out
+from rung.plan import Plan, Target, check_answers, make_plan
 from rung.project import Project, locate, read_project, refuse_unready, shown
-from rung.recorded import spoken
 from rung.scratch import Scratch
-from rung.switch import switch
+from rung.undo import commit_paths, record_commit, record_of
 
 
-class NotUpwardsError(RungError):
-    """No later stage than the recorded one, and no other answers."""
+class AlreadyThereError(RungError):
+    """The project already has this stage and these answers."""
 
 
 class NothingToDoError(RungError):
-    """Which is no failure."""
+    """No version is newer, which is not a failure."""
 
     exit_code = 0
 
@@ -38,20 +38,22 @@ class Options:
 
 
 class Conversation(Protocol):
-    def show(self, outcome: Outcome) -> None: ...
-    def agree(self, outcome: Outcome) -> bool: ...
+    def show(self, plan: Plan) -> None: ...
+    def agree(self, plan: Plan) -> bool: ...
 
 
 def advance(
     path: Path, to: int | None, options: Options, person: Conversation, interrupts: Interrupts
-) -> Outcome | None:
-    """To a later stage, or to other answers where the project stands, on the same template version;
-    None when not agreed to."""
+) -> Plan | None:
+    """To a later stage, or to other answers at this stage, on the same template version.
+
+    None when the person does not agree.
+    """
 
     def target(project: Project, origin: Origin) -> Target:
         stage = _stage_to_reach(project, to, options.given)
         if stage == project.stage:
-            return Target(f"{stages.named(stage)} with {_in_words(options.given)}", stage)
+            return Target(f"{stages.named(stage)} with {_answers_in_words(options.given)}", stage)
         skipped = [one for one in stages.LADDER if project.stage < one.number < stage]
         return Target(stages.named(stage), stage, skipped=skipped)
 
@@ -60,14 +62,17 @@ def advance(
 
 def upgrade(
     path: Path, ref: str | None, options: Options, person: Conversation, interrupts: Interrupts
-) -> Outcome | None:
-    """To a newer version of the template at the same stage; None when not agreed to."""
+) -> Plan | None:
+    """To a newer version of the template, at the same stage.
+
+    None when the person does not agree.
+    """
 
     def target(project: Project, origin: Origin) -> Target:
         version = origin.named(ref) if ref else newest(origin)
         older = origin.is_older(version, project.version)
         if origin.same(version, project.version) or (older and not ref):
-            _refuse_untaken(project, options.given)
+            _refuse_unused(project, options.given)
             raise NothingToDoError(f"Nothing to do: no version is newer than {project.version}.")
         if older:
             raise RungError(
@@ -86,14 +91,14 @@ def _stage_to_reach(project: Project, to: int | None, given: Mapping[str, Answer
         stage = to
     elif project.stage < last.number:
         stage = project.stage + 1
-    elif given:  # There is no next stage that they could be meant for.
+    elif given:  # At the last stage, answers can only be meant for this one.
         stage = project.stage
     else:
-        raise NotUpwardsError(f"The project is at {here}, and that is the last one.")
+        raise AlreadyThereError(f"The project is at {here}, and that is the last one.")
     if not 1 <= stage <= last.number:
         raise RungError(f"There is no stage {stage}: the ladder ends at {last}.")
     if stage == project.stage and not given:
-        raise NotUpwardsError(f"The project is at {here} already.")
+        raise AlreadyThereError(f"The project is at {here} already.")
     if stage < project.stage:
         raise RungError(
             f"The project is at {here}, and a step leads up. To go back, revert the commit that "
@@ -103,18 +108,19 @@ def _stage_to_reach(project: Project, to: int | None, given: Mapping[str, Answer
     return stage
 
 
-def _refuse_untaken(project: Project, given: Mapping[str, Answer]) -> None:
-    recorded = {key: spoken(value) for key, value in project.answers.items()}
+def _refuse_unused(project: Project, given: Mapping[str, Answer]) -> None:
+    recorded = {key: in_words(value) for key, value in project.answers.items()}
     if others := {key: value for key, value in given.items() if recorded.get(key) != value}:
         data = " ".join(f"--data {key}={value}" for key, value in others.items())
         raise RungError(
-            f"No version is newer than {project.version}, so {_in_words(others)} was not taken. "
-            f"To change it where the project stands: rung advance --to {project.stage} {data}"
+            f"No version is newer than {project.version}, so {_answers_in_words(others)} was not "
+            "taken. "
+            f"To change it at this stage: rung advance --to {project.stage} {data}"
         )
 
 
-def _in_words(given: Mapping[str, Answer]) -> str:
-    return ", ".join(f"{key}={spoken(value)}" for key, value in given.items())
+def _answers_in_words(given: Mapping[str, Answer]) -> str:
+    return ", ".join(f"{key}={in_words(value)}" for key, value in given.items())
 
 
 def _take_step(
@@ -123,22 +129,22 @@ def _take_step(
     options: Options,
     person: Conversation,
     interrupts: Interrupts,
-) -> Outcome | None:
+) -> Plan | None:
     if "stage" in options.given:
-        raise UsageError("The stage is no --data: rung advance --to N leads to it.")
+        raise UsageError(
+            "Use rung advance --to N to change the stage; --data stage=… is not accepted."
+        )
     try:
         with interrupts.allowed():
-            git.require()
-            git.leave_calling_repository()
+            git.fence()
             folder, git_dir = locate(path)
-            git.let_nothing_interfere()
-        with alone(folder, git_dir):
+        with locked(folder, git_dir):
             with interrupts.allowed():
                 project = read_project(folder, git_dir)
                 origin = origin_of(project, options.template)
                 try:
                     towards = target(project, origin)
-                except NotUpwardsError:
+                except AlreadyThereError:
                     with workspace_in(folder, git_dir) as workspace:
                         check_answers(project, origin, Scratch(workspace, folder))
                     raise
@@ -148,22 +154,26 @@ def _take_step(
             with workspace_in(folder, git_dir) as workspace:
                 with interrupts.allowed():
                     scratch = Scratch(workspace, folder)
-                    outcome = work_out(project, origin, towards, options.given, scratch)
-                    if outcome.stays and not outcome.moves:
-                        raise NotUpwardsError(f"The project is at {towards.name} already.")
-                    person.show(outcome)
-                    _refuse_unsafe(outcome, keep_conflicts=options.keep_conflicts)
-                    if not person.agree(outcome):
+                    plan = make_plan(project, origin, towards, options.given, scratch)
+                    if plan.changes_answers_only and not plan.moves:
+                        raise AlreadyThereError(f"The project is at {towards.name} already.")
+                    person.show(plan)
+                    _refuse_unsafe(plan, keep_conflicts=options.keep_conflicts)
+                    if not person.agree(plan):
                         return None
                 intent = f"The step to {towards.name}"
-                switch(scratch, folder, outcome.tree, outcome.moves, intent=intent)
-                if outcome.conflicts:
-                    _mark_unmerged(scratch, outcome)
+                record = record_of(folder, git_dir)
+                apply(scratch, folder, plan.tree, plan.moves, intent=intent, record=record)
+                if plan.conflicts:
+                    _mark_unmerged(scratch, plan)
             if options.commit:
-                _commit(outcome)
-            return outcome
+                _commit(plan)
+                record_commit(folder, record)
+            return plan
     except KeyboardInterrupt as interrupt:
         raise RungError("Stopped. Nothing was changed.") from interrupt
+    except BrokenPipeError:
+        raise
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise RungError(
@@ -171,52 +181,48 @@ def _take_step(
         ) from error
 
 
-def _refuse_unsafe(outcome: Outcome, *, keep_conflicts: bool) -> None:
-    if outcome.lost:
+def _refuse_unsafe(plan: Plan, *, keep_conflicts: bool) -> None:
+    if plan.lost:
         raise RungError(
-            f"The step to {outcome.target.name} deletes files that you have edited: "
-            f"{shown(outcome.lost, most=20)}. Move what you wrote into files of your own, git rm "
+            f"The step to {plan.target.name} deletes files that you have edited: "
+            f"{shown(plan.lost, most=20)}. Move what you wrote into files of your own, git rm "
             "these, and commit. Nothing was changed."
         )
-    if outcome.conflicts and not keep_conflicts:
+    if plan.conflicts and not keep_conflicts:
         raise RungError(
-            f"In conflict: {shown(outcome.conflicts, most=50)}. Both you and the step changed the "
+            f"In conflict: {shown(plan.conflicts, most=50)}. Both you and the step changed the "
             "same lines. Nothing was changed; --diff shows the text, and --keep-conflicts applies "
             "the step with markers to resolve."
         )
 
 
-def _mark_unmerged(scratch: Scratch, outcome: Outcome) -> None:
-    """As a merge of git's own would leave them: listed by git status, and no commit before."""
-    folder = outcome.project.folder
+def _mark_unmerged(scratch: Scratch, plan: Plan) -> None:
+    """As after a conflict of git merge: git status lists them, and git refuses a commit."""
+    folder = plan.project.folder
     lines: list[str] = []
-    for path in outcome.conflicts:
-        change = outcome.changes[path]
-        lines.append(f"0 {'0' * 40}\t{path}")
+    for path in plan.conflicts:
+        change = plan.changes[path]
+        sides = [side for side in (change.before, change.yours, change.theirs) if side]
+        lines.append(f"0 {'0' * len(sides[0].id)}\t{path}")
         for number, side in enumerate((change.before, change.yours, change.theirs), start=1):
             if side:
                 content = scratch.content(side)
                 git.git("hash-object", "-w", "--stdin", cwd=folder, stdin=content)
                 lines.append(f"{side.mode} {side.id} {number}\t{path}")
-    listed = os.fsencode("".join(f"{line}\0" for line in lines))
-    git.git("update-index", "-z", "--index-info", cwd=folder, stdin=listed)
+    git.git(
+        *("update-index", "-z", "--index-info"),
+        cwd=folder,
+        stdin=git.null_terminated(lines),
+    )
 
 
-def _commit(outcome: Outcome) -> None:
-    project = outcome.project
-    paths = os.fsencode("".join(f"{move.path}\0" for move in outcome.moves))
-    listed = ["--pathspec-from-file=-", "--pathspec-file-nul"]
-    literally = {"GIT_LITERAL_PATHSPECS": "1"}
-
-    def run(*words: str) -> None:
-        git.git(*words, *listed, cwd=project.folder, stdin=paths, environment=literally)
-
+def _commit(plan: Plan) -> None:
+    project = plan.project
     slug = project.answers.get("project_slug", project.folder.name)
-    message = f"Bring {slug} to {outcome.target.name}"
+    message = f"Bring {slug} to {plan.target.name}"
     try:
-        run("add", "--all", "--force")
-        run("commit", "--quiet", "--no-verify", "--only", f"--message={message}")
+        commit_paths(project.folder, [move.path for move in plan.moves], message)
     except git.GitError as error:
         raise RungError(
-            f"The step to {outcome.target.name} is taken, but not committed: {error}"
+            f"The step to {plan.target.name} is taken, but not committed: {error}"
         ) from error

@@ -1,23 +1,23 @@
+"""The answers that a person gives: on the command line or in a file."""
+
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import yaml
-
-from rung.errors import UsageError
+from rung.errors import UsageError, is_printable
 
 Answer = str | int | float | bool
 
 
 def read_answers(file: Path) -> dict[str, Answer]:
     """The answers in a YAML file: one written by hand, or another project's .copier-answers.yml."""
+    from rung.reading import UnreadableError, read_yaml
+
     try:
-        content = yaml.safe_load(file.read_bytes())
-    except OSError as error:
-        raise UsageError(f"The answers file {file} cannot be read: {error.strerror}.") from error
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" (line {where.line + 1})" if where else ""
-        raise UsageError(f"The answers file {file} is not YAML{line}.") from error
+        content = read_yaml(file)
+    except UnreadableError as error:
+        reason = str(error)
+        words = reason[3:] if reason.startswith("it is not YAML") else f"cannot be read: {reason}"
+        raise UsageError(f"The answers file {file} {words}.") from error
     if not isinstance(content, Mapping):
         raise UsageError(f"The answers file {file} is not a mapping of questions to answers.")
     answers = {str(key): value for key, value in content.items()}
@@ -25,14 +25,14 @@ def read_answers(file: Path) -> dict[str, Answer]:
 
 
 def _private(key: str) -> bool:
-    """Copier's own entries: where the other project's template lies, and which version."""
+    """Copier's own entries: where the other project's template is, and which version."""
     return key.startswith("_")
 
 
 def _plain(file: Path, key: str, value: object) -> Answer:
     if isinstance(value, Answer):
         return value
-    raise UsageError(f"{file}: {key} must be one plain value, not {value!r}.")
+    raise UsageError(f"{file}: {key} must be one plain value, not {str(value)[:60]!r}.")
 
 
 def parse_answers(pairs: Iterable[str]) -> dict[str, Answer]:
@@ -41,5 +41,19 @@ def parse_answers(pairs: Iterable[str]) -> dict[str, Answer]:
         key, equals, value = pair.partition("=")
         if not (key and equals):
             raise UsageError(f"--data {pair}: write it as --data key=value.")
+        if _private(key):
+            raise UsageError(f"--data {pair}: names that begin with _ are Copier's own.")
+        if not _is_utf8(pair):
+            raise UsageError(f"--data {key}: the answer is not UTF-8. Write it as UTF-8.")
         answers[key] = value
     return answers
+
+
+def _is_utf8(text: str) -> bool:
+    """The bytes of an argument that were not UTF-8 arrive as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def refuse_unprintable(what: str, text: str) -> None:
+    if not is_printable(text):
+        raise UsageError(f"{what} holds control characters or is not UTF-8. Choose another name.")

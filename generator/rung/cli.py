@@ -1,10 +1,13 @@
+"""The commands and options that a person types."""
+
 import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.exceptions import Exit, TyperException
 
 from rung import __version__
 from rung.errors import UsageError
@@ -12,11 +15,28 @@ from rung.interrupts import Interrupts
 
 # Plain help: rich would double the time that --help takes.
 app = typer.Typer(
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def run() -> int:
+    """Run the command that was typed; returns the exit code."""
+    command: Any = typer.main.get_command(app)
+    try:
+        return command.main(prog_name="rung", standalone_mode=False) or 0
+    except Exit as ended:
+        return ended.exit_code
+    except TyperException as error:
+        context = getattr(error, "ctx", None)
+        if not sys.argv[1:] and context:
+            print(context.get_help())
+            return 2
+        words = " ".join(error.format_message().split())
+        path = context.command_path if context else "rung"
+        raise UsageError(f"{words} See {path} --help.") from error
 
 
 def _print_version(wanted: bool) -> None:
@@ -37,19 +57,19 @@ def rung(
 
 @app.command()
 def new(
-    dest: Annotated[Path, typer.Argument(help="Where: a new folder, or an empty one.")],
+    dest: Annotated[Path, typer.Argument(help="A new folder, or an empty one.")],
     stage: Annotated[
-        str | None, typer.Option(metavar="N", help="The stage to start at; 1 unless you say.")
+        str | None, typer.Option(metavar="N", help="The stage to start at. Default: 1.")
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Answer a question; may be repeated."),
+        typer.Option(metavar="KEY=VALUE", help="Answer a question. May be repeated."),
     ] = None,
     answers: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Answer questions from a YAML file.")
     ] = None,
     defaults: Annotated[
-        bool, typer.Option("--defaults", help="Ask nothing: defaults for what is not answered.")
+        bool, typer.Option("--defaults", help="Ask nothing; use the default answers.")
     ] = False,
     no_git: Annotated[
         bool, typer.Option("--no-git", help="Make no repository and no first commit.")
@@ -58,20 +78,21 @@ def new(
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="The template: a checkout or a git URL. RUNG_TEMPLATE says the same; "
-            "otherwise it is where rung was installed from.",
+            help="The template: a checkout or a git URL. Also: the variable RUNG_TEMPLATE. "
+            "Default: where rung was installed from.",
         ),
     ] = None,
 ) -> None:
     """Create a project: rendered, locked and committed."""
     interrupts = Interrupts()  # Before the imports, which take as long as a quick Ctrl-C.
-    from rung.answers import parse_answers, read_answers
+    from rung.answers import Answer, parse_answers, read_answers
     from rung.new import create_project
 
-    given = read_answers(answers) if answers else {}
-    given |= parse_answers(data or [])
-    given |= {"stage": stage} if stage is not None else {}
-    created = create_project(
+    def given() -> dict[str, Answer]:
+        read = read_answers(answers) if answers else {}
+        return read | parse_answers(data or []) | ({"stage": stage} if stage is not None else {})
+
+    create_project(
         dest,
         given,
         template=template,
@@ -79,7 +100,7 @@ def new(
         commit=not no_git,
         interrupts=interrupts,
     )
-    print(f"Created {dest} at {created}. Next:\n")
+    print(f"Created {dest}. Next:\n")
     if dest != Path():
         print(f"    cd {shlex.quote(str(dest))}")
     print("    make dev")
@@ -88,33 +109,35 @@ def new(
 _PROJECT = Annotated[Path, typer.Argument(help="The project, or any folder in it.")]
 _DATA = Annotated[
     list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="Answer a question anew; may be repeated."),
+    typer.Option(metavar="KEY=VALUE", help="Change an answer. May be repeated."),
 ]
 _TEMPLATE = Annotated[
     str | None,
-    typer.Option(metavar="SOURCE", help="Where the template is now, if it is not where it was."),
+    typer.Option(metavar="SOURCE", help="The template's new place, if it has moved."),
 ]
-_DRY_RUN = Annotated[
-    bool, typer.Option("--dry-run", help="Work it out and show it; change nothing.")
-]
-_DIFF = Annotated[bool, typer.Option("--diff", help="Show the text of what changes.")]
+_DRY_RUN = Annotated[bool, typer.Option("--dry-run", help="Show the step; change nothing.")]
+_DIFF = Annotated[bool, typer.Option("--diff", help="Show the changed lines.")]
 _COMMIT = Annotated[bool, typer.Option("--commit", help="Commit the result.")]
 _KEEP_CONFLICTS = Annotated[
     bool,
-    typer.Option("--keep-conflicts", help="Apply it also with conflicts, marked in the files."),
+    typer.Option("--keep-conflicts", help="Apply conflicts too, marked in the files."),
 ]
 
 
 @app.command()
 def status(
     path: _PROJECT = Path(),
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Show where a project stands, and what a step would bring."""
-    from rung.status import spoken, status_of
+    """Show where a project stands, and what comes next."""
+    from rung.errors import printable
+    from rung.status import described, status_of
 
     found = status_of(path)
-    print(json.dumps(found.as_json(), indent=2) if as_json else spoken(found))
+    if as_json:
+        print(json.dumps(found.as_json(), indent=2))
+    else:
+        print("\n".join(printable(line) for line in described(found)))
 
 
 @app.command()
@@ -124,7 +147,7 @@ def advance(
         int | None,
         typer.Option(
             metavar="N",
-            help="To this stage; the next one unless you say. With --data also the present one.",
+            help="The stage to reach. Default: the next one. With --data also the present one.",
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: for scripts.")] = False,
@@ -135,7 +158,7 @@ def advance(
     data: _DATA = None,
     template: _TEMPLATE = None,
 ) -> None:
-    """Carry a project to its next stage, with all that was written since."""
+    """Carry a project to its next stage."""
     interrupts = Interrupts()
     from rung.advance import Options
     from rung.advance import advance as take
@@ -156,7 +179,7 @@ def upgrade(
     path: _PROJECT = Path(),
     ref: Annotated[
         str | None,
-        typer.Option(metavar="V", help="A tag, branch or commit; the newest version otherwise."),
+        typer.Option(metavar="V", help="A tag, branch or commit. Default: the newest version."),
     ] = None,
     dry_run: _DRY_RUN = False,
     diff: _DIFF = False,
@@ -165,7 +188,7 @@ def upgrade(
     data: _DATA = None,
     template: _TEMPLATE = None,
 ) -> None:
-    """Carry a project to a newer version of its template, at the same stage."""
+    """Carry a project to a newer version of its template."""
     interrupts = Interrupts()
     from rung.advance import Options
     from rung.advance import upgrade as take
@@ -175,3 +198,12 @@ def upgrade(
     options = Options(parse_answers(data or []), template, commit, keep_conflicts)
     person = Conversation(ask=False, dry_run=dry_run, diff=diff)
     person.conclude(take(path, ref, options, person, interrupts), committed=commit)
+
+
+@app.command()
+def undo(path: _PROJECT = Path()) -> None:
+    """Take back the last advance or upgrade."""
+    interrupts = Interrupts()
+    from rung.undo import undo as take_back
+
+    print(take_back(path, interrupts))

@@ -1,10 +1,30 @@
+"""The errors that end a command with one message and an exit code."""
+
+import re
+
+# C0 and C1 controls, line separators, bidirectional controls, byte order marks, lone surrogates.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff"
+    "\ud800-\udfff]"
+)
+
+
 class RungError(Exception):
-    """Something failed; the message is for the person and says what to do next."""
+    """A command failed. The message says what failed, why, and what to do."""
 
     exit_code = 1
 
 
 class UsageError(RungError):
-    """What was typed cannot be carried out."""
+    """The command line or an answer cannot be used as it is."""
 
     exit_code = 2
+
+
+def is_printable(text: str) -> bool:
+    return not _UNPRINTABLE.search(text)
+
+
+def printable(text: str) -> str:
+    """The text with each character escaped that could steer a terminal."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -1,27 +1,34 @@
+"""Runs git, fenced off from variables and settings that would steer it elsewhere."""
+
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rung.errors import RungError
 
-# A hook or a rebase that calls rung exports these, and every git command would follow them.
-_CALLING_REPOSITORY = (
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-    "GIT_COMMON_DIR",
-    "GIT_DIR",
-    "GIT_INDEX_FILE",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_PREFIX",
-    "GIT_WORK_TREE",
-)
+# Who commits, where the person's settings are, and how to reach a remote. No other GIT_* variable
+# is kept: it would name a repository, a program or a mode. A hook or a rebase exports many.
+_KEPT = {
+    *(f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL", "DATE")),
+    *("GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_SYSTEM"),
+    *("GIT_ASKPASS", "GIT_PROXY_COMMAND", "GIT_TERMINAL_PROMPT"),
+    *("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSH_VARIANT"),
+    *("GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_SSL_CERT", "GIT_SSL_KEY"),
+}
 
-# No hook, signature or watching daemon of the person's stands between rung and its one commit.
-_UNDISTURBED = {
+# Settings from GIT_CONFIG_KEY_n that are kept: CI gives credentials in this way.
+_KEPT_SETTINGS = ("credential.", "http.", "safe.", "url.", "user.")
+
+# No hook, signature or program of a repository's own settings may run.
+_FENCE = {
     "commit.gpgSign": "false",
     "core.fsmonitor": "false",
     "core.hooksPath": os.devnull,
+    "protocol.ext.allow": "never",
 }
 
 
@@ -29,24 +36,49 @@ class GitError(RungError):
     """git itself refused."""
 
 
-def require() -> None:
+def fence() -> None:
+    """For each git that this process starts from here on, Copier's and uv's among them."""
     if shutil.which("git") is None:
         raise RungError("git is not installed, or not on PATH. Install it and run this again.")
+    settings = _kept_settings()
+    for name in [name for name in os.environ if name.startswith("GIT_") and name not in _KEPT]:
+        del os.environ[name]
+    os.environ["GIT_OPTIONAL_LOCKS"] = "0"  # To look at a repository must not write its index.
+    _set([*settings, *_FENCE.items()])
 
 
-def leave_calling_repository() -> None:
-    for name in _CALLING_REPOSITORY:
-        os.environ.pop(name, None)
+def _kept_settings() -> list[tuple[str, str]]:
+    count = os.environ.get("GIT_CONFIG_COUNT", "")
+    given = [
+        (os.environ.get(f"GIT_CONFIG_KEY_{n}", ""), os.environ.get(f"GIT_CONFIG_VALUE_{n}", ""))
+        for n in range(int(count) if re.fullmatch(r"\d{1,3}", count) else 0)
+    ]
+    return [(key, value) for key, value in given if key.lower().startswith(_KEPT_SETTINGS)]
 
 
-def let_nothing_interfere() -> None:
-    """For every git that this process starts from here on, Copier's among them."""
-    first = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
-    for number, (key, value) in enumerate(_UNDISTURBED.items(), start=first):
+def _set(settings: Sequence[tuple[str, str]]) -> None:
+    first = int(os.environ.get("GIT_CONFIG_COUNT", "0"))
+    for number, (key, value) in enumerate(settings, start=first):
         os.environ[f"GIT_CONFIG_KEY_{number}"] = key
         os.environ[f"GIT_CONFIG_VALUE_{number}"] = value
-    os.environ["GIT_OPTIONAL_LOCKS"] = "0"  # To look at a repository must not write its index.
-    os.environ["GIT_CONFIG_COUNT"] = str(first + len(_UNDISTURBED))
+    os.environ["GIT_CONFIG_COUNT"] = str(first + len(settings))
+
+
+def switch_off_filters_of(repository: Path) -> None:
+    """The filters that only this repository's own settings define: git would run them."""
+    listed: list[str] = []
+    with suppress(GitError):  # It exits 1 when there is none.
+        listed = git_list(
+            "config", "--null", "--show-scope", "--get-regexp", r"^filter\.", cwd=repository
+        )
+    own: dict[str, str] = {}
+    persons: dict[str, str] = {}
+    for scope, setting in zip(listed[::2], listed[1::2], strict=True):
+        key, _, value = setting.partition("\n")
+        (own if scope in {"local", "worktree"} else persons)[key] = value
+    drivers = {key.rpartition(".")[0] for key in own if persons.get(key) != own[key]}
+    off = {"clean": "", "smudge": "", "process": "", "required": "false"}
+    _set([(f"{driver}.{key}", value) for driver in sorted(drivers) for key, value in off.items()])
 
 
 def git(
@@ -55,7 +87,7 @@ def git(
     stdin: bytes | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> str:
-    return _spoken(_output(arguments, cwd, stdin, environment)).strip()
+    return decoded(_output(arguments, cwd, stdin, environment)).strip()
 
 
 def git_list(
@@ -64,8 +96,8 @@ def git_list(
     stdin: bytes | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """What a git command lists with -z."""
-    listed = _spoken(_output(arguments, cwd, stdin, environment))
+    """The entries that a git command lists with -z."""
+    listed = decoded(_output(arguments, cwd, stdin, environment))
     return [entry for entry in listed.split("\0") if entry]
 
 
@@ -73,8 +105,12 @@ def git_bytes(*arguments: str, cwd: Path) -> bytes:
     return _output(arguments, cwd, None, None)
 
 
-def _spoken(output: bytes) -> str:
+def decoded(output: bytes) -> str:
     return output.decode("utf-8", "surrogateescape")
+
+
+def null_terminated(entries: Sequence[str]) -> bytes:
+    return os.fsencode("".join(f"{entry}\0" for entry in entries))
 
 
 def _output(
@@ -87,14 +123,23 @@ def _output(
         ["git", *arguments],
         cwd=cwd,
         input=stdin or b"",
-        env={**os.environ, **environment} if environment else None,
+        env={**os.environ, "LC_ALL": "C", **(environment or {})},
         capture_output=True,
         check=False,
     )
     if done.returncode != 0:
         command = next(word for word in arguments if not word.startswith("-"))
-        raise GitError(f"git {command} failed: {last_line(_spoken(done.stderr))}")
+        raise GitError(f"git {command} failed: {_reason(decoded(done.stderr))}")
     return done.stdout
+
+
+def _reason(errors: str) -> str:
+    if foreign := re.search(r"dubious ownership in repository at '(.+)'", errors):
+        return (
+            f"{foreign[1]} belongs to another user. If you trust it, run "
+            f"git config --global --add safe.directory {foreign[1]}"
+        )
+    return last_line(errors)
 
 
 def last_line(output: str) -> str:
@@ -109,9 +154,10 @@ def require_identity(repository: Path, *, otherwise: str) -> None:
         git("var", "GIT_AUTHOR_IDENT", cwd=repository)
         git("var", "GIT_COMMITTER_IDENT", cwd=repository)
     except GitError as error:
+        if "date" in str(error):
+            raise
         raise RungError(
-            "git does not know who you are, so it cannot commit. Run\n"
-            '    git config --global user.name "Your Name"\n'
-            "    git config --global user.email you@example.com\n"
-            f"and this again, or {otherwise}."
+            "git does not know who you are, so it cannot commit. Run "
+            'git config --global user.name "Your Name" and '
+            f"git config --global user.email you@example.com, or {otherwise}."
         ) from error

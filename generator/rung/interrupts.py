@@ -1,3 +1,5 @@
+"""Ctrl-C, a kill and a closed terminal: heard only while stopping is safe."""
+
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,10 +9,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
-    """Ctrl-C, a kill and a closed terminal: each a KeyboardInterrupt, but only inside `allowed()`.
+    """Turns each signal into a KeyboardInterrupt, but only inside `allowed()`.
 
-    Outside it, where a step must happen wholly or not at all, they are kept waiting; so they are
-    for the rest of the process, whose outcome is then decided and only to be reported.
+    Outside it a signal waits, because a step must happen wholly or not at all. After the last
+    `allowed()` it waits for the rest of the process: the outcome is decided and only reported.
     """
 
     def __init__(self) -> None:
@@ -34,12 +36,11 @@ class Interrupts:
         if not self._allowed:
             self._waiting = True
             return
-        self._allowed = False  # A second Ctrl-C must not stop what cleans up after the first.
+        self._allowed = False  # A second Ctrl-C must not stop the cleaning up after the first.
         raise KeyboardInterrupt
 
 
-def let_the_outcome_stand() -> None:
-    """For the very end: Python gives up its handlers before it exits, and what arrives after that
-    would end the process with another code than it has earned."""
+def ignore_signals() -> None:
+    """Python drops its handlers before it exits: a late signal would change the exit code."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What a step brings, merged with what a team has written since: computed, nothing written."""
+"""Merges what a step brings with what a team has written since. Writes nothing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,15 +37,15 @@ def merge(
     theirs: Tree,
     *,
     name: str,
-    kept: Callable[[Path], bool],
+    written_once: Callable[[Path], bool],
 ) -> dict[str, Change]:
-    """Three trees: the project's own, the template as it was rendered, as it is to be."""
+    """Three trees: the project's own, the template as it was rendered, and as it would be."""
     changes: dict[str, Change] = {}
     for path in sorted(before.keys() | theirs.keys()):
         sides = yours.get(path), before.get(path), theirs.get(path)
         if path == ANSWERS_FILE:
             sides = sides[0], sides[0], sides[2]
-        elif kept(Path(path)):
+        elif written_once(Path(path)):
             if sides[0]:
                 continue
             sides = None, None, sides[2]

@@ -1,10 +1,15 @@
+"""Finds the heads of a project's Alembic migrations without running its code."""
+
 import ast
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from rung.reading import UnreadableError, read_bytes
+
 
 def heads(project: Path) -> list[str]:
-    """The revisions that no other comes after, read without running a line of the project's."""
+    """The revisions that no other revision follows."""
     revisions: set[str] = set()
     followed: set[str] = set()
     for file in sorted((project / "migrations" / "versions").glob("*.py")):
@@ -17,9 +22,10 @@ def heads(project: Path) -> list[str]:
 
 def _assignments(file: Path) -> Iterator[tuple[str, object]]:
     try:
-        body = ast.parse(file.read_bytes()).body
-    except SyntaxError:
-        return  # The project's own tests will say so better.
+        with warnings.catch_warnings(action="ignore"):
+            body = ast.parse(read_bytes(file)).body
+    except (UnreadableError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return  # The project's own tests report it better.
     for statement in body:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
@@ -31,7 +37,7 @@ def _assignments(file: Path) -> Iterator[tuple[str, object]]:
         if name in {"revision", "down_revision"}:
             try:
                 yield name, ast.literal_eval(value)
-            except ValueError:
+            except (ValueError, TypeError, RecursionError, MemoryError):
                 continue
 
 

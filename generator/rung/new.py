@@ -1,89 +1,96 @@
-import os
+"""Makes a new project: rendered, locked, committed and placed, all of it or nothing."""
+
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
 from rung import git, stages
-from rung.answers import Answer
+from rung.answers import Answer, refuse_unprintable
+from rung.dependencies import lock_dependencies
 from rung.errors import RungError, UsageError
 from rung.interrupts import Interrupts
-from rung.locking import lock
-from rung.progress import working
+from rung.progress import spinner
 from rung.rendering import render
 from rung.template import Template, find_template
-from rung.workspace import place, workspace_for
+from rung.workspace import place, refuse_occupied, workspace_for
 
 
 def create_project(
     dest: Path,
-    given: Mapping[str, Answer],
+    given: Callable[[], Mapping[str, Answer]],
     *,
     template: str | None,
     ask: bool,
     commit: bool,
     interrupts: Interrupts,
-) -> str:
-    """Make a project at dest, all of it or nothing; answers with the name of its stage."""
+) -> None:
     try:
         with interrupts.allowed():
-            git.require()
-            git.leave_calling_repository()
-            _refuse_stage_in_words(given)
-            _refuse_occupied(dest)
+            git.fence()
+            refuse_unprintable(f"The place {dest}", str(dest))
+            answers = given()
+            _refuse_stage_in_words(answers)
+            refuse_occupied(dest)
             source = find_template(template)
-            git.let_nothing_interfere()
         with workspace_for(dest) as workspace:
             with interrupts.allowed():
                 project = workspace / dest.resolve().name
                 project.mkdir()
-                stage = _fill(project, source, given, ask=ask, commit=commit)
+                stage = _fill(project, source, answers, ask=ask, commit=commit)
+                outer = _repository_around(dest) if commit else None
+                # Before anything is placed: a full disk behind stdout shows here.
+                print(f"{dest}: {stage}, from the template {source.src}", flush=True)
             place(project, dest)
     except KeyboardInterrupt as interrupt:
         raise RungError("Stopped. Nothing was created.") from interrupt
+    except BrokenPipeError:
+        raise
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise RungError(f"{dest} cannot be created: {error.strerror}{where}.") from error
-    return stage
+    if outer:
+        print(
+            f"{dest} is a git repository inside the repository {outer}. To make it a part of "
+            "that one, create it with --no-git.",
+            file=sys.stderr,
+        )
+
+
+def _repository_around(dest: Path) -> str | None:
+    folder = next(parent for parent in dest.resolve().parents if parent.is_dir())
+    try:
+        return git.git("rev-parse", "--show-toplevel", cwd=folder)
+    except git.GitError:
+        return None
 
 
 def _refuse_stage_in_words(given: Mapping[str, Answer]) -> None:
-    """Copier would take true for 1, and name no question when it takes nothing for "two"."""
+    """Copier would take true for 1, and name no question when it refuses "two"."""
     stage = given.get("stage", 1)
-    if not re.fullmatch(r"\d+", str(stage)):
+    if not re.fullmatch(r"[0-9]{1,9}", str(stage)):
         raise UsageError(f"stage: {stage!r} is not a number. Write --stage 1.")
-
-
-def _refuse_occupied(dest: Path) -> None:
-    if not os.path.lexists(dest):
-        nearest = next(parent for parent in dest.absolute().parents if os.path.lexists(parent))
-        if not nearest.is_dir():
-            raise UsageError(f"{nearest} is not a folder, so nothing can lie in it.")
-        return
-    if not dest.is_dir():
-        raise UsageError(f"{dest} exists and is not a folder. Choose another place.")
-    if any(dest.iterdir()):
-        raise UsageError(f"{dest} exists and is not empty. Choose another place.")
 
 
 def _fill(
     project: Path, source: Template, given: Mapping[str, Answer], *, ask: bool, commit: bool
 ) -> str:
     if commit:
-        git.git("init", "--quiet", "--initial-branch=main", cwd=project)
         git.require_identity(project, otherwise="pass --no-git")
-    with nullcontext() if ask else working("Rendering"):
+    with nullcontext() if ask else spinner("Rendering"):
         answers = render(project, source, given, ask=ask)
     stage = stages.named(answers["stage"])
-    with working("Locking dependencies"):
-        if failure := lock(project):
+    with spinner("Locking dependencies"):
+        if failure := lock_dependencies(project):
             (project / "uv.lock").unlink(missing_ok=True)
             not_locked = f"Dependencies are not locked ({failure}): run `uv lock` there later."
             print(not_locked, file=sys.stderr)
     if commit:
-        with working("Committing"):
-            # Forced, for the person's own ignore rules must not leave anything out.
+        with spinner("Committing"):
+            # After rendering: no file of the template may be one of the repository's own.
+            git.git("init", "--quiet", "--initial-branch=main", cwd=project)
+            # Forced, because the person's own ignore rules must not leave anything out.
             git.git("add", "--all", "--force", cwd=project)
             message = f"Start {answers['project_slug']} at {stage}"
             git.git("commit", "--quiet", "--no-verify", f"--message={message}", cwd=project)

@@ -1,4 +1,4 @@
-"""The template that a project came from, and the versions of it."""
+"""Finds the template that a project came from, and its versions."""
 
 import re
 from contextlib import suppress
@@ -8,7 +8,7 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from rung.errors import RungError
-from rung.git import GitError, git
+from rung.git import GitError, git, switch_off_filters_of
 from rung.project import Project
 from rung.template import find_template, is_git_url
 
@@ -19,10 +19,10 @@ _DESCRIBED = re.compile(r"(?P<tag>.+)-(?P<commits>\d+)-g[0-9a-f]{4,}")
 class Origin:
     src: str
     folder: Path | None
-    """Where it lies, when it is on this machine."""
+    """Its folder, when it is on this machine."""
 
     def named(self, ref: str) -> str:
-        """A commit, for what a branch or HEAD means may be another thing at the next update."""
+        """The commit, because a branch or HEAD may mean another one at the next update."""
         return _commit(self.folder, ref) if self.folder else ref
 
     def same(self, one: str, other: str) -> bool:
@@ -30,8 +30,7 @@ class Origin:
 
     def is_older(self, one: str, other: str) -> bool:
         if self.folder:
-            base = git("merge-base", self.named(one), self.named(other), cwd=self.folder)
-            return base == self.named(one)
+            return _common_base(self.folder, self.named(one), self.named(other)) == self.named(one)
         first, second = _version(one), _version(other)
         return first is not None and second is not None and first < second
 
@@ -40,7 +39,7 @@ def origin_of(project: Project, named: str | None) -> Origin:
     src = find_template(named).src if named else project.src
     if is_git_url(src):
         return Origin(src, None)
-    folder = Path(src).expanduser()
+    folder = Path(src)
     elsewhere = "Pass --template with a checkout of it or its git URL; the project then records it."
     if not folder.is_absolute():
         raise RungError(
@@ -48,6 +47,7 @@ def origin_of(project: Project, named: str | None) -> Origin:
         )
     if not folder.is_dir():
         raise RungError(f"The project's template was at {src} and is gone. {elsewhere}")
+    switch_off_filters_of(folder)
     try:
         git("rev-parse", "--git-dir", cwd=folder)
     except GitError as error:
@@ -67,10 +67,30 @@ def _commit(folder: Path, ref: str) -> str:
                 "rev-parse", "--verify", "--quiet", "--end-of-options",
                 f"{candidate}^{{commit}}", cwd=folder,
             )  # fmt: skip
+    fetch = "git fetch --unshallow --tags" if _is_shallow(folder) else "git fetch --tags"
     raise RungError(
-        f"The template {folder} does not have {ref}. Fetch it there (git fetch --tags), or pass "
+        f"The template {folder} does not have {ref}. Fetch it there ({fetch}), or pass "
         "--template with a checkout or a git URL that has it."
     )
+
+
+def _common_base(folder: Path, one: str, other: str) -> str:
+    try:
+        return git("merge-base", one, other, cwd=folder)
+    except GitError as error:
+        if _is_shallow(folder):
+            raise RungError(
+                f"The template {folder} is a shallow clone, so its versions cannot be compared. "
+                "Fetch the rest of its history there: git fetch --unshallow"
+            ) from error
+        raise RungError(
+            f"In the template {folder}, {one[:12]} and {other[:12]} have no common history. "
+            "Pass --template with the template that the project came from."
+        ) from error
+
+
+def _is_shallow(folder: Path) -> bool:
+    return git("rev-parse", "--is-shallow-repository", cwd=folder) == "true"
 
 
 def newest(origin: Origin) -> str:

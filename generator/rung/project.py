@@ -1,15 +1,14 @@
-"""A generated repo as Rung sees it, and everything that must hold before it is changed."""
+"""Reads a generated repo, and refuses one that is not ready to be changed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from rung.errors import RungError, UsageError
+from rung.errors import RungError, UsageError, is_printable
 from rung.git import GitError, git, git_list
 from rung.migrations import heads
+from rung.reading import UnreadableError, read_yaml
 from rung.rendering import ANSWERS_FILE
 
 RUNGS = (
@@ -36,7 +35,7 @@ _UNDER_WAY = {
 @dataclass(frozen=True)
 class Project:
     folder: Path
-    """Where its answers lie: the top of its repository, or a folder of a larger one."""
+    """The folder with its answers: the top of its repository, or a folder of a larger one."""
     git_dir: Path
     answers: Mapping[str, Any]
 
@@ -54,7 +53,7 @@ class Project:
 
 
 def locate(path: Path) -> tuple[Path, Path]:
-    """The project's folder, which is path or above it, and the git directory it belongs to."""
+    """The project's folder, which is path or above it, and its git directory."""
     start = path.resolve()
     if not start.is_dir():
         raise UsageError(f"{path} is not a folder.")
@@ -69,24 +68,28 @@ def locate(path: Path) -> tuple[Path, Path]:
         )
     except GitError as error:
         raise RungError(
-            f"{folder} is in no git work tree ({error}), so nothing could be undone. Run\n"
-            '    git init && git add --all && git commit -m "Before Rung"'
+            f"{folder} is in no git work tree ({error}), so nothing could be undone. Run "
+            'git init && git add --all && git commit -m "Before Rung"'
         ) from error
     if not folder.is_relative_to(top):
-        raise RungError(f"{folder} lies outside its git work tree {top}.")
+        raise RungError(f"{folder} is outside its git work tree {top}.")
     return folder, Path(git_dir)
 
 
 def read_project(folder: Path, git_dir: Path) -> Project:
     try:
-        answers = yaml.safe_load((folder / ANSWERS_FILE).read_bytes())
-    except yaml.YAMLError as error:
-        raise RungError(_broken(folder, "it is not YAML")) from error
+        answers = read_yaml(folder / ANSWERS_FILE)
+    except UnreadableError as error:
+        raise RungError(_broken(folder, str(error))) from error
     if not isinstance(answers, Mapping):
         raise RungError(_broken(folder, "it is not a mapping of questions to answers"))
     for key, kind in {"_src_path": str, "_commit": str, "stage": int}.items():
         if type(answers.get(key)) is not kind:
-            raise RungError(_broken(folder, f"{key} is {answers.get(key, 'not there')!r}"))
+            found = repr(answers.get(key, "not there"))[:60]
+            raise RungError(_broken(folder, f"{key} is {found}"))
+    for key in ("_src_path", "_commit"):
+        if not is_printable(answers[key]) or answers[key].startswith("-"):
+            raise RungError(_broken(folder, f"{key} is {answers[key][:60]!r}"))
     return Project(folder, git_dir, answers)
 
 
@@ -99,7 +102,7 @@ def _broken(folder: Path, reason: str) -> str:
 
 
 def refuse_unready(project: Project) -> None:
-    """Nothing here may be lost, so nothing may be unsaved, hidden from git, or half done."""
+    """Nothing may be lost, so nothing may be uncommitted, hidden from git, or half done."""
     _refuse_no_commit(project)
     _refuse_operation_under_way(project)
     _refuse_uncommitted(project)
@@ -140,8 +143,8 @@ def _refuse_hidden(project: Project) -> None:
     if hidden := [entry[2:] for entry in listed if not entry.startswith("H ")]:
         raise RungError(
             f"git was told to look away from some files (assume-unchanged, skip-worktree or a "
-            f"sparse checkout), so edits in them could be lost: {shown(hidden)}. Undo it with\n"
-            "    git update-index --no-assume-unchanged --no-skip-worktree -- FILE\n"
+            f"sparse checkout), so edits in them could be lost: {shown(hidden)}. Undo it with "
+            "git update-index --no-assume-unchanged --no-skip-worktree -- FILE "
             "or git sparse-checkout disable."
         )
 

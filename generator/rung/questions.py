@@ -1,4 +1,4 @@
-"""Which answers a template takes. Copier itself drops some, and bends others, without a word."""
+"""Checks answers against a template's questions: Copier drops or bends some without a word."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,12 +20,12 @@ def refuse_foreign(questions: Questions) -> None:
         )
 
 
-def refuse_untaken(
+def refuse_unused(
     given: Mapping[str, Answer], questions: Questions, recorded: Mapping[str, Any]
 ) -> None:
     _refuse_unknown(given, questions)
     _refuse_neither_yes_nor_no(given, questions)
-    _refuse_unheard(given, questions, recorded)
+    _refuse_not_asked(given, questions, recorded)
 
 
 def _refuse_unknown(given: Mapping[str, Answer], questions: Questions) -> None:
@@ -38,19 +38,19 @@ def _refuse_unknown(given: Mapping[str, Answer], questions: Questions) -> None:
 
 
 def _refuse_neither_yes_nor_no(given: Mapping[str, Answer], questions: Questions) -> None:
-    """Copier would take any word for a yes."""
+    """Copier would take each word for a yes."""
     for key, value in given.items():
         if questions[key].get("type") == "bool" and str(value).lower() not in _YES | _NO:
             raise UsageError(f"{key}: {value!r} is neither yes nor no. Write true or false.")
 
 
-def _refuse_unheard(
+def _refuse_not_asked(
     given: Mapping[str, Answer], questions: Questions, recorded: Mapping[str, Any]
 ) -> None:
     """Copier would drop an answer to a question that it does not ask there."""
     for key in sorted(given.keys() - recorded.keys()):
         if "when" not in questions[key] or questions[key].get("secret"):
-            continue  # Heard, and not recorded.
+            continue  # It was used, and is not recorded.
         here = recorded["stage"]
         first = _asked_from(questions[key], recorded)
         if first is not None and first.number > here:

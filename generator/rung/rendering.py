@@ -1,4 +1,7 @@
+"""Renders a template with Copier, and turns its errors into words."""
+
 import io
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +15,8 @@ import yaml
 from rung.answers import Answer
 from rung.errors import RungError, UsageError
 from rung.git import last_line
-from rung.questions import refuse_foreign, refuse_untaken
+from rung.questions import refuse_foreign, refuse_unused
+from rung.reading import UnreadableError, read_yaml
 from rung.template import Template
 
 ANSWERS_FILE = ".copier-answers.yml"
@@ -21,15 +25,15 @@ ANSWERS_FILE = ".copier-answers.yml"
 def render(
     project: Path, source: Template, given: Mapping[str, Answer], *, ask: bool
 ) -> Mapping[str, Any]:
-    """A new project's files; answers with all answers, the template's own defaults among them."""
-    with _spoken_errors(source.src):
+    """Render a new project; returns all answers, the template's own defaults among them."""
+    with _errors_in_words(source.src):
         from copier import run_copy
 
         worker = run_copy(
             source.src,
             project,
             data=dict(given),
-            user_defaults={"project_name": _spoken(project.name)},
+            user_defaults={"project_name": _title(project.name)},
             vcs_ref=source.ref,
             defaults=not ask,
             overwrite=True,
@@ -37,7 +41,8 @@ def render(
         )
         questions = worker.template.questions_data
         refuse_foreign(questions)
-        refuse_untaken(given, questions, _recorded(project))
+        _refuse_git_folders(project)
+        refuse_unused(given, questions, _recorded(project))
     return worker.answers.combined
 
 
@@ -48,7 +53,7 @@ class Rendered:
     """As recorded, Copier's own entries among them."""
     questions: Mapping[str, Any]
     excludes: Sequence[str]
-    kept: Callable[[Path], bool]
+    written_once: Callable[[Path], bool]
     """Whether a file that exists is never touched again (Copier's _skip_if_exists)."""
 
     @property
@@ -64,10 +69,12 @@ def render_again(
     given: Mapping[str, Answer] | None = None,
     excludes: Sequence[str] = (),
 ) -> Rendered:
-    """The files that recorded answers stand for, with nobody's edits; ref: another version's."""
+    """Render recorded answers into a folder, as the template has them; ref: another version."""
     folder.mkdir()
-    (folder / ANSWERS_FILE).write_text(yaml.safe_dump(dict(recorded), allow_unicode=True))
-    with _spoken_errors(recorded["_src_path"]):
+    (folder / ANSWERS_FILE).write_text(
+        yaml.safe_dump(dict(recorded), allow_unicode=True), encoding="utf-8"
+    )
+    with _errors_in_words(recorded["_src_path"]):
         from copier import VcsRef, run_recopy
 
         worker = run_recopy(
@@ -81,8 +88,9 @@ def render_again(
         )
         questions = worker.template.questions_data
         refuse_foreign(questions)
+        _refuse_git_folders(folder)
         answers = _recorded(folder)
-        refuse_untaken(given or {}, questions, answers)
+        refuse_unused(given or {}, questions, answers)
     return Rendered(
         folder,
         answers,
@@ -93,7 +101,7 @@ def render_again(
 
 
 @contextmanager
-def _spoken_errors(src: str) -> Iterator[None]:
+def _errors_in_words(src: str) -> Iterator[None]:
     from copier.errors import CopierError
     from jinja2 import TemplateError
     from plumbum import ProcessExecutionError
@@ -108,25 +116,59 @@ def _spoken_errors(src: str) -> Iterator[None]:
         reason = last_line(error.stderr)
         raise RungError(f"The template {src} cannot be fetched: {reason}") from error
     except (CopierError, TemplateError) as error:
-        raise RungError(f"The template {src} cannot be rendered: {error}") from error
+        raise RungError(f"The template {src} cannot be rendered: {_one_line(error)}") from error
     except ValueError as error:
         if str(error).startswith("Unknown revision"):
             raise RungError(f"The template {src} does not have it ({error}).") from error
-        raise UsageError(_explained(str(error))) from error
+        raise UsageError(_explained(_one_line(error))) from error
+    # A stranger's template is a program: its settings and expressions can fail in each of these.
+    except (
+        ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError,
+        TypeError, yaml.YAMLError,
+    ) as error:  # fmt: skip
+        kind = type(error).__name__
+        raise RungError(
+            f"The template {src} cannot be rendered: {kind}: {_one_line(error)}"
+        ) from error
 
 
-def _spoken(folder: str) -> str:
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]
+
+
+def _refuse_git_folders(folder: Path) -> None:
+    """git would run programs that such a file names: a template must not bring one."""
+    for top, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            # .git in other letters, with dots, spaces or invisible characters at its end, or in
+            # its short form on Windows: some file system takes each of them for .git.
+            plain = "".join(c for c in name.casefold() if c.isprintable()).rstrip(". ")
+            if plain in {".git", "git~1"}:
+                path = (Path(top) / name).relative_to(folder)
+                raise RungError(
+                    f"The template renders {path}, which git would take for a repository's own. "
+                    "Nothing was run. Use another template."
+                )
+
+
+def _title(folder: str) -> str:
     """web-shop: Web Shop."""
-    return " ".join(word[0].upper() + word[1:] for word in re.split(r"[-_.\s]+", folder) if word)
+    words = (word for word in re.split(r"[-_.\s]+", folder) if word)
+    return " ".join(word[0].upper() + word[1:] for word in words)[:60].rstrip()
 
 
 def _explained(refusal: str) -> str:
-    """Copier's words for an answer it does not take, begun with the question's name."""
+    """Copier's words for an answer that it refuses, with the question's name first."""
     if required := re.fullmatch(r'Question "(\w+)" is required', refusal):
         return f"{required[1]} has no default for these answers. Pass --data {required[1]}=…"
     return re.sub(r"(Validation error for question|Invalid choice for) '(\w+)':", r"\2:", refusal)
 
 
 def _recorded(folder: Path) -> Mapping[str, Any]:
-    recorded: Mapping[str, Any] = yaml.safe_load((folder / ANSWERS_FILE).read_bytes())
+    try:
+        recorded = read_yaml(folder / ANSWERS_FILE)
+    except UnreadableError as error:
+        raise RungError(f"The template renders no usable {ANSWERS_FILE}: {error}.") from error
+    if not isinstance(recorded, Mapping):
+        raise RungError(f"The template renders no usable {ANSWERS_FILE}: it is not a mapping.")
     return recorded

@@ -1,16 +1,17 @@
-"""What a step would do, or did, in words for a person."""
+"""Tells a person what a step would do, or did."""
 
 import os
 import shlex
+import shutil
+import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from rung.errors import RungError
-from rung.git import GitError, git_list
+from rung.errors import RungError, printable
 from rung.merge import Kind
-from rung.outcome import Outcome
+from rung.plan import Plan
 from rung.project import shown
 from rung.stages import LADDER
 
@@ -38,30 +39,30 @@ class Conversation:
     dry_run: bool
     diff: bool
 
-    def show(self, outcome: Outcome) -> None:
-        print(f"{_heading(outcome)}\n\n{_table(outcome)}\n")
-        for note in outcome.notes:
+    def show(self, plan: Plan) -> None:
+        print(f"{_heading(plan)}\n\n{_table(plan)}\n")
+        for note in plan.notes:
             print(note)
-        if self.diff:
-            print(outcome.diff())
         sys.stdout.flush()
+        if self.diff:
+            _show_diff(plan)
 
-    def agree(self, outcome: Outcome) -> bool:
+    def agree(self, plan: Plan) -> bool:
         if self.dry_run:
             print("A dry run: nothing was changed.")
             return False
-        if not self.ask or _confirmed(f"Advance to {outcome.target.name}? [y/N] "):
+        if not self.ask or _confirmed(f"Advance to {plan.target.name}? [y/N] "):
             return True
         print("Nothing was changed.")
         return False
 
-    def conclude(self, outcome: Outcome | None, *, committed: bool) -> None:
-        if outcome is None:
+    def conclude(self, plan: Plan | None, *, committed: bool) -> None:
+        if plan is None:
             return
-        print(_what_next(outcome, committed=committed))
-        if outcome.conflicts:
+        print(_what_next(plan, committed=committed))
+        if plan.conflicts:
             raise RungError(
-                f"Conflicts to resolve, marked in the files: {shown(outcome.conflicts, most=50)}."
+                f"Conflicts to resolve, marked in the files: {shown(plan.conflicts, most=50)}."
             )
 
 
@@ -73,21 +74,21 @@ def _confirmed(question: str) -> bool:
         return False
 
 
-def _table(outcome: Outcome) -> str:
-    if not outcome.changes:
+def _table(plan: Plan) -> str:
+    if not plan.changes:
         return "No file changes."
     rows = sorted(
-        (_ORDER.index(change.kind), path, change) for path, change in outcome.changes.items()
+        (_ORDER.index(change.kind), path, change) for path, change in plan.changes.items()
     )
     kinds = max(len(change.kind) for _, _, change in rows)
-    paths = max(len(path) for _, path, _ in rows)
+    paths = max(len(printable(path)) for _, path, _ in rows)
     lines = []
     for _, path, change in rows:
-        counts = outcome.line_counts.get(path)
-        spoken = f"+{counts[0]} -{counts[1]}" if counts else ""
-        row = f"  {change.kind:{kinds}}  {path:{paths}}  {spoken}"
+        counts = plan.line_counts.get(path)
+        counted_lines = f"+{counts[0]} -{counts[1]}" if counts else ""
+        row = f"  {change.kind:{kinds}}  {printable(path):{paths}}  {counted_lines}"
         lines.append(row.rstrip())
-    counted = Counter(change.kind for change in outcome.changes.values())
+    counted = Counter(change.kind for change in plan.changes.values())
     lines.append("")
     for kind in _ORDER:
         if number := counted[kind]:
@@ -96,78 +97,80 @@ def _table(outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
-def _heading(outcome: Outcome) -> str:
-    """For a stage its bottleneck, for nobody should pay for one that they do not need."""
-    if outcome.target.ref:
-        return f"From version {outcome.project.version} to {outcome.target.name}."
-    if outcome.stays:
-        return _sentence(outcome.target.name)
-    said = []
-    for stage in outcome.target.skipped:
-        said.append(f"Skips {stage}, which is for: {stage.breaks}. {_sentence(stage.arrives)}")
-        said.append(f"  Its runbook counts too: docs/runbooks/to-stage-{stage.number}.md\n")
+def _heading(plan: Plan) -> str:
+    """For a stage its bottleneck first, because nobody should pay for a stage without need."""
+    if plan.target.ref:
+        return f"From version {plan.project.version} to {plan.target.name}."
+    if plan.changes_answers_only:
+        return _sentence(plan.target.name)
+    lines = []
+    for stage in plan.target.skipped:
+        lines.append(f"Skips {stage}, which is for: {stage.breaks}. {_sentence(stage.arrives)}")
+        lines.append(f"  Its runbook counts too: docs/runbooks/to-stage-{stage.number}.md\n")
     for stage in LADDER:
-        if stage.number == outcome.target.stage:
-            said += [
+        if stage.number == plan.target.stage:
+            lines += [
                 f"{_sentence(str(stage))[:-1]}, {stage.users}.",
                 f"  What breaks:   {stage.breaks}",
                 f"  What arrives:  {stage.arrives}",
                 f"  Do you see it? Measure first: {stage.measure}.",
             ]
-    return "\n".join(said)
+    return "\n".join(lines)
 
 
 def _sentence(words: str) -> str:
     return f"{words[0].upper()}{words[1:]}."
 
 
-def _what_next(outcome: Outcome, *, committed: bool) -> str:
-    folder = outcome.project.folder
-    said = ["Undo it with:", f"    {undo(outcome, committed=committed)}"]
+def _what_next(plan: Plan, *, committed: bool) -> str:
+    folder = plan.project.folder
+    lines = ["Undo it with:", f"    {undo(plan)}"]
     if not committed:
-        said = ["Review it:", f"    {review(outcome)}", "Run `make check`, commit.", *said]
-    runbook = folder / "docs" / "runbooks" / f"to-stage-{outcome.target.stage}.md"
-    if not outcome.target.ref and runbook.is_file():
-        said = [f"What is live follows by {runbook.relative_to(folder)}.", *said]
-    return "\n".join(said)
+        lines = ["Review it:", f"    {review(plan)}", "Run `make check`, commit.", *lines]
+    runbook = folder / "docs" / "runbooks" / f"to-stage-{plan.target.stage}.md"
+    if not plan.target.ref and runbook.is_file():
+        lines = [f"In production, follow {runbook.relative_to(folder)}.", *lines]
+    return "\n".join(lines)
 
 
-def review(outcome: Outcome) -> str:
-    """git diff hides new files until they are added; without HEAD it then hides deleted ones."""
-    git = _git(outcome)
-    added = outcome.of(Kind.ADDED)
-    if outcome.conflicts or not added:  # To add a conflict is to call it resolved.
+def review(plan: Plan) -> str:
+    """git diff hides new files until they are added, and then needs HEAD to show deleted ones."""
+    git = _git(plan)
+    added = plan.of(Kind.ADDED)
+    if plan.conflicts or not added:  # Adding a conflict would mark it as resolved.
         return f"{git} diff"
     tops = sorted({path.split("/")[0] for path in added})
     return f"{git} add -N {shlex.join(tops)} && {git} diff HEAD"
 
 
-def undo(outcome: Outcome, *, committed: bool) -> str:
-    git = _git(outcome)
-    if committed:
-        return f"{git} revert --no-edit HEAD"
-    # One restore of both would delete what a person has only just added to the index.
-    command = f"{git} restore --staged . && {git} restore ."
-    if added := outcome.of(Kind.ADDED):
-        asked = ["check-ignore", "-z", "--stdin"]
-        stdin = os.fsencode("".join(f"{path}\0" for path in added))
-        ignored = "x" if _any(asked, outcome.project.folder, stdin) else ""
-        command += f" && {git} clean -fdq{ignored} -- {shlex.join(added)}"
-    return command
+def undo(plan: Plan) -> str:
+    folder = plan.project.folder
+    return "rung undo" if folder == Path.cwd() else f"rung undo {shlex.quote(_near(folder))}"
 
 
-def _git(outcome: Outcome) -> str:
-    folder = outcome.project.folder
-    return "git" if folder == Path.cwd() else f"git -C {shlex.quote(_spoken(folder))}"
+def _git(plan: Plan) -> str:
+    folder = plan.project.folder
+    return "git" if folder == Path.cwd() else f"git -C {shlex.quote(_near(folder))}"
 
 
-def _any(asked: list[str], folder: Path, stdin: bytes) -> bool:
-    try:
-        return bool(git_list(*asked, cwd=folder, stdin=stdin))
-    except GitError:  # It exits 1 when none is ignored.
-        return False
-
-
-def _spoken(folder: Path) -> str:
+def _near(folder: Path) -> str:
     relative = os.path.relpath(folder)
     return str(folder) if relative.startswith("../..") else relative
+
+
+def _show_diff(plan: Plan) -> None:
+    """Paged and coloured at a terminal, as git does."""
+    if not sys.stdout.isatty():
+        print(plan.diff(False), flush=True)
+        return
+    text = plan.diff("NO_COLOR" not in os.environ)
+    pager = shlex.split(os.environ.get("PAGER") or "less")
+    if not shutil.which(pager[0]):
+        print(text, flush=True)
+        return
+    subprocess.run(
+        pager,
+        input=text.encode("utf-8", "surrogateescape"),
+        env={"LESS": "FRX", **os.environ},
+        check=False,
+    )

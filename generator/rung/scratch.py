@@ -1,12 +1,12 @@
+"""A git repository beside the project's own, in which trees are made, compared and merged."""
+
 import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rung.git import git, git_bytes, git_list
-
-ABSENT_ID = "0"
+from rung.git import git, git_bytes, git_list, null_terminated
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,7 @@ Tree = Mapping[str, Entry]
 
 
 class Scratch:
-    """A git repository beside a project's own: it reads the project's objects and keeps its own.
-
-    So trees can be made, compared and merged while the project's .git stays as it is.
-    """
+    """It reads the project's objects and stores its own, so the project's .git stays as it is."""
 
     def __init__(self, folder: Path, project: Path) -> None:
         self.folder = folder
@@ -44,7 +41,7 @@ class Scratch:
         objects = (project / git("rev-parse", "--git-path", "objects", cwd=project)).resolve()
         (self.git_dir / "objects" / "info").mkdir(exist_ok=True)
         (self.git_dir / "objects" / "info" / "alternates").write_bytes(os.fsencode(objects) + b"\n")
-        # The person's settings shape the files in their work tree, never what is compared here.
+        # The person's settings shape the files in their work tree, but never a comparison.
         for key, value in {
             "core.autocrlf": "false",
             "core.attributesFile": os.devnull,
@@ -69,7 +66,7 @@ class Scratch:
         return found
 
     def read_folder(self, folder: Path) -> dict[str, Entry]:
-        """All that lies in a folder, whatever ignore rules lie there too."""
+        """All files of a folder, also those that its ignore rules match."""
         index = self._index("read")
         git(
             self._at, f"--work-tree={folder}", "add", "--all", "--force", ".",
@@ -89,7 +86,7 @@ class Scratch:
         git(
             self._at, "update-index", "-z", "--index-info",
             cwd=self.folder, environment=index,
-            stdin=os.fsencode("".join(f"{line}\0" for line in lines)),
+            stdin=null_terminated(lines),
         )  # fmt: skip
         return git(self._at, "write-tree", cwd=self.folder, environment=index)
 
@@ -105,7 +102,7 @@ class Scratch:
     def merge(
         self, yours: Entry, base: Entry | None, theirs: Entry, name: str
     ) -> tuple[Entry, bool]:
-        """The merged file, and whether it holds conflicts; yours where it cannot be merged."""
+        """The merged file, and whether it is free of conflicts; yours if it cannot be merged."""
         if not (yours.is_file and theirs.is_file and (base is None or base.is_file)):
             return yours, False
         mode = theirs.mode if base and yours.mode == base.mode else yours.mode
@@ -135,14 +132,15 @@ class Scratch:
             counts[path] = (0, 0) if added == "-" else (int(added), int(removed))
         return counts
 
-    def diff(self, before: str, after: str) -> str:
+    def diff(self, before: str, after: str, *, colour: bool = False) -> str:
+        when = "always" if colour else "never"
         return git(
-            self._at, "diff-tree", "-r", "-p", "--no-renames", "--no-color", "--no-ext-diff",
-            before, after, cwd=self.folder,
+            self._at, "diff-tree", "-r", "-p", "--no-renames", f"--color={when}",
+            "--no-ext-diff", "--no-textconv", before, after, cwd=self.folder,
         )  # fmt: skip
 
     def check_out(self, tree: str, into: Path) -> None:
-        """The tree's files as they are stored: for programs to read, not for people."""
+        """The tree's files as they are stored, without the person's line endings or filters."""
         into.mkdir()
         index = self._index("check-out")
         git(self._at, "read-tree", tree, cwd=self.folder, environment=index)

@@ -1,3 +1,5 @@
+"""The ladder: the four stages, what breaks at each, and how to measure it."""
+
 from dataclasses import dataclass
 
 
@@ -9,7 +11,7 @@ class Stage:
     breaks: str
     arrives: str
     measure: str
-    """How its bottleneck is seen, before anything is done about it."""
+    """How to see its bottleneck before doing anything about it."""
 
     def __str__(self) -> str:
         return f"stage {self.number} ({self.name})"
@@ -55,5 +57,5 @@ LADDER = (
 
 
 def named(number: int) -> str:
-    """How to speak of a stage, also of one that only another template knows."""
+    """A stage's name, also of one that only another template knows."""
     return next((str(stage) for stage in LADDER if stage.number == number), f"stage {number}")

@@ -1,12 +1,14 @@
+"""Shows where a project stands. Changes nothing."""
+
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rung import git, stages
+from rung.edited_files import edited_files
 from rung.errors import RungError
+from rung.lock import finish_first
 from rung.migrations import heads
-from rung.opening import finish_before
 from rung.origin import Origin, is_newer, origin_of, versions
-from rung.pristine import edited_files
 from rung.project import Project, locate, read_project
 
 
@@ -21,7 +23,7 @@ class Status:
     version: str
     newer_versions: list[str]
     edited: list[str] | None
-    """Rung's files that are not as the template has them; None when that cannot be told."""
+    """Rung's files that differ from the template's; None when Rung cannot tell."""
     migration_heads: list[str]
     problems: list[str]
 
@@ -30,11 +32,9 @@ class Status:
 
 
 def status_of(path: Path) -> Status:
-    git.require()
-    git.leave_calling_repository()
+    git.fence()
     folder, git_dir = locate(path)
-    git.let_nothing_interfere()
-    finish_before(folder, git_dir)
+    finish_first(folder, git_dir)
     project = read_project(folder, git_dir)
     problems: list[str] = []
     newer: list[str] = []
@@ -68,7 +68,7 @@ def _edited(project: Project, origin: Origin) -> list[str] | None:
     return edited_files(project.folder, project.answers, origin.folder, version)
 
 
-def spoken(status: Status) -> str:
+def described(status: Status) -> list[str]:
     lines = [
         f"{status.folder}",
         f"  stage      {status.stage_name.removeprefix('stage ')}",
@@ -81,13 +81,14 @@ def spoken(status: Status) -> str:
         following = f"{status.next_stage}, for {status.next_answers}"
     lines.append(f"  next       {following}")
     if status.edited is None:
-        edited = "not known: rung upgrade --dry-run and rung advance --dry-run tell"
+        edited = ["not known: rung upgrade --dry-run and rung advance --dry-run tell"]
     else:
-        edited = "\n             ".join(status.edited) or "none"
-    lines.append(f"  edited     {edited}")
+        edited = list(status.edited) or ["none"]
+    lines.append(f"  edited     {edited[0]}")
+    lines += [f"             {path}" for path in edited[1:]]
     found = status.migration_heads
     one = "a single head" if len(found) == 1 else f"{len(found)} heads"
     names = f" ({', '.join(found)})" if found else ""
     lines.append(f"  migrations {one}{names}")
     lines += [f"  problem    {problem}" for problem in status.problems]
-    return "\n".join(lines)
+    return lines

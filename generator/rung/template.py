@@ -1,3 +1,5 @@
+"""Finds the template: a checkout, a git URL, or where rung was installed from."""
+
 import json
 import os
 import re
@@ -7,20 +9,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from rung.errors import RungError, UsageError
-from rung.git import GitError, git
+from rung.errors import RungError, UsageError, is_printable
+from rung.git import GitError, git, switch_off_filters_of
 
 _NAME_ONE = "Pass --template, or set RUNG_TEMPLATE, to a checkout of it or its git URL."
 
 _GIT_URL = re.compile(r"gh:|gl:|git\+|[a-z][a-z0-9+.-]*://|[^/\s]+@[^/\s]+:")
 
-# The git URLs that Copier takes for what they are; before any other it wants "git+".
+# The git URLs that Copier recognizes. Each other one needs "git+" in front.
 _KNOWN_TO_COPIER = re.compile(r"gh:|gl:|git\+|git@|git://|https://git(hub|lab)\.com/|.*\.git$")
 
 
 @dataclass(frozen=True)
 class Template:
-    """Where a template lies, in the words that a project records and its every update needs."""
+    """The place of a template, as a project records it for its later updates."""
 
     src: str
     ref: str | None
@@ -33,7 +35,9 @@ def find_template(named: str | None) -> Template:
         return _installed_from()
     if is_git_url(source):
         return _remote(source, ref=None)
-    return _checkout(Path(source).expanduser())
+    if not is_printable(source):
+        raise UsageError(f"The template {source} holds control characters or is not UTF-8.")
+    return _checkout(Path(os.path.expanduser(source)))  # noqa: PTH111 - ~nobody must not raise
 
 
 def _installed_from() -> Template:
@@ -48,7 +52,7 @@ def _installed_from() -> Template:
 
 
 def _origin() -> dict[str, Any]:
-    """What the installer wrote down (PEP 610), or nothing when it came from an index."""
+    """The installer's record (PEP 610); empty when rung came from an index."""
     try:
         recorded = distribution("rung").read_text("direct_url.json")
     except PackageNotFoundError:
@@ -61,7 +65,9 @@ def is_git_url(source: str) -> bool:
 
 
 def _remote(url: str, ref: str | None) -> Template:
-    if urlsplit(url).password:
+    if url.removeprefix("git+").startswith("-") or not is_printable(url):
+        raise UsageError(f"{url} is not a git URL. {_NAME_ONE}")
+    if _password_in(url):
         raise UsageError(
             "The template's URL holds a password, and the project would record it in its first "
             "commit. Leave it out and let git's credential helper supply it."
@@ -69,11 +75,19 @@ def _remote(url: str, ref: str | None) -> Template:
     return Template(url if _KNOWN_TO_COPIER.match(url) else f"git+{url}", ref)
 
 
+def _password_in(url: str) -> bool:
+    try:
+        return bool(urlsplit(url).password)
+    except ValueError as error:
+        raise UsageError(f"{url} is not a git URL: {error}. {_NAME_ONE}") from error
+
+
 def _checkout(folder: Path) -> Template:
-    """Its last commit: what a project records must be there to check out again at an update."""
+    """Its last commit, because a later update must be able to check out the recorded version."""
     folder = folder.resolve()
     if not folder.is_dir():
         raise UsageError(f"There is no template at {folder}: no such folder. {_NAME_ONE}")
+    switch_off_filters_of(folder)
     try:
         top = git("rev-parse", "--show-toplevel", cwd=folder)
     except GitError as error:
@@ -82,7 +96,7 @@ def _checkout(folder: Path) -> Template:
             "again. Commit it to git first, or name a git URL."
         ) from error
     if Path(top) != folder:
-        raise UsageError(f"{folder} lies inside the git repository {top}. Name that one.")
+        raise UsageError(f"{folder} is a folder of the git repository {top}. Name that one.")
     if not (folder / "copier.yml").is_file():
         raise UsageError(f"{folder} is not a template: it has no copier.yml. {_NAME_ONE}")
     _refuse_uncommitted(folder)

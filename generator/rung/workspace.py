@@ -1,15 +1,23 @@
+"""Folders in which a step is prepared, and the placing of a new project."""
+
+import fcntl
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from rung.errors import UsageError
+
+_PREFIX = ".rung-new-"
 
 
 @contextmanager
 def workspace_for(dest: Path) -> Iterator[Path]:
-    """A folder on dest's file system, gone at the end with all that was not placed."""
-    workspace = Path(tempfile.mkdtemp(prefix=".rung-new-", dir=_nearest_folder(dest.resolve())))
+    """A folder on dest's file system, removed at the end with everything that was not placed."""
+    workspace = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_nearest_folder(dest.resolve())))
     with temporary_files_in(workspace):
         try:
             yield workspace
@@ -19,7 +27,7 @@ def workspace_for(dest: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_files_in(folder: Path) -> Iterator[None]:
-    """Copier's clones too go when the folder goes."""
+    """Copier's clones are removed with the folder."""
     system_wide = tempfile.tempdir
     tempfile.tempdir = str(folder)
     try:
@@ -37,32 +45,89 @@ def remove(workspace: Path) -> None:
 
 
 def _nearest_folder(dest: Path) -> Path:
-    """dest itself where it exists: it may be a mount, or all that one may write to."""
+    """dest itself where it exists: it may be a mount, or the only folder that one may write to."""
     return next(folder for folder in (dest, *dest.parents) if folder.is_dir())
 
 
-def place(project: Path, dest: Path) -> None:
-    if dest.is_dir():
-        _move_children(project, dest.resolve())
+def refuse_occupied(dest: Path, *, beside_workspaces: bool = False) -> None:
+    if not os.path.lexists(dest):
+        nearest = next(parent for parent in dest.absolute().parents if os.path.lexists(parent))
+        if not nearest.is_dir():
+            raise UsageError(f"{nearest} is not a folder, so nothing can be created in it.")
         return
-    missing = [parent for parent in dest.absolute().parents if not parent.exists()]
+    if not dest.is_dir():
+        raise UsageError(f"{dest} exists and is not a folder. Choose another place.")
+    found = [child.name for child in dest.iterdir()]
+    if beside_workspaces:
+        found = [name for name in found if not name.startswith(_PREFIX)]
+    if found:
+        raise UsageError(f"{dest} exists and is not empty. Choose another place.")
+
+
+def place(project: Path, dest: Path) -> None:
+    """Move the project to dest. Never replaces a file; takes back only what it has placed."""
+    refuse_occupied(dest, beside_workspaces=True)  # Files may have appeared meanwhile.
+    if dest.is_dir():
+        with _locked(dest):
+            refuse_occupied(dest, beside_workspaces=True)
+            _move_children(project, dest.resolve())
+        return
+    made: list[Path] = []
     try:
-        dest.parent.mkdir(parents=True, exist_ok=True)
-        project.rename(dest)
+        for parent in reversed(dest.absolute().parents):
+            with suppress(FileExistsError):
+                parent.mkdir()
+                made.append(parent)
+        project.rename(dest)  # Refused where a file or a folder with files has appeared.
     except OSError:
-        for parent in missing:
-            if parent.exists():
+        for parent in reversed(made):
+            with suppress(OSError):  # Another program has put something there.
                 parent.rmdir()
         raise
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Two `rung new` into one empty folder place their files one after the other."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _move_children(project: Path, dest: Path) -> None:
-    """The folder itself stays, for a shell may stand in it."""
+    """The folder itself stays, because a shell may stand in it."""
     moved: list[Path] = []
     try:
-        for child in list(project.iterdir()):
-            moved.append(child.rename(dest / child.name))  # noqa: PERF401 - one that fails stops here
+        for child in sorted(project.iterdir()):
+            _move(child, dest / child.name)
+            moved.append(child)
     except OSError:
-        for child in moved:
-            child.rename(project / child.name)
+        for child in reversed(moved):
+            (dest / child.name).rename(child)
         raise
+
+
+def _move(source: Path, target: Path) -> None:
+    """A rename would replace what has appeared at the target."""
+    if source.is_dir() and not source.is_symlink():
+        target.mkdir()
+        try:
+            source.rename(target)
+        except OSError:
+            with suppress(OSError):
+                target.rmdir()
+            raise
+        return
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError:  # Not every file system links.
+        if os.path.lexists(target):
+            raise
+        source.rename(target)
+        return
+    source.unlink()

@@ -1,4 +1,4 @@
-"""Whether the recorded answers are the truth, and what becomes of them in a step."""
+"""Checks that the recorded answers match the files, and survive a step unchanged."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,7 +16,7 @@ from rung.scratch import Scratch, Tree
 def refuse_edited_by_hand(
     project: Project, recorded: Mapping[str, Any], yours: Tree, before: Tree, scratch: Scratch
 ) -> None:
-    """An answer edited by hand would make the step a silent no-op for the files it stands for."""
+    """After an edit by hand a step would skip the files of that answer without a word."""
     if not _doubtful(project, yours, before):
         return
     for number, (key, value) in enumerate(_other_answers(project)):
@@ -24,8 +24,8 @@ def refuse_edited_by_hand(
         telling = before.keys() ^ files.keys()
         if telling and all((path in yours) == (path in files) for path in telling):
             raise RungError(
-                f"The answers say {key}: {spoken(project.answers[key])}, but the files are those "
-                f"of {key}: {spoken(value)} ({shown(sorted(telling))}). Was "
+                f"The answers say {key}: {in_words(project.answers[key])}, but the files are those "
+                f"of {key}: {in_words(value)} ({shown(sorted(telling))}). Was "
                 f"{project.folder / ANSWERS_FILE} edited by hand? Put {key} back and commit; "
                 "rung advance changes answers and files together."
             )
@@ -65,13 +65,13 @@ def _files(
 def refuse_changed(
     project: Project, given: Mapping[str, Answer], new: Rendered, where: str
 ) -> None:
-    """Copier takes the default, without a word, for an answer that does not hold any more."""
+    """Copier replaces an answer that is no longer valid by the default, without a word."""
     kept = new.public.keys() & project.answers.keys() - given.keys() - {"stage"}
     for key in sorted(kept):
         if new.public[key] != project.answers[key]:
             raise RungError(
-                f"The answer {key}: {spoken(project.answers[key])} does not hold in {where}; it "
-                f"would become {spoken(new.public[key])}. Say what it is to be: --data {key}=…"
+                f"The answer {key}: {in_words(project.answers[key])} does not hold in {where}; it "
+                f"would become {in_words(new.public[key])}. Say what it is to be: --data {key}=…"
             )
 
 
@@ -81,7 +81,7 @@ def never_asked(project: Project, given: Mapping[str, Answer], new: Rendered) ->
 
 def refuse_unasked(questions: list[str], new: Rendered, where: str) -> None:
     asked = "\n".join(
-        f"    --data {key}={spoken(new.public[key])}   {new.questions[key].get('help', '')}"
+        f"    --data {key}={in_words(new.public[key])}   {new.questions[key].get('help', '')}"
         for key in questions
     )
     raise RungError(
@@ -90,5 +90,5 @@ def refuse_unasked(questions: list[str], new: Rendered, where: str) -> None:
     )
 
 
-def spoken(value: object) -> str:
+def in_words(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

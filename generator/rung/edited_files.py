@@ -1,4 +1,4 @@
-"""Rung's files as the template has them, read from its git objects: a tenth of a render's time."""
+"""Finds the files of Rung's that were edited, in a tenth of the time that a render takes."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -6,10 +6,9 @@ from hashlib import new as new_hash
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from rung.git import git, git_bytes, git_list
+from rung.git import GitError, git, git_bytes, git_list
 from rung.project import RUNGS, is_rungs
+from rung.reading import UnreadableError, parse_yaml
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -19,7 +18,7 @@ _COPIERS_OWN = {"_envops": {}, "_exclude": (), "_subdirectory": "", "_templates_
 
 @dataclass(frozen=True)
 class _Version:
-    """A version of a template that lies on this machine."""
+    """A version of a template on this machine."""
 
     folder: Path
     commit: str
@@ -38,26 +37,30 @@ class _Version:
 def edited_files(
     project: Path, answers: Mapping[str, Any], template: Path, commit: str
 ) -> list[str] | None:
-    """Those of Rung's files whose content is not the template's, or that are gone.
+    """The files of Rung's that differ from the template's, or are missing.
 
-    None for a template that leans on more of Copier than Rung's own does.
+    None for a template that uses more of Copier than Rung's own does.
     """
     from jinja2 import TemplateError
 
     try:
-        pristine = dict(_pristine(_Version(template, commit), answers))
-    except TemplateError:
+        unedited = dict(_unedited(_Version(template, commit), answers))
+    # The template may be a stranger's, so its settings and expressions may be anything.
+    except (
+        ArithmeticError, AttributeError, GitError, LookupError, RecursionError, TemplateError,
+        TypeError, UnreadableError, ValueError,
+    ):  # fmt: skip
         return None
-    now = _ids_now(project, pristine)
-    return sorted(path for path, id_ in pristine.items() if now.get(path) != id_)
+    now = _ids_now(project, unedited)
+    return sorted(path for path, id_ in unedited.items() if now.get(path) != id_)
 
 
-def _pristine(version: _Version, answers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _unedited(version: _Version, answers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     from jinja2 import FunctionLoader
     from jinja2.sandbox import SandboxedEnvironment
     from pathspec import GitIgnoreSpec
 
-    settings = {**_COPIERS_OWN, **yaml.safe_load(version.read("copier.yml"))}
+    settings = {**_COPIERS_OWN, **parse_yaml(version.read("copier.yml"))}
     options = dict(settings["_envops"])
     if str(options.pop("undefined", "")).endswith("StrictUndefined"):
         from jinja2 import StrictUndefined
@@ -85,7 +88,7 @@ def _pristine(version: _Version, answers: Mapping[str, Any]) -> Iterator[tuple[s
 def _complete(
     settings: Mapping[str, Any], answers: Mapping[str, Any], jinja: "Environment"
 ) -> dict[str, Any]:
-    """With the defaults of what was not asked, as at a lower stage, or never is."""
+    """The answers, with the defaults of the questions that were not asked."""
     context = dict(answers)
     for name, question in settings.items():
         if name.startswith("_") or name in context or not isinstance(question, Mapping):
@@ -93,7 +96,7 @@ def _complete(
         default = question.get("default")
         if isinstance(default, str):
             default = jinja.from_string(default).render(context)
-            default = default if question.get("type") == "str" else yaml.safe_load(default)
+            default = default if question.get("type") == "str" else parse_yaml(default)
         context[name] = default
     return context
 

@@ -1,4 +1,4 @@
-"""Who may work on a project, and where; what was cut short there before is first made good."""
+"""Locks a project against another rung, and first finishes a step that was cut short."""
 
 import fcntl
 import os
@@ -7,30 +7,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rung.apply import finish, was_cut_short
 from rung.errors import RungError
-from rung.switch import make_good, was_cut_short
 from rung.workspace import remove, temporary_files_in
 
 
 @contextmanager
-def alone(folder: Path, git_dir: Path) -> Iterator[None]:
-    """Locked against another rung, and with nothing half done."""
-    with _locked(git_dir):
+def locked(folder: Path, git_dir: Path) -> Iterator[None]:
+    with _flock(git_dir):
         workspace = _workspace(folder, git_dir)
         if was_cut_short(workspace):
-            print(f"rung: {make_good(workspace, folder)}", file=sys.stderr)
+            print(f"rung: {finish(workspace, folder)}", file=sys.stderr)
         yield
 
 
-def finish_before(folder: Path, git_dir: Path) -> None:
+def finish_first(folder: Path, git_dir: Path) -> None:
     if was_cut_short(_workspace(folder, git_dir)):
-        with alone(folder, git_dir):
+        with locked(folder, git_dir):
             pass
 
 
 @contextmanager
 def workspace_in(folder: Path, git_dir: Path) -> Iterator[Path]:
-    """Gone at the end, unless what lies there is needed to make good what was cut short."""
+    """Removed at the end, unless the next command needs it to finish this step."""
     workspace = _workspace(folder, git_dir)
     remove(workspace)
     workspace.mkdir()
@@ -43,13 +42,13 @@ def workspace_in(folder: Path, git_dir: Path) -> Iterator[Path]:
 
 
 def _workspace(folder: Path, git_dir: Path) -> Path:
-    """On the file system that files must be moved on."""
+    """On the same file system as the files, because they are moved by renames."""
     near = git_dir.stat().st_dev == folder.stat().st_dev
     return git_dir / "rung" if near else folder / ".rung"
 
 
 @contextmanager
-def _locked(git_dir: Path) -> Iterator[None]:
+def _flock(git_dir: Path) -> Iterator[None]:
     descriptor = os.open(git_dir, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""What a step would make of a project: Copier renders, git merges, nothing is written."""
+"""Plans a step: Copier renders, git merges, and no file of the project is written."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -8,27 +8,27 @@ from typing import Any
 
 from rung import git, stages
 from rung.answers import Answer
-from rung.errors import RungError
-from rung.locking import lock
-from rung.merge import Change, Kind, merge
-from rung.origin import Origin
-from rung.progress import working
-from rung.project import Project, shown
-from rung.recorded import (
+from rung.answers_check import (
+    in_words,
     never_asked,
     refuse_changed,
     refuse_edited_by_hand,
     refuse_unasked,
-    spoken,
 )
+from rung.apply import Move
+from rung.dependencies import lock_dependencies
+from rung.errors import RungError
+from rung.merge import Change, Kind, merge
+from rung.origin import Origin
+from rung.progress import spinner
+from rung.project import Project, shown
 from rung.rendering import Rendered, render_again
 from rung.scratch import Entry, Scratch, Tree
-from rung.switch import Move
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a step leads: a stage, or a version."""
+    """The stage or the version that a step leads to."""
 
     name: str
     stage: int
@@ -37,18 +37,19 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Plan:
     project: Project
     target: Target
     changes: Mapping[str, Change]
     line_counts: Mapping[str, tuple[int, int]]
     notes: Sequence[str]
     tree: str
-    diff: Callable[[], str] = field(repr=False)
+    diff: Callable[[bool], str] = field(repr=False)
+    """The text of what changes, coloured or not."""
 
     @property
-    def stays(self) -> bool:
-        """At its stage and its version: only answers change."""
+    def changes_answers_only(self) -> bool:
+        """The project keeps its stage and its version."""
         return not self.target.ref and self.target.stage == self.project.stage
 
     def of(self, *kinds: Kind) -> list[str]:
@@ -71,20 +72,20 @@ class Outcome:
         ]
 
 
-def work_out(
+def make_plan(
     project: Project,
     origin: Origin,
     target: Target,
     given: Mapping[str, Answer],
     scratch: Scratch,
-) -> Outcome:
-    with working("Rendering"):
+) -> Plan:
+    with spinner("Rendering"):
         asked = {**given, "stage": target.stage}
         new = render_again(
             scratch.folder / "new", _recorded(project, origin), ref=target.ref, given=asked
         )
-        # What a new version leaves out at all stages is not deleted, only no longer looked after.
-        # Copier would take the other patterns too, and fail where they name a new question.
+        # A file that a new version excludes at all stages stays in the project.
+        # A pattern with an expression may name a new question, so Copier could not render it here.
         excludes = [pattern for pattern in new.excludes if "{" not in pattern]
         tree_now = _tree_now(project)
         yours = scratch.entries(tree_now)
@@ -96,28 +97,28 @@ def work_out(
         before,
         scratch.read_folder(new.folder),
         name=target.name,
-        kept=new.kept,
+        written_once=new.written_once,
     )
     _refuse_blocked(project.folder, changes)
     tree = scratch.tree(tree_now, _results(changes))
     if _needs_lock(changes, yours):
-        with working("Locking dependencies"):
+        with spinner("Locking dependencies"):
             notes += _relock(scratch, tree, changes)
         tree = scratch.tree(tree_now, _results(changes))
-    return Outcome(
+    return Plan(
         project,
         target,
         changes,
         scratch.line_counts(tree_now, tree),
         notes,
         tree,
-        lambda: scratch.diff(tree_now, tree),
+        lambda colour: scratch.diff(tree_now, tree, colour=colour),
     )
 
 
 def check_answers(project: Project, origin: Origin, scratch: Scratch) -> None:
-    """Refuse answers that are not the truth about the files."""
-    with working("Rendering"):
+    """Refuse recorded answers that do not match the files."""
+    with spinner("Rendering"):
         _before(project, origin, scratch, scratch.entries(_tree_now(project)), ())
 
 
@@ -143,13 +144,13 @@ def _before(
 def _refuse_answers(
     project: Project, target: Target, given: Mapping[str, Answer], new: Rendered
 ) -> list[str]:
-    """Answers with what to say of the questions whose default was taken."""
+    """Returns a note for each question whose default was taken."""
     refuse_changed(project, given, new, target.name)
     questions = never_asked(project, given, new)
     if questions and target.ref:
         refuse_unasked(questions, new, target.name)
     return [
-        f"{key}: {spoken(new.public[key])} is the default; --data {key}=… says otherwise."
+        f"{key}: {in_words(new.public[key])} is the default; --data {key}=… says otherwise."
         for key in questions
     ]
 
@@ -169,7 +170,7 @@ def _results(changes: Mapping[str, Change]) -> dict[str, Entry | None]:
 def _relock(scratch: Scratch, tree: str, changes: dict[str, Change]) -> list[str]:
     folder = scratch.folder / "to-lock"
     scratch.check_out(tree, folder)
-    if failure := lock(folder):
+    if failure := lock_dependencies(folder):
         return [f"Dependencies are not locked ({failure}): run `uv lock` there."]
     yours = scratch.entries(tree)["uv.lock"]
     locked = Entry(yours.mode, scratch.store((folder / "uv.lock").read_bytes()))
@@ -182,8 +183,8 @@ def _refuse_blocked(folder: Path, changes: Mapping[str, Change]) -> None:
     added = [path for path, change in changes.items() if change.result and not change.yours]
     if inside := [path for path in added if _in_the_way(folder, path)]:
         raise RungError(
-            f"The step brings {shown(inside)}, and something of yours that is not committed lies "
-            "there. Move it away, or commit it to have it merged."
+            f"The step brings {shown(inside)}, where you have something that is not committed. "
+            "Move it away, or commit it to have it merged."
         )
 
 

@@ -1,14 +1,15 @@
-"""Carrying a result into the work tree: undone when it fails, finished when it was killed."""
+"""Applies a plan to the work tree: taken back when it fails, finished after a kill."""
 
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from rung.git import git
+from rung.git import git, null_terminated
 from rung.project import shown
 from rung.scratch import Entry, Scratch
 from rung.workspace import remove
@@ -25,53 +26,69 @@ class Move:
     after: Entry | None
 
 
-def switch(
-    scratch: Scratch, project: Path, tree: str, moves: Sequence[Move], *, intent: str
+def apply(
+    scratch: Scratch,
+    project: Path,
+    tree: str,
+    moves: Sequence[Move],
+    *,
+    intent: str,
+    record: Path | None = None,
 ) -> None:
-    """All or nothing, and once the journal is written a kill is made good by the next command."""
+    """All or nothing. After a kill the next command finishes what the journal says.
+
+    The journal then becomes the record, which `rung undo` reads.
+    """
     workspace = scratch.folder
     staged = _stage(scratch, project, tree, moves)
     aside = _set_aside(workspace, project, moves)
-    _write_journal(workspace, project, tree, moves, intent)
+    _write_journal(workspace, project, tree, moves, intent, record)
     try:
         _replace(staged, aside, project, moves)
     except OSError:
         (workspace / _JOURNAL).unlink()
         raise
-    (workspace / _JOURNAL).unlink()
+    _close_journal(workspace, record)
 
 
 def was_cut_short(workspace: Path) -> bool:
     return (workspace / _JOURNAL).exists()
 
 
-def make_good(workspace: Path, project: Path) -> str:
-    """Finish what a kill cut short; answers with what there is to say about it."""
-    journal = json.loads((workspace / _JOURNAL).read_bytes())
-    moves = [
+def read_moves(journal: Mapping[str, Any]) -> list[Move]:
+    return [
         Move(path, *(Entry(*side) if side else None for side in (before, after)))
         for path, before, after in journal["moves"]
     ]
-    pending = [move for move in moves if not _is(project, move, move.after)]
-    foreign = [move.path for move in pending if not _is(project, move, move.before)]
+
+
+def finish(workspace: Path, project: Path) -> str:
+    """Finish a step that a kill cut short; returns what to tell the person."""
+    journal = json.loads((workspace / _JOURNAL).read_bytes())
+    moves = read_moves(journal)
+    record = Path(journal["record"]) if journal["record"] else None
+    pending = [move for move in moves if not is_at(project, move, move.after)]
+    foreign = [move.path for move in pending if not is_at(project, move, move.before)]
     if git("rev-parse", "HEAD", cwd=project) != journal["head"]:
         foreign.append("HEAD")
-    said = f"{journal['intent']} was cut short here"
+    words = f"{journal['intent']} was cut short here"
     if not pending or len(pending) == len(moves):
-        said += ", with every file changed." if not pending else ", before it changed a file."
+        words += ", with every file changed." if not pending else ", before it changed a file."
+        record = None if pending else record
     elif foreign:
-        said += (
+        words += (
             f", and {shown(foreign)} changed since, so it is left as it is. git diff shows how "
             "far it came; git restore and git clean take it back."
         )
+        record = None
     else:
         staged = _stage(Scratch(workspace, project), project, journal["tree"], pending)
         aside = _set_aside(workspace, project, pending)
         _replace(staged, aside, project, pending)
-        said += ". It is now finished."
-    (workspace / _JOURNAL).unlink()
+        words += ". It is now finished."
+    _close_journal(workspace, record)
     remove(workspace)
-    return said
+    return words
 
 
 def _stage(scratch: Scratch, project: Path, tree: str, moves: Iterable[Move]) -> Path:
@@ -84,15 +101,15 @@ def _stage(scratch: Scratch, project: Path, tree: str, moves: Iterable[Move]) ->
         "GIT_INDEX_FILE": str(index),
         "GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(scratch.objects),
     }
-    # The path from the top counts, for .gitattributes may lie there and on the way.
+    # From the top, because .gitattributes there and on the way count too.
     prefix = git("rev-parse", "--show-prefix", cwd=project)
     top = Path(git("rev-parse", "--show-toplevel", cwd=project))
     git("read-tree", *([f"--prefix={prefix}"] if prefix else []), tree,
         cwd=top, environment=environment)  # fmt: skip
-    paths = [f"{prefix}{move.path}\0" for move in moves if move.after]
+    paths = [f"{prefix}{move.path}" for move in moves if move.after]
     git(
         "checkout-index", "--quiet", "-z", "--stdin", f"--prefix={staged}/",
-        cwd=top, environment=environment, stdin=os.fsencode("".join(paths)),
+        cwd=top, environment=environment, stdin=null_terminated(paths),
     )  # fmt: skip
     return staged / prefix
 
@@ -116,20 +133,37 @@ def _set_aside(workspace: Path, project: Path, moves: Sequence[Move]) -> Path:
 
 
 def _write_journal(
-    workspace: Path, project: Path, tree: str, moves: Sequence[Move], intent: str
+    workspace: Path,
+    project: Path,
+    tree: str,
+    moves: Sequence[Move],
+    intent: str,
+    record: Path | None,
 ) -> None:
     journal = {
         "intent": intent,
+        "record": str(record) if record else None,
         "head": git("rev-parse", "HEAD", cwd=project),
         "tree": tree,
         "moves": [[move.path, _plain(move.before), _plain(move.after)] for move in moves],
     }
     draft = workspace / "journal.draft"
-    with draft.open("w") as file:
+    with draft.open("w", encoding="utf-8") as file:
         json.dump(journal, file)
         file.flush()
         os.fsync(file.fileno())
     draft.rename(workspace / _JOURNAL)
+
+
+def _close_journal(workspace: Path, record: Path | None) -> None:
+    journal = workspace / _JOURNAL
+    if record:
+        with suppress(OSError):  # The record's folder is on another file system than the files.
+            journal.replace(record)
+            return
+        with suppress(OSError):  # Without a record there is no `rung undo`; the step still stands.
+            shutil.copyfile(journal, record)
+    journal.unlink()
 
 
 def _plain(entry: Entry | None) -> list[str] | None:
@@ -137,7 +171,7 @@ def _plain(entry: Entry | None) -> list[str] | None:
 
 
 def _replace(staged: Path, aside: Path, project: Path, moves: Sequence[Move]) -> None:
-    """Renames and removals alone, which need no room; each can be taken back by a rename."""
+    """Only renames and removals: they need no space, and a rename takes each one back."""
     done: list[Move] = []
     made: list[Path] = []
     try:
@@ -177,7 +211,8 @@ def _remove_empty_folders(project: Path, folder: Path) -> None:
             folder = folder.parent
 
 
-def _is(project: Path, move: Move, entry: Entry | None) -> bool:
+def is_at(project: Path, move: Move, entry: Entry | None) -> bool:
+    """Whether the move's path holds this entry now."""
     path = project / move.path
     if entry is None or not os.path.lexists(path):
         return entry is None and not os.path.lexists(path)
@@ -186,6 +221,6 @@ def _is(project: Path, move: Move, entry: Entry | None) -> bool:
         return entry.id == git("hash-object", "--stdin", cwd=project, stdin=stdin)
     if not path.is_file() or entry.id != git("hash-object", "--", move.path, cwd=project):
         return False
-    # Where only the mode changes it must tell the two apart.
+    # Where only the mode changes, the mode tells the two apart.
     same = move.before is not None and move.after is not None and move.before.id == move.after.id
     return not same or (entry.mode == "100755") == bool(path.stat().st_mode & 0o100)

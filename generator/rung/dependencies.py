@@ -1,0 +1,70 @@
+"""Locks a project's dependencies with uv."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from rung.git import last_line
+
+# Locking takes 1.3 s, most of it asking the package index, and 10 s to give up without a network.
+_LOCK_SECONDS = 120
+
+# Where packages come from on this machine. No other UV_* variable may change a project's lock.
+_KEPT = (
+    "UV_CACHE_DIR",
+    "UV_CONCURRENT_",
+    "UV_DEFAULT_INDEX",
+    "UV_EXTRA_INDEX_URL",
+    "UV_FIND_LINKS",
+    "UV_HTTP_",
+    "UV_INDEX",
+    "UV_INSECURE_HOST",
+    "UV_KEYRING_PROVIDER",
+    "UV_LINK_MODE",
+    "UV_NATIVE_TLS",
+    "UV_SYSTEM_CERTS",
+)
+
+
+def lock_dependencies(project: Path) -> str | None:
+    """Run `uv lock`; returns the reason when it fails."""
+    uv = _find_uv()
+    return _lock(uv, project) if uv else "uv is not installed"
+
+
+def _find_uv() -> str | None:
+    """$UV, uv from PATH, or the one that `make install` or a project's dev/uv fetched."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    candidates = (os.environ.get("UV"), "uv", f"{cache}/uv-bootstrap/uv")
+    return next(filter(None, (shutil.which(one) for one in candidates if one)), None)
+
+
+def _lock(uv: str, project: Path) -> str | None:
+    try:
+        done = subprocess.run(
+            [uv, "lock", "--quiet", "--python", sys.executable],
+            cwd=project,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_LOCK_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode != 0:
+        return last_line(done.stderr)
+    return None if (project / "uv.lock").is_file() else "uv wrote no uv.lock"
+
+
+def _environment() -> dict[str, str]:
+    dropped = {"VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH", "PYTHONUTF8", "PYTHONIOENCODING"}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in dropped and (not name.startswith("UV") or name.startswith(_KEPT))
+    }

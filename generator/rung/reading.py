@@ -1,0 +1,73 @@
+"""Reads files that strangers wrote: regular files only, of a bounded size, as UTF-8."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_MAX_BYTES = 1 << 20
+_MAX_DEPTH = 50
+
+
+class UnreadableError(Exception):
+    """The file cannot be read; the message is the reason, without the file's name."""
+
+
+def read_bytes(file: Path, *, most: int = _MAX_BYTES) -> bytes:
+    try:
+        # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever.
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        raise UnreadableError(getattr(error, "strerror", None) or str(error)) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UnreadableError("it is not a regular file")
+    with os.fdopen(descriptor, "rb") as opened:
+        try:
+            content = opened.read(most + 1)
+        except OSError as error:
+            raise UnreadableError(error.strerror or str(error)) from error
+    if len(content) > most:
+        raise UnreadableError(f"it is larger than {most >> 10} KiB")
+    return content
+
+
+def read_yaml(file: Path) -> Any:
+    return parse_yaml(read_bytes(file))
+
+
+def parse_yaml(content: bytes | str) -> Any:
+    """Plain YAML without aliases, which could make a small file huge or endless."""
+    if len(content) > _MAX_BYTES:
+        raise UnreadableError(f"it is larger than {_MAX_BYTES >> 10} KiB")
+    try:
+        text = content.decode() if isinstance(content, bytes) else content
+    except UnicodeDecodeError as error:
+        raise UnreadableError("it is not UTF-8") from error
+    try:
+        return yaml.load(text, _PlainLoader)  # noqa: S506 - a SafeLoader with limits
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f" (line {mark.line + 1})" if mark else ""
+        raise UnreadableError(f"it is not YAML{line}") from error
+    # Scalars such as !!int "zz", 2026-99-99 and unhashable keys fail while they are converted.
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
+        raise UnreadableError("it is not YAML") from error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Refuses aliases and deep nesting."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise UnreadableError("it has YAML aliases, which are not allowed here")
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise UnreadableError(f"it is nested deeper than {_MAX_DEPTH} levels")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node

@@ -1,0 +1,159 @@
+"""Takes back the last step, if nothing was changed since."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rung import git
+from rung.apply import Move, apply, is_at, read_moves
+from rung.errors import RungError
+from rung.interrupts import Interrupts
+from rung.lock import locked, workspace_in
+from rung.project import locate, shown
+from rung.scratch import Scratch
+
+_EMPTY_BLOBS = ("e69de29bb2d1", "473a0f4c3be8")  # As `git add -N` records them, SHA-1 and SHA-256.
+
+
+def record_of(folder: Path, git_dir: Path) -> Path:
+    """The file that remembers the last step. A git directory can hold several projects."""
+    prefix = git.git("rev-parse", "--show-prefix", cwd=folder)
+    project = f"-{hashlib.sha256(prefix.encode(errors='replace')).hexdigest()[:12]}"
+    return git_dir / f"rung-undo{project if prefix else ''}.json"
+
+
+def record_commit(folder: Path, record: Path) -> None:
+    """The step was committed: remember the commit too."""
+    with suppress(OSError):  # The commit stands, also without a record.
+        step = json.loads(record.read_bytes())
+        step["commit"] = git.git("rev-parse", "HEAD", cwd=folder)
+        record.write_text(json.dumps(step), encoding="utf-8")
+
+
+def commit_paths(folder: Path, paths: Sequence[str], message: str) -> None:
+    """Commit these paths and nothing else that is staged."""
+    listed = ["--pathspec-from-file=-", "--pathspec-file-nul"]
+    literally = {"GIT_LITERAL_PATHSPECS": "1"}
+    stdin = git.null_terminated(paths)
+    commit = ["commit", "--quiet", "--no-verify", "--only", f"--message={message}"]
+    for words in (["add", "--all", "--force"], commit):
+        git.git(*words, *listed, cwd=folder, stdin=stdin, environment=literally)
+
+
+def undo(path: Path, interrupts: Interrupts) -> str:
+    """Take the last step back; returns what to tell the person."""
+    try:
+        with interrupts.allowed():
+            git.fence()
+            folder, git_dir = locate(path)
+        with locked(folder, git_dir):
+            with interrupts.allowed():
+                record = record_of(folder, git_dir)
+                step = _read(record)
+                name = str(step["intent"]).removeprefix("The step to ")
+                _refuse_moved_on(folder, step, name)
+                moves = read_moves(step)
+                _refuse_edited(folder, moves, name)
+                _refuse_staged(folder, moves, name)
+                if "commit" in step:
+                    git.require_identity(folder, otherwise="run git revert yourself")
+            pending = [
+                Move(move.path, move.after, move.before)
+                for move in moves
+                if not is_at(folder, move, move.before)
+            ]
+            _take_back(folder, git_dir, step, pending, name)
+            record.unlink()
+    except KeyboardInterrupt as interrupt:
+        raise RungError("Stopped. Nothing was changed.") from interrupt
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise RungError(f"The step cannot be taken back: {error.strerror}{where}.") from error
+    return f"The step to {name} is taken back" + (", in a new commit." if "commit" in step else ".")
+
+
+def _read(record: Path) -> Mapping[str, Any]:
+    try:
+        step = json.loads(record.read_bytes())
+    except FileNotFoundError as error:
+        raise RungError(
+            "There is no step to take back: neither rung advance nor rung upgrade was the last "
+            "to change this project here."
+        ) from error
+    except ValueError as error:
+        raise RungError(f"{record} is broken, so nothing is taken back. Remove it.") from error
+    if not isinstance(step, Mapping):
+        raise RungError(f"{record} is broken, so nothing is taken back. Remove it.")
+    return step
+
+
+def _refuse_moved_on(folder: Path, step: Mapping[str, Any], name: str) -> None:
+    head = git.git("rev-parse", "HEAD", cwd=folder)
+    if head == step.get("commit", step["head"]):
+        return
+    if "commit" in step:
+        back = f"To take back its commit alone: git revert {step['commit'][:12]}"
+    else:
+        back = "If you committed the step, take that commit back: git revert COMMIT"
+    raise RungError(
+        f"The project has moved on since the step to {name}: HEAD is another commit. {back}"
+    )
+
+
+def _refuse_edited(folder: Path, moves: Sequence[Move], name: str) -> None:
+    edited = [
+        move.path
+        for move in moves
+        if not is_at(folder, move, move.after) and not is_at(folder, move, move.before)
+    ]
+    if edited:
+        raise RungError(
+            f"Edited since the step to {name}: {shown(edited, most=20)}. Nothing was changed. Save "
+            "your edits elsewhere and put these files back as the step left them, or take the "
+            "step back by hand with git restore."
+        )
+
+
+def _refuse_staged(folder: Path, moves: Sequence[Move], name: str) -> None:
+    """Staged content that is neither from before the step nor from it exists only in the index."""
+    listed = git.git_list("ls-files", "-z", "--stage", cwd=folder)
+    entries = [line.split("\t", 1) for line in listed]
+    staged = {path: meta.split()[1] for meta, path in entries if meta.endswith(" 0")}
+    known = {move.path: {side.id for side in (move.before, move.after) if side} for move in moves}
+    foreign = [
+        path
+        for path, id_ in staged.items()
+        if path in known and id_ not in known[path] and not id_.startswith(_EMPTY_BLOBS)
+    ]
+    if foreign:
+        raise RungError(
+            f"Staged since the step to {name}, and not what the step brought: "
+            f"{shown(foreign, most=20)}. Nothing was changed. Commit or unstage it first."
+        )
+
+
+def _take_back(
+    folder: Path, git_dir: Path, step: Mapping[str, Any], moves: Sequence[Move], name: str
+) -> None:
+    intent = f"Taking back the step to {name}"
+    prefix = git.git("rev-parse", "--show-prefix", cwd=folder)
+    before = git.git("rev-parse", f"{step['head']}:{prefix}", cwd=folder)
+    with workspace_in(folder, git_dir) as workspace:
+        apply(Scratch(workspace, folder), folder, before, moves, intent=intent)
+    paths = [move.path for move in read_moves(step)]
+    if "commit" in step:
+        subject = git.git("log", "-1", "--format=%s", cwd=folder)
+        commit_paths(folder, paths, f'Take back "{subject}"')
+    else:
+        # The review that rung prints adds whole folders by intent, with files of the person's.
+        by_intent = ["diff-files", "-z", "--name-only", "--relative", "--diff-filter=A"]
+        paths += git.git_list(*by_intent, cwd=folder)
+        git.git(
+            *("reset", "--quiet", "--pathspec-from-file=-", "--pathspec-file-nul"),
+            cwd=folder,
+            stdin=git.null_terminated(paths),
+            environment={"GIT_LITERAL_PATHSPECS": "1"},
+        )

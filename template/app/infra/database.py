@@ -4,7 +4,7 @@ import re
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 import asyncpg
 import sqlalchemy.exc
@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI, Request
 from sqlalchemy import BigInteger, DateTime, ExceptionContext, MetaData, Text, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from app.infra import environment, health
 from app.infra.connections import DatabaseSettings, connect, reading_pool, transaction_engine
@@ -64,6 +65,15 @@ class Database:
         self._reads: asyncpg.Pool
         self._writes = transaction_engine(settings)
         event.listen(self._writes.sync_engine, "handle_error", _on_error)
+
+    @property
+    def reading_pools(self) -> dict[str, asyncpg.Pool]:
+        """By name; empty before the start."""
+        return {"reads": self._reads} if hasattr(self, "_reads") else {}
+
+    @property
+    def writing_pool(self) -> AsyncAdaptedQueuePool:
+        return cast("AsyncAdaptedQueuePool", self._writes.pool)
 
     def reader(self) -> Reader:
         return Reader(self._reads, self._settings.pool_wait_seconds, self.cache)

@@ -8,7 +8,7 @@ import structlog
 from fastapi import FastAPI
 
 from app.infra.logs import LogSettings, configure
-from tests.infra.conftest import Serve
+from tests.infra.conftest import Serve, bare_app
 
 
 @pytest.fixture
@@ -47,6 +47,23 @@ async def test_a_request_is_one_line_with_its_route_and_not_its_path(
         "status": 200,
         "request_id": answer.headers["x-request-id"],
     }
+
+
+@pytest.mark.usefixtures("services")
+async def test_an_unknown_path_is_logged_for_a_developer_and_not_in_production(
+    serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged = []
+    for form in ("console", "json"):
+        monkeypatch.setenv("LOG_FORMAT", form)
+        app = bare_app()
+        configure(LogSettings())  # again, now that pytest has put its own stdout in place
+        async with serve(app) as client:
+            await client.get("/customers/ada@example.com")
+        logged.append(capsys.readouterr().out)
+
+    assert ["ada@example.com" in line for line in logged] == [True, False]
+    assert json.loads(logged[1])["route"] is None
 
 
 async def test_every_line_of_a_request_has_its_id_also_those_of_libraries(

@@ -28,6 +28,7 @@ from app.infra.cache.empty import has_no_rows
 from app.infra.cache.entry import Entry, encoded, format_of, tombstone
 from app.infra.cache.loads import Load, ReadLimit, SingleFlight
 from app.infra.cache.lookups import RedisAway
+from app.infra.cache.metrics import of_cache
 from app.infra.cache.sampler import Sampler
 from app.infra.cache.server import CacheServer, CacheSettings, Stats
 from app.infra.connections import DatabaseSettings
@@ -40,6 +41,7 @@ from app.infra.own_writes.commits import PositionedSession
 from app.infra.own_writes.log_position import NOT_KNOWN, Position
 from app.infra.reads import Reader
 from app.infra.telemetry import tracing
+from app.infra.telemetry.metrics import observe
 
 log = structlog.get_logger()
 
@@ -203,6 +205,7 @@ def install(app: FastAPI) -> None:
         limit = ReadLimit(at_once, pools.pool_wait_seconds)
         database.cache = app.state.cache = Cache(settings, server, limit)
         commits.note_positions(app)
+    observe(app, *of_cache(app.state.cache and app.state.cache.stats))
 
 
 @asynccontextmanager

@@ -144,14 +144,14 @@ class Replicas:
         self._database = database
         self._settings = settings
         self._primary = PrimaryLog()
-        self._replicas = [Replica(url) for url in settings.urls]
+        self.replicas = [Replica(url) for url in settings.urls]
         self._watches: list[asyncio.Task[None]] = []
 
     async def choose(
         self, client: Client, max_stale: timedelta | None, besides: Replica | None
     ) -> Replica | None:
         """None: the primary is to answer."""
-        able = [one for one in self._replicas if one is not besides and _may_serve(one, max_stale)]
+        able = [one for one in self.replicas if one is not besides and _may_serve(one, max_stale)]
         if not able:
             return None
         # The same one for all reads of a client, so that time does not run backwards for it.
@@ -172,9 +172,9 @@ class Replicas:
         return None
 
     async def __aenter__(self) -> Self:
-        for replica in self._replicas:
+        for replica in self.replicas:
             replica.pool = await reading_pool(self._database, replica.url)
-        watches = [self._watch_primary(), *map(self._watch, self._replicas)]
+        watches = [self._watch_primary(), *map(self._watch, self.replicas)]
         self._watches = [asyncio.create_task(watch) for watch in watches]
         return self
 
@@ -182,7 +182,7 @@ class Replicas:
         for watch in self._watches:
             watch.cancel()
         await asyncio.gather(*self._watches, return_exceptions=True)
-        await asyncio.gather(*(close_in_time(replica.pool.close()) for replica in self._replicas))
+        await asyncio.gather(*(close_in_time(replica.pool.close()) for replica in self.replicas))
 
     async def _watch_primary(self) -> None:
         with closing(Line(self._database, self._database.read_url)) as line:

@@ -74,6 +74,17 @@ class RoutedDatabase(Database):
         super().__init__(settings)
         self._replicas = Replicas(settings, replicas)
 
+    @property
+    def replicas(self) -> list[Replica]:
+        return self._replicas.replicas
+
+    @property
+    def reading_pools(self) -> dict[str, asyncpg.Pool]:
+        of_replicas = {
+            f"reads from {one.name}": one.pool for one in self.replicas if hasattr(one, "pool")
+        }
+        return super().reading_pools | of_replicas
+
     def reader(self) -> RoutedReader:
         seconds = self._settings.pool_wait_seconds
         return RoutedReader(self._reads, seconds, self._replicas, cache=self.cache)

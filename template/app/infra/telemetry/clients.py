@@ -1,8 +1,8 @@
 # Rung's file: advancing to another stage may change it.
-"""What the app asks of others, as spans of its trace: SQL and outgoing HTTP.
+"""Spans of SQL statements and of outgoing HTTP requests.
 
-The drivers are wrapped where they are, as OpenTelemetry's own instrumentations do it, so that no
-other file has to know. Without telemetry nothing is wrapped.
+The drivers are wrapped in place, as OpenTelemetry's own instrumentations do it, so that no other
+file has to know. Without telemetry nothing is wrapped.
 """
 
 import functools
@@ -13,16 +13,15 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Span, SpanKind
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 
 from app.infra.telemetry import tracing
-from app.infra.telemetry.tracing import Span
 
 if TYPE_CHECKING:
     import httpx
 
-# Our own queries have none; a text() of somebody in a hurry may.
+# Compiled queries hold no values; a text() may.
 _VALUES = re.compile(r"'(?:[^']|'')*'|(?<![\w$.])\d+(?:\.\d+)?\b")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -31,10 +30,9 @@ _TARGET = re.compile(r"\b(?:FROM|INTO|UPDATE)\s+(?:ONLY\s+)?\"?([\w.]+)", re.IGN
 
 @functools.cache
 def trace_clients() -> None:
-    """In this process, from now on."""
     for name in ("execute", "fetch", "fetchrow", "fetchval"):
         setattr(asyncpg.Connection, name, _in_spans(getattr(asyncpg.Connection, name)))
-    # SQLAlchemy's statements go another way; only its BEGIN and COMMIT come by the one above.
+    # SQLAlchemy prepares its statements: only its BEGIN and COMMIT pass through these methods.
     event.listen(Engine, "before_cursor_execute", _begin_statement)
     event.listen(Engine, "after_cursor_execute", _end_statement)
     event.listen(Engine, "handle_error", _end_failed_statement)
@@ -59,7 +57,13 @@ async def _within_span(statement: str, asked: Awaitable[Any]) -> Any:
 def _begin_statement(
     connection: Connection, cursor: Any, statement: str, values: Any, context: Any, many: bool
 ) -> None:
-    context.span = tracing.leaf(_name(statement), _described(statement), SpanKind.CLIENT)
+    context.span = (
+        tracing.tracer().start_span(
+            _name(statement), kind=SpanKind.CLIENT, attributes=_described(statement)
+        )
+        if tracing.is_recording()
+        else None
+    )
 
 
 def _end_statement(
@@ -72,7 +76,8 @@ def _end_statement(
 def _end_failed_statement(failure: ExceptionContext) -> None:
     span: Span | None = getattr(failure.execution_context, "span", None)
     if span:
-        span.end(type(failure.original_exception).__qualname__)
+        tracing.fail(span, type(failure.original_exception).__qualname__)
+        span.end()
 
 
 def _described(statement: str) -> tracing.Attributes:
@@ -108,7 +113,7 @@ def _trace_httpx() -> None:
 
 
 def _outgoing(request: "httpx.Request") -> AbstractContextManager[Span | None]:
-    # The host and no more: paths and queries hold what is nobody's business.
+    # Only the host, because paths and queries may name a person.
     attributes: tracing.Attributes = {
         "http.request.method": request.method,
         "server.address": request.url.host,
@@ -119,5 +124,5 @@ def _outgoing(request: "httpx.Request") -> AbstractContextManager[Span | None]:
 
 def _answered(span: Span | None, response: "httpx.Response") -> "httpx.Response":
     if span:
-        span.attributes["http.response.status_code"] = response.status_code
+        span.set_attribute("http.response.status_code", response.status_code)
     return response

@@ -1,36 +1,17 @@
 # Rung's file: advancing to another stage may change it.
-"""Everything is sent by threads of their own. A receiver that is away or hangs costs a bounded
-queue, and a few lines in the log a minute.
-
-The library is imported only when there is somewhere to send to, for that takes 0.3 s.
-"""
+"""Threads send everything. A receiver that is away or hangs costs a bounded queue, and a few lines
+in the log each minute."""
 
 import logging
 import math
 import threading
 import time
-from collections.abc import Iterable
-from typing import Protocol
-
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-
-SCOPE = InstrumentationScope("app.infra")
+from collections.abc import Callable, Iterable
 
 
-class Sender(Protocol):
-    def stop(self) -> None:
-        """Send the rest."""
-
-
-def resource(service_name: str) -> Resource:
-    """Who sends this; OTEL_RESOURCE_ATTRIBUTES adds to it."""
-    return Resource.create({"service.name": service_name})
-
-
-def stop(senders: Iterable[Sender], seconds: float) -> None:
-    """Within that time; what a receiver that hangs has not taken by then is lost."""
-    threads = [threading.Thread(target=sender.stop, daemon=True) for sender in senders]
+def stop(senders: Iterable[Callable[[], None]], seconds: float) -> None:
+    """Let each send the rest. What a receiver that hangs has not taken after `seconds` is lost."""
+    threads = [threading.Thread(target=send_the_rest, daemon=True) for send_the_rest in senders]
     deadline = time.monotonic() + seconds
     for thread in threads:
         thread.start()
@@ -39,15 +20,15 @@ def stop(senders: Iterable[Sender], seconds: float) -> None:
 
 
 class OnceAMinute(logging.Filter):
-    """While nobody receives, the exporters would say so at each attempt."""
+    """While the receiver is away, an exporter would log each attempt."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: dict[tuple[str, str], float] = {}
+        self._logged: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        now, what = time.monotonic(), (record.name, record.msg)
-        if now - self._said.get(what, -math.inf) < 60:
+        now, message = time.monotonic(), (record.name, record.msg)
+        if now - self._logged.get(message, -math.inf) < 60:
             return False
-        self._said[what] = now
+        self._logged[message] = now
         return True

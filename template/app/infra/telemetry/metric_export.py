@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Sends the counts of this process at each interval, and once more at the end, from a thread."""
+
 import logging
 import threading
 import time
@@ -19,10 +21,11 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.metrics.export import Histogram as HistogramData
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from app.infra.telemetry.export import SCOPE, OnceAMinute
+from app.infra.telemetry.export import OnceAMinute
 from app.infra.telemetry.metrics import Buckets, HistogramInstrument, Instrument
-from app.infra.telemetry.tracing import Attributes
+from app.infra.telemetry.tracing import NAME, Attributes
 
 log = structlog.get_logger()
 
@@ -30,8 +33,6 @@ CUMULATIVE = AggregationTemporality.CUMULATIVE
 
 
 class MetricSender:
-    """Sends all that is counted, every so often and once more at the end."""
-
     def __init__(
         self,
         resource: Resource,
@@ -59,14 +60,14 @@ class MetricSender:
         self._send()
 
     def _send(self) -> None:
-        scope = ScopeMetrics(SCOPE, list(self._metrics(time.time_ns())), "")
+        scope = ScopeMetrics(InstrumentationScope(NAME), list(self._metrics(time.time_ns())), "")
         self._exporter.export(MetricsData([ResourceMetrics(self._resource, [scope], "")]))
 
     def _metrics(self, now: int) -> Iterator[Metric]:
         for instrument in self._instruments:
             try:
                 metric = self._metric(instrument, now)
-            except Exception:  # `read` is anybody's code, and the other metrics have to go on.
+            except Exception:  # `read` may be the team's code; a mistake stops no other metric
                 log.exception("a metric could not be read", metric=instrument.name)
             else:
                 yield metric
@@ -93,7 +94,7 @@ class MetricSender:
 def _histogram_point(
     buckets: Buckets, attributes: Attributes, bounds: Sequence[float], started: int, now: int
 ) -> HistogramDataPoint:
-    counts = list(buckets.counts)  # as they are now: requests go on being counted
+    counts = list(buckets.counts)  # a copy, because requests are counted meanwhile
     return HistogramDataPoint(
         attributes,
         started,
@@ -102,6 +103,6 @@ def _histogram_point(
         sum=buckets.sum,
         bucket_counts=counts,
         explicit_bounds=bounds,
-        min=None,  # type: ignore[arg-type]  # not kept, and may be left out
+        min=None,  # type: ignore[arg-type]  # not counted, and optional
         max=None,  # type: ignore[arg-type]
     )

@@ -1,7 +1,7 @@
 # Rung's file: advancing to another stage may change it.
-"""What one process counts, to be read when it is sent.
+"""Counts of one process, read when they are sent.
 
-Counting is a plain addition: the library's own histogram takes 10 µs each time, this one 1 µs.
+Counting is a plain addition: the library's histogram takes 10 µs each time, this one 1 µs.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from app.infra.telemetry.tracing import Attributes
 
-# The event loop is looked at so often, and is as late as its longest step.
+# The event loop is asked at this interval, and is as late as its longest step.
 EVENT_LOOP_SECONDS = 0.1
 
 
@@ -46,7 +46,7 @@ class Histogram[Key]:
 
 
 class Instrument(NamedTuple):
-    """`read` is called in another thread, when metrics are sent: it only looks."""
+    """`read` is called in another thread, when metrics are sent: it must change nothing."""
 
     name: str
     unit: str
@@ -64,12 +64,12 @@ class HistogramInstrument(NamedTuple):
 
 
 def observe(app: FastAPI, *instruments: Instrument | HistogramInstrument) -> None:
-    """Send these as well. Names and units by OpenTelemetry's conventions, where it has any."""
+    """Send these as well. Use the names and units of OpenTelemetry's conventions, if any."""
     app.state.instruments = [*getattr(app.state, "instruments", []), *instruments]
 
 
 async def watch_event_loop(delays: Histogram[None]) -> None:
-    """How late the loop is: as long as nothing else of this process is answered."""
+    """While the loop is late, this process answers nothing."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + EVENT_LOOP_SECONDS

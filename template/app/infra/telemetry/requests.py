@@ -1,10 +1,19 @@
 # Rung's file: advancing to another stage may change it.
+"""Gives each request its span, and counts it by route, method and status."""
+
+import time
+
+from opentelemetry import context, trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.infra.telemetry import tracing
 from app.infra.telemetry.metrics import Histogram
-from app.infra.telemetry.tracing import Span, Tracer
 
-# Anybody can make up a method, and each would be a series of its own for ever.
+# A client can invent methods, and each would be a series that stays for ever.
 METHODS = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
 )
@@ -14,17 +23,21 @@ type RequestKey = tuple[str, str, str | None, int]
 
 
 class RequestTelemetry:
-    """Gives a request its trace, and counts it by route, method and status.
-
-    Errors and slow requests are always kept: one that was not sampled is recorded when it has
-    ended so, alone, for what it asked of others was not recorded meanwhile.
-    """
+    """Errors and slow requests are always kept. One that was not sampled is recorded when it has
+    ended, without children: nothing was recorded meanwhile."""
 
     def __init__(
-        self, app: ASGIApp, tracer: Tracer, durations: Histogram[RequestKey], slow_seconds: float
+        self,
+        app: ASGIApp,
+        provider: TracerProvider,
+        processor: SpanProcessor,
+        durations: Histogram[RequestKey],
+        slow_seconds: float,
     ) -> None:
         self.app = app
-        self._tracer = tracer
+        self._tracer = provider.get_tracer(tracing.NAME)
+        self._resource = provider.resource
+        self._processor = processor
         self._durations = durations
         self._slow_seconds = slow_seconds
 
@@ -33,7 +46,9 @@ class RequestTelemetry:
             await self.app(scope, receive, send)
             return
         method = scope["method"] if scope["method"] in METHODS else "_OTHER"
-        span = self._tracer.begin(method, scope["headers"])
+        caller = tracing.caller_of(scope["headers"])
+        started, begun = time.time_ns(), time.perf_counter()
+        span = self._tracer.start_span(method, caller, SpanKind.SERVER, start_time=started)
         status = 500  # unless something else is answered
         seconds = 0.0
 
@@ -43,33 +58,59 @@ class RequestTelemetry:
             if message["type"] == "http.response.start":
                 status = message["status"]
             elif not message.get("more_body"):
-                seconds = span.seconds  # Background tasks are still to come; nobody waits for them.
+                # Background tasks follow, and no client waits for them.
+                seconds = time.perf_counter() - begun
 
-        span.enter()
+        token = context.attach(trace.set_span_in_context(span, caller))
         try:
             await self.app(scope, receive, send_and_note)
         finally:
-            span.leave()
-            seconds = seconds or span.seconds
+            context.detach(token)
+            seconds = seconds or time.perf_counter() - begun
             key = (method, scope["scheme"], getattr(scope.get("route"), "path", None), status)
             self._durations.note(key, seconds)
-            kept_for = "error" if status >= 500 else "slow" if seconds > self._slow_seconds else ""
-            if span.trace.is_sampled or kept_for:
-                _record(span, key, seconds, kept_for)
+            ended = started + int(seconds * 1e9)
+            if span.is_recording():
+                span.update_name(_name(key))
+                span.set_attributes(request_attributes(key))
+                if status >= 500:
+                    tracing.fail(span, str(status))
+                span.end(ended)
+            elif status >= 500 or seconds > self._slow_seconds:
+                self._keep(span.get_span_context(), caller, key, started, ended)
+
+    def _keep(
+        self, own: SpanContext, caller: Context, key: RequestKey, started: int, ended: int
+    ) -> None:
+        status = key[3]
+        is_error = status >= 500
+        parent = trace.get_current_span(caller).get_span_context()
+        sampled = TraceFlags(own.trace_flags | TraceFlags.SAMPLED)
+        kept = ReadableSpan(
+            _name(key),
+            SpanContext(own.trace_id, own.span_id, is_remote=False, trace_flags=sampled),
+            parent if parent.is_valid else None,
+            self._resource,
+            request_attributes(key)
+            | {"trace.kept_for": "error" if is_error else "slow"}
+            | ({"error.type": str(status)} if is_error else {}),
+            kind=SpanKind.SERVER,
+            status=Status(StatusCode.ERROR if is_error else StatusCode.UNSET),
+            start_time=started,
+            end_time=ended,
+            instrumentation_scope=InstrumentationScope(tracing.NAME),
+        )
+        self._processor.on_end(kept)
 
 
-def _record(span: Span, key: RequestKey, seconds: float, kept_for: str) -> None:
-    method, _, route, status = key
+def _name(key: RequestKey) -> str:
+    method, _, route, _ = key
     verb = "HTTP" if method == "_OTHER" else method
-    span.name = f"{verb} {route}" if route else verb
-    span.attributes = request_attributes(key)
-    if not span.trace.is_sampled:
-        span.attributes["trace.kept_for"] = kept_for
-    span.end(str(status) if status >= 500 else "", after=seconds)
+    return f"{verb} {route}" if route else verb
 
 
 def request_attributes(key: RequestKey) -> dict[str, str | int]:
-    """By OpenTelemetry's names; the path as the route has it, for a real one may name a person."""
+    """By OpenTelemetry's names. The route and not the path, which may name a person."""
     method, scheme, route, status = key
     attributes: dict[str, str | int] = {
         "http.request.method": method,

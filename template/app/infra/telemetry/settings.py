@@ -1,14 +1,21 @@
 # Rung's file: advancing to another stage may change it.
+"""Where traces and metrics are sent, and which traces."""
+
 from typing import Annotated, Literal
 
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    ParentBased,
+    Sampler,
+    TraceIdRatioBased,
+)
 from pydantic import Field, HttpUrl, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.infra.telemetry.tracing import Sampling
-
 
 class TelemetrySettings(BaseSettings):
-    """OpenTelemetry's own variables; its libraries read the others, such as headers, themselves."""
+    """OpenTelemetry's own variables. Its libraries read the others, such as headers."""
 
     model_config = SettingsConfigDict(env_prefix="OTEL_", env_ignore_empty=True)
 
@@ -31,7 +38,7 @@ class TelemetrySettings(BaseSettings):
     traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = 0.05
     metric_export_interval: PositiveInt = 60_000
     bsp_max_queue_size: PositiveInt = 2048
-    # The library's 512 would be encoded in one go, and requests wait for 20 ms of it.
+    # The library's 512 are encoded at once, and requests wait up to 30 ms for that.
     bsp_max_export_batch_size: PositiveInt = 64
     bsp_schedule_delay: PositiveInt = 1_000
 
@@ -46,12 +53,17 @@ class TelemetrySettings(BaseSettings):
         return bool(endpoint) and self.metrics_exporter != "none" and not self.sdk_disabled
 
     @property
-    def sampling(self) -> Sampling:
+    def sampler(self) -> Sampler:
         if not self.sends_traces:
-            return Sampling(0, follows_caller=False)
+            return ALWAYS_OFF
         name = self.traces_sampler.removeprefix("parentbased_")
-        ratios = {"always_on": 1.0, "always_off": 0.0, "traceidratio": self.traces_sampler_arg}
-        return Sampling(ratios[name], follows_caller=name != self.traces_sampler)
+        samplers: dict[str, Sampler] = {
+            "always_on": ALWAYS_ON,
+            "always_off": ALWAYS_OFF,
+            "traceidratio": TraceIdRatioBased(self.traces_sampler_arg),
+        }
+        sampler = samplers[name]
+        return sampler if name == self.traces_sampler else ParentBased(sampler)
 
 
 class TracesSettings(BaseSettings):

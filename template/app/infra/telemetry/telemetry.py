@@ -2,30 +2,39 @@
 """Traces and metrics, sent over OTLP/HTTP. Off until there is an endpoint to send them to."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor, TracerProvider
 
-from app.infra import environment
-from app.infra.telemetry import clients, metrics, sources
+from app.infra import environment, logs
+from app.infra.telemetry import clients, export, metrics, sources, tracing
 from app.infra.telemetry.metrics import Histogram
 from app.infra.telemetry.requests import RequestKey, RequestTelemetry
 from app.infra.telemetry.settings import TelemetrySettings, TracesSettings
-from app.infra.telemetry.tracing import Tracer
 
 # What cannot be sent within this when the process ends is lost.
 FLUSH_SECONDS = 5.0
 
 
 class Telemetry:
-    """What one app's requests are noted in, until it is sent."""
+    """Records one app's requests until they are sent."""
 
-    def __init__(self, settings: TelemetrySettings) -> None:
+    def __init__(self, settings: TelemetrySettings, title: str) -> None:
         self.settings = settings
-        self.tracer = Tracer(settings.sampling)
         self.durations = Histogram[RequestKey](sources.REQUEST_SECONDS)
         self.delays = Histogram[None](sources.DELAY_SECONDS)
+        self.processor = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
+        self.provider = TracerProvider(
+            sampler=settings.sampler,
+            # OTEL_RESOURCE_ATTRIBUTES adds to it.
+            resource=Resource.create({"service.name": settings.service_name or title}),
+            active_span_processor=self.processor,
+            shutdown_on_exit=False,  # `lifespan` does it, within FLUSH_SECONDS
+        )
 
 
 def install(app: FastAPI) -> None:
@@ -33,17 +42,21 @@ def install(app: FastAPI) -> None:
     slow_seconds = environment.read(TracesSettings).slow_seconds
     if not (settings.sends_traces or settings.sends_metrics):
         return
-    telemetry = app.state.telemetry = Telemetry(settings)
+    telemetry = app.state.telemetry = Telemetry(settings, app.title)
+    # From here on spans of the API, the team's and those of libraries, are part of our traces.
+    trace.set_tracer_provider(telemetry.provider)
+    clients.trace_clients()
+    logs.enrich(tracing.add_ids)
     metrics.observe(
         app,
         sources.of_requests(telemetry.durations),
         sources.of_event_loop(telemetry.delays),
-        *sources.of_app(app),
+        *sources.of_pools(app),
     )
-    clients.trace_clients()
     app.add_middleware(
         RequestTelemetry,
-        tracer=telemetry.tracer,
+        provider=telemetry.provider,
+        processor=telemetry.processor,
         durations=telemetry.durations,
         slow_seconds=slow_seconds,
     )
@@ -55,20 +68,20 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     if telemetry is None:
         yield
         return
-    # Imported here and not above: it takes a third of a second, and most have no endpoint yet.
-    from app.infra.telemetry import export, metric_export, span_export
+    # Importing the exporters takes 0.3 s, and a process without an endpoint needs none.
+    from app.infra.telemetry import metric_export, span_export
 
     settings = telemetry.settings
-    resource = export.resource(settings.service_name or app.title)
-    senders: list[export.Sender] = []
+    senders: list[Callable[[], None]] = [telemetry.provider.shutdown]
     if settings.sends_traces:
-        spans = span_export.SpanSender(resource, settings)
-        telemetry.tracer.record = spans.record
+        spans = span_export.SpanSender(settings)
+        telemetry.provider.add_span_processor(spans)
         metrics.observe(app, *spans.instruments())
-        senders.append(spans)
     if settings.sends_metrics:
         seconds = settings.metric_export_interval / 1000
-        senders.append(metric_export.MetricSender(resource, app.state.instruments, seconds))
+        resource = telemetry.provider.resource
+        sender = metric_export.MetricSender(resource, app.state.instruments, seconds)
+        senders.append(sender.stop)
     watch = asyncio.create_task(metrics.watch_event_loop(telemetry.delays))
     try:
         yield

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import structlog
 from fastapi import BackgroundTasks, FastAPI, HTTPException
+from opentelemetry import trace
+from opentelemetry.trace import TraceFlags
 from sqlalchemy import text
 
 from app.infra.database import ReadSession, WriteSession
@@ -53,7 +55,7 @@ def shop() -> FastAPI:
     @app.post("/customers/{email}")
     async def rename(email: str, write: WriteSession) -> None:
         await write.execute(text("SELECT CAST(:email AS text)"), {"email": email})
-        await write.execute(text("SELECT 'hunter2' AS password, 4711 AS pin"))
+        await write.execute(text("SELECT 'hunter2' AS password, 47.11 AS pin"))
 
     @app.get("/misspelt")
     async def misspelt(read: ReadSession) -> None:
@@ -122,10 +124,75 @@ async def test_a_request_has_its_transaction_below_it(receiver: Receiver, serve:
 
 
 @pytest.mark.usefixtures("services")
+async def test_spans_of_a_team_and_of_a_library_are_part_of_the_trace(
+    receiver: Receiver, serve: Serve
+) -> None:
+    app = shop()
+    library = trace.get_tracer("some.library", "1.0")
+
+    @app.get("/quotes")
+    async def quote(read: ReadSession) -> bool:
+        with trace.get_tracer(__name__).start_as_current_span("price the order"):
+            await read.fetch("SELECT 1 FROM pg_class LIMIT 1")
+            with tracing.span("choose a rate"):
+                rates = library.start_span("GET rates", kind=trace.SpanKind.CLIENT)
+                rates.end()
+        return rates.is_recording()
+
+    async with serve(app) as client:
+        await client.get("/quotes")
+
+    request = receiver.span("GET /quotes")
+    [price] = receiver.children(request)
+    assert (price.name, price.service) == ("price the order", "shop")
+    assert [span.name for span in receiver.children(price)] == ["SELECT pg_class", "choose a rate"]
+    [rates] = receiver.children(receiver.span("choose a rate"))
+    assert (rates.name, rates.kind) == ("GET rates", "CLIENT")
+    assert {span.trace_id for span in receiver.spans} == {request.trace_id}
+
+
+@pytest.mark.usefixtures("services", "no_request_is_sampled")
+async def test_spans_of_a_team_in_a_request_that_is_not_sampled_are_not_recorded(
+    receiver: Receiver, serve: Serve
+) -> None:
+    app = shop()
+
+    @app.get("/quotes")
+    async def quote(read: ReadSession) -> dict[str, Any]:
+        request = trace.get_current_span().get_span_context()
+        with trace.get_tracer(__name__).start_as_current_span("price the order") as span:
+            await read.fetch("SELECT 1 FROM pg_class LIMIT 1")
+        is_same_trace = span.get_span_context().trace_id == request.trace_id
+        return {"is_recording": span.is_recording(), "is_same_trace": is_same_trace}
+
+    async with serve(app) as client:
+        answer = await client.get("/quotes")
+
+    assert answer.json() == {"is_recording": False, "is_same_trace": True}
+    assert receiver.spans == []
+
+
+@pytest.mark.parametrize(("ratio", "recorded"), [("0", 0), ("1", 20)])
+@pytest.mark.usefixtures("services")
+async def test_a_span_of_a_team_outside_a_request_is_a_trace_if_the_sampler_takes_it(
+    receiver: Receiver, serve: Serve, monkeypatch: pytest.MonkeyPatch, ratio: str, recorded: int
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", ratio)
+    async with serve(shop()):
+        for _ in range(20):
+            with trace.get_tracer(__name__).start_as_current_span("nightly report"):
+                pass
+
+    assert len({span.trace_id for span in receiver.spans}) == recorded
+    assert [span.parent_id for span in receiver.spans] == [""] * recorded
+
+
+@pytest.mark.usefixtures("services")
 async def test_nothing_that_names_a_person_or_opens_a_door_is_sent(
     receiver: Receiver, serve: Serve
 ) -> None:
-    secrets = ["ada@example.com", "hunter2", "4711", "s3cr3t", "198.51.100.7"]
+    # None of them can be part of a span's id, which is random hexadecimal digits.
+    secrets = ["ada@example.com", "hunter2", "47.11", "s3cr3t", "198.51.100.7"]
     headers = {
         "Cookie": "__Host-session=s3cr3t",
         "Authorization": "Bearer s3cr3t",
@@ -150,7 +217,8 @@ async def test_a_request_that_is_not_sampled_sends_nothing_and_says_so_to_others
         await client.get("/basket")
         carried_on = (await client.get("/carried-on")).json()
 
-    assert carried_on["traceparent"].endswith("-00")
+    flags = carried_on["traceparent"].split("-")[3]
+    assert int(flags, 16) & TraceFlags.SAMPLED == 0
     assert receiver.spans == []
 
 

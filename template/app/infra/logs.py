@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Logs on stdout: one line a request, and one form for our lines and those of libraries."""
+
 import json
 import logging.config
 import re
@@ -15,27 +17,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import Processor
 
 from app.infra import environment
-{%- if stage >= 3 %}
-from app.infra.telemetry import tracing
-{%- endif %}
 
 log = structlog.get_logger()
 
-# A load balancer asks these every few seconds; only their failures are worth a line.
+# A load balancer asks these every few seconds, so only their failures are logged.
 QUIET_WHEN_WELL = frozenset({"/live", "/ready"})
 
-# Taken over from a client or proxy, it ends up in every log line: nothing odd may get there.
+# An id that a client or proxy sends is part of every log line, so it has safe characters only.
 _ACCEPTABLE_ID = re.compile(rb"[\w.:-]{8,128}")
 
-# What every line gets, ours and those of libraries.
-ENRICH: tuple[Processor, ...] = (
+# Add fields to every line, ours and those of libraries.
+ENRICH: list[Processor] = [
     structlog.contextvars.merge_contextvars,
-{%- if stage >= 3 %}
-    tracing.add_ids,
-{%- endif %}
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
-)
+]
 
 
 class LogSettings(BaseSettings):
@@ -44,13 +40,18 @@ class LogSettings(BaseSettings):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     format: Literal["auto", "console", "json"] = "auto"
 
+    @property
+    def as_json(self) -> bool:
+        return self.format == "json" or (self.format == "auto" and not sys.stdout.isatty())
+
 
 class RequestLog:
     """One line a request, and its id on the answer and on every line logged meanwhile."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, shows_paths: bool) -> None:
         self.app = app
-        self._log = log.bind()  # The module's own would be built anew for each line.
+        self._shows_paths = shows_paths
+        self._log = log.bind()  # The module's own is built again for each line.
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,10 +75,12 @@ class RequestLog:
         finally:
             route = getattr(scope.get("route"), "path", None)
             if status >= 400 or route not in QUIET_WHEN_WELL:
+                # In production never the path, which may name a person.
+                is_unknown = self._shows_paths and route is None
                 self._log.info(
                     "request",
                     method=scope["method"],
-                    route=route,
+                    **({"path": scope["path"]} if is_unknown else {"route": route}),
                     status=status,
                     duration_ms=round((time.perf_counter() - started) * 1000, 1),
                 )
@@ -91,15 +94,13 @@ def _request_id(headers: list[tuple[bytes, bytes]]) -> str:
 
 
 def configure(settings: LogSettings) -> None:
-    """Our lines and those of every library leave in one form, on stdout."""
-    as_json = settings.format == "json" or (settings.format == "auto" and not sys.stdout.isatty())
     # Tracebacks as text: structlog's dictionaries would show local variables, secrets among them.
     render: list[Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_as_json)]
-        if as_json
+        if settings.as_json
         else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     )
-    # Past the standard library: its loggers and formatters would cost each request 50 µs more.
+    # Not through the standard library: its loggers and formatters cost 50 µs a request more.
     structlog.configure(
         processors=[*ENRICH, *render],
         logger_factory=structlog.WriteLoggerFactory(),
@@ -109,7 +110,7 @@ def configure(settings: LogSettings) -> None:
 
 
 def _as_json(line: dict[str, Any], **_: Any) -> str:
-    """In a fifth of the standard library's time, which remains for text that is no UTF-8."""
+    """Takes a fifth of the standard library's time, but refuses text that is not valid UTF-8."""
     try:
         return to_json(line, fallback=repr).decode()
     except PydanticSerializationError:
@@ -134,10 +135,10 @@ def _for_libraries(level: str, render: list[Processor]) -> dict[str, Any]:
                 "formatter": "structured",
             }
         },
-        # Most libraries tell at INFO what only they care about; httpx tells whole URLs.
+        # At INFO most libraries log their own details, and httpx whole URLs.
         "root": {"handlers": ["stdout"], "level": "WARNING"},
         "loggers": {
-            # Uvicorn brings handlers of its own, and its access log repeats ours.
+            # Uvicorn has its own handlers, and its access log repeats ours.
             "uvicorn": {"handlers": [], "propagate": True, "level": level},
             "uvicorn.error": {"handlers": [], "propagate": True, "level": level},
             "uvicorn.access": {"handlers": [], "propagate": False},
@@ -146,5 +147,13 @@ def _for_libraries(level: str, render: list[Processor]) -> dict[str, Any]:
 
 
 def install(app: FastAPI) -> None:
-    configure(environment.read(LogSettings))
-    app.add_middleware(RequestLog)
+    settings = environment.read(LogSettings)
+    configure(settings)
+    app.add_middleware(RequestLog, shows_paths=not settings.as_json)
+
+
+def enrich(processor: Processor) -> None:
+    """Let `processor` add fields to every line from now on."""
+    if processor not in ENRICH:
+        ENRICH.append(processor)
+        configure(environment.read(LogSettings))

@@ -1,0 +1,100 @@
+# Rung's file: advancing to another stage may change it.
+"""Metrics of requests, of the event loop and of Postgres' pools.
+
+deploy/telemetry/ shows them and raises alerts on them.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+
+from app.infra.database import Database
+from app.infra.telemetry.metrics import Histogram, HistogramInstrument, Instrument
+from app.infra.telemetry.requests import RequestKey, request_attributes
+from app.infra.telemetry.tracing import Attributes
+
+# Buckets of OpenTelemetry's conventions.
+REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+DELAY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+type Points = Iterator[tuple[float, Attributes]]
+
+
+def of_requests(durations: Histogram[RequestKey]) -> HistogramInstrument:
+    return HistogramInstrument(
+        "http.server.request.duration",
+        "s",
+        "How long requests took, until their whole answer was sent",
+        durations.bounds,
+        lambda: durations.read(request_attributes),
+    )
+
+
+def of_event_loop(delays: Histogram[None]) -> HistogramInstrument:
+    return HistogramInstrument(
+        "asyncio.event_loop.delay",
+        "s",
+        "How late the event loop runs what is due",
+        delays.bounds,
+        lambda: delays.read(lambda _: {}),
+    )
+
+
+def of_pools(app: FastAPI) -> list[Instrument]:
+    database: Database = app.state.database
+    return [
+        Instrument(
+            "db.client.connection.count",
+            "{connection}",
+            "Connections of a pool, used and idle",
+            "gauge",
+            lambda: _connections(database),
+        ),
+        Instrument(
+            "db.client.connection.max",
+            "{connection}",
+            "How many connections a pool may have",
+            "gauge",
+            lambda: _most_connections(database),
+        ),
+        Instrument(
+            "db.client.connection.pending_requests",
+            "{request}",
+            "Requests that wait for a connection of a pool",
+            "gauge",
+            lambda: _waiting(database),
+        ),
+    ]
+
+
+def _connections(database: Database) -> Points:
+    for name, pool in database.reading_pools.items():
+        idle = pool.get_idle_size()
+        yield idle, {**_of_pool(name), "db.client.connection.state": "idle"}
+        yield pool.get_size() - idle, {**_of_pool(name), "db.client.connection.state": "used"}
+    writes = database.writing_pool
+    yield writes.checkedin(), {**_of_pool("writes"), "db.client.connection.state": "idle"}
+    yield writes.checkedout(), {**_of_pool("writes"), "db.client.connection.state": "used"}
+
+
+def _most_connections(database: Database) -> Points:
+    for name, pool in database.reading_pools.items():
+        yield pool.get_max_size(), _of_pool(name)
+    yield database.writing_pool.size(), _of_pool("writes")
+
+
+def _waiting(database: Database) -> Points:
+    # Neither library tells the number. Both keep the waiters in asyncio's queue.
+    for name, pool in database.reading_pools.items():
+        yield _getters(pool._queue), _of_pool(name)
+    writes: Any = database.writing_pool._pool
+    yield _getters(writes._queue), _of_pool("writes")
+
+
+def _getters(queue: Any) -> int:
+    return sum(not getter.done() for getter in list(queue._getters))
+
+
+def _of_pool(name: str) -> Attributes:
+    return {"db.system.name": "postgresql", "db.client.connection.pool.name": name}

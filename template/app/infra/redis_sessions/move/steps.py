@@ -87,6 +87,9 @@ class WriteBoth:
         ended = await self.rows.end_all(write, user_id, besides=besides)
         await self.redis.end_all(write, user_id, ended, besides=besides)
 
+    async def all_of(self, write: AsyncSession, user_id: UUID) -> dict[bytes, Session]:
+        return await self.rows.all_of(write, user_id) | await self.redis.all_of(user_id)
+
 
 class ReadRedis(WriteBoth):
     _paused_until = 0.0
@@ -144,6 +147,9 @@ class InRedis(WriteBoth):
 
     async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
         await self.redis.start(write, token_hash, session)
+
+    async def all_of(self, write: AsyncSession, user_id: UUID) -> dict[bytes, Session]:
+        return await self.redis.all_of(user_id)
 
 
 STEPS = {

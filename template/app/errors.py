@@ -1,7 +1,4 @@
-"""The errors that a client can be told about, and the one place that tells it.
-
-Answers are problem details (RFC 9457). Nothing of an unexpected error leaves the process.
-"""
+"""The errors that clients are told about, and their answers: problem details (RFC 9457)."""
 
 from typing import Any, ClassVar
 
@@ -13,7 +10,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.infra.failures import Failure
 
@@ -81,36 +77,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
     app.add_exception_handler(Failure, _answer_failure)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
-    app.add_middleware(UnexpectedErrors)
+    app.add_exception_handler(Exception, _answer_unexpected_error)
     _document_as_problems(app)
-
-
-class UnexpectedErrors:
-    """Logs what nobody foresaw and answers 500.
-
-    Starlette's own handler stands outside all middleware: its answer would have no request id and
-    no security headers.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answered = False
-
-        async def send_and_remember(message: Message) -> None:
-            nonlocal answered
-            answered = True
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_and_remember)
-        except Exception:
-            if scope["type"] != "http" or answered:
-                raise
-            log.exception("unexpected error")
-            answer = respond(500, "Something went wrong on our side")
-            await answer(scope, receive, send)
 
 
 def respond(
@@ -138,6 +106,10 @@ async def _answer_failure(request: Request, error: Exception) -> Response:
     return respond(error.status, error.title, headers=dict(error.headers))
 
 
+async def _answer_unexpected_error(request: Request, error: Exception) -> Response:
+    return respond(500, "Something went wrong on our side")  # the log has the rest
+
+
 async def _answer_nobody(request: Request, error: Exception) -> Response:
     return respond(400, "The request ended before its body did")
 
@@ -151,13 +123,14 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """Starlette names the methods of the first route on a path, and a path may have several."""
-    return [
+    """Starlette names only the methods of the first route on the path."""
+    allowed = [
         method
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
         for route in request.app.router.routes
         if route.matches({**request.scope, "method": method})[0] is Match.FULL
     ]
+    return ["HEAD", *allowed] if "GET" in allowed else allowed
 
 
 async def _answer_invalid_request(request: Request, error: Exception) -> Response:
@@ -170,7 +143,7 @@ async def _answer_invalid_request(request: Request, error: Exception) -> Respons
 
 
 def _document_as_problems(app: FastAPI) -> None:
-    """FastAPI documents every model as application/json; ours are sent as problems."""
+    """FastAPI documents each model as application/json; problems have a media type of their own."""
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:

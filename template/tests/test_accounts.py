@@ -1,17 +1,34 @@
 import asyncio
+from uuid import UUID
 
 import argon2
 import pytest
-from httpx import AsyncClient
-from pydantic import SecretStr
+from fastapi import FastAPI
+from httpx import ASGITransport, AsyncClient
 from sqlalchemy import select, update
+from structlog.testing import capture_logs
 
-from app.accounts import passwords, throttle
+from app.accounts import passwords, promote, throttle, unlock
 from app.accounts.models import Account, LoginAttempts
-from app.infra.database import Database
+from app.infra.database import Database, WriteSession
+from app.infra.failures import Unavailable
 from tests.conftest import PASSWORD
 
 ADA = {"email": "ada@example.com", "password": PASSWORD}
+A_GUESS = {**ADA, "password": "a guess"}
+
+
+async def log_in_from(app: FastAPI, address: str, credentials: dict[str, str]) -> int:
+    """Logs in from an IP address; answers with the status."""
+    transport = ASGITransport(app, client=(address, 1))
+    async with AsyncClient(transport=transport, base_url="https://shop.test") as client:
+        return (await client.post("/session", json=credentials)).status_code
+
+
+async def guesses(database: Database) -> dict[str, int]:
+    async with database.transaction() as write:
+        counted = await write.execute(select(LoginAttempts.origin, LoginAttempts.count))
+        return {row.origin: row.count for row in counted}
 
 
 async def test_registering_logs_in(client: AsyncClient) -> None:
@@ -132,7 +149,7 @@ async def test_an_unknown_account_costs_the_same_hash(
         return verify(self, password_hash, password)
 
     monkeypatch.setattr(argon2.PasswordHasher, "verify", verify_and_note)
-    await client.post("/session", json={**ADA, "password": "a guess"})
+    await client.post("/session", json=A_GUESS)
     await client.post("/session", json={**ADA, "email": "nobody@example.com"})
 
     assert len(settings) == 2
@@ -143,11 +160,10 @@ async def test_an_unknown_account_costs_the_same_hash(
 async def test_guessing_is_stopped_even_with_the_right_password(
     ada: AsyncClient, client: AsyncClient
 ) -> None:
-    guess = {**ADA, "password": "a guess"}
-    guesses = [
-        client.post("/session", json=guess) for _ in range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS)
+    tries = [
+        client.post("/session", json=A_GUESS) for _ in range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS)
     ]
-    assert {answer.status_code for answer in await asyncio.gather(*guesses)} == {401}
+    assert {answer.status_code for answer in await asyncio.gather(*tries)} == {401}
 
     stopped = await client.post("/session", json=ADA)
 
@@ -159,7 +175,7 @@ async def test_guessing_one_account_leaves_the_others_alone(
     ada: AsyncClient, grace: AsyncClient, client: AsyncClient
 ) -> None:
     for _ in range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS + 1):
-        await client.post("/session", json={**ADA, "password": "a guess"})
+        await client.post("/session", json=A_GUESS)
 
     answer = await client.post("/session", json={**ADA, "email": "grace@example.com"})
 
@@ -175,11 +191,12 @@ async def test_one_address_cannot_guess_at_everybody(
     answer = await client.post("/session", json={**ADA, "email": "nobody@example.com"})
 
     assert answer.status_code == 429
+    assert (await client.post("/accounts", json=ADA)).status_code == 429
 
 
 async def test_guessing_is_forgiven_after_the_window(ada: AsyncClient, database: Database) -> None:
     for _ in range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS + 1):
-        await ada.post("/session", json={**ADA, "password": "a guess"})
+        await ada.post("/session", json=A_GUESS)
     async with database.transaction() as write:
         await write.execute(
             update(LoginAttempts).values(since=LoginAttempts.since - throttle.WINDOW)
@@ -237,36 +254,115 @@ async def test_changing_the_password_needs_the_current_one(ada: AsyncClient) -> 
 async def test_right_passwords_do_not_count_as_guesses(
     ada: AsyncClient, database: Database
 ) -> None:
+    before = await guesses(database)
     for _ in range(3):
         assert (await ada.post("/session", json=ADA)).status_code == 200
 
-    async with database.transaction() as write:
-        assert set(await write.scalars(select(LoginAttempts.count))) == {0}
+    assert await guesses(database) == before
 
 
-async def test_guesses_from_many_addresses_are_stopped_too(
-    ada: AsyncClient, client: AsyncClient, database: Database
+async def test_guesses_from_many_addresses_lock_out_only_new_addresses(
+    ada: AsyncClient, app: FastAPI, database: Database
 ) -> None:
     async with database.transaction() as write:
-        origin = "account:ada@example.com"
-        write.add(LoginAttempts(origin=origin, count=throttle.TRIES_PER_ACCOUNT))
+        for origin in ("account:ada@example.com", "address:127.0.0.1"):
+            await write.merge(LoginAttempts(origin=origin, count=throttle.TRIES_PER_ACCOUNT))
 
+    assert await log_in_from(app, "192.0.2.1", ADA) == 429
+    assert await log_in_from(app, "127.0.0.1", ADA) == 200
+
+
+async def test_a_refused_try_counts_nowhere(
+    ada: AsyncClient, app: FastAPI, database: Database
+) -> None:
+    for _ in range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS + 20):
+        await log_in_from(app, "192.0.2.1", A_GUESS)
+
+    assert (await guesses(database))["account:ada@example.com"] == 10
+    assert await log_in_from(app, "192.0.2.2", ADA) == 200
+
+
+@pytest.mark.usefixtures("open_connections")
+async def test_parallel_guesses_count_too(ada: AsyncClient, app: FastAPI) -> None:
+    tries = (log_in_from(app, "192.0.2.1", A_GUESS) for _ in range(30))
+
+    statuses = await asyncio.gather(*tries)
+
+    at_once = passwords.ONE_PER_CORE.total_tokens - 1
+    assert statuses.count(401) <= throttle.TRIES_PER_ACCOUNT_AND_ADDRESS + at_once
+    assert set(statuses) == {401, 429}
+
+
+async def test_all_addresses_of_an_ipv6_network_count_together(
+    ada: AsyncClient, app: FastAPI
+) -> None:
+    for last in range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS):
+        assert await log_in_from(app, f"2001:db8::{last:x}", A_GUESS) == 401
+
+    assert await log_in_from(app, "2001:db8::ffff:1", A_GUESS) == 429
+    assert await log_in_from(app, "2001:db8:0:1::1", A_GUESS) == 401
+    assert throttle.network_of("::ffff:192.0.2.1") == throttle.network_of("192.0.2.1")
+
+
+@pytest.mark.parametrize("address", ["", "x" * 8000, "fe80::1%eth0", "192.0.2.1, 192.0.2.2"])
+async def test_any_address_that_a_proxy_names_is_taken(
+    ada: AsyncClient, app: FastAPI, address: str
+) -> None:
+    assert await log_in_from(app, address, A_GUESS) == 401
+
+
+async def test_the_right_password_is_no_guess_while_sessions_are_away(
+    ada: AsyncClient, app: FastAPI, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise Unavailable("the sessions are away")
+
+    before = await guesses(database)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(app.state.session_store), "start", fail)
+        for _ in range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS + 1):
+            assert (await ada.post("/session", json=ADA)).status_code == 503
+
+    assert (await ada.post("/session", json=ADA)).status_code == 200
+    assert await guesses(database) == before
+
+
+async def test_unlocking_forgets_the_guesses_at_one_account(
+    ada: AsyncClient, client: AsyncClient, database: Database
+) -> None:
+    for email in ("ada@example.com", "grace@example.com"):
+        for _ in range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS):
+            await client.post("/session", json={**A_GUESS, "email": email})
     assert (await client.post("/session", json=ADA)).status_code == 429
+
+    await unlock.main("Ada@example.com")
+
+    assert (await client.post("/session", json=ADA)).status_code == 200
+    assert (await guesses(database))["account:grace@example.com"] == 10
+
+
+async def test_registering_is_limited_by_address(client: AsyncClient, database: Database) -> None:
+    async with database.transaction() as write:
+        count = throttle.TRIES_PER_ADDRESS - 1
+        write.add(LoginAttempts(origin="address:127.0.0.1", count=count))
+
+    assert (await client.post("/accounts", json=ADA)).status_code == 201
+    another = await client.post("/accounts", json={**ADA, "email": "grace@example.com"})
+    assert another.status_code == 429
 
 
 async def test_a_login_with_the_old_password_does_not_outlive_its_change(
     ada: AsyncClient, client: AsyncClient
 ) -> None:
-    is_correct, verified, changed = passwords.is_correct, asyncio.Event(), asyncio.Event()
+    note_success, verified, changed = throttle.note_success, asyncio.Event(), asyncio.Event()
 
-    async def wait_for_the_change(password: SecretStr, password_hash: str | None) -> bool:
-        correct = await is_correct(password, password_hash)
+    async def wait_for_the_change(write: WriteSession, email: str, address: str) -> None:
         verified.set()
         await changed.wait()
-        return correct
+        await note_success(write, email, address)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passwords, "is_correct", wait_for_the_change)
+        patch.setattr(throttle, "note_success", wait_for_the_change)
         logging_in = asyncio.create_task(client.post("/session", json=ADA))
         await verified.wait()
     change = {"current_password": PASSWORD, "new_password": "a new and longer password"}
@@ -295,3 +391,99 @@ async def test_a_password_of_half_a_character_is_refused(client: AsyncClient, pa
     answer = await client.post(path, content=half, headers={"content-type": "application/json"})
 
     assert answer.status_code == 422
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        *("password1234", "Pa$$w0rd1234", "iloveyou1234", "passwordpassword"),
+        *("123456789012", "qwertyuiop12", "aaaaaaaaaaaa"),
+        *("ada.lovelace@example.com", "ada.lovelace1"),
+    ],
+)
+async def test_a_password_that_is_easy_to_guess_is_refused(
+    ada: AsyncClient, client: AsyncClient, password: str
+) -> None:
+    lovelace = {"email": "ada.lovelace@example.com", "password": password}
+    answer = await client.post("/accounts", json=lovelace)
+    assert answer.status_code == 422
+    assert answer.json()["title"] == "The password is too easy to guess"
+
+    change = {"current_password": PASSWORD, "new_password": "password1234"}
+    assert (await ada.put("/me/password", json=change)).status_code == 422
+
+
+async def test_a_new_password_is_another_one(ada: AsyncClient) -> None:
+    answer = await ada.put(
+        "/me/password", json={"current_password": PASSWORD, "new_password": PASSWORD}
+    )
+
+    assert answer.status_code == 422
+    assert answer.json()["title"] == "The new password is the current one"
+
+
+async def test_a_password_is_the_same_however_a_keyboard_composes_it(client: AsyncClient) -> None:
+    composed, decomposed = "caf\u00e9 creme brulee", "cafe\u0301 creme brulee"
+    assert (await client.post("/accounts", json={**ADA, "password": composed})).status_code == 201
+
+    answer = await client.post("/session", json={**ADA, "password": decomposed})
+
+    assert answer.status_code == 200
+
+
+async def test_ones_sessions_are_listed_and_ended_one_by_one(
+    ada: AsyncClient, client: AsyncClient, grace: AsyncClient
+) -> None:
+    token = (await client.post("/tokens", json=ADA)).json()["token"]
+    phone = {"Authorization": f"Bearer {token}"}
+    sessions = (await ada.get("/me/sessions")).json()
+    assert [one["is_current"] for one in sessions] == [False, True]
+    assert token not in str(sessions)
+
+    path = f"/me/sessions/{sessions[0]['id']}"
+    assert (await grace.delete(path)).status_code == 404
+    assert (await ada.delete(path)).status_code == 204
+
+    assert (await client.get("/me", headers=phone)).status_code == 401
+    assert (await ada.delete(path)).status_code == 404
+    assert len((await ada.get("/me/sessions")).json()) == 1
+
+
+async def test_logging_out_everywhere_ends_each_session(
+    ada: AsyncClient, client: AsyncClient, grace: AsyncClient
+) -> None:
+    await client.post("/session", json=ADA)
+
+    assert (await ada.delete("/me/sessions")).status_code == 204
+
+    assert not ada.cookies
+    assert (await client.get("/me")).status_code == 401
+    assert (await grace.get("/me")).status_code == 200
+
+
+async def test_staff_can_be_revoked(ada: AsyncClient) -> None:
+    await promote.main("ada@example.com")
+    assert (await ada.get("/me")).json()["is_staff"] is True
+
+    await promote.main("ada@example.com", revoke=True)
+
+    assert (await ada.get("/me")).json()["is_staff"] is False
+
+
+async def test_security_events_are_logged_without_personal_data(
+    ada: AsyncClient, client: AsyncClient
+) -> None:
+    change = {"current_password": PASSWORD, "new_password": "another long password"}
+    with capture_logs() as lines:
+        await client.post("/session", json=ADA)
+        await ada.put("/me/password", json=change)
+        await promote.main("ada@example.com")
+        for _ in range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS + 1):
+            await client.post("/session", json=A_GUESS)
+
+    events = [line for line in lines if line["event"] == "security"]
+    kinds = ["login", "password_changed", "staff_changed", *["login_failed"] * 10, "locked"]
+    assert [line["kind"] for line in events] == kinds
+    assert {line["account_id"] for line in events} == {UUID((await ada.get("/me")).json()["id"])}
+    for personal in ("ada@", "127.0.0.1", PASSWORD):
+        assert personal not in str(lines)

@@ -32,7 +32,7 @@ async def test_a_method_that_is_not_allowed_says_which_are(client: AsyncClient) 
 
     assert answer.status_code == 405
     assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.headers["allow"] == "GET, POST"
+    assert answer.headers["allow"] == "HEAD, GET, POST"
 
 
 async def test_a_body_that_is_no_json_is_a_problem(client: AsyncClient) -> None:

@@ -208,3 +208,17 @@ async def test_orders_come_in_pages(ada: AsyncClient, mug: dict[str, Any]) -> No
 
     assert [one["id"] for one in first["orders"] + second["orders"]] == placed[::-1]
     assert second["next"] is None
+
+
+@pytest.mark.parametrize("quantity", [True, "1", 1.0, 1.5, None])
+async def test_a_quantity_is_a_whole_number(
+    ada: AsyncClient, mug: dict[str, Any], quantity: object
+) -> None:
+    answer = await ada.post(
+        "/orders",
+        json={"items": [{"product_id": mug["id"], "quantity": quantity}]},
+        headers={"Idempotency-Key": "one"},
+    )
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "body.items.0.quantity"

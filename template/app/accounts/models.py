@@ -18,10 +18,19 @@ class Account(Base):
 
 
 class LoginAttempts(Base):
-    """How often somebody has lately tried to log in: to one account, or from one address."""
+    """How many guesses there were lately: at one account, from one address, or both."""
 
     __tablename__ = "login_attempts"
 
     origin: Mapped[str] = mapped_column(primary_key=True)
     count: Mapped[int] = mapped_column(server_default="1")
     since: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+
+
+class KnownAddress(Base):
+    """An address from which an account has logged in: no guess from elsewhere locks it out."""
+
+    __tablename__ = "known_addresses"
+
+    origin: Mapped[str] = mapped_column(primary_key=True)  # as in LoginAttempts
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)

@@ -1,27 +1,52 @@
+"""Hashing passwords, and refusing those that are easy to guess."""
+
 import os
+import re
 
 import anyio
 import argon2
 from pydantic import SecretStr
+from zxcvbn import zxcvbn
 
-# Of OWASP's equally strong settings for Argon2id the one that needs least memory: 7 MiB, 40 ms.
+from app.errors import Unprocessable
+
+# OWASP has several equally strong settings for Argon2id. This one needs least memory: 7 MiB, 40 ms.
 _HASHER = argon2.PasswordHasher(time_cost=5, memory_cost=7 * 1024, parallelism=1)
 
-# One attempt a core: more would only queue inside the processor and hold memory meanwhile.
-_ONE_A_CORE = anyio.CapacityLimiter(os.process_cpu_count() or 1)
+# More than one hash per core would only queue inside the processor and hold memory meanwhile.
+ONE_PER_CORE = anyio.CapacityLimiter(os.process_cpu_count() or 1)
 
-# For accounts that do not exist, so that they take as long as those that do.
+# Checked when there is no such account, so that the answer takes as long.
 _NOBODYS_HASH = _HASHER.hash(os.urandom(16).hex())
 
+# zxcvbn takes 10 ms for this many characters, and 80 ms for all that it accepts.
+_JUDGED_CHARACTERS = 32
 
-async def hash_password(password: SecretStr) -> str:
-    return await anyio.to_thread.run_sync(
-        _HASHER.hash, password.get_secret_value(), limiter=_ONE_A_CORE
-    )
+
+class GuessablePassword(Unprocessable):
+    """The password is too easy to guess"""
+
+
+async def hash_new(password: SecretStr, *context: str) -> str:
+    """Raises GuessablePassword. `context` is what an attacker tries first: e-mail, product."""
+
+    known = [*context, *re.findall(r"[^@\s]+", " ".join(context))]
+    known += re.findall(r"\w{3,}", " ".join(context))
+
+    def judge_and_hash() -> str:
+        judged = password.get_secret_value()[:_JUDGED_CHARACTERS]
+        if zxcvbn(judged, user_inputs=known)["score"] < 3:  # fewer than 10^8 guesses
+            raise GuessablePassword("Use several words that nobody would expect together.")
+        return _HASHER.hash(password.get_secret_value())
+
+    return await anyio.to_thread.run_sync(judge_and_hash, limiter=ONE_PER_CORE)
 
 
 async def is_correct(password: SecretStr, password_hash: str | None) -> bool:
-    """Takes as long, and is false, when there is no account: its hash is None."""
+    """Takes as long, and is false, when there is no account: its hash is None.
+
+    The caller holds ONE_PER_CORE.
+    """
 
     def verify() -> bool:
         try:
@@ -29,5 +54,4 @@ async def is_correct(password: SecretStr, password_hash: str | None) -> bool:
         except argon2.exceptions.VerifyMismatchError:
             return False
 
-    matches = await anyio.to_thread.run_sync(verify, limiter=_ONE_A_CORE)
-    return matches and password_hash is not None
+    return await anyio.to_thread.run_sync(verify) and password_hash is not None

@@ -1,5 +1,6 @@
-"""Makes an account staff: `python -m app.accounts.promote ada@example.com`."""
+"""Makes an account staff, or no longer: `python -m app.accounts.promote EMAIL [--revoke]`."""
 
+import argparse
 import asyncio
 import sys
 
@@ -9,17 +10,19 @@ from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
 
 
-async def main(email: str) -> None:
+async def main(email: str, *, revoke: bool = False) -> None:
     async with (
         Database(environment.read(DatabaseSettings)) as database,
         database.transaction() as write,
     ):
-        if not await service.promote(write, email):
+        if not await service.promote(write, email, is_staff=not revoke):
             sys.exit(f"There is no account {email}: it has to register first.")
-    print(f"{email} is staff now.")
+    print(f"{email} is {'no longer staff' if revoke else 'staff now'}.")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("Say who: python -m app.accounts.promote EMAIL")
-    asyncio.run(main(sys.argv[1]))
+    parser = argparse.ArgumentParser(prog="python -m app.accounts.promote", description=__doc__)
+    parser.add_argument("email", metavar="EMAIL")
+    parser.add_argument("--revoke", action="store_true", help="make the account staff no longer")
+    given = parser.parse_args()
+    asyncio.run(main(given.email, revoke=given.revoke))

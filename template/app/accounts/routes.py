@@ -1,37 +1,54 @@
-from fastapi import APIRouter, Request
+from typing import Annotated
 
-from app.accounts import queries, service
+from fastapi import APIRouter, Depends, Request
+
+from app.accounts import queries, service, throttle
 from app.accounts.schemas import (
     AccountOut,
     Credentials,
     PasswordChange,
     Registration,
+    SessionOut,
     TokenOut,
 )
-from app.errors import problems
+from app.errors import NotFound, problems
 from app.infra.database import ReadSession, WriteSession
 from app.infra.sessions import CurrentUser, LoginNeeded, Sessions
 
 router = APIRouter(tags=["accounts"])
 
 
+class NoSuchSession(NotFound):
+    """You have no such session"""
+
+
+def client_address(request: Request) -> str:
+    """As the throttle counts it."""
+    return throttle.network_of(request.client.host if request.client else "")
+
+
+Address = Annotated[str, Depends(client_address)]
+
+
 @router.post(
-    "/accounts", status_code=201, summary="Register", responses=problems(400, 403, 409, 413)
+    "/accounts", status_code=201, summary="Register", responses=problems(400, 403, 409, 413, 429)
 )
 async def register(
-    registration: Registration, write: WriteSession, sessions: Sessions
+    registration: Registration, write: WriteSession, sessions: Sessions, address: Address
 ) -> AccountOut:
     """Creates the account and logs it in."""
+    await throttle.count_registration(write, address)
     account = await service.register(write, registration.email, registration.password)
+    await throttle.note_success(write, account.email, address)
     await sessions.start(account.id)
     return AccountOut.model_validate(account, from_attributes=True)
 
 
 @router.post("/session", summary="Log in", responses=problems(400, 401, 403, 413, 429))
 async def log_in(
-    credentials: Credentials, request: Request, write: WriteSession, sessions: Sessions
+    credentials: Credentials, write: WriteSession, sessions: Sessions, address: Address
 ) -> AccountOut:
-    account = await service.authenticate(write, credentials, _address(request))
+    account = await service.authenticate(write, credentials, address)
     await sessions.start(account.id)
     return AccountOut.model_validate(account, from_attributes=True)
 
@@ -48,10 +65,10 @@ async def log_out(sessions: Sessions) -> None:
     responses=problems(400, 401, 403, 413, 429),
 )
 async def create_token(
-    credentials: Credentials, request: Request, write: WriteSession, sessions: Sessions
+    credentials: Credentials, write: WriteSession, sessions: Sessions, address: Address
 ) -> TokenOut:
     """For clients that are not browsers: send it as `Authorization: Bearer …`."""
-    account = await service.authenticate(write, credentials, _address(request))
+    account = await service.authenticate(write, credentials, address)
     started = await sessions.start(account.id, cookie=False)
     return TokenOut(token=started.token, expires_at=started.expires_at)
 
@@ -77,17 +94,38 @@ async def me(read: ReadSession, user: CurrentUser) -> AccountOut:
 )
 async def change_password(
     change: PasswordChange,
-    request: Request,
     write: WriteSession,
     user: CurrentUser,
     sessions: Sessions,
+    address: Address,
 ) -> None:
     """Logs out every other device."""
     await service.change_password(
-        write, user.id, change.current_password, change.new_password, _address(request)
+        write, user.id, change.current_password, change.new_password, address
     )
     await sessions.end_others(user.id)
 
 
-def _address(request: Request) -> str:
-    return request.client.host if request.client else "unknown"
+@router.get("/me/sessions", summary="Where one is logged in", responses=problems(401))
+async def list_sessions(user: CurrentUser, sessions: Sessions) -> list[SessionOut]:
+    active = await sessions.active(user.id)
+    return [SessionOut.model_validate(one, from_attributes=True) for one in active]
+
+
+@router.delete(
+    "/me/sessions/{session_id}",
+    status_code=204,
+    summary="Log out one device",
+    responses=problems(401, 403, 404),
+)
+async def end_session(session_id: str, user: CurrentUser, sessions: Sessions) -> None:
+    if not await sessions.end_one(user.id, session_id):
+        raise NoSuchSession
+
+
+@router.delete(
+    "/me/sessions", status_code=204, summary="Log out everywhere", responses=problems(401, 403)
+)
+async def log_out_everywhere(user: CurrentUser, sessions: Sessions) -> None:
+    await sessions.end_all(user.id)
+    await sessions.end()

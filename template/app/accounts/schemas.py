@@ -1,10 +1,15 @@
+"""What clients send about accounts, and what they get."""
+
+import unicodedata
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr, StringConstraints
 
-# One @ with something around it: whether the address works only a mail to it can tell.
+from app.requests import RequestBody
+
+# One @ with something around it. Only a mail to the address can tell whether it works.
 Email = Annotated[
     str,
     StringConstraints(
@@ -13,34 +18,36 @@ Email = Annotated[
 ]
 
 
-def _encodable(password: object) -> object:
-    """JSON can hold half a character, which no hash can be made of."""
+def _normalized(password: object) -> object:
+    """Two keyboards may send é as one character or as two. JSON can also hold half a character,
+    which cannot be hashed."""
     if isinstance(password, str):
         try:
             password.encode()
+            return unicodedata.normalize("NFC", password)
         except UnicodeEncodeError:
             raise ValueError("the text is not valid Unicode") from None
     return password
 
 
-# Length is what makes a password strong; hashing more than 128 characters is only work.
+# Length makes a password strong. Hashing more than 128 characters is only work.
 NewPassword = Annotated[
-    SecretStr, Field(min_length=12, max_length=128), BeforeValidator(_encodable)
+    SecretStr, Field(min_length=12, max_length=128), BeforeValidator(_normalized)
 ]
-Password = Annotated[SecretStr, Field(max_length=128), BeforeValidator(_encodable)]
+Password = Annotated[SecretStr, Field(max_length=128), BeforeValidator(_normalized)]
 
 
-class Registration(BaseModel):
+class Registration(RequestBody):
     email: Email
     password: NewPassword
 
 
-class Credentials(BaseModel):
+class Credentials(RequestBody):
     email: Email
     password: Password
 
 
-class PasswordChange(BaseModel):
+class PasswordChange(RequestBody):
     current_password: Password
     new_password: NewPassword
 
@@ -48,6 +55,13 @@ class PasswordChange(BaseModel):
 class TokenOut(BaseModel):
     token: str
     expires_at: datetime
+
+
+class SessionOut(BaseModel):
+    id: str
+    seen_at: datetime
+    expires_at: datetime
+    is_current: bool
 
 
 class AccountOut(BaseModel):

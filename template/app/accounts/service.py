@@ -1,3 +1,5 @@
+"""What changes accounts: registering, logging in, changing a password, making staff."""
+
 from typing import Annotated
 from uuid import UUID
 
@@ -6,12 +8,13 @@ from pydantic import SecretStr
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from app.accounts import passwords, queries, throttle
+from app.accounts import events, passwords, queries, throttle
 from app.accounts.models import Account
 from app.accounts.schemas import Credentials
-from app.errors import AppError, Conflict, Forbidden
+from app.errors import AppError, Conflict, Forbidden, Unprocessable
 from app.infra.database import ReadSession, WriteSession
 from app.infra.sessions import CurrentUser, LoginNeeded, User
+from app.settings import Settings
 
 
 class EmailTaken(Conflict):
@@ -28,13 +31,17 @@ class WrongPassword(Forbidden):
     """The current password is wrong"""
 
 
+class SamePassword(Unprocessable):
+    """The new password is the current one"""
+
+
 class StaffOnly(Forbidden):
     """Only staff may do this"""
 
 
 async def register(write: WriteSession, email: str, password: SecretStr) -> Account:
-    """Raises EmailTaken."""
-    password_hash = await passwords.hash_password(password)
+    """Raises EmailTaken and GuessablePassword."""
+    password_hash = await passwords.hash_new(password, email, Settings().title)
     new = insert(Account).values(email=email, password_hash=password_hash)
     account: Account | None = await write.scalar(new.on_conflict_do_nothing().returning(Account))
     if account is None:
@@ -43,49 +50,47 @@ async def register(write: WriteSession, email: str, password: SecretStr) -> Acco
 
 
 async def authenticate(write: WriteSession, credentials: Credentials, address: str) -> Account:
-    """Raises WrongCredentials, after the same time whether there is such an account or not, and
-    TooManyLogins."""
-    await throttle.count_attempt(write, credentials.email, address)
-    account = await write.scalar(select(Account).where(Account.email == credentials.email))
-    # Nothing is read or locked meanwhile, so the connection goes back while the hash is computed.
-    await write.commit()
-    password_hash = account.password_hash if account else None
-    if not await passwords.is_correct(credentials.password, password_hash) or account is None:
+    """Takes as long whether there is such an account or not.
+
+    Raises WrongCredentials and TooManyLogins.
+    """
+    email, password = credentials.email, credentials.password
+    account = await write.scalar(select(Account).where(Account.email == email))
+    if not await _is_correct(write, account, email, password, address) or account is None:
         raise WrongCredentials
-    await throttle.forgive_attempt(write, credentials.email, address)
     if not await _hash_is_still(write, account):
         raise WrongCredentials
+    events.record("login", account.id)
     return account
 
 
 async def change_password(
     write: WriteSession, account_id: UUID, current: SecretStr, new: SecretStr, address: str
 ) -> None:
-    """Raises WrongPassword and TooManyLogins."""
+    """Raises WrongPassword, SamePassword, GuessablePassword and TooManyLogins."""
     account = await write.get(Account, account_id)
     if account is None:
         raise LoginNeeded
-    await throttle.count_attempt(write, account.email, address)
-    if not await passwords.is_correct(current, account.password_hash):
+    if not await _is_correct(write, account, account.email, current, address):
         raise WrongPassword
-    await throttle.forgive_attempt(write, account.email, address)
-    await write.commit()
-    password_hash = await passwords.hash_password(new)
-    changed = await write.execute(
-        update(Account)
-        # Two changes at once: the second one's current password is no longer the current one.
-        .where(Account.id == account_id, Account.password_hash == account.password_hash)
-        .values(password_hash=password_hash)
-        .returning(Account.id)
-    )
-    if changed.first() is None:
+    if new == current:
+        raise SamePassword
+    password_hash = await passwords.hash_new(new, account.email, Settings().title)
+    # Of two changes at once the second finds that its current password is not current any more.
+    if not await _hash_is_still(write, account):
         raise WrongPassword
+    changed = update(Account).where(Account.id == account_id)
+    await write.execute(changed.values(password_hash=password_hash))
+    events.record("password_changed", account_id)
 
 
-async def promote(write: WriteSession, email: str) -> bool:
-    """Makes an account staff; false when there is none."""
-    promoted = update(Account).where(Account.email == email.lower()).values(is_staff=True)
-    return (await write.execute(promoted.returning(Account.id))).first() is not None
+async def promote(write: WriteSession, email: str, *, is_staff: bool = True) -> bool:
+    """Makes an account staff, or staff no longer. False when there is no such account."""
+    changed = update(Account).where(Account.email == email.lower()).values(is_staff=is_staff)
+    account_id = await write.scalar(changed.returning(Account.id))
+    if account_id is not None:
+        events.record("staff_changed", account_id)
+    return account_id is not None
 
 
 async def require_staff(read: ReadSession, user: CurrentUser) -> User:
@@ -99,9 +104,33 @@ async def require_staff(read: ReadSession, user: CurrentUser) -> User:
 Staff = Annotated[User, Depends(require_staff)]
 
 
+async def _is_correct(
+    write: WriteSession, account: Account | None, email: str, password: SecretStr, address: str
+) -> bool:
+    """Counts a wrong password as a guess. Commits. Raises TooManyLogins."""
+    account_id = account.id if account else None
+    await write.commit()  # nobody may hold a connection while waiting for a core
+    # One guess per core is checked and counted before the next one, so parallel guesses count too.
+    async with passwords.ONE_PER_CORE:
+        try:
+            await throttle.check_login(write, email, address)
+        except throttle.TooManyLogins:
+            events.record("locked", account_id)
+            raise
+        await write.commit()
+        if not await passwords.is_correct(password, account.password_hash if account else None):
+            await throttle.count_guess(write, email, address)
+            events.record("login_failed", account_id)
+            return False
+    await throttle.note_success(write, email, address)
+    await write.commit()  # whatever fails later, the password was right
+    return True
+
+
 async def _hash_is_still(write: WriteSession, account: Account) -> bool:
-    """Whether the password was not changed while its hash was computed. The lock makes a change
-    wait until the login is committed, whose session it then ends."""
-    same = (Account.id == account.id) & (Account.password_hash == account.password_hash)
-    found = await write.scalar(select(Account.id).where(same).with_for_update(read=True))
-    return found is not None
+    """Whether the password is the one that was checked. The lock holds until the commit, so a
+    change of the password waits for a login, whose session it then ends.
+
+    Compared here, because Postgres logs the values in a WHERE clause of slow statements."""
+    locked = select(Account.password_hash).where(Account.id == account.id).with_for_update()
+    return await write.scalar(locked) == account.password_hash

@@ -1,19 +1,25 @@
+"""Limits on guessing at passwords, and on registering.
+
+Only a wrong password counts as a guess, and a registration counts against its address. A request
+that is refused counts nowhere, so nobody can keep somebody else locked out.
+"""
+
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv6Address, ip_address, ip_network
 
-import structlog
-from sqlalchemy import case, delete, func, select, update
+from sqlalchemy import case, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import InstrumentedAttribute
 
-from app.accounts.models import LoginAttempts
+from app.accounts.models import KnownAddress, LoginAttempts
 from app.errors import AppError
 from app.infra.database import WriteSession
 
-log = structlog.get_logger()
-
 WINDOW = timedelta(minutes=15)
 TRIES_PER_ACCOUNT_AND_ADDRESS = 10
-TRIES_PER_ACCOUNT = 100  # more, or anybody could lock its owner out with ten guesses
+TRIES_PER_ACCOUNT = 100  # more, or ten guesses would lock an account
 TRIES_PER_ADDRESS = 100  # an office shares one
+ADDRESS_REMEMBERED = timedelta(days=90)
 
 
 class TooManyLogins(AppError):
@@ -22,66 +28,121 @@ class TooManyLogins(AppError):
     status = 429
 
 
-async def count_attempt(write: WriteSession, email: str, address: str) -> None:
-    """Counts before the password is looked at, so that parallel guesses count too.
+def network_of(address: str) -> str:
+    """A client owns a whole IPv6 /64, so that counts as one address."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return "unknown"
+    if not isinstance(ip, IPv6Address):
+        return str(ip)
+    return str(ip.ipv4_mapped or ip_network((int(ip), 64), strict=False))
 
-    Commits. Raises TooManyLogins.
-    """
-    # In one order for everybody, so that two attempts never wait for each other's rows.
-    waits = [
-        await _count(write, origin, allowed) for origin, allowed in _origins(email, address).items()
-    ]
-    await _delete_some_that_are_over(write)
+
+async def check_login(write: WriteSession, email: str, address: str) -> None:
+    """Raises TooManyLogins. Where the account has logged in before, only guesses that were made
+    there, at this account, count."""
+    limits = _limits(email, address)
+    full = await _full(write, limits)
+    if full and _pair(email, address) not in full and await _is_known(write, email, address):
+        return
+    _refuse_until_over(full)
+
+
+async def count_guess(write: WriteSession, email: str, address: str) -> None:
+    """Commits."""
+    await _count(write, *_limits(email, address))
     await write.commit()
-    if any(waits):
-        log.warning("too many attempts to log in", address=address)
-        seconds = int(max(waits).total_seconds()) + 1
-        raise TooManyLogins("Wait before the next try.", {"Retry-After": str(seconds)})
 
 
-async def forgive_attempt(write: WriteSession, email: str, address: str) -> None:
-    """After the right password: only guesses count."""
-    for origin in _origins(email, address):
-        counted = update(LoginAttempts).where(LoginAttempts.origin == origin)
-        await write.execute(counted.values(count=LoginAttempts.count - 1))
+async def note_success(write: WriteSession, email: str, address: str) -> None:
+    """Forgives the guesses from this address, and knows it from now on."""
+    pair = _pair(email, address)
+    await write.execute(delete(LoginAttempts).where(LoginAttempts.origin == pair))
+    known = insert(KnownAddress).values(origin=pair)
+    await write.execute(
+        known.on_conflict_do_update(
+            index_elements=[KnownAddress.origin], set_={"seen_at": func.now()}
+        )
+    )
+    await _delete_some_old(write, KnownAddress.origin, KnownAddress.seen_at, ADDRESS_REMEMBERED)
 
 
-def _origins(email: str, address: str) -> dict[str, int]:
+async def count_registration(write: WriteSession, address: str) -> None:
+    """Commits. Raises TooManyLogins."""
+    origin = f"address:{address}"
+    _refuse_until_over(await _full(write, {origin: TRIES_PER_ADDRESS}))
+    await _count(write, origin)
+    await write.commit()
+
+
+async def unlock(write: WriteSession, email: str) -> None:
+    """Forgets the guesses at an account, wherever they came from."""
+    from_anywhere = LoginAttempts.origin.startswith(f"account:{email} ", autoescape=True)
+    at_account = or_(LoginAttempts.origin == f"account:{email}", from_anywhere)
+    await write.execute(
+        delete(LoginAttempts).where(at_account).execution_options(synchronize_session=False)
+    )
+
+
+def _limits(email: str, address: str) -> dict[str, int]:
     return {
-        f"account:{email} address:{address}": TRIES_PER_ACCOUNT_AND_ADDRESS,
+        _pair(email, address): TRIES_PER_ACCOUNT_AND_ADDRESS,
         f"account:{email}": TRIES_PER_ACCOUNT,
         f"address:{address}": TRIES_PER_ADDRESS,
     }
 
 
-async def _count(write: WriteSession, origin: str, allowed: int) -> timedelta:
-    """How long to wait: nothing while the allowed tries last."""
+def _pair(email: str, address: str) -> str:
+    return f"account:{email} address:{address}"
+
+
+async def _full(write: WriteSession, limits: dict[str, int]) -> dict[str, datetime]:
+    """The origins that have reached their limit, and when each began to count."""
+    counted = select(LoginAttempts.origin, LoginAttempts.count, LoginAttempts.since).where(
+        LoginAttempts.origin.in_(limits), LoginAttempts.since > func.now() - WINDOW
+    )
+    return {
+        origin: since
+        for origin, count, since in await write.execute(counted)
+        if count >= limits[origin]
+    }
+
+
+async def _is_known(write: WriteSession, email: str, address: str) -> bool:
+    return await write.get(KnownAddress, _pair(email, address)) is not None
+
+
+def _refuse_until_over(full: dict[str, datetime]) -> None:
+    if full:
+        wait = max(full.values()) + WINDOW - datetime.now(UTC)
+        seconds = max(int(wait.total_seconds()), 0) + 1
+        raise TooManyLogins("Wait before the next try.", {"Retry-After": str(seconds)})
+
+
+async def _count(write: WriteSession, *origins: str) -> None:
     is_over = LoginAttempts.since < func.now() - WINDOW
-    counting = (
-        insert(LoginAttempts)
-        .values(origin=origin)
-        .on_conflict_do_update(
+    # Sorted, so that two transactions never wait for each other's rows.
+    counting = insert(LoginAttempts).values([{"origin": origin} for origin in sorted(origins)])
+    await write.execute(
+        counting.on_conflict_do_update(
             index_elements=[LoginAttempts.origin],
             set_={
                 "count": case((is_over, 1), else_=LoginAttempts.count + 1),
                 "since": case((is_over, func.now()), else_=LoginAttempts.since),
             },
         )
-        .returning(LoginAttempts.count, LoginAttempts.since)
     )
-    count, since = (await write.execute(counting)).one()
-    return since + WINDOW - datetime.now(UTC) if count > allowed else timedelta()
+    await _delete_some_old(write, LoginAttempts.origin, LoginAttempts.since, WINDOW)
 
 
-async def _delete_some_that_are_over(write: WriteSession) -> None:
-    over = (
-        select(LoginAttempts.origin)
-        .where(LoginAttempts.since < func.now() - WINDOW)
-        .limit(100)
-        .with_for_update(skip_locked=True)
-    )
+async def _delete_some_old(
+    write: WriteSession,
+    key: InstrumentedAttribute[str],
+    time: InstrumentedAttribute[datetime],
+    age: timedelta,
+) -> None:
+    old = select(key).where(time < func.now() - age).limit(100).with_for_update(skip_locked=True)
     await write.execute(
-        delete(LoginAttempts)
-        .where(LoginAttempts.origin.in_(over))
-        .execution_options(synchronize_session=False)
+        delete(key.class_).where(key.in_(old)).execution_options(synchronize_session=False)
     )

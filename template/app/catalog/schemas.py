@@ -3,6 +3,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, StringConstraints
 
+from app.requests import RequestBody
+
 # Postgres has no place for the character NUL.
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 Description = Annotated[str, StringConstraints(max_length=5000, pattern=r"^[^\x00]*$")]
@@ -10,14 +12,14 @@ Cents = Annotated[int, Field(ge=0, le=100_000_000)]
 Stock = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
-class ProductIn(BaseModel):
+class ProductIn(RequestBody):
     name: Name
     description: Description = ""
     price_cents: Cents
     stock: Stock = 0
 
 
-class ProductChange(BaseModel):
+class ProductChange(RequestBody):
     """Only what is given changes."""
 
     name: Name | None = None

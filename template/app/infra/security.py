@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.infra import environment
+from app.infra.failures import UnexpectedErrors
 from app.infra.session_tokens import cookie_token_of, header_token_of
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -172,6 +173,7 @@ def install(app: FastAPI) -> None:
     app.add_middleware(BodyLimit)
     app.add_middleware(HeadAsGet)
     app.add_middleware(CrossSiteWriteRefusal, origins=frozenset(origins))
+    app.add_middleware(UnexpectedErrors)
     if origins:
         app.add_middleware(
             CORSMiddleware,

@@ -72,6 +72,7 @@ class SessionStore(Protocol):
     async def end_all(
         self, write: AsyncSession, user_id: UUID, *, besides: bytes | None = None
     ) -> object: ...
+    async def all_of(self, write: AsyncSession, user_id: UUID) -> dict[bytes, Session]: ...
 
 
 class SessionRows:
@@ -121,6 +122,18 @@ class SessionRows:
         if besides is not None:
             ended &= LoginSession.token_hash != besides
         return await _delete(write, ended)
+
+    async def all_of(self, write: AsyncSession, user_id: UUID) -> dict[bytes, Session]:
+        """The user's active sessions by the hash of their token."""
+        active = select(LoginSession).where(
+            LoginSession.user_id == user_id,
+            LoginSession.expires_at > func.now(),
+            LoginSession.seen_at > func.now() - self._idle,
+        )
+        return {
+            row.token_hash: Session(row.user_id, row.seen_at, row.expires_at)
+            for row in await write.scalars(active)
+        }
 
     async def _delete_some_expired(self, write: AsyncSession) -> None:
         expired = (

@@ -91,6 +91,16 @@ class StartedSession:
     expires_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class ActiveSession:
+    """`id` names a session and opens none."""
+
+    id: str
+    seen_at: datetime
+    expires_at: datetime
+    is_current: bool
+
+
 class LoginSessions:
     """Starts and ends sessions in the request's own transaction."""
 
@@ -129,6 +139,23 @@ class LoginSessions:
         await self._end_presented()
         if not self._is_by_header:
             self._response.delete_cookie(COOKIE, secure=True, httponly=True, samesite="lax")
+
+    async def active(self, user_id: UUID) -> list[ActiveSession]:
+        """The user's sessions on all devices, last seen first. Read where sessions are written."""
+        current = hash_of(self._token) if self._token is not None else None
+        sessions = (await self._store.all_of(self._write, user_id)).items()
+        return [
+            ActiveSession(one.hex(), session.seen_at, session.expires_at, one == current)
+            for one, session in sorted(sessions, key=lambda item: item[1].seen_at, reverse=True)
+        ]
+
+    async def end_one(self, user_id: UUID, session_id: str) -> bool:
+        """Ends one of the user's sessions. False if the user has no such session."""
+        for token_hash in await self._store.all_of(self._write, user_id):
+            if token_hash.hex() == session_id:
+                await self._store.end(self._write, token_hash)
+                return True
+        return False
 
     async def end_all(self, user_id: UUID) -> None:
         """Ends the user's sessions on every device."""

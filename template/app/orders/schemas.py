@@ -4,15 +4,17 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, computed_field
 
+from app.requests import Id, RequestBody
+
 MAX_ITEMS = 50
 
 
-class OrderItemIn(BaseModel):
-    product_id: UUID
+class OrderItemIn(RequestBody):
+    product_id: Id
     quantity: Annotated[int, Field(ge=1, le=1000)]
 
 
-class OrderIn(BaseModel):
+class OrderIn(RequestBody):
     items: Annotated[list[OrderItemIn], Field(min_length=1, max_length=MAX_ITEMS)]
 
     def quantities(self) -> dict[UUID, int]:

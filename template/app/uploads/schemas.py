@@ -4,12 +4,14 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from app.requests import RequestBody
+
 MAX_BYTES = 10 * 1024 * 1024
 
 ImageType = Literal["image/gif", "image/jpeg", "image/png", "image/webp"]
 
 
-class UploadIn(BaseModel):
+class UploadIn(RequestBody):
     content_type: ImageType
     size: Annotated[int, Field(ge=1, le=MAX_BYTES, description="In bytes, exactly.")]
 

@@ -42,6 +42,9 @@ class InRedis:
         ended = await self.rows.end_all(write, user_id, besides=besides)
         await self.redis.end_all(write, user_id, ended, besides=besides)
 
+    async def all_of(self, write: AsyncSession, user_id: UUID) -> dict[bytes, Session]:
+        return await self.redis.all_of(user_id)
+
 
 def install(app: FastAPI) -> None:
     settings: SessionSettings = app.state.session_settings

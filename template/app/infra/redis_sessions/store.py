@@ -172,6 +172,14 @@ class RedisSessions:
             self._mark_as_ended(write, token_hash)
             pipeline.zrem(index, token_hash)
 
+    async def all_of(self, user_id: UUID) -> dict[bytes, Session]:
+        hashes = await self.answer(self.client.zrange(_index(user_id), 0, -1))
+        if not hashes:
+            return {}
+        held = await self.answer(self.client.mget([session_key(one) for one in hashes]))
+        sessions = {one: self.alive(value) for one, value in zip(hashes, held, strict=True)}
+        return {one: session for one, session in sessions.items() if session}
+
     def kept(self, token_hash: bytes, session: Session) -> list[str | bytes | int]:
         """KEEP's keys and arguments."""
         seen_at, expires_at = _milliseconds(session.seen_at), _milliseconds(session.expires_at)

@@ -6,6 +6,7 @@ writes, its neighbours can read, and what it ends has ended for them.
 """
 
 import time
+from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -33,6 +34,9 @@ class WriteBoth(InRedis):
         self.redis.join(write)
         await self.rows.start(write, token_hash, session)
         await self.redis.start(write, token_hash, session)
+
+    async def all_of(self, write: AsyncSession, user_id: UUID) -> dict[bytes, Session]:
+        return await self.rows.all_of(write, user_id) | await self.redis.all_of(user_id)
 
 
 class ReadRedis(WriteBoth):

@@ -1,0 +1,24 @@
+"""Lets an account log in again after too many guesses: `python -m app.accounts.unlock EMAIL`."""
+
+import asyncio
+import sys
+
+from app.accounts import throttle
+from app.infra import environment
+from app.infra.connections import DatabaseSettings
+from app.infra.database import Database
+
+
+async def main(email: str) -> None:
+    async with (
+        Database(environment.read(DatabaseSettings)) as database,
+        database.transaction() as write,
+    ):
+        await throttle.unlock(write, email.lower())
+    print(f"{email} can log in again.")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("Say which account: python -m app.accounts.unlock EMAIL")
+    asyncio.run(main(sys.argv[1]))

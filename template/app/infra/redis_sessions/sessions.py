@@ -3,47 +3,15 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from uuid import UUID
 
 from fastapi import FastAPI
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra import environment, health
+from app.infra.environment import EnvironmentIncomplete
+from app.infra.redis_sessions.in_redis import InRedis
 from app.infra.redis_sessions.settings import MoveSettings, Step
 from app.infra.redis_sessions.store import RedisSessions
-from app.infra.session_rows import Session, SessionRows, SessionSettings
-
-
-class InRedis:
-    """A session that ends, ends in Postgres too: a copy of the step before may read its row."""
-
-    def __init__(self, rows: SessionRows, redis: RedisSessions) -> None:
-        self.rows = rows
-        self.redis = redis
-
-    async def find(self, token_hash: bytes) -> Session | None:
-        return await self.redis.find(token_hash)
-
-    async def note_visit(self, token_hash: bytes, session: Session) -> None:
-        await self.redis.note_visit(token_hash, session)
-
-    async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
-        await self.redis.start(write, token_hash, session)
-
-    async def end(self, write: AsyncSession, token_hash: bytes) -> None:
-        self.redis.join(write)
-        ended = await self.rows.end(write, token_hash)
-        await self.redis.end(write, token_hash, ended)
-
-    async def end_all(
-        self, write: AsyncSession, user_id: UUID, *, besides: bytes | None = None
-    ) -> None:
-        self.redis.join(write)
-        ended = await self.rows.end_all(write, user_id, besides=besides)
-        await self.redis.end_all(write, user_id, ended, besides=besides)
-
-    async def all_of(self, write: AsyncSession, user_id: UUID) -> dict[bytes, Session]:
-        return await self.redis.all_of(user_id)
+from app.infra.session_rows import SessionRows, SessionSettings
 
 
 def install(app: FastAPI) -> None:
@@ -76,6 +44,11 @@ def _step(step: Step) -> type[InRedis]:
     if step is Step.REDIS:
         return InRedis
     # Imported only while sessions move: the folder `move` may be deleted afterwards.
-    from app.infra.redis_sessions.move.steps import STEPS
-
+    try:
+        from app.infra.redis_sessions.move.steps import STEPS
+    except ModuleNotFoundError as error:
+        raise EnvironmentIncomplete(
+            f"SESSION_STORE={step} needs app/infra/redis_sessions/move, which was deleted after the"
+            " move: set SESSION_STORE=redis."
+        ) from error
     return STEPS[step]

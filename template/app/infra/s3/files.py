@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, nullcontext
 from fastapi import FastAPI
 
 from app.infra import environment, files, health
+from app.infra.environment import EnvironmentIncomplete
 from app.infra.file_links import FileLinks
 from app.infra.folder import Folder
 from app.infra.linked_folder import LinkedFolder
@@ -35,8 +36,13 @@ def _store(settings: FileSettings, bucket: Bucket | None) -> Callable[[FileLinks
     folder = settings.folder
     if bucket and folder:
         # Imported only while files move: the folder `move` may be deleted afterwards.
-        from app.infra.s3.move.both import BothStores
-
+        try:
+            from app.infra.s3.move.both import BothStores
+        except ModuleNotFoundError as error:
+            raise EnvironmentIncomplete(
+                f"FILES_STORE={settings.store} needs app/infra/s3/move, which was deleted after the"
+                " move: set FILES_STORE=s3."
+            ) from error
         upload_to_s3 = settings.store is Step.UPLOAD_TO_S3
         Folder(folder).sweep()
         return lambda links: BothStores(

@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra.failures import Unavailable
-from app.infra.redis_sessions.sessions import InRedis
+from app.infra.redis_sessions.in_redis import InRedis
 from app.infra.redis_sessions.settings import Step
 from app.infra.redis_sessions.store import PAUSE_SECONDS
 from app.infra.session_rows import Session

@@ -7,6 +7,7 @@ import re
 import secrets
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import structlog
@@ -27,11 +28,11 @@ QUIET_WHEN_WELL = frozenset({"/live", "/ready"})
 _ACCEPTABLE_ID = re.compile(rb"[\w.:-]{8,128}")
 
 # Add fields to every line, ours and those of libraries.
-ENRICH: list[Processor] = [
+ENRICH: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
-]
+)
 
 
 class LogSettings(BaseSettings):
@@ -93,7 +94,9 @@ def _request_id(headers: list[tuple[bytes, bytes]]) -> str:
     return secrets.token_hex(16)
 
 
-def configure(settings: LogSettings) -> None:
+def configure(settings: LogSettings, *more: Processor) -> None:
+    """`more` can add fields to every line."""
+    enrich = (*ENRICH, *more)
     # Tracebacks as text: structlog's dictionaries would show local variables, secrets among them.
     render: list[Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_as_json)]
@@ -102,11 +105,11 @@ def configure(settings: LogSettings) -> None:
     )
     # Not through the standard library: its loggers and formatters cost 50 µs a request more.
     structlog.configure(
-        processors=[*ENRICH, *render],
+        processors=[*enrich, *render],
         logger_factory=structlog.WriteLoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(settings.level),
     )
-    logging.config.dictConfig(_for_libraries(settings.level, render))
+    logging.config.dictConfig(_for_libraries(settings.level, enrich, render))
 
 
 def _as_json(line: dict[str, Any], **_: Any) -> str:
@@ -117,14 +120,16 @@ def _as_json(line: dict[str, Any], **_: Any) -> str:
         return json.dumps(line, default=repr)
 
 
-def _for_libraries(level: str, render: list[Processor]) -> dict[str, Any]:
+def _for_libraries(
+    level: str, enrich: Sequence[Processor], render: Sequence[Processor]
+) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {
             "structured": {
                 "()": structlog.stdlib.ProcessorFormatter,
-                "foreign_pre_chain": [structlog.stdlib.add_logger_name, *ENRICH],
+                "foreign_pre_chain": [structlog.stdlib.add_logger_name, *enrich],
                 "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
             }
         },
@@ -150,10 +155,3 @@ def install(app: FastAPI) -> None:
     settings = environment.read(LogSettings)
     configure(settings)
     app.add_middleware(RequestLog, shows_paths=not settings.as_json)
-
-
-def enrich(processor: Processor) -> None:
-    """Let `processor` add fields to every line from now on."""
-    if processor not in ENRICH:
-        ENRICH.append(processor)
-        configure(environment.read(LogSettings))

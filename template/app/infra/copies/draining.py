@@ -75,4 +75,5 @@ class PoliteClosing:
 
 
 def install(app: FastAPI) -> None:
+    app.state.server_class = Server
     app.add_middleware(PoliteClosing)

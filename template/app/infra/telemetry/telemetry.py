@@ -46,7 +46,7 @@ def install(app: FastAPI) -> None:
     # From here on spans of the API, the team's and those of libraries, are part of our traces.
     trace.set_tracer_provider(telemetry.provider)
     clients.trace_clients()
-    logs.enrich(tracing.add_ids)
+    logs.configure(environment.read(logs.LogSettings), tracing.add_ids)
     metrics.observe(
         app,
         sources.of_requests(telemetry.durations),

@@ -341,7 +341,8 @@ async def test_every_line_of_a_request_names_its_trace_and_the_span_it_is_in(
     receiver: Receiver, serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
     app = shop()
-    configure(LogSettings())  # again, now that pytest has put its own stdout in place
+    # Again, now that pytest has put its own stdout in place.
+    configure(LogSettings(), tracing.add_ids)
     async with serve(app) as client:
         await client.get("/basket")
 

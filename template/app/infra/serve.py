@@ -1,0 +1,73 @@
+# Rung's file: advancing to another stage may change it.
+"""python -m app.infra.serve: the app in production, one process on PORT."""
+
+import gc
+import os
+import sys
+from contextlib import suppress
+from ipaddress import ip_network
+
+from fastapi import FastAPI
+from uvicorn import Config, Server
+from uvicorn.importer import import_from_string
+
+from app.infra.http_limits import KnownAddress, LimitedHttp
+
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  # of a container's own network
+
+
+def main(create_app: str = "app.main:create_app") -> None:
+    # A wrong setting stops the process here, before it listens.
+    config = configured()
+    app: FastAPI = import_from_string(create_app)()
+    config.app = KnownAddress(app)
+    config.load()
+    # Freeze objects created at startup: each full GC would otherwise pause requests for 70 ms.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    server_class: type[Server] = getattr(app.state, "server_class", Server)
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again when all is closed
+        server_class(config).run()
+
+
+def configured() -> Config:
+    """All but the app."""
+    return Config(
+        app="",
+        host=os.environ.get("LISTEN_ADDRESS") or EVERY_ADDRESS,
+        port=_port(os.environ.get("PORT") or "8000"),
+        http=LimitedHttp,
+        forwarded_allow_ips=_trusted_proxies(os.environ.get("FORWARDED_ALLOW_IPS") or ""),
+        log_config=None,  # app.infra.logs has configured uvicorn's loggers
+        access_log=False,
+        server_header=False,
+        # Longer than proxies keep an idle connection (load balancers 60 s, Heroku's router 90 s):
+        # a request on a connection that was just closed is answered 502.
+        timeout_keep_alive=95,
+        timeout_graceful_shutdown=15,
+    )
+
+
+def _port(given: str) -> int:
+    if not given.isdecimal() or not 0 < int(given) < 65536:
+        sys.exit(f"PORT is {given!r}, and must be a number from 1 to 65535, such as 8000.")
+    return int(given)
+
+
+def _trusted_proxies(given: str) -> list[str]:
+    """Without FORWARDED_ALLOW_IPS nobody; uvicorn's default would trust this machine."""
+    proxies = [proxy.strip() for proxy in given.split(",") if proxy.strip()]
+    for proxy in proxies if proxies != ["*"] else ():
+        try:
+            ip_network(proxy)
+        except ValueError as error:
+            sys.exit(
+                f"FORWARDED_ALLOW_IPS has a wrong item: {error}. Give addresses and networks,"
+                " separated by commas, such as 10.0.0.0/8, or * alone to trust every address."
+            )
+    return proxies
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+# Rung's file: advancing to another stage may change it.
+"""The server in production: which proxies it trusts, and what a connection may cost."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+from uvicorn.server import ServerState
+
+from app.infra import http_limits, serve
+
+FORWARDED = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
+
+
+@pytest.fixture
+def echo() -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/caller")
+    async def caller(request: Request) -> str:
+        return f"{request.url.scheme} {request.client.host if request.client else 'unknown'}"
+
+    @app.post("/length")
+    async def length(request: Request) -> int:
+        return len(await request.body())
+
+    return app
+
+
+async def asked_by_a_proxy(app: FastAPI, headers: dict[str, str]) -> httpx.Response:
+    config = serve.configured()
+    config.app = http_limits.KnownAddress(app)
+    config.load()
+    proxy = httpx.ASGITransport(config.loaded_app, client=("127.0.0.1", 50000))
+    async with httpx.AsyncClient(transport=proxy, base_url="http://shop.test") as client:
+        return await client.get("/caller", headers=headers)
+
+
+@asynccontextmanager
+async def connected(
+    app: FastAPI, keep_alive: float = 95
+) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    config = serve.configured()
+    config.app = http_limits.KnownAddress(app)
+    config.load()
+    config.timeout_keep_alive = keep_alive  # type: ignore[assignment]  # whole seconds take long
+    state = ServerState()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: http_limits.LimitedHttp(config, state, {}), "127.0.0.1", 0
+    )
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            async with asyncio.timeout(10):
+                yield reader, writer
+        finally:
+            writer.close()
+
+
+async def test_without_trusted_proxies_nobody_names_another_address(
+    echo: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+
+    assert (await asked_by_a_proxy(echo, FORWARDED)).json() == "http 127.0.0.1"
+
+
+@pytest.mark.parametrize("trusted", ["*", "127.0.0.1", "10.0.0.0/8, 127.0.0.0/8"])
+async def test_a_trusted_proxy_names_the_client(
+    echo: FastAPI, monkeypatch: pytest.MonkeyPatch, trusted: str
+) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
+
+    assert (await asked_by_a_proxy(echo, FORWARDED)).json() == "https 203.0.113.9"
+
+
+async def test_an_address_that_is_too_long_to_be_one_is_unknown(
+    echo: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+
+    answer = await asked_by_a_proxy(echo, {"X-Forwarded-For": "9" * 8000})
+
+    assert answer.json() == "http unknown"
+
+
+@pytest.mark.parametrize("wrong", ["10.0.0.1/8", "proxy", "*, 10.0.0.1", "10.0.0.0/8;10.1.0.0/8"])
+def test_a_malformed_list_of_proxies_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", wrong)
+
+    with pytest.raises(SystemExit, match="FORWARDED_ALLOW_IPS has a wrong item: "):
+        serve.configured()
+
+
+async def test_requests_in_one_piece_and_in_many_are_answered(echo: FastAPI) -> None:
+    async with connected(echo) as (reader, writer):
+        request = b"POST /length HTTP/1.1\r\nhost: shop\r\ncontent-length: 3\r\n\r\nabc"
+        for parts in ([request], [request[n : n + 1] for n in range(len(request))]):
+            for part in parts:
+                writer.write(part)
+                await asyncio.sleep(0)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert await reader.readexactly(1) == b"3"
+
+
+@pytest.mark.parametrize("part", [b"a" * 1024, b"a: b\r\n" * 100])
+async def test_headers_without_end_are_refused(echo: FastAPI, part: bytes) -> None:
+    async with connected(echo) as (reader, writer):
+        writer.write(b"GET /caller HTTP/1.1\r\nlong: ")
+        writer.write(part * (http_limits.MAX_HEAD_BYTES // len(part) + 1))
+        answer = await reader.read()
+
+    assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_slow_headers_are_ended_however_many_arrive(
+    echo: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_limits, "HEAD_SECONDS", 0.2)
+    async with connected(echo) as (reader, writer):
+        writer.write(b"GET /caller HTTP/1.1\r\n")
+        while not reader.at_eof() and not (answer := await _read_soon(reader)):
+            writer.write(b"a: b\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_body_that_stalls_is_ended_and_a_slow_one_is_read(
+    echo: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_limits, "SILENCE_SECONDS", 0.3)
+    head = b"POST /length HTTP/1.1\r\nhost: shop\r\ncontent-length: 4\r\n\r\n"
+    async with connected(echo) as (reader, writer):
+        writer.write(head)
+        for _ in range(4):
+            await asyncio.sleep(0.15)
+            writer.write(b"a")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        assert await reader.readexactly(1) == b"4"
+        writer.write(head + b"a")
+        assert await reader.read() == b""
+
+
+async def test_a_connection_without_a_request_is_closed(echo: FastAPI) -> None:
+    async with connected(echo, keep_alive=0.1) as (reader, _):
+        assert await reader.read() == b""
+
+
+async def _read_soon(reader: asyncio.StreamReader) -> bytes:
+    try:
+        async with asyncio.timeout(0.05):
+            return await reader.read(100)
+    except TimeoutError:
+        return b""

@@ -27,8 +27,7 @@ async def log_in_from(app: FastAPI, address: str, credentials: dict[str, str]) -
 
 async def guesses(database: Database) -> dict[str, int]:
     async with database.transaction() as write:
-        counted = await write.execute(select(LoginAttempts.origin, LoginAttempts.count))
-        return dict(counted.tuples().all())
+        return {one.origin: one.count for one in await write.scalars(select(LoginAttempts))}
 
 
 async def test_registering_logs_in(client: AsyncClient) -> None:

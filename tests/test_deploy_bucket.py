@@ -1,6 +1,7 @@
 """The bucket's settings, as the runbook of stage 4 makes them from deploy/."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -12,11 +13,14 @@ def test_the_command_of_the_runbook_names_the_bucket_and_the_origin_everywhere(
 ) -> None:
     project = render({"stage": 4})
     runbook = (project / "docs" / "runbooks" / "to-stage-4.md").read_text()
-    [command] = [line.strip() for line in runbook.splitlines() if "deploy/s3-$what.json" in line]
+    lines = runbook.splitlines()
+    [at] = [number for number, line in enumerate(lines) if "deploy/s3-$what.json" in line]
+    commands = "\n".join(lines[at - 1 : at + 1])
 
     subprocess.run(
-        ["sh", "-c", command.replace("/tmp/", f"{tmp_path}/")],  # noqa: S108
+        ["sh", "-c", commands.replace("/tmp/", f"{tmp_path}/")],  # noqa: S108
         cwd=project,
+        env={**os.environ, "CORS_ORIGINS": "https://app.example.com, http://localhost:5173"},
         check=True,
     )
 
@@ -27,4 +31,6 @@ def test_the_command_of_the_runbook_names_the_bucket_and_the_origin_everywhere(
         assert "BUCKET" not in text, name
         assert "ORIGIN" not in text, name
     assert "arn:aws:s3:::shop-files/*" in made["policy"]
-    assert "https://shop.example.com" in made["cors"]
+    [rule] = json.loads(made["cors"])["CORSRules"]
+    origins = ["https://shop.example.com", "https://app.example.com", "http://localhost:5173"]
+    assert rule["AllowedOrigins"] == origins

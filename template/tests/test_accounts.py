@@ -27,10 +27,7 @@ async def log_in_from(app: FastAPI, address: str, credentials: dict[str, str]) -
 
 async def guesses(database: Database) -> dict[str, int]:
     async with database.transaction() as write:
-        counted = await write.execute(
-            select(LoginAttempts.origin, LoginAttempts.count.label("guesses"))
-        )
-        return {row.origin: row.guesses for row in counted}
+        return {one.origin: one.count for one in await write.scalars(select(LoginAttempts))}
 
 
 async def test_registering_logs_in(client: AsyncClient) -> None:

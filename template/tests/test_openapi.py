@@ -1,4 +1,4 @@
-"""The running app against its own description, with requests that Schemathesis makes up."""
+"""The API's description, and the running app against it with requests that Schemathesis makes."""
 
 import asyncio
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from app.accounts import promote
 from dev.pytest_plugin import Services
@@ -30,8 +31,17 @@ CHECKS = [
 ]
 
 # Each of these ends or replaces the session that the others need.
-ABOUT_SESSIONS = ["--include-path=/accounts", "--include-path=/session"]
-ABOUT_THE_REST = ["--exclude-path=/accounts", "--exclude-path=/session"]
+SESSION_PATHS = ["/accounts", "/session", "/tokens", "/tokens/current", "/me/sessions"]
+ABOUT_SESSIONS = [f"--include-path={path}" for path in SESSION_PATHS]
+ABOUT_THE_REST = [f"--exclude-path={path}" for path in SESSION_PATHS]
+
+
+async def test_each_operation_is_named_by_its_function(app: FastAPI) -> None:
+    paths = app.openapi()["paths"].values()
+    names = [operation["operationId"] for path in paths for operation in path.values()]
+
+    assert {"log_in", "create_token", "change_password", "live"} <= set(names)
+    assert len(names) == len(set(names))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import Response
-from pydantic import DirectoryPath
+from pydantic import DirectoryPath, HttpUrl
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infra import environment
@@ -31,17 +31,27 @@ class FileSettings(BaseSettings):
     link_lifetime: timedelta = timedelta(minutes=15)
 
 
+class LinkSettings(BaseSettings):
+    """Where clients reach this service. Unset: at the Host that each request names."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True)
+
+    public_url: HttpUrl | None = None
+
+
 @dataclass
 class Served:
     """The store of this process, for links of one request."""
 
     store: Callable[[FileLinks], FileStore]
     link_lifetime: timedelta
+    public_url: HttpUrl | None
 
 
 def links_of(request: Request) -> FileLinks:
     served: Served = request.app.state.files
-    return FileLinks(signer_of(request), str(request.base_url), served.link_lifetime)
+    base_url = str(served.public_url or request.base_url)
+    return FileLinks(signer_of(request), f"{base_url.rstrip('/')}/", served.link_lifetime)
 
 
 def files_of(request: Request) -> FileStore:
@@ -97,5 +107,6 @@ def install(app: FastAPI) -> None:
 
 
 def serve(app: FastAPI, store: Callable[[FileLinks], FileStore], link_lifetime: timedelta) -> None:
-    app.state.files = Served(store, link_lifetime)
+    public_url = environment.read(LinkSettings).public_url
+    app.state.files = Served(store, link_lifetime, public_url)
     app.include_router(router)

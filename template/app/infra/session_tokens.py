@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The token of a login session: where a request carries it, and the hash that is stored of it."""
+"""The token of a login session: where a request carries it, and the hash that is stored."""
 
 import hashlib
 import re

@@ -1,39 +1,82 @@
 # Rung's file: advancing to another stage may change it.
+"""Signatures on what clients carry for us, so that it comes back as it was."""
+
 import hmac
+import zlib
+from itertools import pairwise
+from typing import Annotated
 
 from fastapi import FastAPI, Request
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infra import environment
 
+# Parts of keys that are written in examples.
+_PUBLISHED = (
+    *("changeme", "changethis", "dockercompose", "example", "insecure", "placeholder"),
+    *("replaceme", "replacethis", "yoursecret"),
+)
+
+
+def _hard_to_guess(key: SecretStr, info: ValidationInfo) -> SecretStr:
+    if not info.data.get("secret_key_is_public") and _is_guessable(key.get_secret_value()):
+        raise ValueError(
+            "it is easy to guess. Make one: "
+            "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+        )
+    return key
+
+
+def _is_guessable(key: str) -> bool:
+    letters = "".join(filter(str.isalnum, key.lower()))
+    steps = {ord(second) - ord(first) for first, second in pairwise(key)}
+    is_monotonous = min(len(set(key)), len(steps)) < 8 or len(zlib.compress(key.encode(), 9)) < 30
+    return is_monotonous or any(published in letters for published in _PUBLISHED)
+
 
 class SigningSettings(BaseSettings):
-    secret_key: SecretStr = Field(min_length=32)
+    """To change the key without a refused signature, let all copies accept both: first give each
+    the new key as SECRET_KEY_PREVIOUS, then swap the two, then drop the old one."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True)
+
+    # For a laptop, where the key may stand in a file that everybody can read.
+    secret_key_is_public: bool = False
+    secret_key: Annotated[SecretStr, Field(min_length=32), AfterValidator(_hard_to_guess)]
+    secret_key_previous: Annotated[SecretStr, Field(min_length=32)] | None = None
 
 
 class Signer:
-    """Signs what a client carries for us, so that it comes back as it was.
+    """Signs with one key, and accepts signatures of the previous one too.
 
-    A signature is good for one purpose only: the key is mixed with it. Changing SECRET_KEY
-    voids every signature at once.
+    A signature is good for one purpose only, because the purpose is signed as well.
     """
 
-    def __init__(self, secret_key: SecretStr) -> None:
-        self._secret_key = secret_key.get_secret_value().encode()
+    def __init__(self, secret_key: SecretStr, previous: SecretStr | None = None) -> None:
+        self._keys = [key.get_secret_value().encode() for key in (secret_key, previous) if key]
 
     def sign(self, purpose: str, *parts: object) -> str:
-        # Each part's length goes in, so that ("ab", "c") and ("a", "bc") differ.
-        message = "".join(f"{len(text)}:{text}" for text in map(str, (purpose, *parts)))
-        return hmac.digest(self._secret_key, message.encode(), "sha256").hex()
+        return _signature(self._keys[0], purpose, *parts)
 
     def is_valid(self, signature: str, purpose: str, *parts: object) -> bool:
         # Bytes, because compare_digest refuses text that is not ASCII.
-        return hmac.compare_digest(signature.encode(), self.sign(purpose, *parts).encode())
+        given = signature.encode()
+        return any(
+            hmac.compare_digest(given, _signature(key, purpose, *parts).encode())
+            for key in self._keys
+        )
+
+
+def _signature(key: bytes, *parts: object) -> str:
+    # Each part's length is signed too, so that ("ab", "c") and ("a", "bc") differ.
+    message = "".join(f"{len(text)}:{text}" for text in map(str, parts))
+    return hmac.digest(key, message.encode(), "sha256").hex()
 
 
 def install(app: FastAPI) -> None:
-    app.state.signer = Signer(environment.read(SigningSettings).secret_key)
+    settings = environment.read(SigningSettings)
+    app.state.signer = Signer(settings.secret_key, settings.secret_key_previous)
 
 
 def signer_of(request: Request) -> Signer:

@@ -1,11 +1,18 @@
 # Rung's file: advancing to another stage may change it.
+"""Headers on every answer, requests from other sites, limits, and headers that nobody expects."""
+
 from collections.abc import AsyncIterator
 
 import pytest
 from fastapi import FastAPI, Response
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tests.infra.conftest import Serve
+from dev.pytest_plugin import Services
+from tests.infra.conftest import Serve, bare_app
 
 
 class Note(BaseModel):
@@ -14,6 +21,17 @@ class Note(BaseModel):
 
 @pytest.fixture
 def notes(bare: FastAPI) -> FastAPI:
+    return with_notes(bare)
+
+
+@pytest.fixture
+def notes_with_cache(services: Services, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
+    """At the stages that have a cache its middleware reads headers too. This one is away."""
+    monkeypatch.setenv("CACHE_URL", "redis://127.0.0.1:1/0")
+    return with_notes(bare_app())
+
+
+def with_notes(bare: FastAPI) -> FastAPI:
     @bare.get("/notes")
     async def read() -> None: ...
 
@@ -114,3 +132,65 @@ async def test_a_body_is_read_up_to_64_kib(
         in_pieces = {"content-type": "application/json"}
         chunked = await client.post("/notes", content=pieces(), headers=in_pieces)
         assert chunked.status_code == status
+
+
+# All headers that the middleware of some stage reads, and values that break careless parsers.
+READ_HEADERS = [
+    *("accept-encoding", "access-control-request-headers", "access-control-request-method"),
+    *("authorization", "baggage", "content-length", "content-type", "cookie", "expect"),
+    *("forwarded", "host", "if-none-match", "origin", "range", "read-after", "referer"),
+    *("sec-fetch-site", "traceparent", "tracestate", "transfer-encoding", "x-api-key"),
+    *("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"),
+]
+AWKWARD = [
+    *("http://[", "https://[::1", "//", "null", "%00", ";=;", "a=b=c", '"', ", ,", "\x00", "-1"),
+    *("1.f.x", f"1.{'f' * 5000}.x", "__Host-wrote-1=1.f.x", f"__Host-wrote-1=1.{'f' * 5000}.x"),
+    *("__Host-session=x", "Bearer x", f"00-{'0' * 32}-{'f' * 16}-01", "x" * 8000, "ü"),
+]
+HEX = st.text("0123456789abcdef.-", max_size=80)
+VALUES = st.one_of(st.sampled_from(AWKWARD), st.text(max_size=60), HEX)
+
+
+async def test_no_header_is_answered_by_a_server_error(
+    notes_with_cache: FastAPI, serve: Serve
+) -> None:
+    tried: list[dict[str, str]] = []
+
+    @settings(max_examples=150, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(st.dictionaries(st.sampled_from(READ_HEADERS), VALUES, min_size=1, max_size=4))
+    def collect(headers: dict[str, str]) -> None:
+        tried.append(headers)
+
+    collect()
+    tried += [{name: value} for name in READ_HEADERS for value in AWKWARD]
+    async with serve(notes_with_cache) as client:
+        for number, headers in enumerate(tried):
+            method = ("GET", "PUT", "OPTIONS")[number % 3]
+            raw = {name.encode(): value.encode() for name, value in headers.items()}
+            answer = await client.request(method, "/notes", headers=raw)
+            assert answer.status_code < 500, headers
+            assert answer.headers["x-request-id"]
+            assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_an_error_in_a_middleware_is_answered_like_any_other(
+    notes: FastAPI, serve: Serve
+) -> None:
+    class Broken:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                raise RuntimeError("the password is hunter2")
+            await self.app(scope, receive, send)
+
+    notes.user_middleware.append(Middleware(Broken))
+    async with serve(notes) as client:
+        answer = await client.get("/notes")
+
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-request-id"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "hunter2" not in answer.text

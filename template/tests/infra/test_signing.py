@@ -1,7 +1,11 @@
 # Rung's file: advancing to another stage may change it.
+import secrets
+
+import pytest
 from pydantic import SecretStr
 
-from app.infra.signing import Signer
+from app.infra import environment
+from app.infra.signing import Signer, SigningSettings
 
 SIGNER = Signer(SecretStr("a key with at least 32 characters"))
 
@@ -22,3 +26,41 @@ def test_another_key_makes_another_signature() -> None:
     other = Signer(SecretStr("another key, just as long as that"))
 
     assert not other.is_valid(SIGNER.sign("file", "a"), "file", "a")
+
+
+def test_the_previous_key_is_accepted_and_signs_nothing() -> None:
+    old, new = SecretStr("the key of last year, long enough"), SecretStr("a newer key, long enough")
+    rolled = Signer(new, old)
+
+    assert rolled.is_valid(Signer(old).sign("file", "a"), "file", "a")
+    assert rolled.sign("file", "a") == Signer(new).sign("file", "a")
+    assert not Signer(new).is_valid(Signer(old).sign("file", "a"), "file", "a")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "x" * 32,
+        "changeme" * 4,
+        "Change-Me please, change me please",
+        "0123456789abcdef0123456789abcdef",
+        "abcdefghijklmnopqrstuvwxyz123456",
+        "only-for-docker-compose-on-a-laptop",
+    ],
+)
+def test_a_key_that_is_easy_to_guess_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("SECRET_KEY", key)
+    with pytest.raises(environment.EnvironmentIncomplete, match=r"SECRET_KEY: .*easy to guess"):
+        environment.read(SigningSettings)
+
+    monkeypatch.setenv("SECRET_KEY_IS_PUBLIC", "true")
+    assert environment.read(SigningSettings).secret_key.get_secret_value() == key
+
+
+def test_random_keys_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(200):
+        for key in (secrets.token_hex(16), secrets.token_urlsafe(24)):
+            monkeypatch.setenv("SECRET_KEY", key)
+            environment.read(SigningSettings)

@@ -18,13 +18,13 @@ JINJA = re.compile(r"\{\{|\{%|\{#")
 
 def anchors(page: Path) -> set[str]:
     """As GitHub and GitLab make them."""
-    headings = HEADING.findall(FENCED.sub("", page.read_text()))
+    headings = HEADING.findall(FENCED.sub("", page.read_text(encoding="utf-8")))
     return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
 
 
 def dead_links(page: Path) -> list[str]:
     dead = []
-    for link in LINK.findall(FENCED.sub("", page.read_text())):
+    for link in LINK.findall(FENCED.sub("", page.read_text(encoding="utf-8"))):
         if re.match(r"[a-z]+:", link):
             continue
         name, _, anchor = link.partition("#")

@@ -62,7 +62,7 @@ def _take_the_tour(project: Path, url: str) -> list[Any]:
 
 
 def _assert_every_printed_link_works(log: Path) -> None:
-    links = re.findall(r"^  \w.* (http://\S+)$", log.read_text(), re.MULTILINE)
+    links = re.findall(r"^  \w.* (http://\S+)$", log.read_text(encoding="utf-8"), re.MULTILINE)
     assert links
     for link in links:
         with urlopen(link) as page:

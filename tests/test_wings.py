@@ -97,7 +97,7 @@ def module_of(path: Path, project: Path) -> str:
 
 
 def imported(path: Path, modules: Iterable[str]) -> Iterable[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names if name.name in modules)
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -20,8 +20,9 @@ from app.infra.s3.bucket import Bucket
 from app.infra.s3.move import __main__ as mover
 from app.infra.s3.settings import Step
 from tests.infra.conftest import Serve
-from tests.infra.s3.move.test_move import ROWS, Pictures, at_the_step, bucket, move, pictures
+from tests.infra.s3.move.test_move import at_the_step, move
 from tests.infra.s3.move.test_steps import copy_at
+from tests.infra.s3.pictures import ROWS, Pictures, bucket, pictures
 
 __all__ = ["at_the_step", "bucket", "pictures"]
 

@@ -3,15 +3,13 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from app.infra import environment
-from app.infra.folder import Folder
 from app.infra.s3.bucket import Bucket
 from app.infra.s3.move import __main__ as mover
 from app.infra.s3.move import copying
@@ -20,52 +18,14 @@ from app.infra.s3.rows import Rows
 from app.infra.s3.settings import FileSettings, bucket_of
 from dev.pytest_plugin import Services
 from dev.s3 import rclone
+from tests.infra.s3.pictures import ROWS, Pictures, bucket, exit_of, pictures
 from tests.infra.s3.test_failures import own_server
 from tests.infra.test_files import chunks, stored
 
-__all__ = ["own_server"]
-
-ROWS = "SELECT key, CASE WHEN NOT is_deleted THEN sha256 END AS sha256 FROM pictures"
+__all__ = ["bucket", "own_server", "pictures"]
 
 # A service moves once, and its tests take seconds.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("at_the_step")]
-
-
-class Pictures:
-    """A business with files, and rows that say what was uploaded."""
-
-    def __init__(self, services: Services, database: asyncpg.Pool) -> None:
-        self.folder = Folder(services.files_folder)
-        self._database = database
-
-    async def uploaded(self, name: str, content: bytes) -> str:
-        key = f"pictures/{name}"
-        await self.folder.put(key, chunks(content), len(content))
-        return await self.noted(key, content)
-
-    async def noted(self, key: str, content: bytes) -> str:
-        await self._database.execute(
-            "INSERT INTO pictures VALUES ($1, $2)", key, sha256(content).hexdigest()
-        )
-        return key
-
-    async def deleted(self, key: str) -> None:
-        await self._database.execute("UPDATE pictures SET is_deleted = true WHERE key = $1", key)
-
-
-@pytest.fixture
-async def pictures(services: Services) -> AsyncGenerator[Pictures]:
-    async with asyncpg.create_pool(services.database_url, min_size=1, max_size=3) as database:
-        await database.execute(
-            "CREATE TABLE pictures (key text, sha256 text, is_deleted bool NOT NULL DEFAULT false)"
-        )
-        yield Pictures(services, database)
-
-
-@pytest.fixture
-async def bucket(services: Services) -> AsyncGenerator[Bucket]:
-    async with bucket_of(environment.read(FileSettings)) as bucket:
-        yield bucket
 
 
 @pytest.fixture
@@ -82,15 +42,6 @@ def leave_note(services: Services, folder: str) -> None:
 
 async def move(way: str = "to-s3") -> str | int | None:
     return await asyncio.to_thread(exit_of, mover.main, [way, "--rows", ROWS])
-
-
-def exit_of(main: Callable[[list[str]], None], arguments: list[str]) -> str | int | None:
-    """What the command leaves with: its code, or the complaint that makes it 1."""
-    try:
-        main(arguments)
-    except SystemExit as end:
-        return end.code
-    return 0
 
 
 async def test_all_is_copied_and_compared_and_a_second_run_has_nothing_to_do(

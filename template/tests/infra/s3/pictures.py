@@ -1,0 +1,63 @@
+# Rung's file: advancing to another stage may change it.
+"""A business with files, for the tests of the commands that know its rows."""
+
+from collections.abc import AsyncGenerator, Callable
+from hashlib import sha256
+
+import asyncpg
+import pytest
+
+from app.infra import environment
+from app.infra.folder import Folder
+from app.infra.s3.bucket import Bucket
+from app.infra.s3.settings import FileSettings, bucket_of
+from dev.pytest_plugin import Services
+from tests.infra.test_files import chunks
+
+ROWS = "SELECT key, CASE WHEN NOT is_deleted THEN sha256 END AS sha256 FROM pictures"
+
+
+class Pictures:
+    """A business with files, and rows that say what was uploaded."""
+
+    def __init__(self, services: Services, database: asyncpg.Pool) -> None:
+        self.folder = Folder(services.files_folder)
+        self._database = database
+
+    async def uploaded(self, name: str, content: bytes) -> str:
+        key = f"pictures/{name}"
+        await self.folder.put(key, chunks(content), len(content))
+        return await self.noted(key, content)
+
+    async def noted(self, key: str, content: bytes) -> str:
+        await self._database.execute(
+            "INSERT INTO pictures VALUES ($1, $2)", key, sha256(content).hexdigest()
+        )
+        return key
+
+    async def deleted(self, key: str) -> None:
+        await self._database.execute("UPDATE pictures SET is_deleted = true WHERE key = $1", key)
+
+
+@pytest.fixture
+async def pictures(services: Services) -> AsyncGenerator[Pictures]:
+    async with asyncpg.create_pool(services.database_url, min_size=1, max_size=3) as database:
+        await database.execute(
+            "CREATE TABLE pictures (key text, sha256 text, is_deleted bool NOT NULL DEFAULT false)"
+        )
+        yield Pictures(services, database)
+
+
+@pytest.fixture
+async def bucket(services: Services) -> AsyncGenerator[Bucket]:
+    async with bucket_of(environment.read(FileSettings)) as bucket:
+        yield bucket
+
+
+def exit_of(main: Callable[[list[str]], None], arguments: list[str]) -> str | int | None:
+    """What the command leaves with: its code, or the complaint that makes it 1."""
+    try:
+        main(arguments)
+    except SystemExit as end:
+        return end.code
+    return 0

@@ -19,6 +19,9 @@ class ReadLimit:
 
     async def __aenter__(self) -> None:
         """Raises Unavailable."""
+        if not self._semaphore.locked():
+            await self._semaphore.acquire()  # at once
+            return
         try:
             async with asyncio.timeout(self._seconds):
                 await self._semaphore.acquire()

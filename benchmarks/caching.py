@@ -1,10 +1,10 @@
-"""What the cache brings and costs. Run it inside a generated repo of stage 3 without replicas, and
-name one of stage 2 beside it:
+"""The gain and the cost of the cache. Run it inside a generated repo of stage 3 without replicas, and
+name a repo of stage 2:
 
     uv run python path/to/rung/benchmarks/caching.py ../shop-of-stage-2
 
-Needs wrk. One worker each, 32 connections, 1,000 products, a Postgres and a Valkey of its own. With
-OTEL_* variables set, the cached item is measured once more with them.
+Needs wrk. One worker each, 32 connections, 1,000 products, a new Postgres and a new Valkey. With OTEL_*
+variables set, the cached item is measured with them as well.
 """
 
 import argparse
@@ -137,13 +137,13 @@ def main() -> int:
 
 
 async def _calls_a_request(database: str, host: str) -> float:
-    """Of visitors who have just registered, so that each must see what it wrote."""
+    """For visitors that have just registered, so that each must see its own write."""
     connection = await asyncpg.connect(database)
     await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
     visitors = [await _visitor(host) for _ in range(VISITORS)]
     before = await connection.fetchval(CALLS)
     await asyncio.gather(*(_browse(visitor) for visitor in visitors))
-    calls = await connection.fetchval(CALLS) - before - 1  # our own question
+    calls = await connection.fetchval(CALLS) - before - 1  # this query itself
     for visitor in visitors:
         await visitor.aclose()
     await connection.close()

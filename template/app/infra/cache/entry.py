@@ -19,18 +19,11 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
 
 from app.infra.freshness import StaleQuery
-from app.infra.own_writes.log_position import Position
+from app.infra.own_writes.log_position import Position, encoded
 
 LONGEST_KEY = 200
 
-_POSITION = "{:09x}.{:016x}"
-POSITION_LENGTH = len(_POSITION.format(0, 0))
 _ENCODED = re.compile(rb"[0-9a-f]{9}\.[0-9a-f]{16}")
-
-
-def encoded(position: Position) -> bytes:
-    """Of fixed length, so that the bytes compare as the positions do: here and in Redis."""
-    return _POSITION.format(*position).encode()
 
 
 class Entry(NamedTuple):
@@ -59,7 +52,9 @@ class Entry(NamedTuple):
         return b"%b %d %b" % self
 
     def shows(self, min_position: Position | None) -> bool:
-        return self.body != b"" and (min_position is None or encoded(min_position) < self.as_of)
+        return self.body != b"" and (
+            min_position is None or encoded(min_position).encode() < self.as_of
+        )
 
     def is_due(self) -> bool:
         return clock.time() * 1000 >= self.due
@@ -67,7 +62,8 @@ class Entry(NamedTuple):
 
 def tombstone(position: Position) -> Entry:
     """Replaces an invalidated entry: only answers that show the position are stored after it."""
-    return Entry(encoded(Position(position.timeline, position.lsn + 1)), 0, b"")
+    after = Position(position.timeline, position.lsn + 1)
+    return Entry(encoded(after).encode(), 0, b"")
 
 
 class AnswerFormat[R]:

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""The position that a read shows, taken before it begins."""
+
 import asyncio
 
 import asyncpg
@@ -6,22 +8,22 @@ import asyncpg
 from app.infra.own_writes.log_position import WHERE_THE_PRIMARY_IS, Position, written_up_to
 from app.infra.reads import Reader
 
-# Its snapshot is older than the position that it reads, and younger than the one read before. Its
-# xmax is behind the last transaction that has ended: the newest may run, and have begun to commit.
+# The snapshot is older than the position in the same row, and younger than the one read before.
+# xmax follows the last transaction that has ended. A newer one may run, and may be committing.
 HOW_FAR = f"""
     SELECT timeline_id, lsn,
         pg_snapshot_xmin(seen) = pg_snapshot_xmax(seen)
         AND age(pg_snapshot_xmax(seen)::xid) = 0 AS nobody_writes
     FROM ({WHERE_THE_PRIMARY_IS}) AS here, pg_current_snapshot() AS seen
-"""  # noqa: S608  # nothing from outside
+"""  # noqa: S608  # constants only
 
 
 class Sampler:
-    """Up to where a read that begins now shows all that was committed; where itself excluded.
+    """A read that begins now shows all that was committed before the sampled position.
 
-    A commit is in the log before anybody can see it, so the log's end proves nothing about the
-    commit that stands there. But when nobody writes, what stood at the end of the log the last
-    time can be seen: else what was kept after a write would be of no use until the next write.
+    A commit is in the log before anybody can see it. So the end of the log proves nothing about
+    a commit that stands exactly there. But when nobody writes, the commit at the previous sample
+    can be seen. Without this rule an answer cached after a write is of no use until the next one.
     """
 
     def __init__(self) -> None:
@@ -29,7 +31,7 @@ class Sampler:
         self._running: asyncio.Task[Position | None] | None = None
 
     async def sample(self, read: Reader) -> Position | None:
-        """None if the server is no primary just now. Who ask together share the answer."""
+        """None if the server is no primary. Concurrent callers share one sample."""
         if self._running is None:
             self._running = asyncio.create_task(self._ask(read))
         return await asyncio.shield(self._running)

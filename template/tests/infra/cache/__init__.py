@@ -1,1 +1,2 @@
 # Rung's file: advancing to another stage may change it.
+"""The cache, on real servers."""

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""An app that keeps notes and reads them through the cache, and counts how often it reads them."""
+"""An app that reads notes through the cache and counts its reads of Postgres."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -25,7 +25,7 @@ class Note(BaseModel):
 
 
 class Loads:
-    """Of notes from Postgres: how many, how many at once, how slow, and a gate that holds them."""
+    """Reads of notes from Postgres: counted, slowed down, and held by a gate."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -81,7 +81,7 @@ async def notes_after(read: Reader, number: int) -> Page:
 
 
 def notes_app() -> FastAPI:
-    """Of the environment as it is."""
+    """With the settings of the environment."""
     app = bare_app()
 
     @app.get("/notes/{number}")
@@ -117,7 +117,7 @@ def notes_app() -> FastAPI:
 
 @asynccontextmanager
 async def serving(app: FastAPI) -> AsyncGenerator[AsyncClient]:
-    """A browser, once the cache is in use."""
+    """A browser of the started app, once the cache is in use."""
     async with app.router.lifespan_context(app), browser(app) as client:
         await until(lambda: app.state.cache.is_reachable)
         yield client

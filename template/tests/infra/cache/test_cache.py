@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Answers that may be stale, on a real Valkey: who gets them, how old, how often they are read."""
+"""The cache on a real Valkey: which answers clients get, how old, and how often they are loaded."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 import redis.asyncio as redis
-from fastapi import FastAPI
+from fastapi import BackgroundTasks, FastAPI
 from httpx import AsyncClient
 from sqlalchemy import text
 
@@ -20,7 +20,7 @@ from app.infra.cache.entry import Entry, format_of
 from app.infra.cache.sampler import HOW_FAR
 from app.infra.cache.server import Stats
 from app.infra.connections import DatabaseSettings
-from app.infra.database import Database, WriteSession
+from app.infra.database import Database, ReadSession, WriteSession
 from app.infra.own_writes.client import this_client
 from dev.cache import valkey
 from dev.pytest_plugin import Services
@@ -37,7 +37,7 @@ from tests.infra.cache.caching import (
 )
 from tests.infra.conftest import browser
 
-# How many writes, each followed by a read of its own.
+# Writes in all, each followed by a read.
 ROUNDS = int(os.environ.get("ROUNDS", "200"))
 CLIENTS = 4
 
@@ -54,14 +54,14 @@ def server() -> Iterator[valkey.Valkey]:
 async def loads(
     services: Services, server: valkey.Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> caching.Loads:
-    """Counted anew, on an empty table and keys of this test's own."""
+    """Counted from zero, on a new table, with keys that no other test has."""
     connection = await asyncpg.connect(services.database_url)
     await connection.execute("CREATE TABLE notes (number bigint PRIMARY KEY, body text NOT NULL)")
     await connection.execute("INSERT INTO notes VALUES (1, 'milk')")
     await connection.close()
     monkeypatch.setenv("CACHE_URL", server.url)
     monkeypatch.setenv("CACHE_PREFIX", uuid4().hex)
-    # On a machine with other things to do: what is tested here is not how quick it is.
+    # The machine may be busy, and these tests are not about speed.
     monkeypatch.setenv("CACHE_OPERATION_SECONDS", "5")
     monkeypatch.setattr(caching, "loads", caching.Loads())
     return caching.loads
@@ -74,7 +74,7 @@ def app(loads: caching.Loads) -> FastAPI:
 
 @pytest.fixture
 async def reader(app: FastAPI) -> AsyncGenerator[AsyncClient]:
-    """Somebody who has written nothing."""
+    """A client that has written nothing."""
     async with serving(app) as reader:
         yield reader
 
@@ -108,7 +108,7 @@ async def let_be_due(kept: redis.Redis, number: int) -> None:
     await kept.set(key_of(number), bytes(entry._replace(due=0)), keepttl=True)
 
 
-async def test_what_was_read_once_comes_from_the_cache(
+async def test_an_answer_that_was_read_once_comes_from_the_cache(
     reader: AsyncClient, app: FastAPI, loads: caching.Loads
 ) -> None:
     assert [await body(reader, "/notes/1") for _ in range(3)] == ["milk"] * 3
@@ -117,7 +117,7 @@ async def test_what_was_read_once_comes_from_the_cache(
     assert (cache.stats.hits, cache.stats.misses, cache.stats.loads) == (2, 1, 1)
 
 
-async def test_500_readers_of_what_nobody_has_read_make_one_load_a_process(
+async def test_500_readers_of_a_cold_key_cause_one_load_in_each_process(
     app: FastAPI, reader: AsyncClient, loads: caching.Loads
 ) -> None:
     async with serving(notes_app()) as reader_of_another:
@@ -129,7 +129,7 @@ async def test_500_readers_of_what_nobody_has_read_make_one_load_a_process(
     assert app.state.cache.stats.loads <= 1
 
 
-async def test_an_answer_is_read_anew_before_it_ends_by_one_process_and_nobody_waits(
+async def test_a_due_answer_is_refreshed_by_one_process_and_nobody_waits(
     app: FastAPI, reader: AsyncClient, loads: caching.Loads, kept: redis.Redis
 ) -> None:
     other = notes_app()
@@ -149,7 +149,7 @@ async def test_an_answer_is_read_anew_before_it_ends_by_one_process_and_nobody_w
     assert sum(one.misses for one in stats) == 1
 
 
-async def test_what_everybody_reads_is_loaded_by_one_at_a_time_when_it_is_due_and_nobody_waits(
+async def test_a_hot_answer_is_loaded_once_at_a_time_and_nobody_waits(
     app: FastAPI, reader: AsyncClient, loads: caching.Loads, kept: redis.Redis
 ) -> None:
     async def keep_reading(client: AsyncClient) -> None:
@@ -191,7 +191,7 @@ async def test_an_answer_is_due_after_four_fifths_of_its_time(
     assert due - time.time() < 0.8 * FIVE_MINUTES
 
 
-async def test_what_is_read_anew_is_no_part_of_the_request_that_begins_it(
+async def test_a_refresh_is_not_part_of_the_request_that_starts_it(
     reader: AsyncClient, loads: caching.Loads, kept: redis.Redis
 ) -> None:
     await reader.get("/notes/1", headers={"X-Request-ID": "somebody-reads-1"})
@@ -202,7 +202,7 @@ async def test_what_is_read_anew_is_no_part_of_the_request_that_begins_it(
     assert loads.request_ids == ["somebody-reads-1", None]
 
 
-async def test_a_reader_who_leaves_does_not_take_the_answer_from_the_others(
+async def test_a_reader_that_disconnects_does_not_cancel_the_load_of_the_others(
     reader: AsyncClient, loads: caching.Loads
 ) -> None:
     loads.gate.clear()
@@ -217,7 +217,7 @@ async def test_a_reader_who_leaves_does_not_take_the_answer_from_the_others(
     assert loads.count == 1
 
 
-async def test_who_has_written_sees_it_at_once(
+async def test_a_client_sees_its_own_write_at_once(
     app: FastAPI, reader: AsyncClient, loads: caching.Loads
 ) -> None:
     async def write_and_read(number: int) -> list[bool]:
@@ -240,7 +240,7 @@ async def test_who_has_written_sees_it_at_once(
     assert [of_one.count(False) for of_one in seen] == [0] * CLIENTS
 
 
-async def test_clients_know_what_they_wrote_for_as_long_as_an_older_answer_may_be_kept(
+async def test_a_position_cookie_lives_as_long_as_an_older_answer_may_be_cached(
     writer: AsyncClient,
 ) -> None:
     answer = await writer.put("/notes/1/butter")
@@ -254,7 +254,7 @@ def cookies_of(answer: object) -> list[str]:
     return [value for value in headers.get_list("set-cookie") if "__Host-wrote-" in value]
 
 
-async def test_others_see_what_was_written_when_the_time_is_over(
+async def test_other_clients_see_a_write_after_max_stale(
     reader: AsyncClient, writer: AsyncClient
 ) -> None:
     began = time.monotonic()
@@ -268,7 +268,7 @@ async def test_others_see_what_was_written_when_the_time_is_over(
     assert await body(reader, "/fresh-notes/1") == "butter"
 
 
-async def test_what_is_invalidated_is_seen_by_others_at_once(
+async def test_other_clients_see_an_invalidated_answer_change_at_once(
     reader: AsyncClient, writer: AsyncClient
 ) -> None:
     assert await body(reader, "/notes/1") == "milk"
@@ -280,7 +280,7 @@ async def test_what_is_invalidated_is_seen_by_others_at_once(
     assert await body(reader, "/notes/1") == "bread"
 
 
-async def test_what_is_rolled_back_invalidates_nothing(
+async def test_a_rollback_invalidates_nothing(
     reader: AsyncClient, writer: AsyncClient, loads: caching.Loads
 ) -> None:
     await body(reader, "/notes/1")
@@ -291,11 +291,11 @@ async def test_what_is_rolled_back_invalidates_nothing(
     assert loads.count == 1
 
 
-async def test_after_an_invalidation_the_new_answer_is_kept_though_nobody_writes_any_more(
+async def test_the_answer_after_an_invalidation_is_cached_although_nobody_writes_again(
     app: FastAPI, reader: AsyncClient, writer: AsyncClient, loads: caching.Loads
 ) -> None:
     async def reads_while_nobody_writes() -> bool:
-        """Tests beside this one share the server, and nothing is kept while they write."""
+        """Other tests use the same Postgres. While they write, nothing is cached."""
         quiet = True
         for client in [reader, writer] * 10:
             assert await body(client, "/notes/1") == "butter"
@@ -313,7 +313,7 @@ async def test_after_an_invalidation_the_new_answer_is_kept_though_nobody_writes
     assert loads.count <= loaded + 3
 
 
-async def test_a_write_that_overtakes_a_load_is_not_hidden_by_it(
+async def test_a_load_does_not_hide_a_write_that_overtook_it(
     reader: AsyncClient, writer: AsyncClient, loads: caching.Loads
 ) -> None:
     loads.gate.clear()
@@ -326,7 +326,7 @@ async def test_a_write_that_overtakes_a_load_is_not_hidden_by_it(
     assert await body(reader, "/notes/1") == "butter"
 
 
-async def test_who_has_written_does_not_share_a_load_that_began_before(
+async def test_a_client_that_wrote_does_not_share_a_load_that_began_before(
     reader: AsyncClient, writer: AsyncClient, loads: caching.Loads
 ) -> None:
     loads.gate.clear()
@@ -375,7 +375,7 @@ async def test_a_released_savepoint_is_no_commit(app: FastAPI, reader: AsyncClie
     assert "Read-After" in answer.headers
 
 
-async def test_that_there_is_nothing_is_kept_for_seconds_only(
+async def test_an_empty_answer_is_cached_for_seconds_only(
     reader: AsyncClient, loads: caching.Loads, kept: redis.Redis
 ) -> None:
     assert [await body(reader, "/notes/404") for _ in range(3)] == [None] * 3
@@ -398,7 +398,7 @@ async def test_a_page_without_rows_is_cached_for_seconds_only(
     assert 4 * 60_000 < await kept.pttl(key) <= FIVE_MINUTES * 1000
 
 
-async def test_that_there_is_nothing_is_claimed_no_longer_than_it_lives(
+async def test_the_refresh_of_an_empty_answer_is_claimed_no_longer_than_the_answer_lives(
     app: FastAPI, reader: AsyncClient, kept: redis.Redis
 ) -> None:
     assert await body(reader, "/notes/404") is None
@@ -410,7 +410,7 @@ async def test_that_there_is_nothing_is_claimed_no_longer_than_it_lives(
 
 
 @pytest.mark.parametrize("change", [b'{"number": 1}', b"no JSON", b""])
-async def test_what_does_not_parse_is_a_miss(
+async def test_an_entry_that_does_not_parse_is_a_miss(
     reader: AsyncClient, kept: redis.Redis, loads: caching.Loads, change: bytes
 ) -> None:
     await body(reader, "/notes/1")
@@ -422,7 +422,7 @@ async def test_what_does_not_parse_is_a_miss(
     assert loads.count == 2
 
 
-async def test_what_is_none_of_ours_is_replaced(
+async def test_a_foreign_value_is_replaced(
     reader: AsyncClient, kept: redis.Redis, loads: caching.Loads
 ) -> None:
     await kept.set(key_of(1), "what is this")
@@ -443,7 +443,7 @@ async def test_without_a_url_every_read_goes_to_postgres(
     assert loads.count == 2
 
 
-async def test_while_it_gives_no_answers_yet_clients_are_told_their_positions(
+async def test_with_cache_reads_false_positions_are_noted_and_nothing_is_cached(
     loads: caching.Loads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CACHE_READS", "false")
@@ -453,6 +453,25 @@ async def test_while_it_gives_no_answers_yet_clients_are_told_their_positions(
 
     assert loads.count == 2
     assert "Read-After" in answer.headers
+
+
+async def test_a_background_task_reads_through_the_cache(
+    app: FastAPI, reader: AsyncClient, loads: caching.Loads
+) -> None:
+    seen: list[object] = []
+
+    @app.post("/look-later")
+    async def look_later(read: ReadSession, later: BackgroundTasks) -> None:
+        async def look() -> None:
+            seen.append(await note(read, 1))
+
+        later.add_task(look)
+
+    assert await body(reader, "/notes/1") == "milk"
+    await reader.post("/look-later")
+
+    assert seen == [caching.Note(number=1, body="milk")]
+    assert loads.count == 1
 
 
 @pytest.mark.usefixtures("services")

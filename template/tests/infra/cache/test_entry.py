@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Keys of cached answers."""
+
 from collections.abc import Iterator
 from uuid import UUID
 
@@ -14,7 +16,7 @@ from tests.infra.conftest import bare_app
 
 
 @pytest.fixture(autouse=True)
-def only_those_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
+def only_queries_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(freshness, "stale_queries", [])
     monkeypatch.setattr("app.infra.cache.cache.stale_queries", freshness.stale_queries)
 
@@ -30,7 +32,7 @@ async def shades(
     raise NotImplementedError
 
 
-def test_keys_can_be_read_and_are_the_same_however_the_arguments_are_passed() -> None:
+def test_keys_are_readable_and_do_not_depend_on_how_arguments_are_passed() -> None:
     at = UUID(int=7)
 
     key = format_of(shades).key(("sky, or 'sea'", at, [1, 2]), {})
@@ -43,7 +45,7 @@ def test_keys_can_be_read_and_are_the_same_however_the_arguments_are_passed() ->
     assert format_of(shades).key(("sky, or 'sea'",), by_name) == key
 
 
-def test_an_id_that_comes_from_postgres_gives_the_same_key() -> None:
+def test_an_id_read_from_postgres_gives_the_same_key() -> None:
     at = UUID(int=7)
 
     assert format_of(shades).key(("sky", pgproto.UUID(at.bytes), []), {}) == format_of(shades).key(
@@ -51,7 +53,7 @@ def test_an_id_that_comes_from_postgres_gives_the_same_key() -> None:
     )
 
 
-def test_keys_tell_the_shape_of_the_answer() -> None:
+def test_keys_differ_when_the_shape_of_the_answer_differs() -> None:
     async def query(read: Reader) -> Blue:
         raise NotImplementedError
 
@@ -69,7 +71,7 @@ def test_an_argument_that_cannot_be_part_of_a_key_is_refused() -> None:
         format_of(shades).key((Blue(shade=1), UUID(int=7), []), {})
 
 
-def test_a_query_that_does_not_say_what_it_returns_is_refused() -> None:
+def test_a_query_without_a_return_type_is_refused() -> None:
     @max_stale(minutes=1)
     async def shade(read: Reader):  # type: ignore[no-untyped-def]
         return 1
@@ -79,7 +81,7 @@ def test_a_query_that_does_not_say_what_it_returns_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("services")
-async def test_an_app_without_a_cache_does_not_start_with_such_a_query_either() -> None:
+async def test_an_app_without_a_cache_does_not_start_with_an_unusable_return_type() -> None:
     app = bare_app()
 
     @max_stale(minutes=1)

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""A real Valkey that dies, hangs, comes back, is full or does not let us in."""
+"""A real Valkey that dies, hangs, comes back, is full or refuses the login."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -12,10 +12,10 @@ from httpx import AsyncClient
 from pydantic import RedisDsn
 from structlog.testing import capture_logs
 
-from app.infra.cache.entry import Entry, encoded
+from app.infra.cache.entry import Entry
 from app.infra.cache.lookups import KEYS_AT_ONCE, RedisAway
 from app.infra.cache.server import CacheServer
-from app.infra.own_writes.log_position import Position
+from app.infra.own_writes.log_position import Position, encoded
 from dev import ports
 from dev.cache import valkey
 from dev.pytest_plugin import Services
@@ -48,7 +48,7 @@ async def connected(server: valkey.Valkey) -> AsyncGenerator[CacheServer]:
 
 
 class Load:
-    """Clients that read one note after the other."""
+    """Clients that read notes one after another."""
 
     CLIENTS = 8
 
@@ -96,7 +96,7 @@ def hangs(server: valkey.Valkey) -> Callable[[], object]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("goes", [dies, hangs])
-async def test_no_read_fails_while_it_is_away_and_it_is_used_again_when_it_is_back(
+async def test_no_read_fails_while_redis_is_away_and_it_is_used_again_afterwards(
     server: valkey.Valkey,
     monkeypatch: pytest.MonkeyPatch,
     goes: Callable[[valkey.Valkey], Callable[[], object]],
@@ -121,7 +121,7 @@ async def test_no_read_fails_while_it_is_away_and_it_is_used_again_when_it_is_ba
     assert load.failed == []
 
 
-async def test_one_that_never_answers_says_why_and_says_it_once(
+async def test_a_redis_that_never_answers_is_logged_once_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("app.infra.cache.lookups.PROBE_SECONDS", 0.01)
@@ -135,7 +135,7 @@ async def test_one_that_never_answers_says_why_and_says_it_once(
     assert "Connect" in warnings[0]["reason"]
 
 
-async def test_a_restart_between_two_reads_is_not_noticed(
+async def test_no_read_notices_a_restart_of_redis(
     server: valkey.Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CACHE_URL", server.url)
@@ -146,7 +146,7 @@ async def test_a_restart_between_two_reads_is_not_noticed(
         assert [await body(client, "/notes/1") for _ in range(5)] == ["milk"] * 5
 
 
-async def test_one_that_is_full_is_read_and_not_written(
+async def test_a_full_redis_is_read_and_not_written(
     monkeypatch: pytest.MonkeyPatch, loads: caching.Loads
 ) -> None:
     full = {"maxmemory": "1", "maxmemory-policy": "noeviction"}
@@ -162,16 +162,16 @@ async def test_one_that_is_full_is_read_and_not_written(
 
 
 @pytest.mark.slow
-async def test_what_one_that_hung_is_late_to_keep_does_not_live_longer_for_it(
+async def test_an_entry_that_redis_stores_late_does_not_live_longer(
     server: valkey.Valkey,
 ) -> None:
     async with connected(server) as cache:
-        answer = Entry(encoded(Position(1, 1)), 0, b"1")
-        await cache.put("begins", answer, 60)  # The script is known from here on.
+        answer = Entry(encoded(Position(1, 1)).encode(), 0, b"1")
+        await cache.put("begins", answer, 60)  # Redis knows the script from here on.
         server.hang()
         try:
             with pytest.raises(RedisAway):
-                await cache.put("ends", answer, 0.5)  # Over before this has timed out.
+                await cache.put("ends", answer, 0.5)  # It ends before the put times out.
         finally:
             server.go_on()
         await until(lambda: cache.lookups.is_reachable)
@@ -179,7 +179,7 @@ async def test_what_one_that_hung_is_late_to_keep_does_not_live_longer_for_it(
         assert await cache.lookups.get("ends") is None
 
 
-async def test_whatever_goes_wrong_nobody_waits_for_ever(
+async def test_nobody_waits_for_ever_after_an_unexpected_error(
     server: valkey.Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reported: list[object] = []
@@ -198,7 +198,7 @@ async def test_whatever_goes_wrong_nobody_waits_for_ever(
         assert await cache.lookups.get("key 1") is None
 
 
-async def test_who_still_waits_when_the_process_ends_is_told(server: valkey.Valkey) -> None:
+async def test_a_lookup_fails_when_the_process_ends(server: valkey.Valkey) -> None:
     async with connected(server) as cache:
         waiting = [cache.lookups.get("one"), cache.lookups.get("two")]
 
@@ -208,7 +208,7 @@ async def test_who_still_waits_when_the_process_ends_is_told(server: valkey.Valk
 
 
 @pytest.mark.parametrize("away", ["redis://127.0.0.1:{unused}", "redis://:wrong@127.0.0.1:{port}"])
-async def test_a_process_starts_and_serves_without_it(
+async def test_a_process_starts_and_serves_without_redis(
     server: valkey.Valkey, monkeypatch: pytest.MonkeyPatch, away: str
 ) -> None:
     monkeypatch.setenv("CACHE_URL", away.format(unused=ports.unused(), port=server.port))
@@ -221,7 +221,7 @@ async def test_a_process_starts_and_serves_without_it(
     assert app.state.cache.stats.bypassed == 3
 
 
-async def test_so_many_reads_at_once_go_past_it_and_no_more(
+async def test_at_most_cache_loads_reads_go_past_the_cache_at_once(
     server: valkey.Valkey, monkeypatch: pytest.MonkeyPatch, loads: caching.Loads
 ) -> None:
     monkeypatch.setenv("CACHE_URL", server.url)

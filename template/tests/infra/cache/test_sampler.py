@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""The position that a read shows."""
+
 import asyncpg
 
 from app.infra.cache.sampler import Sampler
@@ -8,7 +10,7 @@ from app.infra.own_writes.log_position import WHERE_THE_PRIMARY_IS, written_up_t
 from dev.pytest_plugin import Services
 
 
-async def test_of_a_transaction_that_may_be_committing_the_end_is_not_promised(
+async def test_a_sample_does_not_promise_a_transaction_that_may_be_committing(
     services: Services,
 ) -> None:
     """Its commit is in the log before anybody can see it."""
@@ -19,10 +21,10 @@ async def test_of_a_transaction_that_may_be_committing_the_end_is_not_promised(
     async with Database(settings) as database, writer.transaction():
         await writer.execute("INSERT INTO notes VALUES (1)")
         await sampler.sample(database.reader())
-        promised = await sampler.sample(database.reader())
+        sampled = await sampler.sample(database.reader())
 
         end = written_up_to(*await writer.fetchrow(WHERE_THE_PRIMARY_IS))
     await writer.close()
 
-    assert promised
-    assert promised <= end
+    assert sampled
+    assert sampled <= end

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The cache in front of a real streaming pair: nothing that a replica does not know yet is lost."""
+"""The cache in front of a primary and a replica that replays nothing."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ def servers() -> Iterator[Cluster]:
 
 @pytest.fixture
 def replica(servers: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
-    """Without what the primary has written since."""
+    """It shows nothing that the primary writes from now on."""
     replica = servers.replica()
     asyncio.run(replica.run("SELECT pg_wal_replay_pause()"))
     monkeypatch.setenv("DATABASE_URL", servers.primary.url)
@@ -46,7 +46,7 @@ def replica(servers: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("replica")
-async def test_what_is_kept_never_comes_from_a_replica() -> None:
+async def test_a_cached_answer_never_comes_from_a_replica() -> None:
     app = notes_app()
     async with serving(app) as reader, browser(app) as writer:
         await put(writer, 1, "butter")
@@ -55,7 +55,7 @@ async def test_what_is_kept_never_comes_from_a_replica() -> None:
 
 
 @pytest.mark.usefixtures("replica")
-async def test_who_has_written_sees_it_though_an_older_answer_is_kept() -> None:
+async def test_a_client_sees_its_write_although_an_older_answer_is_cached() -> None:
     app = notes_app()
     async with serving(app) as reader, browser(app) as writer:
         await put(writer, 1, "milk")

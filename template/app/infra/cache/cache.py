@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
 from contextvars import Context
 from datetime import timedelta
+from functools import partial
 from typing import Any, Self
 
 import structlog
@@ -24,8 +25,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 
 from app.infra import environment
-from app.infra.cache.empty import has_no_rows
-from app.infra.cache.entry import Entry, format_of, tombstone
+from app.infra.cache.entry import Entry, format_of, has_no_rows, tombstone
 from app.infra.cache.loads import Load, ReadLimit, SingleFlight
 from app.infra.cache.lookups import RedisAway
 from app.infra.cache.metrics import of_cache
@@ -90,9 +90,7 @@ class Cache:
         client = this_client()
         min_position = client.min_position if client.is_resolved else await client.resolve()
 
-        def fetch(load: Load) -> Awaitable[bytes]:
-            return self._fetch(load, key, query, read, args, kwargs)
-
+        fetch = partial(self._fetch, key, query, read, args, kwargs)
         if entry and entry.shows(min_position):
             try:
                 answer: R = form.decode(entry.body)
@@ -135,7 +133,7 @@ class Cache:
             return await query.ask(read.within(query.max_stale), *args, **kwargs)
 
     async def _fetch[R](
-        self, load: Load, key: str, query: StaleQuery[..., R], read: Reader, args: Any, kwargs: Any
+        self, key: str, query: StaleQuery[..., R], read: Reader, args: Any, kwargs: Any, load: Load
     ) -> bytes:
         primary = read.on_primary()
         async with self._limit:

@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 import time as clock
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -64,6 +64,30 @@ def tombstone(position: Position) -> Entry:
     """Replaces an invalidated entry: only answers that show the position are stored after it."""
     after = Position(position.timeline, position.lsn + 1)
     return Entry(encoded(after).encode(), 0, b"")
+
+
+# Emptiness shows in one of these.
+ABSENT = re.compile(rb"null|\[\]|\{\}")
+
+# Numbers and texts with such names say where a page is, not what is in it.
+PAGING = re.compile(r"cursor|next|prev|before|after|offset|page|limit|size", re.IGNORECASE)
+
+
+def has_no_rows(body: bytes) -> bool:
+    """null, [], or an envelope of nothing else: {"articles": [], "next": null, "total": 0}."""
+    if not ABSENT.search(body):
+        return False
+    fields = list(_fields(json.loads(body)))
+    absent = [field for field in fields if field in (None, [], {})]
+    return absent != [] and all(field in absent or field in (0, "") for field in fields)
+
+
+def _fields(value: object, name: str = "") -> Iterator[object]:
+    if isinstance(value, dict) and value:
+        for inner_name, inner in value.items():
+            yield from _fields(inner, inner_name)
+    elif not (isinstance(value, str | int) and PAGING.search(name)):
+        yield value
 
 
 class AnswerFormat[R]:

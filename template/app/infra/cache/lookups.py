@@ -108,26 +108,26 @@ class RedisLookups:
         await self._client.aclose()
 
     async def _ask(self) -> None:
+        batch: Waiting = {}
         try:
             while self._waiting:
                 keys = list(islice(self._waiting, KEYS_AT_ONCE))
-                await self._answer({key: self._waiting.pop(key) for key in keys})
+                batch = {key: self._waiting.pop(key) for key in keys}
+                try:
+                    values: list[Any] = await self.run(self._client.mget(keys))
+                except RedisAway as error:
+                    _give_up(batch, str(error))
+                    continue
+                for value, answers in zip(values, batch.values(), strict=True):
+                    for answer in answers:
+                        if not answer.done():
+                            answer.set_result(value)
+                batch = {}
         finally:
             self._asking = None
-            _give_up(self._waiting)
-
-    async def _answer(self, waiting: Waiting) -> None:
-        reason = "the lookup was given up"
-        try:
-            values: list[Any] = await self.run(self._client.mget(list(waiting)))
-            for value, answers in zip(values, waiting.values(), strict=True):
-                for answer in answers:
-                    if not answer.done():
-                        answer.set_result(value)
-        except RedisAway as error:
-            reason = str(error)
-        finally:
-            _give_up(waiting, reason)
+            if batch or self._waiting:  # whatever happened, nobody waits for ever
+                _give_up(batch)
+                _give_up(self._waiting)
 
     async def _note_failure(self, error: Exception) -> None:
         self.failures += 1
@@ -184,7 +184,6 @@ def _is_wrong_server(error: Exception) -> bool:
 
 
 def _give_up(waiting: Waiting, reason: str = "the lookup was given up") -> None:
-    """Whatever happened, nobody waits for ever."""
     while waiting:
         _, answers = waiting.popitem()
         for answer in answers:

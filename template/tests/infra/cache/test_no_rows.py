@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from app.infra.cache.empty import has_no_rows
+from app.infra.cache.entry import has_no_rows
 
 NEXT = "0192f7c2-6a35-7c1e-9d5b-3c8f2f9f4b10"
 

@@ -13,7 +13,7 @@ from conftest import REPO, Render
 from variants import VARIANTS, variant_name
 from wall import is_rungs
 
-EXCLUDE: list[str] = yaml.safe_load((REPO / "copier.yml").read_text())["_exclude"]
+EXCLUDE: list[str] = yaml.safe_load((REPO / "copier.yml").read_text(encoding="utf-8"))["_exclude"]
 
 # A wing's line names a folder without its place, so that it holds in app/infra, dev and the rest.
 WINGS = [found[1] for line in EXCLUDE if (found := re.search(r"%\}([\w.-]+)\{%", line))]
@@ -68,7 +68,7 @@ def test_each_python_file_of_rungs_says_in_its_first_words_what_it_is_for(render
     project = render(LARGEST)
     signed = (path for path in project.rglob("*.py") if is_rungs(str(path.relative_to(project))))
 
-    modules = {path: ast.parse(path.read_text()) for path in signed}
+    modules = {path: ast.parse(path.read_text(encoding="utf-8")) for path in signed}
 
     assert [path for path, module in modules.items() if module.body and not summary(module)] == []
 

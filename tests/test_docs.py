@@ -50,7 +50,7 @@ def test_every_page_of_a_generated_repo_fits_on_a_few_screens(
     project = render(variant)
     pages = [project / "docs" / "stage.md", *(project / "docs" / "guide").rglob("*.md")]
 
-    lines = {page.name: len(page.read_text().splitlines()) for page in pages}
+    lines = {page.name: len(page.read_text(encoding="utf-8").splitlines()) for page in pages}
 
     assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
 
@@ -60,7 +60,7 @@ def test_the_stage_page_leads_to_every_page_of_the_guide(
     render: Render, variant: dict[str, Any]
 ) -> None:
     docs = render(variant) / "docs"
-    linked = (docs / "stage.md").read_text()
+    linked = (docs / "stage.md").read_text(encoding="utf-8")
 
     pages = [page.relative_to(docs).as_posix() for page in (docs / "guide").rglob("*.md")]
 
@@ -72,7 +72,9 @@ def test_every_link_of_this_repo_leads_somewhere() -> None:
 
 
 def test_every_page_of_this_repo_renders_as_it_is() -> None:
-    assert [page for page in pages_of_this_repo() if JINJA.search(page.read_text())] == []
+    assert [
+        page for page in pages_of_this_repo() if JINJA.search(page.read_text(encoding="utf-8"))
+    ] == []
 
 
 def test_a_dead_link_is_found(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -149,7 +149,7 @@ def server(
 
     def start() -> subprocess.Popen[bytes] | None:
         data = folder / "data"
-        if (folder / "port").exists() and data.exists() and _serves(_url(folder), data):
+        if _serves(folder):
             return None
         (prepare or _create_cluster_once)(data)
         _refuse_another_major(data)
@@ -174,8 +174,7 @@ def server(
 
 def running(folder: Path) -> str | None:
     """URL, without a database, of the server in `folder`, if it runs."""
-    is_there = (folder / "port").exists() and _serves(_url(folder), folder / "data")
-    return _url(folder) if is_there else None
+    return _url(folder) if _serves(folder) else None
 
 
 def own_server(url: str) -> Path | None:
@@ -240,19 +239,27 @@ def _refuse_another_major(data: Path) -> None:
         )
 
 
-def _serves(url: str, data: Path) -> bool:
-    served = asyncio.run(_data_folder(url))
-    return served is not None and data.samefile(served)
-
-
-async def _data_folder(url: str) -> str | None:
+def _serves(folder: Path) -> bool:
+    data = folder / "data"
+    if not data.exists() or not (folder / "port").exists():
+        return False
     try:
-        connection = await asyncpg.connect(url, database="postgres", timeout=5)
+        return data.samefile(asyncio.run(_data_folder(_url(folder))))
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        return None
-    try:
+        return False
+
+
+async def _data_folder(url: str) -> str:
+    async with _connected(url) as connection:
         folder: str = await connection.fetchval("SHOW data_directory")
         return folder
+
+
+@asynccontextmanager
+async def _connected(server: str, database: str = "postgres") -> AsyncGenerator[asyncpg.Connection]:
+    connection = await asyncpg.connect(server, database=database, timeout=10)
+    try:
+        yield connection
     finally:
         await connection.close()
 
@@ -268,7 +275,7 @@ def _remove_stale_pid_file(pid_file: Path) -> None:
 
 def _wait_until_it_serves(process: subprocess.Popen[bytes], folder: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while not _serves(_url(folder), folder / "data"):
+    while not _serves(folder):
         if process.poll() is not None:
             raise PostgresError(f"Postgres stopped while starting. {_end_of(folder / 'log')}")
         if time.monotonic() > deadline:
@@ -293,20 +300,10 @@ def _user_for(data: Path) -> int | None:
 
 
 async def _prepare_database(server: str) -> None:
-    connection = await asyncpg.connect(server, database="postgres")
-    try:
+    async with _connected(server) as connection:
         await connection.execute("SELECT pg_advisory_lock(1)")  # two commands may start at once
         if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
             await connection.execute(f"CREATE DATABASE {DATABASE}")
-        for extension in postgres_settings.EXTENSIONS:
-            await _create_extension_once(f"{server}/{DATABASE}", extension)
-    finally:
-        await connection.close()
-
-
-async def _create_extension_once(url: str, extension: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(f"CREATE EXTENSION IF NOT EXISTS {extension}")
-    finally:
-        await connection.close()
+        async with _connected(server, DATABASE) as in_database:
+            for extension in postgres_settings.EXTENSIONS:
+                await in_database.execute(f"CREATE EXTENSION IF NOT EXISTS {extension}")

@@ -25,7 +25,7 @@ from sqlalchemy.util import await_only
 
 from app.infra import environment
 from app.infra.cache.empty import has_no_rows
-from app.infra.cache.entry import Entry, encoded, format_of, tombstone
+from app.infra.cache.entry import Entry, format_of, tombstone
 from app.infra.cache.loads import Load, ReadLimit, SingleFlight
 from app.infra.cache.lookups import RedisAway
 from app.infra.cache.metrics import of_cache
@@ -38,7 +38,7 @@ from app.infra.freshness import StaleQuery, stale_queries
 from app.infra.own_writes import commits
 from app.infra.own_writes.client import OwnWrites, this_client
 from app.infra.own_writes.commits import PositionedSession
-from app.infra.own_writes.log_position import NOT_KNOWN, Position
+from app.infra.own_writes.log_position import NOT_KNOWN, Position, encoded
 from app.infra.reads import Reader
 from app.infra.telemetry import tracing
 from app.infra.telemetry.metrics import observe

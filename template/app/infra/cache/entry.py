@@ -5,7 +5,6 @@ import functools
 import hashlib
 import inspect
 import json
-import re
 import time as clock
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
@@ -19,18 +18,9 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
 
 from app.infra.freshness import StaleQuery
-from app.infra.own_writes.log_position import Position
+from app.infra.own_writes.log_position import Position, encoded, is_encoded
 
 LONGEST_KEY = 200
-
-_POSITION = "{:09x}.{:016x}"
-POSITION_LENGTH = len(_POSITION.format(0, 0))
-_ENCODED = re.compile(rb"[0-9a-f]{9}\.[0-9a-f]{16}")
-
-
-def encoded(position: Position) -> bytes:
-    """Of fixed length, so that the bytes compare as the positions do: here and in Redis."""
-    return _POSITION.format(*position).encode()
 
 
 class Entry(NamedTuple):
@@ -53,7 +43,7 @@ class Entry(NamedTuple):
             entry = cls(as_of, int(due), body)
         except ValueError:
             return None
-        return entry if _ENCODED.fullmatch(as_of) else None
+        return entry if is_encoded(as_of) else None
 
     def __bytes__(self) -> bytes:
         return b"%b %d %b" % self

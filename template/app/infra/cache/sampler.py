@@ -3,7 +3,7 @@ import asyncio
 
 import asyncpg
 
-from app.infra.own_writes.log_position import WHERE_THE_PRIMARY_IS, Position, written_up_to
+from app.infra.own_writes.log_position import WRITTEN_UP_TO, Position, reachable
 from app.infra.reads import Reader
 
 # Its snapshot is older than the position that it reads, and younger than the one read before. Its
@@ -12,7 +12,7 @@ HOW_FAR = f"""
     SELECT timeline_id, lsn,
         pg_snapshot_xmin(seen) = pg_snapshot_xmax(seen)
         AND age(pg_snapshot_xmax(seen)::xid) = 0 AS nobody_writes
-    FROM ({WHERE_THE_PRIMARY_IS}) AS here, pg_current_snapshot() AS seen
+    FROM ({WRITTEN_UP_TO}) AS here, pg_current_snapshot() AS seen
 """  # noqa: S608  # nothing from outside
 
 
@@ -41,7 +41,7 @@ class Sampler:
             return None
         finally:
             self._running = None
-        last, self._last = self._last, written_up_to(found["timeline_id"], found["lsn"])
+        last, self._last = self._last, reachable(found["timeline_id"], found["lsn"])
         if not found["nobody_writes"]:
             return self._last
         return max(self._last, Position(last.timeline, last.lsn + 1))

@@ -11,8 +11,9 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from app.infra.cache.entry import POSITION_LENGTH, Entry
+from app.infra.cache.entry import Entry
 from app.infra.cache.lookups import CONNECT_SECONDS, CONNECTION_LOST, RedisLookups
+from app.infra.own_writes.log_position import ENCODED_LENGTH
 
 # One failure may be our own fault: a process that was busy for 50 ms reads the answer too late.
 FAILURES_IN_A_ROW = 3
@@ -23,8 +24,8 @@ CONNECTIONS = 16
 
 # Values begin with their position. An entry with a greater one is newer, and stays.
 PUT_UNLESS_NEWER = f"""
-    local there = redis.call('GETRANGE', KEYS[1], 0, {POSITION_LENGTH - 1})
-    if string.find(there, '^%x+%.%x+$') and there > string.sub(ARGV[1], 1, {POSITION_LENGTH}) then
+    local there = redis.call('GETRANGE', KEYS[1], 0, {ENCODED_LENGTH - 1})
+    if string.find(there, '^%x+%.%x+$') and there > string.sub(ARGV[1], 1, {ENCODED_LENGTH}) then
         return 0
     end
     redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])

@@ -12,10 +12,10 @@ from httpx import AsyncClient
 from pydantic import RedisDsn
 from structlog.testing import capture_logs
 
-from app.infra.cache.entry import Entry, encoded
+from app.infra.cache.entry import Entry
 from app.infra.cache.lookups import KEYS_AT_ONCE, RedisAway
 from app.infra.cache.server import CacheServer
-from app.infra.own_writes.log_position import Position
+from app.infra.own_writes.log_position import Position, encoded
 from dev import ports
 from dev.cache import valkey
 from dev.pytest_plugin import Services

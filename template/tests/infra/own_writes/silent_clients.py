@@ -20,7 +20,7 @@ from app.infra.sessions import CurrentUser, Sessions
 from tests.infra.conftest import bare_app, browser
 
 # How many writes, each followed by reads on the other copy.
-ROUNDS = int(os.environ.get("ROUNDS", "320"))
+ROUNDS = int(os.environ.get("ROUNDS", "160"))
 CLIENTS = 16
 LOGIN_EVERY = 5
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from app.infra.redis_sessions.move.steps import Step
+from app.infra.redis_sessions.settings import Step
 from dev.cache import valkey
 from tests.infra.own_writes.replicas.pair import (
     calls,

@@ -5,7 +5,6 @@ import functools
 import hashlib
 import inspect
 import json
-import re
 import time as clock
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, time, timedelta
@@ -19,11 +18,9 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
 
 from app.infra.freshness import StaleQuery
-from app.infra.own_writes.log_position import Position, encoded
+from app.infra.own_writes.log_position import Position, encoded, is_encoded
 
 LONGEST_KEY = 200
-
-_ENCODED = re.compile(rb"[0-9a-f]{9}\.[0-9a-f]{16}")
 
 
 class Entry(NamedTuple):
@@ -46,7 +43,7 @@ class Entry(NamedTuple):
             entry = cls(as_of, int(due), body)
         except ValueError:
             return None
-        return entry if _ENCODED.fullmatch(as_of) else None
+        return entry if is_encoded(as_of) else None
 
     def __bytes__(self) -> bytes:
         return b"%b %d %b" % self

@@ -5,7 +5,7 @@ import asyncio
 
 import asyncpg
 
-from app.infra.own_writes.log_position import WHERE_THE_PRIMARY_IS, Position, written_up_to
+from app.infra.own_writes.log_position import WRITTEN_UP_TO, Position, reachable
 from app.infra.reads import Reader
 
 # The snapshot is older than the position in the same row, and younger than the one read before.
@@ -14,8 +14,8 @@ HOW_FAR = f"""
     SELECT timeline_id, lsn,
         pg_snapshot_xmin(seen) = pg_snapshot_xmax(seen)
         AND age(pg_snapshot_xmax(seen)::xid) = 0 AS nobody_writes
-    FROM ({WHERE_THE_PRIMARY_IS}) AS here, pg_current_snapshot() AS seen
-"""  # noqa: S608  # constants only
+    FROM ({WRITTEN_UP_TO}) AS here, pg_current_snapshot() AS seen
+"""  # noqa: S608  # nothing from outside
 
 
 class Sampler:
@@ -43,7 +43,7 @@ class Sampler:
             return None
         finally:
             self._running = None
-        last, self._last = self._last, written_up_to(found["timeline_id"], found["lsn"])
+        last, self._last = self._last, reachable(found["timeline_id"], found["lsn"])
         if not found["nobody_writes"]:
             return self._last
         return max(self._last, Position(last.timeline, last.lsn + 1))

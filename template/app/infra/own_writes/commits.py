@@ -8,16 +8,13 @@ from sqlalchemy import Connection, event
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import await_only
 
+from app.infra import environment
+from app.infra.connections import DatabaseSettings, connect
 from app.infra.database import Database
 from app.infra.failures import Unavailable
 from app.infra.own_writes.client import Client, OwnWrites, SessionPositions, this_client
-from app.infra.own_writes.log_position import (
-    NOT_KNOWN,
-    WHERE_THE_PRIMARY_IS,
-    Position,
-    written_up_to,
-)
-from app.infra.own_writes.rows import NOTE_POSITION
+from app.infra.own_writes.log_position import FAILED, NOT_KNOWN, Position, position_now
+from app.infra.own_writes.rows import note_position
 
 log = structlog.get_logger()
 
@@ -46,28 +43,39 @@ def _note_position(session: Session) -> None:
 
 
 async def _note(client: Client, connection: asyncpg.Connection) -> None:
-    position = await _noted_in_row(client, connection)
-    client.wrote(position)
-    if client.token_hash is None or position == NOT_KNOWN:
+    sessions, positions = client.noted_sessions, client.positions
+    if positions is None or not sessions:
+        client.wrote(await position_now(connection))
         return
-    for store in client.positions.stores:
+    if positions.in_rows:
+        position = await _noted_in_rows(connection, sessions, positions.connections)
+    else:
+        position = await position_now(connection)
+    client.wrote(position)
+    for store in positions.stores:
         try:
-            await store.note_position(client.token_hash, position)
+            await store.note_position(sessions, position)
         except Unavailable as error:
             log.warning("a session's position was not noted", reason=str(error))
 
 
-async def _noted_in_row(client: Client, connection: asyncpg.Connection) -> Position:
+async def _noted_in_rows(
+    connection: asyncpg.Connection, sessions: list[bytes], connections: DatabaseSettings
+) -> Position:
+    """The commit is done, so a failure here must not turn the answer into an error."""
     try:
-        found = None
-        if client.token_hash and client.positions.in_rows:
-            found = await connection.fetchrow(NOTE_POSITION, client.token_hash)
-        found = found or await connection.fetchrow(WHERE_THE_PRIMARY_IS)
-    except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        # It is committed: that must not be answered with an error.
-        log.warning("a commit's position is not known", reason=repr(error))
+        return await note_position(connection, sessions)
+    except FAILED as error:
+        log.info("a position is noted on another connection", reason=repr(error))
+    try:
+        other = await connect(connections, connections.url)
+        try:
+            return await note_position(other, sessions)
+        finally:
+            other.terminate()
+    except (*FAILED, Unavailable) as error:
+        log.warning("a session's position was not noted", reason=repr(error))
         return NOT_KNOWN
-    return written_up_to(found["timeline_id"], found["lsn"])
 
 
 def note_positions(app: FastAPI) -> None:
@@ -75,5 +83,5 @@ def note_positions(app: FastAPI) -> None:
     database: Database = app.state.database
     if database.session_class is not PositionedSession:
         database.session_class = PositionedSession
-        app.state.positions = SessionPositions()
+        app.state.positions = SessionPositions(environment.read(DatabaseSettings))
         app.add_middleware(OwnWrites, signer=app.state.signer)

@@ -1,10 +1,18 @@
 # Rung's file: advancing to another stage may change it.
+"""Positions in Postgres' write-ahead log (WAL), and how far the primary's log has come."""
+
+import re
 import time
 from collections import deque
 from typing import NamedTuple
 
-# The log has pages of 8 KiB, each with a header. Where a page begins lies behind its header for who
-# writes and before it for who has replayed, and both mean the same.
+import asyncpg
+
+# The server refused, did not answer, or the connection is gone.
+FAILED = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)  # TimeoutError is an OSError
+
+# The WAL has pages of 8 KiB, each with a header. The start of a page lies behind its header for
+# the server that writes, and before it for one that replays. Both mean the same position.
 PAGE = 8192
 PAGE_HEADERS = (24, 40)
 
@@ -12,67 +20,87 @@ _POSITION = """
     SELECT (pg_split_walfile_name(pg_walfile_name(lsn))).timeline_id, (lsn - '0/0')::bigint AS lsn
     FROM {}() AS lsn
 """
-WHERE_THE_PRIMARY_IS = _POSITION.format("pg_current_wal_insert_lsn")
+WRITTEN_UP_TO = _POSITION.format("pg_current_wal_insert_lsn")
 
-# Replicas are sent what is flushed. What a read leaves there that then fails, nobody flushes for
-# up to 15 s while the primary is idle.
-WHAT_IS_FLUSHED = _POSITION.format("pg_current_wal_flush_lsn")
+# Replicas receive only what is flushed. While the primary is idle, the entries of a read that
+# failed stay unflushed for up to 15 s.
+FLUSHED_UP_TO = _POSITION.format("pg_current_wal_flush_lsn")
 
-
-_ENCODED = "{:09x}.{:016x}"
-ENCODED_LENGTH = len(_ENCODED.format(0, 0))
+# An SQL expression: the primary's position now, as encoded() writes it.
+ENCODED_NOW = """
+    lpad(to_hex(
+        (pg_split_walfile_name(pg_walfile_name(pg_current_wal_insert_lsn()))).timeline_id
+    ), 9, '0')
+    || '.' || lpad(to_hex((pg_current_wal_insert_lsn() - '0/0')::bigint), 16, '0')
+"""
+_ENCODED = re.compile(rb"([0-9a-f]{9})\.([0-9a-f]{16})")
+ENCODED_LENGTH = 9 + 1 + 16
 
 
 class Position(NamedTuple):
-    """A place in Postgres' write-ahead log: what is written later has a greater one.
+    """Greater positions are written later.
 
-    A promoted replica begins a new timeline, and its positions are greater than all before.
+    A promoted replica begins a new timeline: its positions are greater than all before.
     """
 
     timeline: int
     lsn: int
 
 
-# Greater than any: who must see it reads from the primary.
+# Greater than any: a client that must see it reads from the primary.
 NOT_KNOWN = Position(2**32, 0)
 
 
-def written_up_to(timeline: int, lsn: int) -> Position:
-    """From what WHERE_THE_PRIMARY_IS or WHAT_IS_FLUSHED has found."""
+def reachable(timeline: int, lsn: int) -> Position:
+    """From what Postgres says: the position at which a replica has replayed all before it."""
     offset = lsn % PAGE
     return Position(timeline, lsn - offset if offset in PAGE_HEADERS else lsn)
 
 
-def encoded(position: Position) -> str:
-    """Of fixed length, so that texts compare as positions do: here, in Postgres and in Redis."""
-    return _ENCODED.format(*position)
+def encoded(position: Position) -> bytes:
+    """Of fixed length, so that the bytes compare as the positions do, also in Redis."""
+    return b"%09x.%016x" % position
 
 
-def decoded(text: str) -> Position:
-    timeline, lsn = text.split(".")
-    return Position(int(timeline, 16), int(lsn, 16))
+def is_encoded(text: bytes) -> bool:
+    return _ENCODED.fullmatch(text) is not None
+
+
+def decoded(text: str) -> Position | None:
+    found = _ENCODED.fullmatch(text.encode())
+    return reachable(int(found[1], 16), int(found[2], 16)) if found else None
+
+
+async def position_now(connection: asyncpg.Connection) -> Position:
+    """NOT_KNOWN if Postgres does not say."""
+    try:
+        return decoded(await connection.fetchval(f"SELECT {ENCODED_NOW}")) or NOT_KNOWN
+    except FAILED:
+        return NOT_KNOWN
 
 
 class PrimaryLog:
-    """How far the primary's log is flushed, and when: one sample a poll."""
+    """How far the primary's log is flushed, and since when: one sample a poll."""
 
     def __init__(self) -> None:
         self.timeline = 0
         self._timeline_found_at = 0
         self._samples: deque[tuple[float, int]] = deque(maxlen=1000)
 
-    def learn(self, position: Position) -> None:
+    def add_sample(self, position: Position) -> None:
         if position.timeline != self.timeline:
             self._samples.clear()
             self.timeline, self._timeline_found_at = position
-        # At the end of a page the flush may have stopped within an entry, which nobody replays yet.
+        # A flush may stop at the end of a page, within an entry that nobody can replay yet.
         lsn = position.lsn
         if not self._samples or (lsn > self._samples[-1][1] and lsn % PAGE):
             self._samples.append((time.monotonic(), lsn))
 
     def lsn_to_reach(self, position: Position) -> int | None:
-        """None if only the primary can know. What a failover has left of an older timeline came
-        before the place where the new one was found."""
+        """None if only the primary can show the position.
+
+        A position of an older timeline was reached where the new timeline was first seen.
+        """
         if position.timeline > self.timeline:
             return None
         return position.lsn if position.timeline == self.timeline else self._timeline_found_at
@@ -81,6 +109,6 @@ class PrimaryLog:
         return max(self._samples[-1][1] - lsn, 0) if self._samples else 0
 
     def seconds_behind(self, lsn: int) -> float:
-        """Since when the log is further than that; an idle primary leaves nobody behind."""
+        """Since when the log is further than that. An idle primary leaves no replica behind."""
         passed_at = next((at for at, reached in self._samples if reached > lsn), None)
         return 0.0 if passed_at is None else time.monotonic() - passed_at

@@ -120,11 +120,13 @@ class RedisSessions:
         client.learn(decoded_position(noted.decode()) if noted else None)
         return held
 
-    async def note_position(self, token_hash: bytes, position: Position) -> None:
+    async def note_position(self, token_hashes: list[bytes], position: Position) -> None:
         """Keep the greatest for as long as a read may be served that does not show it."""
         lifetime = OwnWrites.remembered // timedelta(milliseconds=1)
-        arguments = (position_key(token_hash), encoded(position), lifetime)
-        await self.answer(self.client.eval(NOTE_POSITION, 1, *arguments))
+        pipeline = self.client.pipeline(transaction=False)
+        for token_hash in token_hashes:
+            pipeline.eval(NOTE_POSITION, 1, position_key(token_hash), encoded(position), lifetime)
+        await self.answer(pipeline.execute())
 
     def alive(self, held: bytes | None) -> Session | None:
         if not held:

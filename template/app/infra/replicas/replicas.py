@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Replicas of Postgres: how far each is, and which of them may answer a read."""
+
 import asyncio
 import hashlib
 import math
@@ -15,7 +17,7 @@ from app.infra.connections import DatabaseSettings, connect, reading_pool
 from app.infra.database import close_in_time
 from app.infra.failures import Unavailable
 from app.infra.own_writes.client import REMEMBERED, Client
-from app.infra.own_writes.log_position import WHAT_IS_FLUSHED, PrimaryLog, written_up_to
+from app.infra.own_writes.log_position import FLUSHED_UP_TO, PrimaryLog, reachable
 from app.infra.postgres_url import PostgresUrl
 
 log = structlog.get_logger()
@@ -62,8 +64,8 @@ class ReplicaSettings(BaseSettings):
     wait_seconds: PositiveFloat = 0.05
 
 
-class Line:
-    """A connection for questions to one server, made anew when it is lost."""
+class StatusConnection:
+    """A connection that asks one server how far it is. A lost one is opened again."""
 
     def __init__(self, database: DatabaseSettings, url: PostgresDsn) -> None:
         self._database = database
@@ -98,20 +100,20 @@ class Replica:
         self.name = _name(url)
         self.lsn = 0
         self.seconds_behind = math.inf
-        self.is_in_rotation: bool | None = None  # before it was first judged
+        self.is_in_rotation: bool | None = None  # before the first answer
         self.reads = 0
-        self._asked_for = asyncio.Event()
+        self._poll_requested = asyncio.Event()
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
-    def ask_soon(self) -> None:
-        self._asked_for.set()
+    def poll_soon(self) -> None:
+        self._poll_requested.set()
 
     async def reaches(self, lsn: int, within: float) -> bool:
         """Everybody who waits shares one question to the server."""
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = (lsn, reached)
         self._waiting.append(waiting)
-        self.ask_soon()
+        self.poll_soon()
         try:
             async with asyncio.timeout(within):
                 await reached
@@ -127,14 +129,14 @@ class Replica:
             if lsn >= wanted and not reached.done():
                 reached.set_result(None)
 
-    async def until_next_question(self, poll_seconds: float) -> None:
+    async def wait_for_next_poll(self, poll_seconds: float) -> None:
         if self._waiting:
             await asyncio.sleep(HURRIED_POLL_SECONDS)
         else:
             with suppress(TimeoutError):
                 async with asyncio.timeout(poll_seconds):
-                    await self._asked_for.wait()
-        self._asked_for.clear()
+                    await self._poll_requested.wait()
+        self._poll_requested.clear()
 
 
 class Replicas:
@@ -185,40 +187,40 @@ class Replicas:
         await asyncio.gather(*(close_in_time(replica.pool.close()) for replica in self.replicas))
 
     async def _watch_primary(self) -> None:
-        with closing(Line(self._database, self._database.read_url)) as line:
+        with closing(StatusConnection(self._database, self._database.read_url)) as status:
             while True:
-                if answer := await line.ask(WHAT_IS_FLUSHED):
-                    self._primary.learn(written_up_to(answer["timeline_id"], answer["lsn"]))
+                if answer := await status.ask(FLUSHED_UP_TO):
+                    self._primary.add_sample(reachable(answer["timeline_id"], answer["lsn"]))
                 await asyncio.sleep(self._settings.poll_seconds)
 
     async def _watch(self, replica: Replica) -> None:
-        with closing(Line(self._database, replica.url)) as line:
+        with closing(StatusConnection(self._database, replica.url)) as status:
             while True:
-                answer = await line.ask(WHERE_THE_REPLICA_IS)
+                answer = await status.ask(WHERE_THE_REPLICA_IS)
                 if answer is None:
                     # What it still owes an answer ends as a lost connection and is asked elsewhere.
                     replica.pool.terminate()
                     replica.pool = await reading_pool(self._database, replica.url)
-                self._judge(replica, answer)
-                await replica.until_next_question(self._settings.poll_seconds)
+                self._update(replica, answer)
+                await replica.wait_for_next_poll(self._settings.poll_seconds)
 
-    def _judge(self, replica: Replica, answer: asyncpg.Record | None) -> None:
+    def _update(self, replica: Replica, answer: asyncpg.Record | None) -> None:
         if not self._primary.timeline:
             return  # The primary has not said yet what to compare it with.
-        reason = self._why_not_at_all(answer)
+        reason = self._reason_to_leave_out(answer)
         if answer is None or reason:
             replica.seconds_behind = math.inf
         else:
             replica.has_replayed(answer["lsn"])
             replica.seconds_behind = self._primary.seconds_behind(answer["lsn"])
-            reason = self._why_too_far_behind(replica)
+            reason = self._reason_it_is_behind(replica)
         if reason and replica.is_in_rotation is not False:
             log.warning("a replica is out of rotation", replica=replica.name, reason=reason)
         elif not reason and not replica.is_in_rotation:
             log.info("a replica is in rotation", replica=replica.name)
         replica.is_in_rotation = not reason
 
-    def _why_not_at_all(self, answer: asyncpg.Record | None) -> str | None:
+    def _reason_to_leave_out(self, answer: asyncpg.Record | None) -> str | None:
         if answer is None:
             return "it does not answer"
         if not answer["is_replica"]:
@@ -228,7 +230,7 @@ class Replicas:
             return f"it follows timeline {timelines}"
         return None
 
-    def _why_too_far_behind(self, replica: Replica) -> str | None:
+    def _reason_it_is_behind(self, replica: Replica) -> str | None:
         if replica.seconds_behind > self._settings.max_lag_seconds:
             return f"it is {replica.seconds_behind:.1f} s behind"
         behind = ByteSize(self._primary.bytes_behind(replica.lsn))

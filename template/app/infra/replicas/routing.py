@@ -30,7 +30,7 @@ WORTH_ASKING_ELSEWHERE = (
 
 
 class RoutedReader(Reader):
-    """Reads from a replica that has all that this visit must see, else from the primary.
+    """Reads from a replica that has all that the request must see, else from the primary.
 
     Other people's writes may be missing for as long as a replica may be behind.
     """
@@ -64,7 +64,7 @@ class RoutedReader(Reader):
             try:
                 return await self._run(replica.pool, sql, arguments)
             except WORTH_ASKING_ELSEWHERE:
-                replica.ask_soon()
+                replica.poll_soon()
                 failed = replica
         return await super()._answer(sql, arguments)
 

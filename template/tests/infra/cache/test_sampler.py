@@ -6,7 +6,7 @@ import asyncpg
 from app.infra.cache.sampler import Sampler
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
-from app.infra.own_writes.log_position import WHERE_THE_PRIMARY_IS, written_up_to
+from app.infra.own_writes.log_position import WRITTEN_UP_TO, reachable
 from dev.pytest_plugin import Services
 
 
@@ -23,7 +23,7 @@ async def test_a_sample_does_not_promise_a_transaction_that_may_be_committing(
         await sampler.sample(database.reader())
         sampled = await sampler.sample(database.reader())
 
-        end = written_up_to(*await writer.fetchrow(WHERE_THE_PRIMARY_IS))
+        end = reachable(*await writer.fetchrow(WRITTEN_UP_TO))
     await writer.close()
 
     assert sampled

@@ -2,13 +2,13 @@
 import pytest
 
 from app.infra.own_writes.client import Client
-from app.infra.own_writes.log_position import NOT_KNOWN, Position, PrimaryLog, written_up_to
+from app.infra.own_writes.log_position import NOT_KNOWN, Position, PrimaryLog, reachable
 
 
 def test_the_start_of_an_empty_page_is_the_end_of_the_page_before() -> None:
-    assert written_up_to(1, 5 * 8192 + 24) == Position(1, 5 * 8192)
-    assert written_up_to(1, 2**24 + 40) == Position(1, 2**24)
-    assert written_up_to(1, 5 * 8192 + 64) == Position(1, 5 * 8192 + 64)
+    assert reachable(1, 5 * 8192 + 24) == Position(1, 5 * 8192)
+    assert reachable(1, 2**24 + 40) == Position(1, 2**24)
+    assert reachable(1, 5 * 8192 + 64) == Position(1, 5 * 8192 + 64)
 
 
 def test_a_later_timeline_is_greater() -> None:
@@ -17,9 +17,9 @@ def test_a_later_timeline_is_greater() -> None:
 
 def test_what_an_older_timeline_left_is_there_where_the_new_one_was_found() -> None:
     primary = PrimaryLog()
-    primary.learn(Position(1, 500))
-    primary.learn(Position(2, 300))
-    primary.learn(Position(2, 400))
+    primary.add_sample(Position(1, 500))
+    primary.add_sample(Position(2, 300))
+    primary.add_sample(Position(2, 400))
 
     assert primary.lsn_to_reach(Position(1, 900)) == 300
     assert primary.lsn_to_reach(Position(2, 350)) == 350
@@ -30,7 +30,7 @@ def test_what_an_older_timeline_left_is_there_where_the_new_one_was_found() -> N
 def test_who_has_all_of_the_log_is_not_behind_however_old_its_last_entry_is() -> None:
     primary = PrimaryLog()
     assert primary.seconds_behind(0) == 0
-    primary.learn(Position(1, 500))
+    primary.add_sample(Position(1, 500))
 
     assert (primary.seconds_behind(500), primary.bytes_behind(500)) == (0, 0)
     assert primary.seconds_behind(499) > 0
@@ -39,11 +39,11 @@ def test_who_has_all_of_the_log_is_not_behind_however_old_its_last_entry_is() ->
 
 def test_a_flush_that_stopped_at_the_end_of_a_page_leaves_nobody_behind() -> None:
     primary = PrimaryLog()
-    primary.learn(Position(1, 500))
-    primary.learn(Position(1, 8192))
+    primary.add_sample(Position(1, 500))
+    primary.add_sample(Position(1, 8192))
 
     assert (primary.seconds_behind(500), primary.bytes_behind(500)) == (0, 0)
-    primary.learn(Position(1, 9000))
+    primary.add_sample(Position(1, 9000))
     assert primary.seconds_behind(500) > 0
 
 

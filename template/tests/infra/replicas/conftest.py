@@ -7,20 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.infra import session_rows as session_rows
-from app.infra.database import Base
 from dev.pytest_plugin import RUN
-from tests.infra.replicas.replication import Cluster, Server, cluster
+from tests.infra.replicas.replication import SESSIONS, Cluster, Server, cluster
 
 
 async def create_tables(server: Server) -> None:
     await server.run("CREATE TABLE notes (id bigint PRIMARY KEY)")
-    engine = create_async_engine(server.url.replace("postgresql:", "postgresql+asyncpg:"))
-    async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.tables["login_sessions"].create)
-    await engine.dispose()
+    await server.run(SESSIONS)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """A primary and its replicas for tests, to be slowed down, stopped, killed and promoted."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -9,7 +10,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
+from sqlalchemy.dialects.postgresql import dialect
+from sqlalchemy.schema import CreateTable
 
+from app.infra import session_rows as session_rows
+from app.infra.database import Base
 from dev import postgres
 from dev.replicas import replica
 
@@ -20,6 +25,10 @@ SETTINGS = postgres.THROWAWAY_SETTINGS | {
     "wal_keep_size": "64MB",  # else another replica's copying may take from one what it lacks
     "dynamic_shared_memory_type": "mmap",  # goes with the folder, however the server ended
 }
+
+
+# Requests with a token ask for it.
+SESSIONS = str(CreateTable(Base.metadata.tables["login_sessions"]).compile(dialect=dialect()))  # type: ignore[no-untyped-call]
 
 
 class Server:
@@ -49,6 +58,13 @@ class Server:
 
     async def said_yes(self, condition: str) -> bool:
         return await self.run(f"SELECT {condition}") is True
+
+    async def becomes(self, condition: str) -> None:
+        async with asyncio.timeout(10):
+            while True:
+                if await self.said_yes(condition):
+                    return
+                await asyncio.sleep(0.02)
 
     async def run(self, statement: str) -> object:
         connection = await asyncpg.connect(self.url)

@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra.failures import Unavailable
+from app.infra.own_writes.client import this_client
 from app.infra.redis_sessions.in_redis import InRedis
 from app.infra.redis_sessions.settings import Step
 from app.infra.redis_sessions.store import PAUSE_SECONDS
@@ -81,6 +82,8 @@ class RedisFirst(ReadRedis):
             session = await self.rows.find(token_hash)
             if session is None:
                 raise  # a copy of the next step may have started it, or seen it, in Redis alone
+            # Which also notes positions in Redis alone.
+            this_client().learn_unknown()
             return session
 
 

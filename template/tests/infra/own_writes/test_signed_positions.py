@@ -1,0 +1,100 @@
+# Rung's file: advancing to another stage may change it.
+"""Headers and cookies that hold positions: ours are read, all others are ignored."""
+
+import random
+from datetime import timedelta
+
+import pytest
+from pydantic import SecretStr
+
+from app.infra.own_writes.log_position import NOT_KNOWN, Position, decoded, encoded
+from app.infra.own_writes.signed_positions import Carried, SignedPositions, marker
+from app.infra.session_tokens import COOKIE
+from app.infra.signing import Signer
+from tests.infra.conftest import Serve, bare_app
+
+POSITIONS = SignedPositions(Signer(SecretStr("the-same-secret-key-for-every-test")))
+SIGNED = POSITIONS.header(Position(1, 7))[1]
+
+HOSTILE = [
+    b"",
+    b".",
+    b"1.2",
+    b"1.2.3",
+    b"x.y.z",
+    b"1..\xe9",
+    b"1." + b"f" * 5000 + b".x",
+    b"1." + b"f" * 5000 + b"." + b"0" * 64,
+    b"f" * 5000 + b".1." + b"0" * 64,
+    b"-1.-1." + b"0" * 64,
+    b"1_0.1." + b"0" * 64,
+    b"ffff.ffffffffffff." + b"0" * 64,
+    b"main:" + SIGNED,
+    SIGNED + b"0",
+    SIGNED[:-1],
+    SIGNED.upper(),
+    b"1.8" + SIGNED[3:],
+    b"\x00" * 100,
+    b"=;,\"'\\" * 50,
+    b"\xff" * 8000,
+]
+
+
+def carried(**headers: bytes) -> Carried:
+    named = [(name.replace("_", "-").encode(), value) for name, value in headers.items()]
+    return POSITIONS.of({"headers": named})
+
+
+def cookies(position: Position, before: Carried | None = None) -> list[bytes]:
+    given = POSITIONS.cookies(position, before or Carried(), timedelta(seconds=60))
+    return [value for _, value in given]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_a_position_that_we_did_not_sign_is_ignored(hostile: bytes) -> None:
+    as_cookie = b"__Host-wrote-7=" + hostile
+    assert carried(read_after=hostile) == Carried()
+    assert carried(cookie=as_cookie) == Carried()
+    assert carried(cookie=b"__Host-wrote-" + hostile) == Carried()
+
+
+async def test_no_header_or_cookie_makes_a_request_fail(serve: Serve, services: object) -> None:
+    app = bare_app()
+
+    @app.get("/")
+    async def home() -> None: ...
+
+    pieces = [*HOSTILE, SIGNED, b"__Host-wrote-7=", f"{COOKIE}=".encode(), b"; ", b"Bearer "]
+    pieces = [piece.replace(b"\x00", b"").strip() or b"; " for piece in pieces]
+    choose = random.Random(12)  # noqa: S311  # the same in every run
+    async with serve(app) as client:
+        for _ in range(300):
+            headers = [
+                (name, b"".join(choose.choices(pieces, k=choose.randint(1, 6))))
+                for name in (b"read-after", b"cookie", b"cookie", b"authorization")
+            ]
+            assert (await client.get("/", headers=headers)).status_code == 200, headers
+
+
+def test_the_greatest_position_of_several_cookies_counts() -> None:
+    given = [*cookies(Position(1, 9)), *cookies(Position(1, 7))]
+    brought = b"; ".join(cookie.split(b";")[0] for cookie in given)
+    both = carried(cookie=brought)
+
+    assert both.position == Position(1, 9)
+    removed = [c for c in cookies(Position(1, 10), both) if b"Max-Age=0" in c]
+    assert sorted(c.split(b"=")[0] for c in removed) == [b"__Host-wrote-7", b"__Host-wrote-9"]
+
+
+def test_cookies_prove_nothing_beside_a_token_because_its_answers_set_none() -> None:
+    browser = b"; ".join([marker()[1].split(b";")[0], cookies(Position(1, 7))[0].split(b";")[0]])
+
+    assert carried(cookie=browser).is_any
+    assert not carried(cookie=browser, authorization=b"Bearer abc").is_any
+    assert carried(read_after=SIGNED, authorization=b"Bearer abc").is_any
+
+
+def test_a_position_is_the_same_after_it_was_stored() -> None:
+    for position in (Position(1, 7), Position(2**31, 2**60), NOT_KNOWN):
+        assert decoded(encoded(position).decode()) == position
+    assert decoded("1.2") is decoded("") is None

@@ -1,0 +1,80 @@
+# Rung's file: advancing to another stage may change it.
+"""A client with a token sees its own writes, with its session in Redis or on the way there."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from app.infra.redis_sessions.settings import Step
+from dev.cache import valkey
+from tests.infra.own_writes.replicas.pair import (
+    calls,
+    delayed,
+    pair,
+    until_replica_is_read,
+)
+from tests.infra.own_writes.silent_clients import (
+    copies_of,
+    diary_app,
+    logged_in,
+    mistakes_of_many,
+    status_of,
+)
+from tests.infra.replicas.replication import Cluster, Server
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Cluster]:
+    with pair("silent-redis") as servers:
+        yield servers
+
+
+@pytest.fixture
+def replica(servers: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
+    monkeypatch.setenv("FILES_FOLDER", str(tmp_path))
+    monkeypatch.setenv("CACHE_PREFIX", uuid4().hex)
+    monkeypatch.setenv("CACHE_OPERATION_SECONDS", "5")
+    with valkey.running("cache") as cache, valkey.running("sessions") as sessions:
+        monkeypatch.setenv("CACHE_URL", cache.url)
+        monkeypatch.setenv("SESSION_REDIS_URL", sessions.url)
+        yield delayed(servers, monkeypatch)
+
+
+async def test_with_its_session_in_redis_a_client_that_echoes_nothing_sees_its_writes(
+    replica: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SESSION_STORE", Step.REDIS)
+    async with copies_of(diary_app(), diary_app()) as copies:
+        await until_replica_is_read(copies, replica)
+        assert await mistakes_of_many(copies) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", list(pairwise(Step)))
+async def test_copies_of_neighbouring_steps_of_the_move_know_each_others_positions(
+    replica: Server, monkeypatch: pytest.MonkeyPatch, steps: tuple[Step, Step]
+) -> None:
+    apps = []
+    for step in steps:
+        monkeypatch.setenv("SESSION_STORE", step)
+        apps.append(diary_app())
+    async with copies_of(*apps) as copies:
+        await until_replica_is_read(copies, replica)
+        assert await mistakes_of_many(copies, 160) == {}
+
+
+async def test_with_its_session_in_redis_a_token_costs_no_lookup_on_the_primary(
+    servers: Cluster, replica: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SESSION_STORE", Step.REDIS)
+    async with copies_of(diary_app()) as (copy,):
+        await until_replica_is_read([copy], replica)
+        token = await logged_in(copy)
+        lookups = await calls(servers.primary, "login_sessions")
+        for _ in range(5):
+            assert await status_of(copy, token) == 200
+
+        assert await calls(servers.primary, "login_sessions") == lookups

@@ -86,7 +86,7 @@ def test_its_databases_are_those_of_compose(bouncer: ConfigParser, shop: Path) -
 
 
 def test_sessions_begin_as_the_app_would_have_them(bouncer: ConfigParser, shop: Path) -> None:
-    connections = (shop / "app/infra/connections.py").read_text()
+    connections = (shop / "app/infra/direct_postgres.py").read_text()
     assert "statement_seconds: PositiveFloat = 10\n" in connections
     assert '"idle_in_transaction_session_timeout": "30s"' in connections
     for name, read_only in (("app", "off"), ("app_read", "on")):

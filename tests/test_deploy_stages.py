@@ -144,7 +144,7 @@ def settings_fields(project: Path) -> set[str]:
     for file in (project / "app" / "infra").rglob("*.py"):
         text = file.read_text()
         for settings in re.split(r"^class ", text, flags=re.M)[1:]:
-            if not settings.split("\n")[0].endswith("(BaseSettings):"):
+            if not settings.split("\n")[0].endswith(("(BaseSettings):", "(PostgresSettings):")):
                 continue
             prefix = re.search(r'env_prefix="(\w+)"', settings)
             fields = re.findall(r"^    (\w+): (?!ClassVar)", settings.partition("\n\n\n")[0], re.M)

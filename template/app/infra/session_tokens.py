@@ -12,7 +12,7 @@ COOKIE = "__Host-session"
 
 # A longer token is none of ours.
 _CHARACTERS = r"[!-~]{1,200}"
-_COOKIE = re.compile(rf"(?:^|;)\s*{COOKIE}=([^;\s\"]{{1,200}})\s*(?:;|$)".encode())
+_COOKIE = re.compile(rb"(?:^|;)\s*" + COOKIE.encode() + rb"=([^;\s\"]{1,200})\s*(?:;|$)")
 
 # Where a client without cookies carries its token: the header, and the scheme before the token.
 _carriers: dict[bytes, list[re.Pattern[bytes]]] = {}

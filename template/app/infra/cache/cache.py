@@ -152,7 +152,7 @@ class Cache:
         if seconds > 0 and age < LONGEST_LOAD:
             due = int((time.time() + seconds * DUE_AFTER) * 1000)
             with suppress(RedisAway):
-                await self._server.put(key, Entry(encoded(as_of).encode(), due, body), seconds)
+                await self._server.put(key, Entry(encoded(as_of), due, body), seconds)
 
     def _refresh_soon(
         self, key: str, lifetime: float, fetch: Callable[[Load], Awaitable[bytes]]

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import inspect
 import json
+import re
 import time as clock
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, time, timedelta
@@ -49,9 +50,7 @@ class Entry(NamedTuple):
         return b"%b %d %b" % self
 
     def shows(self, min_position: Position | None) -> bool:
-        return self.body != b"" and (
-            min_position is None or encoded(min_position).encode() < self.as_of
-        )
+        return self.body != b"" and (min_position is None or encoded(min_position) < self.as_of)
 
     def is_due(self) -> bool:
         return clock.time() * 1000 >= self.due
@@ -60,7 +59,7 @@ class Entry(NamedTuple):
 def tombstone(position: Position) -> Entry:
     """Replaces an invalidated entry: only answers that show the position are stored after it."""
     after = Position(position.timeline, position.lsn + 1)
-    return Entry(encoded(after).encode(), 0, b"")
+    return Entry(encoded(after), 0, b"")
 
 
 # Emptiness shows in one of these.

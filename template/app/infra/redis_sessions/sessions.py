@@ -8,9 +8,8 @@ from fastapi import FastAPI
 
 from app.infra import environment, health
 from app.infra.environment import EnvironmentIncomplete
-from app.infra.redis_sessions.in_redis import InRedis
 from app.infra.redis_sessions.settings import MoveSettings, Step
-from app.infra.redis_sessions.store import RedisSessions
+from app.infra.redis_sessions.store import InRedis, RedisSessions
 from app.infra.session_rows import SessionRows, SessionSettings
 
 

@@ -15,10 +15,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.infra.connections import DatabaseSettings, connect, reading_pool
 from app.infra.database import close_in_time
+from app.infra.direct_postgres import PostgresUrl
 from app.infra.failures import Unavailable
 from app.infra.own_writes.client import REMEMBERED, Client
 from app.infra.own_writes.log_position import FLUSHED_UP_TO, PrimaryLog, reachable
-from app.infra.postgres_url import PostgresUrl
 
 log = structlog.get_logger()
 

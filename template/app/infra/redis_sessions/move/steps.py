@@ -13,9 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra.failures import Unavailable
 from app.infra.own_writes.client import this_client
-from app.infra.redis_sessions.in_redis import InRedis
 from app.infra.redis_sessions.settings import Step
-from app.infra.redis_sessions.store import PAUSE_SECONDS
+from app.infra.redis_sessions.store import PAUSE_SECONDS, InRedis
 from app.infra.session_rows import Session
 
 log = structlog.get_logger()

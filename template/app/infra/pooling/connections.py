@@ -1,0 +1,146 @@
+# Rung's file: advancing to another stage may change it.
+"""Postgres with a pooler in front of it, or without one: settings, connections, the engine."""
+
+import asyncio
+import time
+from contextlib import ExitStack
+from typing import Any, cast
+
+import asyncpg
+from pydantic import Field, NonNegativeInt, PostgresDsn, ValidationInfo, field_validator
+from pydantic_settings import SettingsConfigDict
+from sqlalchemy import event
+from sqlalchemy.dialects.postgresql.asyncpg import (
+    AsyncAdapt_asyncpg_connection,
+    AsyncAdapt_asyncpg_dbapi,
+)
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from app.infra import direct_postgres
+from app.infra.direct_postgres import Connect, PostgresSettings, PostgresUrl
+from app.infra.reads import CONNECTION_LOST, NotConnected
+
+RETRY_SECONDS = 0.05
+
+WHEN_POOLED = {
+    "read_url": "with DATABASE_POOLED this must be the pooler's read-only alias (app_read in"
+    " deploy/pgbouncer.ini), because a session's own settings do not pass through the pooler",
+    "direct_url": "with DATABASE_POOLED this must lead to Postgres itself, past the pooler:"
+    " migrations need one session from beginning to end",
+}
+
+
+class PooledSettings(PostgresSettings):
+    """Each process opens at most read_pool + write_pool connections."""
+
+    model_config = SettingsConfigDict(env_prefix="DATABASE_")
+
+    # url and read_url lead to a pooler in transaction mode: PgBouncer, RDS Proxy.
+    pooled: bool = False
+    read_url: PostgresUrl = Field(default_factory=lambda given: given["url"], validate_default=True)
+    # For commands that need one session from beginning to end, as migrations do.
+    direct_url: PostgresUrl = Field(
+        default_factory=lambda given: given["url"], validate_default=True
+    )
+    # Prepared statements a connection keeps. In transaction mode the next statement may run on
+    # another server connection that does not know them, unless the pooler takes them along.
+    statement_cache: NonNegativeInt = Field(
+        default_factory=lambda given: 0 if given["pooled"] else 100
+    )
+
+    @field_validator("read_url", "direct_url")
+    @classmethod
+    def _differs_when_pooled(cls, url: PostgresDsn, info: ValidationInfo) -> PostgresDsn:
+        if info.data.get("pooled") and url == info.data.get("url"):
+            raise ValueError(WHEN_POOLED[str(info.field_name)])
+        return url
+
+
+def transaction_engine_with(settings: PooledSettings, connect: Connect) -> AsyncEngine:
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        connect_args={
+            "async_creator_fn": connect,
+            "prepared_statement_cache_size": settings.statement_cache,
+        },
+        pool_size=settings.write_pool,
+        max_overflow=0,
+        pool_timeout=settings.pool_wait_seconds,
+        hide_parameters=True,  # in errors, and so in the log
+    )
+    event.listen(engine.sync_engine, "checkout", _begin)
+    return engine
+
+
+def _begin(connection: AsyncAdapt_asyncpg_connection, entry: ConnectionPoolEntry, _: Any) -> None:
+    """In place of pool_pre_ping, which takes three round trips before the first statement. The
+    BEGIN has to be sent anyway, and it fails when the connection is lost: SQLAlchemy then replaces
+    the connection."""
+    memory = cast("dict[str, bool]", entry.record_info)  # stays when the connection is replaced
+    try:
+        connection.run_async(lambda _: connection._start_transaction())  # type: ignore[no-untyped-call]
+    except TimeoutError:  # which is an OSError
+        raise
+    except (AsyncAdapt_asyncpg_dbapi.Error, *CONNECTION_LOST) as error:
+        if memory.pop("replaced", False):
+            raise NotConnected("Postgres: new connections are closed at once") from error
+        memory["replaced"] = True
+        raise InvalidatePoolError from error
+    memory.pop("replaced", None)
+
+
+async def open_connection(
+    settings: PooledSettings, url: PostgresDsn, read_only: bool, options: dict[str, Any]
+) -> asyncpg.Connection:
+    options = {"statement_cache_size": settings.statement_cache, **options}
+    if settings.pooled and url != settings.direct_url:
+        return await _retried(settings, url, read_only, options)
+    return await direct_postgres.open_connection(settings, url, read_only, options)
+
+
+async def _retried(
+    settings: PooledSettings, url: PostgresDsn, read_only: bool, options: dict[str, Any]
+) -> asyncpg.Connection:
+    """Waits for a pooler that is being restarted: no statement was sent, so none is lost."""
+    deadline = time.monotonic() + settings.connect_seconds
+    while True:
+        try:
+            return await _through_the_pooler(settings, url, read_only, options)
+        except TimeoutError:  # which is an OSError
+            raise
+        except (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InterfaceError) as error:
+            if time.monotonic() > deadline:
+                raise NotConnected(f"Postgres: the pooler takes no connection: {error}") from error
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _through_the_pooler(
+    settings: PooledSettings, url: PostgresDsn, read_only: bool, options: dict[str, Any]
+) -> asyncpg.Connection:
+    connection = await asyncpg.connect(
+        str(url),
+        timeout=settings.connect_seconds,
+        command_timeout=settings.statement_seconds + 1,
+        **options,
+    )
+    with ExitStack() as on_failure:
+        on_failure.callback(connection.terminate)
+        await _refuse_wrong_alias(connection, read_only, settings.connect_seconds)
+        on_failure.pop_all()
+    return connection
+
+
+async def _refuse_wrong_alias(
+    connection: asyncpg.Connection, read_only: bool, seconds: float
+) -> None:
+    # A pooler accepts logins while Postgres is down, so run a query to check.
+    found = await connection.fetchval("SHOW transaction_read_only", timeout=seconds)
+    if read_only and found == "off":
+        raise NotConnected(
+            "DATABASE_READ_URL leads to sessions that can write: it needs an alias of the pooler"
+            " whose sessions begin with default_transaction_read_only = on"
+        )
+    if not read_only and found == "on":
+        raise NotConnected("DATABASE_URL leads to the pooler's read-only alias, or to a replica")

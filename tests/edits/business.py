@@ -291,17 +291,15 @@ def a_function_moved_to_a_file_of_its_own(repo: Repo) -> Iterator[None]:
 def a_helper_moved_from_one_module_to_another(repo: Repo) -> Iterator[None]:
     routes, network = "app/accounts/routes.py", "app/accounts/network.py"
     text = repo.read(routes)
-    function = text[text.index("\n\ndef _address(") :]
+    function = text[text.index("def client_address(") : text.index("Address = Annotated")]
     repo.replace(routes, function, "")
-    repo.write(routes, repo.read(routes).replace("_address(request)", "address(request)"))
-    imported = "from app.accounts.network import address\n"
+    imported = "from app.accounts.network import client_address\n"
     repo.insert(routes, imported, before="from app.accounts.schemas import")
-    moved = function.lstrip().replace("_address", "address")
-    repo.write(network, f"from starlette.requests import Request\n\n\n{moved}")
+    repo.write(network, f"from starlette.requests import Request\n\n\n{function.rstrip()}\n")
     yield
     assert imported in repo.read(routes)
-    assert "def _address" not in repo.read(routes)
-    assert "def address(request: Request) -> str:" in repo.read(network)
+    assert "def client_address" not in repo.read(routes)
+    assert "def client_address(request: Request) -> str:" in repo.read(network)
 
 
 @edit("changes")

@@ -96,11 +96,11 @@ def a_target_of_make(repo: Repo) -> Iterator[None]:
     target = "\nimprint: ## Say who we are\n\t@echo Müller\n"
     repo.append("Makefile", target)
     repo.replace(
-        "Makefile", "help setup test check format\n", "help setup test check format imprint\n"
+        "Makefile", "help setup test check format tour\n", "help setup test check format tour imprint\n"
     )
     yield
     assert repo.read("Makefile").endswith(f"\t@$(RUN) ruff format\n{target}")
-    assert ".PHONY: help setup test check format imprint\n" in repo.read("Makefile")
+    assert ".PHONY: help setup test check format tour imprint\n" in repo.read("Makefile")
 
 
 @edit("changes")

@@ -355,10 +355,10 @@ async def test_a_login_with_the_old_password_does_not_outlive_its_change(
 ) -> None:
     note_success, verified, changed = throttle.note_success, asyncio.Event(), asyncio.Event()
 
-    async def wait_for_the_change(write: WriteSession, email: str, address: str) -> None:
+    async def wait_for_the_change(write: WriteSession, account: Account, address: str) -> None:
         verified.set()
         await changed.wait()
-        await note_success(write, email, address)
+        await note_success(write, account, address)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(throttle, "note_success", wait_for_the_change)

@@ -17,7 +17,6 @@ from dev.pytest_plugin import Services
 ROWS = "FROM generate_series(1, 20000) n"
 FILL = {
     "accounts": f"(email, password_hash) SELECT n, n {ROWS}",
-    "known_addresses": f"(origin) SELECT n {ROWS}",
     "login_attempts": f"(origin) SELECT n {ROWS}",
     "login_sessions": f"SELECT sha256(n::text::bytea), uuidv4(), now(), now() + '1 day' {ROWS}",
     "products": f"(name, description, price_cents, stock) SELECT n, n, n, n {ROWS}",

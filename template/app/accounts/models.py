@@ -1,7 +1,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func
+from sqlalchemy import ARRAY, Text, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.infra.database import Base
@@ -15,6 +15,8 @@ class Account(Base):
     email: Mapped[str] = mapped_column(unique=True)  # lower case, see schemas.Email
     password_hash: Mapped[str]
     is_staff: Mapped[bool] = mapped_column(server_default="false")
+    # From where it has logged in lately: no guess from elsewhere locks it out there.
+    known_addresses: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
 
 
 class LoginAttempts(Base):
@@ -25,12 +27,3 @@ class LoginAttempts(Base):
     origin: Mapped[str] = mapped_column(primary_key=True)
     count: Mapped[int] = mapped_column(server_default="1")
     since: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
-
-
-class KnownAddress(Base):
-    """An address from which an account has logged in: no guess from elsewhere locks it out."""
-
-    __tablename__ = "known_addresses"
-
-    origin: Mapped[str] = mapped_column(primary_key=True)  # as in LoginAttempts
-    seen_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)

@@ -39,7 +39,7 @@ async def register(
     """Creates the account and logs it in."""
     await throttle.count_registration(write, address)
     account = await service.register(write, registration.email, registration.password)
-    await throttle.note_success(write, account.email, address)
+    await throttle.note_success(write, account, address)
     await sessions.start(account.id)
     return AccountOut.model_validate(account, from_attributes=True)
 

@@ -3,18 +3,21 @@
 from typing import Annotated
 from uuid import UUID
 
+import structlog
 from fastapi import Depends
 from pydantic import SecretStr
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from app.accounts import events, passwords, queries, throttle
+from app.accounts import passwords, queries, throttle
 from app.accounts.models import Account
 from app.accounts.schemas import Credentials
 from app.errors import AppError, Conflict, Forbidden, Unprocessable
 from app.infra.database import ReadSession, WriteSession
 from app.infra.sessions import CurrentUser, LoginNeeded, User
 from app.settings import Settings
+
+log = structlog.get_logger()
 
 
 class EmailTaken(Conflict):
@@ -60,7 +63,7 @@ async def authenticate(write: WriteSession, credentials: Credentials, address: s
         raise WrongCredentials
     if not await _hash_is_still(write, account):
         raise WrongCredentials
-    events.record("login", account.id)
+    _log_event("login", account.id)
     return account
 
 
@@ -81,7 +84,7 @@ async def change_password(
         raise WrongPassword
     changed = update(Account).where(Account.id == account_id)
     await write.execute(changed.values(password_hash=password_hash))
-    events.record("password_changed", account_id)
+    _log_event("password_changed", account_id)
 
 
 async def promote(write: WriteSession, email: str, *, is_staff: bool = True) -> bool:
@@ -89,7 +92,7 @@ async def promote(write: WriteSession, email: str, *, is_staff: bool = True) -> 
     changed = update(Account).where(Account.email == email.lower()).values(is_staff=is_staff)
     account_id = await write.scalar(changed.returning(Account.id))
     if account_id is not None:
-        events.record("staff_changed", account_id)
+        _log_event("staff_changed", account_id)
     return account_id is not None
 
 
@@ -113,17 +116,18 @@ async def _is_correct(
     # One guess per core is checked and counted before the next one, so parallel guesses count too.
     async with passwords.ONE_PER_CORE:
         try:
-            await throttle.check_login(write, email, address)
+            await throttle.check_login(write, account, email, address)
         except throttle.TooManyLogins:
-            events.record("locked", account_id)
+            _log_event("locked", account_id)
             raise
         await write.commit()
         if not await passwords.is_correct(password, account.password_hash if account else None):
             await throttle.count_guess(write, email, address)
-            events.record("login_failed", account_id)
+            _log_event("login_failed", account_id)
             return False
-    await throttle.note_success(write, email, address)
-    await write.commit()  # whatever fails later, the password was right
+    if account:
+        await throttle.note_success(write, account, address)
+        await write.commit()  # whatever fails later, the password was right
     return True
 
 
@@ -134,3 +138,8 @@ async def _hash_is_still(write: WriteSession, account: Account) -> bool:
     Compared here, because Postgres logs the values in a WHERE clause of slow statements."""
     locked = select(Account.password_hash).where(Account.id == account.id).with_for_update()
     return await write.scalar(locked) == account.password_hash
+
+
+def _log_event(kind: str, account_id: UUID | None) -> None:
+    """A security event. It holds no personal data."""
+    log.info("security", kind=kind, account_id=account_id)

@@ -9,9 +9,8 @@ from ipaddress import IPv6Address, ip_address, ip_network
 
 from sqlalchemy import case, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import InstrumentedAttribute
 
-from app.accounts.models import KnownAddress, LoginAttempts
+from app.accounts.models import Account, LoginAttempts
 from app.errors import AppError
 from app.infra.database import WriteSession
 
@@ -19,7 +18,7 @@ WINDOW = timedelta(minutes=15)
 TRIES_PER_ACCOUNT_AND_ADDRESS = 10
 TRIES_PER_ACCOUNT = 100  # more, or ten guesses would lock an account
 TRIES_PER_ADDRESS = 100  # an office shares one
-ADDRESS_REMEMBERED = timedelta(days=90)
+KNOWN_ADDRESSES = 20  # of each account
 
 
 class TooManyLogins(AppError):
@@ -39,14 +38,15 @@ def network_of(address: str) -> str:
     return str(ip.ipv4_mapped or ip_network((int(ip), 64), strict=False))
 
 
-async def check_login(write: WriteSession, email: str, address: str) -> None:
+async def check_login(
+    write: WriteSession, account: Account | None, email: str, address: str
+) -> None:
     """Raises TooManyLogins. Where the account has logged in before, only guesses that were made
     there, at this account, count."""
     limits = _limits(email, address)
-    full = await _full(write, limits)
-    if full and _pair(email, address) not in full and await _is_known(write, email, address):
-        return
-    _refuse_until_over(full)
+    if account and address in account.known_addresses:
+        limits = {_pair(email, address): TRIES_PER_ACCOUNT_AND_ADDRESS}
+    await _check(write, limits)
 
 
 async def count_guess(write: WriteSession, email: str, address: str) -> None:
@@ -55,23 +55,18 @@ async def count_guess(write: WriteSession, email: str, address: str) -> None:
     await write.commit()
 
 
-async def note_success(write: WriteSession, email: str, address: str) -> None:
+async def note_success(write: WriteSession, account: Account, address: str) -> None:
     """Forgives the guesses from this address, and knows it from now on."""
-    pair = _pair(email, address)
-    await write.execute(delete(LoginAttempts).where(LoginAttempts.origin == pair))
-    known = insert(KnownAddress).values(origin=pair)
-    await write.execute(
-        known.on_conflict_do_update(
-            index_elements=[KnownAddress.origin], set_={"seen_at": func.now()}
-        )
-    )
-    await _delete_some_old(write, KnownAddress.origin, KnownAddress.seen_at, ADDRESS_REMEMBERED)
+    guesses = delete(LoginAttempts).where(LoginAttempts.origin == _pair(account.email, address))
+    await write.execute(guesses)
+    if address not in account.known_addresses:
+        account.known_addresses = [address, *account.known_addresses][:KNOWN_ADDRESSES]
 
 
 async def count_registration(write: WriteSession, address: str) -> None:
     """Commits. Raises TooManyLogins."""
     origin = f"address:{address}"
-    _refuse_until_over(await _full(write, {origin: TRIES_PER_ADDRESS}))
+    await _check(write, {origin: TRIES_PER_ADDRESS})
     await _count(write, origin)
     await write.commit()
 
@@ -97,25 +92,13 @@ def _pair(email: str, address: str) -> str:
     return f"account:{email} address:{address}"
 
 
-async def _full(write: WriteSession, limits: dict[str, int]) -> dict[str, datetime]:
-    """The origins that have reached their limit, and when each began to count."""
-    counted = select(LoginAttempts.origin, LoginAttempts.count, LoginAttempts.since).where(
+async def _check(write: WriteSession, limits: dict[str, int]) -> None:
+    counted = select(LoginAttempts).where(
         LoginAttempts.origin.in_(limits), LoginAttempts.since > func.now() - WINDOW
     )
-    return {
-        origin: since
-        for origin, count, since in await write.execute(counted)
-        if count >= limits[origin]
-    }
-
-
-async def _is_known(write: WriteSession, email: str, address: str) -> bool:
-    return await write.get(KnownAddress, _pair(email, address)) is not None
-
-
-def _refuse_until_over(full: dict[str, datetime]) -> None:
+    full = [one.since for one in await write.scalars(counted) if one.count >= limits[one.origin]]
     if full:
-        wait = max(full.values()) + WINDOW - datetime.now(UTC)
+        wait = max(full) + WINDOW - datetime.now(UTC)
         seconds = max(int(wait.total_seconds()), 0) + 1
         raise TooManyLogins("Wait before the next try.", {"Retry-After": str(seconds)})
 
@@ -133,16 +116,9 @@ async def _count(write: WriteSession, *origins: str) -> None:
             },
         )
     )
-    await _delete_some_old(write, LoginAttempts.origin, LoginAttempts.since, WINDOW)
-
-
-async def _delete_some_old(
-    write: WriteSession,
-    key: InstrumentedAttribute[str],
-    time: InstrumentedAttribute[datetime],
-    age: timedelta,
-) -> None:
-    old = select(key).where(time < func.now() - age).limit(100).with_for_update(skip_locked=True)
+    over = select(LoginAttempts.origin).where(is_over).limit(100).with_for_update(skip_locked=True)
     await write.execute(
-        delete(key.class_).where(key.in_(old)).execution_options(synchronize_session=False)
+        delete(LoginAttempts)
+        .where(LoginAttempts.origin.in_(over))
+        .execution_options(synchronize_session=False)
     )

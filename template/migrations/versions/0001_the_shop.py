@@ -20,19 +20,9 @@ def upgrade() -> None:
         sa.Column("email", sa.Text(), nullable=False),
         sa.Column("password_hash", sa.Text(), nullable=False),
         sa.Column("is_staff", sa.Boolean(), server_default="false", nullable=False),
+        sa.Column("known_addresses", sa.ARRAY(sa.Text()), server_default="{}", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_accounts")),
         sa.UniqueConstraint("email", name=op.f("uq_accounts_email")),
-    )
-    op.create_table(
-        "known_addresses",
-        sa.Column("origin", sa.Text(), nullable=False),
-        sa.Column(
-            "seen_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
-        ),
-        sa.PrimaryKeyConstraint("origin", name=op.f("pk_known_addresses")),
-    )
-    op.create_index(
-        op.f("ix_known_addresses_seen_at"), "known_addresses", ["seen_at"], unique=False
     )
     op.create_table(
         "login_attempts",
@@ -136,6 +126,4 @@ def downgrade() -> None:
     op.drop_table("login_sessions")
     op.drop_index(op.f("ix_login_attempts_since"), table_name="login_attempts")
     op.drop_table("login_attempts")
-    op.drop_index(op.f("ix_known_addresses_seen_at"), table_name="known_addresses")
-    op.drop_table("known_addresses")
     op.drop_table("accounts")

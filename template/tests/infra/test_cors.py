@@ -28,6 +28,10 @@ def with_notes(app: FastAPI) -> FastAPI:
     @app.post("/notes")
     async def write() -> None: ...
 
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError
+
     return app
 
 
@@ -44,7 +48,7 @@ async def test_a_listed_origin_may_ask_and_read(api: FastAPI, serve: Serve) -> N
         assert preflight.headers["access-control-allow-credentials"] == "true"
         assert "idempotency-key" in preflight.headers["access-control-allow-headers"]
 
-        for path in ("/notes", "/nowhere"):
+        for path in ("/notes", "/nowhere", "/broken"):
             answer = await client.get(path, headers={"Origin": PAGE})
             assert answer.headers["access-control-allow-origin"] == PAGE
             assert "read-after" in answer.headers["access-control-expose-headers"]

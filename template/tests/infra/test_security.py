@@ -74,6 +74,16 @@ async def test_the_documentation_can_load_its_scripts(notes: FastAPI, serve: Ser
     assert headers.get_list("content-security-policy") == ["frame-ancestors 'none'"]
 
 
+async def test_no_redirect_leads_to_the_host_that_a_request_names(
+    notes: FastAPI, serve: Serve
+) -> None:
+    async with serve(notes) as client:
+        answer = await client.get("/notes/", headers={"Host": "evil.example"})
+
+    assert answer.status_code == 404
+    assert "location" not in answer.headers
+
+
 @pytest.mark.parametrize(
     "headers",
     [

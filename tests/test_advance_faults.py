@@ -51,9 +51,11 @@ STEPS = range(1, 10)
 QUICK_STEPS = [step if step == 5 else pytest.param(step, marks=pytest.mark.slow) for step in STEPS]
 
 
-def meets(accident: str, number: int, repo: Repo) -> subprocess.CompletedProcess[str]:
+def meets(
+    accident: str, number: int, repo: Repo, command: tuple[str, ...] = ("advance", "--yes")
+) -> subprocess.CompletedProcess[str]:
     return repo.person.runs(
-        sys.executable, "-c", ACCIDENT, str(number), accident, "advance", "--yes", at=repo.folder
+        sys.executable, "-c", ACCIDENT, str(number), accident, *command, at=repo.folder
     )
 
 

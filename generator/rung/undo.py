@@ -85,7 +85,7 @@ def _read(record: Path) -> Mapping[str, Any]:
         ) from error
     except ValueError as error:
         raise RungError(f"{record} is broken, so nothing is taken back. Remove it.") from error
-    if not isinstance(step, Mapping):
+    if not isinstance(step, Mapping) or not {"intent", "head", "moves"} <= step.keys():
         raise RungError(f"{record} is broken, so nothing is taken back. Remove it.")
     return step
 

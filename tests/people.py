@@ -68,6 +68,7 @@ class Person:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
+            errors="backslashreplace",
             timeout=self.patience,
             check=False,
         )

@@ -1,10 +1,12 @@
 """A person at a machine, as tests of the CLI see one: a folder, a terminal, what lies there."""
 
 import os
+import re
 import select
 import shutil
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,6 +91,7 @@ class Person:
     @contextmanager
     def at_a_terminal(self, *words: str | Path) -> Iterator["Terminal"]:
         keyboard, screen = os.openpty()
+        termios.tcsetwinsize(screen, (24, 80))
         process = subprocess.Popen(
             [str(RUNG), *(str(word) for word in words)],
             cwd=self.desk,
@@ -145,6 +148,11 @@ class Terminal:
         while stat.read_text(encoding="utf-8").rsplit(") ", 1)[1][0] != "S":
             assert time.monotonic() < end, f"it does not wait for a key:\n{self.shown}"
             time.sleep(0.01)
+
+    @property
+    def text(self) -> str:
+        """The screen's text, without the sequences that place and colour it."""
+        return re.sub(r"\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[=>])", "", self.shown)
 
     def press(self, keys: str) -> None:
         os.write(self.keyboard, keys.encode())

@@ -1,4 +1,4 @@
-"""`rung advance` and `rung upgrade` as someone with a repo meets them."""
+"""`rung advance` on a real repo: what it shows, changes and prints."""
 
 import re
 import subprocess
@@ -33,7 +33,7 @@ def test_an_untouched_project_becomes_what_a_new_one_is(
     assert files_of(repo.folder) == files_of(person.desk / "fresh" / "shop")
 
 
-def test_it_gives_what_plain_copier_gives(repo: Repo) -> None:
+def test_an_advance_gives_the_same_files_as_plain_copier(repo: Repo) -> None:
     repo.edits("app/infra/wiring.py", "RETRIES = 3", "RETRIES = 30")
     repo.edits("README.md", "#", "# Our own:")
     plain = repo.copied_to(repo.person.desk / "plain")
@@ -67,7 +67,7 @@ def test_a_dry_run_shows_each_file_and_leaves_no_trace(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_the_dry_run_foretells_the_truth(repo: Repo) -> None:
+def test_the_dry_run_shows_what_the_step_then_does(repo: Repo) -> None:
     foretold = repo.rung("advance", "--dry-run", "--diff").stdout
     told = repo.advances("--diff")
     assert foretold.removesuffix("A dry run: nothing was changed.\n") in told
@@ -81,13 +81,25 @@ def test_diff_shows_the_text(repo: Repo) -> None:
 
 
 @pytest.mark.slow
+def test_a_terminal_gets_the_diff_coloured_and_paged(repo: Repo) -> None:
+    repo.person.environment["PAGER"] = "sed s/^/paged:/"
+    with repo.person.at_a_terminal("advance", repo.folder, "--dry-run", "--diff") as terminal:
+        assert terminal.wait_for_the_end() == 0
+    assert "paged:\x1b[32m+" in terminal.shown
+    repo.person.environment |= {"PAGER": "no-such-pager", "NO_COLOR": "1"}
+    with repo.person.at_a_terminal("advance", repo.folder, "--dry-run", "--diff") as terminal:
+        assert terminal.wait_for_the_end() == 0
+    assert '+    "slow queries",\r\n' in terminal.shown
+
+
+@pytest.mark.slow
 def test_the_bottleneck_comes_first(repo: Repo) -> None:
     shown = repo.rung("advance", "--dry-run").stdout
     assert shown.startswith("Stage 2 (database), to 100,000 users.\n")
     assert "Do you see it? Measure first: " in shown
 
 
-def test_a_new_questions_default_is_said(repo: Repo) -> None:
+def test_the_default_of_a_new_question_is_shown(repo: Repo) -> None:
     assert "replica_routing: false is the default" in repo.advances()
 
 
@@ -117,11 +129,11 @@ def test_a_terminal_is_asked_once_and_no_leaves_everything(repo: Repo) -> None:
         assert "Nothing was changed." in terminal.shown
 
 
-def test_without_a_terminal_it_wants_a_yes(repo: Repo) -> None:
+def test_without_a_terminal_advance_requires_yes(repo: Repo) -> None:
     assert "Pass --yes, or --dry-run" in repo.refuses("advance", code=2)
 
 
-def test_the_undo_it_prints_restores_everything(repo: Repo) -> None:
+def test_the_printed_undo_restores_everything(repo: Repo) -> None:
     repo.write("notes.txt", "Not committed, and not Rung's business.\n")
     before = files_of(repo.folder)
     said = repo.advances()
@@ -131,7 +143,7 @@ def test_the_undo_it_prints_restores_everything(repo: Repo) -> None:
     assert repo.status() == ["?? notes.txt"]
 
 
-def test_the_review_it_prints_shows_the_new_files_and_costs_no_other_one(repo: Repo) -> None:
+def test_the_printed_review_shows_new_files_and_loses_none(repo: Repo) -> None:
     repo.write("app/notes.txt", "Not committed, and not Rung's business.\n")
     before = files_of(repo.folder)
     said = repo.advances()
@@ -187,7 +199,7 @@ def test_a_project_without_a_lock_gets_none(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_dependencies_that_cannot_be_locked_are_said_and_the_step_goes_on(repo: Repo) -> None:
+def test_a_lock_that_fails_is_reported_and_the_step_goes_on(repo: Repo) -> None:
     repo.edits("uv.lock", "locked", "old")
     repo.person.environment["UV"] = "/bin/false"
     assert "Dependencies are not locked (no reason given): run `uv lock`" in repo.advances()
@@ -203,7 +215,7 @@ def test_advancing_again_is_refused_at_the_last_stage(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_any_folder_of_the_project_will_do(repo: Repo) -> None:
+def test_advance_works_from_any_folder_of_the_project(repo: Repo) -> None:
     done = repo.person.types("advance", "--yes", at=repo.folder / "app" / "infra")
     assert done.returncode == 0, done.stderr
     assert repo.answers()["stage"] == 2
@@ -218,7 +230,7 @@ def at_stage_2(repo: Repo) -> Repo:
 ROUTED = ("--data", "replica_routing=true")
 
 
-def test_an_option_is_turned_on_where_the_project_stands(at_stage_2: Repo) -> None:
+def test_an_option_is_turned_on_at_the_present_stage(at_stage_2: Repo) -> None:
     shown = at_stage_2.advances("--to=2", *ROUTED)
     assert shown.startswith("Stage 2 (database) with replica_routing=true.\n")
     assert re.search(r"added +dev/replica.py", shown)
@@ -227,7 +239,7 @@ def test_an_option_is_turned_on_where_the_project_stands(at_stage_2: Repo) -> No
 
 
 @pytest.mark.slow
-def test_an_option_turned_on_later_gives_what_the_step_with_it_gives(repo: Repo) -> None:
+def test_an_option_turned_on_later_gives_the_same_files_as_at_once(repo: Repo) -> None:
     at_once = repo.copied_to(repo.person.desk / "at-once")
     at_once.advances("--commit", *ROUTED)
     repo.advances("--commit")
@@ -254,13 +266,13 @@ def test_without_a_stage_an_answer_goes_with_the_next_step(at_stage_2: Repo) -> 
 
 
 @pytest.mark.slow
-def test_at_the_last_stage_an_answer_can_only_be_meant_for_it(repo: Repo) -> None:
+def test_at_the_last_stage_an_answer_changes_that_stage(repo: Repo) -> None:
     repo.advances("--commit", f"--to={LADDER[-1].number}")
     repo.advances(*ROUTED)
     assert repo.answers()["stage"] == LADDER[-1].number
     assert (repo.folder / "dev" / "replica.py").exists()
 
 
-@pytest.mark.parametrize("command", ["advance", "upgrade", "status"])
-def test_help_of_each_command(person: Person, command: str) -> None:
+@pytest.mark.parametrize("command", ["advance", "upgrade", "status", "undo"])
+def test_each_command_has_help(person: Person, command: str) -> None:
     assert person.types(command, "--help").returncode == 0

@@ -1,4 +1,4 @@
-"""Killed, interrupted, out of room, on odd ground: wholly advanced or as it was, never between."""
+"""Kills, interrupts, full disks and odd repositories: a step is applied completely or not."""
 
 import os
 import signal
@@ -66,7 +66,7 @@ def leftovers(repo: Repo) -> list[Path]:
 
 
 @pytest.mark.parametrize("number", QUICK_STEPS)
-def test_a_kill_amid_the_carrying_in_is_finished_by_the_next_command(
+def test_a_step_killed_while_applied_is_finished_by_the_next_command(
     repo: Repo, number: int
 ) -> None:
     assert meets("kill", number, repo).returncode == -signal.SIGKILL
@@ -78,7 +78,7 @@ def test_a_kill_amid_the_carrying_in_is_finished_by_the_next_command(
     assert repo.rung("status").stderr == ""
 
 
-def test_a_kill_that_the_person_has_undone_is_left_at_that(repo: Repo) -> None:
+def test_a_killed_step_that_the_person_undid_stays_undone(repo: Repo) -> None:
     meets("kill", 5, repo)
     repo.git("restore", ".")
     repo.git("clean", "-fdq")
@@ -87,7 +87,7 @@ def test_a_kill_that_the_person_has_undone_is_left_at_that(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_a_kill_that_the_person_has_worked_on_after_is_not_finished_over_it(repo: Repo) -> None:
+def test_a_killed_step_is_not_finished_over_later_edits(repo: Repo) -> None:
     meets("kill", 5, repo)
     repo.write("docs/stage.md", "Ours now.\n")
     said = repo.rung("status").stderr
@@ -97,7 +97,7 @@ def test_a_kill_that_the_person_has_worked_on_after_is_not_finished_over_it(repo
 
 
 @pytest.mark.slow
-def test_a_kill_is_told_before_the_next_advance(repo: Repo) -> None:
+def test_a_killed_step_is_reported_before_the_next_advance(repo: Repo) -> None:
     meets("kill", 5, repo)
     done = repo.rung("advance", "--yes")
     assert "It is now finished." in done.stderr
@@ -106,7 +106,7 @@ def test_a_kill_is_told_before_the_next_advance(repo: Repo) -> None:
 
 
 @pytest.mark.parametrize("number", QUICK_STEPS[:-1])
-def test_a_disk_that_fails_amid_the_carrying_in_takes_it_back(repo: Repo, number: int) -> None:
+def test_a_disk_failure_while_applied_takes_the_step_back(repo: Repo, number: int) -> None:
     with repo.person.leaving_no_trace():
         done = meets("fail", number, repo)
     assert done.returncode == 1
@@ -119,7 +119,7 @@ def test_a_disk_that_fails_amid_the_carrying_in_takes_it_back(repo: Repo, number
     [step if step == "clone" else pytest.param(step, marks=pytest.mark.slow) for step in GIT_STEPS],
 )
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_before_it_leaves_the_files_alone(
+def test_a_step_stopped_before_it_is_applied_changes_no_file(
     repo: Repo, tmp_path: Path, step: str, number: signal.Signals
 ) -> None:
     reached = tmp_path / "reached"
@@ -153,7 +153,7 @@ def test_ctrl_c_at_any_moment_leaves_all_or_nothing(repo: Repo, tenths: int) -> 
 
 
 @pytest.mark.slow
-def test_ctrl_c_when_all_is_said_comes_too_late(repo: Repo) -> None:
+def test_ctrl_c_after_the_last_words_changes_nothing(repo: Repo) -> None:
     process = repo.person.starts("advance", "--yes", repo.folder)
     assert process.stdout
     # The last words come when Python begins to leave.
@@ -166,7 +166,7 @@ def test_ctrl_c_when_all_is_said_comes_too_late(repo: Repo) -> None:
     assert repo.is_advanced()
 
 
-def test_ctrl_c_at_the_question(repo: Repo) -> None:
+def test_ctrl_c_at_the_question_changes_nothing(repo: Repo) -> None:
     with (
         repo.person.leaving_no_trace(),
         repo.person.at_a_terminal("advance", repo.folder) as terminal,
@@ -197,7 +197,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("left", [40, 400, 1200])
-def test_a_full_disk(repo: Repo, tmp_path: Path, left: int) -> None:
+def test_a_full_disk_leaves_all_or_nothing(repo: Repo, tmp_path: Path, left: int) -> None:
     """left: the KiB that are free; the step fails early or late, or finds enough."""
     with small_disk(tmp_path / "disk", "4m") as disk:
         shop = repo.copied_to(disk / "shop")
@@ -212,7 +212,7 @@ def test_a_full_disk(repo: Repo, tmp_path: Path, left: int) -> None:
             assert "No space left on device" in done.stderr
 
 
-def test_hooks_that_fail(repo: Repo) -> None:
+def test_hooks_that_fail_do_not_run(repo: Repo) -> None:
     hooks = repo.folder / ".git" / "hooks"
     hooks.mkdir(exist_ok=True)
     for name in ("pre-commit", "commit-msg", "post-checkout", "post-commit", "post-index-change"):
@@ -239,14 +239,14 @@ def test_line_endings_are_what_the_persons_git_writes(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_a_person_who_likes_crlf_sees_no_more_than_the_step(repo: Repo) -> None:
+def test_crlf_in_the_persons_settings_changes_no_other_file(repo: Repo) -> None:
     repo.git("config", "core.autocrlf", "true")
     repo.advances()
     assert repo.is_advanced()
     assert b"\r" not in (repo.folder / "app" / "infra" / "slow_queries.py").read_bytes()
 
 
-def test_a_folder_of_a_larger_repository(repo: Repo) -> None:
+def test_a_project_in_a_folder_of_a_larger_repository_advances(repo: Repo) -> None:
     whole = repo.person.desk / "Alles & Mehr"
     whole.mkdir()
     git("init", "--quiet", cwd=whole)
@@ -264,7 +264,7 @@ def test_a_folder_of_a_larger_repository(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_a_folder_of_a_larger_repository_undone(repo: Repo) -> None:
+def test_a_project_in_a_folder_of_a_larger_repository_is_taken_back(repo: Repo) -> None:
     whole = repo.person.desk / "whole"
     shop = Repo(repo.person, whole / "shop")
     shop.write("../README.md", "All of it\n")
@@ -276,7 +276,7 @@ def test_a_folder_of_a_larger_repository_undone(repo: Repo) -> None:
 
 
 @pytest.mark.parametrize("name", ["Läden & Cafés 店", 'it\'s: a "test"'])
-def test_names_with_spaces_quotes_and_letters_of_any_language(repo: Repo, name: str) -> None:
+def test_a_path_may_hold_spaces_quotes_and_letters_of_any_language(repo: Repo, name: str) -> None:
     shop = repo.copied_to(repo.person.desk / name)
     done = repo.person.types("advance", "--yes", name)
     assert done.returncode == 0, done.stderr
@@ -285,7 +285,7 @@ def test_names_with_spaces_quotes_and_letters_of_any_language(repo: Repo, name: 
     assert not shop.is_advanced()
 
 
-def test_a_worktree(repo: Repo) -> None:
+def test_a_worktree_advances_alone(repo: Repo) -> None:
     repo.git("worktree", "add", "--quiet", "../tree")
     tree = Repo(repo.person, repo.person.desk / "tree")
     tree.advances()
@@ -294,7 +294,7 @@ def test_a_worktree(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_a_shallow_clone(repo: Repo) -> None:
+def test_a_shallow_clone_advances(repo: Repo) -> None:
     repo.edits("README.md", "#", "# Our own:")
     git("clone", "--quiet", "--depth=1", f"file://{repo.folder}", "shallow", cwd=repo.person.desk)
     shallow = Repo(repo.person, repo.person.desk / "shallow")
@@ -303,14 +303,14 @@ def test_a_shallow_clone(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_a_detached_head(repo: Repo) -> None:
+def test_a_detached_head_advances(repo: Repo) -> None:
     repo.git("checkout", "--quiet", "--detach")
     repo.advances("--commit")
     assert repo.status() == []
 
 
 @pytest.mark.slow
-def test_called_from_another_repositorys_hook(repo: Repo) -> None:
+def test_called_from_another_repositorys_hook_it_changes_only_the_project(repo: Repo) -> None:
     other = repo.person.desk / "other"
     git("init", "--quiet", str(other), cwd=repo.person.desk)
     repo.person.environment |= {
@@ -323,7 +323,7 @@ def test_called_from_another_repositorys_hook(repo: Repo) -> None:
     assert git("status", "--porcelain", cwd=other) == ""
 
 
-def test_a_bare_repository(person: Person, repo: Repo) -> None:
+def test_a_bare_repository_is_refused(person: Person, repo: Repo) -> None:
     git("clone", "--quiet", "--bare", "shop", "bare.git", cwd=person.desk)
     done = person.types("advance", "--yes", "bare.git")
     assert done.returncode == 1
@@ -331,7 +331,7 @@ def test_a_bare_repository(person: Person, repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_a_second_file_system_for_the_git_directory(repo: Repo, tmp_path: Path) -> None:
+def test_a_git_directory_on_another_file_system_is_no_obstacle(repo: Repo, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "8m") as disk:
         apart = Repo(repo.person, repo.person.desk / "apart")
         repo.git("clone", "--quiet", f"--separate-git-dir={disk}/shop.git", ".", str(apart.folder))

@@ -1,4 +1,4 @@
-"""Whatever fails: one message that says what to do, and the disk as it was."""
+"""`rung new` that fails gives one message that says what to do, and leaves the disk as it was."""
 
 import os
 import shutil
@@ -20,33 +20,33 @@ def refused(done: subprocess.CompletedProcess[str], exit_code: int, *said: str) 
         assert words in done.stderr
 
 
-def test_a_folder_that_is_not_empty(person: Person) -> None:
+def test_a_folder_that_is_not_empty_is_refused(person: Person) -> None:
     (person.desk / "shop").mkdir()
     (person.desk / "shop" / ".hidden").touch()
     with person.leaving_no_trace():
         refused(person.types("new", "shop"), 2, "shop exists and is not empty")
 
 
-def test_a_file_in_the_way(person: Person) -> None:
+def test_a_file_at_the_place_is_refused(person: Person) -> None:
     (person.desk / "shop").touch()
     with person.leaving_no_trace():
         refused(person.types("new", "shop"), 2, "shop exists and is not a folder")
 
 
-def test_a_dangling_link_in_the_way(person: Person) -> None:
+def test_a_dangling_link_at_the_place_is_refused(person: Person) -> None:
     (person.desk / "shop").symlink_to("nowhere")
     with person.leaving_no_trace():
         refused(person.types("new", "shop"), 2, "shop exists and is not a folder")
 
 
-def test_a_place_under_a_file(person: Person) -> None:
+def test_a_place_under_a_file_is_refused(person: Person) -> None:
     (person.desk / "file").touch()
     with person.leaving_no_trace():
         refused(person.types("new", "file/inside/shop"), 2, "file is not a folder")
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux has /proc")
-def test_a_place_where_nobody_may_write_not_even_root(person: Person) -> None:
+def test_a_place_where_not_even_root_may_write_is_refused(person: Person) -> None:
     with person.leaving_no_trace():
         refused(person.types("new", "/proc/shop"), 1, "/proc/shop cannot be created")
 
@@ -83,7 +83,7 @@ def test_a_place_where_nobody_may_write_not_even_root(person: Person) -> None:
         (["--data", "=Shop"], "--data =Shop: write it as --data key=value"),
     ],
 )
-def test_an_answer_that_cannot_be(person: Person, words: list[str], said: str) -> None:
+def test_an_impossible_answer_is_refused(person: Person, words: list[str], said: str) -> None:
     with person.leaving_no_trace():
         refused(person.types("new", "shop", *words), 2, said)
 
@@ -105,29 +105,29 @@ def test_an_answer_that_cannot_be(person: Person, words: list[str], said: str) -
         ("1: Shop\n", "does not ask for 1"),
     ],
 )
-def test_an_answers_file_that_cannot_be(person: Person, written: str, said: str) -> None:
+def test_an_impossible_answers_file_is_refused(person: Person, written: str, said: str) -> None:
     (person.desk / "answers.yml").write_text(written)
     with person.leaving_no_trace():
         refused(person.types("new", "shop", "--answers", "answers.yml"), 2, said)
 
 
-def test_an_answers_file_that_is_not_there(person: Person) -> None:
+def test_an_answers_file_that_is_not_there_is_refused(person: Person) -> None:
     with person.leaving_no_trace():
         refused(person.types("new", "shop", "--answers", "no.yml"), 2, "no.yml cannot be read")
 
 
-def test_an_answers_file_that_is_a_folder(person: Person) -> None:
+def test_an_answers_file_that_is_a_folder_is_refused(person: Person) -> None:
     with person.leaving_no_trace():
         refused(person.types("new", "shop", "--answers", "."), 2, "cannot be read")
 
 
-def test_no_git_on_the_path(person: Person) -> None:
+def test_a_machine_without_git_is_refused(person: Person) -> None:
     person.environment["PATH"] = str(person.desk)
     with person.leaving_no_trace():
         refused(person.types("new", "shop"), 1, "git is not installed")
 
 
-def test_a_git_that_does_not_know_who_commits(person: Person) -> None:
+def test_a_git_that_does_not_know_who_commits_is_refused(person: Person) -> None:
     (person.temporary.parent / ".gitconfig").write_text("[user]\n\tuseConfigOnly = true\n")
     person.environment["GIT_CONFIG_GLOBAL"] = str(person.temporary.parent / ".gitconfig")
     with person.leaving_no_trace():
@@ -140,12 +140,12 @@ def test_a_git_that_does_not_know_who_commits(person: Person) -> None:
         )
 
 
-def test_a_template_that_is_not_there(person: Person) -> None:
+def test_a_template_that_is_not_there_is_refused(person: Person) -> None:
     with person.leaving_no_trace():
         refused(person.types("new", "shop", "--template", "../rungs"), 2, "no such folder")
 
 
-def test_a_template_that_is_not_in_git(person: Person, tmp_path: Path) -> None:
+def test_a_template_that_is_not_in_git_is_refused(person: Person, tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.mkdir()
     (plain / "copier.yml").touch()
@@ -155,13 +155,15 @@ def test_a_template_that_is_not_in_git(person: Person, tmp_path: Path) -> None:
         )
 
 
-def test_a_template_that_lies_inside_a_repository(person: Person, small_template: Path) -> None:
+def test_a_template_that_is_a_folder_of_a_repository_is_refused(
+    person: Person, small_template: Path
+) -> None:
     inner = small_template / "template"
     with person.leaving_no_trace():
         refused(person.types("new", "shop", "--template", inner), 2, f"repository {small_template}")
 
 
-def test_a_repository_that_is_no_template(person: Person, tmp_path: Path) -> None:
+def test_a_repository_that_is_no_template_is_refused(person: Person, tmp_path: Path) -> None:
     git("init", "--quiet", "other", cwd=tmp_path)
     with person.leaving_no_trace():
         refused(
@@ -169,14 +171,14 @@ def test_a_repository_that_is_no_template(person: Person, tmp_path: Path) -> Non
         )
 
 
-def test_a_copier_template_that_is_not_rungs(person: Person, own_template: Path) -> None:
+def test_a_copier_template_that_is_not_rungs_is_refused(person: Person, own_template: Path) -> None:
     (own_template / "copier.yml").write_text("_subdirectory: template/dev\nname: x\n")
     git("commit", "--quiet", "--all", "--message=Another", cwd=own_template)
     with person.leaving_no_trace():
         refused(person.types("new", "shop", "--template", own_template), 2, "is not Rung's")
 
 
-def test_a_template_without_a_commit(person: Person, tmp_path: Path) -> None:
+def test_a_template_without_a_commit_is_refused(person: Person, tmp_path: Path) -> None:
     git("init", "--quiet", "other", cwd=tmp_path)
     (tmp_path / "other" / ".git" / "info" / "exclude").write_text("copier.yml\n")
     (tmp_path / "other" / "copier.yml").touch()
@@ -200,7 +202,7 @@ def stage_a_file(template: Path) -> None:
 
 
 @pytest.mark.parametrize("meddle", [change_a_file, add_a_file, stage_a_file])
-def test_a_template_with_uncommitted_changes(
+def test_a_template_with_uncommitted_changes_is_refused(
     person: Person, own_template: Path, meddle: object
 ) -> None:
     assert callable(meddle)
@@ -214,7 +216,7 @@ def test_a_template_with_uncommitted_changes(
         )
 
 
-def test_a_template_that_cannot_be_rendered(person: Person, own_template: Path) -> None:
+def test_a_template_that_cannot_be_rendered_is_refused(person: Person, own_template: Path) -> None:
     (own_template / "template" / "broken.md.jinja").write_text("{{ no_such_question }}\n")
     git("add", "--all", cwd=own_template)
     git("commit", "--quiet", "--message=Break it", cwd=own_template)
@@ -227,13 +229,13 @@ def test_a_template_that_cannot_be_rendered(person: Person, own_template: Path) 
         )
 
 
-def test_a_template_url_that_nothing_answers(person: Person, tmp_path: Path) -> None:
+def test_a_template_url_that_does_not_answer_is_refused(person: Person, tmp_path: Path) -> None:
     nowhere = f"file://{tmp_path}/nowhere.git"
     with person.leaving_no_trace():
         refused(person.types("new", "shop", "--template", nowhere), 1, "cannot be fetched")
 
 
-def test_a_template_url_with_a_password(person: Person) -> None:
+def test_a_template_url_with_a_password_is_refused(person: Person) -> None:
     url = "https://ada:secret@git.example.com/rung.git"
     with person.leaving_no_trace():
         done = person.types("new", "shop", "--template", url)
@@ -241,8 +243,11 @@ def test_a_template_url_with_a_password(person: Person) -> None:
         assert "secret" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kibibytes", [1, 4])
-def test_a_file_that_cannot_be_written_to_its_end(person: Person, kibibytes: int) -> None:
+def test_a_file_that_cannot_be_written_completely_leaves_no_trace(
+    person: Person, kibibytes: int
+) -> None:
     limited = ["sh", "-c", f'ulimit -f {kibibytes * 2}; exec "$@"', "sh"]
     with person.leaving_no_trace():
         refused(person.runs(*limited, RUNG, "new", "shop"), 1)
@@ -264,8 +269,10 @@ def small_disk(at: Path, kibibytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(at)], check=True)
 
 
-@pytest.mark.parametrize("kibibytes", [64, 512, 1024, 1536])
-def test_a_disk_that_is_full_half_way(person: Person, template: Path, kibibytes: int) -> None:
+@pytest.mark.parametrize(
+    "kibibytes", [512, *(pytest.param(k, marks=pytest.mark.slow) for k in (64, 1024, 1536))]
+)
+def test_a_full_disk_leaves_no_trace(person: Person, template: Path, kibibytes: int) -> None:
     person.environment["RUNG_TEMPLATE"] = str(template)
     with small_disk(person.desk / "disk", kibibytes) as disk:
         (disk / "kept").write_text("kept")
@@ -280,7 +287,7 @@ def test_a_full_disk_leaves_an_existing_empty_folder_empty(person: Person) -> No
             refused(person.types("new", "disk/shop"), 1)
 
 
-def test_git_that_breaks_in_the_middle(person: Person) -> None:
+def test_a_git_that_fails_leaves_no_trace(person: Person) -> None:
     tools = person.temporary.parent / "bin"
     tools.mkdir()
     broken = tools / "git"

@@ -1,4 +1,7 @@
+"""`rung` itself: help, version, completion, colours."""
+
 import re
+import resource
 import subprocess
 import sys
 
@@ -12,8 +15,42 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 def test_help_names_every_command(person: Person) -> None:
     done = person.types("--help")
     assert done.returncode == 0
-    for command in ("new", "status", "advance", "upgrade"):
+    for command in ("new", "status", "advance", "upgrade", "undo"):
         assert f"\n  {command}" in done.stdout
+
+
+def test_h_is_short_for_help(person: Person) -> None:
+    assert person.types("-h").stdout == person.types("--help").stdout
+    assert person.types("advance", "-h").stdout == person.types("advance", "--help").stdout
+
+
+def test_no_summary_of_a_command_is_cut_off(person: Person) -> None:
+    commands = person.types("--help").stdout.partition("Commands:\n")[2]
+    assert commands
+    assert "..." not in commands
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands_and_options(person: Person, shell: str) -> None:
+    asked = {
+        "bash": {"COMP_WORDS": "rung adv", "COMP_CWORD": "1"},
+        "zsh": {"_TYPER_COMPLETE_ARGS": "rung adv"},
+        "fish": {"_TYPER_COMPLETE_ARGS": "rung adv", "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+    }[shell]
+    person.environment |= {"_RUNG_COMPLETE": f"complete_{shell}", **asked}
+    done = person.types()
+    assert "advance" in done.stdout
+    assert done.stderr == ""
+
+
+def test_help_takes_less_than_a_fifth_of_a_second(person: Person) -> None:
+    def processor_seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        person.types("--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(processor_seconds() for _ in range(5)) < 0.2
 
 
 def test_help_of_new_explains_every_option(person: Person) -> None:
@@ -31,7 +68,7 @@ def test_version_is_the_distributions_own(person: Person) -> None:
     assert person.types("--version").stdout == f"rung {__version__}\n"
 
 
-def test_python_m_rung_is_the_same_program(person: Person) -> None:
+def test_python_m_rung_runs_the_same_program(person: Person) -> None:
     assert person.runs(sys.executable, "-m", "rung", "--version").stdout == f"rung {__version__}\n"
 
 
@@ -42,18 +79,18 @@ def test_an_unknown_command_is_a_usage_error(person: Person) -> None:
 
 
 @pytest.mark.parametrize("heavy", ["copier", "rich", "jinja2", "yaml", "pydantic"])
-def test_help_does_not_pay_for_what_it_does_not_use(heavy: str) -> None:
+def test_help_does_not_import_heavy_packages(heavy: str) -> None:
     code = f"import sys, rung.cli; sys.exit({heavy!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_nothing_is_coloured_away_from_a_terminal(person: Person) -> None:
+def test_output_without_a_terminal_has_no_colours(person: Person) -> None:
     done = person.types("new", "shop")
     assert done.returncode == 0
     assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_at_a_terminal_a_spinner_shows_that_it_works(person: Person) -> None:
+def test_a_terminal_shows_a_spinner(person: Person) -> None:
     with person.at_a_terminal("new", "shop", "--defaults") as terminal:
         assert terminal.wait_for_the_end() == 0
         assert "Rendering" in terminal.shown
@@ -66,3 +103,13 @@ def test_no_color_is_respected_at_a_terminal(person: Person) -> None:
         assert terminal.wait_for_the_end() == 0
         assert "Rendering" in terminal.shown
         assert not COLOUR.search(terminal.shown)
+
+
+def test_a_bug_is_one_line_and_a_variable_shows_its_traceback(person: Person) -> None:
+    code = "import rung.cli; rung.cli.run = lambda: 1 / 0\nfrom rung.__main__ import main; main()"
+    done = person.runs(sys.executable, "-c", code)
+    assert done.returncode == 1
+    assert done.stderr.startswith("rung: This is a bug of Rung: ZeroDivisionError: division by")
+    assert done.stderr.count("\n") == 1
+    person.environment["RUNG_TRACEBACK"] = "1"
+    assert "Traceback" in person.runs(sys.executable, "-c", code).stderr

@@ -1,4 +1,4 @@
-"""Ctrl-C or a kill, at each step of `rung new`: the disk is as it was, and one line says so."""
+"""Ctrl-C or a kill at each step of `rung new` leaves the disk as it was, and one line says so."""
 
 import os
 import signal
@@ -12,14 +12,21 @@ from people import Person, git, outcome, slow_down, wait_until_there
 
 STOPPED = "rung: Stopped. Nothing was created.\n"
 
-# What rung and Copier start, in this order.
-GIT_STEPS = ["init", "clone", "checkout", "add", "commit"]
-
 
 @pytest.mark.parametrize(
-    ("program", "step"), [*(("git", step) for step in GIT_STEPS), ("uv", "lock")]
+    ("program", "step"),
+    [
+        ("git", "clone"),
+        ("uv", "lock"),
+        *(
+            pytest.param("git", step, marks=pytest.mark.slow)
+            for step in ("init", "checkout", "add", "commit")
+        ),
+    ],
 )
-def test_ctrl_c(person: Person, tmp_path: Path, program: str, step: str) -> None:
+def test_ctrl_c_at_each_step_leaves_no_trace(
+    person: Person, tmp_path: Path, program: str, step: str
+) -> None:
     reached = tmp_path / "reached"
     slow_down(person, program, step, reached)
     with person.leaving_no_trace():
@@ -29,9 +36,11 @@ def test_ctrl_c(person: Person, tmp_path: Path, program: str, step: str) -> None
         assert outcome(process) == (1, "", STOPPED)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("step", ["clone", "commit"])
-def test_a_kill_of_rung_alone(
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("step", ["clone", pytest.param("commit", marks=pytest.mark.slow)])
+def test_a_kill_of_rung_alone_leaves_no_trace(
     person: Person, tmp_path: Path, step: str, number: signal.Signals
 ) -> None:
     reached = tmp_path / "reached"
@@ -43,7 +52,7 @@ def test_a_kill_of_rung_alone(
         assert outcome(process) == (1, "", STOPPED)
 
 
-def test_an_impatient_ctrl_c_ctrl_c_ctrl_c(person: Person, tmp_path: Path) -> None:
+def test_a_hundred_ctrl_c_leave_no_trace(person: Person, tmp_path: Path) -> None:
     reached = tmp_path / "reached"
     slow_down(person, "git", "commit", reached)
     with person.leaving_no_trace():
@@ -58,7 +67,7 @@ def test_an_impatient_ctrl_c_ctrl_c_ctrl_c(person: Person, tmp_path: Path) -> No
         assert code in {1, -signal.SIGINT}  # The last ones meet a Python that is shutting down.
 
 
-def test_ctrl_c_in_an_existing_empty_folder(person: Person, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_an_existing_folder_empty(person: Person, tmp_path: Path) -> None:
     (person.desk / "shop").mkdir()
     reached = tmp_path / "reached"
     slow_down(person, "git", "commit", reached)
@@ -69,6 +78,7 @@ def test_ctrl_c_in_an_existing_empty_folder(person: Person, tmp_path: Path) -> N
         assert outcome(process) == (1, "", STOPPED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hundredths", range(5, 100, 12))
 def test_ctrl_c_at_any_moment_leaves_all_or_nothing(person: Person, hundredths: int) -> None:
     process = person.starts("new", "shop")
@@ -85,7 +95,7 @@ def test_ctrl_c_at_any_moment_leaves_all_or_nothing(person: Person, hundredths: 
         assert code != 0
 
 
-def test_ctrl_c_at_a_question(person: Person) -> None:
+def test_ctrl_c_at_a_question_leaves_no_trace(person: Person) -> None:
     with person.leaving_no_trace(), person.at_a_terminal("new", "shop") as terminal:
         terminal.wait_for("called, for people?")
         terminal.press("\x03")
@@ -94,7 +104,7 @@ def test_ctrl_c_at_a_question(person: Person) -> None:
         assert "Traceback" not in terminal.shown
 
 
-def test_a_kill_at_a_question(person: Person) -> None:
+def test_a_kill_at_a_question_leaves_no_trace(person: Person) -> None:
     with person.leaving_no_trace(), person.at_a_terminal("new", "shop") as terminal:
         terminal.wait_for("called, for people?")
         terminal.process.terminate()
@@ -103,7 +113,7 @@ def test_a_kill_at_a_question(person: Person) -> None:
         assert "Traceback" not in terminal.shown
 
 
-def test_the_end_of_input_at_a_question(person: Person) -> None:
+def test_the_end_of_input_at_a_question_leaves_no_trace(person: Person) -> None:
     with person.leaving_no_trace(), person.at_a_terminal("new", "shop") as terminal:
         terminal.wait_for("called, for people?")
         terminal.press("\x15\x0b\x04")

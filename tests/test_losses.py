@@ -1,4 +1,4 @@
-"""Where plain Copier loses a person's work without a word, Rung stops or shows it."""
+"""Rung stops or reports where plain Copier loses a person's work without a word."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from people import COPIER, Person, git
 ADVANCE = ("advance", "--yes")
 
 
-def test_an_edit_in_a_file_that_the_step_deletes(repo: Repo) -> None:
+def test_an_edit_in_a_file_that_the_step_deletes_is_refused(repo: Repo) -> None:
     repo.edits("app/infra/simple.py", "PLAIN = True", "PLAIN = False  # we need this")
     done = repo.rung(*ADVANCE)
     assert done.returncode == 1
@@ -22,7 +22,7 @@ def test_an_edit_in_a_file_that_the_step_deletes(repo: Repo) -> None:
     repo.advances()
 
 
-def test_a_renamed_file_that_the_step_changes(repo: Repo) -> None:
+def test_a_renamed_file_that_the_step_changes_is_reported(repo: Repo) -> None:
     repo.git("mv", "app/infra/wiring.py", "app/infra/parts.py")
     repo.commit()
     shown = repo.advances()
@@ -41,7 +41,7 @@ def test_a_removed_file_stays_removed(repo: Repo) -> None:
 
 
 @pytest.mark.parametrize("ignored", [False, True], ids=["untracked", "ignored"])
-def test_a_file_that_is_not_committed_where_the_step_brings_one(repo: Repo, ignored: bool) -> None:
+def test_an_uncommitted_file_at_a_path_of_the_step_is_refused(repo: Repo, ignored: bool) -> None:
     if ignored:
         repo.write(".gitignore", repo.text(".gitignore") + "slow_queries.py\n")
         repo.commit()
@@ -51,7 +51,9 @@ def test_a_file_that_is_not_committed_where_the_step_brings_one(repo: Repo, igno
     assert repo.text("app/infra/slow_queries.py") == "OURS = True\n"
 
 
-def test_an_ignored_file_that_a_new_version_brings(repo: Repo, own_growing_template: Path) -> None:
+def test_an_ignored_file_at_a_path_of_a_new_version_is_refused(
+    repo: Repo, own_growing_template: Path
+) -> None:
     (own_growing_template / "template" / ".env").write_text("KEY=theirs\n")
     release(own_growing_template, "v0.2.0")
     repo.write(".env", "KEY=ours\n")
@@ -60,7 +62,7 @@ def test_an_ignored_file_that_a_new_version_brings(repo: Repo, own_growing_templ
 
 
 @pytest.mark.slow
-def test_a_folder_of_the_step_that_is_a_link_elsewhere(repo: Repo, tmp_path: Path) -> None:
+def test_a_link_in_place_of_a_folder_of_the_step_is_refused(repo: Repo, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (repo.folder / "docs" / "runbooks").symlink_to(tmp_path / "elsewhere")
     assert "docs/runbooks/to-stage-2.md" in repo.refuses(*ADVANCE)
@@ -68,14 +70,14 @@ def test_a_folder_of_the_step_that_is_a_link_elsewhere(repo: Repo, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_committed_file_where_the_step_needs_a_folder(repo: Repo) -> None:
+def test_a_committed_file_where_the_step_needs_a_folder_is_refused(repo: Repo) -> None:
     repo.write("docs/runbooks", "One page is enough for us.\n")
     repo.commit()
     assert "docs/runbooks/to-stage-2.md" in repo.refuses(*ADVANCE)
 
 
 @pytest.mark.slow
-def test_an_own_file_where_the_step_brings_one_is_a_conflict_that_keeps_both(repo: Repo) -> None:
+def test_a_committed_file_at_a_path_of_the_step_is_a_conflict_that_keeps_both(repo: Repo) -> None:
     repo.write("app/infra/slow_queries.py", "OURS = True\n")
     repo.commit()
     assert "In conflict: app/infra/slow_queries.py." in repo.rung(*ADVANCE).stderr
@@ -84,7 +86,7 @@ def test_an_own_file_where_the_step_brings_one_is_a_conflict_that_keeps_both(rep
     assert "SLOW_MS = 200" in repo.text("app/infra/slow_queries.py")
 
 
-def test_an_edit_among_twins_stays_in_its_own(repo: Repo) -> None:
+def test_an_edit_in_one_of_several_equal_blocks_stays_there(repo: Repo) -> None:
     twins = repo.text("deploy/compose.yaml")
     first, second = twins.split("  worker:\n")
     repo.write(
@@ -114,7 +116,7 @@ def test_the_persons_excludes_file_hides_nothing_that_the_step_brings(repo: Repo
     assert "RETRIES = 30" in repo.text("app/infra/wiring.py")
 
 
-def test_a_conflict_is_never_an_exit_0(repo: Repo) -> None:
+def test_a_conflict_never_exits_with_0(repo: Repo) -> None:
     repo.edits("app/infra/wiring.py", '    "database",\n]', '    "database",\n    "ours",\n]')
     for words in (("advance", "--dry-run"), ADVANCE):
         reason = repo.refuses(*words)
@@ -153,7 +155,7 @@ def test_edits_on_both_sides_of_one_of_rungs_files_are_merged(repo: Repo) -> Non
 
 
 @pytest.mark.parametrize("words", [("--to=2",)])
-def test_a_stage_edited_by_hand_is_no_stage(repo: Repo, words: tuple[str, ...]) -> None:
+def test_a_stage_edited_by_hand_is_refused(repo: Repo, words: tuple[str, ...]) -> None:
     repo.edits(".copier-answers.yml", "stage: 1", "stage: 2\nreplica_routing: false")
     reason = repo.refuses(*ADVANCE, *words)
     assert "The answers say stage: 2, but the files are those of stage: 1" in reason
@@ -173,7 +175,7 @@ def test_a_stage_edited_by_hand_stops_an_upgrade(repo: Repo, own_growing_templat
 
 
 @pytest.mark.slow
-def test_an_option_edited_by_hand(repo: Repo, own_growing_template: Path) -> None:
+def test_an_option_edited_by_hand_is_refused(repo: Repo, own_growing_template: Path) -> None:
     repo.advances("--commit")
     repo.edits(".copier-answers.yml", "replica_routing: false", "replica_routing: true")
     (own_growing_template / "template" / "later.txt").write_text("later\n")
@@ -191,7 +193,9 @@ def test_the_recorded_version_moves_only_with_the_files(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_a_dirty_template_is_not_what_arrives(repo: Repo, own_growing_template: Path) -> None:
+def test_uncommitted_changes_of_the_template_do_not_arrive(
+    repo: Repo, own_growing_template: Path
+) -> None:
     (own_growing_template / "template" / "draft.txt").write_text("Not committed.\n")
     repo.advances()
     assert not (repo.folder / "draft.txt").exists()

@@ -1,10 +1,14 @@
+"""`rung new`: what it makes, asks and leaves alone."""
+
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from conftest import REPO
 from people import Person, content, git
 
 
@@ -36,7 +40,7 @@ def test_nothing_but_the_project_is_left_behind(person: Person) -> None:
     assert person.leftovers() == ["shop"]
 
 
-def test_the_folders_name_suggests_the_projects(person: Person) -> None:
+def test_the_name_of_the_folder_suggests_the_name_of_the_project(person: Person) -> None:
     person.types("new", "web-shop")
     answers = answers_of(person.desk / "web-shop")
     assert (answers["project_name"], answers["project_slug"]) == ("Web Shop", "web-shop")
@@ -119,7 +123,7 @@ def test_an_empty_folder_that_exists_is_filled_and_stays_the_same_folder(person:
     assert git("status", "--porcelain", cwd=shop) == ""
 
 
-def test_the_folder_one_stands_in_can_be_filled(person: Person) -> None:
+def test_the_current_folder_can_be_filled(person: Person) -> None:
     here = person.desk / "shop"
     here.mkdir()
     done = person.types("new", ".", at=here)
@@ -128,7 +132,8 @@ def test_the_folder_one_stands_in_can_be_filled(person: Person) -> None:
     assert done.stdout.endswith("Next:\n\n    make dev\n")
 
 
-def test_folders_on_the_way_are_made(person: Person) -> None:
+@pytest.mark.slow
+def test_missing_parent_folders_are_made(person: Person) -> None:
     done = person.types("new", "services/eu/shop")
     assert done.returncode == 0, done.stderr
     assert answers_of(person.desk / "services/eu/shop")["project_slug"] == "shop"
@@ -158,7 +163,8 @@ def test_a_terminal_is_asked_what_is_missing(person: Person) -> None:
     assert answers["description"] == "Tea House, a backend, with cake"
 
 
-def test_a_terminal_is_told_at_once_about_an_answer_that_cannot_be(person: Person) -> None:
+@pytest.mark.slow
+def test_a_terminal_shows_at_once_that_an_answer_is_impossible(person: Person) -> None:
     with person.at_a_terminal("new", "shop") as terminal:
         terminal.wait_for("called, for people?")
         terminal.press("\r")
@@ -167,7 +173,7 @@ def test_a_terminal_is_told_at_once_about_an_answer_that_cannot_be(person: Perso
         terminal.wait_for("Write it like web-shop")
 
 
-def test_a_terminal_is_asked_for_a_slug_when_the_name_suggests_none(person: Person) -> None:
+def test_a_name_in_another_script_is_asked_for_its_slug(person: Person) -> None:
     with person.at_a_terminal("new", "店") as terminal:
         terminal.wait_for("called, for people?")
         terminal.press("\r")
@@ -179,6 +185,7 @@ def test_a_terminal_is_asked_for_a_slug_when_the_name_suggests_none(person: Pers
     assert answers_of(person.desk / "店")["project_slug"] == "mise"
 
 
+@pytest.mark.slow
 def test_defaults_ask_nothing_at_a_terminal(person: Person) -> None:
     with person.at_a_terminal("new", "shop", "--defaults") as terminal:
         assert terminal.wait_for_the_end() == 0
@@ -200,12 +207,16 @@ def plain_files(person: Person) -> dict[str, bytes]:
     "preference",
     [
         "[core]\n\tautocrlf = true\n\tsafecrlf = true\n",
-        "[core]\n\texcludesFile = ~/ignored\n",
-        "[core]\n\tattributesFile = ~/attributes\n",
+        pytest.param("[core]\n\texcludesFile = ~/ignored\n", marks=pytest.mark.slow),
+        pytest.param("[core]\n\tattributesFile = ~/attributes\n", marks=pytest.mark.slow),
         "[core]\n\thooksPath = ~/hooks\n",
-        "[commit]\n\tgpgSign = true\n[gpg]\n\tprogram = false\n",
-        "[init]\n\ttemplateDir = ~/template\n\tdefaultBranch = trunk\n",
-        "[status]\n\tshowUntrackedFiles = no\n",
+        pytest.param(
+            "[commit]\n\tgpgSign = true\n[gpg]\n\tprogram = false\n", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "[init]\n\ttemplateDir = ~/template\n\tdefaultBranch = trunk\n", marks=pytest.mark.slow
+        ),
+        pytest.param("[status]\n\tshowUntrackedFiles = no\n", marks=pytest.mark.slow),
         "[core]\n\tfsmonitor = true\n",
     ],
 )
@@ -231,6 +242,7 @@ def test_no_preference_of_the_persons_git_changes_or_stops_the_first_commit(
     assert git("status", "--porcelain", cwd=person.desk / "shop") == ""
 
 
+@pytest.mark.slow
 def test_called_from_another_repositorys_hook_it_leaves_that_repository_alone(
     person: Person, small_template: Path
 ) -> None:
@@ -253,3 +265,65 @@ def test_uv_locks_the_dependencies(person: Person) -> None:
     done = person.types("new", "shop")
     assert (done.returncode, done.stderr) == (0, "")
     assert 'name = "fastapi"' in git("show", "HEAD:uv.lock", cwd=person.desk / "shop")
+
+
+def test_every_choice_and_reason_fits_a_terminal_of_80_columns(person: Person) -> None:
+    settings = (REPO / "copier.yml").read_text(encoding="utf-8")
+    questions = {k: v for k, v in yaml.safe_load(settings).items() if not k.startswith("_")}
+    with person.at_a_terminal("new", "tea-house", "--data", "team=leaves") as terminal:
+        terminal.wait_for("called, for people?")
+        terminal.press("\r")
+        terminal.wait_for("for machines")
+        terminal.press("_x\r")
+        terminal.wait_for("web-shop: a-z 0-9 -")
+        terminal.press("\x15tea\r")
+        terminal.wait_for("what it is for")
+        terminal.press("\r")
+        terminal.wait_for("stage of growth?")
+        terminal.wait_for("N copies")
+        for choice in questions["stage"]["choices"]:
+            assert choice in terminal.text
+    for name, question in questions.items():
+        # Copier begins with "Validation error for question 'NAME': ".
+        reasons = re.findall(r"%}([^{]+){%", question.get("validator", ""))
+        assert all(len(reason.strip()) + 34 + len(name) <= 80 for reason in reasons)
+        # Three columns for the sign, two before the answer, and room for a short answer.
+        assert len(question.get("help", "")) <= 74
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("Süß & Salzig", "suess-salzig"),
+        pytest.param("Café São Tomé", "cafe-sao-tome", marks=pytest.mark.slow),
+        pytest.param("Łódź Œuvre Ærø", "lodz-oeuvre-aero", marks=pytest.mark.slow),
+        pytest.param("Web Shop 2", "web-shop-2", marks=pytest.mark.slow),
+    ],
+)
+def test_letters_with_accents_are_spelled_in_latin_ones(
+    person: Person, name: str, slug: str
+) -> None:
+    done = person.types("new", "shop", "--no-git", "--data", f"project_name={name}")
+    assert done.returncode == 0, done.stderr
+    assert answers_of(person.desk / "shop")["project_slug"] == slug
+
+
+def test_uv_is_found_where_make_install_put_it(person: Person) -> None:
+    fetched = person.temporary.parent / "cache" / "uv-bootstrap" / "uv"
+    fetched.parent.mkdir(parents=True)
+    shutil.copy(person.environment.pop("UV"), fetched)
+    person.environment["XDG_CACHE_HOME"] = str(fetched.parents[1])
+    git_alone = person.desk.parent / "bin"
+    git_alone.mkdir()
+    (git_alone / "git").symlink_to(shutil.which("git") or "")
+    without_uv = [f for f in os.environ["PATH"].split(os.pathsep) if not Path(f, "uv").exists()]
+    person.environment["PATH"] = os.pathsep.join([str(git_alone), *without_uv])
+    done = person.types("new", "shop")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (person.desk / "shop" / "uv.lock").read_text(encoding="utf-8") == "# locked\n"
+
+
+def test_a_uv_that_writes_no_lock_is_said(person: Person) -> None:
+    person.environment["UV"] = shutil.which("true") or ""
+    done = person.types("new", "shop")
+    assert "Dependencies are not locked (uv wrote no uv.lock)" in done.stderr

@@ -1,4 +1,4 @@
-"""Rung as people get it: a wheel, `uvx --from`, `make new`; each in an environment of its own."""
+"""Rung as people install it: a wheel, `uvx --from`, `make new`, each in its own environment."""
 
 import os
 import shutil
@@ -61,7 +61,7 @@ def test_a_wheel_holds_the_program_and_nothing_else(newcomer: Person, checkout: 
     assert tops == {"rung", "rung-0.1.0.dist-info"}
 
 
-def test_uvx_from_a_clean_clone(newcomer: Person, checkout: Path) -> None:
+def test_uvx_makes_a_project_from_a_clean_clone(newcomer: Person, checkout: Path) -> None:
     shop = newcomer.desk / "shop"
     ran(newcomer, "uvx", "--quiet", "--from", ".", "rung", "new", shop, at=checkout)
     assert recorded_source(shop) == str(checkout)
@@ -69,21 +69,21 @@ def test_uvx_from_a_clean_clone(newcomer: Person, checkout: Path) -> None:
     assert git("status", "--porcelain", cwd=checkout) == ""
 
 
-def test_uvx_from_a_git_url(newcomer: Person, checkout: Path) -> None:
+def test_uvx_makes_a_project_from_a_git_url(newcomer: Person, checkout: Path) -> None:
     shop = newcomer.desk / "shop"
     source = f"git+{checkout.as_uri()}"
     ran(newcomer, "uvx", "--quiet", "--from", source, "rung", "new", shop, at=checkout)
     assert recorded_source(shop) == source
 
 
-def test_make_new_in_a_fresh_clone(newcomer: Person, checkout: Path) -> None:
+def test_make_new_works_in_a_fresh_clone(newcomer: Person, checkout: Path) -> None:
     shown = ran(newcomer, "make", "--silent", "new", f"DEST={newcomer.desk}/web shop", at=checkout)
     assert shown.endswith("    make dev\n")
     assert recorded_source(newcomer.desk / "web shop") == str(checkout)
     assert git("status", "--porcelain", cwd=checkout) == ""
 
 
-def test_make_new_passes_on_what_else_one_says(newcomer: Person, checkout: Path) -> None:
+def test_make_new_passes_on_stage_and_arguments(newcomer: Person, checkout: Path) -> None:
     more = ["STAGE=2", "ARGS=--data replica_routing=true --data 'project_name=Tea House'"]
     shop = newcomer.desk / "shop"
     ran(newcomer, "make", "--silent", "new", f"DEST={shop}", *more, at=checkout)
@@ -102,13 +102,13 @@ def test_make_install_gives_a_rung_that_knows_its_template(
     assert recorded_source(newcomer.desk / "shop") == str(checkout)
 
 
-def test_make_new_says_what_it_needs(newcomer: Person, checkout: Path) -> None:
+def test_make_new_asks_for_a_place(newcomer: Person, checkout: Path) -> None:
     done = newcomer.runs("make", "--silent", "new", at=checkout)
     assert done.returncode == 2
     assert "make new DEST=../shop" in done.stderr
 
 
-def test_make_bootstraps_a_uv_that_is_absent(newcomer: Person, checkout: Path) -> None:
+def test_make_fetches_a_missing_uv(newcomer: Person, checkout: Path) -> None:
     without_uv = [f for f in os.environ["PATH"].split(os.pathsep) if not Path(f, "uv").exists()]
     newcomer.environment["PATH"] = os.pathsep.join(without_uv)
     newcomer.environment["XDG_CACHE_HOME"] = str(newcomer.temporary / "cache")

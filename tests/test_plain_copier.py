@@ -1,4 +1,4 @@
-"""Without the CLI: plain Copier makes the same project, carries it on, and needs no --trust."""
+"""Plain Copier makes and updates the same project without the CLI, and needs no --trust."""
 
 import os
 from pathlib import Path
@@ -42,7 +42,7 @@ def release(template: Path, version: str) -> None:
         for one in VARIANTS
     ],
 )
-def test_copier_copy_gives_what_rung_new_gives(
+def test_copier_copy_gives_the_same_files_as_rung_new(
     person: Person, template: Path, variant: dict[str, Any]
 ) -> None:
     data = [f"{key}={value}" for key, value in asked(variant).items()]
@@ -80,7 +80,7 @@ def test_copier_update_brings_a_rung_new_project_to_the_next_version(
     assert git("status", "--porcelain", cwd=project) == " M .copier-answers.yml\n?? later.txt\n"
 
 
-def test_copier_update_reaches_a_project_that_knows_no_option_yet(
+def test_copier_update_reaches_a_project_from_before_the_first_option(
     person: Person, own_template: Path
 ) -> None:
     now = own_template / "copier.yml"
@@ -98,7 +98,7 @@ def test_copier_update_reaches_a_project_that_knows_no_option_yet(
     assert "_commit: v0.3.0" in (project / ".copier-answers.yml").read_text()
 
 
-def test_what_the_readme_says_to_type(person: Person, own_template: Path) -> None:
+def test_the_commands_of_the_readme_work(person: Person, own_template: Path) -> None:
     section = (REPO / "README.md").read_text().partition("## Without the CLI\n")[2]
     typed = [
         line.partition("  #")[0].strip() for line in section.splitlines() if line[:4] == "    "

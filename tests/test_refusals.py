@@ -1,4 +1,4 @@
-"""What `rung advance` and `rung upgrade` refuse, each before a byte has changed."""
+"""`rung advance` and `rung upgrade` refuse unsafe repos and wrong answers, and change nothing."""
 
 import shutil
 import subprocess
@@ -18,13 +18,13 @@ down_revision: str | None = {down}
 
 
 @pytest.mark.parametrize("command", [ADVANCE, ("advance", "--dry-run")])
-def test_changes_that_are_not_committed(repo: Repo, command: tuple[str, ...]) -> None:
+def test_uncommitted_changes_are_refused(repo: Repo, command: tuple[str, ...]) -> None:
     repo.write("README.md", "Rewritten.\n")
     reason = repo.refuses(*command)
     assert "changes that are not committed (README.md). Commit or stash them." in reason
 
 
-def test_a_staged_file(repo: Repo) -> None:
+def test_a_staged_file_is_refused(repo: Repo) -> None:
     repo.write("app/new.py", "")
     repo.git("add", "app/new.py")
     assert "(app/new.py)" in repo.refuses(*ADVANCE)
@@ -36,7 +36,7 @@ def test_untracked_files_that_are_not_in_the_way_may_stay(repo: Repo) -> None:
     assert repo.text("notes.txt") == "mine\n"
 
 
-def test_a_folder_that_is_no_project(person: Person) -> None:
+def test_a_folder_that_is_no_project_is_refused(person: Person) -> None:
     with person.leaving_no_trace():
         done = person.types(*ADVANCE)
     assert (done.returncode, done.stderr) == (
@@ -45,22 +45,22 @@ def test_a_folder_that_is_no_project(person: Person) -> None:
     )
 
 
-def test_a_folder_that_is_not_there(person: Person) -> None:
+def test_a_folder_that_is_not_there_is_refused(person: Person) -> None:
     assert "nowhere is not a folder." in person.types(*ADVANCE, "nowhere").stderr
 
 
-def test_a_project_in_no_repository(repo: Repo) -> None:
+def test_a_project_in_no_repository_is_refused(repo: Repo) -> None:
     shutil.rmtree(repo.folder / ".git")
     assert "git init && git add --all && git commit" in repo.refuses(*ADVANCE)
 
 
-def test_a_repository_without_a_commit(repo: Repo) -> None:
+def test_a_repository_without_a_commit_is_refused(repo: Repo) -> None:
     shutil.rmtree(repo.folder / ".git")
     repo.git("init", "--quiet")
     assert "has no commit yet" in repo.refuses(*ADVANCE)
 
 
-def test_answers_that_are_not_committed(repo: Repo) -> None:
+def test_uncommitted_answers_are_refused(repo: Repo) -> None:
     repo.git("rm", "--quiet", "--cached", ".copier-answers.yml")
     repo.git("commit", "--quiet", "--message=Forget the answers")
     assert ".copier-answers.yml is not committed" in repo.refuses(*ADVANCE)
@@ -78,7 +78,7 @@ def test_answers_that_are_not_committed(repo: Repo) -> None:
         ("_src_path: /x\n_commit: v0.1.0\nstage: true\n", "stage is True"),
     ],
 )
-def test_answers_that_are_broken(repo: Repo, broken: str, reason: str) -> None:
+def test_broken_answers_are_refused(repo: Repo, broken: str, reason: str) -> None:
     repo.write(".copier-answers.yml", broken)
     repo.commit()
     said = repo.refuses(*ADVANCE)
@@ -87,7 +87,7 @@ def test_answers_that_are_broken(repo: Repo, broken: str, reason: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_stage_lowered_by_hand(repo: Repo) -> None:
+def test_a_stage_lowered_by_hand_is_refused(repo: Repo) -> None:
     repo.advances("--commit")
     repo.edits(".copier-answers.yml", "stage: 2", "stage: 1")
     reason = repo.refuses(*ADVANCE)
@@ -95,7 +95,7 @@ def test_a_stage_lowered_by_hand(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_the_last_stage(repo: Repo) -> None:
+def test_advancing_from_the_last_stage_is_refused(repo: Repo) -> None:
     repo.advances(f"--to={LADDER[-1].number}", "--commit")
     assert "that is the last one" in repo.refuses(*ADVANCE)
 
@@ -108,31 +108,31 @@ def test_a_lower_stage_says_what_to_do_instead(repo: Repo) -> None:
 
 
 @pytest.mark.parametrize("stage", ["0", "9", "-1"])
-def test_a_stage_beyond_the_ladder(repo: Repo, stage: str) -> None:
+def test_a_stage_beyond_the_ladder_is_refused(repo: Repo, stage: str) -> None:
     reason = repo.refuses(*ADVANCE, f"--to={stage}")
     assert f"There is no stage {stage}: the ladder ends at {LADDER[-1]}." in reason
 
 
-def test_a_stage_in_words(repo: Repo) -> None:
+def test_a_stage_in_words_is_refused(repo: Repo) -> None:
     assert repo.rung(*ADVANCE, "--to=two").returncode == 2
 
 
-def test_an_answer_to_a_question_that_is_not_asked(repo: Repo) -> None:
+def test_an_answer_to_a_question_that_is_not_asked_is_refused(repo: Repo) -> None:
     reason = repo.refuses(*ADVANCE, "--data=colour=blue", code=2)
     assert "The template does not ask for colour." in reason
 
 
-def test_an_answer_to_a_question_that_the_stage_does_not_ask(repo: Repo) -> None:
+def test_an_answer_to_a_question_that_the_stage_does_not_ask_is_refused(repo: Repo) -> None:
     reason = repo.refuses(*ADVANCE, "--to=1", "--data=replica_routing=true", code=2)
     assert "replica_routing is not asked at stage 1 (foundation), but from stage 2" in reason
 
 
-def test_an_answer_that_is_neither_yes_nor_no(repo: Repo) -> None:
+def test_an_answer_that_is_neither_yes_nor_no_is_refused(repo: Repo) -> None:
     reason = repo.refuses("advance", "--dry-run", "--data=replica_routing=wrong", code=2)
     assert "replica_routing: 'wrong' is neither yes nor no. Write true or false." in reason
 
 
-def test_an_answer_that_it_has_already(repo: Repo) -> None:
+def test_an_answer_that_changes_nothing_is_refused(repo: Repo) -> None:
     reason = repo.refuses(*ADVANCE, "--to=1", "--data=team=shop-team")
     assert reason == "rung: The project is at stage 1 (foundation) with team=shop-team already.\n"
 
@@ -145,11 +145,11 @@ def test_an_option_whose_files_were_edited_is_not_turned_off(repo: Repo) -> None
 
 
 @pytest.mark.parametrize("command", [ADVANCE, ("upgrade",)])
-def test_a_stage_among_the_answers(repo: Repo, command: tuple[str, ...]) -> None:
+def test_a_stage_among_the_answers_is_refused(repo: Repo, command: tuple[str, ...]) -> None:
     assert "rung advance --to N" in repo.refuses(*command, "--data=stage=3", code=2)
 
 
-def test_a_template_that_is_gone(repo: Repo) -> None:
+def test_a_template_that_is_gone_is_refused(repo: Repo) -> None:
     repo.edits(".copier-answers.yml", "_src_path: ", "_src_path: /gone")
     reason = repo.refuses(*ADVANCE)
     assert "and is gone. Pass --template" in reason
@@ -165,18 +165,20 @@ def test_a_template_that_moved_is_found_where_the_person_says(
 
 
 @pytest.mark.slow
-def test_a_template_named_from_where_someone_stood(repo: Repo, growing_template: Path) -> None:
+def test_a_template_recorded_by_a_relative_path_is_refused(
+    repo: Repo, growing_template: Path
+) -> None:
     repo.edits(".copier-answers.yml", f"_src_path: {growing_template}", "_src_path: .")
     assert "records its template as ., which leads nowhere" in repo.refuses(*ADVANCE)
     repo.advances("--template", growing_template)
 
 
-def test_a_template_without_the_recorded_version(repo: Repo) -> None:
+def test_a_template_without_the_recorded_version_is_refused(repo: Repo) -> None:
     repo.edits(".copier-answers.yml", "_commit: v0.1.0", "_commit: v0.0.9-3-gabcdef0")
     assert "does not have v0.0.9-3-gabcdef0. Fetch it there" in repo.refuses(*ADVANCE)
 
 
-def test_a_template_that_is_no_repository(repo: Repo, tmp_path: Path) -> None:
+def test_a_template_that_is_no_repository_is_refused(repo: Repo, tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     source = repo.answers()["_src_path"]
     repo.edits(".copier-answers.yml", source, str(tmp_path / "plain"))
@@ -184,13 +186,13 @@ def test_a_template_that_is_no_repository(repo: Repo, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_url_that_does_not_answer(repo: Repo) -> None:
+def test_a_url_that_does_not_answer_is_refused(repo: Repo) -> None:
     source = repo.answers()["_src_path"]
     repo.edits(".copier-answers.yml", source, "git+file:///nowhere")
     assert "cannot be fetched" in repo.refuses(*ADVANCE)
 
 
-def test_two_heads(repo: Repo) -> None:
+def test_two_migration_heads_are_refused(repo: Repo) -> None:
     for revision, down in {"0001": "None", "0002": '"0001"', "ours": '"0001"'}.items():
         repo.write(
             f"migrations/versions/{revision}.py",
@@ -203,7 +205,7 @@ def test_two_heads(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_heads_that_were_merged(repo: Repo) -> None:
+def test_merged_migration_heads_advance(repo: Repo) -> None:
     for revision, down in {
         "0001": "None",
         "0002": '"0001"',
@@ -229,12 +231,12 @@ def test_heads_that_were_merged(repo: Repo) -> None:
         ("index.lock", "another git command"),
     ],
 )
-def test_a_git_operation_under_way(repo: Repo, mark: str, operation: str) -> None:
+def test_a_git_operation_under_way_is_refused(repo: Repo, mark: str, operation: str) -> None:
     (repo.folder / ".git" / mark).write_text("")
     assert f"git is amid {operation}" in repo.refuses(*ADVANCE)
 
 
-def test_committed_files_that_gitignore_matches(repo: Repo) -> None:
+def test_committed_files_that_gitignore_matches_are_refused(repo: Repo) -> None:
     repo.write("app/cache.log", "kept\n")
     repo.write(".gitignore", repo.text(".gitignore") + "*.log\n")
     repo.git("add", "--all", "--force")
@@ -245,13 +247,13 @@ def test_committed_files_that_gitignore_matches(repo: Repo) -> None:
 
 
 @pytest.mark.parametrize("bit", ["--assume-unchanged", "--skip-worktree"])
-def test_a_file_that_git_was_told_not_to_look_at(repo: Repo, bit: str) -> None:
+def test_a_file_hidden_from_git_is_refused(repo: Repo, bit: str) -> None:
     repo.git("update-index", bit, "app/infra/simple.py")
     repo.write("app/infra/simple.py", "Edited in secret.\n")
     assert "told to look away" in repo.refuses(*ADVANCE)
 
 
-def test_another_rung_at_work(repo: Repo) -> None:
+def test_a_second_rung_at_work_is_refused(repo: Repo) -> None:
     holder = subprocess.Popen(
         ["flock", repo.folder / ".git", "sh", "-c", "echo locked; read _"],
         stdin=subprocess.PIPE,
@@ -267,7 +269,7 @@ def test_another_rung_at_work(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_a_person_unknown_to_git_cannot_commit(repo: Repo) -> None:
+def test_a_person_unknown_to_git_cannot_use_commit(repo: Repo) -> None:
     write(repo.person.temporary.parent / "gitconfig", "[user]\n\tuseConfigOnly = true\n")
     repo.person.environment["GIT_CONFIG_GLOBAL"] = str(repo.person.temporary.parent / "gitconfig")
     reason = repo.refuses(*ADVANCE, "--commit")

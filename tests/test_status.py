@@ -23,7 +23,7 @@ def told(repo: Repo) -> dict[str, Any]:
     return found
 
 
-def test_it_tells_stage_template_version_and_the_next_stage(
+def test_status_shows_stage_template_version_and_the_next_stage(
     repo: Repo, growing_template: Path
 ) -> None:
     shown = repo.rung("status").stdout
@@ -34,7 +34,7 @@ def test_it_tells_stage_template_version_and_the_next_stage(
     assert "edited     none\n" in shown
 
 
-def test_the_same_for_programs(repo: Repo, growing_template: Path) -> None:
+def test_json_shows_the_same(repo: Repo, growing_template: Path) -> None:
     found = told(repo)
     assert (found["stage"], found["version"]) == (1, "v0.1.0")
     assert found["template"] == str(growing_template)
@@ -43,12 +43,12 @@ def test_the_same_for_programs(repo: Repo, growing_template: Path) -> None:
     assert found["problems"] == []
 
 
-def test_at_the_last_stage_it_says_that_none_is_next(repo: Repo) -> None:
+def test_at_the_last_stage_no_stage_is_next(repo: Repo) -> None:
     repo.edits(".copier-answers.yml", "stage: 1", f"stage: {LADDER[-1].number}")
     assert "next       none: this is the last stage\n" in repo.rung("status").stdout
 
 
-def test_rungs_files_that_were_edited_committed_or_not(repo: Repo) -> None:
+def test_edited_files_of_rungs_are_listed_committed_or_not(repo: Repo) -> None:
     repo.edits("app/infra/simple.py", "PLAIN = True", "PLAIN = False")
     repo.write("docs/stage.md", "Ours.\n")
     repo.write("README.md", "Ours.\n")
@@ -56,18 +56,18 @@ def test_rungs_files_that_were_edited_committed_or_not(repo: Repo) -> None:
     assert told(repo)["edited"] == ["app/infra/simple.py", "dev/uv", "docs/stage.md"]
 
 
-def test_an_edit_that_was_taken_back_is_none(repo: Repo) -> None:
+def test_an_edit_that_was_taken_back_is_not_listed(repo: Repo) -> None:
     repo.edits("app/infra/simple.py", "PLAIN = True", "PLAIN = False")
     repo.write("app/infra/simple.py", repo.text("app/infra/simple.py").replace("False", "True"))
     assert told(repo)["edited"] == []
 
 
-def test_what_a_step_has_brought_is_no_edit_before_it_is_committed(repo: Repo) -> None:
+def test_files_of_an_uncommitted_step_are_not_listed_as_edited(repo: Repo) -> None:
     repo.advances()
     assert told(repo)["edited"] == []
 
 
-def test_newer_versions(repo: Repo, own_growing_template: Path) -> None:
+def test_newer_versions_are_listed(repo: Repo, own_growing_template: Path) -> None:
     for version in ("v0.2.0", "v0.10.0", "v1.0.0rc1"):
         (own_growing_template / "template" / "version.txt").write_text(version)
         release(own_growing_template, version)
@@ -75,7 +75,7 @@ def test_newer_versions(repo: Repo, own_growing_template: Path) -> None:
     assert "newer      v0.2.0, v0.10.0  (rung upgrade)\n" in repo.rung("status").stdout
 
 
-def test_the_heads_of_the_migrations(repo: Repo) -> None:
+def test_migration_heads_are_listed(repo: Repo) -> None:
     assert told(repo)["migration_heads"] == []
     for name in ("ours", "theirs"):
         repo.write(f"migrations/versions/{name}.py", f"revision = '{name}'\ndown_revision = None\n")
@@ -83,7 +83,7 @@ def test_the_heads_of_the_migrations(repo: Repo) -> None:
     assert "migrations 2 heads (ours, theirs)\n" in repo.rung("status").stdout
 
 
-def test_a_template_that_is_gone_is_a_problem_and_the_rest_is_told(repo: Repo) -> None:
+def test_a_missing_template_is_a_problem_and_the_rest_is_shown(repo: Repo) -> None:
     repo.edits(".copier-answers.yml", "_src_path: ", "_src_path: /gone")
     found = told(repo)
     assert found["stage"] == 1
@@ -91,7 +91,7 @@ def test_a_template_that_is_gone_is_a_problem_and_the_rest_is_told(repo: Repo) -
     assert "and is gone" in found["problems"][0]
 
 
-def test_a_template_that_needs_more_of_copier_than_rungs_own(
+def test_a_template_that_uses_more_of_copier_has_unknown_edits(
     repo: Repo, own_growing_template: Path
 ) -> None:
     stage = own_growing_template / "template" / "docs" / "stage.md.jinja"
@@ -101,14 +101,14 @@ def test_a_template_that_needs_more_of_copier_than_rungs_own(
     assert told(repo)["edited"] is None
 
 
-def test_a_folder_that_is_no_project(person: Person) -> None:
+def test_a_folder_that_is_no_project_is_refused(person: Person) -> None:
     done = person.types("status")
     assert done.returncode == 1
     assert "is not a project of Rung's" in done.stderr
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
-def test_what_it_compares_with_is_what_copier_renders(
+def test_an_untouched_repo_has_no_edited_files(
     person: Person, template: Path, render: Render, variant: dict[str, Any]
 ) -> None:
     shutil.copytree(render(variant), person.desk / "shop")
@@ -120,7 +120,7 @@ def test_what_it_compares_with_is_what_copier_renders(
 
 
 @pytest.mark.parametrize("heavy", ["copier", "rich"])
-def test_it_does_not_pay_for_copier(repo: Repo, heavy: str) -> None:
+def test_status_does_not_import_heavy_packages(repo: Repo, heavy: str) -> None:
     code = (
         "import sys; from pathlib import Path; from rung.status import status_of; "
         f"status_of(Path()); sys.exit({heavy!r} in sys.modules)"

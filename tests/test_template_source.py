@@ -1,3 +1,5 @@
+"""Where `rung new` finds its template, and what a project records of it."""
+
 import json
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,7 @@ def test_installed_from_a_checkout_it_uses_that_checkout(
     assert commit.startswith("v0.1.0-1-g")
 
 
+@pytest.mark.slow
 def test_installed_from_a_checkout_whose_path_has_spaces(
     person: Person, small_template: Path, tmp_path: Path
 ) -> None:
@@ -89,7 +92,7 @@ def test_installed_from_git_it_uses_that_commit(person: Person, own_template: Pa
         ),
     ],
 )
-def test_installed_from_where_no_template_is_it_asks_for_one(
+def test_installed_from_a_place_without_a_template_it_asks_for_one(
     person: Person, origin: dict[str, Any] | None, said: str
 ) -> None:
     installed_from(person, origin)
@@ -129,6 +132,7 @@ def test_a_git_url_gives_its_newest_version(person: Person, own_template: Path) 
     assert recorded(person.desk / "shop") == (f"git+{own_template.as_uri()}", "v0.1.0")
 
 
+@pytest.mark.slow
 def test_a_git_url_without_a_version_gives_its_last_commit_quietly(
     person: Person, own_template: Path
 ) -> None:
@@ -160,9 +164,18 @@ def itself(template: Path) -> Path:
     return template
 
 
-@pytest.mark.parametrize("tagged", [True, False])
-@pytest.mark.parametrize("checkout", [itself, released_worktree, shallow_clone, detached])
-def test_what_is_recorded_can_be_updated_from_later(
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("tagged", [True, pytest.param(False, marks=SLOW)])
+@pytest.mark.parametrize(
+    "checkout",
+    [
+        itself,
+        *(pytest.param(one, marks=SLOW) for one in (released_worktree, shallow_clone, detached)),
+    ],
+)
+def test_a_later_update_finds_the_recorded_template(
     person: Person, own_template: Path, checkout: Any, tagged: bool
 ) -> None:
     if not tagged:
@@ -178,14 +191,18 @@ def test_what_is_recorded_can_be_updated_from_later(
     assert (person.desk / "shop" / "later.txt").exists()
 
 
-def test_a_shallow_clone_serves_quietly(person: Person, own_template: Path) -> None:
+@pytest.mark.slow
+def test_a_shallow_clone_makes_a_project_without_a_warning(
+    person: Person, own_template: Path
+) -> None:
     shallow = own_template.parent / "shallow"
     git("clone", "--quiet", "--depth=1", own_template.as_uri(), str(shallow), cwd=own_template)
     done = person.types("new", "shop", "--template", shallow)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_between_versions_an_update_waits_for_the_next_or_is_told_head(
+@pytest.mark.slow
+def test_between_two_versions_copier_updates_to_head_only(
     person: Person, own_template: Path
 ) -> None:
     commit_a_file(own_template, "unreleased.txt")

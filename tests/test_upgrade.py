@@ -75,7 +75,7 @@ def test_a_new_question_is_asked_before_anything_is_added(
 
 
 @pytest.mark.slow
-def test_a_new_question_answered_with_yes_adds_what_it_is_for(
+def test_a_new_question_answered_with_yes_adds_its_files(
     repo: Repo, own_growing_template: Path
 ) -> None:
     next_version(own_growing_template, default="false")
@@ -84,7 +84,7 @@ def test_a_new_question_answered_with_yes_adds_what_it_is_for(
 
 
 @pytest.mark.slow
-def test_an_old_answer_that_the_new_version_does_not_take_is_not_replaced_in_silence(
+def test_an_answer_that_the_new_version_refuses_is_not_replaced_in_silence(
     repo: Repo, own_growing_template: Path
 ) -> None:
     settings = own_growing_template / "copier.yml"
@@ -127,13 +127,13 @@ def test_upgrading_again_does_nothing(repo: Repo, own_growing_template: Path) ->
     )
 
 
-def test_an_answer_is_not_dropped_where_no_version_is_newer(repo: Repo) -> None:
+def test_an_answer_is_not_dropped_when_no_version_is_newer(repo: Repo) -> None:
     reason = repo.refuses("upgrade", "--data", "team=Tea")
     assert "No version is newer than v0.1.0, so team=Tea was not taken." in reason
     assert "rung advance --to 1 --data team=Tea" in reason
 
 
-def test_an_answer_that_it_has_already_is_no_failure(repo: Repo) -> None:
+def test_an_answer_that_changes_nothing_is_no_failure(repo: Repo) -> None:
     assert "Nothing to do" in repo.refuses("upgrade", "--data", "team=shop-team", code=0)
 
 
@@ -157,7 +157,7 @@ def test_a_branch_is_recorded_as_the_commit_it_is_now(
 
 
 @pytest.mark.slow
-def test_a_pre_release_is_only_for_who_asks(repo: Repo, own_growing_template: Path) -> None:
+def test_a_pre_release_must_be_named(repo: Repo, own_growing_template: Path) -> None:
     next_version(own_growing_template, version="v0.2.0rc1")
     assert "Nothing to do" in repo.refuses("upgrade", code=0)
     upgrades(repo, "--ref", "v0.2.0rc1")
@@ -172,12 +172,12 @@ def test_an_older_version_is_refused(repo: Repo, own_growing_template: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_version_that_is_not_there(repo: Repo) -> None:
+def test_a_version_that_does_not_exist_is_refused(repo: Repo) -> None:
     assert "does not have v9.0.0" in repo.refuses("upgrade", "--ref=v9.0.0")
 
 
 @pytest.mark.slow
-def test_a_template_without_versions(repo: Repo, own_growing_template: Path) -> None:
+def test_a_template_without_versions_is_refused(repo: Repo, own_growing_template: Path) -> None:
     commit = git("rev-parse", "HEAD", cwd=own_growing_template).strip()
     repo.edits(".copier-answers.yml", "v0.1.0", commit)
     git("tag", "--delete", "v0.1.0", cwd=own_growing_template)
@@ -192,7 +192,7 @@ def test_a_dirty_tree_is_refused(repo: Repo, own_growing_template: Path) -> None
 
 
 @pytest.mark.slow
-def test_what_a_new_version_deletes_goes_and_what_was_edited_in_it_stops_it(
+def test_a_new_version_deletes_untouched_files_and_refuses_edited_ones(
     repo: Repo, own_growing_template: Path
 ) -> None:
     (own_growing_template / "template" / "app" / "infra" / "simple.py").unlink()
@@ -206,7 +206,7 @@ def test_what_a_new_version_deletes_goes_and_what_was_edited_in_it_stops_it(
 
 
 @pytest.mark.slow
-def test_a_template_at_a_url(repo: Repo, own_growing_template: Path) -> None:
+def test_a_template_at_a_url_upgrades(repo: Repo, own_growing_template: Path) -> None:
     repo.edits(
         ".copier-answers.yml", str(own_growing_template), f"git+file://{own_growing_template}"
     )
@@ -219,7 +219,7 @@ def test_a_template_at_a_url(repo: Repo, own_growing_template: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["rung", "copier"])
-def test_new_with_one_program_and_the_next_version_with_the_other(
+def test_a_repo_of_one_program_upgrades_with_the_other(
     person: Person, own_growing_template: Path, command: str
 ) -> None:
     """own_growing_template brings a repo of its own along; here another is made."""

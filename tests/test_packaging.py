@@ -114,3 +114,24 @@ def test_make_fetches_a_missing_uv(newcomer: Person, checkout: Path) -> None:
     newcomer.environment["XDG_CACHE_HOME"] = str(newcomer.temporary / "cache")
     shown = ran(newcomer, "make", "--silent", "new", f"DEST={newcomer.desk}/shop", at=checkout)
     assert shown.endswith("    make dev\n")
+
+
+def test_make_install_without_uv_gives_a_rung_that_locks(newcomer: Person, checkout: Path) -> None:
+    without_uv = [f for f in os.environ["PATH"].split(os.pathsep) if not Path(f, "uv").exists()]
+    tools = newcomer.temporary / "tools"
+    newcomer.environment |= {
+        "PATH": os.pathsep.join(without_uv),
+        "XDG_CACHE_HOME": str(newcomer.temporary / "cache"),
+        "UV_TOOL_DIR": str(tools),
+        "UV_TOOL_BIN_DIR": str(tools / "bin"),
+        "UV_PYTHON": "/nowhere/python",
+        "UV_PROJECT": "/nowhere",
+        "PIP_TARGET": str(newcomer.temporary / "elsewhere"),
+        "PIP_DRY_RUN": "1",
+    }
+    ran(newcomer, "make", "--silent", "install", at=checkout)
+    ran(newcomer, tools / "bin" / "rung", "new", "shop")
+    assert 'name = "fastapi"' in git("show", "HEAD:uv.lock", cwd=newcomer.desk / "shop")
+    assert not (newcomer.temporary / "elsewhere").exists()
+    (python,) = (tools / "rung" / "lib").iterdir()
+    assert python.name == f"python{(checkout / '.python-version').read_text().strip()}"

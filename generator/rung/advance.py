@@ -101,9 +101,9 @@ def _stage_to_reach(project: Project, to: int | None, given: Mapping[str, Answer
         raise AlreadyThereError(f"The project is at {here} already.")
     if stage < project.stage:
         raise RungError(
-            f"The project is at {here}, and a step leads up. To go back, revert the commit that "
-            f"brought it (git revert), and follow the way back in "
-            f"docs/runbooks/to-stage-{project.stage}.md for what is live."
+            f"The project is at {here}, and rung advance only leads up. To go back, revert the "
+            "commit that brought this stage (git revert). In production, follow the way back in "
+            f"docs/runbooks/to-stage-{project.stage}.md."
         )
     return stage
 
@@ -114,8 +114,7 @@ def _refuse_unused(project: Project, given: Mapping[str, Answer]) -> None:
         data = " ".join(f"--data {key}={value}" for key, value in others.items())
         raise RungError(
             f"No version is newer than {project.version}, so {_answers_in_words(others)} was not "
-            "taken. "
-            f"To change it at this stage: rung advance --to {project.stage} {data}"
+            f"taken. To change it at this stage: rung advance --to {project.stage} {data}"
         )
 
 

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -164,13 +163,11 @@ def _show_diff(plan: Plan) -> None:
         print(plan.diff(False), flush=True)
         return
     text = plan.diff("NO_COLOR" not in os.environ)
-    pager = shlex.split(os.environ.get("PAGER") or "less")
-    if not shutil.which(pager[0]):
-        print(text, flush=True)
-        return
-    subprocess.run(
-        pager,
+    done = subprocess.run(
+        ["sh", "-c", os.environ.get("PAGER", "").strip() or "less"],
         input=text.encode("utf-8", "surrogateescape"),
         env={"LESS": "FRX", **os.environ},
         check=False,
     )
+    if done.returncode in {126, 127}:  # There is no such pager.
+        print(text, flush=True)

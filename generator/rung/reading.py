@@ -52,8 +52,8 @@ def parse_yaml(content: bytes | str) -> Any:
         mark = error.problem_mark
         line = f" (line {mark.line + 1})" if mark else ""
         raise UnreadableError(f"it is not YAML{line}") from error
-    # Scalars such as !!int "zz", 2026-99-99 and unhashable keys fail while they are converted.
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
+    # PyYAML lets these through for !!int "zz", !!bool "zz", !!timestamp "zz", 2026-99-99, {[]: 1}.
+    except (AttributeError, LookupError, TypeError, ValueError, yaml.YAMLError) as error:
         raise UnreadableError("it is not YAML") from error
 
 

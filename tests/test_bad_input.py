@@ -84,13 +84,14 @@ def test_a_place_where_not_even_root_may_write_is_refused(person: Person) -> Non
             ),
             (
                 ["--stage", "2", "--data", "has_replicas=true"],
-                "does not ask for has_replicas. It asks for project_name, project_slug, description, "
-                "team, stage, replica_routing.\n",
+                "does not ask for has_replicas. It asks for project_name, project_slug, "
+                "description, team, stage, replica_routing.\n",
             ),
             (["--stage", "3", "--data", "replica_routing=maybe"], "'maybe' is neither yes nor no"),
             (
                 ["--data", "replica_routing=true"],
-                "replica_routing is not asked at stage 1 (foundation), but from stage 2 (database) on",
+                "replica_routing is not asked at stage 1 (foundation), "
+                "but from stage 2 (database) on",
             ),
             (["--data", "project_name"], "--data project_name: write it as --data key=value"),
             (["--data", "=Shop"], "--data =Shop: write it as --data key=value"),

@@ -64,6 +64,21 @@ def test_no_file_of_the_team_lies_under_the_name_of_a_wing(render: Render) -> No
     assert [name for name in of_the_team if set(name.split("/")) & set(WINGS)] == []
 
 
+def test_each_python_file_of_rungs_says_in_its_first_words_what_it_is_for(render: Render) -> None:
+    project = render(LARGEST)
+    signed = (path for path in project.rglob("*.py") if is_rungs(str(path.relative_to(project))))
+
+    modules = {path: ast.parse(path.read_text()) for path in signed}
+
+    assert [path for path, module in modules.items() if module.body and not summary(module)] == []
+
+
+def summary(module: ast.Module) -> bool:
+    """One line, and a blank line before whatever explains more."""
+    first, _, more = (ast.get_docstring(module) or "").partition("\n")
+    return bool(first) and (not more or more.startswith("\n"))
+
+
 def test_copier_yml_needs_few_lines_to_say_which_stage_owns_which_file() -> None:
     assert len([line for line in EXCLUDE if "{%" in line]) <= 35
 

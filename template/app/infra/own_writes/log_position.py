@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""WAL positions: how they are read, compared and encoded."""
+
 import time
 from collections import deque
 from typing import NamedTuple

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""The replicas: how far each is behind, and which of them are in rotation."""
+
 import asyncio
 import hashlib
 import math

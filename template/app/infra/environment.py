@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Reads settings from the environment, and names each wrong or missing variable."""
+
 from typing import Any
 
 from pydantic import ValidationError

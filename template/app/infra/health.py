@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""/live and /ready."""
+
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Literal

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Queries that are declared once, and the reader that runs them."""
+
 import json
 import time
 from collections.abc import Mapping

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Login sessions as rows of Postgres."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Fixtures: a Redis of login sessions for each test."""
+
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 

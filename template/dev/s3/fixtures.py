@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Fixtures: a bucket for each test."""
+
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Settings that are missing or wrong in the environment."""
+
 import os
 import subprocess
 import sys

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""The log lines."""
+
 import json
 import logging
 from typing import Any

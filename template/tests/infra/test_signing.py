@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Signatures, and the keys that are refused."""
+
 import secrets
 
 import pytest

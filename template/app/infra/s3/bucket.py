@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Files in a bucket of S3."""
+
 import asyncio
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Mapping

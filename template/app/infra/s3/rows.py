@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""The keys and hashes of files that the rows of the business name."""
+
 import argparse
 import sys
 from collections.abc import AsyncIterator, Generator, Iterable

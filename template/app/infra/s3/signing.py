@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Signed requests for S3."""
+
 import asyncio
 from collections.abc import Mapping
 from datetime import timedelta

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Which indexes are missing, unused, duplicate or broken."""
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 

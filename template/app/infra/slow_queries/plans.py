@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""What the plan of a statement reads, without running it."""
+
 import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""The report of slow statements and of missing or needless indexes."""
+
 import json
 import re
 import shutil

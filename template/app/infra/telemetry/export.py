@@ -1,6 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Threads send everything. A receiver that is away or hangs costs a bounded queue, and a few lines
-in the log each minute."""
+"""Threads send all telemetry, so a receiver that is away costs only a bounded queue and log lines."""
 
 import logging
 import math

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""The lint for state in the memory of one copy."""
+
 import os
 import subprocess
 import sys

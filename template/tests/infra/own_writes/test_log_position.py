@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""WAL positions across timelines."""
+
 import pytest
 
 from app.infra.own_writes.client import Client

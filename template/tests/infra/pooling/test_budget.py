@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""`make budget`."""
+
 import os
 import shutil
 import subprocess

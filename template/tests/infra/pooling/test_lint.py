@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""The lint for SQL that does not survive a pooler."""
+
 import pytest
 
 from dev.pooling.lint import find

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Looks at the sessions in Redis, for tests."""
+
 import os
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""The settings of files in S3."""
+
 import asyncio
 import json
 import re

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""`make slow-queries`, on a real Postgres."""
+
 import asyncio
 import json
 import subprocess

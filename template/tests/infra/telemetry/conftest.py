@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Fixtures for the tests of telemetry."""
+
 import pytest
 from opentelemetry import trace
 from opentelemetry.util._once import Once

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Traces of what the cache does."""
+
 from collections.abc import Iterator
 
 import pytest

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Copies files between the folder and S3, and compares them with the rows."""
+
 import asyncio
 import os
 import time

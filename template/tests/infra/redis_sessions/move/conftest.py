@@ -1,6 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Sessions on their way from Postgres to Redis and back: copies of two neighbouring steps serve at
-once, people come and go through both, and the stores go away."""
+"""Fixtures: copies of two neighbouring steps of the move serve at once, and stores go away."""
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""The commands that copy all sessions at once, to Redis and back."""
+
 import asyncio
 import subprocess
 import sys

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""A session that has ended stays ended, at each step of the move."""
+
 from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Sessions move to Redis and back, and nobody is logged out."""
+
 import asyncio
 import os
 from itertools import pairwise

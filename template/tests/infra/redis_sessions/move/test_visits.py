@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Visits that the move of sessions must not forget."""
+
 from datetime import timedelta
 
 import pytest

@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""The move of sessions while Redis is away."""
+
 import asyncio
 from datetime import timedelta
 from uuid import uuid4

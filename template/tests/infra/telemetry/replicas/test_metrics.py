@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""The metrics of replicas."""
+
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path

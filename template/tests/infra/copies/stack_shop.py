@@ -45,6 +45,10 @@ def create_app() -> FastAPI:
         await write.commit()
         await asyncio.sleep(pause)
 
+    @app.post("/notes")
+    async def note(request: Request) -> int:
+        return len(await request.body())
+
     @app.post("/pictures/{key}")
     async def upload(files: Files, user: CurrentUser, key: str, size: int) -> UploadRequest:
         return files.upload_request(key, "image/png", size)

@@ -204,7 +204,7 @@ class SlowClient:
         )
         with closing(writer):
             writer.write(
-                b"POST /orders/slow HTTP/1.1\r\nHost: shop\r\nContent-Length: 60000\r\n\r\n"
+                b"POST /notes HTTP/1.1\r\nHost: shop\r\nContent-Length: 60000\r\n\r\n"
             )
             answer = asyncio.create_task(reader.readline())
             while not answer.done():

@@ -54,6 +54,7 @@ def test_the_checks_pass_without_the_code_of_the_moves(render: Render, tmp_path:
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["rung", "copier"])
 def test_an_update_leaves_a_finished_move_deleted(person: Person, tmp_path: Path, way: str) -> None:
+    person.patience = 180
     template = working_tree(tmp_path / "template")
     made = person.types("new", "shop", "--defaults", "--stage", "4", "--template", template)
     assert made.returncode == 0, made.stderr

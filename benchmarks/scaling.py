@@ -101,7 +101,8 @@ def _seconds_until_ready(folder: Path, environment: dict[str, str]) -> float:
 @contextmanager
 def _balanced(copies: list[Copy], folder: Path) -> Iterator[Stack]:
     ports = [copy.port for copy in copies]
-    with haproxy.running(ports, port=free_port(), folder=folder) as url:
+    unlimited = {"unlimited_clients": "127.0.0.1"}  # wrk is one client
+    with haproxy.running(ports, port=free_port(), folder=folder, **unlimited) as url:
         balancer = int((folder / "server.pid").read_text())
         yield Stack(url, balancer, [copy.pid for copy in copies])
 

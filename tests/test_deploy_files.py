@@ -2,7 +2,10 @@
 
 import json
 import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import yaml
@@ -84,3 +87,31 @@ def test_without_python_it_says_what_to_install(tmp_path: Path) -> None:
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 1
     assert "Install python3 (with venv) or uv" in result.stderr
+
+
+def healthcheck() -> list[str]:
+    """The command of the image's HEALTHCHECK, run by this Python."""
+    dockerfile = (TEMPLATE / "Dockerfile").read_text()
+    _, command = dockerfile.partition("HEALTHCHECK")[2].split("CMD ", 1)
+    program, *arguments = json.loads(command.splitlines()[0])
+    assert program == "python"
+    return [sys.executable, *arguments]
+
+
+@pytest.mark.parametrize("proxy", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+@pytest.mark.parametrize(("path", "code"), [("/live", 0), ("/gone", 1)])
+def test_the_healthcheck_of_the_image_asks_the_app_and_no_proxy(
+    proxy: str, path: str, code: int
+) -> None:
+    class App(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == path else 503)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), App) as app:
+        Thread(target=app.serve_forever, daemon=True).start()
+        environment = {"PORT": str(app.server_port), proxy: "http://127.0.0.1:9"}
+        checked = subprocess.run(healthcheck(), env=environment, capture_output=True, check=False)
+        app.shutdown()
+
+    assert checked.returncode == code, checked.stderr

@@ -5,11 +5,25 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Render
+from conftest import Render, working_tree
 from edits.carried import commit
-from people import git
+from growing import Repo, release
+from people import COPIER, Person, git
 
 MOVES = ("redis_sessions/move", "s3/move")
+DELETED = (
+    *(f"{place}/{move}" for move in MOVES for place in ("app/infra", "tests/infra")),
+    *(f"dev/{move}.mk" for move in MOVES),
+)
+
+
+def delete_the_moves(project: Path) -> None:
+    for name in DELETED:
+        path = project / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 @pytest.mark.slow
@@ -17,9 +31,7 @@ def test_the_checks_pass_without_the_code_of_the_moves(render: Render, tmp_path:
     project = tmp_path / "shop"
     shutil.copytree(render({"stage": 4, "replica_routing": True}), project)
     git("init", "--quiet", cwd=project)
-    for move in MOVES:
-        shutil.rmtree(project / "app" / "infra" / move)
-        shutil.rmtree(project / "tests" / "infra" / move)
+    delete_the_moves(project)
     commit(project, "The moves are finished")
     tests = ["tests/infra/redis_sessions", "tests/infra/s3", "tests/infra/test_sessions.py"]
     for command in (
@@ -37,3 +49,30 @@ def test_the_checks_pass_without_the_code_of_the_moves(render: Render, tmp_path:
             check=False,
         )
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["rung", "copier"])
+def test_an_update_leaves_a_finished_move_deleted(person: Person, tmp_path: Path, way: str) -> None:
+    person.patience = 180
+    template = working_tree(tmp_path / "template")
+    made = person.types("new", "shop", "--defaults", "--stage", "4", "--template", template)
+    assert made.returncode == 0, made.stderr
+    repo = Repo(person, person.desk / "shop")
+    delete_the_moves(repo.folder)
+    commit(repo.folder, "The moves are finished")
+    for name in DELETED:
+        path = template / "template" / name
+        for file in path.rglob("*.py") if path.is_dir() else [path]:
+            file.write_text(file.read_text() + "# Changed by the next version.\n")
+    release(template, "v0.2.0")
+
+    if way == "rung":
+        done = repo.rung("upgrade")
+    else:
+        done = person.runs(COPIER, "update", "--defaults", at=repo.folder)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert repo.answers()["_commit"] == "v0.2.0"
+    assert [name for name in DELETED if (repo.folder / name).exists()] == []
+    assert git("ls-files", "--unmerged", cwd=repo.folder) == ""

@@ -25,12 +25,22 @@ class HAProxyError(postgres.PostgresError):
 
 @contextmanager
 def running(
-    copies: Sequence[int], *, port: int, folder: Path | None = None, check_every: str = "300ms"
+    copies: Sequence[int],
+    *,
+    port: int,
+    folder: Path | None = None,
+    check_every: str = "300ms",
+    unlimited_clients: str = "",
 ) -> Iterator[str]:
-    """URL of one in front of these ports, whether somebody listens on them yet or not. It never
-    outlives this process, however that ends."""
+    """Yields the URL of one in front of these ports, even if nothing listens on them yet.
+
+    It never outlives this process, however this process ends.
+    """
     folder = folder or postgres.temporary_folder() / f"haproxy-{secrets.token_hex(4)}"
     url = f"http://127.0.0.1:{port}"
+    environment = dict(os.environ)
+    if unlimited_clients:
+        environment["UNLIMITED_CLIENTS"] = unlimited_clients
 
     def start() -> subprocess.Popen[bytes]:
         (folder / "port").write_text(str(port))
@@ -38,7 +48,7 @@ def running(
         process = supervisor.supervise(
             [program(), "-db", "-f", folder / "haproxy.cfg"],
             folder,
-            env=os.environ,
+            env=environment,
             stop_with=signal.SIGTERM,
             remove=True,
         )
@@ -50,7 +60,7 @@ def running(
 
 
 def program() -> str:
-    # Debian has it in /usr/sbin, which is not everybody's PATH.
+    # Debian has it in /usr/sbin, which the PATH of an ordinary user may lack.
     found = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if found is None:
         raise HAProxyError("haproxy is not installed: make system-packages")
@@ -58,7 +68,7 @@ def program() -> str:
 
 
 def configuration(copies: Sequence[int], port: int, check_every: str) -> str:
-    """Other addresses, and how often copies are asked; all else is as in production."""
+    """Only the addresses and the interval of checks differ from production."""
     servers = (f"    server app-{n} 127.0.0.1:{copy}" for n, copy in enumerate(copies, 1))
     changes = {
         r"^    bind :8000$": f"    bind 127.0.0.1:{port}",

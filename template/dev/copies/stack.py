@@ -73,9 +73,14 @@ def running(given: Mapping[str, str], copies: int, port: int) -> Iterator[Sequen
         ]
         for copy in started:
             copy.wait_until_ready()
-        # Last, and so the first to go: nobody is sent to a copy that is stopped with the stack.
-        addresses = [copy.port for copy in started]
-        stack.enter_context(haproxy.running(addresses, port=port, folder=FOLDER / "haproxy"))
+        # Last, so that it stops first: no request goes to a copy that is stopped with the stack.
+        balancer = haproxy.running(
+            [copy.port for copy in started],
+            port=port,
+            folder=FOLDER / "haproxy",
+            unlimited_clients="127.0.0.1",  # `make load` is one client
+        )
+        stack.enter_context(balancer)
         yield started
 
 

@@ -1,7 +1,7 @@
 # Rung's file: advancing to another stage may change it.
-"""python -m app.infra.s3.orphans --rows QUERY [--delete]: what lies in S3 and no row knows.
+"""python -m app.infra.s3.orphans [--delete]: list the files in S3 that no row names.
 
-There is none but after an accident: a database set back to yesterday, say.
+They appear after an accident, for example when the database was restored to yesterday.
 """
 
 import asyncio
@@ -10,28 +10,28 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from app.infra import environment
-from app.infra.s3.rows import Rows, command_with_rows, ends_in_words
+from app.infra.s3.rows import Rows, command_with_rows, ends_in_words, rows_of
 from app.infra.s3.settings import FileSettings, bucket_of
 from app.infra.stored_files import is_valid
 
-# A row is there before its file. What is younger might belong to one that is just being written.
+# A row is written before its file, but its transaction may still be open.
 LEFT_ALONE_FOR = timedelta(days=1)
 
 
 def main(given: Sequence[str] | None = None) -> None:
     parser = command_with_rows("app.infra.s3.orphans")
-    parser.add_argument("--delete", action="store_true", help="them, after they were listed")
+    parser.add_argument("--delete", action="store_true", help="delete each after it was listed")
     arguments = parser.parse_args(given)
     settings = environment.read(FileSettings)
     if settings.bucket is None:
-        sys.exit("FILES_STORE is folder: there is no bucket to look at.")
+        sys.exit("FILES_STORE is folder, so there is no bucket to look at.")
     with ends_in_words():
-        asyncio.run(_sweep(settings, Rows(arguments.rows), delete=arguments.delete))
+        asyncio.run(_sweep(settings, rows_of(arguments), delete=arguments.delete))
 
 
 async def _sweep(settings: FileSettings, rows: Rows, *, delete: bool) -> None:
     if not await rows.are_there():
-        sys.exit("The query of --rows finds no file at all: by it, everything would be an orphan.")
+        sys.exit("The query of --rows finds no file at all, so every file would be an orphan.")
     before = datetime.now(UTC) - LEFT_ALONE_FOR
     found = 0
     async with bucket_of(settings) as bucket:

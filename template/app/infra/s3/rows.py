@@ -1,7 +1,8 @@
 # Rung's file: advancing to another stage may change it.
-"""The keys and hashes of files that the rows of the business name."""
+"""The team's rows about its files, read with the team's own query."""
 
 import argparse
+import os
 import sys
 from collections.abc import AsyncIterator, Generator, Iterable
 from contextlib import contextmanager
@@ -13,7 +14,11 @@ from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
 from app.infra.failures import Unavailable
 
-# Each page is a connection of its own, and a query that may have to sort all rows.
+NO_QUERY = """FILES_ROWS is not set: the query for the key and sha256 of every file of your tables.
+Write NULL as the sha256 of a file that may be missing. For example, in .env or for the process:
+  FILES_ROWS=SELECT key, CASE WHEN deleted_at IS NULL THEN sha256 END AS sha256 FROM your_table"""
+
+# Each page opens a connection, and its query may have to sort all rows.
 A_PAGE = "ORDER BY key LIMIT 10000"
 
 
@@ -24,24 +29,21 @@ class Row:
 
 
 class Rows:
-    """What the business has written down about its files.
-
-    Infrastructure knows no table: it is given a query, whose columns are key and sha256.
-    """
+    """The query's columns are key and sha256."""
 
     def __init__(self, query: str) -> None:
         self._query = query
         self._settings = environment.read(DatabaseSettings)
 
     async def pages(self) -> AsyncIterator[list[Row]]:
-        """In the order of their keys. No transaction stays open while files are read."""
+        """Ordered by key. No transaction stays open while the caller reads files."""
         page = await self._fetch(f"true {A_PAGE}")
         while page:
             yield page
             page = await self._fetch(f"key > $1 {A_PAGE}", page[-1].key)
 
     async def among(self, keys: Iterable[str]) -> list[Row]:
-        """Of these keys, those that there are."""
+        """The rows with these keys."""
         asked = list(keys)
         return await self._fetch("key = ANY($1)", asked) if asked else []
 
@@ -53,7 +55,7 @@ class Rows:
         return bool(await self._fetch("true LIMIT 1"))
 
     async def _fetch(self, condition: str, *given: object) -> list[Row]:
-        # Anew for each page, because not every proxy keeps an idle connection for minutes.
+        # One for each page, because some proxies close a connection that idles for minutes.
         connection = await connect(self._settings, self._settings.direct_url, read_only=True)
         try:
             found: list[asyncpg.Record] = await connection.fetch(
@@ -68,23 +70,26 @@ class Rows:
 
 def command_with_rows(module: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(f"python -m {module}")
-    parser.add_argument(
-        "--rows",
-        required=True,
-        metavar="QUERY",
-        help="SELECTs key and sha256 of every file, NULL as sha256 of one that may be missing",
-    )
+    parser.add_argument("--rows", type=Rows, metavar="QUERY", help="default: FILES_ROWS")
     return parser
+
+
+def rows_of(arguments: argparse.Namespace) -> Rows:
+    query = os.environ.get("FILES_ROWS")
+    rows: Rows | None = arguments.rows or (Rows(query) if query else None)
+    if rows is None:
+        sys.exit(NO_QUERY)
+    return rows
 
 
 @contextmanager
 def ends_in_words() -> Generator[None]:
-    """A command needs no traceback to say that a server is away."""
+    """Ends the command with one line, not a traceback, when a server is away."""
     try:
         yield
     except Unavailable as error:
         sys.exit(f"{error}\nNothing is lost. When it answers again, run this again.")
-    # A lost connection is one of the last two, and no answer in time an OSError.
+    # A lost connection raises one of the last two, a timeout an OSError.
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         sys.exit(f"Postgres did not answer the query of --rows: {str(error) or repr(error)}")
     except KeyboardInterrupt:

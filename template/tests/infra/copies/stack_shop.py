@@ -1,10 +1,11 @@
 # Rung's file: advancing to another stage may change it.
-"""A little shop for copies to serve, on what every service of this stage has."""
+"""A small shop for copies to serve. It needs nothing of the team's."""
 
 import asyncio
 import sys
 from uuid import UUID
 
+import asyncpg
 from fastapi import FastAPI, Request
 from sqlalchemy import text
 
@@ -16,7 +17,7 @@ from app.infra.sessions import CurrentUser, Sessions
 
 SERVE = (sys.executable, "-m", "tests.infra.copies.stack_shop")
 
-# No order is refused here for being there already: one that is carried out twice must show.
+# Without a unique key, so that an order that is carried out twice shows.
 TABLE = "CREATE TABLE placed (key text NOT NULL)"
 
 
@@ -39,18 +40,26 @@ def create_app() -> FastAPI:
 
     @app.post("/orders/{key}", status_code=201)
     async def order(write: WriteSession, key: str, pause: float = 0) -> None:
-        """Is placed at once, and answered after the pause."""
+        """Commits at once, and answers after the pause."""
         await write.execute(text("INSERT INTO placed VALUES (:key)"), {"key": key})
         await write.commit()
         await asyncio.sleep(pause)
 
-    @app.post("/uploads/{key}")
+    @app.post("/notes")
+    async def note(request: Request) -> int:
+        return len(await request.body())
+
+    @app.post("/pictures/{key}")
     async def upload(files: Files, user: CurrentUser, key: str, size: int) -> UploadRequest:
         return files.upload_request(key, "image/png", size)
 
-    @app.get("/uploads/{key}")
-    async def uploaded(files: Files, key: str) -> int:
+    @app.get("/pictures/{key}/size")
+    async def size_of(files: Files, key: str) -> int:
         return (await files.facts(key)).size
+
+    @app.get("/pictures/{key}/link")
+    async def link(files: Files, key: str) -> str:
+        return files.link(key, "image/png")
 
     @app.get("/slow")
     async def slow(seconds: float) -> str:
@@ -63,6 +72,15 @@ def create_app() -> FastAPI:
         return {"address": host, "url": str(request.url)}
 
     return app
+
+
+def create_table(database_url: str) -> None:
+    async def create() -> None:
+        connection = await asyncpg.connect(database_url)
+        await connection.execute(TABLE)
+        await connection.close()
+
+    asyncio.run(create())
 
 
 if __name__ == "__main__":

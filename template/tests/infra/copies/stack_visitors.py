@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""People in the little shop, who come through the load balancer and count what fails."""
+"""Clients of the small shop, who come through the load balancer and count failures."""
 
 import asyncio
 import json
@@ -130,7 +130,7 @@ class Visitors:
             self.ordered.add(key)
 
     async def _upload(self, browser: Browser) -> None:
-        path = f"/uploads/{uuid4()}"
+        path = f"/pictures/{uuid4()}"
         if started := await self._ask(browser, "POST", f"{path}?size={len(PICTURE)}"):
             request = json.loads(started.body)
             url = urlsplit(request["url"])
@@ -138,7 +138,7 @@ class Visitors:
             with closing(Browser(f"{url.scheme}://{url.netloc}")) as storage:
                 target = f"{url.path}?{url.query}"
                 await self._ask(storage, "PUT", target, PICTURE, request["headers"])
-            stored = await self._ask(browser, "GET", path)
+            stored = await self._ask(browser, "GET", f"{path}/size")
             assert stored is None or json.loads(stored.body) == len(PICTURE)
 
     async def _ask(

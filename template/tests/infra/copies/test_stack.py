@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Self
 from uuid import UUID
@@ -20,7 +20,7 @@ from dev import ports
 from dev.copies import haproxy, stack_copy
 from dev.copies.stack_copy import Copy
 from dev.pytest_plugin import Services
-from tests.infra.copies.stack_shop import SERVE, TABLE
+from tests.infra.copies.stack_shop import SERVE, create_table
 from tests.infra.copies.stack_visitors import VISITORS, AnswerCutShort, Visitors, ask
 
 # How often all three copies are replaced. Each start costs a second of a processor.
@@ -134,12 +134,7 @@ class Shop:
 
 @pytest.fixture
 def shop(services: Services, installed: None, tmp_path: Path) -> Iterator[Shop]:
-    async def prepare() -> None:
-        connection = await asyncpg.connect(services.database_url)
-        await connection.execute(TABLE)
-        await connection.close()
-
-    asyncio.run(prepare())
+    create_table(services.database_url)
     with Shop(services, tmp_path) as shop:
         yield shop
 
@@ -194,6 +189,45 @@ async def test_what_a_killed_copy_was_asked_is_asked_elsewhere_unless_it_was_a_w
     answered = Counter([(await order).status for order in orders])
     assert answered.keys() == {201, 502}
     assert sorted(await shop.orders()) == sorted(map(str, range(6)))
+
+
+class SlowClient:
+    """Sends a body of 60,000 bytes one byte at a time, from another address than the visitors."""
+
+    def __init__(self, url: str) -> None:
+        self._port = int(url.rpartition(":")[2])
+
+    async def status(self) -> int:
+        """The status of the answer, which comes before the body has arrived."""
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self._port, local_addr=("127.0.0.2", 0)
+        )
+        with closing(writer):
+            writer.write(
+                b"POST /notes HTTP/1.1\r\nHost: shop\r\nContent-Length: 60000\r\n\r\n"
+            )
+            answer = asyncio.create_task(reader.readline())
+            while not answer.done():
+                writer.write(b"x")
+                await asyncio.wait([answer], timeout=2)
+            return int((await answer).split()[1])
+
+
+@pytest.mark.slow
+async def test_450_slow_bodies_of_one_client_are_refused_and_nobody_else_notices(
+    shop: Shop,
+) -> None:
+    await shop.open(2)
+    slow = [asyncio.create_task(SlowClient(shop.url).status()) for _ in range(450)]
+    await asyncio.sleep(1)
+
+    async with Visitors(shop.url) as visitors, asyncio.timeout(30):
+        refused = Counter(await asyncio.gather(*slow))
+
+    assert visitors.failures == {}
+    assert visitors.requests > 10 * VISITORS
+    assert refused.keys() == {408, 429}
+    assert refused[408] <= 200
 
 
 @pytest.mark.slow

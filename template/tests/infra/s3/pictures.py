@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""A business with files, for the tests of the commands that know its rows."""
+"""A business with pictures, for the commands that compare files with rows."""
 
 from collections.abc import AsyncGenerator, Callable
 from hashlib import sha256

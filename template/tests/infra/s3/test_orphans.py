@@ -59,3 +59,20 @@ async def test_a_query_that_knows_no_file_deletes_nothing(orphan: str, bucket: B
     assert "finds no file at all" in str(await look("--delete", rows=nothing))
 
     assert await bucket.size(orphan) == 5
+
+
+@pytest.mark.usefixtures("services")
+def test_without_a_query_the_command_says_how_to_write_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("FILES_ROWS", raising=False)
+
+    assert "FILES_ROWS=SELECT key, " in str(exit_of(orphans.main, []))
+
+
+async def test_the_query_may_stand_in_the_environment(
+    orphan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FILES_ROWS", ROWS)
+
+    assert await asyncio.to_thread(exit_of, orphans.main, []) == 0

@@ -1,8 +1,8 @@
 # Rung's file: advancing to another stage may change it.
-"""python -m app.infra.s3.move to-s3 --rows QUERY: copy all files, then compare every row's.
+"""python -m app.infra.s3.move to-s3: copy all files, then compare the file of every row.
 
-Runs while the service does. Killed at any moment, it is run again. Exit code 1 if a row's file is
-not there, or is not the one that was uploaded.
+Run it while the service runs, and again if it was killed. The exit code is 1 if the file of a row
+is missing, or is not the one that was uploaded.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from app.infra import environment
 from app.infra.s3.move.copying import Copier, OnDisk, Place, patiently
-from app.infra.s3.rows import Row, Rows, command_with_rows, ends_in_words
+from app.infra.s3.rows import Row, Rows, command_with_rows, ends_in_words, rows_of
 from app.infra.s3.settings import FileSettings, Step, bucket_of
 from app.infra.stored_files import FileMissing
 
@@ -42,14 +42,14 @@ def main(given: Sequence[str] | None = None) -> None:
 
 @contextmanager
 def alone_with(folder: Path) -> Generator[Path]:
-    """Where to take notes. Stops the process when another one does."""
+    """Yields the folder for notes. Ends the process if another one works there."""
     notes = folder / ".moving"
     notes.mkdir(exist_ok=True)
     descriptor = os.open(notes, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        sys.exit("Another one is at work on this folder.")
+        sys.exit("Another process copies the files of this folder.")
     try:
         yield notes
     finally:
@@ -57,8 +57,8 @@ def alone_with(folder: Path) -> Generator[Path]:
 
 
 async def _move(settings: FileSettings, notes: Path, arguments: argparse.Namespace) -> list[str]:
-    assert settings.folder  # noqa: S101  # main() saw to it
-    rows = Rows(arguments.rows)
+    assert settings.folder  # noqa: S101  # main() has checked it
+    rows = rows_of(arguments)
     async with bucket_of(settings) as bucket:
         folder = OnDisk(settings.folder)
         copiers = {
@@ -75,7 +75,7 @@ async def _move(settings: FileSettings, notes: Path, arguments: argparse.Namespa
 
 
 async def compare(rows: Rows, place: Place) -> list[str]:
-    """What does not agree, in words."""
+    """Returns a line for each row whose file is missing or different."""
     slots = asyncio.Semaphore(AT_ONCE)
     compared = 0
     complaints = []
@@ -91,7 +91,7 @@ async def compare(rows: Rows, place: Place) -> list[str]:
     async for page in rows.pages():
         due = [row for row in page if row.sha256]
         found = dict(zip(due, await asyncio.gather(*map(complaint, due)), strict=True))
-        # A file may have been deleted while we looked for it.
+        # A file may have been deleted in the meantime.
         still_due = await rows.among(row.key for row in due if found[row])
         complaints += [f"{row.key}: {found[row]}" for row in still_due if row in found]
         compared += len(due)

@@ -244,7 +244,7 @@ async def test_at_another_step_nothing_is_copied(
 
 async def test_two_do_not_work_on_one_folder(services: Services) -> None:
     with mover.alone_with(services.files_folder):
-        assert await move() == "Another one is at work on this folder."
+        assert await move() == "Another process copies the files of this folder."
 
 
 async def test_a_query_that_is_none_is_told_without_a_traceback(

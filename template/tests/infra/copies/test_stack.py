@@ -203,9 +203,7 @@ class SlowClient:
             "127.0.0.1", self._port, local_addr=("127.0.0.2", 0)
         )
         with closing(writer):
-            writer.write(
-                b"POST /notes HTTP/1.1\r\nHost: shop\r\nContent-Length: 60000\r\n\r\n"
-            )
+            writer.write(b"POST /notes HTTP/1.1\r\nHost: shop\r\nContent-Length: 60000\r\n\r\n")
             answer = asyncio.create_task(reader.readline())
             while not answer.done():
                 writer.write(b"x")

@@ -79,10 +79,12 @@ def old(two_versions: Path, person: Person, request: pytest.FixtureRequest) -> R
     indirect=True,
 )
 def test_a_flat_repo_upgrades_without_a_conflict(old: Repo) -> None:
+    migrations = old.text("migrations/versions/0001_the_shop.py")
     done = old.rung("upgrade")
     assert done.returncode == 0, done.stdout + done.stderr
     assert old.answers()["_commit"] == "v0.2.0"
     assert "# Ours." in old.text("app/main.py")
+    assert old.text("migrations/versions/0001_the_shop.py") == migrations
     assert not (old.folder / "app/infra/consistency.py").exists()
     wings = {path.parent.name for path in (old.folder / "app/infra").glob("*/__init__.py")}
     assert ("cache" in wings) == (old.answers()["stage"] >= 3)

@@ -9,6 +9,11 @@ from rung.rendering import ANSWERS_FILE
 from rung.scratch import Entry, Scratch, Tree
 
 
+# A step leaves a project's migrations alone: one that has run must not change, and a new one would
+# be a second head. When Rung's tables change, the team writes the migration: `make migration`.
+MIGRATIONS = "migrations/versions/"
+
+
 class Kind(StrEnum):
     ADDED = "added"
     CHANGED = "changed"
@@ -42,6 +47,8 @@ def merge(
     """Three trees: the project's own, the template as it was rendered, and as it would be."""
     changes: dict[str, Change] = {}
     for path in sorted(before.keys() | theirs.keys()):
+        if path.startswith(MIGRATIONS):
+            continue
         sides = yours.get(path), before.get(path), theirs.get(path)
         if path == ANSWERS_FILE:
             sides = sides[0], sides[0], sides[2]

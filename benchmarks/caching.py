@@ -1,10 +1,10 @@
-"""The gain and the cost of the cache. Run it inside a generated repo of stage 3 without replicas, and
-name a repo of stage 2:
+"""The gain and the cost of the cache. Run it inside a generated repo of stage 3 without replicas,
+and name a repo of stage 2:
 
     uv run python path/to/rung/benchmarks/caching.py ../shop-of-stage-2
 
-Needs wrk. One worker each, 32 connections, 1,000 products, a new Postgres and a new Valkey. With OTEL_*
-variables set, the cached item is measured with them as well.
+Needs wrk. One worker each, 32 connections, 1,000 products, a new Postgres and a new Valkey. With
+OTEL_* variables set, the cached item is measured with them as well.
 """
 
 import argparse

@@ -8,7 +8,6 @@ from pathlib import Path
 from rung.rendering import ANSWERS_FILE
 from rung.scratch import Entry, Scratch, Tree
 
-
 # A step leaves a project's migrations alone: one that has run must not change, and a new one would
 # be a second head. When Rung's tables change, the team writes the migration: `make migration`.
 MIGRATIONS = "migrations/versions/"

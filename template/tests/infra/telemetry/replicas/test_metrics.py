@@ -1,4 +1,6 @@
 # Rung's file: advancing to another stage may change it.
+"""Metrics of the replicas, sent to a real receiver of OTLP."""
+
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path

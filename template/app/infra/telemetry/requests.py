@@ -130,7 +130,7 @@ class RequestTelemetry:
             trace_id = RandomIdGenerator.generate_trace_id(self._ids)
             is_sampled = trace_id & LOWER_HALF < self._bound
         if is_sampled:
-            self._ids.trace_id = trace_id
+            self._ids.trace_id = trace_id  # per copy: the next line uses it
             return self._tracer.start_span(method, caller, SpanKind.SERVER, start_time=started)
         span_id = self._ids.generate_span_id()
         return NonRecordingSpan(

@@ -16,12 +16,11 @@ sys.path.insert(0, str(Path.cwd()))
 
 os.environ |= {"LOG_FORMAT": "json", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 
-from app.infra.telemetry.export import resource
 from app.infra.telemetry.metrics import Histogram
 from app.infra.telemetry.requests import RequestTelemetry
 from app.infra.telemetry.settings import TelemetrySettings
 from app.infra.telemetry.span_export import SpanSender
-from app.infra.telemetry.tracing import Sampling, Tracer
+from app.infra.telemetry.telemetry import Telemetry
 
 CALLS = 20_000
 ROUNDS = 7
@@ -45,9 +44,11 @@ async def send(message) -> None: ...
 
 
 def with_telemetry(ratio: float):
-    tracer = Tracer(Sampling(ratio, follows_caller=True))
-    tracer.record = SpanSender(resource("benchmark"), TelemetrySettings()).record
-    return RequestTelemetry(hello, tracer, Histogram((0.005, 0.01, 0.1, 1)), 1.0)
+    settings = TelemetrySettings(traces_sampler_arg=ratio)
+    telemetry = Telemetry(settings, "benchmark")
+    telemetry.provider.add_span_processor(SpanSender(settings))
+    durations = Histogram((0.005, 0.01, 0.1, 1))
+    return RequestTelemetry(hello, telemetry.provider, telemetry.processor, ratio, durations, 1.0)
 
 
 async def microseconds(app) -> float:

@@ -13,10 +13,7 @@ log = structlog.get_logger()
 
 
 class Failure(Exception):
-    """An answer that infrastructure gives a client: a status, words, and headers.
-
-    The message, if there is one, is for the log only.
-    """
+    """An answer to the client: a status, a title and headers. The message is for the log only."""
 
     status: ClassVar[int]
     title: ClassVar[str]
@@ -24,7 +21,7 @@ class Failure(Exception):
 
 
 class Unavailable(Failure):
-    """A server that this process depends on did not answer: the caller may try again soon."""
+    """A server that this process depends on did not answer. The client may retry soon."""
 
     status = 503
     title = "Not available right now"

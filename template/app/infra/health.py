@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""/live and /ready."""
+"""/live and /ready, for load balancers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ from app.infra.failures import Unavailable
 
 log = structlog.get_logger()
 
-# A load balancer asks every few seconds and must not wait longer than that for its answer.
+# A load balancer asks every few seconds, and must have its answer before it asks again.
 CHECK_SECONDS = 1.0
 
 type ReadinessCheck = Callable[[], Awaitable[None]]
@@ -38,7 +38,9 @@ async def live() -> Health:
 @router.get(
     "/ready",
     summary="The process can serve requests",
-    responses={503: {"model": Health, "description": "What it depends on is not there"}},
+    responses={
+        503: {"model": Health, "description": "A server that it depends on does not answer"}
+    },
 )
 async def ready(request: Request, response: Response) -> Health:
     readiness: Readiness = request.app.state.readiness
@@ -65,7 +67,7 @@ async def _passes(name: str, check: ReadinessCheck) -> bool:
     except (Unavailable, TimeoutError) as error:
         log.warning("unavailable", check=name, reason=str(error) or "no answer in time")
         return False
-    except Exception:  # a mistake in the check, which must not end whoever asks again and again
+    except Exception:  # a mistake in the check must not end a task that checks at intervals
         log.exception("a readiness check failed", check=name)
         return False
     return True

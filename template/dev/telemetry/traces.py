@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""make traces: what the app of `make dev` has just done, as a waterfall in the browser."""
+"""make traces: shows the last requests of `make dev` as a waterfall in the browser."""
 
 import http.client
 import os
@@ -19,13 +19,13 @@ START_SECONDS = 10
 
 
 class TracesError(postgres.PostgresError):
-    """Says why traces cannot be kept, and what to do."""
+    """The server for traces did not start."""
 
 
 def main() -> None:
     if not _is_listening():
         sys.exit(
-            "Nothing keeps traces here. Start `make dev`, ask the app something, and come again."
+            "No server for traces is running. Start `make dev`, send a request, and try again."
         )
     print(f"\n  Traces  {_url()}\n")
     webbrowser.open(_url())
@@ -33,7 +33,7 @@ def main() -> None:
 
 @contextmanager
 def for_development() -> Iterator[str]:
-    """URL of a receiver that keeps the last traces. Commands at the same time share it."""
+    """URL of a server that keeps the last traces. Commands that run at once share it."""
     with supervisor.shared(_folder(), _start_unless_running, remove=False):
         yield _url()
 
@@ -49,7 +49,7 @@ def _start_unless_running() -> subprocess.Popen[bytes] | None:
     while not _is_listening():
         if process.poll() is not None or time.monotonic() > deadline:
             log = (_folder() / "log").read_text(errors="replace")
-            raise TracesError(f"What keeps the traces did not start:\n{log[-2000:]}")
+            raise TracesError(f"The server for traces did not start:\n{log[-2000:]}")
         time.sleep(0.02)
     return process
 
@@ -60,7 +60,7 @@ def _is_listening() -> bool:
     client = http.client.HTTPConnection("127.0.0.1", int(_port()), timeout=1)
     try:
         client.request("GET", "/")
-        # Anybody else may have got the port since last time.
+        # Another program may have taken the port since last time.
         return client.getresponse().headers["Traces-Of"] == SERVER.as_uri()
     except (OSError, http.client.HTTPException):
         return False

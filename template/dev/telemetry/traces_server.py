@@ -1,7 +1,7 @@
 # Rung's file: advancing to another stage may change it.
-"""Keeps the last traces that it was sent, in memory, and shows them in a browser.
+"""python traces_server.py PORT: keeps the last traces in memory and shows them in a browser.
 
-A program of its own: python traces_server.py PORT. It takes OTLP over HTTP, as a collector does.
+It receives OTLP over HTTP, as a collector does.
 """
 
 import json
@@ -56,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == "/v1/traces":
             self.server.keep(_spans(ExportTraceServiceRequest.FromString(body)))
-        self._answer(b"", "application/x-protobuf")  # metrics are taken as well, and not kept
+        self._answer(b"", "application/x-protobuf")  # metrics are received as well, and dropped
 
     def _answer(self, body: bytes, kind: str) -> None:
         self.send_response(200)

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Settings that are missing or wrong in the environment."""
+"""Missing and wrong environment variables stop the start."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ def test_a_missing_or_wrong_variable_is_named_and_its_value_is_not_shown(
 
 
 @pytest.mark.slow
-def test_an_incomplete_environment_stops_the_start_with_a_message_only(services: Services) -> None:
+def test_an_incomplete_environment_stops_the_start_without_a_traceback(services: Services) -> None:
     environment = {**os.environ, "SECRET_KEY": ""}
     serve = [sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory"]
 
@@ -53,7 +53,7 @@ def test_an_incomplete_environment_stops_the_start_with_a_message_only(services:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("port", ["0", "65536", "eight"])
-def test_a_port_that_cannot_be_stops_the_start(port: str) -> None:
+def test_a_port_out_of_range_stops_the_start(port: str) -> None:
     serve = [sys.executable, "-m", "app.infra.serve"]
     environment = {**os.environ, "PORT": port}
 

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The log lines."""
+"""Log lines of requests, of the app and of libraries."""
 
 import json
 import logging
@@ -81,7 +81,9 @@ async def test_every_line_of_a_request_has_its_id_also_those_of_libraries(
 
 
 @pytest.mark.parametrize("odd", ["", "short", "x" * 129, "two words", 'a"quote-in-it', "ünsafe-id"])
-async def test_an_odd_request_id_is_replaced(notes: FastAPI, serve: Serve, odd: str) -> None:
+async def test_a_request_id_with_odd_characters_or_length_is_replaced(
+    notes: FastAPI, serve: Serve, odd: str
+) -> None:
     async with serve(notes) as client:
         answer = await client.get("/notes/7", headers={b"X-Request-ID": odd.encode()})
 
@@ -110,7 +112,7 @@ async def test_health_checks_are_logged_only_when_they_fail(
     assert lines(capsys) == []
 
 
-async def test_a_person_at_a_terminal_gets_readable_lines(
+async def test_a_terminal_shows_readable_lines(
     notes: FastAPI, serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure(LogSettings(format="console"))

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Signatures, and the keys that are refused."""
+"""Signatures and their keys."""
 
 import secrets
 
@@ -12,19 +12,19 @@ from app.infra.signing import Signer, SigningSettings
 SIGNER = Signer(SecretStr("a key with at least 32 characters"))
 
 
-def test_a_signature_is_good_for_what_was_signed() -> None:
+def test_a_signature_is_valid_for_the_signed_values() -> None:
     assert SIGNER.is_valid(SIGNER.sign("file", "GET", "a"), "file", "GET", "a")
 
 
-def test_a_signature_is_good_for_one_purpose() -> None:
+def test_a_signature_is_not_valid_for_another_purpose() -> None:
     assert not SIGNER.is_valid(SIGNER.sign("file", "a"), "session", "a")
 
 
-def test_parts_cannot_be_shifted() -> None:
+def test_parts_with_the_same_text_in_other_pieces_have_another_signature() -> None:
     assert not SIGNER.is_valid(SIGNER.sign("file", "ab", "c"), "file", "a", "bc")
 
 
-def test_another_key_makes_another_signature() -> None:
+def test_a_signature_of_another_key_is_not_valid() -> None:
     other = Signer(SecretStr("another key, just as long as that"))
 
     assert not other.is_valid(SIGNER.sign("file", "a"), "file", "a")

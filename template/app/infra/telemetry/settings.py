@@ -3,13 +3,7 @@
 
 from typing import Annotated, Literal
 
-from opentelemetry.sdk.trace.sampling import (
-    ALWAYS_OFF,
-    ALWAYS_ON,
-    ParentBased,
-    Sampler,
-    TraceIdRatioBased,
-)
+from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
 from pydantic import Field, HttpUrl, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -53,17 +47,18 @@ class TelemetrySettings(BaseSettings):
         return bool(endpoint) and self.metrics_exporter != "none" and not self.sdk_disabled
 
     @property
-    def sampler(self) -> Sampler:
+    def ratio(self) -> float:
+        """The share of traces that begin here and are recorded."""
         if not self.sends_traces:
-            return ALWAYS_OFF
-        name = self.traces_sampler.removeprefix("parentbased_")
-        samplers: dict[str, Sampler] = {
-            "always_on": ALWAYS_ON,
-            "always_off": ALWAYS_OFF,
-            "traceidratio": TraceIdRatioBased(self.traces_sampler_arg),
-        }
-        sampler = samplers[name]
-        return sampler if name == self.traces_sampler else ParentBased(sampler)
+            return 0
+        ratios = {"always_on": 1, "always_off": 0, "traceidratio": self.traces_sampler_arg}
+        return ratios[self.traces_sampler.removeprefix("parentbased_")]
+
+    @property
+    def sampler(self) -> Sampler:
+        ratio = TraceIdRatioBased(self.ratio)
+        follows_caller = self.sends_traces and self.traces_sampler.startswith("parentbased_")
+        return ParentBased(ratio) if follows_caller else ratio
 
 
 class TracesSettings(BaseSettings):

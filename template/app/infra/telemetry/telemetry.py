@@ -57,6 +57,7 @@ def install(app: FastAPI) -> None:
         RequestTelemetry,
         provider=telemetry.provider,
         processor=telemetry.processor,
+        ratio=settings.ratio,
         durations=telemetry.durations,
         slow_seconds=slow_seconds,
     )

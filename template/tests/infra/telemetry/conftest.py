@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Fixtures for the tests of telemetry."""
+"""Each test has an app with its own tracer provider."""
 
 import pytest
 from opentelemetry import trace
@@ -10,7 +10,7 @@ from app.infra.telemetry import tracing
 
 @pytest.fixture(autouse=True)
 def no_provider_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process has one provider for ever, and each test an app with its own."""
+    """Outside tests a process sets its provider once."""
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
     tracing.tracer.cache_clear()

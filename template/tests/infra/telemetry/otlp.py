@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""A receiver of OTLP over HTTP, as a collector or a vendor has it, in a thread of the test."""
+"""A receiver of OTLP over HTTP, as a collector or a vendor has it, in a thread."""
 
 import threading
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ class Receiver(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def hang(self) -> None:
-        """From now on, take what comes and say nothing."""
+        """From now on, receive and do not answer."""
         self.answers.clear()
 
     def span(self, name: str) -> Received:
@@ -53,7 +53,7 @@ class Receiver(ThreadingHTTPServer):
         return [span for span in self.spans if span.parent_id == parent.span_id]
 
     def points(self, metric: str) -> list[tuple[dict[str, str | int], float]]:
-        """Of a histogram the count."""
+        """For a histogram, its count."""
         data = self.metrics[metric]
         if data.HasField("histogram"):
             return [(_plain(p.attributes), p.count) for p in data.histogram.data_points]
@@ -122,6 +122,6 @@ def _metrics(request: ExportMetricsServiceRequest) -> dict[str, Metric]:
 
 def _plain(attributes: "list[KeyValue]") -> dict[str, str | int]:
     return {
-        pair.key: pair.value.string_value or pair.value.int_value  # all that we send
+        pair.key: pair.value.string_value or pair.value.int_value  # the app sends only these
         for pair in attributes
     }

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Against a real receiver of OTLP, which is sent the last counts when the app stops."""
+"""Metrics, sent to a real receiver of OTLP. The last counts arrive when the app stops."""
 
 import asyncio
 import re
@@ -33,7 +33,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
 
 
 def shop() -> FastAPI:
-    """Of the environment as it is."""
+    """Uses the environment as it is."""
     app = bare_app()
 
     @app.get("/products/{product}")
@@ -41,7 +41,7 @@ def shop() -> FastAPI:
 
     @app.get("/stuck")
     async def stuck() -> None:
-        time.sleep(0.3)  # noqa: ASYNC251  # that is the mistake
+        time.sleep(0.3)  # noqa: ASYNC251  # the mistake to find
 
     @app.get("/reads")
     async def reads(read: ReadSession) -> None:
@@ -56,7 +56,7 @@ def shop() -> FastAPI:
 
 @asynccontextmanager
 async def held_back(services: Services) -> AsyncGenerator[None]:
-    """What the shop is asked to read or write waits until the end."""
+    """The shop's reads and writes wait until the end."""
     connection = await asyncpg.connect(services.database_url)
     try:
         await connection.execute("SELECT pg_advisory_lock(20)")
@@ -89,7 +89,7 @@ async def test_requests_are_counted_by_route_method_and_status(
 
 
 @pytest.mark.usefixtures("services")
-async def test_durations_are_in_seconds_and_in_their_buckets(
+async def test_a_duration_is_counted_in_seconds_in_its_bucket(
     receiver: Receiver, serve: Serve
 ) -> None:
     async with serve(shop()) as client:
@@ -107,7 +107,7 @@ async def test_durations_are_in_seconds_and_in_their_buckets(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("services")
-async def test_a_blocked_event_loop_is_seen(receiver: Receiver, serve: Serve) -> None:
+async def test_a_blocked_event_loop_shows_as_a_delay(receiver: Receiver, serve: Serve) -> None:
     async with serve(shop()) as client:
         await asyncio.sleep(0.15)
         await client.get("/stuck")
@@ -123,7 +123,7 @@ async def test_a_blocked_event_loop_is_seen(receiver: Receiver, serve: Serve) ->
 
 
 @pytest.mark.parametrize("pool", ["reads", "writes"])
-async def test_a_pool_shows_who_uses_it_and_who_waits(
+async def test_a_pool_shows_its_used_connections_and_its_waiting_requests(
     services: Services,
     receiver: Receiver,
     serve: Serve,
@@ -152,7 +152,7 @@ async def test_a_pool_shows_who_uses_it_and_who_waits(
 
 
 @pytest.mark.usefixtures("services")
-async def test_a_metric_that_cannot_be_read_is_named_and_does_not_end_the_others(
+async def test_a_metric_that_cannot_be_read_is_logged_and_the_others_are_sent(
     receiver: Receiver, serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
     app = shop()
@@ -169,7 +169,7 @@ async def test_a_metric_that_cannot_be_read_is_named_and_does_not_end_the_others
 
 
 @pytest.mark.usefixtures("services", "receiver")
-async def test_dashboards_and_alerts_ask_for_nothing_that_is_not_sent(serve: Serve) -> None:
+async def test_dashboards_and_alerts_use_only_metrics_that_are_sent(serve: Serve) -> None:
     app = shop()
     async with serve(app):
         sent = {name for instrument in app.state.instruments for name in in_prometheus(instrument)}

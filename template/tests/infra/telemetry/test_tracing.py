@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Against a real receiver of OTLP; all that was recorded has arrived when the app has stopped."""
+"""Traces, sent to a real receiver of OTLP. All have arrived when the app has stopped."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ SAMPLED, NOT_SAMPLED = f"{CALLER}01", f"{CALLER}00"
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    """Gets every trace, unless a test sets it otherwise."""
+    """Gets every trace, unless a test sets another sampler."""
     with receiving() as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
         monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
@@ -44,7 +44,7 @@ def no_request_is_sampled(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -
 
 
 def shop() -> FastAPI:
-    """Of the environment as it is."""
+    """Uses the environment as it is."""
     app = bare_app()
 
     @app.get("/customers/{email}")
@@ -188,9 +188,7 @@ async def test_a_span_of_a_team_outside_a_request_is_a_trace_if_the_sampler_take
 
 
 @pytest.mark.usefixtures("services")
-async def test_nothing_that_names_a_person_or_opens_a_door_is_sent(
-    receiver: Receiver, serve: Serve
-) -> None:
+async def test_no_personal_data_and_no_secret_is_sent(receiver: Receiver, serve: Serve) -> None:
     # None of them can be part of a span's id, which is random hexadecimal digits.
     secrets = ["ada@example.com", "hunter2", "47.11", "s3cr3t", "198.51.100.7"]
     headers = {
@@ -209,7 +207,7 @@ async def test_nothing_that_names_a_person_or_opens_a_door_is_sent(
 
 
 @pytest.mark.usefixtures("services", "no_request_is_sampled")
-async def test_a_request_that_is_not_sampled_sends_nothing_and_says_so_to_others(
+async def test_a_request_that_is_not_sampled_sends_nothing_and_tells_other_services(
     receiver: Receiver, serve: Serve
 ) -> None:
     async with serve(shop()) as client:
@@ -223,7 +221,7 @@ async def test_a_request_that_is_not_sampled_sends_nothing_and_says_so_to_others
 
 
 @pytest.mark.usefixtures("services")
-async def test_about_as_many_requests_are_sampled_as_the_ratio_says(
+async def test_the_share_of_sampled_requests_is_about_the_ratio(
     receiver: Receiver, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
@@ -235,7 +233,7 @@ async def test_about_as_many_requests_are_sampled_as_the_ratio_says(
 
 
 @pytest.mark.usefixtures("services", "no_request_is_sampled")
-async def test_errors_are_kept_with_the_id_that_others_have_seen(
+async def test_an_error_that_was_not_sampled_is_kept_with_the_id_of_its_log_lines(
     receiver: Receiver, serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with serve(shop()) as client:
@@ -252,13 +250,13 @@ async def test_errors_are_kept_with_the_id_that_others_have_seen(
 
 
 @pytest.mark.usefixtures("services", "no_request_is_sampled")
-async def test_slow_requests_are_kept(
+async def test_a_slow_request_that_was_not_sampled_is_kept(
     receiver: Receiver, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRACES_SLOW_SECONDS", "0.05")
     async with serve(shop()) as client:
         await client.get("/slow")
-        await client.get("/letters")  # is answered at once, and has something to do then
+        await client.get("/letters")  # answered at once; its background task is slow
 
     [slow] = receiver.spans
     assert (slow.name, slow.attributes["trace.kept_for"]) == ("GET /slow", "slow")
@@ -266,7 +264,7 @@ async def test_slow_requests_are_kept(
 
 
 @pytest.mark.usefixtures("services", "no_request_is_sampled")
-async def test_a_trace_from_outside_is_continued(receiver: Receiver, serve: Serve) -> None:
+async def test_a_callers_trace_is_continued(receiver: Receiver, serve: Serve) -> None:
     headers = {"traceparent": SAMPLED, "tracestate": "vendor=1"}
     async with serve(shop()) as client:
         carried_on = (await client.get("/carried-on", headers=headers)).json()
@@ -281,7 +279,9 @@ async def test_a_trace_from_outside_is_continued(receiver: Receiver, serve: Serv
 
 
 @pytest.mark.usefixtures("services")
-async def test_a_state_that_no_header_may_carry_is_left(receiver: Receiver, serve: Serve) -> None:
+async def test_a_tracestate_that_no_header_may_carry_is_dropped(
+    receiver: Receiver, serve: Serve
+) -> None:
     headers = [(b"traceparent", SAMPLED.encode()), (b"tracestate", b"vendor=\xe9")]
     async with serve(shop()) as client:
         answer = await client.get("/carried-on", headers=headers)
@@ -291,7 +291,9 @@ async def test_a_state_that_no_header_may_carry_is_left(receiver: Receiver, serv
 
 
 @pytest.mark.usefixtures("services")
-async def test_a_caller_that_does_not_sample_is_followed(receiver: Receiver, serve: Serve) -> None:
+async def test_a_request_whose_caller_did_not_sample_is_not_sampled(
+    receiver: Receiver, serve: Serve
+) -> None:
     async with serve(shop()) as client:
         answer = await client.get("/carried-on", headers={"traceparent": NOT_SAMPLED})
 
@@ -303,7 +305,7 @@ async def test_a_caller_that_does_not_sample_is_followed(receiver: Receiver, ser
 
 
 @pytest.mark.usefixtures("services")
-async def test_a_caller_need_not_be_followed(
+async def test_a_setting_ignores_the_callers_decision(
     receiver: Receiver, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
@@ -325,7 +327,7 @@ async def test_a_caller_need_not_be_followed(
     ],
 )
 @pytest.mark.usefixtures("services")
-async def test_an_odd_traceparent_begins_a_trace(
+async def test_an_invalid_traceparent_is_ignored_and_a_new_trace_begins(
     receiver: Receiver, serve: Serve, odd: str
 ) -> None:
     async with serve(shop()) as client:
@@ -356,7 +358,7 @@ async def test_every_line_of_a_request_names_its_trace_and_the_span_it_is_in(
 
 
 @pytest.mark.usefixtures("services")
-async def test_a_statement_that_fails_is_an_error_of_its_own(
+async def test_a_statement_that_fails_is_an_error_in_the_trace(
     receiver: Receiver, serve: Serve
 ) -> None:
     async with serve(shop()) as client:
@@ -368,7 +370,7 @@ async def test_a_statement_that_fails_is_an_error_of_its_own(
 
 
 @pytest.mark.usefixtures("services")
-async def test_what_no_route_answers_has_no_path(receiver: Receiver, serve: Serve) -> None:
+async def test_an_unknown_path_is_not_sent(receiver: Receiver, serve: Serve) -> None:
     async with serve(shop()) as client:
         await client.get("/customers/ada@example.com/orders")
         await client.request("BREW", "/customers/ada@example.com")
@@ -382,7 +384,7 @@ async def test_what_no_route_answers_has_no_path(receiver: Receiver, serve: Serv
 
 
 @pytest.mark.slow
-def test_without_an_endpoint_nothing_is_imported_and_no_request_passes_through_it(
+def test_without_an_endpoint_no_exporter_is_imported_and_no_middleware_added(
     services: Services,
 ) -> None:
     listing = """import sys
@@ -400,7 +402,6 @@ print(*[middleware.cls.__name__ for middleware in app.user_middleware], *sys.mod
 
     assert "RequestLog" in found
     assert "RequestTelemetry" not in found
-    # redis-py imports the SDK by itself where it is installed.
     heavy = ("opentelemetry.exporter", "requests", "google.protobuf")
     assert [name for name in found if name.startswith(heavy)] == []
 

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Traces of what the cache does."""
+"""Spans and metrics of the cache, sent to a real receiver of OTLP."""
 
 from collections.abc import Iterator
 
@@ -36,7 +36,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
 
 
 @pytest.mark.usefixtures("services")
-async def test_what_the_cache_was_asked_is_below_the_request_and_counted(
+async def test_a_lookup_in_the_cache_is_a_child_of_the_request_and_counted(
     receiver: Receiver, serve: Serve
 ) -> None:
     app = bare_app()

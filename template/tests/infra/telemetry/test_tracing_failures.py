@@ -27,7 +27,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", str(BATCH))
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "20")
-    # So that no thread goes on trying when its test is over.
+    # No thread retries after its test.
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.3")
 
 
@@ -45,7 +45,7 @@ def away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def greeter() -> FastAPI:
-    """Of the environment as it is."""
+    """Uses the environment as it is."""
     app = bare_app()
 
     @app.get("/hello")
@@ -66,7 +66,7 @@ async def greeted(app: FastAPI, serve: Serve) -> list[float]:
 
 
 @pytest.mark.usefixtures("services", "away")
-async def test_requests_are_answered_as_quickly_while_the_receiver_is_away(serve: Serve) -> None:
+async def test_requests_stay_quick_while_the_receiver_is_away(serve: Serve) -> None:
     seconds = await greeted(greeter(), serve)
 
     assert seconds[int(REQUESTS * 0.95)] < 0.2
@@ -74,9 +74,7 @@ async def test_requests_are_answered_as_quickly_while_the_receiver_is_away(serve
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("services")
-async def test_requests_are_answered_as_quickly_while_the_receiver_hangs(
-    hung: Receiver, serve: Serve
-) -> None:
+async def test_requests_stay_quick_while_the_receiver_hangs(hung: Receiver, serve: Serve) -> None:
     seconds = await greeted(greeter(), serve)
 
     assert hung.asked > 0
@@ -84,7 +82,7 @@ async def test_requests_are_answered_as_quickly_while_the_receiver_hangs(
 
 
 @pytest.mark.usefixtures("services")
-async def test_no_more_is_kept_for_a_receiver_that_hangs_than_the_queue_holds(
+async def test_the_queue_for_a_receiver_that_hangs_is_bounded(
     hung: Receiver, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(telemetry, "FLUSH_SECONDS", 5)
@@ -95,14 +93,14 @@ async def test_no_more_is_kept_for_a_receiver_that_hangs_than_the_queue_holds(
             await client.get("/hello")
         hung.answers.set()
 
-    # The queue, and the batch that was on its way; and they are counted.
+    # The queue and the batch that was being sent. All spans are counted.
     assert QUEUE <= len(hung.spans) <= QUEUE + BATCH
     assert hung.points("otel.sdk.span.ended") == [({}, REQUESTS)]
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("services", "hung")
-async def test_the_end_waits_no_longer_than_it_may(
+async def test_the_app_stops_in_time_while_the_receiver_hangs(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "10")
@@ -114,7 +112,7 @@ async def test_the_end_waits_no_longer_than_it_may(
 
 
 @pytest.mark.usefixtures("services", "away")
-async def test_the_log_says_it_once_and_not_at_each_attempt(
+async def test_the_log_names_a_receiver_that_is_away_once_and_not_at_each_attempt(
     serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
     app = greeter()

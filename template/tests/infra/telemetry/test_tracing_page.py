@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What `make traces` shows."""
+"""The page of `make traces`."""
 
 import threading
 import webbrowser
@@ -31,7 +31,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("services")
-async def test_it_keeps_the_last_traces_the_newest_first(page: str, serve: Serve) -> None:
+async def test_the_page_shows_the_last_traces_newest_first(page: str, serve: Serve) -> None:
     app = bare_app()
 
     @app.get("/pages/{number}")
@@ -52,7 +52,7 @@ async def test_it_keeps_the_last_traces_the_newest_first(page: str, serve: Serve
         assert traces[0][0]["attributes"]["http.response.status_code"] == 404
 
 
-def test_the_page_needs_nothing_from_elsewhere(page: str) -> None:
+def test_the_page_loads_nothing_from_another_host(page: str) -> None:
     text = httpx.get(page).text
 
     assert "<title>Traces</title>" in text
@@ -65,7 +65,7 @@ def kept_port(url: str, state: Path) -> None:
     (state / "traces" / "port").write_text(str(urlsplit(url).port))
 
 
-def test_it_is_opened_in_the_browser(
+def test_make_traces_opens_the_page_in_the_browser(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres, "state_folder", lambda: tmp_path)
@@ -85,5 +85,5 @@ def test_a_stranger_who_has_got_its_port_is_not_taken_for_it(
     with receiving() as stranger:
         kept_port(stranger.url, tmp_path)
 
-        with pytest.raises(SystemExit, match="Nothing keeps traces here"):
+        with pytest.raises(SystemExit, match="No server for traces is running"):
             traces.main()

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Two services, each a process of its own, of which one asks the other."""
+"""One trace through two services, each in its own process."""
 
 import os
 import signal
@@ -78,7 +78,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
         yield receiver
 
 
-def test_a_request_that_asks_another_service_is_one_trace(receiver: Receiver) -> None:
+def test_a_request_to_another_service_is_one_trace(receiver: Receiver) -> None:
     with (
         process("kitchen", OTEL_TRACES_SAMPLER="parentbased_always_off") as (kitchen_url, _),
         process("restaurant", OTEL_TRACES_SAMPLER="always_on", KITCHEN_URL=kitchen_url) as (url, _),
@@ -101,7 +101,7 @@ def test_a_request_that_asks_another_service_is_one_trace(receiver: Receiver) ->
     assert "soup" not in repr((order, call, cook, sql))
 
 
-def test_a_process_ends_in_time_although_the_receiver_hangs(receiver: Receiver) -> None:
+def test_a_process_ends_in_time_while_the_receiver_hangs(receiver: Receiver) -> None:
     with process("kitchen", OTEL_TRACES_SAMPLER="always_on") as (url, running):
         receiver.hang()
         got(f"{url}/dishes/soup")

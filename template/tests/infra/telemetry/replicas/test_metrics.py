@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The metrics of replicas."""
+"""Metrics of the replicas, sent to a real receiver of OTLP."""
 
 import asyncio
 from collections.abc import Iterator

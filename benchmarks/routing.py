@@ -3,9 +3,10 @@ and name one of stage 1 beside it:
 
     uv run --group load python path/to/rung/benchmarks/routing.py ../shop-of-stage-1
 
-Needs wrk. A primary and a streaming replica of its own, 1,000 products. Three things are shown:
-reads of both repos in one interleaved run, writes with and without noting their position, and how
-many of the sample load's reads each server got to see, by its own count.
+Needs wrk. A primary and a streaming replica of its own, 1,000 products. It shows reads of both
+repos in one interleaved run, writes with and without noting their position, and how many of the
+sample load's reads each server answered, by its own count: for browsers, and for clients with a
+token that send nothing else back. With `--share` it shows only the last.
 """
 
 import argparse
@@ -32,15 +33,20 @@ import app
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
 from app.infra.own_writes.commits import PositionedSession
+from app.infra.own_writes.rows import SESSION_WITH_POSITION
 from app.infra.reads import Query
 from app.infra.replicas.replicas import ReplicaSettings
 from app.infra.replicas.routing import RoutedDatabase
+from app.infra.session_rows import SESSION_BY_TOKEN
 from dev.replicas import replica
 
 WHAT = ("item by id", "page")
 OF_STAGE_1 = Against("stage 1", "of stage 1", {"stage 2": 0.95})
 POSITION_MS = 0.5
-SERVED_BY_REPLICA = 0.95
+VISITORS = {
+    "browsers": (Path("tests/load/locustfile.py"), 0.95),
+    "clients with a token": (Path(__file__).parent / "token_visitors.py", 0.8),
+}
 
 # By their text: what a writing transaction reads could not go elsewhere.
 COUNTED = """
@@ -53,6 +59,7 @@ COUNTED = """
 def main() -> int:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("stage_1", type=Path)
+    arguments.add_argument("--share", action="store_true")
     arguments.add_argument("--rounds", type=int, default=8)
     arguments.add_argument("--seconds", type=int, default=3)
     options = arguments.parse_args()
@@ -76,13 +83,15 @@ def main() -> int:
                     for stage, server in apps.items()
                 }
 
-        results = interleave_starts(started, options.rounds, options.seconds)
         met = True
-        for what in WHAT:
-            met &= report(what, only(what, results), OF_STAGE_1)
-        met &= _report_position(*asyncio.run(_time_writes(routed)))
+        if not options.share:
+            results = interleave_starts(started, options.rounds, options.seconds)
+            for what in WHAT:
+                met &= report(what, only(what, results), OF_STAGE_1)
+            met &= _report_position(*asyncio.run(_time_writes(routed)))
         server = stack.enter_context(serve_app(routed))
-        met &= _report_share(routed, server.url, options.seconds * 5)
+        for visitors in VISITORS:
+            met &= _report_share(routed, server.url, options.seconds * 5, visitors)
     print("\nEvery target is met." if met else "\nA target is missed.")
     return 0 if met else 1
 
@@ -116,20 +125,31 @@ def _report_position(plain: list[float], noted: list[float]) -> bool:
     return cost <= POSITION_MS
 
 
-def _report_share(environment: dict[str, str], host: str, seconds: int) -> bool:
+def _report_share(environment: dict[str, str], host: str, seconds: int, visitors: str) -> bool:
     servers = (environment["DATABASE_URL"], environment["DATABASE_REPLICA_URLS"])
     asyncio.run(_query(servers[0], "CREATE EXTENSION IF NOT EXISTS pg_stat_statements"))
-    reads = [query.compiled.sql for query in _queries()]
-    before = [asyncio.run(_query(server, COUNTED, reads)) for server in servers]
-    load = [sys.executable, "-m", "dev.load"]
-    subprocess.run(
-        load, env={**os.environ, "HOST": host, "USERS": "20", "DURATION": f"{seconds}s"}, check=True
+    lookups = [query.compiled.sql for query in (SESSION_BY_TOKEN, SESSION_WITH_POSITION)]
+    reads = [sql for query in _queries() if (sql := query.compiled.sql) not in lookups]
+    before = [_counts(server, reads, lookups) for server in servers]
+    locustfile, target = VISITORS[visitors]
+    load = ["locust", "--locustfile", str(locustfile), "--headless", "--only-summary"]
+    load += ["--users", "20", "--spawn-rate", "20", "--run-time", f"{seconds}s", "--host", host]
+    subprocess.run(load, env={**os.environ, "PYTHONPATH": "."}, check=True)
+    after = [_counts(server, reads, lookups) for server in servers]
+    (primary, looked_up), (standby, _) = (
+        [end - begin for begin, end in zip(*counts, strict=True)]
+        for counts in zip(before, after, strict=True)
     )
-    after = [asyncio.run(_query(server, COUNTED, reads)) for server in servers]
-    primary, standby = (int(b) - int(a) for a, b in zip(before, after, strict=True))
     share = standby / max(primary + standby, 1)
-    print(f"\nOf {primary + standby:,} reads the replica served {share:.1%} (at least 95%).")
-    return share >= SERVED_BY_REPLICA
+    print(
+        f"\n{visitors}: of {primary + standby:,} reads the replica served {share:.1%} (at least"
+        f" {target:.0%}). The primary looked up {looked_up:,} sessions."
+    )
+    return share >= target
+
+
+def _counts(server: str, *groups: list[str]) -> list[int]:
+    return [int(str(asyncio.run(_query(server, COUNTED, group)))) for group in groups]
 
 
 def _queries() -> list[Query]:

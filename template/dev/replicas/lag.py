@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Hold back what the replica applies, to see what the app makes of it."""
+"""Delay the replica, to see how the app behaves behind it."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ def main() -> None:
 
 
 def hold_back(given: str) -> None:
-    """What is `given` in milliseconds."""
+    """By `given` milliseconds."""
     if not given.isdecimal():
         sys.exit(f"{given!r} is no number of milliseconds. For two seconds: make lag MS=2000")
     url = os.environ.get("DATABASE_REPLICA_URLS", "").split(",")[0]
@@ -29,13 +29,13 @@ def hold_back(given: str) -> None:
     if not url:
         sys.exit(NONE_RUNS)
     try:
-        asyncio.run(_tell(url, int(given)))
+        asyncio.run(_delay(url, int(given)))
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         sys.exit(f"The replica cannot be told: {str(error) or 'no answer in time'}")
     print(f"The replica now applies what it receives {int(given)} ms later.")
 
 
-async def _tell(url: str, milliseconds: int) -> None:
+async def _delay(url: str, milliseconds: int) -> None:
     connection = await asyncpg.connect(url, timeout=10)
     try:
         await connection.execute(f"ALTER SYSTEM SET recovery_min_apply_delay = '{milliseconds}ms'")

@@ -13,7 +13,7 @@ from dev import postgres
 
 @contextmanager
 def for_own(primary: str) -> Iterator[str]:
-    """URL of a replica of that database, or nothing if its server is not one of ours."""
+    """URL of a replica of that database, or "" if this repository does not run its server."""
     folder = postgres.own_server(primary)
     if folder is None:
         yield ""
@@ -23,13 +23,13 @@ def for_own(primary: str) -> Iterator[str]:
 
 
 def for_development() -> str | None:
-    """URL, without a database, of the one that `make dev` has started, if it runs."""
+    """URL, without a database, of the replica that `make dev` runs, or None."""
     return postgres.running(_of_own(postgres.state_folder() / "postgres"))
 
 
 @contextmanager
 def of(primary: str, folder: Path, settings: Mapping[str, str]) -> Iterator[str]:
-    """Copied anew whenever it is started: one that was kept might have missed too much."""
+    """Copied again at each start, because an old copy may lack more than the primary still has."""
 
     def copy_primary(data: Path) -> None:
         shutil.rmtree(data, ignore_errors=True)

@@ -34,10 +34,10 @@ WHERE_THE_REPLICA_IS = """
         ) AS timeline_id
 """
 
-# A server that has not answered for so long gets no reads, and those that it has go elsewhere.
+# A server that does not answer for so long gets no reads. Reads that it has go elsewhere.
 SILENCE_SECONDS = 1.0
 
-# While somebody waits for a replica: as a rule it catches up within 3 ms.
+# While a read waits for a replica, which mostly catches up within 3 ms.
 HURRIED_POLL_SECONDS = 0.002
 
 
@@ -109,7 +109,7 @@ class Replica:
         self._poll_requested.set()
 
     async def reaches(self, lsn: int, within: float) -> bool:
-        """Everybody who waits shares one question to the server."""
+        """All that wait share one question to the server."""
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = (lsn, reached)
         self._waiting.append(waiting)
@@ -152,11 +152,11 @@ class Replicas:
     async def choose(
         self, client: Client, max_stale: timedelta | None, besides: Replica | None
     ) -> Replica | None:
-        """None: the primary is to answer."""
+        """None if the primary must answer."""
         able = [one for one in self.replicas if one is not besides and _may_serve(one, max_stale)]
         if not able:
             return None
-        # The same one for all reads of a client, so that time does not run backwards for it.
+        # The same replica for all reads of a client, so that time does not run backwards for it.
         usual = able[0] if len(able) == 1 else max(able, key=lambda one: _affinity(one, client))
         min_position = client.min_position if client.is_resolved else await client.resolve()
         if min_position is None:
@@ -167,7 +167,7 @@ class Replicas:
         for replica in (usual, *able):
             if replica.lsn >= lsn:
                 return replica
-        # Waiting for one that is far behind would only add to the answer's time.
+        # To wait for a replica that is far behind would only make the answer later.
         is_close = usual.seconds_behind < 2 * self._settings.poll_seconds
         if is_close and await usual.reaches(lsn, self._settings.wait_seconds):
             return usual
@@ -198,7 +198,7 @@ class Replicas:
             while True:
                 answer = await status.ask(WHERE_THE_REPLICA_IS)
                 if answer is None:
-                    # What it still owes an answer ends as a lost connection and is asked elsewhere.
+                    # Its open reads end as lost connections and are asked elsewhere.
                     replica.pool.terminate()
                     replica.pool = await reading_pool(self._database, replica.url)
                 self._update(replica, answer)
@@ -206,14 +206,14 @@ class Replicas:
 
     def _update(self, replica: Replica, answer: asyncpg.Record | None) -> None:
         if not self._primary.timeline:
-            return  # The primary has not said yet what to compare it with.
+            return  # There is no position of the primary yet to compare with.
         reason = self._reason_to_leave_out(answer)
         if answer is None or reason:
             replica.seconds_behind = math.inf
         else:
             replica.has_replayed(answer["lsn"])
             replica.seconds_behind = self._primary.seconds_behind(answer["lsn"])
-            reason = self._reason_it_is_behind(replica)
+            reason = self._reason_behind(replica)
         if reason and replica.is_in_rotation is not False:
             log.warning("a replica is out of rotation", replica=replica.name, reason=reason)
         elif not reason and not replica.is_in_rotation:
@@ -230,7 +230,7 @@ class Replicas:
             return f"it follows timeline {timelines}"
         return None
 
-    def _reason_it_is_behind(self, replica: Replica) -> str | None:
+    def _reason_behind(self, replica: Replica) -> str | None:
         if replica.seconds_behind > self._settings.max_lag_seconds:
             return f"it is {replica.seconds_behind:.1f} s behind"
         behind = ByteSize(self._primary.bytes_behind(replica.lsn))
@@ -242,7 +242,7 @@ class Replicas:
 def _may_serve(replica: Replica, max_stale: timedelta | None) -> bool:
     if max_stale is None:
         return bool(replica.is_in_rotation)
-    # No further back than clients remember their own writes.
+    # Clients remember their own writes for no longer than this.
     return replica.seconds_behind <= min(max_stale, REMEMBERED).total_seconds()
 
 

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Reads go to a replica when that is right, and to the primary when it is not."""
+"""Sends each read to a replica that shows all that the client must see, or to the primary."""
 
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -16,8 +16,8 @@ from app.infra.own_writes.client import this_client
 from app.infra.reads import CONNECTION_LOST, NotConnected, Reader
 from app.infra.replicas.replicas import Replica, Replicas, ReplicaSettings
 
-# Another server can answer: the connection is gone, what was read is being cleaned away on the
-# primary (a recovery conflict), or a migration has not arrived here yet.
+# Another server can answer: the connection is lost, replay cancelled the read (a recovery
+# conflict), or a migration has not arrived at this replica yet.
 WORTH_ASKING_ELSEWHERE = (
     *CONNECTION_LOST,
     NotConnected,
@@ -30,7 +30,7 @@ WORTH_ASKING_ELSEWHERE = (
 
 
 class RoutedReader(Reader):
-    """Reads from a replica that has all that the request must see, else from the primary.
+    """Reads from a replica that shows all that the request must see, else from the primary.
 
     Other people's writes may be missing for as long as a replica may be behind.
     """

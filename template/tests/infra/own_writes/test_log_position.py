@@ -17,7 +17,7 @@ def test_a_later_timeline_is_greater() -> None:
     assert Position(1, 900) < Position(2, 100) < NOT_KNOWN
 
 
-def test_what_an_older_timeline_left_is_there_where_the_new_one_was_found() -> None:
+def test_a_position_of_an_older_timeline_is_reached_where_the_new_one_began() -> None:
     primary = PrimaryLog()
     primary.add_sample(Position(1, 500))
     primary.add_sample(Position(2, 300))
@@ -29,7 +29,7 @@ def test_what_an_older_timeline_left_is_there_where_the_new_one_was_found() -> N
     assert primary.lsn_to_reach(NOT_KNOWN) is None
 
 
-def test_who_has_all_of_the_log_is_not_behind_however_old_its_last_entry_is() -> None:
+def test_a_replica_that_has_the_whole_log_is_not_behind_however_old_its_end_is() -> None:
     primary = PrimaryLog()
     assert primary.seconds_behind(0) == 0
     primary.add_sample(Position(1, 500))
@@ -39,7 +39,7 @@ def test_who_has_all_of_the_log_is_not_behind_however_old_its_last_entry_is() ->
     assert primary.bytes_behind(499) == 1
 
 
-def test_a_flush_that_stopped_at_the_end_of_a_page_leaves_nobody_behind() -> None:
+def test_a_flush_that_stopped_at_the_end_of_a_page_does_not_count_as_lag() -> None:
     primary = PrimaryLog()
     primary.add_sample(Position(1, 500))
     primary.add_sample(Position(1, 8192))
@@ -57,7 +57,7 @@ def test_a_flush_that_stopped_at_the_end_of_a_page_leaves_nobody_behind() -> Non
         ([NOT_KNOWN, Position(1, 7)], Position(1, 7)),
     ],
 )
-def test_who_writes_again_need_not_see_more_than_the_later_commit(
+def test_after_a_second_write_the_later_position_is_enough(
     positions: list[Position], min_position: Position
 ) -> None:
     client = Client()

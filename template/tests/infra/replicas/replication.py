@@ -19,11 +19,11 @@ from dev import postgres
 from dev.replicas import replica
 
 SETTINGS = postgres.THROWAWAY_SETTINGS | {
-    "synchronous_commit": "on",  # a commit that is not flushed at once would reach nobody at once
+    "synchronous_commit": "on",  # replicas receive only flushed commits
     "max_connections": "60",
     "max_standby_streaming_delay": "100ms",
-    "wal_keep_size": "64MB",  # else another replica's copying may take from one what it lacks
-    "dynamic_shared_memory_type": "mmap",  # goes with the folder, however the server ended
+    "wal_keep_size": "64MB",  # else a replica may miss segments while another one is copied
+    "dynamic_shared_memory_type": "mmap",  # is removed with the folder, however the server ended
 }
 
 

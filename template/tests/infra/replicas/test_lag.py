@@ -42,7 +42,7 @@ def test_without_a_replica_it_says_what_to_start(
         lag.hold_back("2000")
 
 
-def test_the_command_itself_starts_none() -> None:
+def test_the_command_itself_starts_no_replica() -> None:
     shown = subprocess.run(
         ["make", "--dry-run", "lag"],  # noqa: S607  # whichever make there is
         cwd=postgres.REPOSITORY,
@@ -65,7 +65,7 @@ def test_the_command_itself_starts_none() -> None:
         ("127.0.0.1", "The replica cannot be told: invalid DSN"),
     ],
 )
-def test_a_replica_that_is_not_there_is_said_in_words(
+def test_a_missing_replica_gives_a_clear_message(
     monkeypatch: pytest.MonkeyPatch, url: str, said: str
 ) -> None:
     monkeypatch.setenv("DATABASE_REPLICA_URLS", url.format(unused=ports.unused()))
@@ -75,7 +75,7 @@ def test_a_replica_that_is_not_there_is_said_in_words(
 
 
 @pytest.mark.slow
-def test_it_holds_back_the_one_that_runs(
+def test_it_holds_back_the_running_replica(
     state: Path,
     replica: Server,
     monkeypatch: pytest.MonkeyPatch,

@@ -124,7 +124,7 @@ async def ports_read(app: FastAPI, clients: Sequence[str] = CLIENT_NAMES) -> set
         }
 
 
-async def test_who_has_written_sees_it_at_once(notes: FastAPI, serve: Serve) -> None:
+async def test_a_client_that_wrote_sees_it_at_once(notes: FastAPI, serve: Serve) -> None:
     async def write_and_read(rounds: int) -> list[Look]:
         async with browser(notes) as client:
             return [await got(client, await written(client)) for _ in range(rounds)]
@@ -207,7 +207,7 @@ async def test_of_several_tabs_the_greatest_position_counts_in_whatever_order_th
 
 
 @pytest.mark.parametrize("forged", ["ffff.ffffffffffff." + "0" * 64, "1.2", "x.y.z", "1..é"])
-async def test_a_position_that_we_did_not_sign_is_none(
+async def test_a_position_that_we_did_not_sign_is_ignored(
     notes: FastAPI, serve: Serve, forged: str
 ) -> None:
     async with in_rotation(notes, serve) as client:
@@ -215,7 +215,7 @@ async def test_a_position_that_we_did_not_sign_is_none(
         assert await reads_from_replica(client)
 
 
-async def test_while_the_replica_stands_still_only_who_wrote_reads_from_the_primary(
+async def test_while_the_replica_stands_still_only_the_writer_reads_from_the_primary(
     notes: FastAPI, serve: Serve, replica: Server
 ) -> None:
     async with in_rotation(notes, serve) as other, browser(notes) as writer:
@@ -261,7 +261,7 @@ async def test_while_the_primary_is_idle_the_replica_is_not_behind(
 
 
 @pytest.mark.slow
-async def test_what_the_primary_keeps_to_itself_leaves_the_replica_not_behind(
+async def test_unflushed_entries_of_the_primary_do_not_count_as_lag(
     notes: FastAPI, serve: Serve, primary: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_REPLICA_MAX_LAG_SECONDS", "0.1")
@@ -281,7 +281,7 @@ async def test_what_the_primary_keeps_to_itself_leaves_the_replica_not_behind(
         assert await reads_from_replica(client)
 
 
-async def test_what_may_be_stale_is_read_from_a_replica_further_behind_but_not_by_who_wrote(
+async def test_a_stale_read_may_use_a_replica_further_behind_but_not_for_the_writer(
     notes: FastAPI, serve: Serve, replica: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_REPLICA_MAX_LAG_SECONDS", "0.1")
@@ -297,7 +297,7 @@ async def test_what_may_be_stale_is_read_from_a_replica_further_behind_but_not_b
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL, signal.SIGSTOP])
-async def test_no_read_fails_when_the_replica_goes_and_reads_return_when_it_is_back(
+async def test_no_read_fails_when_the_replica_goes_and_it_is_read_again_when_it_is_back(
     notes: FastAPI, serve: Serve, servers: Cluster, replica: Server, end: signal.Signals
 ) -> None:
     goes_on = True
@@ -331,7 +331,7 @@ async def test_no_read_fails_when_the_replica_goes_and_reads_return_when_it_is_b
     assert {status for of_one in statuses for status in of_one} == {200}
 
 
-async def test_a_read_in_the_way_of_the_replicas_replay_is_answered_by_the_primary(
+async def test_a_read_that_replay_cancels_is_answered_by_the_primary(
     notes: FastAPI, serve: Serve, primary: Server, replica: Server
 ) -> None:
     slow_there = """SELECT pg_is_in_recovery() FROM notes,
@@ -377,7 +377,7 @@ async def test_a_write_is_refused_by_the_replica_and_by_the_primary(
             await read.fetch("DELETE FROM notes")
 
 
-async def test_a_commit_whose_position_stays_unknown_is_still_seen_by_who_wrote(
+async def test_a_commit_whose_position_stays_unknown_is_still_seen_by_its_client(
     serve: Serve, primary: Server, replica: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await primary.run("CREATE ROLE clerk LOGIN PASSWORD 'clerk'")
@@ -422,7 +422,7 @@ async def test_of_two_replicas_each_client_stays_with_one_and_the_other_takes_ov
 
 
 @pytest.mark.slow
-async def test_after_a_failover_old_positions_hold_nobody_up(
+async def test_after_a_failover_old_positions_do_not_send_reads_to_the_primary(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start() -> Iterator[Cluster]:
@@ -457,7 +457,7 @@ async def test_after_a_failover_old_positions_hold_nobody_up(
         await asyncio.to_thread(next, starting, None)
 
 
-async def test_without_a_replica_all_is_as_before(serve: Serve) -> None:
+async def test_without_a_replica_the_primary_answers_and_no_position_is_sent(serve: Serve) -> None:
     app = notes_app()
     assert type(app.state.database) is Database
     async with serve(app) as client:
@@ -466,7 +466,7 @@ async def test_without_a_replica_all_is_as_before(serve: Serve) -> None:
         assert await reads_from_primary(client)
 
 
-async def test_a_replica_that_is_not_there_or_refuses_us_or_is_none_is_left_out(
+async def test_a_server_that_is_away_or_refuses_us_or_is_no_replica_is_left_out(
     serve: Serve, primary: Server, replica: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nobody = "postgresql://app:wrong@127.0.0.1:1/postgres"

@@ -151,6 +151,19 @@ async def test_a_browser_without_the_marker_gets_it_with_the_first_answer_that_i
         assert await calls(primary, "login_sessions") == lookups
 
 
+async def test_a_session_that_the_replica_does_not_know_is_looked_up_on_the_primary(
+    replica: Server,
+) -> None:
+    app = diary_app()
+    async with copies_of(app) as (stranger,), browser(app) as ada:
+        await until_replica_is_read([stranger], replica)
+        await ada.post("/session")
+        for cookie in [name for name in ada.cookies if name.startswith("__Host-wrote-")]:
+            ada.cookies.delete(cookie)
+
+        assert (await ada.get("/me")).status_code == 200
+
+
 @pytest.mark.usefixtures("replica")
 async def test_a_position_that_cannot_be_noted_at_once_is_noted_on_another_connection(
     primary: Server,

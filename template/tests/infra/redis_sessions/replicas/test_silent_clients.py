@@ -78,3 +78,15 @@ async def test_with_its_session_in_redis_a_token_costs_no_lookup_on_the_primary(
             assert await status_of(copy, token) == 200
 
         assert await calls(servers.primary, "login_sessions") == lookups
+
+
+async def test_while_the_sessions_are_away_a_token_still_gets_answers_that_need_no_session(
+    replica: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SESSION_STORE", Step.REDIS)
+    monkeypatch.setenv("SESSION_REDIS_URL", "redis://127.0.0.1:1/0")
+    token = {"Authorization": "Bearer some-token"}
+    async with copies_of(diary_app()) as (copy,):
+        await until_replica_is_read([copy], replica)
+        assert (await copy.get("/diaries/0", headers=token)).status_code == 200
+        assert await status_of(copy, token) == 503

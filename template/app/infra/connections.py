@@ -7,13 +7,9 @@ import asyncpg
 from pydantic import PostgresDsn
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.infra.failures import CANNOT_CONNECT, NotConnected
 from app.infra.postgres import DatabaseSettings, open_connection, transaction_engine_with
-from app.infra.reads import (
-    CANNOT_CONNECT,
-    NotConnected,
-    leave_as_it_is,
-    prepare_reading_connection,
-)
+from app.infra.reads import leave_as_it_is, prepare_reading_connection
 
 __all__ = ["DatabaseSettings", "connect", "reading_pool", "transaction_engine"]
 

@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
+import asyncpg
 import structlog
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -26,6 +27,24 @@ class Unavailable(Failure):
     status = 503
     title = "Not available right now"
     headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+
+
+class NotConnected(Unavailable):
+    """No connection could be opened."""
+
+
+CONNECTION_LOST = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InternalClientError,  # Postgres closed the connection as a statement began
+)
+
+# Also a wrong password, or a database that does not exist.
+CANNOT_CONNECT = (*CONNECTION_LOST, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class UnexpectedErrors:

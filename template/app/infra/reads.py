@@ -12,26 +12,9 @@ import asyncpg
 from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
-from app.infra.failures import Unavailable
-
-CONNECTION_LOST = (
-    OSError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.InternalClientError,  # Postgres closed the connection as a statement began
-)
-
-# Also a wrong password, or a database that does not exist.
-CANNOT_CONNECT = (*CONNECTION_LOST, asyncpg.PostgresError, asyncpg.InterfaceError)
+from app.infra.failures import CONNECTION_LOST, Unavailable
 
 _DIALECT = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
-
-
-class NotConnected(Unavailable):
-    """No connection could be opened."""
 
 
 class Query[RowT]:

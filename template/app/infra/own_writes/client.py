@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar, Protocol
 
+import asyncpg
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.infra.connections import DatabaseSettings
 from app.infra.failures import Unavailable
 from app.infra.own_writes.log_position import NOT_KNOWN, Position
 from app.infra.own_writes.signed_positions import (
@@ -25,7 +25,6 @@ from app.infra.own_writes.signed_positions import (
     SignedPositions,
     marker,
 )
-from app.infra.session_rows import SessionStore
 from app.infra.session_tokens import COOKIE, hash_of, header_token_of, token_of
 from app.infra.signing import Signer
 
@@ -41,11 +40,17 @@ class PositionStore(Protocol):
     async def note_position(self, token_hashes: list[bytes], position: Position) -> None: ...
 
 
+class SessionFinder(Protocol):
+    """The store of login sessions. To find a session is to learn its position."""
+
+    async def find(self, token_hash: bytes) -> object: ...
+
+
 @dataclass
 class SessionPositions:
     """Where positions stand: in the row of the session, and in other stores."""
 
-    connections: DatabaseSettings
+    connect: Callable[[], Awaitable[asyncpg.Connection]]
     in_rows: bool = True
     stores: list[PositionStore] = field(default_factory=list)
 
@@ -59,7 +64,7 @@ class Client:
         affinity: str = "",
         token_hash: bytes | None = None,
         carried: Carried = NOTHING,
-        sessions: SessionStore | None = None,
+        sessions: SessionFinder | None = None,
         positions: SessionPositions | None = None,
     ) -> None:
         # The same for all requests of one login session, or else of one address.

@@ -13,8 +13,13 @@ from app.infra.connections import DatabaseSettings, connect
 from app.infra.database import Database
 from app.infra.failures import Unavailable
 from app.infra.own_writes.client import Client, OwnWrites, SessionPositions, this_client
-from app.infra.own_writes.log_position import FAILED, NOT_KNOWN, Position, position_now
-from app.infra.own_writes.rows import note_position
+from app.infra.own_writes.log_position import (
+    FAILED,
+    NOT_KNOWN,
+    Position,
+    note_position,
+    position_now,
+)
 
 log = structlog.get_logger()
 
@@ -48,7 +53,7 @@ async def _note(client: Client, connection: asyncpg.Connection) -> None:
         client.wrote(await position_now(connection))
         return
     if positions.in_rows:
-        position = await _noted_in_rows(connection, sessions, positions.connections)
+        position = await _noted_in_rows(connection, sessions, positions)
     else:
         position = await position_now(connection)
     client.wrote(position)
@@ -60,7 +65,7 @@ async def _note(client: Client, connection: asyncpg.Connection) -> None:
 
 
 async def _noted_in_rows(
-    connection: asyncpg.Connection, sessions: list[bytes], connections: DatabaseSettings
+    connection: asyncpg.Connection, sessions: list[bytes], positions: SessionPositions
 ) -> Position:
     """The commit is done, so a failure here must not turn the answer into an error."""
     try:
@@ -68,7 +73,7 @@ async def _noted_in_rows(
     except FAILED as error:
         log.info("a position is noted on another connection", reason=repr(error))
     try:
-        other = await connect(connections, connections.url)
+        other = await positions.connect()
         try:
             return await note_position(other, sessions)
         finally:
@@ -83,5 +88,6 @@ def note_positions(app: FastAPI) -> None:
     database: Database = app.state.database
     if database.session_class is not PositionedSession:
         database.session_class = PositionedSession
-        app.state.positions = SessionPositions(environment.read(DatabaseSettings))
+        settings = environment.read(DatabaseSettings)
+        app.state.positions = SessionPositions(lambda: connect(settings, settings.url))
         app.add_middleware(OwnWrites, signer=app.state.signer)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-import asyncpg
 from fastapi import FastAPI
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects.postgresql import INTERVAL
@@ -13,28 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra import environment
 from app.infra.own_writes.client import this_client
-from app.infra.own_writes.log_position import ENCODED_NOW, NOT_KNOWN, Position, decoded
+from app.infra.own_writes.log_position import MAIN, decoded
 from app.infra.reads import Query
 from app.infra.session_rows import LoginSession, Session, SessionRows, SessionSettings
-
-# The column has a position for each database, by name. This is the only one so far.
-MAIN = "main"
-
-# Stores the position and answers with it, in one round trip. It is computed while the row is
-# locked, so a later write of the same session stores a later one. Without a row it is only
-# answered. A crash may lose this note, which costs freshness only, so nothing waits for the disk.
-NOTE_POSITION = f"""
-    WITH quick AS (
-        SELECT set_config('synchronous_commit', 'off', true),
-            set_config('lock_timeout', '1s', true)
-    ), noted AS (
-        UPDATE login_sessions
-        SET positions = positions || jsonb_build_object('{MAIN}', {ENCODED_NOW})
-        FROM quick WHERE token_hash = ANY($1)
-        RETURNING positions ->> '{MAIN}' AS position
-    )
-    SELECT coalesce((SELECT max(position) FROM noted), {ENCODED_NOW})
-"""  # noqa: S608  # nothing from outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +65,6 @@ class PositionedRows(SessionRows):
         if token_hash == client.token_hash:
             client.learn(decoded(found.position) if found.position else None)
         return found.session()
-
-
-async def note_position(connection: asyncpg.Connection, token_hashes: list[bytes]) -> Position:
-    """Takes the position, and stores it with these sessions. Only after a commit."""
-    return decoded(await connection.fetchval(NOTE_POSITION, token_hashes)) or NOT_KNOWN
 
 
 def install(app: FastAPI) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.infra import direct_postgres
 from app.infra.direct_postgres import Connect, PostgresSettings, PostgresUrl
-from app.infra.reads import CONNECTION_LOST, NotConnected
+from app.infra.failures import CONNECTION_LOST, NotConnected
 
 RETRY_SECONDS = 0.05
 

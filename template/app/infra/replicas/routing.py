@@ -11,9 +11,10 @@ from fastapi import FastAPI
 from app.infra import database, environment
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
+from app.infra.failures import CONNECTION_LOST, NotConnected
 from app.infra.own_writes import commits
 from app.infra.own_writes.client import this_client
-from app.infra.reads import CONNECTION_LOST, NotConnected, Reader
+from app.infra.reads import Reader
 from app.infra.replicas.replicas import Replica, Replicas, ReplicaSettings
 
 # Another server can answer: the connection is lost, replay cancelled the read (a recovery

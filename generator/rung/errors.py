@@ -14,6 +14,11 @@ class RungError(Exception):
 
     exit_code = 1
 
+    def __init__(self, message: str, *lines: str) -> None:
+        super().__init__(message)
+        self.lines = lines
+        """More lines, where one is not enough."""
+
 
 class UsageError(RungError):
     """The command line or an answer cannot be used as it is."""
@@ -23,6 +28,11 @@ class UsageError(RungError):
 
 def is_printable(text: str) -> bool:
     return not _UNPRINTABLE.search(text)
+
+
+def shortened(text: str) -> str:
+    """Without the middle of words that are longer than any path."""
+    return re.sub(r"(\S{80})\S{220,}(\S{20})", r"\1…\2", text)
 
 
 def printable(text: str) -> str:

@@ -37,4 +37,4 @@ def shortened(text: str) -> str:
 
 def printable(text: str) -> str:
     """The text with each character escaped that could steer a terminal."""
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

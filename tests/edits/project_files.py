@@ -96,7 +96,9 @@ def a_target_of_make(repo: Repo) -> Iterator[None]:
     target = "\nimprint: ## Say who we are\n\t@echo Müller\n"
     repo.append("Makefile", target)
     repo.replace(
-        "Makefile", "help setup test check format tour\n", "help setup test check format tour imprint\n"
+        "Makefile",
+        "help setup test check format tour\n",
+        "help setup test check format tour imprint\n",
     )
     yield
     assert repo.read("Makefile").endswith(f"\t@$(RUN) ruff format\n{target}")

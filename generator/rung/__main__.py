@@ -5,7 +5,7 @@ import os
 import sys
 from types import TracebackType
 
-from rung.errors import RungError, printable
+from rung.errors import RungError, printable, shortened
 from rung.interrupts import ignore_signals
 
 
@@ -30,7 +30,7 @@ def _run() -> int:
     except KeyboardInterrupt:
         return _fail("Stopped.", 1)
     except RungError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(str(error), error.exit_code, *error.lines)
     except BrokenPipeError:  # The reader has seen enough, as `head` does.
         _drop_output()
         return 1
@@ -41,9 +41,9 @@ def _run() -> int:
     return code
 
 
-def _fail(message: str, code: int) -> int:
+def _fail(message: str, code: int, *lines: str) -> int:
     ignore_signals()
-    text = "\n".join(printable(line) for line in message.split("\n"))
+    text = "\n".join(printable(shortened(line)) for line in (message, *lines))
     try:
         print(f"rung: {text}", file=sys.stderr, flush=True)
     except OSError:

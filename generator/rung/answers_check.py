@@ -80,13 +80,14 @@ def never_asked(project: Project, given: Mapping[str, Answer], new: Rendered) ->
 
 
 def refuse_unasked(questions: list[str], new: Rendered, where: str) -> None:
-    asked = "\n".join(
+    asked = [
         f"    --data {key}={in_words(new.public[key])}   {new.questions[key].get('help', '')}"
         for key in questions
-    )
+    ]
     raise RungError(
         f"{where.capitalize()} asks what this project was never asked, and nothing is added or "
-        f"removed unasked. Answer it (these are the defaults):\n{asked}"
+        "removed unasked. Answer it (these are the defaults):",
+        *asked,
     )
 
 

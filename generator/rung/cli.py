@@ -34,7 +34,7 @@ def run() -> int:
         if not sys.argv[1:] and context:
             print(context.get_help())
             return 2
-        words = " ".join(error.format_message().split())
+        words = " ".join(error.format_message().split())[:300]
         path = context.command_path if context else "rung"
         raise UsageError(f"{words} See {path} --help.") from error
 

@@ -14,6 +14,11 @@ class RungError(Exception):
 
     exit_code = 1
 
+    def __init__(self, message: str, *lines: str) -> None:
+        super().__init__(message)
+        self.lines = lines
+        """More lines, where one is not enough."""
+
 
 class UsageError(RungError):
     """The command line or an answer cannot be used as it is."""
@@ -25,6 +30,11 @@ def is_printable(text: str) -> bool:
     return not _UNPRINTABLE.search(text)
 
 
+def shortened(text: str) -> str:
+    """Without the middle of words that are longer than any path."""
+    return re.sub(r"(\S{80})\S{220,}(\S{20})", r"\1…\2", text)
+
+
 def printable(text: str) -> str:
     """The text with each character escaped that could steer a terminal."""
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

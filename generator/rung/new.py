@@ -30,6 +30,8 @@ def create_project(
         with interrupts.allowed():
             git.fence()
             refuse_unprintable(f"The place {dest}", str(dest))
+            if ".git" in dest.resolve().parts:
+                raise UsageError(f"{dest} is inside a git directory. Choose another place.")
             answers = given()
             _refuse_stage_in_words(answers)
             refuse_occupied(dest)

@@ -87,6 +87,8 @@ def read_project(folder: Path, git_dir: Path) -> Project:
         if type(answers.get(key)) is not kind:
             found = repr(answers.get(key, "not there"))[:60]
             raise RungError(_broken(folder, f"{key} is {found}"))
+    if answers["stage"] < 1:
+        raise RungError(_broken(folder, f"stage is {answers['stage']}"))
     for key in ("_src_path", "_commit"):
         if not is_printable(answers[key]) or answers[key].startswith("-"):
             raise RungError(_broken(folder, f"{key} is {answers[key][:60]!r}"))

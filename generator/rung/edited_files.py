@@ -89,7 +89,7 @@ def _complete(
     settings: Mapping[str, Any], answers: Mapping[str, Any], jinja: "Environment"
 ) -> dict[str, Any]:
     """The answers, with the defaults of the questions that were not asked."""
-    context = dict(answers)
+    context = {"_copier_operation": "copy", **answers}
     for name, question in settings.items():
         if name.startswith("_") or name in context or not isinstance(question, Mapping):
             continue

@@ -31,7 +31,7 @@ LADDER = (
         name="database",
         users="to 100,000 users",
         breaks="Postgres: slow queries, its processor, its connections",
-        arrives="slow-query reports, connection pooling and replica routing",
+        arrives="slow-query reports, pooling, replicas",
         measure="duration_ms by route in the logs; answers 503 because every connection is busy; "
         "the database's processor above 70% for an hour, with an index behind every query",
     ),
@@ -40,16 +40,16 @@ LADDER = (
         name="cache",
         users="to 500,000 users",
         breaks="the same reads, again and again",
-        arrives="a Redis cache with short TTLs, tracing and metrics",
+        arrives="a Redis cache, tracing and metrics",
         measure="`make slow-queries`: most of the calls are cheap statements, a mean below a "
         "millisecond, asked again and again, and a larger machine no longer helps",
     ),
     Stage(
         number=4,
         name="scale-out",
-        users="500,000 users and more",
+        users="more users",
         breaks="one server: its processor, its folder of files, and every deploy",
-        arrives="sessions in Redis, files in S3, N copies behind a load balancer",
+        arrives="sessions in Redis, files in S3, N copies",
         measure="the app's processor above 60% for an hour with a cache hit ratio above 90%; "
         "event-loop lag; a deploy or a crash that every user notices",
     ),

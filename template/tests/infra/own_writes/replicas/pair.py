@@ -32,7 +32,6 @@ def delayed(servers: Cluster, monkeypatch: pytest.MonkeyPatch) -> Server:
     monkeypatch.setenv("DATABASE_REPLICA_URLS", replica.url)
     monkeypatch.setenv("DATABASE_REPLICA_POLL_SECONDS", "0.05")
     monkeypatch.setenv("DATABASE_REPLICA_MAX_LAG_SECONDS", "60")
-    monkeypatch.setenv("LOG_LEVEL", "ERROR")
     monkeypatch.setenv("SECRET_KEY", "the-same-secret-key-for-every-test")
     return replica
 

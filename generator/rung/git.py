@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rung.errors import RungError
 
-# Who commits, where the person's settings are, and how to reach a remote. No other GIT_* variable
+# The committer, the settings and the way to a remote. No other GIT_* variable
 # is kept: it would name a repository, a program or a mode. A hook or a rebase exports many.
 _KEPT = {
     *(f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL", "DATE")),

@@ -1,4 +1,4 @@
-"""What every request body has in common."""
+"""The base class of every request body."""
 
 from typing import Annotated
 from uuid import UUID

@@ -26,7 +26,7 @@ def written_anew(file: str) -> Steps:
         yield
         assert repo.read(file) == TEXTS[file]
 
-    steps.__doc__ = f"{file} written anew"
+    steps.__doc__ = f"{file} rewritten"
     return edit("rewrites")(steps)
 
 

@@ -1,4 +1,4 @@
-"""What clients send about accounts, and what they get."""
+"""The bodies of requests and answers about accounts."""
 
 import unicodedata
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What changes accounts: registering, logging in, changing a password, making staff."""
+"""Changes to accounts: registering, logging in, changing a password, making staff."""
 
 from typing import Annotated
 from uuid import UUID

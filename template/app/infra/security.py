@@ -36,7 +36,7 @@ HEADERS: tuple[tuple[bytes, bytes], ...] = (
 )
 HEADERS_OF_PAGES = (FOR_PAGES, *(one for one in HEADERS if one != CONTENT_SECURITY_POLICY))
 
-# What a page on another origin may read, beside the few headers that it always may.
+# Headers that a page on another origin may read, beside the few that it always may.
 EXPOSED_HEADERS = ("location", "read-after", "retry-after", "x-request-id")
 
 # Enough for any JSON; a route that takes more sets scope["body_limit"] before it reads.

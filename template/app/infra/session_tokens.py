@@ -16,7 +16,7 @@ _COOKIE = re.compile(rb"(?:^|;)\s*" + COOKIE.encode() + rb"=([^;\s\"]{1,200})\s*
 
 # Where a client without cookies carries its token: the header, and the scheme before the token.
 _carriers: dict[bytes, list[re.Pattern[bytes]]] = {}
-# What a 401 names: a browser's cookie has no scheme of its own.
+# The schemes that a 401 names. A cookie has none.
 CHALLENGE = {"WWW-Authenticate": ""}
 
 

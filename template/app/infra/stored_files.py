@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What every store of files shares, in a folder or in S3: keys, facts and errors."""
+"""Shared by all stores of files, in a folder or in S3: keys, facts and errors."""
 
 import re
 from collections.abc import AsyncIterable, AsyncIterator
@@ -57,7 +57,7 @@ class UploadRequest:
 
 
 class FileStore(Protocol):
-    """What domain code may ask of `files`, wherever they are. Raises Unavailable."""
+    """The operations on `files`, in every store. Each raises Unavailable."""
 
     def link(self, key: str, content_type: str) -> str: ...
     def upload_request(self, key: str, content_type: str, size: int) -> UploadRequest: ...

@@ -16,7 +16,7 @@ class Target(BaseModel):
 
 
 def read() -> Capacity:
-    """What deploy/capacity.toml says, and as many copies as autoscaling may start, if it does."""
+    """deploy/capacity.toml, with the number of copies that autoscaling may start."""
     written = capacity.read()
     if not FILE.exists():
         print(f"There is no {FILE}: the copies are those of {capacity.FILE}.")

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What runs here, as a table: every server that `make` commands have started for this repo."""
+"""A table of the servers that `make` commands have started for this repo."""
 
 import fcntl
 import os
@@ -13,14 +13,14 @@ from typing import NamedTuple
 from dev import postgres
 
 READY = b"GET /ready HTTP/1.0\r\n\r\n"
-# Any answer will do: that a server speaks its protocol needs no password.
+# Any answer will do: a server answers in its protocol without a password.
 ANYTHING = b"GET / HTTP/1.0\r\n\r\n"
 IS_THERE_TLS = bytes([0, 0, 0, 8, 4, 210, 22, 47])  # Postgres' SSLRequest
 PING = b"PING\r\n"
 
 
 class Kind(NamedTuple):
-    """What a server is whose folder's name begins so, and what it answers when it is well."""
+    """A kind of server, found by the start of its folder's name, and its answer when it is well."""
 
     name: str
     what: str
@@ -105,7 +105,7 @@ def _readiness(port: int, question: bytes) -> str:
 
 
 def _is_in_use(users: Path) -> bool:
-    """Whoever uses a server holds a shared lock on this file."""
+    """A command that uses a server holds a shared lock on this file."""
     with users.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

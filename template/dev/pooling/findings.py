@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What a linter of app/ finds, and how it says it."""
+"""The findings of a linter of app/, and how they are reported."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ class Finding(NamedTuple):
 
 
 def report(find: Callable[[str], Iterable[Finding]], *, ending: str) -> None:
-    """Ends with exit code 1 if there are any; `ending` says what they have in common."""
+    """Exits with 1 if there are any. `ending` says what they have in common."""
     findings = [
         f"{file}:{line}: {problem}"
         for file in sorted(APP.rglob("*.py"))

@@ -1,8 +1,8 @@
 # Rung's file: advancing to another stage may change it.
 """Refuse SQL in app/ that leaves something behind in its session.
 
-Through a pooler in transaction mode the session is another client's as soon as the transaction has
-ended. Read from the code's string literals; for what uses DATABASE_DIRECT_URL on purpose, end the
+Through a pooler in transaction mode the session belongs to another client once the transaction has
+ended. The lint reads string literals. For SQL that uses DATABASE_DIRECT_URL on purpose, end the
 line with `# direct`.
 """
 
@@ -40,7 +40,7 @@ IS_LOCAL = re.compile(
 METHODS = {
     "add_listener": "LISTEN needs a session of its own: connect with DATABASE_DIRECT_URL",
 }
-# What these are given is SQL, in capitals or not; other strings only count in capitals.
+# Arguments of these functions are SQL in any case. Other strings count only in capitals.
 TAKES_SQL = {"text", "execute", "exec_driver_sql", "fetch", "fetchrow", "fetchval", "scalar"}
 
 
@@ -58,7 +58,7 @@ def _in_strings(tree: ast.Module) -> Iterator[Finding]:
         text = None if id(node) in ignored else _text(node)
         if text is None or not isinstance(node, ast.expr):
             continue
-        # A part of a longer text says nothing by itself.
+        # A part of a longer text proves nothing.
         ignored |= {id(part) for part in ast.walk(node)}
         flags = re.DOTALL | (re.IGNORECASE if id(node) in sql else re.NOFLAG)
         for statement in _statements(text):
@@ -88,7 +88,7 @@ def _is_local(call: str) -> bool:
 
 
 def _text(node: ast.AST) -> str | None:
-    """What is known of a string; {} stands for the rest."""
+    """The known parts of a string. {} stands for the others."""
     match node:
         case ast.Constant(value=str(text)):
             return text
@@ -107,7 +107,7 @@ def _statements(text: str) -> Iterator[str]:
 
 
 def _docstrings(tree: ast.Module) -> Iterator[ast.AST]:
-    """And other strings that are only stated."""
+    """Docstrings, and other strings that stand alone."""
     return (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
 
 

@@ -23,7 +23,7 @@ LOOK_SECONDS_UNTIL_REACHED = 0.5
 
 
 class Dependencies:
-    """What this copy knows of the servers that its checks ask."""
+    """The state of the servers that this copy's checks ask."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app

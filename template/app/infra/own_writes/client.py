@@ -56,7 +56,7 @@ class SessionPositions:
 
 
 class Client:
-    """What the reads of one request, or of one task, must show."""
+    """The position that the reads of one request, or of one task, must show."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class Client:
         self.min_position = max(filter(None, (self.min_position, position)), default=None)
 
     def learn_unknown(self) -> None:
-        """What stands with the session may not be all that the client has written."""
+        """The position of the session may not cover all that the client has written."""
         if not self.echoes:
             self.learn(NOT_KNOWN)
 

@@ -34,7 +34,7 @@ MOST_COOKIES = 50
 
 
 class Carried(NamedTuple):
-    """What a request brings."""
+    """The positions that a request carries."""
 
     header: Position | None = None
     cookies: dict[str, Position] = {}  # noqa: RUF012  # never changed

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Login sessions in Redis or Valkey, on a server of their own: deploy/sessions.conf."""
+"""Login sessions in Redis or Valkey, on a separate server: deploy/sessions.conf."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
@@ -35,13 +35,13 @@ CONNECTIONS = 8
 # Used by the move: how long it reads Postgres after Redis failed.
 PAUSE_SECONDS = 1.0
 
-# What is held in place of a session that has ended.
+# The value in place of a session that has ended (a tombstone).
 ENDED = b""
 
 INDEX = "sessions-of:"
 
-# Holds a session, unless it has ended or a newer note of it is held; answers with what is held.
-# The index of its user's sessions lives as long as the last of them.
+# Stores a session, unless it has ended or a newer version is stored. Returns the stored value.
+# The index of a user's sessions lives as long as the last of them.
 KEEP = """
 local session, sessions_of_user = KEYS[1], KEYS[2]
 local value, seen_at, ends_at, hash, expires_at, now = unpack(ARGV)
@@ -62,7 +62,7 @@ if held and held >= ARGV[1] then return end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 """
 
-# Marks a session as ended, and takes it out of its user's index.
+# Replaces a session by a tombstone, and removes it from its user's index.
 END = """
 local session, index_prefix = KEYS[1], KEYS[2]
 local hash, lifetime, only_held = unpack(ARGV)
@@ -76,13 +76,13 @@ redis.call('SET', session, '', 'PX', lifetime)
 
 
 class RedisSessions:
-    """A session that has ended leaves a mark, for as long as a visit at its end would have let it
-    live: no copy of it, however late it comes, brings it back.
+    """An ended session leaves a tombstone for as long as a last visit would have kept it alive, so
+    that no late copy brings it back.
 
-    What starts and ends is sent as the last thing before COMMIT. So a session is there before
-    anybody holds its cookie, a transaction that fails earlier has changed nothing, and one that
-    Redis does not take is rolled back. If the COMMIT itself then fails, what was started was never
-    given out, and what was ended stays so. Raises Unavailable.
+    Starts and ends are sent as the last step before COMMIT. So a session exists before a client
+    has its token. A transaction that fails earlier changes nothing. One that Redis does not accept
+    is rolled back. If the COMMIT itself fails, no client got the started session, and the ended
+    one stays ended. Raises Unavailable.
     """
 
     def __init__(self, url: str, seconds: float, settings: SessionSettings) -> None:
@@ -94,11 +94,11 @@ class RedisSessions:
                 timeout=seconds,
                 socket_timeout=seconds,
                 socket_connect_timeout=seconds,
-                # A server that was restarted has closed every connection: the next one works.
+                # A restarted server has closed every connection. A new one works.
                 retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
             )
         )
-        # A refused connection fails at once, so only a timeout makes everybody stop asking.
+        # A refused connection fails at once. Only a timeout opens the circuit breaker.
         self._lookups = RedisLookups(
             "the sessions' Redis", self.client, seconds, failures_in_a_row=1, counted=TIMEOUTS
         )
@@ -121,7 +121,7 @@ class RedisSessions:
         return held
 
     async def note_position(self, token_hashes: list[bytes], position: Position) -> None:
-        """Keep the greatest for as long as a read may be served that does not show it."""
+        """Keeps the greatest position for as long as an older answer may be served."""
         lifetime = OwnWrites.remembered // timedelta(milliseconds=1)
         pipeline = self.client.pipeline(transaction=False)
         for token_hash in token_hashes:
@@ -137,7 +137,7 @@ class RedisSessions:
         return session if is_alive else None
 
     async def keep(self, token_hash: bytes, session: Session) -> bytes:
-        """What is then held: ENDED, this one, or a newer note of it."""
+        """Returns the stored value: ENDED, this session, or a newer version of it."""
         keeping = self.client.eval(KEEP, 2, *self.kept(token_hash, session))
         held: bytes = await self.answer(keeping)
         return held
@@ -146,15 +146,15 @@ class RedisSessions:
         try:
             await self.keep(token_hash, replace(session, seen_at=datetime.now(UTC)))
         except Unavailable as error:
-            log.warning("a visit was not noted", reason=str(error))  # no reason to fail a read
+            log.warning("a visit was not noted", reason=str(error))  # a read must not fail for this
 
     async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
         self.join(write).eval(KEEP, 2, *self.kept(token_hash, session))
         this_client().has_started(token_hash)
 
     async def end(self, write: AsyncSession, token_hash: bytes, known: Sequence[bytes]) -> None:
-        """Marked is only what is held here, or `known` from elsewhere: a client may send us any
-        number of tokens that never were."""
+        """Leaves a tombstone only for a session that is stored here or `known` from Postgres,
+        because a client may send any number of invented tokens."""
         self._mark_as_ended(write, token_hash, only_held=True)
         for ended in known:
             self._mark_as_ended(write, ended)
@@ -194,19 +194,19 @@ class RedisSessions:
 
     def ended(self, token_hash: bytes, *, only_held: bool) -> list[str | bytes | int]:
         """END's keys and arguments."""
-        # Whoever still holds a copy saw it no later than now.
+        # A copy that comes later was seen now at the latest.
         lifetime = min(self._settings.idle, self._settings.absolute) // timedelta(milliseconds=1)
         return [session_key(token_hash), INDEX, token_hash, lifetime, int(only_held)]
 
     def join(self, write: AsyncSession) -> Pipeline:
-        """Commands for it are sent together before the COMMIT, as one transaction of Redis.
+        """Its commands are sent together before the COMMIT, as one transaction of Redis.
 
-        Raises Unavailable at once while Redis hangs: each that waited would hold its connection
-        to Postgres meanwhile.
+        Raises Unavailable at once while Redis hangs: a waiting request would hold its connection
+        to Postgres.
         """
         session = write.sync_session
         if not session.in_transaction():
-            session.begin()  # or a rollback would have nothing to tell of; sends nothing
+            session.begin()  # sends nothing; without it a rollback would call no listener
         pipeline: Pipeline | None = session.info.get(self)
         if pipeline is None:
             if not self._lookups.is_reachable:
@@ -238,22 +238,22 @@ class RedisSessions:
         self.join(write).eval(END, 2, *self.ended(token_hash, only_held=only_held))
 
     def _tell(self, session: SyncSession) -> None:
-        if session.in_nested_transaction():  # a SAVEPOINT is released, the COMMIT is yet to come
+        if session.in_nested_transaction():  # only a SAVEPOINT was released: the COMMIT comes later
             return
-        session.flush()  # SQLAlchemy itself does so only after this, and it may fail
+        session.flush()  # SQLAlchemy would flush after this, and the flush may fail
         await_only(self.answer(session.info[self].execute()))
 
     def _note_beginning(self, session: SyncSession, transaction: SessionTransaction) -> None:
         session.info[transaction] = len(session.info[self].command_stack)
 
     def _forget(self, session: SyncSession, transaction: SessionTransaction) -> None:
-        """What was asked for since it began, and a SAVEPOINT leaves what was before it. One that
-        is not known began before the first command."""
+        """Drops the commands since this transaction or SAVEPOINT began. An unknown one began
+        before the first command."""
         del session.info[self].command_stack[session.info.get(transaction, 0) :]
 
 
 class InRedis:
-    """A session that ends, ends in Postgres too: a copy of the step before may read its row."""
+    """Ends a session in Postgres too, because a copy of the step before may read its row."""
 
     def __init__(self, rows: SessionRows, redis: RedisSessions) -> None:
         self.rows = rows
@@ -285,7 +285,7 @@ class InRedis:
 
 
 def position_key(token_hash: bytes) -> str:
-    """Of the main database. Another database's positions would have another name here."""
+    """The key of the main database's position. Another database's would have another name."""
     return f"position:main:{token_hash.hex()}"
 
 

@@ -28,10 +28,10 @@ from app.infra.stored_files import (
     valid,
 )
 
-# For our own requests, which leave at once.
+# For the app's own requests, which are sent at once.
 SOON = timedelta(minutes=5)
 
-# S3 answers 500 or 503 now and then, and asks to be asked again.
+# S3 answers 500 or 503 now and then, and asks for a retry.
 PAUSE_SECONDS = 0.2
 
 # Only the first of two uploads under one key is taken: S3 answers 412 to the other.
@@ -45,9 +45,10 @@ class StoredObject:
 
 
 class Bucket:
-    """Private files in S3. Clients send and get them there, by requests that this process signs.
+    """Private files in S3. Clients upload and download them there with requests that this process
+    signs.
 
-    Raises Unavailable when S3 does not do what it is asked, within `seconds` for each wait.
+    Raises Unavailable when S3 fails, or does not answer within `seconds`.
     """
 
     def __init__(self, signer: S3Signer, link_lifetime: timedelta, seconds: float) -> None:
@@ -75,7 +76,7 @@ class Bucket:
 
     def upload_request(self, key: str, content_type: str, size: int) -> UploadRequest:
         headers = {"content-type": content_type, **IF_NEW}
-        # Clients send their length anyway, and browsers do not let a page name it.
+        # Clients send the length anyway, and browsers do not let a page set it.
         signed = {**headers, "content-length": str(size)}
         url = self._signer.url("PUT", valid(key), self._link_lifetime, headers=signed)
         return UploadRequest("PUT", url, headers)
@@ -122,7 +123,7 @@ class Bucket:
         _expect(await self._ask("DELETE", valid(key)), 204)
 
     async def check(self) -> None:
-        """That this bucket is there for us: to HEAD, S3 says 404 without saying what is missing."""
+        """Checks that the bucket is reachable. HEAD would not tell a missing bucket from a file."""
         answer = await self._ask("GET", "is-there")
         if _error(answer) != "NoSuchKey":
             _expect(answer, 200)
@@ -173,12 +174,12 @@ class Bucket:
 
 @cache
 def _tls() -> SSLContext:
-    """Once a process: to read the authorities takes 15 ms."""
+    """Once a process, because reading the certificate authorities takes 15 ms."""
     return httpx.create_ssl_context()
 
 
 async def _exactly(chunks: AsyncIterable[bytes], size: int) -> AsyncIterator[bytes]:
-    """The last chunk only once nothing came after it: S3 keeps what it has got in full."""
+    """Holds back the last chunk until the end, because S3 keeps a complete upload."""
     arrived, last = 0, b""
     async for chunk in chunks:
         arrived += len(chunk)
@@ -204,6 +205,6 @@ def _expect(answer: httpx.Response, *statuses: int) -> None:
 
 
 def _error(answer: httpx.Response) -> str:
-    """S3's own word for it: NoSuchKey, AccessDenied. Nothing if it is none."""
+    """S3's error code, such as NoSuchKey or AccessDenied. Empty without an error."""
     found = None if answer.is_success else re.search(rb"<Code>(\w+)</Code>", answer.content)
     return found[1].decode() if found else ""

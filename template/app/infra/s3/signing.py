@@ -20,8 +20,8 @@ log = structlog.get_logger()
 # longest that a link signed with them should be good for.
 LOOK_AGAIN_SECONDS = 60
 
-# Of variables and files, of a role's own service (STS), of credentials that are still expired, of
-# a token's file that cannot be read, and of an answer that makes no sense.
+# From variables and files, from STS, from credentials that are still expired, from a token file
+# that cannot be read, and from an answer that is not valid.
 NOT_GIVEN = (BotoCoreError, ClientError, RuntimeError, OSError, ValueError)
 
 NO_CREDENTIALS = """Missing or wrong in the environment:
@@ -56,14 +56,14 @@ class S3Signer:
         return str(request.url)
 
     async def stay_current(self) -> None:
-        """For ever. Asking a role for its credentials takes time, and must not be a request's."""
+        """Runs for ever, so that no request waits for a role's credentials."""
         while True:
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
             try:
                 self._now = await asyncio.to_thread(self._credentials.get_frozen_credentials)
             except NOT_GIVEN as error:
                 log.warning("no new credentials for S3", reason=str(error))
-            except Exception:  # botocore's mistake, after which the old ones would just run out
+            except Exception:  # botocore's own bugs: without this the credentials would just expire
                 log.exception("no new credentials for S3")
 
 

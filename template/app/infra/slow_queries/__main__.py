@@ -21,7 +21,7 @@ from app.infra.slow_queries.report import (
     Statement,
 )
 
-# So many statements, the costliest first, are planned to see which tables they read sequentially.
+# This many statements, the costliest first, are planned to find sequential reads.
 PLANNED = 50
 
 # The comment in each of these keeps the report from reporting on itself.
@@ -151,7 +151,7 @@ async def make_report(settings: DatabaseSettings, limit: int) -> Report:
 
 
 async def open_connection(settings: DatabaseSettings) -> asyncpg.Connection:
-    """One that cannot write, and that neither waits nor keeps others waiting for long."""
+    """A read-only connection that neither waits for locks nor blocks others for long."""
     connection = await connect(
         settings, settings.direct_url, read_only=True, statement_cache_size=0
     )

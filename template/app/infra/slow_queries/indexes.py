@@ -93,7 +93,7 @@ class Index:
 
     @property
     def worth(self) -> tuple[bool, bool, int]:
-        """Of two that could stand in for each other, the one to keep is greater."""
+        """Of two equivalent indexes, keep the one with the greater value."""
         return self.backs_constraint, self.is_unique, -self.oid
 
 
@@ -139,7 +139,7 @@ def invalid(indexes: Iterable[Index]) -> list[InvalidIndex]:
 
 
 def _repair(index: Index) -> str:
-    # What a REINDEX that failed leaves behind; the index that it was to replace is still there.
+    # A failed REINDEX leaves these behind. The index to be replaced still exists.
     if index.name.strip('"').rstrip("0123456789").endswith(("_ccnew", "_ccold")):
         return f"DROP INDEX CONCURRENTLY {index.name}"
     return f"REINDEX INDEX CONCURRENTLY {index.name}"

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What the plan of a statement reads, without running it."""
+"""The sequential reads in the plan of a statement, without running it."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ class SequentialScan(NamedTuple):
 
 
 async def sequential_scans(connection: asyncpg.Connection, sql: str) -> list[SequentialScan]:
-    """Of the plan that Postgres makes when it does not know the values; nothing is run."""
+    """From the generic plan, which Postgres makes without knowing the values."""
     return [
         SequentialScan(node["Schema"], node["Relation Name"], node.get("Filter"))
         for node in _nodes(await _plan(connection, sql))
@@ -38,7 +38,7 @@ async def _plan(connection: asyncpg.Connection, sql: str) -> dict[str, Any]:
             f"EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE slow_query {values}"
         )
     except asyncpg.PostgresError:
-        return {}  # Its table is gone, or not ours to read, or it has a $1 where none may stand.
+        return {}  # Its table is gone, or not readable, or it has a $1 where Postgres allows none.
     finally:
         await connection.execute("DEALLOCATE ALL")  # direct
     top: dict[str, Any] = json.loads(plan)[0]["Plan"]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel
 
-# Below so many rows an index makes no difference that anybody would notice.
+# In smaller tables an index makes no noticeable difference.
 MANY_ROWS = 10_000
 
 FORGOTTEN = (
@@ -86,7 +86,7 @@ class InvalidIndex(BaseModel):
 
 
 class Report(BaseModel):
-    """What --json prints, and the text says: fields may be added, none changes its meaning.
+    """The content of the text and of --json. Fields may be added, and none changes its meaning.
 
     Statements come by total time, tables by rows read sequentially, indexes by size. Counts of
     tables and indexes begin at `tables_since` or before.
@@ -185,9 +185,9 @@ def _table_lines(found: SequentialTable) -> list[str]:
 
 
 def _fitting(beginning: str, sql: str) -> str:
-    """One line of the terminal's width, however the SQL was written."""
+    """One line that fits the terminal."""
     line = " ".join("".join(c if c.isprintable() else " " for c in sql).split())
-    # What is read, and where, tells more than the list of columns.
+    # The tables and conditions tell more than the list of columns.
     line = re.sub(r"^(SELECT) .{40,}? (FROM) ", r"\1 … \2 ", line, flags=re.IGNORECASE)
     room = max(_width() - len(beginning) - 6, 40)
     return f"{beginning}  {line if len(line) <= room else line[: room - 1] + '…'}"

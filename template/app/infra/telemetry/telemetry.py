@@ -16,7 +16,7 @@ from app.infra.telemetry.metrics import Histogram
 from app.infra.telemetry.requests import RequestKey, RequestTelemetry
 from app.infra.telemetry.settings import TelemetrySettings, TracesSettings
 
-# What cannot be sent within this when the process ends is lost.
+# When the process ends, telemetry that is not sent within this time is lost.
 FLUSH_SECONDS = 5.0
 
 

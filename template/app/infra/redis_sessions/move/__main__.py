@@ -1,9 +1,9 @@
 # Rung's file: advancing to another stage may change it.
 """python -m app.infra.redis_sessions.move to-redis: copy the login sessions of Postgres to Redis.
 
-And to-postgres, on the way back. Newer wins, and nothing that has ended is brought back. Killed at
-any moment it is simply run again: it compares everything and changes what differs. It keeps no note
-of how far it came, which would be wrong once a step was taken back and forth in between.
+And to-postgres, on the way back. The newer session wins, and an ended one stays ended. After a kill
+run it again: it compares everything and changes the differences. It keeps no note of its progress,
+because a note would be wrong after a step back and forth.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from app.infra.redis_sessions.store import END, ENDED, KEEP, RedisSessions, sess
 from app.infra.session_rows import SEEN_PRECISION, Session, SessionSettings
 
 BATCH = 1000
-# A batch is more than a request asks for, and nobody waits for it.
+# A batch is larger than a request's lookup, and no client waits for it.
 REDIS_SECONDS = 10.0
 
 SAFE_AT = {
@@ -37,8 +37,8 @@ KEEP_ROW = """
     ON CONFLICT (token_hash) DO UPDATE
     SET seen_at = greatest(login_sessions.seen_at, excluded.seen_at)
 """
-# Who starts or ends a session changes its row, then tells Redis, then commits. Behind this lock
-# nobody is half-way, and the stores can be compared; it is taken when there is something to change.
+# A session starts or ends by changing its row, then Redis, then committing. Behind this lock no
+# transaction is half-way, so the stores can be compared. It is taken only when they differ.
 LOCK = "SET LOCAL lock_timeout = '3s'; LOCK TABLE login_sessions IN SHARE ROW EXCLUSIVE MODE"
 
 type Sessions = dict[bytes, Session]
@@ -64,7 +64,7 @@ class Backfill:
             await self._keep_in_redis(newer)
             seen, copied = seen + len(rows), copied + len(newer)
             _show(f"{seen:,} sessions of Postgres, {copied:,} of them copied")
-        # While copies of the step before were running, they ended sessions in Postgres alone.
+        # Copies of the step before ended sessions in Postgres alone.
         async for hashes in self._pages_of_redis():
             if await self._not_in_postgres(hashes):
                 async with self._postgres.transaction():
@@ -85,8 +85,8 @@ class Backfill:
                 copied += len(newer)
             seen += len(hashes)
             _show(f"{seen:,} sessions of Redis, {copied:,} of them copied")
-        # A COMMIT that failed ended them in Redis alone. What Redis does not know at all stays: it
-        # may have lost its data, and then these rows are why somebody goes back.
+        # A failed COMMIT ended them in Redis alone. Rows that Redis does not know stay: Redis may
+        # have lost its data, and then these rows are the reason to go back.
         async for rows in self._pages_of_postgres():
             gone = [of for of, held in (await self._held(rows)).items() if held == ENDED]
             await self._postgres.execute(

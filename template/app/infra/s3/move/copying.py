@@ -16,7 +16,7 @@ from app.infra.folder import Folder
 from app.infra.s3.rows import Rows
 from app.infra.stored_files import FileFacts, FileMissing, is_valid
 
-# How long S3 is waited for, try by try, before the rest is left to the next run.
+# Seconds between the attempts to reach S3. After the last one the rest waits for the next run.
 PAUSES = (1, 5, 15)
 
 SHOWN_EVERY_SECONDS = 1.0
@@ -62,11 +62,11 @@ async def patiently[T](act: Callable[[str], Awaitable[T]], key: str) -> T:
 
 @dataclass
 class Copier:
-    """Copies all files from one place to another, while they are read, sent and deleted.
+    """Copies all files from one place to another, while the app reads, writes and deletes them.
 
-    What is being copied is noted on disk, in a folder of this direction: a note says which of two
-    files is the copy. Killed and started again, it copies that anew, leaves alone what was copied
-    before, and removes the copy of what was deleted meanwhile.
+    A note on disk names each file that is being copied, in a folder for this direction, so that it
+    is known which of two files is the copy. After a kill the next run copies that file again,
+    skips finished copies, and removes the copies of files that were deleted in between.
     """
 
     source: Place
@@ -75,18 +75,18 @@ class Copier:
     copied: int = 0
     copied_bytes: int = 0
     were_there: int = 0
-    # Keys under which both places hold something, and not the same.
+    # Keys with different files in the two places.
     differing: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.notes.mkdir(exist_ok=True)
 
     async def undo_unfinished(self, rows: Rows) -> None:
-        """Of the run before, whose notes may be old. Raises Unavailable when S3 stays away."""
+        """Cleans up after the previous run. Raises Unavailable when S3 stays away."""
         for note in list(self.notes.iterdir()):
             key = note.name.replace("+", "/")
-            # Without its original, the copy goes only if nobody wants it: an emptied folder, or
-            # another bucket, looks like files that were all deleted.
+            # Without an original, delete the copy only if no row names it: an emptied folder or
+            # another bucket looks as if all files had been deleted.
             if await patiently(self.source.size, key) is not None or not await rows.want(key):
                 await patiently(self.target.delete, key)
             note.unlink()
@@ -151,8 +151,8 @@ class Copier:
         self.copied_bytes += size
 
     async def _settle(self, key: str) -> None:
-        # Who deletes a file begins with the original. While that is there, they have yet to come
-        # to the copy; when it is gone, they may have been there before the copy was.
+        # A deletion begins with the original. While the original exists, the copy is deleted later.
+        # When it is gone, the deletion may have come before the copy was there.
         if await self.source.size(key) is None:
             await self.target.delete(key)
         self._note(key).unlink()

@@ -8,9 +8,11 @@ from contextlib import suppress
 from datetime import timedelta
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from app.infra.database import WriteSession
@@ -20,11 +22,10 @@ from app.infra.redis_sessions.store import session_key
 from app.infra.session_rows import LoginSession
 from app.infra.session_tokens import COOKIE
 from app.infra.sessions import Sessions
-from app.main import create_app
 from dev.cache import valkey
 from dev.cache.valkey import Valkey
 from dev.pytest_plugin import Services
-from tests.infra.conftest import Serve, browser
+from tests.infra.conftest import Serve, bare_app, browser
 from tests.infra.redis_sessions.stored_in_redis import StoredInRedis
 from tests.infra.test_sessions import session_app, who
 
@@ -218,14 +219,26 @@ async def test_what_is_rolled_back_is_not_told_with_what_comes_after_it(
     assert len(await StoredInRedis().token_hashes()) == 1
 
 
-async def test_what_redis_does_not_take_is_rolled_back(server: Valkey, serve: Serve) -> None:
-    person = {"email": "ada@example.com", "password": "correct horse battery staple"}
-    async with serve(create_app()) as client:
+async def test_what_redis_does_not_take_is_rolled_back(
+    shop: FastAPI, serve: Serve, server: Valkey, services: Services
+) -> None:
+    database = await asyncpg.connect(services.database_url)
+    await database.execute("CREATE TABLE members (id uuid PRIMARY KEY)")
+
+    @shop.post("/members")
+    async def join(write: WriteSession, sessions: Sessions) -> None:
+        await write.execute(text("INSERT INTO members VALUES (:id)"), {"id": ADA})
+        await sessions.start(ADA)
+
+    async with serve(shop) as client:
         server.die()
-        assert (await client.post("/accounts", json=person)).status_code == 503
+        assert (await client.post("/members")).status_code == 503
+        assert await database.fetchval("SELECT count(*) FROM members") == 0
         server.start()
 
-        assert (await client.post("/accounts", json=person)).status_code == 201
+        assert (await client.post("/members")).status_code == 200
+    assert await database.fetchval("SELECT count(*) FROM members") == 1
+    await database.close()
 
 
 async def test_requests_of_one_moment_are_looked_up_together(
@@ -312,4 +325,4 @@ def test_redis_has_to_be_named_where_it_is_used(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("SESSION_REDIS_URL")
 
     with pytest.raises(EnvironmentIncomplete, match="SESSION_STORE=redis needs it"):
-        create_app()
+        bare_app()

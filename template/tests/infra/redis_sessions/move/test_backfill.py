@@ -30,7 +30,7 @@ async def test_a_login_on_its_way_to_its_commit_is_not_taken_for_one_that_has_en
     at: At, backfill: Backfill
 ) -> None:
     app = at(Step.WRITE_BOTH)
-    token, now = "given out after the commit", datetime.now(UTC)
+    token, now = "given-out-after-the-commit", datetime.now(UTC)
     session = Session(ADA, now, now + timedelta(days=1))
 
     async with app.state.database.transaction() as write:

@@ -11,7 +11,7 @@ from checking import make_check
 from conftest import REPO, Render
 from edits.carried import commit, conflicts
 from people import git
-from variants import LONGEST, STEP_BY_STEP, VARIANTS, variant_name
+from variants import LONGEST, STEP_BY_STEP, variant_name
 from wall import rungs_own
 
 BUSINESS = REPO / "tests" / "other_business"
@@ -43,6 +43,12 @@ def replace_the_sample(project: Path) -> None:
         else:
             path.unlink()
     shutil.copytree(BUSINESS, project, dirs_exist_ok=True)
+    contracts = project / "pyproject.toml"
+    text = contracts.read_text(encoding="utf-8")
+    text = text.replace('    "app.seed",\n', "").replace('["app.main", "app.seed"]', '["app.main"]')
+    joins = '    "app.articles.queries -> app.people.models",\n'
+    text = text.replace("ignore_imports = [\n", f"ignore_imports = [\n{joins}")
+    contracts.write_text(text, encoding="utf-8")
 
 
 def team_of(render: Render, project: Path, variant: dict[str, Any]) -> dict[str, object]:
@@ -56,16 +62,17 @@ def team_of(render: Render, project: Path, variant: dict[str, Any]) -> dict[str,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+@pytest.mark.parametrize("variant", LONGEST, ids=variant_name)
 def test_make_check_passes_without_the_sample(
     render: Render, tmp_path: Path, variant: dict[str, Any]
 ) -> None:
     project = tmp_path / "gazette"
     before = team_of(render, project, variant)
 
-    make_check(project, slow_tests=variant in (LONGEST[-1], LONGEST[0]))
+    make_check(project, slow_tests=variant == LONGEST[0])
 
-    assert dict(rungs_own(project)) == before
+    after: dict[str, object] = dict(rungs_own(project))
+    assert {name: after.get(name) for name in before} == before
 
 
 @pytest.mark.slow

@@ -43,9 +43,7 @@ async def publish(write: WriteSession, user: CurrentUser, new: ArticleIn) -> UUI
     status_code=201,
     responses=problems(400, 401, 403, 404, 413),
 )
-async def comment(
-    write: WriteSession, user: CurrentUser, article_id: UUID, new: CommentIn
-) -> None:
+async def comment(write: WriteSession, user: CurrentUser, article_id: UUID, new: CommentIn) -> None:
     if await write.get(Article, article_id) is None:
         raise NoSuchArticle
     write.add(Comment(article_id=article_id, author_id=user.id, body=new.body))

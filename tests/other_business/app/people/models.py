@@ -18,6 +18,4 @@ class Follow(Base):
     __tablename__ = "follows"
 
     follower_id: Mapped[UUID] = mapped_column(ForeignKey("people.id"), primary_key=True)
-    followed_id: Mapped[UUID] = mapped_column(
-        ForeignKey("people.id"), primary_key=True, index=True
-    )
+    followed_id: Mapped[UUID] = mapped_column(ForeignKey("people.id"), primary_key=True, index=True)

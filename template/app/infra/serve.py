@@ -20,7 +20,7 @@ def main(create_app: str = "app.main:create_app") -> None:
     # A wrong setting stops the process here, before it listens.
     config = configured()
     app: FastAPI = import_from_string(create_app)()
-    config.app = KnownAddress(app)
+    config.app = KnownAddress(app) if config.proxy_headers else app
     config.load()
     # Freeze objects created at startup: each full GC would otherwise pause requests for 70 ms.
     gc.collect()
@@ -33,12 +33,14 @@ def main(create_app: str = "app.main:create_app") -> None:
 
 def configured() -> Config:
     """All but the app."""
+    proxies = _trusted_proxies(os.environ.get("FORWARDED_ALLOW_IPS") or "")
     return Config(
         app="",
         host=os.environ.get("LISTEN_ADDRESS") or EVERY_ADDRESS,
         port=_port(os.environ.get("PORT") or "8000"),
         http=LimitedHttp,
-        forwarded_allow_ips=_trusted_proxies(os.environ.get("FORWARDED_ALLOW_IPS") or ""),
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
         log_config=None,  # app.infra.logs has configured uvicorn's loggers
         access_log=False,
         server_header=False,

@@ -20,8 +20,7 @@ def main(create_app: str = "app.main:create_app") -> None:
     # A wrong setting stops the process here, before it listens.
     config = configured()
     app: FastAPI = import_from_string(create_app)()
-    config.app = KnownAddress(app) if config.proxy_headers else app
-    config.load()
+    load(config, app)
     # Freeze objects created at startup: each full GC would otherwise pause requests for 70 ms.
     gc.collect()
     gc.freeze()
@@ -49,6 +48,11 @@ def configured() -> Config:
         timeout_keep_alive=95,
         timeout_graceful_shutdown=15,
     )
+
+
+def load(config: Config, app: FastAPI) -> None:
+    config.app = KnownAddress(app) if config.proxy_headers else app
+    config.load()
 
 
 def _port(given: str) -> int:

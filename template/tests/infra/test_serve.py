@@ -32,8 +32,7 @@ def echo() -> FastAPI:
 
 async def asked_by_a_proxy(app: FastAPI, headers: dict[str, str]) -> httpx.Response:
     config = serve.configured()
-    config.app = http_limits.KnownAddress(app)
-    config.load()
+    serve.load(config, app)
     proxy = httpx.ASGITransport(config.loaded_app, client=("127.0.0.1", 50000))
     async with httpx.AsyncClient(transport=proxy, base_url="http://shop.test") as client:
         return await client.get("/caller", headers=headers)
@@ -44,8 +43,7 @@ async def connected(
     app: FastAPI, keep_alive: float = 95
 ) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     config = serve.configured()
-    config.app = http_limits.KnownAddress(app)
-    config.load()
+    serve.load(config, app)
     config.timeout_keep_alive = keep_alive  # type: ignore[assignment]  # whole seconds take long
     state = ServerState()
     server = await asyncio.get_running_loop().create_server(

@@ -295,7 +295,10 @@ def a_helper_moved_from_one_module_to_another(repo: Repo) -> Iterator[None]:
     repo.replace(routes, function, "")
     imported = "from app.accounts.network import client_address\n"
     repo.insert(routes, imported, before="from app.accounts.schemas import")
-    repo.write(network, f"from starlette.requests import Request\n\n\n{function.rstrip()}\n")
+    repo.replace(routes, "import APIRouter, Depends, Request\n", "import APIRouter, Depends\n")
+    repo.replace(routes, "import queries, service, throttle\n", "import queries, service\n")
+    imports = "from fastapi import Request\n\nfrom app.accounts import throttle\n"
+    repo.write(network, f"{imports}\n\n{function.rstrip()}\n")
     yield
     assert imported in repo.read(routes)
     assert "def client_address" not in repo.read(routes)

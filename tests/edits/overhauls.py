@@ -130,7 +130,8 @@ def forget_the_sample(repo: Repo) -> None:
         project = project.replace(f'    "app.{module}",\n', "")
         table = rf'\[\[tool\.importlinter\.contracts\]\]\nname = "[^"]*: {module}"\n.*?\n\n'
         project = re.sub(table, "", project, flags=re.DOTALL)
-    repo.write("pyproject.toml", project.replace('    "app.seed",\n', ""))
+    project = project.replace('    "app.seed",\n', "").replace(', "app.seed"]', "]")
+    repo.write("pyproject.toml", project)
     fill = repo.read("tests/test_indexes.py")
     for table in ("products", "orders", "order_items"):
         fill = re.sub(rf'    "{table}": .*\n', "", fill)

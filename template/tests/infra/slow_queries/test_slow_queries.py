@@ -463,7 +463,8 @@ def test_a_wrong_password_is_told_in_one_line_that_does_not_show_it(
 
     said = refusal(monkeypatch)
 
-    assert said == f'Postgres: password authentication failed for user "{guest_role}"'
+    reason = f'password authentication failed for user "{guest_role}"'
+    assert said == f"Postgres: no connection could be opened: {reason}"
 
 
 def test_without_postgres_the_command_ends_with_one_line(

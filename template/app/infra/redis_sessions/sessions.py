@@ -3,6 +3,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from importlib import import_module
 
 from fastapi import FastAPI
 
@@ -44,10 +45,11 @@ def _step(step: Step) -> type[InRedis]:
         return InRedis
     # Imported only while sessions move: the folder `move` may be deleted afterwards.
     try:
-        from app.infra.redis_sessions.move.steps import STEPS
+        steps = import_module("app.infra.redis_sessions.move.steps")
     except ModuleNotFoundError as error:
         raise EnvironmentIncomplete(
             f"SESSION_STORE={step} needs app/infra/redis_sessions/move, which was deleted after the"
             " move: set SESSION_STORE=redis."
         ) from error
-    return STEPS[step]
+    found: type[InRedis] = steps.STEPS[step]
+    return found

@@ -3,6 +3,7 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, nullcontext
+from importlib import import_module
 
 from fastapi import FastAPI
 
@@ -37,7 +38,7 @@ def _store(settings: FileSettings, bucket: Bucket | None) -> Callable[[FileLinks
     if bucket and folder:
         # Imported only while files move: the folder `move` may be deleted afterwards.
         try:
-            from app.infra.s3.move.both import BothStores
+            both = import_module("app.infra.s3.move.both")
         except ModuleNotFoundError as error:
             raise EnvironmentIncomplete(
                 f"FILES_STORE={settings.store} needs app/infra/s3/move, which was deleted after the"
@@ -45,7 +46,7 @@ def _store(settings: FileSettings, bucket: Bucket | None) -> Callable[[FileLinks
             ) from error
         upload_to_s3 = settings.store is Step.UPLOAD_TO_S3
         Folder(folder).sweep()
-        return lambda links: BothStores(
+        return lambda links: both.BothStores(
             LinkedFolder(folder, links), bucket, upload_to_s3=upload_to_s3
         )
     if bucket:

@@ -31,6 +31,10 @@ SETTINGS = postgres.THROWAWAY_SETTINGS | {
 SESSIONS = str(CreateTable(Base.metadata.tables["login_sessions"]).compile(dialect=dialect()))  # type: ignore[no-untyped-call]
 
 
+# The server says so in its log, and closes the connection.
+RECOVERY_CONFLICT = (asyncpg.SerializationError, asyncpg.ConnectionDoesNotExistError)
+
+
 class Server:
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
@@ -67,6 +71,15 @@ class Server:
                 await asyncio.sleep(0.02)
 
     async def run(self, statement: str) -> object:
+        """Again when a replica cancels it: the primary removes rows that it was about to read."""
+        for _ in range(5):
+            try:
+                return await self._run(statement)
+            except RECOVERY_CONFLICT:
+                await asyncio.sleep(0.1)
+        return await self._run(statement)
+
+    async def _run(self, statement: str) -> object:
         connection = await asyncpg.connect(self.url)
         try:
             return await connection.fetchval(statement)

@@ -221,7 +221,8 @@ def add_module(repo: Repo, module: str, model: str) -> str:
     )
     imports = "import sqlalchemy as sa\nfrom alembic import op\n"
     repo.replace(f"migrations/versions/{revision}.py", "from alembic import op\n", imports)
-    fill = f'    "{module}": f"(subject_id, amount) SELECT uuidv4(), 1 {{ROWS}}",\n'
+    rows = "SELECT uuidv4(), n % 5 + 1 FROM generate_series(1, 20000) n"
+    fill = f'    "{module}": "(subject_id, amount) {rows}",\n'
     repo.insert("tests/test_indexes.py", fill, before='}\n\nFOREIGN_KEYS_WITHOUT_INDEX = """')
     repo.insert("pyproject.toml", contract(module), before="[tool.pytest]\n")
     return revision
@@ -296,7 +297,6 @@ def a_helper_moved_from_one_module_to_another(repo: Repo) -> Iterator[None]:
     imported = "from app.accounts.network import client_address\n"
     repo.insert(routes, imported, before="from app.accounts.schemas import")
     repo.replace(routes, "import APIRouter, Depends, Request\n", "import APIRouter, Depends\n")
-    repo.replace(routes, "import queries, service, throttle\n", "import queries, service\n")
     imports = "from fastapi import Request\n\nfrom app.accounts import throttle\n"
     repo.write(network, f"{imports}\n\n{function.rstrip()}\n")
     yield

@@ -59,8 +59,8 @@ def create_app() -> FastAPI:
     app = FastAPI(
         title=settings.title,
         openapi_url="/openapi.json" if settings.docs else None,
-        lifespan=wiring.lifespan,
         responses=errors.problems(422, 500, 503),
+        **wiring.OPTIONS,
     )
     errors.install(app)
     wiring.install(app)

@@ -31,10 +31,10 @@ def an_override_for_mypy(repo: Repo) -> Iterator[None]:
 @edit("changes")
 def a_module_allowed_to_import_the_others(repo: Repo) -> Iterator[None]:
     old = 'allowed_importers = ["app.main", "app.seed"]'
-    repo.replace(PYPROJECT, old, 'allowed_importers = ["app.main", "app.reports", "app.seed"]')
+    repo.replace(PYPROJECT, old, 'allowed_importers = ["app.main", "app.orders", "app.seed"]')
     yield
     contracts = repo.pyproject()["tool"]["importlinter"]["contracts"]
-    assert contracts[1]["allowed_importers"] == ["app.main", "app.reports", "app.seed"]
+    assert contracts[1]["allowed_importers"] == ["app.main", "app.orders", "app.seed"]
 
 
 @edit("changes")

@@ -1,9 +1,11 @@
+import fcntl
 import io
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stderr
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +59,43 @@ def a_machine_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
         yield machine
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return working_tree(tmp_path_factory.mktemp("template") / "rung")
+class Shared:
+    """A folder that all workers of this run share. Tests must not change what lies there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def made_once(self, name: str, make: Callable[[], Path]) -> Path:
+        made = self.folder / name
+        with (self.folder / f"{name}.lock").open("w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                make().rename(made)
+        return made
 
 
 @pytest.fixture(scope="session")
-def small_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    of_this_worker = tmp_path_factory.getbasetemp()
+    folder = of_this_worker.parent if "PYTEST_XDIST_WORKER" in os.environ else of_this_worker
+    (folder / "shared").mkdir(exist_ok=True)
+    return Shared(folder / "shared")
+
+
+@pytest.fixture(scope="session")
+def template(shared: Shared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shared.made_once(
+        "rung", lambda: working_tree(tmp_path_factory.mktemp("template") / "rung")
+    )
+
+
+@pytest.fixture(scope="session")
+def small_template(shared: Shared, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The questions and a few files: enough for the CLI, and rendered in half the time."""
-    return tagged(SMALL_TEMPLATE, tmp_path_factory.mktemp("small-template") / "rung")
+    return shared.made_once(
+        "small-rung",
+        lambda: tagged(SMALL_TEMPLATE, tmp_path_factory.mktemp("small-template") / "rung"),
+    )
 
 
 @pytest.fixture
@@ -133,19 +163,19 @@ def tagged(names: Iterable[str], template: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def render(template: Path, copie_session: Copie) -> Render:
+def render(template: Path, shared: Shared, copie_session: Copie) -> Render:
     """Renders a project with these answers, once a run. Tests must not change the result."""
-    made: dict[str, Path] = {}
+
+    def copied(answers: Mapping[str, Any]) -> Path:
+        with redirect_stderr(io.StringIO()):
+            result = copie_session.copy(dict(answers), template_dir=template, vcs_ref="v0.1.0")
+        assert result.exception is None, result.exception
+        assert result.project_dir is not None
+        return Path(result.project_dir)
 
     def rendered(answers: Mapping[str, Any]) -> Path:
-        key = repr(sorted(answers.items()))
-        if key not in made:
-            with redirect_stderr(io.StringIO()):
-                result = copie_session.copy(dict(answers), template_dir=template, vcs_ref="v0.1.0")
-            assert result.exception is None, result.exception
-            assert result.project_dir is not None
-            made[key] = result.project_dir
-        return made[key]
+        name = sha256(repr(sorted(answers.items())).encode()).hexdigest()
+        return shared.made_once(name, lambda: copied(answers))
 
     return rendered
 

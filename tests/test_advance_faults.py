@@ -118,7 +118,9 @@ def test_a_disk_failure_while_applied_takes_the_step_back(repo: Repo, number: in
     "step",
     [step if step == "clone" else pytest.param(step, marks=pytest.mark.slow) for step in GIT_STEPS],
 )
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_a_step_stopped_before_it_is_applied_changes_no_file(
     repo: Repo, tmp_path: Path, step: str, number: signal.Signals
 ) -> None:

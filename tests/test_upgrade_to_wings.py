@@ -16,6 +16,8 @@ FLAT = "dc273e222fd3"
 
 FULL = VARIANTS[-1]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def two_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -70,14 +72,7 @@ def old(two_versions: Path, person: Person, request: pytest.FixtureRequest) -> R
     return repo
 
 
-@pytest.mark.parametrize(
-    "old",
-    [
-        pytest.param(v, marks=[] if v == FULL else pytest.mark.slow, id=variant_name(v))
-        for v in VARIANTS
-    ],
-    indirect=True,
-)
+@pytest.mark.parametrize("old", VARIANTS, ids=variant_name, indirect=True)
 def test_a_flat_repo_upgrades_without_a_conflict(old: Repo) -> None:
     migrations = old.text("migrations/versions/0001_the_shop.py")
     done = old.rung("upgrade")

@@ -17,9 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType
 
-from dev import services
 from httpx import ASGITransport, AsyncClient
 from serving import migrated_and_filled
+
+sys.path.insert(0, str(Path.cwd()))
+
+from dev import services
 
 MOST = {"hit": (11, 40), "miss": (17, 80)}
 APP = Path.cwd() / "app"

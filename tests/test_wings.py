@@ -29,7 +29,7 @@ ARRIVES = {
 }
 
 LARGEST = VARIANTS[-1]
-MOST_LEVELS = 11
+MOST_LEVELS = 9
 
 type Imports = dict[str, set[str]]
 

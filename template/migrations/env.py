@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 import app.main  # noqa: F401  # it imports the models of every module, which register with Base
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
-from app.infra.database import Base
+from app.infra.tables import Base
 
 # All others wait behind a migration that waits for a lock. So give up soon and try again later.
 TIMEOUTS = ("SET lock_timeout = '3s'", "SET statement_timeout = '60s'")

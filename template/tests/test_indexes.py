@@ -12,8 +12,8 @@ from sqlalchemy import Table
 from sqlalchemy.dialects.postgresql import dialect
 
 import app
-from app.infra.database import Base
 from app.infra.reads import Query
+from app.infra.tables import Base
 from dev.pytest_plugin import Services
 
 ROWS = 20_000

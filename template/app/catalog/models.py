@@ -3,7 +3,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.infra.database import Base
+from app.infra.tables import Base
 
 
 class Product(Base):

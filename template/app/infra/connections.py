@@ -1,6 +1,9 @@
 # Rung's file: advancing to another stage may change it.
 """Connections to Postgres: for one statement at a time, for transactions, and for commands."""
 
+import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -11,7 +14,10 @@ from app.infra.failures import CANNOT_CONNECT, NotConnected
 from app.infra.postgres import DatabaseSettings, open_connection, transaction_engine_with
 from app.infra.reads import leave_as_it_is, prepare_reading_connection
 
-__all__ = ["DatabaseSettings", "connect", "reading_pool", "transaction_engine"]
+__all__ = ["DatabaseSettings", "close_in_time", "connect", "reading_pool", "transaction_engine"]
+
+# For all connections of a pool together. None of them is in use by then.
+CLOSE_SECONDS = 1.0
 
 
 async def connect(
@@ -42,3 +48,10 @@ async def reading_pool(settings: DatabaseSettings, url: PostgresDsn) -> asyncpg.
 
 def transaction_engine(settings: DatabaseSettings) -> AsyncEngine:
     return transaction_engine_with(settings, lambda: connect(settings, settings.url))
+
+
+async def close_in_time(closing: Awaitable[None]) -> None:
+    """The process ends now, also when the server does not answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await closing

@@ -1,25 +1,30 @@
 # Rung's file: advancing to another stage may change it.
 """The database of this process: its pools, ReadSession and WriteSession."""
 
-import asyncio
 import re
-from collections.abc import AsyncGenerator, Awaitable
-from contextlib import asynccontextmanager, suppress
-from datetime import datetime
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, Self, cast
 
 import asyncpg
 import sqlalchemy.exc
 from fastapi import Depends, FastAPI, Request
-from sqlalchemy import BigInteger, DateTime, ExceptionContext, MetaData, Text, event
+from sqlalchemy import ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from app.infra import environment, health
-from app.infra.connections import DatabaseSettings, connect, reading_pool, transaction_engine
+from app.infra.connections import (
+    DatabaseSettings,
+    close_in_time,
+    connect,
+    reading_pool,
+    transaction_engine,
+)
 from app.infra.failures import Unavailable
 from app.infra.reads import Reader
+from app.infra.tables import Base as Base
 
 # A statement that ran too long or waited too long for a lock, a deadlock, a conflict.
 WORTH_ANOTHER_TRY = frozenset({"57014", "55P03", "40P01", "40001"})
@@ -32,24 +37,6 @@ INVALID_PLAN = re.compile(
 
 # Old connections may lead to a server that was the primary before a failover.
 READ_ONLY = "25006"
-
-# For all connections of a pool together. None of them is in use by then.
-CLOSE_SECONDS = 1.0
-
-
-class Base(DeclarativeBase):
-    # Times have a zone. Texts and integers have no limit that a team meets later.
-    type_annotation_map = {datetime: DateTime(timezone=True), int: BigInteger, str: Text}  # noqa: RUF012
-    # Alembic can drop only constraints that have a name. These are the names that it looks for.
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
 
 
 class Database:
@@ -134,13 +121,6 @@ def _on_error(failure: ExceptionContext) -> None:
         driver_error.detail = None  # holds values of the row, and would be logged
         # SQLAlchemy then replaces all connections that are older.
         failure.is_disconnect |= driver_error.sqlstate == READ_ONLY
-
-
-async def close_in_time(closing: Awaitable[None]) -> None:
-    """The process ends now, also when the server does not answer."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await closing
 
 
 def install(app: FastAPI) -> None:

@@ -1,7 +1,8 @@
 # Rung's file: advancing to another stage may change it.
 """Login sessions as rows of Postgres."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -14,9 +15,9 @@ from sqlalchemy.dialects.postgresql import INTERVAL, JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.infra.database import Base, Database
 from app.infra.failures import Unavailable
-from app.infra.reads import Query
+from app.infra.reads import Query, Reader
+from app.infra.tables import Base
 
 log = structlog.get_logger()
 
@@ -80,14 +81,19 @@ class SessionStore(Protocol):
 class SessionRows:
     """Sessions in Postgres: they start and end in the caller's transaction."""
 
-    def __init__(self, database: Database, settings: SessionSettings) -> None:
-        self._database = database
+    def __init__(
+        self,
+        reader: Callable[[], Reader],
+        transaction: Callable[[], AbstractAsyncContextManager[AsyncSession]],
+        settings: SessionSettings,
+    ) -> None:
+        self._reader = reader
+        self._transaction = transaction
         self._idle = settings.idle
 
     async def find(self, token_hash: bytes) -> Session | None:
         """None if there is none, or it has ended. Raises Unavailable."""
-        read = self._database.reader()
-        return await read.first(SESSION_BY_TOKEN, token_hash=token_hash, idle=self._idle)
+        return await self._reader().first(SESSION_BY_TOKEN, token_hash=token_hash, idle=self._idle)
 
     async def note_visit(self, token_hash: bytes, session: Session) -> None:
         # Requests that arrive together need not queue for the same note.
@@ -95,7 +101,7 @@ class SessionRows:
             LoginSession.seen_at < func.now() - SEEN_PRECISION
         )
         try:
-            async with self._database.transaction() as write:
+            async with self._transaction() as write:
                 await write.execute(update(LoginSession).where(stale).values(seen_at=func.now()))
         except Unavailable as error:
             log.warning("a visit was not noted", reason=str(error))  # no reason to fail a read

@@ -181,7 +181,8 @@ Sessions = Annotated[LoginSessions, Depends()]
 def install(app: FastAPI) -> None:
     settings = environment.read(SessionSettings)
     app.state.session_settings = settings
-    app.state.session_store = SessionRows(app.state.database, settings)
+    database = app.state.database
+    app.state.session_store = SessionRows(database.reader, database.transaction, settings)
 
 
 def _store_of(request: Request) -> SessionStore:

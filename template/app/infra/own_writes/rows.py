@@ -58,7 +58,7 @@ class PositionedRows(SessionRows):
         if client.echoes and (session := await super().find(token_hash)):
             return session
         # A replica that does not know a session is no reason to refuse it.
-        read = self._database.reader().on_primary()
+        read = self._reader().on_primary()
         found = await read.first(SESSION_WITH_POSITION, token_hash=token_hash, idle=self._idle)
         if found is None:
             return None
@@ -71,4 +71,5 @@ def install(app: FastAPI) -> None:
     """Before anything wraps the store of sessions."""
     if hasattr(app.state, "positions"):
         settings = environment.read(SessionSettings)
-        app.state.session_store = PositionedRows(app.state.database, settings)
+        database = app.state.database
+        app.state.session_store = PositionedRows(database.reader, database.transaction, settings)

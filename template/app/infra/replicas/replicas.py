@@ -13,8 +13,7 @@ import structlog
 from pydantic import BeforeValidator, ByteSize, PositiveFloat, PostgresDsn
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.infra.connections import DatabaseSettings, connect, reading_pool
-from app.infra.database import close_in_time
+from app.infra.connections import DatabaseSettings, close_in_time, connect, reading_pool
 from app.infra.direct_postgres import PostgresUrl
 from app.infra.failures import Unavailable
 from app.infra.own_writes.client import REMEMBERED, Client

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import dialect
 from sqlalchemy.schema import CreateTable
 
 from app.infra import session_rows as session_rows
-from app.infra.database import Base
+from app.infra.tables import Base
 from dev import postgres
 from dev.replicas import replica
 

@@ -4,7 +4,7 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.infra.database import Base
+from app.infra.tables import Base
 
 
 class Article(Base):

@@ -4,14 +4,13 @@
 from fastapi import FastAPI
 
 from app.infra.replicas.replicas import Replica
-from app.infra.replicas.routing import RoutedDatabase
 from app.infra.telemetry.metrics import Instrument, observe
 from app.infra.telemetry.tracing import Attributes
 
 
 def install(app: FastAPI) -> None:
-    database = app.state.database
-    replicas = database.replicas if isinstance(database, RoutedDatabase) else []
+    # With no replica set, the database is a plain one.
+    replicas: list[Replica] = getattr(app.state.database, "replicas", [])
     observe(
         app,
         Instrument(

@@ -14,10 +14,11 @@ import structlog
 from fastapi import FastAPI
 from pydantic_core import PydanticSerializationError, to_json
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.typing import Processor
 
 from app.infra import environment
+from app.infra.answers import answer_of
 
 log = structlog.get_logger()
 
@@ -61,28 +62,20 @@ class RequestLog:
         started = time.perf_counter()
         request_id = _request_id(scope["headers"])
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        status = 0
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                header = (b"x-request-id", request_id.encode())
-                message["headers"] = [*message["headers"], header]
-            await send(message)
-
+        answer, send = answer_of(scope, send)
+        answer.headers.append((b"x-request-id", request_id.encode()))
         try:
-            await self.app(scope, receive, send_with_id)
+            await self.app(scope, receive, send)
         finally:
             route = getattr(scope.get("route"), "path", None)
-            if status >= 400 or route not in QUIET_WHEN_WELL:
+            if answer.status >= 400 or route not in QUIET_WHEN_WELL:
                 # In production never the path, which may name a person.
                 is_unknown = self._shows_paths and route is None
                 self._log.info(
                     "request",
                     method=scope["method"],
                     **({"path": scope["path"]} if is_unknown else {"route": route}),
-                    status=status,
+                    status=answer.status,
                     duration_ms=round((time.perf_counter() - started) * 1000, 1),
                 )
 

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Limits and headers for every answer, and the rules for requests from pages of other sites."""
+"""Limits for every request, and the rules for requests from pages of other sites."""
 
 import re
 from collections.abc import Collection
@@ -15,57 +15,16 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.infra import environment
-from app.infra.failures import UnexpectedErrors
-from app.infra.session_tokens import cookie_token_of, header_token_of
+from app.infra.answers import UnexpectedErrors
+from app.infra.session_tokens import token_of
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-
-CONTENT_SECURITY_POLICY = (
-    b"content-security-policy",
-    b"default-src 'none'; frame-ancestors 'none'; sandbox",
-)
-FOR_PAGES = (b"content-security-policy", b"frame-ancestors 'none'")
-
-HEADERS: tuple[tuple[bytes, bytes], ...] = (
-    (b"cache-control", b"no-store"),
-    CONTENT_SECURITY_POLICY,
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"strict-transport-security", b"max-age=31536000"),
-    (b"x-content-type-options", b"nosniff"),
-)
-HEADERS_OF_PAGES = (FOR_PAGES, *(one for one in HEADERS if one != CONTENT_SECURITY_POLICY))
 
 # Headers that a page on another origin may read, beside the few that it always may.
 EXPOSED_HEADERS = ("location", "read-after", "retry-after", "x-request-id")
 
 # Enough for any JSON; a route that takes more sets scope["body_limit"] before it reads.
 MAX_BODY_BYTES = 64 * 1024
-
-# The API's documentation is the one page for people: it loads its scripts from elsewhere.
-PAGES = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
-
-
-class SecurityHeaders:
-    """Adds each header that the answer does not set itself."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        added = HEADERS_OF_PAGES if scope["path"] in PAGES else HEADERS
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                own = {name for name, _ in message["headers"]}
-                missing = [header for header in added if header[0] not in own]
-                message["headers"] = [*message["headers"], *missing]
-            await send(message)
-
-        await self.app(scope, receive, send_with_headers)
 
 
 class CrossSiteWriteRefusal:
@@ -98,7 +57,8 @@ class CrossSiteWriteRefusal:
         origin = headers.get("origin")
         if origin in self.origins or _comes_from_this_site(headers, origin):
             return True
-        return cookie_token_of(scope) is None and header_token_of(scope) is not None
+        token = token_of(scope)
+        return token.in_header and not token.in_cookie
 
 
 class BodyLimit:
@@ -129,25 +89,6 @@ def _comes_from_this_site(headers: Headers, origin: str | None) -> bool:
     return origin is None or origin in {f"https://{host}", f"http://{host}"}
 
 
-class HeadAsGet:
-    """Answers HEAD wherever GET is answered, without the body."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "HEAD":
-            await self.app(scope, receive, send)
-            return
-
-        async def send_without_body(message: Message) -> None:
-            if message["type"] == "http.response.body":
-                message = {**message, "body": b""}
-            await send(message)
-
-        await self.app({**scope, "method": "GET"}, receive, send_without_body)
-
-
 def _by_commas(given: object) -> object:
     return [part.strip() for part in given.split(",")] if isinstance(given, str) else given
 
@@ -171,7 +112,6 @@ class CorsSettings(BaseSettings):
 def install(app: FastAPI) -> None:
     origins = environment.read(CorsSettings).origins
     app.add_middleware(BodyLimit)
-    app.add_middleware(HeadAsGet)
     app.add_middleware(CrossSiteWriteRefusal, origins=frozenset(origins))
     app.add_middleware(UnexpectedErrors)
     if origins:
@@ -184,4 +124,3 @@ def install(app: FastAPI) -> None:
             expose_headers=EXPOSED_HEADERS,
             max_age=3600,
         )
-    app.add_middleware(SecurityHeaders)

@@ -3,6 +3,7 @@
 
 import hashlib
 import re
+from typing import NamedTuple
 
 from starlette.types import Scope
 
@@ -37,25 +38,25 @@ def accept(header: str, scheme: str = "") -> None:
 accept("Authorization", "Bearer")
 
 
-def token_of(scope: Scope) -> str | None:
+class CarriedToken(NamedTuple):
+    text: str | None
+    in_header: bool = False
+    in_cookie: bool = False
+
+
+def token_of(scope: Scope) -> CarriedToken:
     """The token that a request carries. A header comes before the cookie, because browsers send
     cookies without being asked."""
-    return header_token_of(scope) or cookie_token_of(scope)
-
-
-def header_token_of(scope: Scope) -> str | None:
+    in_header = in_cookie = None
     for name, value in scope["headers"]:
-        for pattern in _carriers.get(name, ()):
-            if found := pattern.fullmatch(value):
-                return found[1].decode("ascii")
-    return None
-
-
-def cookie_token_of(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == b"cookie" and (found := _COOKIE.search(value)):
-            return found[1].decode("latin-1")
-    return None
+        if name == b"cookie":
+            in_cookie = in_cookie or _COOKIE.search(value)
+        elif in_header is None and name in _carriers:
+            matches = (pattern.fullmatch(value) for pattern in _carriers[name])
+            in_header = next(filter(None, matches), None)
+    found = in_header or in_cookie
+    text = found[1].decode("latin-1") if found else None
+    return CarriedToken(text, in_header is not None, in_cookie is not None)
 
 
 def hash_of(token: str) -> bytes:

@@ -22,7 +22,7 @@ from app.infra.session_rows import (
     SessionSettings,
     SessionStore,
 )
-from app.infra.session_tokens import CHALLENGE, COOKIE, hash_of, header_token_of, token_of
+from app.infra.session_tokens import CHALLENGE, COOKIE, hash_of, token_of
 
 
 class LoginNeeded(Failure):
@@ -60,7 +60,7 @@ async def maybe_user(
     _cookie: Annotated[None, _BY_COOKIE] = None,
     _token: Annotated[None, _BY_TOKEN] = None,
 ) -> User | None:
-    token = token_of(request.scope)
+    token = token_of(request.scope).text
     if token is None:
         return None
     token_hash = hash_of(token)
@@ -109,8 +109,7 @@ class LoginSessions:
         self._store = _store_of(request)
         self._response = response
         self._write = write
-        self._token = token_of(request.scope)
-        self._is_by_header = header_token_of(request.scope) is not None
+        self._token, self._is_by_header, _ = token_of(request.scope)
 
     async def start(self, user_id: UUID, *, cookie: bool = True) -> StartedSession:
         """Always a new token: one that was planted before the login is worth nothing after it.

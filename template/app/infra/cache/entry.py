@@ -106,7 +106,7 @@ class AnswerFormat[R]:
             bound = self._signature.bind(None, *args, **kwargs)
             bound.apply_defaults()
             args = (*bound.args[1:], *bound.kwargs.values())
-        text = ",".join([self._text(value) for value in args])
+        text = ",".join([_TEXT.get(type(value), self._text)(value) for value in args])
         if len(text) > LONGEST_KEY:
             text = hashlib.sha256(text.encode()).hexdigest()
         return f"{self._versioned_name}:{text}"
@@ -138,9 +138,6 @@ class AnswerFormat[R]:
         return adapter
 
     def _text(self, value: object) -> str:
-        convert = _TEXT.get(type(value))
-        if convert:
-            return convert(value)
         if isinstance(value, Enum):
             return self._text(value.value)
         if isinstance(value, list | tuple):

@@ -9,9 +9,10 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import NonNegativeFloat
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.infra import environment
+from app.infra.answers import answer_of
 
 # A process manager may signal each process and its group: that is told once.
 AT_ONCE_SECONDS = 1
@@ -62,16 +63,10 @@ class PoliteClosing:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope.get("state", {}).get(DRAINING):
-            await self.app(scope, receive, send)
-            return
-
-        async def send_the_last(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"connection", b"close")]
-            await send(message)
-
-        await self.app(scope, receive, send_the_last)
+        if scope["type"] == "http" and scope.get("state", {}).get(DRAINING):
+            answer, send = answer_of(scope, send)
+            answer.headers.append((b"connection", b"close"))
+        await self.app(scope, receive, send)
 
 
 def install(app: FastAPI) -> None:

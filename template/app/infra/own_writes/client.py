@@ -11,21 +11,22 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import asyncpg
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.infra.answers import Header
 from app.infra.failures import Unavailable
 from app.infra.own_writes.log_position import NOT_KNOWN, Position
 from app.infra.own_writes.signed_positions import (
     NOTHING,
     Carried,
-    Header,
     SignedPositions,
     marker,
 )
-from app.infra.session_tokens import COOKIE, hash_of, header_token_of, token_of
+from app.infra.session_tokens import COOKIE, hash_of, token_of
 from app.infra.signing import Signer
 
 # Every replica in rotation has replayed an older position.
@@ -170,30 +171,25 @@ class OwnWrites:
             return
         token, state = token_of(scope), scope["app"].state
         client = Client(
-            affinity=token or (scope["client"][0] if scope.get("client") else ""),
-            token_hash=hash_of(token) if token else None,
-            carried=self.positions.of(scope),
+            affinity=token.text or (scope["client"][0] if scope.get("client") else ""),
+            token_hash=hash_of(token.text) if token.text else None,
+            carried=self.positions.of(scope, by_token=token.in_header),
             sessions=state.session_store,
             positions=state.positions,
         )
-
-        def send_with_position(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start":
-                added = self._added(scope, client, message["headers"])
-                message["headers"] = [*message["headers"], *added]
-            return send(message)
-
+        scope["answer"].late.append(partial(self._added, client, token.in_header))
         outside = _current.set(client)
         try:
-            await self.app(scope, receive, send_with_position)
+            await self.app(scope, receive, send)
         finally:
             _current.reset(outside)
 
-    def _added(self, scope: Scope, client: Client, answered: list[Header]) -> Iterator[Header]:
+    def _added(self, client: Client, by_token: bool, answered: list[Header]) -> Iterator[Header]:
         written = client.min_position if client.has_written else None
         if written:
             yield self.positions.header(written)
-        if _is_for_token(scope, client, answered):
+        # The client carries its session in a header, or has just started it without a cookie.
+        if by_token or (client.started and not _has_session_cookie(answered)):
             return
         if written:
             yield from self.positions.cookies(written, client.carried, self.remembered)
@@ -201,11 +197,7 @@ class OwnWrites:
             yield marker()
 
 
-def _is_for_token(scope: Scope, client: Client, answered: list[Header]) -> bool:
-    """Such an answer sets no cookie: the session is carried in a header, or it was just started
-    without a cookie."""
-    if header_token_of(scope) is not None:
-        return True
-    return bool(client.started) and not any(
+def _has_session_cookie(answered: list[Header]) -> bool:
+    return any(
         name == b"set-cookie" and value.startswith(_SESSION_COOKIE) for name, value in answered
     )

@@ -9,11 +9,9 @@ from typing import NamedTuple
 
 from starlette.types import Scope
 
+from app.infra.answers import Header
 from app.infra.own_writes.log_position import Position
-from app.infra.session_tokens import header_token_of
 from app.infra.signing import Signer
-
-type Header = tuple[bytes, bytes]
 
 HEADER = b"read-after"
 
@@ -57,11 +55,10 @@ class SignedPositions:
     def __init__(self, signer: Signer) -> None:
         self._signer = signer
 
-    def of(self, scope: Scope) -> Carried:
+    def of(self, scope: Scope, *, by_token: bool) -> Carried:
         header, cookies, keeps_cookies = None, {}, False
         # A page that sends a token may come with cookies of an earlier login. Its answers set no
         # cookies, so the old ones prove nothing.
-        by_token = header_token_of(scope) is not None
         for name, value in scope["headers"]:
             if name == HEADER and (found := _IN_HEADER.fullmatch(value)):
                 header = self._verified(*found.groups())

@@ -23,8 +23,9 @@ from opentelemetry.trace import (
     StatusCode,
     TraceFlags,
 )
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.infra.answers import answer_of
 from app.infra.telemetry import tracing
 from app.infra.telemetry.metrics import Histogram
 
@@ -89,24 +90,15 @@ class RequestTelemetry:
         caller = tracing.caller_of(scope["headers"])
         started, begun = time.time_ns(), time.perf_counter()
         span = self._begin(method, caller, started)
-        status = 500  # unless something else is answered
-        seconds = 0.0
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal status, seconds
-            await send(message)
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            elif not message.get("more_body"):
-                # Background tasks follow, and no client waits for them.
-                seconds = time.perf_counter() - begun
-
+        answer, send = answer_of(scope, send)
         token = context.attach(trace.set_span_in_context(span, caller))
         try:
-            await self.app(scope, receive, send_and_note)
+            await self.app(scope, receive, send)
         finally:
             context.detach(token)
-            seconds = seconds or time.perf_counter() - begun
+            # Background tasks follow the answer, and no client waits for them.
+            seconds = (answer.ended_at or time.perf_counter()) - begun
+            status = answer.status or 500
             key = (method, scope["scheme"], getattr(scope.get("route"), "path", None), status)
             self._durations.note(key, seconds)
             ended = started + int(seconds * 1e9)

@@ -41,7 +41,9 @@ def span(
 
     The name says what kind of thing happens, not to whom: no ids, no values, nothing personal.
     """
-    return _Recorded(name, attributes, kind) if is_recording() else _NOTHING
+    if trace.get_current_span().is_recording():
+        return _Recorded(name, attributes, kind)
+    return _NOTHING
 
 
 class _Recorded:

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from app.infra.own_writes.log_position import NOT_KNOWN, Position, decoded, encoded
 from app.infra.own_writes.signed_positions import Carried, SignedPositions, marker
-from app.infra.session_tokens import COOKIE
+from app.infra.session_tokens import COOKIE, token_of
 from app.infra.signing import Signer
 from tests.infra.conftest import Serve, bare_app
 
@@ -42,7 +42,8 @@ HOSTILE = [
 
 def carried(**headers: bytes) -> Carried:
     named = [(name.replace("_", "-").encode(), value) for name, value in headers.items()]
-    return POSITIONS.of({"headers": named})
+    scope = {"headers": named}
+    return POSITIONS.of(scope, by_token=token_of(scope).in_header)
 
 
 def cookies(position: Position, before: Carried | None = None) -> list[bytes]:

@@ -1,0 +1,102 @@
+# Rung's file: advancing to another stage may change it.
+"""The answer to a request, with its security headers: `send` is wrapped once for all middleware."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = structlog.get_logger()
+
+type Header = tuple[bytes, bytes]
+
+CONTENT_SECURITY_POLICY = (
+    b"content-security-policy",
+    b"default-src 'none'; frame-ancestors 'none'; sandbox",
+)
+FOR_PAGES = (b"content-security-policy", b"frame-ancestors 'none'")
+
+HEADERS: tuple[Header, ...] = (
+    (b"cache-control", b"no-store"),
+    CONTENT_SECURITY_POLICY,
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"strict-transport-security", b"max-age=31536000"),
+    (b"x-content-type-options", b"nosniff"),
+)
+HEADERS_OF_PAGES = (FOR_PAGES, *(one for one in HEADERS if one != CONTENT_SECURITY_POLICY))
+
+# The API's documentation is the one page for people: it loads its scripts from elsewhere.
+PAGES = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
+
+
+class Answer:
+    """In the scope of each request. A HEAD request is routed as GET and loses its body."""
+
+    __slots__ = ("_is_head", "_scope", "_send", "defaults", "ended_at", "headers", "late", "status")
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.status = 0  # until the answer starts
+        self.ended_at = 0.0  # by time.perf_counter(), when the last part is sent
+        self.headers: list[Header] = []
+        # Each is added unless the app sets it.
+        self.defaults = HEADERS_OF_PAGES if scope["path"] in PAGES else HEADERS
+        # Called when the answer starts, with the headers so far.
+        self.late: list[Callable[[list[Header]], Iterable[Header]]] = []
+        self._scope = scope
+        self._send = send
+        self._is_head = scope["method"] == "HEAD"
+        if self._is_head:
+            scope["method"] = "GET"
+
+    def send(self, message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [*message["headers"], *self.headers]
+            for headers_of in self.late:
+                headers = [*headers, *headers_of(headers)]
+            own = {name for name, _ in headers}
+            headers += [header for header in self.defaults if header[0] not in own]
+            message["headers"] = headers
+            if self._is_head:
+                self._scope["method"] = "HEAD"
+        elif message["type"] == "http.response.body":
+            if self._is_head:
+                message["body"] = b""
+            if not message.get("more_body"):
+                self.ended_at = time.perf_counter()
+        return self._send(message)
+
+
+def answer_of(scope: Scope, send: Send) -> tuple[Answer, Send]:
+    """The request's answer, and the `send` to pass on. The first caller creates the answer."""
+    if "answer" in scope:
+        return scope["answer"], send
+    answer = scope["answer"] = Answer(scope, send)
+    return answer, answer.send
+
+
+class UnexpectedErrors:
+    """Answers an unexpected error with the app's handler for Exception.
+
+    Starlette calls that handler outside of all middleware, where its answer would get no request
+    id and no security headers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except Exception as error:
+            if scope["type"] != "http" or scope["answer"].status:
+                raise
+            log.exception("unexpected error")
+            handler = scope["app"].exception_handlers.get(Exception)
+            request = Request(scope, receive)
+            answer = await handler(request, error) if handler else JSONResponse(None, 500)
+            await answer(scope, receive, send)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import structlog
 from fastapi import FastAPI
+from structlog.testing import capture_logs
 
 from app.infra.logs import LogSettings, configure
 from tests.infra.conftest import Serve, bare_app
@@ -122,3 +123,12 @@ async def test_a_terminal_shows_readable_lines(
     out = capsys.readouterr().out
     assert "read a note" in out
     assert not out.startswith("{")
+
+
+@pytest.mark.parametrize("turn", ["a test", "the next test"])
+def test_a_test_leaves_no_log_level_to_the_next(turn: str) -> None:
+    with capture_logs() as lines:
+        structlog.get_logger().warning(turn)
+    configure(LogSettings(level="ERROR"))
+
+    assert [line["event"] for line in lines] == [turn]

@@ -5,13 +5,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 
-import pytest
 import redis
-import structlog
-from structlog.testing import capture_logs
-from structlog.typing import EventDict
 
-from app.infra.cache import lookups
 from dev.cache import valkey
 from dev.cache.valkey import Valkey
 
@@ -38,14 +33,6 @@ class Name:
     async def forward(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
         server, commands = await asyncio.open_connection("127.0.0.1", self.leads_to.port)
         await asyncio.gather(_pump(client, commands), _pump(server, answers))
-
-
-@contextmanager
-def logged() -> Generator[list[EventDict]]:
-    """What lookups.py logs. A logger that was used before keeps the processors of that time."""
-    with pytest.MonkeyPatch.context() as patch, capture_logs() as lines:
-        patch.setattr(lookups, "log", structlog.get_logger())
-        yield lines
 
 
 @contextmanager

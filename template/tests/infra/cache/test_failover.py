@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 import redis
 from pydantic import RedisDsn
+from structlog.testing import capture_logs
 
 from app.infra.cache.lookups import RedisAway
 from app.infra.cache.server import CacheServer
@@ -16,7 +17,7 @@ from dev.cache.valkey import Valkey
 from dev.pytest_plugin import Services
 from tests.infra.cache import caching
 from tests.infra.cache.caching import body, notes_app, put, serving, until
-from tests.infra.cache.failover import logged, name_of, two_servers
+from tests.infra.cache.failover import name_of, two_servers
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ async def test_the_cache_fills_again_after_a_failover(
             await put(client, 1, "milk")
             await asyncio.gather(*(body(client, "/notes/1") for _ in range(20)))
 
-            with logged() as lines:
+            with capture_logs() as lines:
                 name.leads_to = name.new
                 name.demote_old()
                 await put(client, 1, "bread", invalidate=True)
@@ -62,7 +63,7 @@ async def test_a_server_that_takes_no_writes_is_left_alone_until_it_does(refusal
     with (
         valkey.running("cache") as server,
         redis.Redis.from_url(server.url) as client,
-        logged() as lines,
+        capture_logs() as lines,
     ):
         async with CacheServer(RedisDsn(server.url), operation_seconds=5) as cache:
             await until(lambda: cache.lookups.is_reachable)

@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
 from pydantic import RedisDsn
+from structlog.testing import capture_logs
 
 from app.infra.cache.entry import Entry
 from app.infra.cache.lookups import KEYS_AT_ONCE, RedisAway
@@ -20,7 +21,6 @@ from dev.cache import valkey
 from dev.pytest_plugin import Services
 from tests.infra.cache import caching
 from tests.infra.cache.caching import body, notes_app, serving, until
-from tests.infra.cache.failover import logged
 from tests.infra.conftest import browser
 
 
@@ -126,7 +126,7 @@ async def test_a_redis_that_never_answers_is_logged_once_with_the_reason(
 ) -> None:
     monkeypatch.setattr("app.infra.cache.lookups.PROBE_SECONDS", 0.01)
     nobody = RedisDsn(f"redis://127.0.0.1:{ports.unused()}")
-    with logged() as lines:
+    with capture_logs() as lines:
         async with CacheServer(nobody, operation_seconds=1) as cache:
             await until(lambda: cache.lookups.failures >= 5)
 

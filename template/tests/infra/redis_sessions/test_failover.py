@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.infra.failures import Unavailable
 from app.infra.redis_sessions.store import RedisSessions
 from app.infra.session_rows import Session, SessionSettings
 from dev.cache.valkey import Valkey
-from tests.infra.cache.failover import logged, name_of, two_servers
+from tests.infra.cache.failover import name_of, two_servers
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ async def test_sessions_start_again_within_two_seconds_of_a_failover(
     async with name_of(*servers) as name:
         redis = RedisSessions(name.url, 5, SessionSettings())
         await asyncio.gather(*(redis.keep(b"before", ada) for _ in range(8)))  # opens 8 connections
-        with logged() as lines:
+        with capture_logs() as lines:
             name.demote_old()
             with pytest.raises(Unavailable):
                 await redis.check()

@@ -11,6 +11,7 @@ from typer.exceptions import Exit, TyperException
 
 from rung import __version__
 from rung.errors import UsageError
+from rung.fleet.commands import fleet
 from rung.interrupts import Interrupts
 
 # Plain help: rich would double the time that --help takes.
@@ -198,6 +199,9 @@ def upgrade(
     options = Options(parse_answers(data or []), template, commit, keep_conflicts)
     person = Conversation(ask=False, dry_run=dry_run, diff=diff)
     person.conclude(take(path, ref, options, person, interrupts), committed=commit)
+
+
+app.add_typer(fleet, name="fleet", help="Show where each repo of a fleet stands, and upgrade them.")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from hashlib import new as new_hash
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,14 +25,24 @@ class _Version:
     commit: str
 
     def read(self, path: str) -> str:
-        return git_bytes("cat-file", "blob", f"{self.commit}:{path}", cwd=self.folder).decode()
+        return _read(self, path)
 
-    def blobs(self, under: str) -> dict[str, str]:
-        listed = git_list(
-            "ls-tree", "-r", "-z", "--full-tree", f"{self.commit}:{under}", cwd=self.folder
-        )
-        entries = (line.split("\t", 1) for line in listed)
-        return {path: meta.split()[2] for meta, path in entries}
+    def blobs(self, under: str) -> Mapping[str, str]:
+        return _blobs(self, under)
+
+
+@cache  # A fleet asks for the same files again and again.
+def _read(version: _Version, path: str) -> str:
+    return git_bytes("cat-file", "blob", f"{version.commit}:{path}", cwd=version.folder).decode()
+
+
+@cache
+def _blobs(version: _Version, under: str) -> Mapping[str, str]:
+    listed = git_list(
+        "ls-tree", "-r", "-z", "--full-tree", f"{version.commit}:{under}", cwd=version.folder
+    )
+    entries = (line.split("\t", 1) for line in listed)
+    return {path: meta.split()[2] for meta, path in entries}
 
 
 def edited_files(
@@ -41,18 +52,27 @@ def edited_files(
 
     None for a template that uses more of Copier than Rung's own does.
     """
+    unedited = unedited_files(answers, template, commit)
+    if unedited is None:
+        return None
+    now = _ids_now(project, unedited)
+    return sorted(path for path, id_ in unedited.items() if now.get(path) != id_)
+
+
+def unedited_files(
+    answers: Mapping[str, Any], template: Path, commit: str
+) -> dict[str, str] | None:
+    """The object of each file of Rung's as the template has it."""
     from jinja2 import TemplateError
 
     try:
-        unedited = dict(_unedited(_Version(template, commit), answers))
+        return dict(_unedited(_Version(template, commit), answers))
     # The template may be a stranger's, so its settings and expressions may be anything.
     except (
         ArithmeticError, AttributeError, GitError, LookupError, RecursionError, TemplateError,
         TypeError, UnreadableError, ValueError,
     ):  # fmt: skip
         return None
-    now = _ids_now(project, unedited)
-    return sorted(path for path, id_ in unedited.items() if now.get(path) != id_)
 
 
 def _unedited(version: _Version, answers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -31,7 +31,7 @@ class Origin:
     def is_older(self, one: str, other: str) -> bool:
         if self.folder:
             return _common_base(self.folder, self.named(one), self.named(other)) == self.named(one)
-        first, second = _version(one), _version(other)
+        first, second = version_of(one), version_of(other)
         return first is not None and second is not None and first < second
 
 
@@ -104,19 +104,19 @@ def newest(origin: Origin) -> str:
 
 def versions(origin: Origin) -> list[str]:
     """Tags that are versions, oldest first; no pre-releases."""
-    where = str(origin.folder) if origin.folder else _fetchable(origin.src)
+    where = str(origin.folder) if origin.folder else fetchable(origin.src)
     listed = git("ls-remote", "--tags", "--refs", "--", where, cwd=Path("/")).splitlines()
     tags = [line.split("refs/tags/", 1)[1] for line in listed]
-    parsed = [(version, tag) for tag in tags if (version := _version(tag))]
+    parsed = [(version, tag) for tag in tags if (version := version_of(tag))]
     return [tag for version, tag in sorted(parsed) if not version.is_prerelease]
 
 
 def is_newer(tag: str, than: str) -> bool:
-    first, second = _version(tag), _version(than)
+    first, second = version_of(tag), version_of(than)
     return first is not None and (second is None or first > second)
 
 
-def _version(ref: str) -> Version | None:
+def version_of(ref: str) -> Version | None:
     described = _DESCRIBED.fullmatch(ref)
     try:
         version = Version(described["tag"] if described else ref)
@@ -125,7 +125,7 @@ def _version(ref: str) -> Version | None:
     return Version(f"{version.public}.post{described['commits']}") if described else version
 
 
-def _fetchable(src: str) -> str:
+def fetchable(src: str) -> str:
     for short, host in {"gh:": "https://github.com/", "gl:": "https://gitlab.com/"}.items():
         if src.startswith(short):
             return host + src.removeprefix(short).lstrip("/")

@@ -1,0 +1,176 @@
+"""Reads a few files and the tree of one commit, of a repo that a stranger may have made."""
+
+import os
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from rung.fleet.sources import Found, git_dir_of
+from rung.git import decoded, last_line
+
+PATIENCE = 10
+"""Seconds for one local repo: a FIFO in its .git would make git wait for ever."""
+
+_CLONING_SECONDS = 120
+_MOST_BYTES = 1 << 20
+_MOST_TREE_BYTES = 8 << 20
+
+# A partial clone of a stranger's would fetch what is missing, by a command that its settings name.
+_LOCAL_ONLY = {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none", "LC_ALL": "C"}
+
+
+class RepoError(Exception):
+    """The repo cannot be read; the message is the reason."""
+
+
+@contextmanager
+def git_dir(repo: Found) -> Iterator[tuple[Path, Mapping[str, str]]]:
+    """Its git directory, and the variables to read it with."""
+    if not repo.is_remote:
+        found = git_dir_of(Path(repo.place))
+        if found is None:
+            raise RepoError("it is not a git repository")
+        yield found, _LOCAL_ONLY
+        return
+    with tempfile.TemporaryDirectory(prefix="rung-fleet-") as folder:
+        bare = Path(folder) / "repo.git"
+        _run(
+            "clone", "--quiet", "--bare", "--depth=1", "--filter=blob:none", "--no-tags",
+            "--template=", "--", repo.place.removeprefix("git+"), str(bare),
+        )  # fmt: skip
+        yield bare, {"LC_ALL": "C"}
+
+
+def _run(*arguments: str) -> None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            env={**os.environ, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_CLONING_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RepoError(f"git took longer than {_CLONING_SECONDS} s") from error
+    if done.returncode != 0:
+        raise RepoError(last_line(decoded(done.stderr))[:200])
+
+
+def files_at_head(
+    git_dir: Path, variables: Mapping[str, str], wanted: tuple[str, ...]
+) -> dict[str, bytes]:
+    """Those of the wanted files that are there; the first of them must be."""
+    with _git(git_dir, variables, "cat-file", "--batch-command") as process:
+        found: dict[str, bytes] = {}
+        for path in wanted:
+            kind, size = _info(process, f"HEAD:{path}")
+            if kind == "missing":
+                if path != wanted[0]:
+                    continue
+                if _info(process, "HEAD")[0] == "missing":
+                    raise RepoError("it has no commit at HEAD")
+                raise RepoError(f"it has no {path}")
+            if kind != "blob":
+                raise RepoError(f"{path} is not a file")
+            if size > _MOST_BYTES:
+                raise RepoError(f"{path} is larger than {_MOST_BYTES >> 10} KiB")
+            found[path] = _contents(process, f"HEAD:{path}", size)
+        return found
+
+
+def tree_at_head(
+    git_dir: Path, variables: Mapping[str, str], under: tuple[str, ...]
+) -> dict[str, str]:
+    """The object of each file under these folders, by path."""
+    with _git(
+        git_dir, variables, "ls-tree", "-r", "-z", "--full-tree", "HEAD", "--", *under
+    ) as process:
+        listed = _out(process).read(_MOST_TREE_BYTES + 1)
+        if len(listed) > _MOST_TREE_BYTES:
+            raise RepoError("it has too many files")
+    entries = (line.split("\t", 1) for line in decoded(listed).split("\0") if line)
+    return {path: meta.split()[2] for meta, path in entries}
+
+
+@contextmanager
+def _git(
+    git_dir: Path, variables: Mapping[str, str], *arguments: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Killed when it takes too long; a failure of git becomes a RepoError."""
+    process = subprocess.Popen(
+        ["git", f"--git-dir={git_dir}", *arguments],
+        env={**os.environ, **variables},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    late = threading.Event()
+    seconds = PATIENCE if variables is _LOCAL_ONLY else _CLONING_SECONDS
+
+    def stop() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(seconds, stop)
+    timer.start()
+    try:
+        with process:
+            try:
+                yield process
+            except (OSError, ValueError) as error:
+                raise RepoError(_reason(process, late, seconds)) from error
+            except BaseException:
+                process.kill()
+                raise
+            _in(process).close()
+            if process.wait() != 0:
+                raise RepoError(_reason(process, late, seconds))
+    finally:
+        timer.cancel()
+
+
+def _reason(process: subprocess.Popen[bytes], late: threading.Event, seconds: int) -> str:
+    if late.is_set():
+        return f"git took longer than {seconds} s"
+    process.kill()
+    errors = process.stderr.read(10_000) if process.stderr else b""
+    return f"git cannot read it: {last_line(decoded(errors))[:200]}"
+
+
+def _info(process: subprocess.Popen[bytes], name: str) -> tuple[str, int]:
+    answer = _ask(process, f"info {name}").rsplit(maxsplit=2)
+    if answer[-1] == b"missing":
+        return "missing", 0
+    return answer[-2].decode(), int(answer[-1])
+
+
+def _contents(process: subprocess.Popen[bytes], name: str, size: int) -> bytes:
+    if _ask(process, f"contents {name}").endswith(b" missing\n"):
+        raise ValueError
+    content = _out(process).read(size)
+    if len(content) != size or _out(process).read(1) != b"\n":
+        raise ValueError
+    return content
+
+
+def _ask(process: subprocess.Popen[bytes], command: str) -> bytes:
+    os.write(_in(process).fileno(), f"{command}\n".encode())
+    answer = _out(process).readline(1000)
+    if not answer.endswith(b"\n"):
+        raise ValueError
+    return answer
+
+
+def _in(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    assert process.stdin  # noqa: S101 - a pipe, by Popen's arguments
+    return process.stdin
+
+
+def _out(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    assert process.stdout  # noqa: S101 - a pipe, by Popen's arguments
+    return process.stdout

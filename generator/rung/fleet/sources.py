@@ -1,0 +1,139 @@
+"""Finds the repos that a SOURCE means: a folder, a list, an organisation. Follows no link."""
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rung.errors import UsageError, is_printable
+from rung.fleet.hosts import repos_of_organisation
+from rung.reading import UnreadableError, read_bytes
+from rung.template import is_git_url
+
+_MOST_LEVELS = 4
+_ORGANISATION = re.compile(r"(github|gitlab):([\w.-]+(?:/[\w.-]+)*)")
+
+
+@dataclass(frozen=True)
+class Found:
+    name: str
+    place: str
+    """A folder, or the URL to clone from."""
+    problem: str = ""
+    files: dict[str, bytes] | None = None
+    """What the host's API answered; None when the repo itself is to be read."""
+
+    @property
+    def is_remote(self) -> bool:
+        return is_git_url(self.place)
+
+
+def find(sources: Iterable[str], wanted: tuple[str, ...]) -> list[Found]:
+    """Each repo once, by name; wanted are the files that an API is asked for."""
+    found: dict[str, Found] = {}
+    for source in sources:
+        for one in _find(source, wanted):
+            found.setdefault(one.place, one)
+    return sorted(found.values(), key=lambda one: (one.name, one.place))
+
+
+def _find(source: str, wanted: tuple[str, ...]) -> Iterator[Found]:
+    if not is_printable(source):
+        raise UsageError(f"The source {source} holds control characters or is not UTF-8.")
+    path = Path(source)
+    if organisation := _ORGANISATION.fullmatch(source):
+        host, name = organisation.groups()
+        for repo in repos_of_organisation(host, name, wanted):
+            yield Found(repo.name, repo.url, repo.problem, repo.files)
+    elif is_git_url(source):
+        yield _named(source)
+    elif path.is_dir():
+        yield from _in_folder(path.resolve())
+    elif path.is_file():
+        yield from _in_list(path)
+    else:
+        raise UsageError(
+            f"There is no source {source}. Name a folder of repos, a file with a path or a git "
+            "URL on each line, github:ORGANISATION or gitlab:GROUP."
+        )
+
+
+def _in_folder(folder: Path) -> Iterator[Found]:
+    if git_dir_of(folder):
+        yield Found(folder.name, str(folder))
+        return
+    for entry in _entries(folder):
+        place = Path(entry.path)
+        if entry.name.startswith(".") or entry.is_file(follow_symlinks=False):
+            continue
+        if entry.is_symlink():
+            yield Found(entry.name, entry.path, "it is a symbolic link")
+        elif not entry.is_dir(follow_symlinks=False):
+            yield Found(entry.name, entry.path, "it is not a folder")
+        else:
+            below = list(_below(place, folder, _MOST_LEVELS))
+            yield from below or [Found(entry.name, entry.path, _why_none(place))]
+
+
+def _below(folder: Path, top: Path, levels: int) -> Iterator[Found]:
+    if git_dir_of(folder):
+        yield Found(str(folder.relative_to(top)), str(folder))
+        return
+    for entry in _entries(folder) if levels > 1 else ():
+        if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+            yield from _below(Path(entry.path), top, levels - 1)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def _why_none(folder: Path) -> str:
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    return "it is not a git repository"
+
+
+def git_dir_of(folder: Path) -> Path | None:
+    """Of a work tree or of a bare repo; git itself says whether it is sound."""
+    if os.path.lexists(folder / ".git"):
+        return folder / ".git"
+    try:
+        parts = [(folder / name).lstat().st_mode for name in ("objects", "refs")]
+    except OSError:
+        return None
+    return folder if all(map(stat.S_ISDIR, parts)) else None
+
+
+def _in_list(file: Path) -> Iterator[Found]:
+    try:
+        lines = read_bytes(file).decode().splitlines()
+    except (UnreadableError, UnicodeDecodeError) as error:
+        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        raise UsageError(f"The list {file} cannot be read: {reason}.") from error
+    for line in (line.partition("#")[0].strip() for line in lines):
+        if not line:
+            continue
+        if not is_printable(line) or line.startswith("-"):
+            raise UsageError(f"The list {file} holds {line[:60]!r}, which is no path and no URL.")
+        if is_git_url(line):
+            yield _named(line)
+            continue
+        folder = (file.parent / line).resolve()
+        problem = "" if git_dir_of(folder) else "it is not a git repository"
+        yield Found(folder.name, str(folder), problem)
+
+
+def _named(url: str) -> Found:
+    """Without a password, because the name is printed."""
+    plain = re.sub(r"^(?:git\+)?[a-z0-9+.-]+://(?:[^/@]*@)?|^[^/\s]+@", "", url)
+    name = re.sub(r"(\.git)?/*$", "", plain.replace(":", "/"))
+    return Found("/".join(name.split("/")[-2:]), url)

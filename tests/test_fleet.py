@@ -1,0 +1,349 @@
+"""`rung fleet`: where each repo stands. It changes nothing and clones nothing of a folder."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fleets import ANSWERS, Host, answers, bare_repo, host
+from growing import Repo, release
+from people import Person, git
+from rung.fleet import blobs
+from rung.fleet.hosts import HostError
+from rung.fleet.sources import find
+from rung.fleet.survey import WANTED, survey
+
+
+@pytest.fixture
+def fleet(person: Person) -> Path:
+    folder = person.desk / "fleet"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def api(person: Person) -> Iterator[Host]:
+    with host() as running:
+        for name in ("GITHUB", "GITLAB"):
+            person.environment |= {f"{name}_API_URL": running.url, f"{name}_TOKEN": "s3cret"}
+        yield running
+
+
+def told(person: Person, *words: str | Path, code: int = 0) -> dict[str, dict[str, Any]]:
+    with person.leaving_no_trace():
+        done = person.types("fleet", *words, "--json")
+    assert done.returncode == code, done.stdout + done.stderr
+    return {row["repo"]: row for row in json.loads(done.stdout)["repos"]}
+
+
+def test_the_table_shows_where_each_repo_stands(
+    person: Person, fleet: Path, own_template: Path
+) -> None:
+    for version in ("v0.2.0", "v0.3.0"):
+        (own_template / "template" / "version.txt").write_text(version)
+        release(own_template, version)
+    bare_repo(fleet / "shop.git", {ANSWERS: answers(own_template, stage=2, replica_routing=True)})
+    verdict = json.dumps({"verdict": {"rule": "stay", "text": "Stay where you are."}}).encode()
+    bare_repo(
+        fleet / "deep" / "tea.git",
+        {
+            ANSWERS: answers(own_template, _commit="v0.3.0", team="oolong", region="eu"),
+            ".dev/doctor.json": verdict,
+        },
+    )
+    with person.leaving_no_trace():
+        done = person.types("fleet", fleet, "--template", own_template)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "repo          stage  version  behind  options          owner   doctor",
+        "deep/tea.git  1      v0.3.0   0       region=eu        oolong  stay",
+        "shop.git      2      v0.1.0   2       replica_routing  tea",
+        "",
+        "2 repos: 1 at stage 1, 1 at stage 2, 1 behind",
+    ]
+
+
+def test_json_shows_the_same(person: Person, fleet: Path, small_template: Path) -> None:
+    bare_repo(fleet / "shop", {ANSWERS: answers(small_template, description="Sells tea")})
+    shop = told(person, fleet)["shop"]
+    assert shop == {
+        "repo": "shop", "place": str(fleet / "shop"), "stage": 1, "version": "v0.1.0",
+        "template": str(small_template), "behind": 0, "options": {}, "owner": "tea", "doctor": "",
+        "edited": None, "problem": "", "breaks": [],
+    }  # fmt: skip
+
+
+def test_a_work_tree_shows_its_last_commit_and_its_doctors_verdict(
+    person: Person, repo: Repo
+) -> None:
+    repo.write(".dev/doctor.json", '{"verdict": "stay"}')
+    repo.write(ANSWERS, "not: committed\n")
+    shop = told(person, person.desk)["shop"]
+    assert (shop["stage"], shop["doctor"]) == (1, "stay")
+
+
+def test_drift_lists_the_edited_and_missing_files_of_rungs(
+    repo: Repo, growing_template: Path
+) -> None:
+    repo.edits("app/infra/simple.py", "PLAIN = True", "PLAIN = False")
+    repo.git("rm", "--quiet", "dev/uv")
+    repo.edits("README.md", "Shop", "Ours")
+    template = f"--template={growing_template}"
+    drift = told(repo.person, repo.folder, "--drift", template)["shop"]
+    assert drift["edited"] == ["app/infra/simple.py", "dev/uv"]
+    assert told(repo.person, repo.folder, template)["shop"]["edited"] is None
+    shown = repo.person.types("fleet", repo.folder, "--drift", template).stdout
+    assert "    app/infra/simple.py\n    dev/uv\n" in shown
+
+
+POLICIES = {
+    "--max-behind": ("0", "1 versions behind, at most 0 allowed"),
+    "--min-version": ("v0.2.0", "version v0.1.0, at least v0.2.0 wanted"),
+    "--min-stage": ("2", "stage 1, at least 2 wanted"),
+}
+
+
+@pytest.mark.parametrize("option", POLICIES)
+def test_a_broken_policy_exits_1_and_names_the_repos(
+    person: Person, fleet: Path, own_template: Path, option: str
+) -> None:
+    (own_template / "template" / "version.txt").write_text("2")
+    release(own_template, "v0.2.0")
+    value, said = POLICIES[option]
+    bare_repo(fleet / "old", {ANSWERS: answers(own_template)})
+    bare_repo(fleet / "new", {ANSWERS: answers(own_template, _commit="v0.2.0", stage=2)})
+    bare_repo(fleet / "others", {"README.md": b"Not Rung's.\n"})
+    done = person.types("fleet", fleet, option, value, "--template", own_template)
+    assert done.returncode == 1
+    assert done.stderr == f"rung: 1 of 3 repos break the policy:\n  old: {said}\n"
+    told(person, fleet / "new", option, value, "--template", own_template)
+
+
+def hostile_fleet(fleet: Path, template: Path) -> dict[str, str]:
+    """The reason for each repo that cannot be read."""
+    good = answers(template)
+    files: dict[str, tuple[dict[str, bytes], str]] = {
+        "aliases": ({ANSWERS: b"a: &a x\nb: *a\n"}, "it has YAML aliases"),
+        "binary": ({ANSWERS: b"\xff\xfe\x00"}, "it is not UTF-8"),
+        "deep": ({ANSWERS: b"[" * 5000}, "it is nested deeper than 50 levels"),
+        "huge": ({ANSWERS: b"a" * (2 << 20)}, "is larger than 1024 KiB"),
+        "list": ({ANSWERS: b"- stage\n"}, "is not a mapping"),
+        "link": ({ANSWERS: b">/etc/passwd"}, "is not a mapping"),
+        "loop": ({ANSWERS: b">" + ANSWERS.encode()}, "is not a mapping"),
+        "none": ({"README.md": b"x"}, "it has no .copier-answers.yml"),
+        "folder": ({f"{ANSWERS}/stage": b"1"}, "is not a file"),
+        "no-stage": ({ANSWERS: good.replace(b"stage: 1", b"")}, "stage in"),
+        "stage-9": ({ANSWERS: good.replace(b"stage: 1", b"stage: 9")}, "there is no stage 9"),
+        "option": ({ANSWERS: answers(template, _commit="--upload-pack=x")}, "_commit in"),
+        "steering": ({ANSWERS: answers(template, _src_path="a\x1b[2J")}, "_src_path in"),
+    }
+    for name, (content, _) in files.items():
+        bare_repo(fleet / name, content)
+    said = {name: words for name, (_, words) in files.items()}
+    (fleet / "empty").mkdir()
+    os.mkfifo(fleet / "fifo")
+    (fleet / "to-itself").symlink_to(fleet / "to-itself")
+    (fleet / "to-the-top").symlink_to("/")
+    git("init", "--quiet", "--bare", str(fleet / "unborn"), cwd=fleet)
+    bare_repo(fleet / "no-head", {ANSWERS: good})
+    (fleet / "no-head" / "HEAD").unlink()
+    bare_repo(fleet / "no-objects", {ANSWERS: good})
+    for pack in (fleet / "no-objects" / "objects").rglob("*"):
+        pack.unlink() if pack.is_file() else None
+    return said | {
+        "empty": "it is not a git repository",
+        "fifo": "it is not a folder",
+        "to-itself": "it is a symbolic link",
+        "to-the-top": "it is a symbolic link",
+        "unborn": "it has no commit at HEAD",
+        "no-head": "git cannot read it: fatal: not a git repository",
+        "no-objects": "it has no commit at HEAD",
+    }
+
+
+def test_broken_repos_are_rows_with_a_reason(
+    person: Person, fleet: Path, small_template: Path
+) -> None:
+    reasons = hostile_fleet(fleet, small_template)
+    bare_repo(fleet / "sound", {ANSWERS: answers(small_template)})
+    rows = told(person, fleet)
+    assert rows.pop("sound")["problem"] == ""
+    assert {name: row["stage"] for name, row in rows.items()} == dict.fromkeys(reasons)
+    wrong = {n: row["problem"] for n, row in rows.items() if reasons[n] not in row["problem"]}
+    assert wrong == {}
+    shown = person.types("fleet", fleet)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert all(line.isprintable() for line in shown.stdout.splitlines())
+
+
+def test_an_unreadable_repo_breaks_every_policy(
+    person: Person, fleet: Path, small_template: Path
+) -> None:
+    bare_repo(fleet / "list", {ANSWERS: b"- stage\n"})
+    assert "cannot be read" in told(person, fleet, "--min-stage", "1", code=1)["list"]["breaks"][0]
+
+
+def test_a_repos_own_settings_run_nothing(
+    person: Person, fleet: Path, small_template: Path, tmp_path: Path
+) -> None:
+    ran, program = tmp_path / "ran", tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    program.chmod(0o755)
+    hostile = bare_repo(fleet / "hostile", {ANSWERS: answers(small_template)})
+    (hostile / "hooks").mkdir(exist_ok=True)
+    (hostile / "hooks" / "post-checkout").symlink_to(program)
+    for key, value in {
+        "core.fsmonitor": str(program),
+        "core.pager": str(program),
+        "core.sshCommand": str(program),
+        "core.alternateRefsCommand": str(program),
+        "alias.cat-file": f"!{program}",
+        "diff.external": str(program),
+        "extensions.partialClone": "origin",
+        "remote.origin.promisor": "true",
+        "remote.origin.url": f"ext::{program}",
+        "remote.origin.uploadpack": str(program),
+    }.items():
+        git("config", key, value, cwd=hostile)
+    assert told(person, fleet)["hostile"]["stage"] == 1
+    blob = git("rev-parse", f"HEAD:{ANSWERS}", cwd=hostile).strip()
+    (hostile / "objects" / blob[:2] / blob[2:]).unlink()  # Now git would fetch it.
+    for source in (f"ext::{program}", "ssh://127.0.0.1/x", str(fleet.parent)):
+        git("config", "remote.origin.url", source, cwd=hostile)
+        assert told(person, fleet)["hostile"]["stage"] is None
+    assert not ran.exists()
+
+
+def test_a_shallow_clone_and_one_that_borrows_objects_are_read(
+    person: Person, fleet: Path, small_template: Path, tmp_path: Path
+) -> None:
+    whole = bare_repo(tmp_path / "whole", {ANSWERS: answers(small_template)})
+    for name, how in {"shallow": "--depth=1", "borrowing": "--shared"}.items():
+        source = whole.as_uri() if name == "shallow" else str(whole)
+        git("clone", "--quiet", "--bare", how, source, str(fleet / name), cwd=fleet)
+    assert [row["stage"] for row in told(person, fleet).values()] == [1, 1]
+
+
+def test_a_repo_that_makes_git_wait_is_given_up(
+    fleet: Path, small_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs, "PATIENCE", 1)
+    stuck = bare_repo(fleet / "stuck", {ANSWERS: answers(small_template)})
+    (stuck / "packed-refs").unlink(missing_ok=True)
+    (stuck / "HEAD").unlink()
+    os.mkfifo(stuck / "HEAD")
+    (row,) = survey(find([str(fleet)], WANTED), None, drift=False)
+    assert row.problem == "git took longer than 1 s"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_a_row(person: Person, fleet: Path) -> None:
+    (fleet / "closed").mkdir(mode=0)
+    assert "Permission denied" in told(person, fleet)["closed"]["problem"]
+
+
+def test_a_list_holds_paths_and_urls(
+    person: Person, fleet: Path, small_template: Path, tmp_path: Path
+) -> None:
+    shop = bare_repo(fleet / "shop.git", {ANSWERS: answers(small_template)})
+    listed = fleet / "list.txt"
+    listed.write_text(f"# Ours\nshop.git\n{shop.as_uri()}  # over git\nnowhere\n")
+    rows = told(person, listed)
+    assert {name: row["problem"] for name, row in rows.items()} == {
+        "shop.git": "", "fleet/shop": "", "nowhere": "it is not a git repository",
+    }  # fmt: skip
+
+
+def test_a_repo_of_another_template_is_not_measured(
+    person: Person, fleet: Path, small_template: Path
+) -> None:
+    bare_repo(fleet / "foreign", {ANSWERS: answers("https://example.com/other.git")})
+    row = told(person, fleet)["foreign"]
+    assert (row["behind"], row["problem"]) == (None, "it comes from another template")
+    assert told(person, fleet, "--max-behind", "9", code=1)["foreign"]["breaks"]
+
+
+@pytest.mark.parametrize("source", ["github:acme", "gitlab:acme"])
+def test_an_organisation_is_read_over_the_api(
+    person: Person, api: Host, small_template: Path, source: str
+) -> None:
+    for name in ("acme/a", "acme/b", "acme/c"):
+        api.repos[name] = {ANSWERS: answers(small_template, team=name[-1]).decode()}
+    api.repos["acme/c"][".dev/doctor.json"] = '{"verdict": "stay"}'
+    api.repos["acme/website"] = {"README.md": "Not Rung's."}
+    api.refusals = [(429, {"Retry-After": "0"}), (502, {})]
+    rows = told(person, source)
+    assert [row["owner"] for row in rows.values()] == ["a", "b", "c", ""]
+    assert rows["acme/c"]["doctor"] == "stay"
+    assert rows["acme/website"]["problem"] == "it has no .copier-answers.yml"
+    assert all("s3cret" in str(headers) for _, _, headers in api.asked)
+
+
+REFUSALS: dict[str, tuple[list[tuple[int, dict[str, str]]], str]] = {
+    "a wrong token": ([(401, {})], "answered 401"),
+    "no such group": ([(404, {})], "answered 404"),
+    "a redirect": ([(302, {"Location": "http://127.0.0.1:1/"})], "answered 302"),
+    "a long wait": ([(429, {"Retry-After": "9999"})], "asks to wait 9999 s"),
+}
+
+
+@pytest.mark.parametrize("row", REFUSALS)
+@pytest.mark.parametrize("source", ["github:acme", "gitlab:acme"])
+def test_a_host_that_refuses_is_one_line_without_the_token(
+    person: Person, api: Host, source: str, row: str
+) -> None:
+    api.refusals, said = list(REFUSALS[row][0]), REFUSALS[row][1]
+    done = person.types("fleet", source)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "s3cret" not in done.stderr
+
+
+BAD: dict[str, tuple[list[str], str]] = {
+    "no source": ([], "Missing argument"),
+    "no such source": (["nowhere"], "There is no source nowhere"),
+    "a word": ([".", "--max-behind", "x"], "--max-behind"),
+    "a negative number": ([".", "--max-behind=-1"], "--max-behind"),
+    "no version": ([".", "--min-version", "new"], "--min-version new is not a version"),
+    "stage 5": ([".", "--min-stage", "5"], "--min-stage"),
+    "no template": ([".", "--template", "nowhere"], "There is no template"),
+    "a control character": (["a\x1bb"], "holds control characters"),
+}
+
+
+@pytest.mark.parametrize("row", BAD)
+def test_a_wrong_command_line_is_one_line_and_exit_2(person: Person, row: str) -> None:
+    words, said = BAD[row]
+    with person.leaving_no_trace():
+        done = person.types("fleet", *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert (done.stderr.count("\n"), "Traceback" in done.stderr) == (1, False)
+
+
+def test_an_organisation_without_a_token_says_which_one(person: Person) -> None:
+    done = person.types("fleet", "github:acme")
+    assert (done.returncode, "Set GITHUB_TOKEN" in done.stderr) == (1, True)
+
+
+def test_a_token_never_goes_over_plain_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITLAB_TOKEN", "s3cret")
+    monkeypatch.setenv("GITLAB_API_URL", "http://gitlab.example/api/v4")
+    with pytest.raises(HostError, match="must begin with https"):
+        find(["gitlab:acme"], WANTED)
+
+
+def test_a_fleet_may_stand_on_another_template_version_than_the_cli(
+    person: Person, fleet: Path, small_template: Path
+) -> None:
+    """A wheel knows no template: the rest is shown, and stderr says why."""
+    bare_repo(fleet / "shop", {ANSWERS: answers(small_template)})
+    person.environment["RUNG_TEMPLATE"] = str(person.desk / "nowhere")
+    done = person.types("fleet", fleet)
+    assert done.returncode == 0
+    assert "Versions behind are not counted" in done.stderr
+    assert subprocess.list2cmdline(done.stdout.split("\n")[1].split()[:4]) == "shop 1 v0.1.0 ?"

@@ -9,7 +9,7 @@ unexport $(filter-out UV_CACHE_DIR UV_DEFAULT_INDEX UV_EXTRA_INDEX_URL UV_FIND_L
 	$(filter UV_%,$(.VARIABLES)))
 
 .DEFAULT_GOAL := help
-.PHONY: help new install test test-slow edits-report lint check
+.PHONY: help new install test test-slow edits-report docs lint check
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test-slow: ## The slow one: generated repos check themselves, wheels are install
 
 edits-report: ## Carry the corpus of edits over every journey and write docs/edits.md
 	$(UV) run --quiet --directory tests python -m edits.report
+
+docs: ## Build the documentation site into build/site
+	$(UV) run --quiet python docs/site/build.py
 
 lint: ## Format, lint and types
 	$(UV) run --quiet ruff format --check

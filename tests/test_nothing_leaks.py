@@ -1,0 +1,55 @@
+"""No value gets into a log or a trace, however slow or broken a statement is."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import REPO, Render
+from variants import STAGES
+
+WRITERS = {
+    1: {"the app", "the receiver"},
+    2: {"the app", "the receiver", "Postgres", "PgBouncer"},
+    3: {"the app", "the receiver", "Postgres", "PgBouncer"},
+    4: {"the app", "the receiver", "Postgres", "PgBouncer", "HAProxy"},
+}
+
+
+@pytest.fixture
+def installed() -> None:
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    missing = [name for name in ("haproxy", "pgbouncer") if shutil.which(name, path=path) is None]
+    if missing and not os.environ.get("CI"):
+        pytest.skip(f"not installed: apt-get install {' '.join(missing)}")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_value_of_accounts_and_sessions_is_logged(
+    render: Render, tmp_path: Path, stage: int
+) -> None:
+    project = tmp_path / "shop"
+    shutil.copytree(render({"stage": stage}), project)
+    shutil.copytree(REPO / "tests/leaks", project / "leaks")
+
+    done = subprocess.run(
+        ["sh", "dev/uv", "run", "--quiet", "python", "-m", "leaks.drive"],
+        cwd=project,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr[-5000:]
+    report = json.loads(done.stdout)
+    assert report["leaked"] == {}
+    # Else nothing was tried.
+    assert report["written"].keys() == WRITERS[stage]
+    assert report["failed"] > report["statements"] > 10
+    assert report["values"] > 50

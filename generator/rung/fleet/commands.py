@@ -1,6 +1,7 @@
 """The commands `rung fleet` and `rung fleet upgrade`."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -83,3 +84,50 @@ def report(
         lines = [f"  {row.repo}: {'; '.join(broken[row.place])}" for row in rows
                  if row.place in broken]  # fmt: skip
         raise RungError(f"{len(broken)} of {len(rows)} repos break the policy:", *lines)
+
+
+@fleet.command()
+def upgrade(
+    sources: _SOURCES,
+    ref: Annotated[
+        str | None, typer.Option(metavar="V", help="The version. Default: the newest one.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would merge; change nothing.")
+    ] = False,
+    per_minute: Annotated[
+        int, typer.Option(metavar="N", min=1, help="At most N pull requests a minute.")
+    ] = 20,
+    state: Annotated[
+        Path, typer.Option(metavar="FILE", help="Remembers what was done, to go on from there.")
+    ] = Path("rung-fleet.jsonl"),
+    template: _TEMPLATE = None,
+) -> None:
+    """Upgrade each repo on a branch, push it, and open a pull request."""
+    from contextlib import nullcontext
+
+    from rung import git
+    from rung.errors import printable
+    from rung.fleet.line import measured_by, version_to_reach
+    from rung.fleet.sources import find
+    from rung.fleet.survey import WANTED, survey
+    from rung.fleet.upgrade import Pace, Upgrade, state_in, upgrade_all
+
+    git.fence()
+    failed = count = 0
+    with measured_by(template, needed=True, objects=False) as line:
+        assert line  # noqa: S101 - needed
+        version = version_to_reach(line, ref)
+        found = find(sources, WANTED)
+        if not dry_run:
+            git.require_identity(Path.cwd(), otherwise="pass --dry-run")
+        with nullcontext() if dry_run else state_in(state) as remembered:
+            take = Upgrade(line, version, remembered, Pace(per_minute))
+            pairs = list(zip(found, survey(found, line, drift=False), strict=True))
+            for outcome in upgrade_all(pairs, take):
+                words = f": {outcome.words}" if outcome.words else ""
+                print(printable(f"{outcome.kind:<9} {outcome.repo}{words}"), flush=True)
+                failed += outcome.failed
+                count += 1
+    if failed:
+        raise RungError(f"{failed} of {count} repos cannot be upgraded to {version} as they are.")

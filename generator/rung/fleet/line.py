@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from rung.errors import RungError
+from rung.errors import RungError, UsageError
 from rung.fleet.survey import Line
 from rung.git import git
 from rung.origin import Origin, fetchable
@@ -36,3 +36,13 @@ def measured_by(named: str | None, *, needed: bool, objects: bool) -> Iterator[L
         clone = Path(folder) / "template.git"
         git("clone", "--quiet", "--bare", "--", fetchable(src), str(clone), cwd=Path(folder))
         yield replace(line, origin=Origin(src, clone))
+
+
+def version_to_reach(line: Line, ref: str | None) -> str:
+    if ref is None:
+        if not line.tags:
+            raise RungError(f"The template {line.origin.src} has no version tags. Tag one: v1.0.0")
+        return line.tags[-1]
+    if ref not in line.tags:
+        raise UsageError(f"--ref {ref} is no version of the template {line.origin.src}.")
+    return ref

@@ -24,6 +24,8 @@ class Found:
     problem: str = ""
     files: dict[str, bytes] | None = None
     """What the host's API answered; None when the repo itself is to be read."""
+    host: str = ""
+    """github or gitlab, where a pull request can be opened."""
 
     @property
     def is_remote(self) -> bool:
@@ -46,7 +48,7 @@ def _find(source: str, wanted: tuple[str, ...]) -> Iterator[Found]:
     if organisation := _ORGANISATION.fullmatch(source):
         host, name = organisation.groups()
         for repo in repos_of_organisation(host, name, wanted):
-            yield Found(repo.name, repo.url, repo.problem, repo.files)
+            yield Found(repo.name, repo.url, repo.problem, repo.files, host)
     elif is_git_url(source):
         yield _named(source)
     elif path.is_dir():
@@ -135,5 +137,6 @@ def _in_list(file: Path) -> Iterator[Found]:
 def _named(url: str) -> Found:
     """Without a password, because the name is printed."""
     plain = re.sub(r"^(?:git\+)?[a-z0-9+.-]+://(?:[^/@]*@)?|^[^/\s]+@", "", url)
-    name = re.sub(r"(\.git)?/*$", "", plain.replace(":", "/"))
-    return Found("/".join(name.split("/")[-2:]), url)
+    host, _, path = re.sub(r"(\.git)?/*$", "", plain.replace(":", "/")).partition("/")
+    known = {"github.com": "github", "gitlab.com": "gitlab"}.get(host, "")
+    return Found(path if known else "/".join(path.split("/")[-2:]), url, host=known)

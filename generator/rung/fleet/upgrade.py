@@ -1,0 +1,216 @@
+"""Upgrades a fleet: a branch and a pull request for each repo, and none twice."""
+
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rung.errors import RungError, UsageError
+from rung.fleet.hosts import GitHub, GitLab, HostError
+from rung.fleet.sources import Found
+from rung.fleet.survey import Line, Row
+from rung.git import decoded, last_line
+from rung.origin import is_newer
+from rung.reading import UnreadableError, read_bytes
+
+_SECONDS = 600
+
+_MOST_STATE_BYTES = 64 << 20
+
+_TEXT = """\
+This brings the repo to version {version} of its template {template}, at the same stage.
+
+The changes were merged with yours, and `uv.lock` was locked again. Read the template's CHANGELOG \
+for what it asks you to do, and merge when the checks are green.
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    repo: str
+    kind: str
+    """merges, conflict, refused, newest, skipped, pushed, opened or done (in an earlier run)."""
+    words: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return self.kind in {"conflict", "refused"}
+
+
+class State:
+    """What was done, one line of JSON for each step; the next run goes on behind the last one."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._steps: dict[tuple[str, str], str] = {}
+        try:
+            lines = read_bytes(file, most=_MOST_STATE_BYTES).splitlines() if file.exists() else []
+            for line in lines:
+                step = json.loads(line)
+                self._steps[step["place"], step["branch"]] = str(step["step"])
+        except (UnreadableError, ValueError, KeyError, TypeError) as error:
+            reason = error if isinstance(error, UnreadableError) else "it was not written by rung"
+            raise UsageError(f"The state file {file} cannot be used: {reason}.") from error
+
+    def step_of(self, place: str, branch: str) -> str:
+        return self._steps.get((place, branch), "")
+
+    def record(self, place: str, branch: str, step: str, url: str = "") -> None:
+        with self._lock, self._file.open("a", encoding="utf-8") as file:
+            entry = {"place": place, "branch": branch, "step": step, "url": url}
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._steps[place, branch] = step
+
+
+@contextmanager
+def state_in(file: Path) -> Iterator[State]:
+    """One run at a time, or two would open the same pull request."""
+    try:
+        with file.open("a", encoding="utf-8") as opened:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield State(file)
+    except BlockingIOError as error:
+        raise RungError(f"Another rung is at work with {file}. Wait until it is done.") from error
+
+
+class Pace:
+    """So many pull requests a minute: each one starts somebody's CI."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._seconds = 60 / per_minute
+        self._lock = threading.Lock()
+        self._next = 0.0
+
+    def wait(self) -> None:
+        with self._lock:
+            time.sleep(max(0.0, self._next - time.monotonic()))
+            self._next = time.monotonic() + self._seconds
+
+
+def upgrade_all(
+    found: Sequence[tuple[Found, Row]], one: Callable[[Found, Row], Outcome]
+) -> Iterator[Outcome]:
+    """In the order of the repos, several at once. An interrupt lets the running ones end."""
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    try:
+        yield from pool.map(lambda pair: one(*pair), found)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    line: Line
+    version: str
+    state: State | None
+    """None for a dry run."""
+    pace: Pace
+
+    @property
+    def branch(self) -> str:
+        return f"rung/upgrade-{self.version}"
+
+    def __call__(self, found: Found, row: Row) -> Outcome:
+        if row.problem or row.stage is None:
+            return Outcome(row.repo, "skipped", row.problem)
+        if not is_newer(self.version, row.version):
+            return Outcome(row.repo, "newest", row.version)
+        try:
+            return self._upgrade(found, row)
+        except (_GitFailedError, HostError, OSError) as error:
+            return Outcome(row.repo, "refused", str(error))
+
+    def _upgrade(self, found: Found, row: Row) -> Outcome:
+        step = self.state.step_of(row.place, self.branch) if self.state else ""
+        if step == "done":
+            return Outcome(row.repo, "done")
+        with tempfile.TemporaryDirectory(prefix="rung-fleet-") as folder:
+            clone = Path(folder) / "repo"
+            url = found.place.removeprefix("git+")
+            url = url if found.is_remote else Path(url).as_uri()
+            _git("clone", "--quiet", "--depth=1", "--template=", "--", url, str(clone), cwd=folder)
+            base = _git("symbolic-ref", "--short", "HEAD", cwd=clone)
+            there = _git("ls-remote", "origin", f"refs/heads/{self.branch}", cwd=clone)
+            if there and not step:
+                return Outcome(row.repo, "skipped", f"it has a branch {self.branch} already")
+            if not there:
+                if refusal := self._take(clone, row):
+                    return refusal
+                if self.state is None:
+                    return Outcome(row.repo, "merges", f"{row.version} to {self.version}")
+                self.pace.wait()
+                self.state.record(row.place, self.branch, "pushing")
+                _git("push", "--quiet", "origin", f"HEAD:refs/heads/{self.branch}", cwd=clone)
+                self.state.record(row.place, self.branch, "pushed")
+            return self._open(found, row, base)
+
+    def _take(self, clone: Path, row: Row) -> Outcome | None:
+        """`rung upgrade` in a process of its own, because it steers git by variables."""
+        how = ["--dry-run"] if self.state is None else ["--commit"]
+        command = [sys.executable, "-P", "-m", "rung", "upgrade", str(clone), *how]
+        done = _run([*command, "--ref", self.version], cwd=clone.parent)
+        if done.returncode == 0:
+            return None
+        said = decoded(done.stderr).strip().removeprefix("rung: ").splitlines() or ["no reason"]
+        words = said[0].replace(f"{clone}/", "").replace(str(clone), row.repo)
+        kind = "conflict" if words.startswith("In conflict: ") else "refused"
+        return Outcome(row.repo, kind, words.removeprefix("In conflict: "))
+
+    def _open(self, found: Found, row: Row, base: str) -> Outcome:
+        assert self.state  # noqa: S101 - a dry run returns before it pushes
+        if found.host:
+            title = f"Upgrade the template to {self.version}"
+            text = _TEXT.format(version=self.version, template=row.template)
+            api = GitHub if found.host == "github" else GitLab
+            try:
+                url = api.from_environment().open(found.name, self.branch, base, title, text)
+            except HostError as error:
+                if error.code not in {409, 422} or "already exists" not in error.body:
+                    raise
+                url = "its pull request was open already"
+            self.state.record(row.place, self.branch, "done", url)
+            return Outcome(row.repo, "opened", url)
+        self.state.record(row.place, self.branch, "done")
+        return Outcome(row.repo, "pushed", self.branch)
+
+
+class _GitFailedError(Exception):
+    """The message is git's reason."""
+
+
+def _git(*arguments: str, cwd: Path | str) -> str:
+    done = _run(["git", *arguments], cwd=Path(cwd))
+    if done.returncode != 0:
+        errors = decoded(done.stderr)
+        said = re.search(r"^(fatal|error): .*", errors, re.MULTILINE)
+        raise _GitFailedError(f"git {arguments[0]}: {said[0] if said else last_line(errors)}"[:300])
+    return decoded(done.stdout).strip().split("\n")[0]
+
+
+def _run(command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[bytes]:
+    variables = {"LC_ALL": "C.UTF-8", "GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1"}
+    try:
+        return subprocess.run(
+            command,
+            cwd=cwd,
+            env={**os.environ, **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _GitFailedError(f"{Path(command[0]).name} took longer than {_SECONDS} s") from error

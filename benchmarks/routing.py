@@ -128,8 +128,8 @@ def _report_position(plain: list[float], noted: list[float]) -> bool:
 def _report_share(environment: dict[str, str], host: str, seconds: int, visitors: str) -> bool:
     servers = (environment["DATABASE_URL"], environment["DATABASE_REPLICA_URLS"])
     asyncio.run(_query(servers[0], "CREATE EXTENSION IF NOT EXISTS pg_stat_statements"))
-    lookups = [query.compiled.sql for query in (SESSION_BY_TOKEN, SESSION_WITH_POSITION)]
-    reads = [sql for query in _queries() if (sql := query.compiled.sql) not in lookups]
+    lookups = [query.fixed.sql for query in (SESSION_BY_TOKEN, SESSION_WITH_POSITION)]
+    reads = [sql for query in _queries() if (sql := query.fixed.sql) not in lookups]
     before = [_counts(server, reads, lookups) for server in servers]
     locustfile, target = VISITORS[visitors]
     load = ["locust", "--locustfile", str(locustfile), "--headless", "--only-summary"]

@@ -8,6 +8,7 @@ from sqlalchemy import Select, select
 
 from app.catalog.models import Product
 from app.infra.database import Database
+from dev.statements import Statements
 from tests.conftest import LogIn
 from tests.test_catalog import add
 
@@ -208,6 +209,20 @@ async def test_orders_come_in_pages(ada: AsyncClient, mug: dict[str, Any]) -> No
 
     assert [one["id"] for one in first["orders"] + second["orders"]] == placed[::-1]
     assert second["next"] is None
+
+
+async def test_a_page_of_orders_takes_as_many_statements_as_one_order(
+    ada: AsyncClient, mug: dict[str, Any], lamp: dict[str, Any], statements: Statements
+) -> None:
+    """Otherwise it asks once for each order (N+1). Write such a test for each list of yours."""
+    counts = []
+    for quantities in ({mug["id"]: 1}, {mug["id"]: 1, lamp["id"]: 1}, {mug["id"]: 1}):
+        (await order(ada, quantities)).raise_for_status()
+        with statements.counted() as counted:
+            (await ada.get("/orders")).raise_for_status()
+        counts.append(len(counted))
+
+    assert counts == [counts[0]] * 3
 
 
 @pytest.mark.parametrize("quantity", [True, "1", 1.0, 1.5, None])

@@ -223,7 +223,7 @@ def add_module(repo: Repo, module: str, model: str) -> str:
     repo.replace(f"migrations/versions/{revision}.py", "from alembic import op\n", imports)
     rows = "SELECT uuidv4(), n % 5 + 1 FROM generate_series(1, 20000) n"
     fill = f'    "{module}": "(subject_id, amount) {rows}",\n'
-    repo.insert("tests/test_indexes.py", fill, before='}\n\nFOREIGN_KEYS_WITHOUT_INDEX = """')
+    repo.insert("tests/test_indexes.py", fill, before="}\n\n# Values by SQL type")
     repo.insert("pyproject.toml", contract(module), before="[tool.pytest]\n")
     return revision
 

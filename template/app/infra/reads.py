@@ -1,66 +1,23 @@
 # Rung's file: advancing to another stage may change it.
-"""Queries that are declared once, and the reader that runs them."""
+"""Reader: runs queries, one statement at a time or in a transaction."""
 
 import json
 import time
-from collections.abc import Mapping
 from datetime import timedelta
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
-from sqlalchemy import Select
-from sqlalchemy.dialects.postgresql.asyncpg import dialect
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra.failures import CONNECTION_LOST, Unavailable
+from app.infra.queries import Form, Query, nested
 
-_DIALECT = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+__all__ = ["Query", "Reader", "in_transaction", "nested"]
 
-
-class Query[RowT]:
-    """One SELECT with named parameters, and the model that each of its rows becomes.
-
-    Make it once, at module level: it is compiled at its first use, and from then on runs on the
-    driver itself, which serves about twice the requests of SQLAlchemy's connection. Every column
-    is a field of the model.
-
-        PRODUCT_BY_ID = Query(
-            select(Product.id, Product.name).where(Product.id == bindparam("product_id")),
-            ProductOut,
-        )
-    """
-
-    def __init__(self, statement: Select[*tuple[Any, ...]], row: type[RowT]) -> None:
-        self.statement = statement
-        self.row = row
-
-    @cached_property
-    def compiled(self) -> "CompiledQuery":
-        compiled = self.statement.compile(dialect=_DIALECT)
-        if compiled.post_compile_params:
-            raise TypeError("IN over a list has no fixed SQL: write column == any_(bindparam(…))")
-        names = [column.name for column in self.statement.selected_columns]
-        if len(set(names)) < len(names):
-            raise TypeError("two columns have one name: give one of them another with .label()")
-        order = tuple(compiled.positiontup or ())
-        required = frozenset(name for name in order if compiled.binds[name].required)
-        constants = {name: compiled.params[name] for name in order if name not in required}
-        return CompiledQuery(str(compiled), order, required, constants)
-
-
-class CompiledQuery(NamedTuple):
-    sql: str
-    order: tuple[str, ...]
-    required: frozenset[str]
-    constants: Mapping[str, Any]
-
-    def arguments(self, values: Mapping[str, Any]) -> list[Any]:
-        """Values go to the driver as they are: UUID, datetime, Decimal, list, dict."""
-        if values.keys() != self.required:
-            raise TypeError(f"takes {sorted(self.required)}, got {sorted(values)}: {self.sql}")
-        if self.constants:
-            values = {**self.constants, **values}
-        return [values[name] for name in self.order]
+NOT_A_QUERY = (
+    "ReadSession takes a Query, made once at module level: PEOPLE = Query(select(…), Person), then"
+    " `await read.all(PEOPLE)`. See docs/guide/queries.md."
+)
 
 
 class Reader:
@@ -87,13 +44,26 @@ class Reader:
         return self.on_primary()
 
     async def all[RowT](self, query: Query[RowT], **values: Any) -> list[RowT]:
-        compiled = query.compiled
-        records = await self.fetch(compiled.sql, *compiled.arguments(values))
-        return [query.row(**dict(record)) for record in records]
+        if not isinstance(query, Query):
+            raise TypeError(NOT_A_QUERY)
+        form = query.form(values)
+        row_of = form.row_of
+        return [row_of(record) for record in await self._records(form, values)]
 
     async def first[RowT](self, query: Query[RowT], **values: Any) -> RowT | None:
         rows = await self.all(query, **values)
         return rows[0] if rows else None
+
+    async def count(self, query: Query[Any], **values: Any) -> int:
+        """How many rows `all` would find without limit and offset: the total beside a page."""
+        [record] = await self._records(query.count(values), values)
+        total: int = record["n"]
+        return total
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(f"{name}: {NOT_A_QUERY}")
 
     async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """For what SQLAlchemy cannot say: parameters are $1, $2 …"""
@@ -101,6 +71,9 @@ class Reader:
             return await self._answer(sql, arguments)
         except CONNECTION_LOST as error:
             raise Unavailable(f"Postgres: the connection was lost: {error}") from error
+
+    async def _records(self, form: Form[Any], values: dict[str, Any]) -> list[dict[str, Any]]:
+        return [dict(record) for record in await self.fetch(form.sql, *form.arguments(values))]
 
     async def _answer(self, sql: str, arguments: tuple[Any, ...]) -> list[asyncpg.Record]:
         begun = time.monotonic()
@@ -129,6 +102,33 @@ class Reader:
             raise Unavailable("Postgres: a query took too long") from error
         finally:
             await pool.release(connection)
+
+
+class TransactionReader(Reader):
+    """Reads in a transaction, and sees what it has written so far."""
+
+    __slots__ = ("_write",)
+
+    def __init__(self, write: AsyncSession) -> None:
+        self._write = write
+        self.cache = None
+
+    def on_primary(self) -> Reader:
+        return self
+
+    async def fetch(self, sql: str, *arguments: Any) -> list[Any]:
+        await self._write.flush()
+        connection = await self._write.connection()
+        return list(await connection.exec_driver_sql(sql, arguments))
+
+    async def _records(self, form: Form[Any], values: dict[str, Any]) -> list[dict[str, Any]]:
+        found = await self._write.execute(form.statement, form.named(values))
+        return [dict(row._mapping) for row in found]
+
+
+def in_transaction(write: AsyncSession) -> Reader:
+    """A ReadSession inside of a WriteSession: `await product_by_id(in_transaction(write), id)`."""
+    return TransactionReader(write)
 
 
 async def prepare_reading_connection(connection: asyncpg.Connection) -> None:

@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 from fastapi import BackgroundTasks, FastAPI
 from pydantic import BaseModel
-from sqlalchemy import Label, bindparam, column, literal, literal_column, select, table, text
+from sqlalchemy import Label, bindparam, column, literal_column, select, table, text
 from sqlalchemy.exc import IntegrityError
 
 from app.infra import environment
@@ -422,31 +422,6 @@ async def test_json_columns_are_read_as_python_values(services: Services) -> Non
         found = await database.reader().first(Query(select(stored), Document))
 
     assert found == Document(content={"sizes": [1, 2]})
-
-
-def test_a_query_takes_exactly_its_parameters() -> None:
-    with pytest.raises(TypeError, match=r"takes \['note_id'\], got \['id'\]"):
-        NOTE_BY_ID.compiled.arguments({"id": 1})
-
-
-def test_a_query_keeps_the_constants_of_its_statement() -> None:
-    some = Query(select(NOTES.c.id).where(NOTES.c.id < literal(5)), Note)
-
-    assert some.compiled.arguments({}) == [5]
-
-
-def test_a_query_refuses_two_columns_of_one_name() -> None:
-    other = table("others", column("id"))
-
-    with pytest.raises(TypeError, match="label"):
-        _ = Query(select(NOTES.c.id, other.c.id), Note).compiled
-
-
-def test_a_query_refuses_in_over_a_list() -> None:
-    several = Query(select(NOTES.c.id).where(NOTES.c.id.in_(bindparam("ids"))), Note)
-
-    with pytest.raises(TypeError, match="any_"):
-        _ = several.compiled
 
 
 @dataclass

@@ -1,0 +1,238 @@
+# Rung's file: advancing to another stage may change it.
+"""Query: a SELECT that is declared once, with its optional parts and the model of its rows."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from types import NoneType, UnionType
+from typing import Any, ClassVar, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
+
+from sqlalchemy import (
+    ARRAY,
+    BinaryExpression,
+    BindParameter,
+    ColumnElement,
+    Label,
+    Select,
+    all_,
+    any_,
+    bindparam,
+    func,
+    select,
+)
+from sqlalchemy.dialects.postgresql.asyncpg import dialect
+from sqlalchemy.sql import operators, visitors
+
+_DIALECT = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+
+type Order = ColumnElement[Any] | Sequence[ColumnElement[Any]]
+
+
+def nested(name: str, *columns: Any) -> list[Label[Any]]:
+    """Columns of a joined table that become one field of the row, a model by itself.
+
+    If all of them are NULL, as after an outer join without a match, the field is None.
+    """
+    return [column.label(f"{name}.{getattr(column, 'name', column.key)}") for column in columns]
+
+
+class Query[RowT]:
+    """One SELECT with named parameters, and the model that each of its rows becomes.
+
+    Make it once, at module level: each form is compiled at its first use, and from then on runs on
+    the driver itself, which serves about twice the requests of SQLAlchemy's connection. Every
+    column is a field of the model.
+
+        PRODUCTS = Query(
+            select(Product.id, Product.name).limit(bindparam("limit")),
+            ProductOut,
+            optional=[Product.maker_id == bindparam("maker_id")],
+            orders={"newest": Product.id.desc(), "name": Product.name},
+        )
+
+    An optional condition counts when its parameters are given and not None. `order` chooses one of
+    the orders by name; the first is the default.
+    """
+
+    declared: ClassVar[list["Query[Any]"]] = []
+
+    def __init__(
+        self,
+        statement: Select[*tuple[Any, ...]],
+        row: type[RowT],
+        *,
+        optional: Iterable[ColumnElement[bool]] = (),
+        orders: Mapping[str, Order] | None = None,
+    ) -> None:
+        caller = sys._getframe(1)
+        self.declared_at = f"{caller.f_globals['__name__']}:{caller.f_lineno}"
+        self.row = row
+        self._statement = _with_arrays(statement)
+        self._optional = [_with_arrays(condition) for condition in optional]
+        self._parameters = [_parameters(condition) for condition in self._optional]
+        self._orders = dict(orders or {})
+        self._default_order = next(iter(self._orders), None)
+        self._is_fixed = not (self._optional or self._orders)
+        self._may_be_none = frozenset[str]().union(*self._parameters)
+        self._forms: dict[tuple[str | None, tuple[int, ...]], Form[RowT]] = {}
+        self._counts: dict[tuple[int, ...], Form[RowT]] = {}
+        Query.declared.append(self)  # per copy: the same in all
+
+    @cached_property
+    def fixed(self) -> "Form[RowT]":
+        """Without any optional part, in the default order."""
+        return self._form(self._default_order, ())
+
+    def form(self, values: dict[str, Any]) -> "Form[RowT]":
+        """The form for these values, without those that it does not take. Raises TypeError."""
+        if self._is_fixed:
+            return self.fixed
+        order = values.pop("order", None) or self._default_order
+        parts = self._parts(values)
+        try:
+            return self._forms[order, parts]
+        except KeyError:
+            return self._form(order, parts)
+
+    def count(self, values: dict[str, Any]) -> "Form[RowT]":
+        """How many rows there are for these values, whatever the limit, offset and order."""
+        parts = self._parts(values)
+        if parts not in self._counts:
+            rows = self._with(parts).limit(None).offset(None).order_by(None).subquery()
+            self._counts[parts] = Form.compiled(select(func.count().label("n")).select_from(rows))
+        count = self._counts[parts]
+        values.pop("order", None)
+        for name in values.keys() & self._form(self._default_order, parts).names - count.names:
+            del values[name]
+        return count
+
+    def forms(self) -> Iterator[tuple[str, "Form[RowT]"]]:
+        """Each optional part alone, all together, none, and each order: for tests of plans."""
+        last = tuple(range(len(self._optional)))
+        for parts in sorted({(), last, *((part,) for part in last)}):
+            names = sorted(frozenset[str]().union(*(self._parameters[part] for part in parts)))
+            for order in self._orders or [None]:
+                said = [f"with {', '.join(names)}"] if names else []
+                said += [f"in order {order!r}"] if order else []
+                yield " ".join(said), self._form(order, parts)
+
+    def _parts(self, values: dict[str, Any]) -> tuple[int, ...]:
+        for name in self._may_be_none & values.keys():
+            if values[name] is None:
+                del values[name]
+        given = values.keys()
+        return tuple(n for n, names in enumerate(self._parameters) if names <= given)
+
+    def _with(self, parts: tuple[int, ...]) -> Select[*tuple[Any, ...]]:
+        return self._statement.where(*(self._optional[part] for part in parts))
+
+    def _form(self, order: str | None, parts: tuple[int, ...]) -> "Form[RowT]":
+        if (order, parts) not in self._forms:
+            statement = self._with(parts)
+            if order is not None:
+                if order not in self._orders:
+                    raise TypeError(f"order must be one of {sorted(self._orders)}, got {order!r}")
+                columns = self._orders[order]
+                columns = columns if isinstance(columns, Sequence) else [columns]
+                statement = statement.order_by(None).order_by(*columns)
+            self._forms[order, parts] = Form.compiled(statement, self.row)
+        return self._forms[order, parts]
+
+
+class Form[RowT](NamedTuple):
+    """One compiled form of a Query."""
+
+    statement: Select[*tuple[Any, ...]]
+    sql: str
+    positions: tuple[str, ...]  # the names of $1, $2 …
+    names: frozenset[str]
+    required: frozenset[str]
+    defaults: Mapping[str, Any]
+    row_of: Callable[[dict[str, Any]], RowT]
+
+    @classmethod
+    def compiled(cls, statement: Select[*tuple[Any, ...]], row: type[RowT] = dict) -> "Form[RowT]":  # type: ignore[assignment]
+        columns = [column.name for column in statement.selected_columns]
+        if len(set(columns)) < len(columns):
+            raise TypeError("two columns have one name: give one of them another with .label()")
+        compiled = statement.compile(dialect=_DIALECT)
+        positions = tuple(compiled.positiontup or ())
+        names = frozenset(positions)
+        required = frozenset(name for name in names if compiled.binds[name].required)
+        defaults = {name: compiled.params[name] for name in names - required}
+        row_of = _row_of(row, columns)
+        return cls(statement, str(compiled), positions, names, required, defaults, row_of)
+
+    def named(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Raises TypeError if one is missing or not known."""
+        if not self.required <= values.keys() <= self.names:
+            raise TypeError(f"takes {sorted(self.required)}, got {sorted(values)}: {self.sql}")
+        return {**self.defaults, **values} if self.defaults else values
+
+    def arguments(self, values: Mapping[str, Any]) -> list[Any]:
+        """Values go to the driver as they are: UUID, datetime, Decimal, list, dict."""
+        named = self.named(values)
+        return [named[name] for name in self.positions]
+
+
+def _row_of[RowT](row: type[RowT], columns: list[str]) -> Callable[[dict[str, Any]], RowT]:
+    fields: dict[str, list[str]] = {}
+    for column in columns:
+        name, dot, field = column.partition(".")
+        if dot:
+            fields.setdefault(name, []).append(field)
+    if not fields:
+        return lambda values: row(**values)
+    models = {name: _model(get_type_hints(row)[name]) for name in fields}
+
+    def with_nested(values: dict[str, Any]) -> RowT:
+        for name, of_field in fields.items():
+            inner = {field: values.pop(f"{name}.{field}") for field in of_field}
+            is_there = any(value is not None for value in inner.values())
+            values[name] = models[name](**inner) if is_there else None
+        return row(**values)
+
+    return with_nested
+
+
+def _model(hint: Any) -> Any:
+    """Of `Maker` and of `Maker | None`."""
+    if get_origin(hint) in {UnionType, Union}:
+        [hint] = [part for part in get_args(hint) if part is not NoneType]
+    return hint
+
+
+def _parameters(condition: ColumnElement[bool]) -> frozenset[str]:
+    found = frozenset(
+        element.key
+        for element in visitors.iterate(condition)
+        if isinstance(element, BindParameter) and element.required
+    )
+    if not found:
+        raise TypeError(f"an optional condition needs a bindparam(…): {condition}")
+    return found
+
+
+def _with_arrays[Element: visitors.ExternallyTraversible](element: Element) -> Element:
+    """IN over a list has no fixed SQL, = ANY over an array has."""
+    return cast("Element", visitors.replacement_traverse(element, {}, _as_array))
+
+
+def _as_array(element: Any, **_: Any) -> Any:
+    is_in = isinstance(element, BinaryExpression) and element.operator in _OVER_ARRAY
+    if not is_in or not isinstance(element.right, BindParameter):
+        return None
+    given = element.right
+    kind = ARRAY(element.left.type)
+    array = (
+        bindparam(given.key, type_=kind)
+        if given.required
+        else bindparam(None, given.value, type_=kind)
+    )
+    return _OVER_ARRAY[element.operator](element.left, array)
+
+
+_OVER_ARRAY: dict[Any, Callable[[Any, Any], Any]] = {
+    operators.in_op: lambda column, array: column == any_(array),
+    operators.not_in_op: lambda column, array: column != all_(array),
+}

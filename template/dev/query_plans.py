@@ -1,0 +1,225 @@
+# Rung's file: advancing to another stage may change it.
+"""Judges queries by the rows and pages that they read from filled tables: tests/test_indexes.py."""
+
+import importlib
+import json
+import pkgutil
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import asyncpg
+from sqlalchemy import BinaryExpression, BindParameter, Column, MetaData, Table
+from sqlalchemy.dialects.postgresql import dialect
+from sqlalchemy.sql import visitors
+
+from app.infra.reads import Query
+
+ROWS = 20_000
+
+# A page of 20 rows, each found by one more lookup in a few tables, stays far below.
+MOST_ROWS = 500
+MOST_PAGES = 1_000
+ROWS_FOR_EACH_ROW = 20
+
+# The rest of the plan is small beside one that reads this many rows only to drop them.
+FEW = 100
+
+_DIALECT = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+
+# SQL for the n-th row, by type.
+VALUES = {
+    "BIGINT": "n",
+    "BOOLEAN": "true",
+    "BYTEA": "sha256(n::text::bytea)",
+    "DATE": "current_date",
+    "DOUBLE PRECISION": "n",
+    "INTEGER": "n",
+    "INTERVAL": "n * interval '1 second'",
+    "JSONB": "'{}'",
+    "NUMERIC": "n",
+    "TEXT": "n::text",
+    "TIMESTAMP WITH TIME ZONE": "now() + n * interval '1 second'",
+    "UUID": "uuidv4()",
+}
+
+PARAMETERS = "SELECT parameter_types::text[] FROM pg_prepared_statements WHERE name = 'query'"
+FOREIGN_KEYS_WITHOUT_INDEX = """
+    SELECT conrelid::regclass || ' ' || conname FROM pg_constraint
+    WHERE contype = 'f' AND NOT EXISTS (
+        SELECT FROM pg_index
+        WHERE indrelid = conrelid AND (indkey::int2[])[0:cardinality(conkey) - 1] @> conkey
+    )
+"""
+
+
+class NotFilled(AssertionError):
+    """Says which line the test needs."""
+
+
+@dataclass
+class FilledTables:
+    """`fill` has a SELECT for each table that its columns alone cannot fill."""
+
+    connection: asyncpg.Connection
+    metadata: MetaData
+    fill: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    async def insert(self) -> None:
+        for table in self.metadata.sorted_tables:
+            try:
+                rows = self.fill.get(table.name) or self._rows(table)
+                await self.connection.execute(f"INSERT INTO {table.name} {rows}")
+            except asyncpg.UndefinedTableError as error:
+                raise NotFilled(
+                    f"The table {table.name} has no migration:"
+                    f' make migration MESSAGE="add {table.name}"'
+                ) from error
+            except asyncpg.IntegrityConstraintViolationError as error:
+                raise NotFilled(
+                    f"The table {table.name} needs other rows. Write them as FILL[{table.name!r}]"
+                    f" in tests/test_indexes.py, as the example there does: {error}"
+                ) from error
+        await self.connection.execute("ANALYZE")
+        await self.connection.execute("SET plan_cache_mode = force_generic_plan")
+
+    async def findings(self, query: Query[Any]) -> list[str]:
+        """What is wrong with each form of a query: nothing, if it reads what it returns."""
+        found = []
+        for said, form in query.forms():
+            statement = form.statement
+            columns = _compared(statement)
+            await self.connection.execute(f"PREPARE query AS {form.sql}")
+            try:
+                types = await self.connection.fetchval(PARAMETERS)
+                given = [
+                    await self._literal(columns.get(name), kind, form.defaults.get(name))
+                    for name, kind in zip(form.positions, types, strict=True)
+                ]
+                asked = f"EXECUTE query({', '.join(given)})" if given else "EXECUTE query"
+                plan = await self.connection.fetchval(
+                    f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {asked}"
+                )
+            finally:
+                await self.connection.execute("DEALLOCATE query")
+            if finding := _finding(json.loads(plan)[0]["Plan"]):
+                found.append(f"{said or 'as it is'}: {finding}")
+        return found
+
+    async def _literal(self, column: Column[Any] | None, kind: str, default: Any) -> str:
+        """The value of a row in the middle of the table, or one of the type."""
+        base = kind.removesuffix("[]")
+        if default is not None and not isinstance(default, list):
+            value = str(default)
+        elif column is not None:
+            value = await self.connection.fetchval(
+                f"SELECT {column.name}::text FROM {column.table} ORDER BY ctid"  # noqa: S608
+                f" OFFSET {ROWS // 2} LIMIT 1"
+            )
+        else:
+            values = {"integer": "20", "bigint": "20", "interval": "365 days"}
+            value = values.get(base) or await self.connection.fetchval(
+                f"SELECT ({self._value(base.upper())})::text FROM (SELECT 20 AS n) one"  # noqa: S608
+            )
+        if value is None:
+            return "NULL"
+        quoted: str = await self.connection.fetchval("SELECT quote_literal($1::text)", value)
+        return f"ARRAY[{quoted}]::{kind}" if kind != base else f"{quoted}::{kind}"
+
+    def _rows(self, table: Table) -> str:
+        """A SELECT that fills the table. A foreign key takes the rows of its table in turn."""
+        values, sources = {}, [f"generate_series(1, {ROWS}) n"]
+        for column in table.columns:
+            if column.foreign_keys:
+                target = next(iter(column.foreign_keys)).column
+                numbered = f"SELECT {target.name} AS id, row_number() OVER () AS i"
+                place = len(sources) - 1  # with two foreign keys, pairs that differ
+                sources.append(
+                    f"({numbered} FROM {target.table}) {column.name}_"
+                    f" ON {column.name}_.i = (n + {place}) % {ROWS}"
+                )
+                values[column.name] = f"{column.name}_.id"
+            elif column.server_default is None and not column.nullable:
+                values[column.name] = self._value(column.type.compile(_DIALECT))
+        chosen = ", ".join(values.values())
+        return f"({', '.join(values)}) SELECT {chosen} FROM {' JOIN '.join(sources)}"  # noqa: S608
+
+    def _value(self, kind: str) -> str:
+        kind = re.sub(r"\(.*\)", "", kind).strip()
+        known = VALUES | dict(self.values)
+        if kind not in known:
+            raise NotFilled(f"Write VALUES[{kind!r}] in tests/test_indexes.py.")
+        return known[kind]
+
+
+def declared_queries(app: ModuleType) -> dict[str, Query[Any]]:
+    """Each Query of the app by its place, wherever it is kept: in a dict, in a class, in a list."""
+    for module in pkgutil.walk_packages(app.__path__, f"{app.__name__}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    mine = f"{app.__name__}."
+    return {
+        query.declared_at: query for query in Query.declared if query.declared_at.startswith(mine)
+    }
+
+
+def _compared(statement: visitors.ExternallyTraversible) -> dict[str, Column[Any]]:
+    """The column that each parameter, or each element of it, is compared with."""
+    found = {}
+    for element in visitors.iterate(statement):
+        if isinstance(element, BinaryExpression) and isinstance(element.left, Column):
+            given = getattr(element.right, "element", element.right)  # of any_(…)
+            if isinstance(given, BindParameter) and isinstance(element.left.table, Table):
+                found[given.key] = element.left
+    return found
+
+
+def _finding(plan: dict[str, Any]) -> str:
+    nodes = list(_nodes(plan))
+    returned = max(plan["Actual Rows"] * plan["Actual Loops"], 1)
+    read = sum(_rows_read(node) for node in nodes)
+    pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+    is_much = read > max(MOST_ROWS, ROWS_FOR_EACH_ROW * returned)
+    if not (is_much or pages > max(MOST_PAGES, ROWS_FOR_EACH_ROW * returned)):
+        guess = next((node for node in nodes if _reads_to_drop(node)), None)
+        return f"it filters a range of the index. {_advice(guess)}" if guess else ""
+    worst = max(nodes, key=_rows_read)
+    return f"it reads {read:,.0f} rows and {pages:,} pages to return {returned:,.0f}. " + _advice(
+        worst
+    )
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def _rows_read(node: dict[str, Any]) -> float:
+    if "Relation Name" not in node and "Index Name" not in node:
+        return 0
+    each = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+    return float(each * node["Actual Loops"])
+
+
+def _reads_to_drop(node: dict[str, Any]) -> bool:
+    """On these tables every row passes the filter. On a team's, most may not."""
+    has_range = re.search("[<>]", node.get("Index Cond", "")) is not None
+    return has_range and "Filter" in node and _rows_read(node) < FEW
+
+
+def _advice(node: dict[str, Any]) -> str:
+    table, condition = node.get("Relation Name"), node.get("Filter")
+    if table is None or condition is None:
+        return f"Most are read by: {node['Node Type']} on {table or node.get('Index Name')}"
+    names = list(
+        dict.fromkeys(re.findall(r"(?:\(|\.)(\w+)(?:\)::\w+)? (?:=|<|>|<=|>=) ", condition))
+    )
+    index = ", ".join(f'"{name}"' for name in names)
+    return (
+        f"{node['Node Type']} on {table}, filter {condition}."
+        f' Add to the model: Index("ix_{table}_{"_".join(names)}", {index})'
+    )

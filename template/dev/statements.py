@@ -1,0 +1,50 @@
+# Rung's file: advancing to another stage may change it.
+"""Counts the statements that a test sends to Postgres, so that N+1 queries show as a number."""
+
+import functools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+
+# A transaction's ends, and what the drivers ask on a new connection.
+AROUND = re.compile(
+    r"\s*(BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|SET|SHOW|RESET)\b|.*\b(pg_catalog\.|set_config\()",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+class Statements:
+    """Of all connections that are opened while they are watched."""
+
+    def __init__(self) -> None:
+        self._counting: list[list[str]] = []
+
+    @contextmanager
+    def counted(self) -> Iterator[list[str]]:
+        """The SQL of each statement that is sent meanwhile."""
+        counting: list[str] = []
+        self._counting.append(counting)
+        try:
+            yield counting
+        finally:
+            self._counting.remove(counting)
+
+    def watch(self, patch: pytest.MonkeyPatch) -> None:
+        connect = asyncpg.connect
+
+        @functools.wraps(connect)
+        async def connect_and_watch(*args: Any, **options: Any) -> asyncpg.Connection:
+            connection = await connect(*args, **options)
+            connection.add_query_logger(self._note)
+            return connection
+
+        patch.setattr(asyncpg, "connect", connect_and_watch)
+
+    def _note(self, sent: asyncpg.connection.LoggedQuery) -> None:
+        if not AROUND.match(sent.query):
+            for counting in self._counting:
+                counting.append(sent.query)

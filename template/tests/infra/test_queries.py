@@ -1,0 +1,282 @@
+# Rung's file: advancing to another stage may change it.
+"""What a Query can say, and that it reads the same with and without a transaction."""
+
+import re
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from pydantic import BaseModel
+from sqlalchemy import (
+    Label,
+    Select,
+    bindparam,
+    column,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    table,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import Integer, Text
+
+from app.infra import environment
+from app.infra.connections import DatabaseSettings
+from app.infra.database import Database
+from app.infra.reads import Query, Reader, in_transaction, nested
+from dev.pytest_plugin import Services
+
+BOOKS = table("books", column("id", Integer), column("title", Text), column("writer_id", Integer))
+WRITERS = table("writers", column("id", Integer), column("name", Text))
+BOOK, WRITER = BOOKS.c, WRITERS.c
+
+LIBRARY = """
+    CREATE TABLE writers (id int PRIMARY KEY, name text NOT NULL);
+    CREATE TABLE books (id int PRIMARY KEY, title text NOT NULL, writer_id int);
+    INSERT INTO writers VALUES (1, 'Le Guin'), (2, 'Lem');
+    INSERT INTO books VALUES
+        (1, 'Solaris', 2), (2, 'Lavinia', 1), (3, 'Eden', 2), (4, 'Beowulf', NULL)
+"""
+
+
+class Writer(BaseModel):
+    id: int
+    name: str
+
+
+class Book(BaseModel):
+    id: int
+    title: str
+    writer: Writer | None
+
+
+@dataclass(frozen=True, slots=True)
+class BookRow:
+    id: int
+    writer: Writer | None
+
+
+class Title(BaseModel):
+    title: str
+
+
+_WITH_WRITERS = BOOKS.outerjoin(WRITERS, WRITER.id == BOOK.writer_id)
+
+SHELF = Query(
+    select(BOOK.id, BOOK.title, *nested("writer", WRITER.id, WRITER.name))
+    .select_from(_WITH_WRITERS)
+    .limit(bindparam("limit"))
+    .offset(bindparam("offset", 0)),
+    Book,
+    optional=[
+        BOOK.writer_id == bindparam("writer_id"),
+        BOOK.title.between(bindparam("first"), bindparam("last")),
+        BOOK.id.in_(bindparam("ids")),
+        BOOK.id.not_in(bindparam("besides")),
+    ],
+    orders={"newest": BOOK.id.desc(), "title": (BOOK.title, BOOK.id)},
+)
+
+type Open = Callable[[], Any]
+
+GUIDE = Path("docs/guide/queries.md").read_text()
+
+
+class Table(DeclarativeBase):
+    pass
+
+
+class Maker(Table):
+    __tablename__ = "makers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+class Product(Table):
+    __tablename__ = "products"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    price_cents: Mapped[int]
+    maker_id: Mapped[int]
+
+
+class ProductOut(BaseModel):
+    id: int
+    name: str
+    maker: Writer
+
+
+@pytest.fixture
+async def database(services: Services) -> AsyncGenerator[Database]:
+    connection = await asyncpg.connect(services.database_url)
+    await connection.execute(LIBRARY)
+    await connection.close()
+    async with Database(environment.read(DatabaseSettings)) as database:
+        yield database
+
+
+@pytest.fixture(params=["alone", "in a transaction"])
+def reading(database: Database, request: pytest.FixtureRequest) -> Open:
+    @asynccontextmanager
+    async def alone() -> AsyncGenerator[Reader]:
+        yield database.reader()
+
+    @asynccontextmanager
+    async def within() -> AsyncGenerator[Reader]:
+        async with database.transaction() as write:
+            yield in_transaction(write)
+
+    return alone if request.param == "alone" else within
+
+
+@pytest.mark.parametrize(
+    ("values", "titles"),
+    [
+        ({}, ["Beowulf", "Eden", "Lavinia", "Solaris"]),
+        ({"writer_id": None, "ids": None}, ["Beowulf", "Eden", "Lavinia", "Solaris"]),
+        ({"writer_id": 2}, ["Eden", "Solaris"]),
+        ({"writer_id": 2, "order": "title"}, ["Eden", "Solaris"]),
+        ({"order": "title"}, ["Beowulf", "Eden", "Lavinia", "Solaris"]),
+        ({"first": "E", "last": "M"}, ["Eden", "Lavinia"]),
+        ({"ids": [1, 2, 99]}, ["Lavinia", "Solaris"]),
+        ({"ids": []}, []),
+        ({"besides": [1, 2]}, ["Beowulf", "Eden"]),
+        ({"besides": [1], "writer_id": 2, "order": None}, ["Eden"]),
+    ],
+)
+async def test_optional_parts_count_when_they_are_given(
+    reading: Open, values: dict[str, Any], titles: list[str]
+) -> None:
+    async with reading() as read:
+        found = await read.all(SHELF, limit=9, **values)
+        total = await read.count(SHELF, limit=1, offset=1, **values)
+
+    assert [book.title for book in found] == titles
+    assert total == len(titles)
+
+
+async def test_a_joined_table_is_a_model_of_its_own_and_none_without_a_match(
+    reading: Open,
+) -> None:
+    as_rows = Query(
+        select(BOOK.id, *nested("writer", WRITER.id, WRITER.name))
+        .select_from(_WITH_WRITERS)
+        .order_by(BOOK.id),
+        BookRow,
+    )
+
+    async with reading() as read:
+        page = await read.all(SHELF, limit=2)
+        rows = await read.all(as_rows)
+
+    assert page == [
+        Book(id=4, title="Beowulf", writer=None),
+        Book(id=3, title="Eden", writer=Writer(id=2, name="Lem")),
+    ]
+    assert rows[0] == BookRow(1, Writer(id=2, name="Lem"))
+    assert rows[3] == BookRow(4, None)
+
+
+async def test_json_columns_are_read_as_python_values(reading: Open) -> None:
+    class Document(BaseModel):
+        content: dict[str, list[int]]
+
+    stored: Label[Any] = literal_column("""'{"sizes": [1, 2]}'::jsonb""").label("content")
+
+    async with reading() as read:
+        assert await read.first(Query(select(func.to_jsonb(stored).label("content")), Document))
+
+
+async def test_a_transaction_reads_what_it_has_written_and_others_do_not(
+    database: Database,
+) -> None:
+    async with database.transaction() as write:
+        await write.execute(insert(BOOKS).values(id=5, title="Fiasko", writer_id=2))
+
+        assert await in_transaction(write).count(SHELF, writer_id=2) == 3
+        newer = "SELECT count(*) AS n FROM books WHERE id > $1"
+        [row] = await in_transaction(write).fetch(newer, 4)
+        assert row.n == 1
+        assert await database.reader().count(SHELF, writer_id=2) == 2
+        await write.rollback()
+
+
+async def test_each_form_is_compiled_once(database: Database) -> None:
+    first = SHELF.form({"limit": 1, "writer_id": 2})
+
+    assert SHELF.form({"limit": 9, "writer_id": 1, "ids": None}) is first
+    assert SHELF.form({"limit": 9}) is not first
+    assert SHELF.count({"writer_id": 1}) is SHELF.count({"writer_id": 2})
+
+
+def test_the_forms_are_each_part_alone_all_together_and_none() -> None:
+    assert [said for said, _ in SHELF.forms() if "newest" in said] == [
+        "in order 'newest'",
+        "with writer_id in order 'newest'",
+        "with besides, first, ids, last, writer_id in order 'newest'",
+        "with first, last in order 'newest'",
+        "with ids in order 'newest'",
+        "with besides in order 'newest'",
+    ]
+
+
+async def test_mistakes_are_told_in_words(database: Database) -> None:
+    read: Any = database.reader()
+
+    with pytest.raises(TypeError, match=r"order must be one of \['newest', 'title'\], got 'size'"):
+        await read.all(SHELF, limit=1, order="size")
+    with pytest.raises(TypeError, match=r"takes \['limit', 'writer_id'\], got \['writer_id'\]"):
+        await read.all(SHELF, writer_id=1)
+    with pytest.raises(TypeError, match=r"got .*'wirter'"):
+        await read.all(SHELF, limit=1, wirter=1)
+    with pytest.raises(TypeError, match="PEOPLE = Query"):
+        await read.all(select(BOOK.title))
+    for name in ("execute", "scalars", "scalar", "get"):
+        with pytest.raises(AttributeError, match=f"{name}: .*PEOPLE = Query"):
+            getattr(read, name)
+    with pytest.raises(TypeError, match="needs a bindparam"):
+        Query(select(BOOK.title), Title, optional=[BOOK.id == 1])
+
+
+async def test_the_example_of_the_guide_works(empty_database: str) -> None:
+    names = {**globals(), "ReadSession": Reader, "UUID": int}
+    [example] = re.findall(r"^```python\nPRODUCTS = .*?^```", GUIDE, re.DOTALL | re.MULTILINE)
+    exec(example.removeprefix("```python").removesuffix("```"), names)  # noqa: S102
+    connection = await asyncpg.connect(empty_database)
+    await connection.execute("""
+        CREATE TABLE makers (id int, name text);
+        CREATE TABLE products (id int, name text, price_cents int, maker_id int);
+        INSERT INTO makers VALUES (1, 'Ada'), (2, 'Ben');
+        INSERT INTO products VALUES (1, 'Mug', 100, 1), (2, 'Bowl', 200, 2), (3, 'Cup', 100, 1)
+    """)
+    await connection.close()
+
+    async with Database(environment.read(DatabaseSettings)) as database:
+        ada = await names["product_page"](database.reader(), 1, 1, "name")
+        everything = await names["product_page"](database.reader(), 9, None, None)
+
+    assert ada == ([ProductOut(id=3, name="Cup", maker=Writer(id=1, name="Ada"))], 2)
+    assert [product.id for product in everything[0]] == [3, 2, 1]
+    assert everything[1] == 3
+
+
+def test_a_query_keeps_the_constants_of_its_statement() -> None:
+    some: Select[Any] = select(BOOK.title).where(BOOK.id < literal(5), BOOK.writer_id.in_([1, 2]))
+
+    assert Query(some, Title).fixed.arguments({}) == [5, [1, 2]]
+
+
+def test_a_query_refuses_two_columns_of_one_name() -> None:
+    with pytest.raises(TypeError, match="label"):
+        _ = Query(select(BOOK.id, WRITER.id), Title).fixed
+
+
+def test_a_query_knows_where_it_was_declared() -> None:
+    assert SHELF in Query.declared
+    assert SHELF.declared_at.startswith("tests.infra.test_queries:")

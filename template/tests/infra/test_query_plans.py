@@ -1,0 +1,168 @@
+# Rung's file: advancing to another stage may change it.
+"""The judge of queries names those that read too much, and the line to write."""
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import asyncpg
+import pytest
+from pydantic import BaseModel
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    MetaData,
+    Select,
+    Table,
+    Text,
+    Time,
+    bindparam,
+    func,
+    select,
+)
+
+from app.infra.reads import Query
+from dev.pytest_plugin import Services
+from dev.query_plans import FilledTables, NotFilled
+
+LIBRARY = MetaData()
+SHELVES = Table(
+    "shelves", LIBRARY, Column("id", BigInteger, primary_key=True), Column("room", Text)
+)
+BOOKS = Table(
+    "books",
+    LIBRARY,
+    Column("id", BigInteger, primary_key=True),
+    Column("title", Text, nullable=False),
+    Column("shelf_id", ForeignKey("shelves.id"), nullable=False),
+)
+BOOK = BOOKS.c
+CREATE = """
+    CREATE TABLE shelves (id bigint PRIMARY KEY, room text);
+    CREATE TABLE books (id bigint PRIMARY KEY, title text, shelf_id bigint REFERENCES shelves);
+    CREATE INDEX ix_books_shelf_id_id ON books (shelf_id, id)
+"""
+COUNTED = (
+    select(func.count())
+    .where(BOOK.shelf_id == SHELVES.c.id)
+    .correlate(SHELVES)
+    .scalar_subquery()
+    .label("books")
+)
+
+
+class Row(BaseModel):
+    id: int
+
+
+def query(statement: Select[*tuple[Any, ...]], **parts: Any) -> Query[Row]:
+    return Query(statement, Row, **parts)
+
+
+def page(statement: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
+    return statement.order_by(BOOK.id.desc()).limit(bindparam("limit"))
+
+
+@pytest.fixture
+async def library(empty_database: str) -> AsyncGenerator[asyncpg.Connection]:
+    connection = await asyncpg.connect(empty_database)
+    await connection.execute(CREATE)
+    yield connection
+    await connection.close()
+
+
+READS_LITTLE = {
+    "by its key": select(BOOK.id).where(BOOK.id == bindparam("id")),
+    "by several keys": select(BOOK.id).where(BOOK.id.in_(bindparam("ids"))),
+    "a page by an index": page(select(BOOK.id).where(BOOK.shelf_id == bindparam("shelf_id"))),
+    "without parameters": select(BOOK.id).order_by(BOOK.id.desc()).limit(20),
+    "a page with a total each": select(SHELVES.c.id, COUNTED).order_by(SHELVES.c.id).limit(20),
+}
+READS_MUCH = {
+    "without an index": (
+        select(BOOK.id).where(BOOK.title == bindparam("title")),
+        'reads 19,999 rows .*Seq Scan on books.*Index\\("ix_books_title", "title"\\)',
+    ),
+    "the whole table": (select(func.count().label("id")).select_from(BOOKS), "reads 19,999 rows"),
+    "a late page": (
+        select(SHELVES.c.id, COUNTED)
+        .order_by(SHELVES.c.id)
+        .offset(bindparam("o", 10_000))
+        .limit(20),
+        "reads [0-9,]+ rows and [0-9,]+ pages to return 20",
+    ),
+    "a range that is filtered": (
+        page(select(BOOK.id).where(BOOK.id < bindparam("before"), BOOK.title != bindparam("no"))),
+        "filters a range of the index",
+    ),
+}
+
+
+@pytest.mark.parametrize("statement", READS_LITTLE.values(), ids=READS_LITTLE)
+async def test_a_query_that_reads_what_it_returns_is_fine(
+    library: asyncpg.Connection, statement: Select[*tuple[Any, ...]]
+) -> None:
+    tables = FilledTables(library, LIBRARY)
+    await tables.insert()
+
+    assert await tables.findings(query(statement)) == []
+
+
+@pytest.mark.parametrize(("statement", "finding"), READS_MUCH.values(), ids=READS_MUCH)
+async def test_a_query_that_reads_much_more_is_found(
+    library: asyncpg.Connection, statement: Select[*tuple[Any, ...]], finding: str
+) -> None:
+    tables = FilledTables(library, LIBRARY)
+    await tables.insert()
+
+    [found] = await tables.findings(query(statement))
+
+    assert pytest.raises(AssertionError, match=finding).matches(AssertionError(found)), found
+
+
+async def test_each_optional_part_is_judged(library: asyncpg.Connection) -> None:
+    tables = FilledTables(library, LIBRARY)
+    await tables.insert()
+    searched = query(
+        page(select(BOOK.id)),
+        optional=[BOOK.shelf_id == bindparam("shelf_id"), BOOK.title == bindparam("title")],
+    )
+
+    found = await tables.findings(searched)
+
+    assert [finding.split(":")[0] for finding in found] == ["with title"]
+
+
+async def test_what_a_table_lacks_is_said_with_the_line_to_write(
+    library: asyncpg.Connection,
+) -> None:
+    times = MetaData()
+    Table(
+        "times",
+        times,
+        Column("id", BigInteger, primary_key=True),
+        Column("at", Time, nullable=False),
+    )
+    await library.execute("CREATE TABLE times (id bigint, at time)")
+    unknown = MetaData()
+    Table("reviews", unknown, Column("id", BigInteger, primary_key=True))
+
+    with pytest.raises(NotFilled, match=r"Write VALUES\['TIME WITHOUT TIME ZONE'\] in tests/"):
+        await FilledTables(library, times).insert()
+    with pytest.raises(NotFilled, match='reviews has no migration: make migration MESSAGE="add r'):
+        await FilledTables(library, unknown).insert()
+    await library.execute("ALTER TABLE shelves ADD CHECK (id < 10)")
+    with pytest.raises(NotFilled, match=r"Write them as FILL\['shelves'\]"):
+        await FilledTables(library, LIBRARY).insert()
+
+
+async def test_two_requests_that_ask_once_each_count_two_statements(services: Services) -> None:
+    connection = await asyncpg.connect(services.database_url)
+    with services.statements.counted() as counted:
+        for _ in range(2):
+            async with connection.transaction():
+                await connection.fetch("SELECT 1")
+    await connection.fetch("SELECT 2")
+    await connection.close()
+
+    assert counted == ["SELECT 1", "SELECT 1"]

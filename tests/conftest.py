@@ -181,6 +181,15 @@ def render(template: Path, shared: Shared, copie_session: Copie) -> Render:
 
 
 @pytest.fixture
+def installed() -> None:
+    """The servers that a laptop may lack."""
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    missing = [name for name in ("haproxy", "pgbouncer") if shutil.which(name, path=path) is None]
+    if missing and not os.environ.get("CI"):
+        pytest.skip(f"not installed: apt-get install {' '.join(missing)}")
+
+
+@pytest.fixture
 def person(tmp_path: Path, small_template: Path, a_machine_of_its_own: Machine) -> Person:
     """Someone who types `rung` in an empty folder, with the template given by RUNG_TEMPLATE."""
     desk = tmp_path / "desk"

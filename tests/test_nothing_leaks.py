@@ -1,7 +1,6 @@
 """No value gets into a log or a trace, however slow or broken a statement is."""
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -16,14 +15,6 @@ WRITERS = {
     3: {"the app", "the receiver", "Postgres", "PgBouncer"},
     4: {"the app", "the receiver", "Postgres", "PgBouncer", "HAProxy"},
 }
-
-
-@pytest.fixture
-def installed() -> None:
-    path = f"{os.environ['PATH']}:/usr/sbin"
-    missing = [name for name in ("haproxy", "pgbouncer") if shutil.which(name, path=path) is None]
-    if missing and not os.environ.get("CI"):
-        pytest.skip(f"not installed: apt-get install {' '.join(missing)}")
 
 
 @pytest.mark.slow

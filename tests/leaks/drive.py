@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
@@ -64,7 +64,7 @@ class _Keep(BaseHTTPRequestHandler):
 class Shop:
     """The app with all that its stage puts around it, and all that was sent to it."""
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, program: Sequence[str] = SERVE) -> None:
         self.values: set[str] = set()
         self.statuses: list[int] = []
         self._receiver = stack.enter_context(_receiving())
@@ -93,7 +93,7 @@ class Shop:
         port = ports.unused()
         self.environment |= {"PORT": str(port), "LISTEN_ADDRESS": "127.0.0.1"}
         with (FOLDER / "app.log").open("wb") as log:
-            self._app = subprocess.Popen(SERVE, env=self.environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(program, env=self.environment, stdout=log, stderr=log)
         stack.callback(self.stop)
         self.url = f"http://127.0.0.1:{port}"
         if importlib.util.find_spec("dev.copies"):
@@ -108,8 +108,8 @@ class Shop:
 
     def stop(self) -> None:
         """The last spans are sent meanwhile."""
-        self._app.send_signal(signal.SIGTERM)
-        self._app.wait()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait()
 
     def run(self, *arguments: str) -> None:
         command = (sys.executable, *arguments)

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Limits that uvicorn does not have: large heads, slow heads, bodies that stall."""
+"""Limits that uvicorn does not have: large heads and trailers, slow heads, stalled clients."""
 
 import asyncio
 from typing import Any, Literal
@@ -7,10 +7,12 @@ from typing import Any, Literal
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-# Request line and headers together. The chunk that begins them may be longer.
+# Request line and headers together, and all between two parts of a chunked body: extensions of
+# chunks, trailers. What arrives at once may be longer.
 MAX_HEAD_BYTES = 64 * 1024
 
-# The same as in deploy/haproxy.cfg: to send the whole head, and between two parts of a body.
+# The same as in deploy/haproxy.cfg: to send the whole head, and between two parts of a body or of
+# an answer.
 HEAD_SECONDS = 10.0
 SILENCE_SECONDS = 30.0
 
@@ -25,7 +27,9 @@ class LimitedHttp(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._reading: Literal["nothing", "head", "body"] = "nothing"
         self._head_bytes = 0
+        self._since_body = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._until_read: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -36,9 +40,12 @@ class LimitedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._set_timer(None)
+        if self._until_read:
+            self._until_read.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._since_body += len(data)
         super().data_received(data)
         if self._reading == "head":
             if not self._head_bytes:
@@ -48,6 +55,8 @@ class LimitedHttp(HttpToolsProtocol):
                 self._refuse("431 Request Header Fields Too Large")
         elif self._reading == "body":
             self._set_timer(SILENCE_SECONDS)
+            if self._since_body > MAX_HEAD_BYTES:
+                self._refuse("431 Request Header Fields Too Large")
         elif self._timer:
             self._set_timer(None)
 
@@ -59,10 +68,25 @@ class LimitedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self._reading = "body"
+        self._since_body = 0
+        self.headers = self.headers.copy()  # takes the trailers, of which the app sees none
+
+    def on_body(self, body: bytes) -> None:
+        self._since_body = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._reading = "nothing"
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._until_read = self.loop.call_later(SILENCE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._until_read:
+            self._until_read.cancel()
 
     def _set_timer(self, seconds: float | None) -> None:
         if self._timer:

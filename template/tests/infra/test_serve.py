@@ -3,7 +3,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import httpx
 import pytest
@@ -11,6 +11,8 @@ from fastapi import FastAPI, Request
 from uvicorn.server import ServerState
 
 from app.infra import http_limits, serve
+
+CHUNKED = b"POST /names HTTP/1.1\r\nhost: shop\r\ntransfer-encoding: chunked\r\n\r\n"
 
 FORWARDED = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
 
@@ -26,6 +28,15 @@ def echo() -> FastAPI:
     @app.post("/length")
     async def length(request: Request) -> int:
         return len(await request.body())
+
+    @app.post("/names")
+    async def names(request: Request) -> list[str]:
+        await request.body()
+        return list(request.headers)
+
+    @app.get("/long")
+    async def long() -> str:
+        return "long" * 4_000_000
 
     return app
 
@@ -116,6 +127,41 @@ async def test_headers_without_end_are_refused(echo: FastAPI, part: bytes) -> No
         answer = await reader.read()
 
     assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("begin", [b"1;", b"0\r\nlong: ", b"0\r\n", b"1\r\nx\r\n1;"])
+async def test_chunks_and_trailers_without_end_are_refused(echo: FastAPI, begin: bytes) -> None:
+    async with connected(echo) as (reader, writer):
+        writer.write(CHUNKED + begin)
+        await asyncio.sleep(0.1)
+        part = b"a: b\r\n" if begin == b"0\r\n" else b"a"
+        writer.write(part * (http_limits.MAX_HEAD_BYTES // len(part) + 1))
+        answer = await reader.read()
+
+    assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_long_body_in_chunks_is_read_and_its_trailers_are_dropped(echo: FastAPI) -> None:
+    async with connected(echo) as (reader, writer):
+        body = (b"10000\r\n" + b"a" * 65536 + b"\r\n") * 5
+        writer.write(CHUNKED + body + b"0\r\nauthorization: Bearer stolen\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readuntil(b"]") == b'["host","transfer-encoding"]'
+
+
+async def test_a_client_that_does_not_read_its_answer_is_left(
+    echo: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_limits, "SILENCE_SECONDS", 0.2)
+    async with connected(echo) as (reader, writer):
+        writer.write(b"GET /long HTTP/1.1\r\nhost: shop\r\n\r\n")
+        await asyncio.sleep(1)
+        got = 0
+        with suppress(ConnectionResetError):
+            while part := await reader.read(2**20):
+                got += len(part)
+
+    assert 0 < got < 16_000_000
 
 
 async def test_slow_headers_are_ended_however_many_arrive(

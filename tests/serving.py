@@ -1,4 +1,4 @@
-"""Runs `make dev` in a generated project."""
+"""Runs `make dev` or `make stack` in a generated project."""
 
 import os
 import signal
@@ -14,12 +14,13 @@ import pytest
 
 
 @contextmanager
-def make_dev(project: Path, port: int) -> Iterator[str]:
+def make_dev(project: Path, port: int, target: str = "dev") -> Iterator[str]:
+    """The URL, once the app is ready."""
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     log = project.with_suffix(".log")
     with log.open("w") as output:
         server = subprocess.Popen(
-            ["make", "dev", f"PORT={port}"],
+            ["make", target, f"PORT={port}"],
             cwd=project,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -36,7 +37,7 @@ def make_dev(project: Path, port: int) -> Iterator[str]:
     left = subprocess.run(
         ["pgrep", "-f", str(project)], capture_output=True, text=True, check=False
     )
-    assert left.stdout == "", "something outlives make dev"
+    assert left.stdout == "", f"something outlives make {target}"
 
 
 def _wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:

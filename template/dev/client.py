@@ -24,7 +24,7 @@ def main() -> None:
     ).returncode
     if status != 0:
         sys.exit(status)
-    print(f"Wrote {FOLDER}/. To use it elsewhere: uv add ./{FOLDER}, or build it: uv build {FOLDER}")
+    print(f"Wrote {FOLDER}/. Use it elsewhere: uv add ./{FOLDER}, or build it: uv build {FOLDER}")
 
 
 def refuse_unless_it_answers(host: str, schema: str) -> None:

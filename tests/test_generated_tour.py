@@ -1,21 +1,17 @@
 """A new owner's first minutes: `make dev`, `make tour`, a restart."""
 
 import json
-import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
 from conftest import Render
+from serving import free_port, make_dev
 from variants import VARIANTS, variant_name
 
 
@@ -27,9 +23,9 @@ def test_the_tour_works_twice_and_its_data_survives_a_restart(
     project = tmp_path / "shop"
     log = project.with_suffix(".log")
     shutil.copytree(render(variant), project)
-    port = _free_port()
+    port = free_port()
 
-    with _make_dev(project, port) as url:
+    with make_dev(project, port) as url:
         _take_the_tour(project, url)
         time.sleep(1)  # The tour puts the second into the names that it makes.
         account, products, order, _announced, upload = _take_the_tour(project, url)
@@ -40,7 +36,7 @@ def test_the_tour_works_twice_and_its_data_survives_a_restart(
     assert order["items"][0]["quantity"] == 2
     assert upload["size"] == 14
 
-    with _make_dev(project, port) as url, urlopen(f"{url}/products?limit=3") as again:
+    with make_dev(project, port) as url, urlopen(f"{url}/products?limit=3") as again:
         after_restart = json.load(again)
     ordered = order["items"][0]["product_id"]
     before = {product["id"]: product["stock"] for product in products["products"]}
@@ -67,47 +63,3 @@ def _assert_every_printed_link_works(log: Path) -> None:
     for link in links:
         with urlopen(link) as page:
             assert page.status == 200
-
-
-@contextmanager
-def _make_dev(project: Path, port: int) -> Iterator[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    log = project.with_suffix(".log")
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            ["make", "dev", f"PORT={port}"],
-            cwd=project,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        _wait_until_ready(f"http://127.0.0.1:{port}/ready", server, log)
-        yield f"http://localhost:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGINT)
-        server.wait(timeout=30)
-    left = subprocess.run(
-        ["pgrep", "-f", str(project)], capture_output=True, text=True, check=False
-    )
-    assert left.stdout == "", "something outlives make dev"
-
-
-def _wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        assert server.poll() is None, log.read_text(encoding="utf-8")
-        try:
-            with urlopen(url, timeout=1):
-                return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(log.read_text(encoding="utf-8"))
-
-
-def _free_port() -> int:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port: int = unused.getsockname()[1]
-    return port

@@ -176,10 +176,11 @@ def singular(plural: str) -> str:
 def register(module: str) -> str:
     """Adds the router to app/main.py. Returns advice if the loop over the routers is not there."""
     text = MAIN.read_text(encoding="utf-8")
-    loop = re.search(r"for router in \(([\w, ]+?),?\):", text)
+    loop = re.search(r"for router in \(([\w, ]*?),?\):", text)
     if loop is None:
         return f" Include app.{module}.routes.router in {MAIN}: its place there was not found."
-    text = text.replace(loop[0], f"for router in ({loop[1]}, {module}):")
+    routers = f"{loop[1]}, {module}" if loop[1] else f"{module},"
+    text = text.replace(loop[0], f"for router in ({routers}):")
     first = re.search(r"^from app", text, re.MULTILINE)
     place = first.start() if first else 0
     added = f"from app.{module}.routes import router as {module}\n"

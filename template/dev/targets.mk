@@ -6,7 +6,7 @@ WITH_SERVICES = $(RUN) python -m dev
 include $(wildcard dev/*/*.mk)
 AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: system-packages dev migrate migration module seed psql load
+.PHONY: system-packages dev migrate migration module client seed psql load
 
 # Modules of dev/ that `make check` runs. The targets.mk of a folder adds its own, and adds the
 # Debian packages that it needs to SYSTEM_PACKAGES.
@@ -28,6 +28,9 @@ migration: ## Write a migration from the changes of the models: make migration m
 
 module: ## Write a module with its table, migration and tests: make module NAME=reviews
 	@$(WITH_SERVICES) python -m dev.module "$(NAME)" $(if $(MODEL),"$(MODEL)")
+
+client: ## Write a typed Python client of a running `make dev`: HOST=http://localhost:8000
+	@HOST=$(if $(findstring command,$(origin HOST)),$(HOST)) $(RUN) python -m dev.client
 
 seed: ## Fill an empty database with sample data
 	@$(WITH_SERVICES) python -m app.seed

@@ -1,0 +1,39 @@
+# Rung's file: advancing to another stage may change it.
+"""`make client`: write a typed Python client of the running app to client/."""
+
+import os
+import subprocess
+import sys
+from http.client import HTTPException
+from urllib.request import urlopen
+
+GENERATOR = "openapi-python-client~=0.29.1"
+FOLDER = "client"
+
+
+def main() -> None:
+    host = os.environ.get("HOST") or "http://localhost:8000"
+    schema = f"{host.rstrip('/')}/openapi.json"
+    refuse_unless_it_answers(host, schema)
+    status = subprocess.run(
+        [
+            *("sh", "dev/uv", "tool", "run", "--quiet", "--from", GENERATOR),
+            *("openapi-python-client", "generate", "--url", schema),
+            *("--meta", "uv", "--output-path", FOLDER, "--overwrite", "--fail-on-warning"),
+        ]
+    ).returncode
+    if status != 0:
+        sys.exit(status)
+    print(f"Wrote {FOLDER}/. Use it elsewhere: uv add ./{FOLDER}, or build it: uv build {FOLDER}")
+
+
+def refuse_unless_it_answers(host: str, schema: str) -> None:
+    try:
+        with urlopen(schema, timeout=10):  # noqa: S310  # the developer's own address
+            pass
+    except (OSError, HTTPException, ValueError) as error:
+        sys.exit(f"No API description at {schema}: {error}\nStart the app first: make dev")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Runs `make dev` or `make stack` in a generated project."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+
+@contextmanager
+def make_dev(project: Path, port: int, target: str = "dev") -> Iterator[str]:
+    """The URL, once the app is ready."""
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    log = project.with_suffix(".log")
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            ["make", target, f"PORT={port}"],
+            cwd=project,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_ready(f"http://127.0.0.1:{port}/ready", server, log)
+        yield f"http://localhost:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGINT)
+        server.wait(timeout=30)
+    left = subprocess.run(
+        ["pgrep", "-f", str(project)], capture_output=True, text=True, check=False
+    )
+    assert left.stdout == "", f"something outlives make {target}"
+
+
+def _wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(600):
+        assert server.poll() is None, log.read_text(encoding="utf-8")
+        try:
+            with urlopen(url, timeout=1):
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(log.read_text(encoding="utf-8"))
+
+
+def free_port() -> int:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port: int = unused.getsockname()[1]
+    return port

@@ -1,0 +1,73 @@
+"""The how-to pages of a generated repo, each followed literally."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checking import make_check
+from conftest import Render
+from edits.carried import commit
+from following import PageError, edit, follow
+from people import git
+from variants import LONGEST
+
+# In the order in which they build on each other.
+PAGES = ["module", "table", "query", "setting", "outgoing-call", "background-job", "e-mail"]
+REPLACE = "replace-the-sample"
+
+
+def how_to(project: Path) -> Path:
+    return project / "docs" / "guide" / "how-to"
+
+
+def started(render: Render, project: Path, variant: dict[str, Any]) -> Path:
+    shutil.copytree(render(variant), project)
+    git("init", "--quiet", "--initial-branch=main", cwd=project)
+    commit(project, "Start")
+    return project
+
+
+def test_every_page_is_followed_by_a_test(render: Render) -> None:
+    pages = how_to(render(LONGEST[0])).glob("*.md")
+    assert {page.stem for page in pages} == {*PAGES, REPLACE}
+
+
+@pytest.mark.slow
+def test_make_check_passes_after_all_pages_at_the_first_stage(
+    render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = started(render, tmp_path / "shop", LONGEST[0])
+    for page in PAGES:
+        follow(how_to(project) / f"{page}.md", project)
+    # The sample's own tests pass elsewhere.
+    check(project, monkeypatch, "reviews or moderation or jobs or mail or migrations or index")
+
+
+@pytest.mark.slow
+def test_make_check_passes_after_all_pages_without_the_sample_at_the_last_stage(
+    render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = started(render, tmp_path / "shop", LONGEST[1])
+    follow(how_to(project) / f"{REPLACE}.md", project)
+    # That page ends with the module.
+    for page in PAGES[1:]:
+        follow(how_to(project) / f"{page}.md", project)
+    check(project, monkeypatch)
+
+
+def check(project: Path, monkeypatch: pytest.MonkeyPatch, tests: str = "") -> None:
+    """Without Rung's tests, which pass elsewhere and which no page touches."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", f"--ignore=tests/infra -m 'not slow' -k '{tests}'")
+    make_check(project)
+
+
+@pytest.mark.parametrize("text", ["", "one\ntwo\none\n"])
+def test_an_edit_of_lines_that_do_not_stand_there_once_is_refused(
+    tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_text(text)
+    with pytest.raises(PageError):
+        edit(file, "-one\n+three\n")
+    assert file.read_text() == text

@@ -191,8 +191,8 @@ EDITS = (
 
 
 def test_of_many_repos_with_edits_only_those_in_the_same_lines_conflict(fleet: Fleet) -> None:
-    """RUNG_FLEET=200 measures more of them."""
-    count = int(os.environ.get("RUNG_FLEET", "8"))
+    """FLEET_SIZE=200 measures more of them."""
+    count = int(os.environ.get("FLEET_SIZE", "8"))
     fleet.person.patience = 60 + 10 * count
     chance = random.Random(17)  # noqa: S311 - the same edits in each run
     expected = Counter[str]()

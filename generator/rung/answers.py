@@ -10,18 +10,27 @@ Answer = str | int | float | bool
 
 def read_answers(file: Path) -> dict[str, Answer]:
     """The answers in a YAML file: one written by hand, or another project's .copier-answers.yml."""
-    from rung.reading import UnreadableError, read_yaml
+    from rung.reading import UnreadableError, read_bytes
 
     try:
-        content = read_yaml(file)
+        return parse_answers_file(f"The answers file {file}", read_bytes(file))
+    except UnreadableError as error:
+        raise UsageError(f"The answers file {file} cannot be read: {error}.") from error
+
+
+def parse_answers_file(what: str, written: bytes) -> dict[str, Answer]:
+    from rung.reading import UnreadableError, parse_yaml
+
+    try:
+        content = parse_yaml(written)
     except UnreadableError as error:
         reason = str(error)
         words = reason[3:] if reason.startswith("it is not YAML") else f"cannot be read: {reason}"
-        raise UsageError(f"The answers file {file} {words}.") from error
+        raise UsageError(f"{what} {words}.") from error
     if not isinstance(content, Mapping):
-        raise UsageError(f"The answers file {file} is not a mapping of questions to answers.")
+        raise UsageError(f"{what} is not a mapping of questions to answers.")
     answers = {str(key): value for key, value in content.items()}
-    return {key: _plain(file, key, value) for key, value in answers.items() if not _private(key)}
+    return {key: _plain(what, key, value) for key, value in answers.items() if not _private(key)}
 
 
 def _private(key: str) -> bool:
@@ -29,10 +38,10 @@ def _private(key: str) -> bool:
     return key.startswith("_")
 
 
-def _plain(file: Path, key: str, value: object) -> Answer:
+def _plain(what: str, key: str, value: object) -> Answer:
     if isinstance(value, Answer):
         return value
-    raise UsageError(f"{file}: {key} must be one plain value, not {str(value)[:60]!r}.")
+    raise UsageError(f"{what}: {key} must be one plain value, not {str(value)[:60]!r}.")
 
 
 def parse_answers(pairs: Iterable[str]) -> dict[str, Answer]:

@@ -69,6 +69,14 @@ def new(
     answers: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Answer questions from a YAML file.")
     ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Take the answers of another project as defaults: its folder, its git URL, or a "
+            "YAML file.",
+        ),
+    ] = None,
     defaults: Annotated[
         bool, typer.Option("--defaults", help="Ask nothing; use the default answers.")
     ] = False,
@@ -88,6 +96,7 @@ def new(
     interrupts = Interrupts()  # Before the imports, which take as long as a quick Ctrl-C.
     from rung.answers import Answer, parse_answers, read_answers
     from rung.new import create_project
+    from rung.presets import answers_like, company_defaults
 
     def given() -> dict[str, Answer]:
         read = read_answers(answers) if answers else {}
@@ -96,6 +105,7 @@ def new(
     create_project(
         dest,
         given,
+        lambda: company_defaults() | (answers_like(like) if like else {}),
         template=template,
         ask=not defaults and sys.stdin.isatty() and sys.stdout.isatty(),
         commit=not no_git,

@@ -10,7 +10,8 @@ from rung.scratch import Entry, Scratch, Tree
 
 # A step leaves a project's migrations alone: one that has run must not change, and a new one would
 # be a second head. When Rung's tables change, the team writes the migration: `make migration`.
-MIGRATIONS = "migrations/versions/"
+# The catalog's file of an older repo may have come from elsewhere.
+_WRITTEN_WITH_THE_REPO = ("migrations/versions/", "catalog-info.yaml")
 
 
 class Kind(StrEnum):
@@ -46,7 +47,7 @@ def merge(
     """Three trees: the project's own, the template as it was rendered, and as it would be."""
     changes: dict[str, Change] = {}
     for path in sorted(before.keys() | theirs.keys()):
-        if path.startswith(MIGRATIONS):
+        if path.startswith(_WRITTEN_WITH_THE_REPO):
             continue
         sides = yours.get(path), before.get(path), theirs.get(path)
         if path == ANSWERS_FILE:

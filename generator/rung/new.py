@@ -20,6 +20,7 @@ from rung.workspace import place, refuse_occupied, workspace_for
 def create_project(
     dest: Path,
     given: Callable[[], Mapping[str, Answer]],
+    defaults: Callable[[], Mapping[str, Answer]],
     *,
     template: str | None,
     ask: bool,
@@ -35,12 +36,14 @@ def create_project(
             answers = given()
             _refuse_stage_in_words(answers)
             refuse_occupied(dest)
+            by_default = defaults()
+            _refuse_stage_in_words(by_default)
             source = find_template(template)
         with workspace_for(dest) as workspace:
             with interrupts.allowed():
                 project = workspace / dest.resolve().name
                 project.mkdir()
-                stage = _fill(project, source, answers, ask=ask, commit=commit)
+                stage = _fill(project, source, answers, by_default, ask=ask, commit=commit)
                 outer = _repository_around(dest) if commit else None
                 # Before anything is placed: a full disk behind stdout shows here.
                 print(f"{dest}: {stage}, from the template {source.src}", flush=True)
@@ -76,12 +79,18 @@ def _refuse_stage_in_words(given: Mapping[str, Answer]) -> None:
 
 
 def _fill(
-    project: Path, source: Template, given: Mapping[str, Answer], *, ask: bool, commit: bool
+    project: Path,
+    source: Template,
+    given: Mapping[str, Answer],
+    defaults: Mapping[str, Answer],
+    *,
+    ask: bool,
+    commit: bool,
 ) -> str:
     if commit:
         git.require_identity(project, otherwise="pass --no-git")
     with nullcontext() if ask else spinner("Rendering"):
-        answers = render(project, source, given, ask=ask)
+        answers = render(project, source, given, defaults, ask=ask)
     stage = stages.named(answers["stage"])
     with spinner("Locking dependencies"):
         if failure := lock_dependencies(project):

@@ -23,7 +23,12 @@ ANSWERS_FILE = ".copier-answers.yml"
 
 
 def render(
-    project: Path, source: Template, given: Mapping[str, Answer], *, ask: bool
+    project: Path,
+    source: Template,
+    given: Mapping[str, Answer],
+    defaults: Mapping[str, Answer],
+    *,
+    ask: bool,
 ) -> Mapping[str, Any]:
     """Render a new project; returns all answers, the template's own defaults among them."""
     with _errors_in_words(source.src):
@@ -33,7 +38,7 @@ def render(
             source.src,
             project,
             data=dict(given),
-            user_defaults={"project_name": _title(project.name)},
+            user_defaults={"project_name": _title(project.name), **defaults},
             vcs_ref=source.ref,
             defaults=not ask,
             overwrite=True,

@@ -10,7 +10,7 @@ AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 
 # Modules of dev/ that `make check` runs. The targets.mk of a folder adds its own, and adds the
 # Debian packages that it needs to SYSTEM_PACKAGES.
-LINTERS += lint_migrations
+LINTERS += lint_conflicts lint_migrations
 
 system-packages: ## Install what the tests need from the system
 	@$(if $(strip $(SYSTEM_PACKAGES)),command -v apt-get >/dev/null || { echo 'There is no apt-get here. Install these another way: $(strip $(SYSTEM_PACKAGES))' >&2; exit 1; }; $(AS_ROOT) apt-get update -qq && $(AS_ROOT) apt-get install -qq -y --no-install-recommends $(SYSTEM_PACKAGES))

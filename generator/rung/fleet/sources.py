@@ -50,7 +50,7 @@ def _find(source: str, wanted: tuple[str, ...]) -> Iterator[Found]:
         for repo in repos_of_organisation(host, name, wanted):
             yield Found(repo.name, repo.url, repo.problem, repo.files, host)
     elif is_git_url(source):
-        yield _named(source)
+        yield named(source)
     elif path.is_dir():
         yield from _in_folder(path.resolve())
     elif path.is_file():
@@ -127,14 +127,14 @@ def _in_list(file: Path) -> Iterator[Found]:
         if not is_printable(line) or line.startswith("-"):
             raise UsageError(f"The list {file} holds {line[:60]!r}, which is no path and no URL.")
         if is_git_url(line):
-            yield _named(line)
+            yield named(line)
             continue
         folder = (file.parent / line).resolve()
         problem = "" if git_dir_of(folder) else "it is not a git repository"
         yield Found(folder.name, str(folder), problem)
 
 
-def _named(url: str) -> Found:
+def named(url: str) -> Found:
     """Without a password, because the name is printed."""
     plain = re.sub(r"^(?:git\+)?[a-z0-9+.-]+://(?:[^/@]*@)?|^[^/\s]+@", "", url)
     host, _, path = re.sub(r"(\.git)?/*$", "", plain.replace(":", "/")).partition("/")

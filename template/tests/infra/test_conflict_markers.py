@@ -1,0 +1,22 @@
+# Rung's file: advancing to another stage may change it.
+"""`make check` refuses what a bot could not merge."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from dev.lint_conflicts import marked_files
+
+
+def test_a_file_with_conflict_markers_is_found_committed_or_not(tmp_path: Path) -> None:
+    (tmp_path / "clean.py").write_text("ours = 1 << 7\n")
+    (tmp_path / "notes.md").write_text("=======\n")
+    assert marked_files(str(tmp_path)) == []
+    # In two parts, or `make check` would refuse this file.
+    (tmp_path / "both.yaml").write_text("<" * 7 + " before updating\nours: 1\n")
+    assert marked_files(str(tmp_path)) == ["both.yaml"]
+    git = shutil.which("git") or "git"
+    subprocess.run([git, "init", "--quiet"], cwd=tmp_path, check=True)
+    assert marked_files(str(tmp_path)) == ["both.yaml"]
+    subprocess.run([git, "add", "--all"], cwd=tmp_path, check=True)
+    assert marked_files(str(tmp_path)) == ["both.yaml"]

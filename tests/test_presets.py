@@ -1,0 +1,84 @@
+"""`rung new --like`: another project's answers as defaults, and those of a fork."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from fleets import ANSWERS, answers, bare_repo
+from growing import Repo
+from people import Person
+from rung import presets
+from rung.rendering import ANSWERS_FILE
+
+
+def made(person: Person, *words: str | Path) -> dict[str, object]:
+    done = person.types("new", "tea", *words)
+    assert done.returncode == 0, done.stderr
+    read = yaml.safe_load((person.desk / "tea" / ANSWERS_FILE).read_text())
+    assert isinstance(read, dict)
+    return read
+
+
+@pytest.fixture
+def shop(person: Person) -> Path:
+    words = {"stage": 2, "replica_routing": True, "description": "Sells tea", "gone": "old"}
+    written = answers("https://example.com/rung.git", **words)
+    return bare_repo(person.desk / "shop.git", {ANSWERS: written})
+
+
+def test_like_a_git_url_takes_its_answers_but_not_its_names(person: Person, shop: Path) -> None:
+    tea = made(person, "--like", shop.as_uri())
+    assert (tea["stage"], tea["replica_routing"], tea["team"]) == (2, True, "tea")
+    assert (tea["project_slug"], tea["project_name"]) == ("tea", "Tea")
+    assert tea["description"] == "Tea, a backend"
+    assert "gone" not in tea
+
+
+def test_like_a_folder_and_data_is_stronger(repo: Repo) -> None:
+    repo.edits(ANSWERS_FILE, "team: shop-team", "team: oolong")
+    person = repo.person
+    tea = made(person, "--like", repo.folder, "--stage", "1", "--data", "description=Hot")
+    assert (tea["team"], tea["stage"], tea["description"]) == ("oolong", 1, "Hot")
+
+
+@pytest.mark.slow
+def test_an_option_of_a_later_stage_waits_for_its_stage(person: Person, shop: Path) -> None:
+    tea = made(person, "--like", shop.as_uri(), "--stage", "1")
+    assert tea["stage"] == 1
+    assert "replica_routing" not in tea
+
+
+BAD: dict[str, tuple[str, str]] = {
+    "nothing there": ("nowhere.yml", "cannot be read: No such file"),
+    "a folder without answers": (".", "cannot be read: No such file"),
+    "a list": ("list.yml", "is not a mapping"),
+    "no such stage": ("stage.yml", "stage"),
+    "a stage in words": ("words.yml", "stage: 'two' is not a number"),
+    "a bad team": ("team.yml", "team: Keep it on one line"),
+    "a repo that is not there": (
+        "file:///nowhere/x.git",
+        "The answers of nowhere/x cannot be read",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", BAD)
+def test_a_source_that_cannot_be_used_is_one_line(person: Person, row: str) -> None:
+    files = {
+        "list": "- a\n",
+        "stage": "stage: 9\n",
+        "words": "stage: two\n",
+        "team": 'team: "a\\nb"',
+    }
+    for name, text in files.items():
+        (person.desk / f"{name}.yml").write_text(text)
+    source, said = BAD[row]
+    with person.leaving_no_trace():
+        done = person.types("new", "tea", "--like", source)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert said in done.stderr
+
+
+def test_the_shipped_defaults_say_nothing() -> None:
+    assert presets.company_defaults() == {}

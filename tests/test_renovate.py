@@ -1,0 +1,57 @@
+"""The command of Renovate's copier manager, on repos whose teams have edited Rung's files."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+from conftest import REPO
+from growing import Repo, release
+from people import COPIER
+
+pytestmark = pytest.mark.slow
+
+# lib/modules/manager/copier/artifacts.ts of Renovate. No --trust: Rung has no tasks.
+COMMAND = (COPIER, "update", "--skip-answered", "--defaults", "--vcs-ref", "v0.2.0")
+
+
+@pytest.fixture
+def template(own_growing_template: Path) -> Path:
+    wiring = own_growing_template / "template" / "app" / "infra" / "wiring.py.jinja"
+    wiring.write_text(wiring.read_text().replace("RETRIES = 3", "RETRIES = 5"))
+    release(own_growing_template, "v0.2.0")
+    return own_growing_template
+
+
+def updated(repo: Repo) -> Repo:
+    done = repo.person.runs(*COMMAND, at=repo.folder)
+    assert done.returncode == 0, done.stderr
+    assert repo.answers()["_commit"] == "v0.2.0"
+    assert repo.answers()["stage"] == 1
+    return repo
+
+
+def marked(repo: Repo) -> list[str]:
+    """As `make check` finds them."""
+    lint = runpy.run_path(str(REPO / "template" / "dev" / "lint_conflicts.py"))
+    found: list[str] = lint["marked_files"](str(repo.folder))
+    return found
+
+
+def test_an_edit_in_other_lines_is_merged(repo: Repo, template: Path) -> None:
+    repo.edits("app/infra/wiring.py", "WAIT_SECONDS = 5", "WAIT_SECONDS = 7")
+    wiring = updated(repo).text("app/infra/wiring.py")
+    assert "WAIT_SECONDS = 7\n\nRETRIES = 5\n" in wiring
+    assert marked(repo) == []
+
+
+def test_a_conflict_is_marked_and_make_check_refuses_the_markers(
+    repo: Repo, template: Path
+) -> None:
+    """Copier exits 0 on a conflict, and a Renovate before August 2026 commits the markers."""
+    repo.edits("app/infra/wiring.py", "RETRIES = 3", "RETRIES = 9")
+    wiring = updated(repo).text("app/infra/wiring.py")
+    assert "RETRIES = 9" in wiring
+    assert "RETRIES = 5" in wiring
+    assert marked(repo) == ["app/infra/wiring.py"]
+    repo.commit("As a bot would")
+    assert marked(repo) == ["app/infra/wiring.py"]

@@ -134,7 +134,7 @@ def more_variables_in_the_example(repo: Repo) -> Iterator[None]:
 def more_for_git_to_ignore(repo: Repo) -> Iterator[None]:
     repo.append(".gitignore", ".idea/\n.coverage\nhtmlcov/\n*.sqlite3\n.DS_Store\n")
     yield
-    assert ".schemathesis/\n.idea/\n.coverage\n" in repo.read(".gitignore")
+    assert "/client/\n.idea/\n.coverage\n" in repo.read(".gitignore")
 
 
 @edit("changes")

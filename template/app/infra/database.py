@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self, cast
 
 import asyncpg
 import sqlalchemy.exc
+import structlog
 from fastapi import Depends, FastAPI, Request
 from sqlalchemy import ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -22,9 +23,11 @@ from app.infra.connections import (
     reading_pool,
     transaction_engine,
 )
-from app.infra.failures import Unavailable
+from app.infra.failures import NotConnected, Unavailable
 from app.infra.reads import Reader
 from app.infra.tables import Base as Base
+
+log = structlog.get_logger()
 
 # A statement that ran too long or waited too long for a lock, a deadlock, a conflict.
 WORTH_ANOTHER_TRY = frozenset({"57014", "55P03", "40P01", "40001"})
@@ -51,6 +54,7 @@ class Database:
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self._settings = settings
+        self._takes_writes = True
         self._reads: asyncpg.Pool
         self._writes = transaction_engine(settings)
         event.listen(self._writes.sync_engine, "handle_error", _on_error)
@@ -74,12 +78,18 @@ class Database:
             async with self._session() as session:
                 yield session
                 await session.commit()
+            self._note_writes(None)
+        except NotConnected as error:
+            self._note_writes(error)
+            raise
         except sqlalchemy.exc.TimeoutError as error:
             raise Unavailable("Postgres: every writing connection is busy") from error
         except (asyncpg.InternalClientError, TimeoutError) as error:
             raise Unavailable("Postgres: the connection was lost, or did not answer") from error
         except sqlalchemy.exc.DBAPIError as error:
             if error.connection_invalidated:
+                if getattr(error.orig, "sqlstate", None) == READ_ONLY:
+                    self._note_writes(error.orig)
                 await self._reads.expire_connections()  # they lead to the same lost server
                 raise Unavailable("Postgres: the connection was lost") from error
             if _is_transient(error.orig):
@@ -88,10 +98,21 @@ class Database:
 
     async def check(self) -> None:
         """On new connections, because a busy pool does not mean that Postgres is down."""
-        ways = {self._settings.url: False, self._settings.read_url: True}
+        # Mostly both are one URL: then as a writer, because a replica takes readers only.
+        ways = {self._settings.read_url: True, self._settings.url: False}
         for url, read_only in ways.items():
             connection = await connect(self._settings, url, read_only=read_only)
             await connection.close()
+
+    def _note_writes(self, refused: BaseException | None) -> None:
+        """Logs that a failover has begun, and that it is over."""
+        if self._takes_writes == (refused is None):
+            return
+        self._takes_writes = refused is None
+        if refused:
+            log.warning("Postgres takes no writes", reason=str(refused))
+        else:
+            log.info("Postgres takes writes again")
 
     def _session(self) -> AsyncSession:
         return AsyncSession(

@@ -101,6 +101,9 @@ class DatabaseSettings(PostgresSettings):
 async def open_connection(
     settings: PostgresSettings, url: PostgresDsn, read_only: bool, options: dict[str, Any]
 ) -> asyncpg.Connection:
+    if not read_only and "target_session_attrs=" not in str(url):
+        # A name may lead to the old primary for a while after a failover. Costs no round trip.
+        options = {"target_session_attrs": "primary", **options}
     return await asyncpg.connect(
         str(url),
         timeout=settings.connect_seconds,

@@ -24,6 +24,20 @@ from app.infra.failures import CONNECTION_LOST, NotConnected
 
 RETRY_SECONDS = 0.05
 
+# After a failover the pooler may keep connections to the old primary, which is a replica now. One
+# that was opened just now shows that the name itself still leads there.
+END_IF_LEFT_BEHIND = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE pid = pg_backend_pid() AND pg_is_in_recovery() AND backend_start < now() - interval '1 s'
+"""
+
+POOLER_LOST = (
+    OSError,
+    asyncpg.AdminShutdownError,
+    asyncpg.ConnectionDoesNotExistError,
+    asyncpg.InterfaceError,
+)
+
 WHEN_POOLED = {
     "read_url": "with DATABASE_POOLED this must be the pooler's read-only alias (app_read in"
     " deploy/pgbouncer.ini), because a session's own settings do not pass through the pooler",
@@ -110,7 +124,7 @@ async def _retried(
             return await _through_the_pooler(settings, url, read_only, options)
         except TimeoutError:  # which is an OSError
             raise
-        except (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InterfaceError) as error:
+        except POOLER_LOST as error:
             if time.monotonic() > deadline:
                 raise NotConnected(f"Postgres: the pooler takes no connection: {error}") from error
         await asyncio.sleep(RETRY_SECONDS)
@@ -143,4 +157,5 @@ async def _refuse_wrong_alias(
             " whose sessions begin with default_transaction_read_only = on"
         )
     if not read_only and found == "on":
+        await connection.execute(END_IF_LEFT_BEHIND, timeout=seconds)
         raise NotConnected("DATABASE_URL leads to the pooler's read-only alias, or to a replica")

@@ -2,7 +2,6 @@
 """Through a real PgBouncer, configured by deploy/pgbouncer.ini."""
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,16 +35,6 @@ def notes(services: Services) -> None:
         await connection.close()
 
     asyncio.run(create())
-
-
-@pytest.fixture
-def installed() -> None:
-    try:
-        pgbouncer.program()
-    except pgbouncer.PgBouncerError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -1,0 +1,146 @@
+# Rung's file: advancing to another stage may change it.
+"""Two Postgres servers and a name that leads to one of them."""
+
+import asyncio
+import secrets
+import shutil
+import signal
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, asynccontextmanager, suppress
+from urllib.parse import urlsplit
+
+import asyncpg
+from fastapi import FastAPI
+from httpx import AsyncClient
+from sqlalchemy import text
+
+from app.infra.database import ReadSession, WriteSession
+from dev import postgres
+from tests.infra.conftest import bare_app
+
+PASSWORD = "of-both-servers"
+
+
+class Server:
+    def __init__(self) -> None:
+        self._folder = postgres.temporary_folder() / f"rung-failover-{secrets.token_hex(4)}"
+        self._running = ExitStack()
+        self.start()
+
+    def start(self) -> None:
+        server = postgres.server(
+            self._folder, postgres.THROWAWAY_SETTINGS, stop_with=signal.SIGINT, remove=False
+        )
+        self.url = f"{self._running.enter_context(server)}/postgres"
+
+    def stop(self) -> None:
+        self._running.close()
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self._folder)
+
+    def demote(self) -> None:
+        """It is a replica from now on: it answers reads and refuses writes."""
+        self.stop()
+        (self._folder / "data" / "standby.signal").touch()
+        self.start()
+
+    async def prepare(self, password: str) -> None:
+        """As Postgres stores it: a pooler knows the password only like that."""
+        await self.run(f"ALTER ROLE app PASSWORD '{password}'")
+        (self._folder / "password").write_text(PASSWORD)
+        self.url = self.url.replace(urlsplit(self.url).password or "", PASSWORD)
+        await self.run("CREATE TABLE notes (port text DEFAULT current_setting('port'))")
+
+    @property
+    def port(self) -> int:
+        port = urlsplit(self.url).port
+        assert port
+        return port
+
+    async def stored(self, password: str) -> str:
+        await self.run(f"CREATE ROLE other PASSWORD '{password}'")
+        return await self.run("SELECT rolpassword FROM pg_authid WHERE rolname = 'other'")
+
+    async def run(self, statement: str) -> str:
+        connection = await asyncpg.connect(self.url)
+        value: str = await connection.fetchval(statement)
+        await connection.close()
+        return value
+
+
+class Name:
+    """A port that leads to one of two servers. Open connections stay where they are."""
+
+    def __init__(self, old: Server, new: Server) -> None:
+        self.old = old
+        self.new = new
+        self.leads_to = old
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return self.old.url.replace(f":{self.old.port}/", f":{self.port}/")
+
+    async def forward(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
+        try:
+            server, requests = await asyncio.open_connection("127.0.0.1", self.leads_to.port)
+        except OSError:
+            answers.close()
+            return
+        await asyncio.gather(_pump(client, requests), _pump(server, answers))
+
+
+@asynccontextmanager
+async def name_of_two() -> AsyncGenerator[Name]:
+    with ExitStack() as stack:
+        old, new = await asyncio.gather(asyncio.to_thread(Server), asyncio.to_thread(Server))
+        stack.callback(old.remove)
+        stack.callback(new.remove)
+        stored = await old.stored(PASSWORD)
+        for server in (old, new):
+            await server.prepare(stored)
+        name = Name(old, new)
+        async with await asyncio.start_server(name.forward, "127.0.0.1") as listener:
+            name.port = listener.sockets[0].getsockname()[1]
+            try:
+                yield name
+            finally:
+                listener.close_clients()
+
+
+def notes_app() -> FastAPI:
+    """Its notes say which server took them."""
+    app = bare_app()
+
+    @app.post("/notes")
+    async def write(write: WriteSession) -> str:
+        port: str = await write.scalar(text("INSERT INTO notes DEFAULT VALUES RETURNING port"))
+        return port
+
+    @app.get("/notes")
+    async def read(read: ReadSession) -> list[str]:
+        return [row["port"] for row in await read.fetch("SELECT port FROM notes")]
+
+    return app
+
+
+async def written(client: AsyncClient) -> int | str:
+    """The port of the server that took the write, or the status of the refusal."""
+    answer = await client.post("/notes")
+    return int(answer.json()) if answer.status_code == 200 else f"refused: {answer.status_code}"
+
+
+async def until_written(client: AsyncClient, port: int) -> None:
+    for _ in range(10_000):
+        if await written(client) == port:
+            return
+        await asyncio.sleep(0.01)
+
+
+async def _pump(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while part := await source.read(2**16):
+            to.write(part)
+    to.close()

@@ -1,0 +1,48 @@
+# Rung's file: advancing to another stage may change it.
+"""Postgres fails over to another server."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from structlog.testing import capture_logs
+
+from app.infra.failures import Unavailable
+from tests.infra.conftest import Serve
+from tests.infra.failing_over import name_of_two, notes_app, until_written, written
+
+SECONDS = 2.0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("services")
+async def test_writes_succeed_again_within_two_seconds_of_a_failover(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with name_of_two() as name:
+        monkeypatch.setenv("DATABASE_URL", name.url)
+        app = notes_app()
+        async with serve(app) as client:
+            before = await asyncio.gather(*(written(client) for _ in range(8)))
+            await asyncio.gather(*(client.get("/notes") for _ in range(8)))
+            assert set(before) == {name.old.port}
+
+            with capture_logs() as lines:
+                await asyncio.to_thread(name.old.demote)
+                refused = await asyncio.gather(*(written(client) for _ in range(20)))
+                with pytest.raises(Unavailable):  # /ready asks this
+                    await app.state.database.check()
+                reads = await asyncio.gather(*(client.get("/notes") for _ in range(8)))
+
+                name.leads_to = name.new
+                async with asyncio.timeout(SECONDS):
+                    await until_written(client, name.new.port)
+
+            after = await asyncio.gather(*(written(client) for _ in range(20)))
+            assert (await client.get("/ready")).status_code == 200
+
+    assert Counter(refused).keys() == {"refused: 503"}
+    assert {answer.status_code for answer in reads} == {200}
+    assert set(after) == {name.new.port}
+    said = [line["event"] for line in lines if line["event"].startswith("Postgres")]
+    assert said == ["Postgres takes no writes", "Postgres takes writes again"]

@@ -4,7 +4,7 @@
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, NamedTuple, Self, cast
 
 import asyncpg
 import sqlalchemy.exc
@@ -23,6 +23,7 @@ from app.infra.connections import (
     reading_pool,
     transaction_engine,
 )
+from app.infra.database_use import commit_timed
 from app.infra.failures import NotConnected, Unavailable
 from app.infra.reads import Reader
 from app.infra.tables import Base as Base
@@ -40,6 +41,15 @@ INVALID_PLAN = re.compile(
 
 # Old connections may lead to a server that was the primary before a failover.
 READ_ONLY = "25006"
+
+
+class Pool(NamedTuple):
+    """Its connections, and how many requests wait for one."""
+
+    used: int
+    idle: int
+    most: int
+    waiting: int
 
 
 class Database:
@@ -68,6 +78,23 @@ class Database:
     def writing_pool(self) -> AsyncAdaptedQueuePool:
         return cast("AsyncAdaptedQueuePool", self._writes.pool)
 
+    def pools(self) -> dict[str, "Pool"]:
+        # Neither library tells who waits. Both keep the waiters in asyncio's queue.
+        found = {
+            name: Pool(
+                pool.get_size() - pool.get_idle_size(),
+                pool.get_idle_size(),
+                pool.get_max_size(),
+                _getters(pool._queue),
+            )
+            for name, pool in self.reading_pools.items()
+        }
+        writes: Any = self.writing_pool
+        waiting = _getters(writes._pool._queue)
+        return found | {
+            "writes": Pool(writes.checkedout(), writes.checkedin(), writes.size(), waiting)
+        }
+
     def reader(self) -> Reader:
         return Reader(self._reads, self._settings.pool_wait_seconds, self.cache)
 
@@ -77,7 +104,8 @@ class Database:
         try:
             async with self._session() as session:
                 yield session
-                await session.commit()
+                with commit_timed():
+                    await session.commit()
             self._note_writes(None)
         except NotConnected as error:
             self._note_writes(error)
@@ -129,6 +157,10 @@ class Database:
     async def __aexit__(self, *_: object) -> None:
         await close_in_time(self._reads.close())
         await close_in_time(self._writes.dispose())
+
+
+def _getters(queue: Any) -> int:
+    return sum(not getter.done() for getter in list(queue._getters))
 
 
 def _is_transient(error: BaseException | None) -> bool:

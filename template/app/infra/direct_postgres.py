@@ -18,6 +18,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from app.infra.database_use import TimedPool, time_statements
+
 # asyncpg sends a parameter that it does not know to Postgres, which then refuses each connection.
 KNOWN_TO_ASYNCPG = (
     "host|port|user|password|dbname|database|passfile|service|target_session_attrs|krbsrvname"
@@ -121,8 +123,9 @@ async def open_connection(
 
 
 def transaction_engine_with(settings: PostgresSettings, connect: Connect) -> AsyncEngine:
-    return create_async_engine(
+    engine = create_async_engine(
         "postgresql+asyncpg://",
+        poolclass=TimedPool,
         async_creator=connect,
         pool_size=settings.write_pool,
         max_overflow=0,
@@ -130,3 +133,5 @@ def transaction_engine_with(settings: PostgresSettings, connect: Connect) -> Asy
         hide_parameters=True,  # in errors, and so in the log
         pool_pre_ping=True,
     )
+    time_statements(engine)
+    return engine

@@ -9,6 +9,7 @@ from typing import Any, Concatenate
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra.reads import Reader
+from app.infra.repeated_reads import repeated_reads
 
 # All of the code, once the app has been imported.
 stale_queries: list["StaleQuery[..., Any]"] = []
@@ -22,11 +23,13 @@ class StaleQuery[**P, R]:
     ) -> None:
         self.ask = query
         self.max_stale = max_stale
+        self._seconds = max_stale.total_seconds()
         update_wrapper(self, query)
         stale_queries.append(self)  # per copy: the same in all
 
     def __call__(self, read: Reader, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
         if read.cache is None:
+            repeated_reads.note(self, args, kwargs, self._seconds)
             return self.ask(read.within(self.max_stale), *args, **kwargs)
         answer: Awaitable[R] = read.cache.read(self, read, args, kwargs)
         return answer

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import structlog
 from fastapi import FastAPI
+from pydantic import PositiveFloat
 from pydantic_core import PydanticSerializationError, to_json
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,6 +20,7 @@ from structlog.typing import Processor
 
 from app.infra import environment
 from app.infra.answers import answer_of
+from app.infra.database_use import DatabaseUse, this_request
 
 log = structlog.get_logger()
 
@@ -41,6 +43,7 @@ class LogSettings(BaseSettings):
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     format: Literal["auto", "console", "json"] = "auto"
+    process_seconds: PositiveFloat = 60  # from one line of app/infra/process_log.py to the next
 
     @property
     def as_json(self) -> bool:
@@ -62,6 +65,8 @@ class RequestLog:
         started = time.perf_counter()
         request_id = _request_id(scope["headers"])
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        use = DatabaseUse()
+        this_request.set(use)
         answer, send = answer_of(scope, send)
         answer.headers.append((b"x-request-id", request_id.encode()))
         try:
@@ -77,6 +82,9 @@ class RequestLog:
                     **({"path": scope["path"]} if is_unknown else {"route": route}),
                     status=answer.status,
                     duration_ms=round((time.perf_counter() - started) * 1000, 1),
+                    db_calls=use.calls,
+                    db_ms=round(use.seconds * 1000, 1),
+                    db_wait_ms=round(use.wait_seconds * 1000, 1),
                 )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.infra.database_use import this_request
 from app.infra.failures import CONNECTION_LOST, Unavailable
 from app.infra.queries import Form, Query, nested
 
@@ -90,10 +91,13 @@ class Reader:
     async def _run(
         self, pool: asyncpg.Pool, sql: str, arguments: tuple[Any, ...]
     ) -> list[asyncpg.Record]:
+        asked = time.perf_counter()
         try:
             connection = await pool.acquire(timeout=self._patience)
         except TimeoutError as error:
+            this_request.get().wait_seconds += time.perf_counter() - asked
             raise Unavailable("Postgres: every reading connection is busy") from error
+        connected = time.perf_counter()
         try:
             records: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
             return records
@@ -101,6 +105,7 @@ class Reader:
         except (TimeoutError, asyncpg.QueryCanceledError) as error:
             raise Unavailable("Postgres: a query took too long") from error
         finally:
+            this_request.get().note(asked, connected)
             await pool.release(connection)
 
 

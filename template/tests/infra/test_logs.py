@@ -48,6 +48,9 @@ async def test_a_request_is_one_line_with_its_route_and_not_its_path(
         "method": "GET",
         "route": "/notes/{note}",
         "status": 200,
+        "db_calls": 0,
+        "db_ms": 0.0,
+        "db_wait_ms": 0.0,
         "request_id": answer.headers["x-request-id"],
     }
 

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.infra import direct_postgres
+from app.infra.database_use import TimedPool, time_statements
 from app.infra.direct_postgres import Connect, PostgresSettings, PostgresUrl
 from app.infra.failures import CONNECTION_LOST, NotConnected
 
@@ -75,6 +76,7 @@ class PooledSettings(PostgresSettings):
 def transaction_engine_with(settings: PooledSettings, connect: Connect) -> AsyncEngine:
     engine = create_async_engine(
         "postgresql+asyncpg://",
+        poolclass=TimedPool,
         connect_args={
             "async_creator_fn": connect,
             "prepared_statement_cache_size": settings.statement_cache,
@@ -85,6 +87,7 @@ def transaction_engine_with(settings: PooledSettings, connect: Connect) -> Async
         hide_parameters=True,  # in errors, and so in the log
     )
     event.listen(engine.sync_engine, "checkout", _begin)
+    time_statements(engine)
     return engine
 
 

@@ -5,7 +5,6 @@ deploy/telemetry/ shows them and raises alerts on them.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 from fastapi import FastAPI
 
@@ -69,31 +68,19 @@ def of_pools(app: FastAPI) -> list[Instrument]:
 
 
 def _connections(database: Database) -> Points:
-    for name, pool in database.reading_pools.items():
-        idle = pool.get_idle_size()
-        yield idle, {**_of_pool(name), "db.client.connection.state": "idle"}
-        yield pool.get_size() - idle, {**_of_pool(name), "db.client.connection.state": "used"}
-    writes = database.writing_pool
-    yield writes.checkedin(), {**_of_pool("writes"), "db.client.connection.state": "idle"}
-    yield writes.checkedout(), {**_of_pool("writes"), "db.client.connection.state": "used"}
+    for name, pool in database.pools().items():
+        yield pool.idle, {**_of_pool(name), "db.client.connection.state": "idle"}
+        yield pool.used, {**_of_pool(name), "db.client.connection.state": "used"}
 
 
 def _most_connections(database: Database) -> Points:
-    for name, pool in database.reading_pools.items():
-        yield pool.get_max_size(), _of_pool(name)
-    yield database.writing_pool.size(), _of_pool("writes")
+    for name, pool in database.pools().items():
+        yield pool.most, _of_pool(name)
 
 
 def _waiting(database: Database) -> Points:
-    # Neither library tells the number. Both keep the waiters in asyncio's queue.
-    for name, pool in database.reading_pools.items():
-        yield _getters(pool._queue), _of_pool(name)
-    writes: Any = database.writing_pool._pool
-    yield _getters(writes._queue), _of_pool("writes")
-
-
-def _getters(queue: Any) -> int:
-    return sum(not getter.done() for getter in list(queue._getters))
+    for name, pool in database.pools().items():
+        yield pool.waiting, _of_pool(name)
 
 
 def _of_pool(name: str) -> Attributes:

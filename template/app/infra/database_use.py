@@ -1,0 +1,62 @@
+# Rung's file: advancing to another stage may change it.
+"""How much of the database one request uses: for its log line."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.pool.base import PoolProxiedConnection
+
+
+class DatabaseUse:
+    __slots__ = ("calls", "seconds", "wait_seconds")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.seconds = 0.0  # of statements and COMMIT, as this process sees them
+        self.wait_seconds = 0.0  # until a pool gave a connection
+
+    def note(self, asked: float, connected: float) -> None:
+        """One statement that has just ended. Times are those of time.perf_counter()."""
+        self.calls += 1
+        self.wait_seconds += connected - asked
+        self.seconds += time.perf_counter() - connected
+
+
+# Commands and tasks of the app have no request: nobody reads what they add to this one.
+_NO_REQUEST = DatabaseUse()
+this_request: ContextVar[DatabaseUse] = ContextVar("database_use", default=_NO_REQUEST)
+
+
+class TimedPool(AsyncAdaptedQueuePool):
+    def connect(self) -> PoolProxiedConnection:
+        asked = time.perf_counter()
+        try:
+            return super().connect()
+        finally:
+            this_request.get().wait_seconds += time.perf_counter() - asked
+
+
+def time_statements(engine: AsyncEngine) -> None:
+    @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    def begin(connection: Any, *_: Any) -> None:
+        connection.info["began"] = time.perf_counter()
+
+    @event.listens_for(engine.sync_engine, "after_cursor_execute")
+    def end(connection: Any, *_: Any) -> None:
+        began = connection.info["began"]
+        this_request.get().note(began, began)
+
+
+@contextmanager
+def commit_timed() -> Iterator[None]:
+    """COMMIT may flush first, and those statements are timed already."""
+    use = this_request.get()
+    began = time.perf_counter() - use.seconds - use.wait_seconds
+    yield
+    use.seconds = time.perf_counter() - began - use.wait_seconds

@@ -1,0 +1,114 @@
+# Rung's file: advancing to another stage may change it.
+"""One line a minute: what the process got of its processor, its event loop and its pools."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from statistics import quantiles
+from typing import Any, NamedTuple
+
+import structlog
+from fastapi import FastAPI
+
+from app.infra import environment
+from app.infra.database import Database
+from app.infra.logs import LogSettings
+from app.infra.repeated_reads import repeated_reads
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 0.1
+
+# Of the thread of the event loop: nanoseconds on a processor, and ready to run without one.
+SCHEDULER = Path("/proc/thread-self/schedstat")
+
+
+class Processor(NamedTuple):
+    at: float
+    got: float
+    waited: float | None  # None where the kernel does not count it
+
+    def since(self, before: "Processor") -> dict[str, float | None]:
+        """Shares of one processor. `wanted` above `got` means that others had it."""
+        seconds = self.at - before.at
+        got = (self.got - before.got) / seconds
+        if self.waited is None or before.waited is None:
+            return {"cpu_got": round(got, 3), "cpu_wanted": None}
+        wanted = min(got + (self.waited - before.waited) / seconds, 1.0)
+        return {"cpu_got": round(got, 3), "cpu_wanted": round(wanted, 3)}
+
+
+def processor() -> Processor:
+    now = time.monotonic()
+    try:
+        got, waited, _ = SCHEDULER.read_text().split()
+    except (OSError, ValueError):
+        return Processor(now, time.thread_time(), None)
+    return Processor(now, int(got) / 1e9, int(waited) / 1e9)
+
+
+class Pools:
+    """Looked at ten times a second. Shares are of those looks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._looks = 0
+        self._used: dict[str, int] = {}
+        self._waiting: dict[str, int] = {}
+
+    def look(self) -> None:
+        self._looks += 1
+        for name, pool in self._database.pools().items():
+            self._used[name] = self._used.get(name, 0) + pool.used
+            self._waiting[name] = self._waiting.get(name, 0) + (pool.waiting > 0)
+
+    def line(self) -> dict[str, dict[str, float]]:
+        return {
+            name: {
+                "max": pool.most,
+                "used": round(self._used.get(name, 0) / max(self._looks, 1), 2),
+                "waiting": round(self._waiting.get(name, 0) / max(self._looks, 1), 3),
+            }
+            for name, pool in self._database.pools().items()
+        }
+
+
+async def write_lines(app: FastAPI, seconds: float) -> None:
+    while True:
+        log.info("process", pid=os.getpid(), **await watch(app.state.database, seconds))
+
+
+async def watch(database: Database, seconds: float) -> dict[str, Any]:
+    begun, pools, delays = processor(), Pools(database), []
+    reads, hits = repeated_reads.reads, repeated_reads.hits
+    now = begun.at
+    while now < begun.at + seconds:
+        due = now + LOOK_SECONDS
+        await asyncio.sleep(LOOK_SECONDS)
+        now = time.monotonic()
+        delays.append(max(0.0, now - due))
+        pools.look()
+    ended = processor()
+    tenths = [delays[0]] * 9 if len(delays) < 2 else quantiles(delays, n=10, method="inclusive")
+    return {
+        "seconds": round(ended.at - begun.at, 1),
+        **ended.since(begun),
+        "loop_p50_ms": round(tenths[4] * 1000, 1),
+        "loop_p90_ms": round(tenths[8] * 1000, 1),
+        "pools": pools.line(),
+        "stale_reads": repeated_reads.reads - reads,
+        "stale_repeats": repeated_reads.hits - hits,
+    }
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    seconds = environment.read(LogSettings).process_seconds
+    writing = asyncio.create_task(write_lines(app, seconds))
+    try:
+        yield
+    finally:
+        writing.cancel()

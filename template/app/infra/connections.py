@@ -10,6 +10,7 @@ import asyncpg
 from pydantic import PostgresDsn
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.infra.database_use import TimedPool, time_statements
 from app.infra.failures import CANNOT_CONNECT, NotConnected
 from app.infra.postgres import DatabaseSettings, open_connection, transaction_engine_with
 from app.infra.reads import leave_as_it_is, prepare_reading_connection
@@ -47,7 +48,9 @@ async def reading_pool(settings: DatabaseSettings, url: PostgresDsn) -> asyncpg.
 
 
 def transaction_engine(settings: DatabaseSettings) -> AsyncEngine:
-    return transaction_engine_with(settings, lambda: connect(settings, settings.url))
+    engine = transaction_engine_with(settings, lambda: connect(settings, settings.url), TimedPool)
+    time_statements(engine)
+    return engine
 
 
 async def close_in_time(closing: Awaitable[None]) -> None:

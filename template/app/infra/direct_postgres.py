@@ -17,8 +17,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-
-from app.infra.database_use import TimedPool, time_statements
+from sqlalchemy.pool import Pool
 
 # asyncpg sends a parameter that it does not know to Postgres, which then refuses each connection.
 KNOWN_TO_ASYNCPG = (
@@ -122,10 +121,12 @@ async def open_connection(
     )
 
 
-def transaction_engine_with(settings: PostgresSettings, connect: Connect) -> AsyncEngine:
-    engine = create_async_engine(
+def transaction_engine_with(
+    settings: PostgresSettings, connect: Connect, pool: type[Pool]
+) -> AsyncEngine:
+    return create_async_engine(
         "postgresql+asyncpg://",
-        poolclass=TimedPool,
+        poolclass=pool,
         async_creator=connect,
         pool_size=settings.write_pool,
         max_overflow=0,
@@ -133,5 +134,3 @@ def transaction_engine_with(settings: PostgresSettings, connect: Connect) -> Asy
         hide_parameters=True,  # in errors, and so in the log
         pool_pre_ping=True,
     )
-    time_statements(engine)
-    return engine

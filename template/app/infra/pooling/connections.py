@@ -16,10 +16,9 @@ from sqlalchemy.dialects.postgresql.asyncpg import (
 )
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from app.infra import direct_postgres
-from app.infra.database_use import TimedPool, time_statements
 from app.infra.direct_postgres import Connect, PostgresSettings, PostgresUrl
 from app.infra.failures import CONNECTION_LOST, NotConnected
 
@@ -73,10 +72,12 @@ class PooledSettings(PostgresSettings):
         return url
 
 
-def transaction_engine_with(settings: PooledSettings, connect: Connect) -> AsyncEngine:
+def transaction_engine_with(
+    settings: PooledSettings, connect: Connect, pool: type[Pool]
+) -> AsyncEngine:
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        poolclass=TimedPool,
+        poolclass=pool,
         connect_args={
             "async_creator_fn": connect,
             "prepared_statement_cache_size": settings.statement_cache,
@@ -87,7 +88,6 @@ def transaction_engine_with(settings: PooledSettings, connect: Connect) -> Async
         hide_parameters=True,  # in errors, and so in the log
     )
     event.listen(engine.sync_engine, "checkout", _begin)
-    time_statements(engine)
     return engine
 
 

@@ -29,7 +29,7 @@ class DatabaseUse:
 
 
 # Commands and tasks of the app have no request: nobody reads what they add to this one.
-_NO_REQUEST = DatabaseUse()
+_NO_REQUEST = DatabaseUse()  # per copy: nobody reads it
 this_request: ContextVar[DatabaseUse] = ContextVar("database_use", default=_NO_REQUEST)
 
 

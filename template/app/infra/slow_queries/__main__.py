@@ -3,26 +3,35 @@
 
 import argparse
 import asyncio
+import os
 import sys
 from collections import defaultdict
+from urllib.parse import urlsplit
 
 import asyncpg
+from pydantic import PostgresDsn
 
 from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
 from app.infra.failures import Unavailable
 from app.infra.slow_queries.indexes import all_indexes, duplicate, invalid, unused
-from app.infra.slow_queries.plans import sequential_scans
+from app.infra.slow_queries.plans import filtering_scans, sequential_scans
 from app.infra.slow_queries.report import (
     MANY_ROWS,
+    FilteringUse,
+    ReplicaReport,
     Report,
     SequentialTable,
     SequentialUse,
     Statement,
 )
 
-# This many statements, the costliest first, are planned to find sequential reads.
+# This many statements, the costliest first, are planned to find what they read.
 PLANNED = 50
+
+# A call that reads fewer pages takes about a millisecond.
+MANY_PAGES = 500
+MANY_PAGES_A_ROW = 20
 
 # The comment in each of these keeps the report from reporting on itself.
 SERVER = """
@@ -55,6 +64,7 @@ STATEMENTS = r"""
         sum(total_exec_time) AS total_ms,
         sum(total_exec_time) / sum(calls) AS mean_ms,
         sum(rows)::bigint AS rows,
+        sum(shared_blks_hit + shared_blks_read)::bigint AS pages,
         coalesce(sum(total_exec_time) / nullif(sum(sum(total_exec_time)) OVER (), 0), 0) AS share
     FROM {schema}.pg_stat_statements
     WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -93,6 +103,14 @@ SEQUENTIAL_TABLES = """
 """
 
 
+LARGE_TABLES = """
+    SELECT /* app.infra.slow_queries */
+        schemaname AS schema, pg_stat_user_tables.relname AS name, relid::regclass::text AS "table"
+    FROM pg_stat_user_tables JOIN pg_class ON pg_class.oid = relid
+    WHERE greatest(reltuples, n_live_tup) >= $1
+"""
+
+
 class ReportImpossible(Exception):
     """Says what the server lacks, and the command that gives it."""
 
@@ -126,14 +144,13 @@ def _in_one_line(error: BaseException) -> str:
 
 async def make_report(settings: DatabaseSettings, limit: int) -> Report:
     """Raises ReportImpossible, Unavailable, and asyncpg's own errors."""
-    connection = await open_connection(settings)
+    replicas, used = await _of_replicas(settings, limit)
+    connection = await open_connection(settings, settings.direct_url)
     try:
         server = await connection.fetchrow(SERVER)
         _refuse_what_lacks(server)
-        schema = server["schema"]
-        forgotten = await connection.fetchrow(FORGOTTEN.format(schema=schema))
-        found = await connection.fetch(STATEMENTS.format(schema=schema), max(limit, PLANNED))
-        statements = [Statement(**record) for record in found]
+        forgotten = await connection.fetchrow(FORGOTTEN.format(schema=server["schema"]))
+        statements = await _statements(connection, server["schema"], limit)
         indexes = await all_indexes(connection)
         return Report(
             database=server["database"],
@@ -142,19 +159,53 @@ async def make_report(settings: DatabaseSettings, limit: int) -> Report:
             statements=statements[:limit],
             tables_since=server["counted_since"],
             sequential_tables=await _sequential_tables(connection, statements[:PLANNED]),
-            unused_indexes=unused(indexes),
+            filtering_scans=await _filtering_scans(connection, statements[:PLANNED]),
+            unused_indexes=[one for one in unused(indexes) if one.index not in used],
             duplicate_indexes=duplicate(indexes),
             invalid_indexes=invalid(indexes),
+            replicas=replicas,
         )
     finally:
         await connection.close()
 
 
-async def open_connection(settings: DatabaseSettings) -> asyncpg.Connection:
+async def _of_replicas(
+    settings: DatabaseSettings, limit: int
+) -> tuple[list[ReplicaReport], set[str]]:
+    """A report of each replica, and the indexes that any of them uses."""
+    reports, used = [], set()
+    for url in filter(None, os.environ.get("DATABASE_REPLICA_URLS", "").split(",")):
+        place = urlsplit(url)
+        server = f"{place.hostname}:{place.port or 5432}"
+        try:
+            connection = await open_connection(settings, PostgresDsn(url))
+            try:
+                counted = await connection.fetchrow(SERVER)
+                _refuse_what_lacks(counted)
+                statements = await _statements(connection, counted["schema"], limit)
+                used |= {index.name for index in await all_indexes(connection) if index.scans}
+                report = ReplicaReport(
+                    server=server,
+                    statements=statements[:limit],
+                    sequential_tables=await _sequential_tables(connection, statements[:PLANNED]),
+                    filtering_scans=await _filtering_scans(connection, statements[:PLANNED]),
+                )
+            finally:
+                await connection.close()
+        except (ReportImpossible, Unavailable, OSError, asyncpg.PostgresError) as error:
+            report = ReplicaReport(server=server, problem=_in_one_line(error))
+        reports.append(report)
+    return reports, used
+
+
+async def _statements(connection: asyncpg.Connection, schema: str, limit: int) -> list[Statement]:
+    found = await connection.fetch(STATEMENTS.format(schema=schema), max(limit, PLANNED))
+    return [Statement(**record) for record in found]
+
+
+async def open_connection(settings: DatabaseSettings, url: PostgresDsn) -> asyncpg.Connection:
     """A read-only connection that neither waits for locks nor blocks others for long."""
-    connection = await connect(
-        settings, settings.direct_url, read_only=True, statement_cache_size=0
-    )
+    connection = await connect(settings, url, read_only=True, statement_cache_size=0)
     await connection.execute("SET lock_timeout = '1s'")  # direct
     await connection.execute("SET plan_cache_mode = force_generic_plan")  # direct
     return connection
@@ -203,6 +254,32 @@ async def _sequential_tables(
     return [
         SequentialTable(**table, statements=uses[table["schema"], table["name"]])
         for table in tables
+    ]
+
+
+async def _filtering_scans(
+    connection: asyncpg.Connection, statements: list[Statement]
+) -> list[FilteringUse]:
+    large = {
+        (record["schema"], record["name"]): record["table"]
+        for record in await connection.fetch(LARGE_TABLES, MANY_ROWS)
+    }
+    return [
+        FilteringUse(
+            id=statement.id,
+            sql=statement.sql,
+            calls=statement.calls,
+            mean_ms=statement.mean_ms,
+            table=table,
+            index=scan.index_name,
+            filter=scan.filter,
+            pages_per_call=statement.pages / statement.calls,
+            rows_per_call=statement.rows / statement.calls,
+        )
+        for statement in statements
+        if statement.pages >= max(MANY_PAGES * statement.calls, MANY_PAGES_A_ROW * statement.rows)
+        for scan in await filtering_scans(connection, statement.sql)
+        if (table := large.get((scan.schema, scan.table)))
     ]
 
 

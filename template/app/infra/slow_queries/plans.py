@@ -27,6 +27,22 @@ async def sequential_scans(connection: asyncpg.Connection, sql: str) -> list[Seq
     ]
 
 
+class FilteringScan(NamedTuple):
+    schema: str
+    table: str
+    index_name: str
+    filter: str
+
+
+async def filtering_scans(connection: asyncpg.Connection, sql: str) -> list[FilteringScan]:
+    """Scans of an index that drop rows after reading them."""
+    return [
+        FilteringScan(node["Schema"], node["Relation Name"], node["Index Name"], node["Filter"])
+        for node in _nodes(await _plan(connection, sql))
+        if "Relation Name" in node and "Index Name" in node and "Filter" in node
+    ]
+
+
 async def _plan(connection: asyncpg.Connection, sql: str) -> dict[str, Any]:
     # EXPLAIN (GENERIC_PLAN) would be one step, but the driver would have to give $1 a value, and
     # for NULL Postgres plans to read nothing at all.

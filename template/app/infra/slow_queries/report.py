@@ -2,7 +2,6 @@
 """The report of slow statements and of missing or needless indexes."""
 
 import json
-import re
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -10,8 +9,12 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel
 
+from app.infra.slow_queries.outer import outer_from
+
 # In smaller tables an index makes no noticeable difference.
 MANY_ROWS = 10_000
+
+LONG_COLUMNS = 48
 
 FORGOTTEN = (
     "Postgres has forgotten rarer ones, there are so many: raise pg_stat_statements.max, or find"
@@ -21,9 +24,14 @@ SEQUENTIAL_RULE = (
     "Named is a table of 10,000 rows or more of which sequential scans read more rows than index"
     " scans, in at least 100 scans and 1 in 1,000 of all, of 1,000 rows or more each."
 )
+FILTERING_RULE = (
+    "Named is an index that a statement reads only to drop most rows, on a table of 10,000 rows or"
+    " more: at least 500 pages a call, and 20 for each row that it returns. An index that begins"
+    " with the condition's columns would read little."
+)
 UNUSED_RULE = (
-    "Named is an index that nothing has used on this server, on a table of 10,000 rows or more,"
-    " unless it keeps a constraint or serves a foreign key. Replicas count their own uses."
+    "Named is an index that nothing has used on this server or on a replica, on a table of 10,000"
+    " rows or more, unless it keeps a constraint or serves a foreign key."
 )
 DUPLICATE_RULE = (
     "Named is an index whose columns are the first columns of another one of the same kind."
@@ -43,6 +51,7 @@ class Statement(BaseModel):
     total_ms: float
     mean_ms: float
     rows: int
+    pages: int  # of 8 kB, from memory or disk
     share: float
 
 
@@ -66,6 +75,20 @@ class SequentialTable(BaseModel):
     statements: list[SequentialUse]
 
 
+class FilteringUse(BaseModel):
+    """A statement that reads an index and drops most of what it finds."""
+
+    id: str
+    sql: str
+    calls: int
+    mean_ms: float
+    table: str
+    index: str
+    filter: str
+    pages_per_call: float
+    rows_per_call: float
+
+
 class UnusedIndex(BaseModel):
     index: str
     table: str
@@ -85,6 +108,16 @@ class InvalidIndex(BaseModel):
     command: str
 
 
+class ReplicaReport(BaseModel):
+    """What one replica has counted. `problem` says why there is nothing."""
+
+    server: str
+    problem: str | None = None
+    statements: list[Statement] = []
+    sequential_tables: list[SequentialTable] = []
+    filtering_scans: list[FilteringUse] = []
+
+
 class Report(BaseModel):
     """The content of the text and of --json. Fields may be added, and none changes its meaning.
 
@@ -98,9 +131,11 @@ class Report(BaseModel):
     statements: list[Statement]
     tables_since: datetime
     sequential_tables: list[SequentialTable]
+    filtering_scans: list[FilteringUse]
     unused_indexes: list[UnusedIndex]
     duplicate_indexes: list[DuplicateIndex]
     invalid_indexes: list[InvalidIndex]
+    replicas: list[ReplicaReport]
 
     def as_json(self) -> str:
         return json.dumps(self.model_dump(mode="json"), indent=2)
@@ -121,6 +156,9 @@ class Report(BaseModel):
                     SEQUENTIAL_RULE,
                 ),
                 _section(
+                    "Indexes that find too much", _filtering(self.filtering_scans), FILTERING_RULE
+                ),
+                _section(
                     f"Unused indexes, {counted}",
                     [f"{i.index} on {i.table}, {_size(i.bytes)}" for i in self.unused_indexes],
                     UNUSED_RULE,
@@ -138,11 +176,38 @@ class Report(BaseModel):
                     [f"{i.index} on {i.table}: {i.command};" for i in self.invalid_indexes],
                     INVALID_RULE,
                 ),
+                *map(_of_replica, self.replicas),
             ]
         )
 
 
-def _section(heading: str, lines: list[str], rule: str) -> str:
+def _of_replica(replica: ReplicaReport) -> str:
+    if replica.problem:
+        return f"Replica {replica.server}: {replica.problem}"
+    on = f"on replica {replica.server}"
+    tables = [line for table in replica.sequential_tables for line in _table_lines(table)]
+    return "\n\n".join(
+        [
+            _section(f"Statements {on} by total time", _statement_lines(replica.statements)),
+            _section(f"Tables read sequentially {on}", tables),
+            _section(f"Indexes that find too much {on}", _filtering(replica.filtering_scans)),
+        ]
+    )
+
+
+def _filtering(found: Sequence[FilteringUse]) -> list[str]:
+    lines = []
+    for use in found:
+        reads = f"{use.pages_per_call:,.0f} pages a call for {use.rows_per_call:,.1f} rows"
+        lines += [
+            f"{use.index} on {use.table}: {reads}",
+            _fitting(f"  {use.calls:,} calls of {use.mean_ms:,.2f} ms:", use.sql),
+            _fitting("    looks for", use.filter),
+        ]
+    return lines
+
+
+def _section(heading: str, lines: list[str], rule: str = "") -> str:
     explained = textwrap.wrap(rule, _width(), initial_indent="  ", subsequent_indent="  ")
     ending = "" if lines else " none"
     return "\n".join([f"{heading}:{ending}", *(f"    {line}" for line in lines), *explained])
@@ -188,7 +253,9 @@ def _fitting(beginning: str, sql: str) -> str:
     """One line that fits the terminal."""
     line = " ".join("".join(c if c.isprintable() else " " for c in sql).split())
     # The tables and conditions tell more than the list of columns.
-    line = re.sub(r"^(SELECT) .{40,}? (FROM) ", r"\1 … \2 ", line, flags=re.IGNORECASE)
+    tables = outer_from(line) or 0
+    if line[:7].upper() == "SELECT " and tables > LONG_COLUMNS:
+        line = f"{line[:7]}… {line[tables:]}"
     room = max(_width() - len(beginning) - 6, 40)
     return f"{beginning}  {line if len(line) <= room else line[: room - 1] + '…'}"
 

@@ -16,6 +16,7 @@ import asyncpg
 from opentelemetry.trace import Span, SpanKind
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 
+from app.infra.slow_queries.outer import table_of
 from app.infra.telemetry import tracing
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 # Compiled queries hold no values; a text() may.
 _VALUES = re.compile(r"'(?:[^']|'')*'|(?<![\w$.])\d+(?:\.\d+)?\b")
 DEFAULT_PORTS = {"http": 80, "https": 443}
-
-_TARGET = re.compile(r"\b(?:FROM|INTO|UPDATE)\s+(?:ONLY\s+)?\"?([\w.]+)", re.IGNORECASE)
 
 
 @functools.cache
@@ -86,8 +85,8 @@ def _described(statement: str) -> tracing.Attributes:
 
 def _name(statement: str) -> str:
     verb = statement.split(maxsplit=1)[0].upper().rstrip(";") if statement.strip() else "SQL"
-    target = _TARGET.search(statement)
-    return f"{verb} {target[1]}" if target else verb
+    table = table_of(statement)
+    return f"{verb} {table}" if table else verb
 
 
 def _trace_httpx() -> None:

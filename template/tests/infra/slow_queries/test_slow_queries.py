@@ -15,8 +15,9 @@ import pytest
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
 from app.infra.slow_queries import __main__ as slow_queries
+from app.infra.slow_queries.outer import table_of
 from app.infra.slow_queries.report import Report
-from dev import postgres, postgres_settings
+from dev import ports, postgres, postgres_settings
 
 # Only a change of the report, which is not the app's, breaks them: seconds of each `make test`.
 pytestmark = pytest.mark.slow
@@ -178,6 +179,62 @@ def test_a_statement_that_cannot_be_planned_again_is_listed_without_the_tables_i
     assert (visits.table, visits.statements) == ("visits", [])
 
 
+def test_an_index_that_is_read_only_to_drop_most_rows_is_named(database: str) -> None:
+    """Without its own index, Postgres may read another one backwards and filter."""
+    run(database, VISITS.format(rows=100_000))
+    run(database, "DROP INDEX ix_visits_guest; UPDATE visits SET guest = id / 100")
+    run(database, "ANALYZE visits")
+    newest = "SELECT id FROM visits WHERE guest = $1 ORDER BY id DESC LIMIT 1"
+    run(database, newest, 5, times=20)
+
+    found = report()
+
+    assert not found.sequential_tables
+    [scan] = found.filtering_scans
+    assert (scan.table, scan.index, scan.filter) == ("visits", "visits_pkey", "(visits.guest = $1)")
+    assert scan.pages_per_call > 500
+    assert "visits_pkey on visits: " in found.as_text()
+
+    run(database, "CREATE INDEX ix_visits_guest_id ON visits (guest, id)")
+    run(database, "SELECT pg_stat_statements_reset()")
+    run(database, newest, 5, times=20)
+    assert not report().filtering_scans
+
+
+def test_a_replica_that_does_not_answer_is_said_and_the_rest_is_told(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(database, VISITS.format(rows=10_000))
+    nobody = f"127.0.0.1:{ports.unused()}"
+    monkeypatch.setenv("DATABASE_REPLICA_URLS", f"postgresql://app:secret@{nobody}/app")
+
+    found = report()
+
+    assert found.statements
+    [replica] = found.replicas
+    assert replica.server == nobody
+    assert "no connection could be opened" in str(replica.problem)
+    assert f"Replica {nobody}: Postgres: no connection" in found.as_text()
+    assert "secret" not in found.as_json()
+
+
+@pytest.mark.parametrize(
+    ("sql", "table"),
+    [
+        ("SELECT id FROM orders WHERE id = $1", "orders"),
+        ("SELECT (SELECT count(*) FROM items WHERE id = $1) AS n FROM orders", "orders"),
+        ("SELECT EXTRACT(year FROM at) FROM orders", "orders"),
+        ("INSERT INTO orders SELECT * FROM items", "orders"),
+        ("UPDATE ONLY orders SET n = (SELECT max(n) FROM items)", "orders"),
+        ("SELECT n FROM (SELECT n FROM items) AS inner_items", "items"),
+        ('SELECT id FROM "public.orders"', "public.orders"),
+        ("BEGIN", None),
+    ],
+)
+def test_a_statement_is_named_by_its_outer_table(sql: str, table: str | None) -> None:
+    assert table_of(sql) == table
+
+
 def test_an_unused_index_is_named(database: str) -> None:
     run(database, VISITS.format(rows=10_000))
     run(database, "CREATE UNIQUE INDEX unique_pages ON visits (page, id)")
@@ -325,7 +382,8 @@ def test_what_is_planned_is_not_run(database: str) -> None:
 
 def test_the_reports_connection_cannot_write(database: str) -> None:
     async def write() -> None:
-        connection = await slow_queries.open_connection(environment.read(DatabaseSettings))
+        settings = environment.read(DatabaseSettings)
+        connection = await slow_queries.open_connection(settings, settings.direct_url)
         try:
             await connection.execute("CREATE TABLE written (n int)")
         finally:
@@ -359,9 +417,11 @@ def test_json_holds_what_the_text_says(
         "statements",
         "tables_since",
         "sequential_tables",
+        "filtering_scans",
         "unused_indexes",
         "duplicate_indexes",
         "invalid_indexes",
+        "replicas",
     ]
 
 

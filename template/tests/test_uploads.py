@@ -12,6 +12,7 @@ from sqlalchemy import func, select, update
 from app.infra.database import Database
 from app.infra.failures import Unavailable
 from app.infra.files import FileMissing, Files, files_of
+from app.uploads import service
 from app.uploads.models import Upload
 from app.uploads.schemas import MAX_BYTES
 from app.uploads.service import SWEPT_AFTER
@@ -64,6 +65,23 @@ async def test_size_and_type_are_limited(ada: AsyncClient, wrong: dict[str, Any]
     announced = {"content_type": "image/png", "size": 70, **wrong}
 
     assert (await ada.post("/uploads", json=announced)).status_code == 422
+
+
+async def test_uploads_of_an_account_have_a_quota_also_when_announced_at_once(
+    ada: AsyncClient, grace: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "QUOTA_BYTES", 3 * MAX_BYTES)
+    announced = {"content_type": "image/png", "size": MAX_BYTES}
+
+    answers = await asyncio.gather(*(ada.post("/uploads", json=announced) for _ in range(20)))
+
+    assert sorted(answer.status_code for answer in answers) == [201] * 3 + [403] * 17
+    stored = await grace.post("/uploads", json=announced)
+    assert stored.status_code == 201
+    await grace.delete(f"/uploads/{stored.json()['id']}")
+    assert (await grace.post("/uploads", json=announced)).status_code == 201
+    assert (await grace.post("/uploads", json=announced)).status_code == 201
+    assert (await grace.post("/uploads", json=announced)).status_code == 403
 
 
 async def test_completing_again_changes_nothing(ada: AsyncClient) -> None:

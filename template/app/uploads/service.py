@@ -3,7 +3,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import delete, func, select, update
 
-from app.errors import Conflict, NotFound, Unprocessable
+from app.errors import Conflict, Forbidden, NotFound, Unprocessable
 from app.infra.database import WriteSession
 from app.infra.files import FileMissing, Files
 from app.uploads.models import Upload
@@ -11,6 +11,9 @@ from app.uploads.schemas import UploadIn
 
 # The link to send a file works for minutes. A file that is missing after a day never comes.
 SWEPT_AFTER = timedelta(days=1)
+
+# Of each account. A deleted file counts until it is swept, because its link may still send it.
+QUOTA_BYTES = 500 * 1024 * 1024
 
 SIGNATURES = {
     "image/gif": (b"GIF87a", b"GIF89a"),
@@ -23,6 +26,10 @@ class NoSuchUpload(NotFound):
     """There is no such upload"""
 
 
+class NoRoom(Forbidden):
+    """Your uploads take all the room that you have"""
+
+
 class NotSentYet(Conflict):
     """The file has not arrived"""
 
@@ -32,6 +39,12 @@ class NotThatImage(Unprocessable):
 
 
 async def start_upload(write: WriteSession, account_id: UUID, announced: UploadIn) -> Upload:
+    """Raises NoRoom."""
+    # One announcement of an account at a time: each counts those before it.
+    await write.execute(select(func.pg_advisory_xact_lock(func.hashtext(str(account_id)))))
+    taken = select(func.coalesce(func.sum(Upload.size), 0)).where(Upload.account_id == account_id)
+    if (await write.scalar(taken) or 0) + announced.size > QUOTA_BYTES:
+        raise NoRoom("Delete some. A deleted upload makes room after a day.")
     upload = Upload(
         account_id=account_id,
         key=f"uploads/{uuid4()}",
@@ -106,6 +119,7 @@ async def sweep(write: WriteSession, files: Files) -> None:
 
 
 def _is_image(content_type: str, head: bytes) -> bool:
+    """Looks at the first bytes only. The rest may hold a script, a place, or 2^32 pixels."""
     if content_type == "image/webp":
         return head.startswith(b"RIFF") and head[8:12] == b"WEBP"
     return head.startswith(SIGNATURES[content_type])

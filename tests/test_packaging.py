@@ -53,6 +53,30 @@ def test_a_wheel_works_and_asks_where_its_template_is(newcomer: Person, checkout
     assert recorded_source(newcomer.desk / "shop") == str(checkout)
 
 
+def test_a_released_wheel_knows_its_template(newcomer: Person, checkout: Path) -> None:
+    settings = checkout / "pyproject.toml"
+    urls = f'[project.urls]\nTemplate = "{checkout.as_uri()}"\n\n[project.scripts]'
+    settings.write_text(settings.read_text().replace("[project.scripts]", urls))
+    git("commit", "--quiet", "--all", "--message=Where it is", cwd=checkout)
+    git("tag", "--force", "v0.1.0", cwd=checkout)
+    ran(newcomer, "uv", "build", "--quiet", "--wheel", "--out-dir", newcomer.desk, at=checkout)
+    (wheel,) = newcomer.desk.glob("rung-*.whl")
+    ran(
+        newcomer,
+        "uvx",
+        "--quiet",
+        "--from",
+        wheel,
+        "rung",
+        "new",
+        newcomer.desk / "shop",
+        at=checkout,
+    )
+    assert recorded_source(newcomer.desk / "shop") == f"git+{checkout.as_uri()}"
+    answers = yaml.safe_load((newcomer.desk / "shop" / ".copier-answers.yml").read_text())
+    assert answers["_commit"] == "v0.1.0"
+
+
 def test_a_wheel_holds_the_program_and_nothing_else(newcomer: Person, checkout: Path) -> None:
     ran(newcomer, "uv", "build", "--quiet", "--wheel", "--out-dir", newcomer.desk, at=checkout)
     (wheel,) = newcomer.desk.glob("rung-*.whl")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from rung import __version__
 from rung.errors import RungError, UsageError, is_printable
 from rung.git import GitError, git, switch_off_filters_of
 
@@ -48,7 +49,19 @@ def _installed_from() -> Template:
         return _remote(origin["url"], ref=origin["vcs_info"]["commit_id"])
     if "dir_info" in origin:
         return _checkout(Path.from_uri(origin["url"]))
+    if url := _released_at():
+        return _remote(url, ref=f"v{__version__}")
     raise RungError(f"rung was installed as a package, which holds no template. {_NAME_ONE}")
+
+
+def _released_at() -> str | None:
+    """The URL "Template" of the package: [project.urls] in pyproject.toml."""
+    try:
+        urls = distribution("rung").metadata.get_all("Project-URL") or []
+    except PackageNotFoundError:
+        return None
+    named = (url.partition(", ") for url in urls)
+    return next((url for name, _, url in named if name == "Template"), None)
 
 
 def _origin() -> dict[str, Any]:

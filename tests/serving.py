@@ -17,6 +17,8 @@ import pytest
 def make_dev(project: Path, port: int, target: str = "dev") -> Iterator[str]:
     """The URL, once the app is ready."""
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    # Variables of another server must not matter.
+    environment |= {"PGSSLMODE": "require", "PGHOST": "192.0.2.1", "PGOPTIONS": "-c nonsense=1"}
     log = project.with_suffix(".log")
     with log.open("w") as output:
         server = subprocess.Popen(

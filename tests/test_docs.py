@@ -1,6 +1,7 @@
 """Pages for people: each is short, renders as it is, and links to what is there."""
 
 import re
+import runpy
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -93,3 +94,13 @@ def pages_of_this_repo() -> list[Path]:
         check=True,
     )
     return [REPO / name for name in listed.stdout.splitlines() if (REPO / name).exists()]
+
+
+def test_the_readme_fits_on_three_screens() -> None:
+    assert len((REPO / "README.md").read_text(encoding="utf-8").splitlines()) < 100
+
+
+def test_the_picture_of_the_stages_is_as_drawn() -> None:
+    drawn = runpy.run_path(str(REPO / "scripts" / "pictures.py"))
+    assert drawn["PICTURE"].read_text(encoding="utf-8") == drawn["drawn"]()
+    assert [stage.title[0] for stage in drawn["STAGES"]] == ["1", "2", "3", "4"]

@@ -38,6 +38,8 @@ def test_the_tour_works_twice_and_its_data_survives_a_restart(
 
     with make_dev(project, port) as url, urlopen(f"{url}/products?limit=3") as again:
         after_restart = json.load(again)
+    # The first start seeded; the second says it again.
+    assert "Staff: staff@example.com, password" in log.read_text(encoding="utf-8")
     ordered = order["items"][0]["product_id"]
     before = {product["id"]: product["stock"] for product in products["products"]}
     after = {product["id"]: product["stock"] for product in after_restart["products"]}

@@ -23,3 +23,10 @@ def create_app() -> FastAPI:
         app.include_router(router)
     wiring.install(app)
     return app
+
+
+def __getattr__(name: str) -> FastAPI:
+    """For `fastapi dev` and `uvicorn app.main:app`. An import needs no settings."""
+    if name == "app":
+        return create_app()
+    raise AttributeError(name)

@@ -3,6 +3,7 @@
 
 import asyncio
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -42,6 +43,12 @@ THROWAWAY_SETTINGS = SETTINGS | {
     "autovacuum": "off",
     "max_connections": "300",
 }
+
+
+# libpq's variables: they lead to another server, or ask for TLS, which ours does not have.
+OTHER_SERVERS = re.compile(
+    "PG(HOST|PORT|DATABASE|USER|PASS|SERVICE|OPTIONS|SSL|GSS|TARGET|CHANNEL|REQUIRE|KRB|MIN|MAX)"
+)
 
 
 class PostgresError(Exception):
@@ -167,6 +174,7 @@ def server(
         _wait_until_it_serves(process, folder)
         return process
 
+    forget_other_servers(os.environ)
     _make_enterable(folder)
     with supervisor.shared(folder, start, remove=remove):
         yield _url(folder)
@@ -253,6 +261,11 @@ async def _data_folder(url: str) -> str:
     async with _connected(url) as connection:
         folder: str = await connection.fetchval("SHOW data_directory")
         return folder
+
+
+def forget_other_servers(environment: MutableMapping[str, str]) -> None:
+    for name in [name for name in environment if OTHER_SERVERS.match(name)]:
+        del environment[name]
 
 
 @asynccontextmanager

@@ -10,11 +10,12 @@ import sys
 import threading
 from contextlib import suppress
 
-from fastapi import FastAPI
+from dev import start_page
 
 HOST = "127.0.0.1"
 BANNER = """
-  App       http://{host}:{port}/docs
+  App       http://{host}:{port}/
+  API docs  http://{host}:{port}/docs
   Postgres  {database}   (make psql)
 """
 
@@ -30,11 +31,11 @@ def main() -> None:
     os.execv(uvicorn[0], uvicorn + options)  # noqa: S606
 
 
-def create_app() -> FastAPI:
+def create_app() -> start_page.WithPages:
     end_with_reloader()
     from app import main
 
-    return main.create_app()
+    return start_page.WithPages(main.create_app())
 
 
 def end_with_reloader() -> None:
@@ -58,13 +59,20 @@ def refuse_wrong_environment() -> None:
 
 
 def migrate_and_seed() -> None:
-    steps = [[sys.executable, "-m", "alembic", "upgrade", "head"]]
+    run("alembic", "upgrade", "head")
     if importlib.util.find_spec("app.seed"):
-        steps.append([sys.executable, "-m", "app.seed"])
-    for step in steps:
-        status = subprocess.run(step).returncode
-        if status != 0:
-            sys.exit(status)
+        # The last line, because the others are logs.
+        if said := run("app.seed", stdout=subprocess.PIPE).strip().rpartition("\n")[2]:
+            start_page.keep_seeded(os.environ, said)
+        print(said or start_page.seeded(os.environ))
+
+
+def run(module: str, *arguments: str, stdout: int | None = None) -> str:
+    """Returns what it says to `stdout`."""
+    done = subprocess.run([sys.executable, "-m", module, *arguments], stdout=stdout, text=True)
+    if done.returncode != 0:
+        sys.exit(done.returncode)
+    return done.stdout or ""
 
 
 def refuse_unusable_port(port: str, target: str = "dev") -> None:

@@ -65,6 +65,22 @@ async def test_a_password_has_12_to_128_characters(client: AsyncClient, password
     assert "elevenchars" not in answer.text
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"password": "elevenchars"}, "Use at least 12 characters"),
+        ({"password": "x" * 129}, "Use at most 128 characters"),
+        ({"email": "ada"}, "Write an e-mail address, such as ada@example.com"),
+    ],
+)
+async def test_a_person_is_told_what_to_write_instead(
+    client: AsyncClient, given: dict[str, str], message: str
+) -> None:
+    answer = await client.post("/accounts", json={**ADA, **given})
+
+    assert [error["message"] for error in answer.json()["errors"]] == [message]
+
+
 async def test_the_password_is_stored_as_an_argon2id_hash(
     ada: AsyncClient, database: Database
 ) -> None:

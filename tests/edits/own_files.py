@@ -105,7 +105,7 @@ people_of_the_repo = added(
     "LICENSE",
 )
 hooks = added("pre-commit's configuration", ".pre-commit-config.yaml", ".gitlab-ci.yml")
-editors = added("an editor's and an agent's folder", ".vscode/launch.json", "AGENTS.md")
+editors = added("an editor's and an agent's folder", ".vscode/launch.json", ".cursorrules")
 
 
 @edit("adds")

@@ -1,20 +1,38 @@
 """The bodies of requests and answers about accounts."""
 
+import re
 import unicodedata
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, Field, SecretStr, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    SecretStr,
+    StringConstraints,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
 
 from app.requests import RequestBody
 
 # One @ with something around it. Only a mail to the address can tell whether it works.
+EMAIL = r"^[!-?A-~]+@[!-?A-~]+$"
+
+
+def _like_an_address(email: str) -> str:
+    if not re.match(EMAIL, email):
+        raise PydanticCustomError("email", "Write an e-mail address, such as ada@example.com")
+    return email
+
+
 Email = Annotated[
     str,
-    StringConstraints(
-        to_lower=True, strip_whitespace=True, max_length=254, pattern=r"^[!-?A-~]+@[!-?A-~]+$"
-    ),
+    StringConstraints(to_lower=True, strip_whitespace=True, max_length=254),
+    AfterValidator(_like_an_address),
+    WithJsonSchema({"type": "string", "maxLength": 254, "pattern": EMAIL}),
 ]
 
 
@@ -31,10 +49,34 @@ def _normalized(password: object) -> object:
 
 
 # Length makes a password strong. Hashing more than 128 characters is only work.
-NewPassword = Annotated[
-    SecretStr, Field(min_length=12, max_length=128), BeforeValidator(_normalized)
+LEAST, MOST = 12, 128
+
+
+def _strong_enough(password: SecretStr) -> SecretStr:
+    if len(password) < LEAST:
+        raise PydanticCustomError("password", f"Use at least {LEAST} characters")
+    return password
+
+
+def _short_enough(password: SecretStr) -> SecretStr:
+    if len(password) > MOST:
+        raise PydanticCustomError("password", f"Use at most {MOST} characters")
+    return password
+
+
+def _documented(**limits: int) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "format": "password", "writeOnly": True, **limits})
+
+
+Password = Annotated[
+    SecretStr,
+    BeforeValidator(_normalized),
+    AfterValidator(_short_enough),
+    _documented(maxLength=MOST),
 ]
-Password = Annotated[SecretStr, Field(max_length=128), BeforeValidator(_normalized)]
+NewPassword = Annotated[
+    Password, AfterValidator(_strong_enough), _documented(minLength=LEAST, maxLength=MOST)
+]
 
 
 class Registration(RequestBody):

@@ -24,7 +24,8 @@ def read[SettingsT: BaseSettings](settings: type[SettingsT], **given: Any) -> Se
             # This default is made of another variable, which is wrong and named already.
             if problem["type"] != "default_factory_not_called"
         ]
-        lines = ["Missing or wrong in the environment:", *wrong, "See deploy/env.example."]
+        advice = "See deploy/env.example. On a laptop, `python -m dev COMMAND` gives the rest."
+        lines = ["Missing or wrong in the environment:", *wrong, advice]
         raise EnvironmentIncomplete("\n".join(lines)) from None
 
 

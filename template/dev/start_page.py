@@ -1,0 +1,109 @@
+# Rung's file: advancing to another stage may change it.
+"""Pages of `make dev`: a start page at /, and the API's documentation without the internet."""
+
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from html import escape
+from pathlib import Path
+from string import Template
+
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Match, Mount, Route, Router
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dev import postgres
+
+PAGE = Path(__file__).with_name("start_page.html")
+STAGE = postgres.REPOSITORY / "docs" / "stage.md"
+ASSETS = "/_dev/assets"
+HERE = ("127.0.0.1", "localhost")
+SERVER = re.compile(r"(\w+)://([^/@\s]*@)?(?:127\.0\.0\.1|localhost):(\d{1,5})\b")
+
+
+class WithPages:
+    """The app, with these pages where it has none of its own."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._pages = Router(list(_pages(app)), default=app, redirect_slashes=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer: ASGIApp = self._pages if scope["type"] == "http" else self._app
+        await answer(scope, receive, send)
+
+
+def _pages(app: FastAPI) -> Iterator[Route | Mount]:
+    async def start(request: Request) -> HTMLResponse:
+        # Another name may be a stranger's, who made it lead here.
+        secret = seeded(os.environ) if request.url.hostname in HERE else ""
+        return HTMLResponse(start_page(app.title, os.environ, secret))
+
+    async def docs(request: Request) -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url=f"{app.openapi_url}",
+            title=app.title,
+            swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
+            swagger_css_url=f"{ASSETS}/swagger-ui.css",
+            swagger_favicon_url=f"{ASSETS}/favicon.png",
+        )
+
+    if not _has(app, "/"):
+        yield Route("/", start)
+    if app.openapi_url and app.docs_url:
+        yield Route(app.docs_url, docs)
+        yield Mount(ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]))
+
+
+def _has(app: FastAPI, path: str) -> bool:
+    scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": []}
+    return any(route.matches(scope)[0] is Match.FULL for route in app.router.routes)
+
+
+def start_page(title: str, environment: Mapping[str, str], secret: str) -> str:
+    heading, _, text = STAGE.read_text(encoding="utf-8").partition("# ")[2].partition("\n\n")
+    return Template(PAGE.read_text(encoding="utf-8")).substitute(
+        title=escape(title),
+        heading=escape(heading),
+        purpose=escape(text.partition("\n\n")[0]),
+        servers="".join(_row(*server) for server in servers(environment)),
+        secret=f"<p>{escape(secret)}</p>" if secret else "",
+    )
+
+
+def servers(environment: Mapping[str, str]) -> Iterator[tuple[str, str, int]]:
+    """The variable, scheme and port of each server on this machine that the app was told of."""
+    for name, value in sorted(environment.items()):
+        for scheme, _, port in SERVER.findall(value):
+            yield name, scheme, int(port)
+
+
+def _row(name: str, scheme: str, port: int) -> str:
+    where = f"127.0.0.1:{port}"
+    if scheme == "http":
+        where = f'<a href="http://{where}">{where}</a>'
+    with socket.socket() as client:
+        client.settimeout(1)
+        is_there = client.connect_ex(("127.0.0.1", port)) == 0
+    state = "runs" if is_there else "does not answer"
+    return f"<tr><td>{escape(name)}</td><td>{where}</td><td>{state}</td></tr>"
+
+
+def seeded(environment: Mapping[str, str]) -> str:
+    """What the seed said when it filled this repository's own database."""
+    folder = postgres.own_server(environment.get("DATABASE_URL", ""))
+    said = folder / "seeded" if folder else None
+    return said.read_text(encoding="utf-8").strip() if said and said.exists() else ""
+
+
+def keep_seeded(environment: Mapping[str, str], said: str) -> None:
+    """In the folder of the database, so that both are deleted at once."""
+    if folder := postgres.own_server(environment.get("DATABASE_URL", "")):
+        file = folder / "seeded"
+        file.touch(mode=0o600)
+        file.write_text(said, encoding="utf-8")

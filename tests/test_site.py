@@ -69,6 +69,17 @@ def test_every_link_of_the_site_leads_somewhere(site: Path) -> None:
     assert dead == []
 
 
+def test_every_picture_is_on_the_site(site: Path) -> None:
+    pictures = {
+        urlsplit(urljoin(HOST + name, url)).path
+        for name, page in pages_of(site)
+        for url in page.loaded
+        if url.endswith((".svg", ".png", ".gif"))
+    }
+    assert any("/pictures/" in picture for picture in pictures)
+    assert [picture for picture in pictures if not (site / picture[1:]).is_file()] == []
+
+
 def test_the_site_loads_nothing_from_other_hosts(site: Path) -> None:
     loaded = {url for _, page in pages_of(site) for url in page.loaded}
     assert loaded

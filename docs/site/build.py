@@ -55,8 +55,9 @@ def write_pages(folder: Path) -> list[str]:
         turned, dead = _turned((REPO / source).read_text(encoding="utf-8"), source, sources)
         problems += [f"{source}: {link} leads to no page of the site" for link in dead]
         _write(folder / target, turned)
-        for picture in (REPO / source).parent.glob("*.svg"):
-            shutil.copy(picture, (folder / target).parent)
+    (folder / "pictures").mkdir()
+    for picture in (*REPO.glob("docs/**/*.svg"), *REPO.glob("template/docs/**/*.svg")):
+        shutil.copy(picture, folder / "pictures")
     _write(folder / "cli.md", _cli_reference())
     decisions = [target for target in sources.values() if target.startswith("decisions/")]
     listed = [f"- [{_title(folder / one)}]({Path(one).name})" for one in decisions]
@@ -90,8 +91,8 @@ def _turned(text: str, source: str, sources: dict[str, str]) -> tuple[str, list[
         there = posixpath.normpath(posixpath.join(posixpath.dirname(source), name))
         if there == "docs/decisions":
             target = "decisions/index.md"
-        elif (REPO / there).suffix == ".svg" and (REPO / there).exists():
-            return found[0]
+        elif there.endswith(".svg") and (REPO / there).exists():
+            target = f"pictures/{posixpath.basename(there)}"
         elif there in sources:
             target = sources[there]
         else:

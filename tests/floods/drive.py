@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 from leaks.drive import Shop
 
-SECONDS = float(os.environ.get("SECONDS", "3"))
+SECONDS = float(os.environ.get("SECONDS", "2"))
 REQUESTS_A_SECOND = 50
 
 FLOODER = ("127.0.0.2", 0)

@@ -131,7 +131,7 @@ def hostile_fleet(fleet: Path, template: Path) -> dict[str, str]:
         "aliases": ({ANSWERS: b"a: &a x\nb: *a\n"}, "it has YAML aliases"),
         "binary": ({ANSWERS: b"\xff\xfe\x00"}, "it is not UTF-8"),
         "deep": ({ANSWERS: b"[" * 5000}, "it is nested deeper than 50 levels"),
-        "huge": ({ANSWERS: b"a" * (2 << 20)}, "is larger than 1024 KiB"),
+        "huge": ({ANSWERS: b"a" * (2 << 20)}, "is larger than 64 KiB"),
         "list": ({ANSWERS: b"- stage\n"}, "is not a mapping"),
         "link": ({ANSWERS: b">/etc/passwd"}, "is not a mapping"),
         "loop": ({ANSWERS: b">" + ANSWERS.encode()}, "is not a mapping"),
@@ -261,6 +261,15 @@ def test_a_list_holds_paths_and_urls(
     assert {name: row["problem"] for name, row in rows.items()} == {
         "shop.git": "", "fleet/shop": "", "nowhere": "it is not a git repository",
     }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_password_in_a_url_is_not_shown(person: Person, fleet: Path) -> None:
+    (fleet / "list").write_text("https://ada:s3cret@127.0.0.1:1/acme/shop.git\n")
+    for how in ([], ["--json"]):
+        done = person.types("fleet", fleet / "list", *how)
+        assert "acme/shop" in done.stdout
+        assert "s3cret" not in done.stdout + done.stderr
 
 
 @pytest.mark.slow

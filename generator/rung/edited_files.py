@@ -12,7 +12,7 @@ from rung.project import RUNGS, is_rungs
 from rung.reading import UnreadableError, parse_yaml
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Environment, Template
 
 _COPIERS_OWN = {"_envops": {}, "_exclude": (), "_subdirectory": "", "_templates_suffix": ".jinja"}
 
@@ -75,10 +75,10 @@ def unedited_files(
         return None
 
 
-def _unedited(version: _Version, answers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+@cache
+def _settings(version: _Version) -> tuple[dict[str, Any], "Environment"]:
     from jinja2 import FunctionLoader
     from jinja2.sandbox import SandboxedEnvironment
-    from pathspec import GitIgnoreSpec
 
     settings = {**_COPIERS_OWN, **parse_yaml(version.read("copier.yml"))}
     options = dict(settings["_envops"])
@@ -86,10 +86,21 @@ def _unedited(version: _Version, answers: Mapping[str, Any]) -> Iterator[tuple[s
         from jinja2 import StrictUndefined
 
         options["undefined"] = StrictUndefined
-    jinja = SandboxedEnvironment(loader=FunctionLoader(version.read), **options)
+    return settings, SandboxedEnvironment(loader=FunctionLoader(version.read), **options)
+
+
+@cache
+def _compiled(jinja: "Environment", text: str) -> "Template":
+    return jinja.from_string(text)
+
+
+def _unedited(version: _Version, answers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    from pathspec import GitIgnoreSpec
+
+    settings, jinja = _settings(version)
     context = _complete(settings, answers, jinja)
     excluded = GitIgnoreSpec.from_lines(
-        jinja.from_string(pattern).render(context) for pattern in settings["_exclude"]
+        _compiled(jinja, pattern).render(context) for pattern in settings["_exclude"]
     )
     suffix = settings["_templates_suffix"]
     for path, id_ in version.blobs(settings["_subdirectory"]).items():
@@ -99,10 +110,8 @@ def _unedited(version: _Version, answers: Mapping[str, Any]) -> Iterator[tuple[s
         if path == name:
             yield name, id_
         else:
-            text = jinja.from_string(
-                version.read(f"{settings['_subdirectory']}/{path}".lstrip("/"))
-            )
-            yield name, _blob_id(text.render(context).encode(), id_)
+            text = version.read(f"{settings['_subdirectory']}/{path}".lstrip("/"))
+            yield name, _blob_id(_compiled(jinja, text).render(context).encode(), id_)
 
 
 def _complete(
@@ -115,7 +124,7 @@ def _complete(
             continue
         default = question.get("default")
         if isinstance(default, str):
-            default = jinja.from_string(default).render(context)
+            default = _compiled(jinja, default).render(context)
             default = default if question.get("type") == "str" else parse_yaml(default)
         context[name] = default
     return context

@@ -13,7 +13,7 @@ from typing import Any
 from rung import stages
 from rung.edited_files import unedited_files
 from rung.errors import RungError, UsageError, is_printable
-from rung.fleet.blobs import RepoError, files_at_head, git_dir, tree_at_head
+from rung.fleet.blobs import MOST_BYTES, RepoError, files_at_head, git_dir, tree_at_head
 from rung.fleet.sources import Found
 from rung.origin import Origin, is_newer, version_of, versions
 from rung.project import RUNGS
@@ -111,16 +111,14 @@ def _plain(src: str) -> str:
     return re.sub(r"(\.git)?/*$", "", src)
 
 
-def survey(
-    found: Iterable[Found], line: Line | None, *, drift: bool, at_once: int | None = None
-) -> list[Row]:
+def survey(found: Iterable[Found], line: Line | None, *, drift: bool) -> list[Row]:
     # Local reading is work for git's processes, so a few more than cores keep all of them busy.
-    with ThreadPoolExecutor(at_once or min(16, 2 * (os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
         return list(pool.map(lambda one: _row(one, line, drift=drift), found))
 
 
 def _row(found: Found, line: Line | None, *, drift: bool) -> Row:
-    row = Row(_shown(found.name), _without_password(found.place))
+    row = Row(_shown(found.name), without_password(found.place))
     if found.problem:
         return replace(row, problem=_shown(found.problem))
     try:
@@ -132,7 +130,7 @@ def _row(found: Found, line: Line | None, *, drift: bool) -> Row:
             return _filled(row, found, files, line, now)
     except (RepoError, UnreadableError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
-        return replace(row, problem=_shown(reason or str(error)))
+        return replace(row, problem=_shown(without_password(reason or str(error))))
 
 
 def _filled(
@@ -149,9 +147,9 @@ def _filled(
         row,
         stage=answers["stage"],
         version=answers["_commit"],
-        template=_without_password(answers["_src_path"]),
+        template=without_password(answers["_src_path"]),
         options=_options(answers),
-        owner=_shown(str(answers.get("team", ""))),
+        owner=_shown(team) if isinstance(team := answers.get("team"), str) else "",
         doctor=_verdict(_verdict_file(found, files)),
     )
     if line is None:
@@ -178,6 +176,8 @@ def _with_edits(row: Row, answers: Mapping[str, Any], line: Line, now: Mapping[s
 
 
 def _answers(content: bytes) -> dict[str, Any]:
+    if len(content) > MOST_BYTES:
+        raise RepoError(f"{ANSWERS_FILE} is larger than {MOST_BYTES >> 10} KiB")
     answers = parse_yaml(content)
     if not isinstance(answers, dict):
         raise RepoError(f"{ANSWERS_FILE} is not a mapping of questions to answers")
@@ -231,5 +231,5 @@ def _shown(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
-def _without_password(place: str) -> str:
+def without_password(place: str) -> str:
     return re.sub(r"://[^/@]*@", "://", place)

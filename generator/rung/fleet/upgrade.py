@@ -18,7 +18,7 @@ from pathlib import Path
 from rung.errors import RungError, UsageError
 from rung.fleet.hosts import GitHub, GitLab, HostError
 from rung.fleet.sources import Found
-from rung.fleet.survey import Line, Row
+from rung.fleet.survey import Line, Row, without_password
 from rung.git import decoded, last_line
 from rung.origin import is_newer
 from rung.reading import UnreadableError, read_bytes
@@ -131,7 +131,7 @@ class Upgrade:
         try:
             return self._upgrade(found, row)
         except (_GitFailedError, HostError, OSError) as error:
-            return Outcome(row.repo, "refused", str(error))
+            return Outcome(row.repo, "refused", without_password(str(error)))
 
     def _upgrade(self, found: Found, row: Row) -> Outcome:
         step = self.state.step_of(row.place, self.branch) if self.state else ""

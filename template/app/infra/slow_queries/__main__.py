@@ -14,8 +14,8 @@ from pydantic import PostgresDsn
 from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
 from app.infra.failures import Unavailable
+from app.infra.plans import filtering_scans, sequential_scans
 from app.infra.slow_queries.indexes import all_indexes, duplicate, invalid, unused
-from app.infra.slow_queries.plans import filtering_scans, sequential_scans
 from app.infra.slow_queries.report import (
     MANY_ROWS,
     FilteringUse,

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The sequential reads in the plan of a statement, without running it."""
+"""The plan of a statement, without running it."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ async def sequential_scans(connection: asyncpg.Connection, sql: str) -> list[Seq
     """From the generic plan, which Postgres makes without knowing the values."""
     return [
         SequentialScan(node["Schema"], node["Relation Name"], node.get("Filter"))
-        for node in _nodes(await _plan(connection, sql))
+        for node in nodes(await plan(connection, sql))
         if node.get("Node Type") == "Seq Scan"
     ]
 
@@ -38,30 +38,30 @@ async def filtering_scans(connection: asyncpg.Connection, sql: str) -> list[Filt
     """Scans of an index that drop rows after reading them."""
     return [
         FilteringScan(node["Schema"], node["Relation Name"], node["Index Name"], node["Filter"])
-        for node in _nodes(await _plan(connection, sql))
+        for node in nodes(await plan(connection, sql))
         if "Relation Name" in node and "Index Name" in node and "Filter" in node
     ]
 
 
-async def _plan(connection: asyncpg.Connection, sql: str) -> dict[str, Any]:
+async def plan(connection: asyncpg.Connection, sql: str) -> dict[str, Any]:
     # EXPLAIN (GENERIC_PLAN) would be one step, but the driver would have to give $1 a value, and
     # for NULL Postgres plans to read nothing at all.
     try:
         await connection.fetch(f"PREPARE slow_query AS {sql}")  # direct
         count = await connection.fetchval(PARAMETERS)
         values = f"({', '.join(['NULL'] * count)})" if count else ""
-        plan = await connection.fetchval(
+        found = await connection.fetchval(
             f"EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE slow_query {values}"
         )
     except asyncpg.PostgresError:
         return {}  # Its table is gone, or not readable, or it has a $1 where Postgres allows none.
     finally:
         await connection.execute("DEALLOCATE ALL")  # direct
-    top: dict[str, Any] = json.loads(plan)[0]["Plan"]
+    top: dict[str, Any] = json.loads(found)[0]["Plan"]
     return top
 
 
-def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield node
     for child in node.get("Plans", ()):
-        yield from _nodes(child)
+        yield from nodes(child)

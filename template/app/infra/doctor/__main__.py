@@ -1,0 +1,224 @@
+# Rung's file: advancing to another stage may change it.
+"""python -m app.infra.doctor: the one bottleneck in front of you, or "stay"."""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+from pydantic import ValidationError
+
+from app.infra import environment
+from app.infra.connections import DatabaseSettings
+from app.infra.doctor import report, request_log
+from app.infra.doctor.evidence import VERSION, Evidence, Process, Requests, Skipped
+from app.infra.doctor.looking import Refused, look_at_postgres
+from app.infra.doctor.rules import judge
+from app.infra.failures import NotConnected
+
+USAGE = 2
+LAST = Path(".dev/doctor.json")
+LOG = "python -m app.infra.doctor --log FILE, or --log - after a pipe such as docker logs"
+LOCAL = ("localhost", "127.0.0.1", "::1", None)
+
+
+def main() -> None:
+    options = parsed()
+    if options.given:
+        evidence = [load(file) for file in options.given]
+        if len(evidence) > 1:
+            print(table(options.given, evidence))
+            return
+        sys.exit(conclude(evidence[0], options))
+    while True:
+        evidence_now = look(options)
+        code = conclude(evidence_now, options)
+        if not options.watch:
+            sys.exit(code)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="doctor", description=__doc__)
+    parser.add_argument("--seconds", type=_seconds, default=30.0, help="how long to look: 30")
+    parser.add_argument("--log", help="the app's log in JSON, or - for a pipe")
+    parser.add_argument("--database-cpus", type=_count, help="processors of the database's server")
+    parser.add_argument("--json", action="store_true", help="the verdict as JSON, version 1")
+    parser.add_argument("--evidence", type=Path, metavar="FILE", help="keep what was seen")
+    parser.add_argument(
+        "--from", dest="given", type=Path, nargs="+", metavar="FILE", help="judge kept evidence"
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write one page to send")
+    parser.add_argument("--watch", action="store_true", help="look again and again")
+    return parser.parse_args()
+
+
+def _seconds(given: str) -> float:
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{given} is not a number of seconds from 1 to 3600")
+    return seconds
+
+
+def _count(given: str) -> int:
+    if not given.isdecimal() or not 1 <= int(given) <= 1024:
+        raise argparse.ArgumentTypeError(f"{given} is not a number of processors")
+    return int(given)
+
+
+def load(file: Path) -> Evidence:
+    try:
+        found = json.loads(file.read_text())
+        if not isinstance(found, dict) or found.get("kind") != "rung doctor":
+            refuse(f"{file} is no evidence of rung doctor. Make one with --evidence FILE.")
+        version = found.get("version")
+        if isinstance(version, int) and version > VERSION:
+            refuse(f"{file} has version {version}, and this doctor reads {VERSION}: rung upgrade.")
+        return Evidence.model_validate(found)
+    except OSError as error:
+        refuse(f"{file} cannot be read: {error.strerror}.")
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        refuse(f"{file} is no evidence of rung doctor: {place}: {problem['msg']}.")
+    except (ValueError, RecursionError):
+        refuse(f"{file} is not JSON. Make evidence with --evidence FILE.")
+
+
+def refuse(message: str) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(USAGE)
+
+
+def look(options: argparse.Namespace) -> Evidence:
+    settings = environment.read(DatabaseSettings)
+    skipped: list[Skipped] = []
+    database, refused = None, False
+    began = time.monotonic()
+    cpus = options.database_cpus
+    if cpus is None and all(h["host"] in LOCAL for h in settings.direct_url.hosts()):
+        cpus = os.cpu_count()
+    try:
+        database, missing = asyncio.run(look_at_postgres(settings, options.seconds, cpus, say))
+        skipped += missing
+    except Refused:
+        refused = True
+        skipped.append(
+            Skipped(
+                source="Postgres",
+                why="no connection was left",
+                remedy="GRANT pg_use_reserved_connections to the doctor's role",
+            )
+        )
+    except NotConnected as error:
+        skipped.append(
+            Skipped(
+                source="sessions",
+                why=" ".join(str(error).split()),
+                remedy="set DATABASE_URL, and try: make psql",
+            )
+        )
+    say("the log")
+    requests, process, problems = read_log(options)
+    say("")
+    return Evidence(
+        stage=stage(),
+        at=datetime.now(UTC),
+        window_s=max(time.monotonic() - began, 0.001),
+        service=Path.cwd().name,
+        refused=refused,
+        database=database,
+        requests=requests,
+        process=process,
+        skipped=[*skipped, *problems],
+    )
+
+
+def read_log(
+    options: argparse.Namespace,
+) -> tuple[Requests | None, Process | None, list[Skipped]]:
+    if options.log is None:
+        return None, None, [Skipped(source="requests", why="no log was given", remedy=LOG)]
+    try:
+        place = sys.stdin.buffer if options.log == "-" else Path(options.log)
+        requests, process = request_log.read(place, options.seconds)
+    except request_log.LogUnreadable as error:
+        return None, None, [Skipped(source="requests", why=str(error).rstrip("."), remedy=LOG)]
+    problems = []
+    if requests is None or requests.db_ms is None:
+        problems.append(
+            Skipped(
+                source="requests",
+                why="the log has no request lines with db_calls",
+                remedy="deploy this version of the app, and wait for requests",
+            )
+        )
+    if process is None:
+        problems.append(
+            Skipped(
+                source="process lines",
+                why="none in the log",
+                remedy="wait for one: LOG_PROCESS_SECONDS is 60, LOG_LEVEL must be INFO",
+            )
+        )
+    return requests, process, problems
+
+
+def stage() -> int:
+    """From the folders that are there: production's image has no answers file."""
+    here = Path(__file__).parent.parent
+    arrived = {"copies": 4, "cache": 3, "slow_queries": 2}
+    return next((number for name, number in arrived.items() if (here / name).is_dir()), 1)
+
+
+def conclude(evidence: Evidence, options: argparse.Namespace) -> int:
+    judgement = judge(evidence)
+    kept = {
+        options.evidence: evidence.model_dump_json(indent=2),
+        options.html: report.as_html(judgement, evidence),
+    }
+    try:
+        for file, text in kept.items():
+            if file:
+                file.write_text(text + "\n")
+        if not options.given and LAST.parent.is_dir():
+            LAST.write_text(report.as_json(judgement, evidence) + "\n")
+    except OSError as error:
+        refuse(f"{error.filename} cannot be written: {error.strerror}.")
+    print(
+        report.as_json(judgement, evidence) if options.json else report.as_text(judgement, evidence)
+    )
+    return judgement.exit_code(evidence)
+
+
+def table(files: list[Path], found: list[Evidence]) -> str:
+    rows = [("file", "stage", "when", "verdict", "in front of it")]
+    for file, evidence in zip(files, found, strict=True):
+        verdict = judge(evidence)
+        rows.append(
+            (
+                evidence.service or file.name,
+                str(evidence.stage),
+                f"{evidence.at:%Y-%m-%d}",
+                report.title(verdict, evidence),
+                verdict.verdict.text,
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def say(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{f'reading {what} …' if what else ''}", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+# Rung's file: advancing to another stage may change it.
+"""What the doctor has seen: no parameter values and no addresses, so it can be sent to others."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+VERSION = 1
+
+
+class Seen(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Skipped(Seen):
+    source: str
+    why: str
+    remedy: str
+
+
+class Scan(Seen):
+    """A part of a plan that reads a table and throws rows away."""
+
+    kind: str
+    table: str
+    table_rows: int
+    filter: str
+
+
+class Statement(Seen):
+    """In the window. `share` is of the time of all statements, to 1."""
+
+    sql: str
+    calls: int
+    total_ms: float
+    rows: int
+    pages: int
+    share: float
+    scans: list[Scan] = []
+
+    @property
+    def is_read(self) -> bool:
+        return self.sql.lstrip(" (\n").lower().startswith(("select", "with", "values", "table"))
+
+    @property
+    def mean_ms(self) -> float:
+        return self.total_ms / max(self.calls, 1)
+
+
+class Table(Seen):
+    name: str
+    live: int
+    dead: int
+    written: int  # rows, in the window
+
+
+class Database(Seen):
+    """Sessions are means of the samples in the window."""
+
+    samples: int
+    active: float
+    on_processor: float
+    in_io: float
+    waits_for_table: float
+    waits_for_row: float
+    idle_in_transaction: float
+    longest_idle_s: float
+    longest_idle_blocker_s: float
+    clients: int
+    slots: int
+    processors: int | None
+    statements: list[Statement] | None
+    tables: list[Table] | None
+    requested_checkpoints: int | None
+    oldest_xid: int | None
+    fullest_sequence: float | None
+
+
+class Route(Seen):
+    route: str
+    requests: int
+    total_ms: float
+    p95_ms: float
+    median_calls: float | None
+
+
+class Requests(Seen):
+    """From the log's request lines."""
+
+    count: int
+    seconds: float
+    p95_ms: float
+    errors: int
+    total_ms: float
+    db_ms: float | None
+    wait_ms: float | None
+    refused: int  # lines that say that Postgres has no connection left
+    routes: list[Route]
+
+
+class Process(Seen):
+    """From the log's process lines: means of the lines."""
+
+    lines: int
+    got: float
+    wanted: float | None
+    loop_p90_ms: float
+    waiting_lines: float  # share of the lines with a pool that requests waited for
+    stale_reads: int
+    stale_repeats: int
+
+
+class Evidence(Seen):
+    kind: Literal["rung doctor"] = "rung doctor"
+    version: Literal[1] = 1
+    stage: int
+    at: datetime
+    window_s: float
+    service: str = ""
+    refused: bool = False  # Postgres had no connection for the doctor
+    database: Database | None = None
+    requests: Requests | None = None
+    process: Process | None = None
+    skipped: list[Skipped] = []

@@ -1,0 +1,312 @@
+# Rung's file: advancing to another stage may change it.
+"""Looks at Postgres for a while: one read-only connection, and each query may fail alone."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import asyncpg
+
+from app.infra import plans
+from app.infra.connections import DatabaseSettings, connect
+from app.infra.doctor.evidence import Database, Scan, Skipped, Statement, Table
+from app.infra.failures import NotConnected
+
+SAMPLE_SECONDS = 0.5
+# Fewer rows need no index, and few statements are worth a plan.
+MOST_PLANS = 5
+WORTH_A_PLAN = 0.2
+
+TOO_MANY_CONNECTIONS = "53300"
+
+SERVER = """
+    SELECT /* app.infra.doctor */
+        pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_all,
+        quote_ident(current_user) AS role,
+        current_setting('max_connections')::int AS slots,
+        (SELECT max(age(datfrozenxid)) FROM pg_database)::bigint AS oldest_xid,
+        (
+            SELECT extnamespace::regnamespace::text FROM pg_extension
+            WHERE extname = 'pg_stat_statements'
+        ) AS statements
+"""
+
+SESSIONS = """
+    SELECT /* app.infra.doctor */
+        pid,
+        state,
+        wait_event_type AS type,
+        wait_event AS event,
+        extract(epoch FROM clock_timestamp() - state_change)::float AS seconds,
+        CASE wait_event_type WHEN 'Lock' THEN pg_blocking_pids(pid) END AS blockers
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+        AND backend_type IN ('client backend', 'parallel worker')
+"""
+
+CLIENTS = """
+    SELECT /* app.infra.doctor */ count(*)::int FROM pg_stat_activity
+    WHERE backend_type = 'client backend'
+"""
+
+STATEMENTS = r"""
+    SELECT /* app.infra.doctor */
+        queryid AS id,
+        min(query) AS sql,
+        sum(calls)::bigint AS calls,
+        sum(total_exec_time)::float AS ms,
+        sum(rows)::bigint AS rows,
+        sum(shared_blks_hit + shared_blks_read)::bigint AS pages
+    FROM {schema}.pg_stat_statements
+    WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND toplevel
+        AND query ~* '^[\s(]*(select|insert|update|delete|merge|with|values|table)\M'
+        AND strpos(query, '/* app.infra.') = 0
+    GROUP BY queryid
+"""
+
+TABLES = """
+    SELECT /* app.infra.doctor */
+        relid::bigint AS id,
+        format('%I.%I', schemaname, stat.relname) AS name,
+        greatest(reltuples, n_live_tup)::bigint AS rows,
+        n_live_tup AS live,
+        n_dead_tup AS dead,
+        n_tup_ins + n_tup_upd + n_tup_del AS written
+    FROM pg_stat_user_tables AS stat JOIN pg_class ON pg_class.oid = relid
+"""
+
+CHECKPOINTS = """
+    SELECT /* app.infra.doctor */ num_requested FROM pg_stat_checkpointer
+"""
+
+SEQUENCES = """
+    SELECT /* app.infra.doctor */ max(last_value::float / max_value) FROM pg_sequences
+    WHERE increment_by > 0
+"""
+
+LIMITS = """
+    SET lock_timeout = '500ms';
+    SET statement_timeout = '3s';
+    SET plan_cache_mode = force_generic_plan;
+    SET application_name = 'rung doctor'
+"""
+
+EXTENSION = (
+    "start Postgres with shared_preload_libraries = 'pg_stat_statements', then as its superuser:"
+    " CREATE EXTENSION pg_stat_statements"
+)
+
+
+class Look(NamedTuple):
+    """Two of them make what happened in between."""
+
+    statements: dict[int, asyncpg.Record] | None
+    tables: dict[int, asyncpg.Record] | None
+    checkpoints: int | None
+
+
+class Refused(Exception):
+    """Postgres has no connection left, not even for the doctor."""
+
+
+class Looking:
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+        self.skipped: list[Skipped] = []
+
+    async def look(self, seconds: float, cpus: int | None, say: Callable[[str], None]) -> Database:
+        say("the server")
+        server = await self._first("server", SERVER)
+        slots = server["slots"] if server else 0
+        if server and not server["sees_all"]:
+            self._skip(
+                "sessions",
+                f"the role {server['role']} may not see other roles' sessions",
+                f"GRANT pg_monitor TO {server['role']}",
+            )
+        schema = server["statements"] if server else None
+        if server and not schema:
+            self._skip("statements", "pg_stat_statements is not installed", EXTENSION)
+        before = await self._look(schema)
+        began = time.monotonic()  # the wall clock may jump
+        samples: list[list[asyncpg.Record]] = []
+        clients = await self._first("clients", CLIENTS)
+        while (gone := time.monotonic() - began) < seconds:
+            say(f"sessions, {gone:.0f} of {seconds:.0f} s")
+            if (sample := await self._all("sessions", SESSIONS)) is not None:
+                samples.append(sample)
+            await asyncio.sleep(SAMPLE_SECONDS)
+        after = await self._look(schema)
+        window_ms = (time.monotonic() - began) * 1000
+        say("plans")
+        tables = _tables(before, after)
+        sequence = await self._first("sequences", SEQUENCES)
+        return Database(
+            **_sessions(samples),
+            clients=clients[0] if clients else 0,
+            slots=slots or 1_000_000,
+            processors=cpus,
+            statements=await self._statements(before, after, window_ms),
+            tables=tables,
+            requested_checkpoints=_difference(before.checkpoints, after.checkpoints),
+            oldest_xid=server["oldest_xid"] if server else None,
+            fullest_sequence=sequence[0] if sequence else None,
+        )
+
+    async def _look(self, schema: str | None) -> Look:
+        found = await self._all("statements", STATEMENTS.format(schema=schema)) if schema else None
+        tables = await self._all("tables", TABLES)
+        checkpoints = await self._first("checkpoints", CHECKPOINTS)
+        return Look(
+            None if found is None else {one["id"]: one for one in found},
+            None if tables is None else {one["id"]: one for one in tables},
+            checkpoints[0] if checkpoints else None,
+        )
+
+    async def _statements(
+        self, before: Look, after: Look, window_ms: float
+    ) -> list[Statement] | None:
+        if before.statements is None or after.statements is None:
+            return None
+        found: list[dict[str, Any]] = []
+        for key, now in after.statements.items():
+            then = before.statements.get(key)
+            less = dict(then) if then and then["calls"] <= now["calls"] else {}
+            calls = now["calls"] - less.get("calls", 0)
+            if calls > 0:
+                found.append(
+                    {
+                        "sql": " ".join(now["sql"].split())[:2000],
+                        "calls": calls,
+                        # One that began long before the window ends in it with all of its time.
+                        "total_ms": min(now["ms"] - less.get("ms", 0.0), calls * window_ms),
+                        "rows": now["rows"] - less.get("rows", 0),
+                        "pages": now["pages"] - less.get("pages", 0),
+                        "whole": now["sql"],
+                    }
+                )
+        total = sum(one["total_ms"] for one in found) or 1.0
+        found.sort(key=lambda one: -one["total_ms"])
+        sizes = {one["name"]: one["rows"] for one in (after.tables or {}).values()}
+        statements = []
+        for number, one in enumerate(found[:50]):
+            share = one["total_ms"] / total
+            whole = one.pop("whole")
+            scans = []
+            if number < MOST_PLANS and share >= WORTH_A_PLAN:
+                scans = await self._scans(whole, sizes)
+            statements.append(Statement(**one, share=share, scans=scans))
+        return statements
+
+    async def _scans(self, sql: str, sizes: dict[str, int]) -> list[Scan]:
+        try:
+            nodes = list(plans.nodes(await plans.plan(self._connection, sql)))
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            self._skip("plans", _in_one_line(error), "run this again")
+            return []
+        return [
+            Scan(
+                kind=node["Node Type"],
+                table=f"{node['Schema']}.{node['Relation Name']}",
+                table_rows=sizes.get(f"{node['Schema']}.{node['Relation Name']}", 0),
+                filter=node["Filter"],
+            )
+            for node in nodes
+            if "Filter" in node and "Relation Name" in node
+        ]
+
+    async def _all(self, source: str, sql: str) -> list[asyncpg.Record] | None:
+        try:
+            records: list[asyncpg.Record] = await self._connection.fetch(sql)
+            return records
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            self._skip(source, _in_one_line(error), "run this again")
+            return None
+
+    async def _first(self, source: str, sql: str) -> asyncpg.Record | None:
+        found = await self._all(source, sql)
+        return found[0] if found else None
+
+    def _skip(self, source: str, why: str, remedy: str) -> None:
+        if all(one.source != source for one in self.skipped):
+            self.skipped.append(Skipped(source=source, why=why, remedy=remedy))
+
+
+async def look_at_postgres(
+    settings: DatabaseSettings, seconds: float, cpus: int | None, say: Callable[[str], None]
+) -> tuple[Database, list[Skipped]]:
+    """Raises Refused, NotConnected."""
+    try:
+        connection = await connect(
+            settings, settings.direct_url, read_only=True, statement_cache_size=0
+        )
+    except NotConnected as error:
+        if getattr(error.__cause__, "sqlstate", None) == TOO_MANY_CONNECTIONS:
+            raise Refused from error
+        raise
+    try:
+        await connection.execute(LIMITS)  # direct
+        looking = Looking(connection)
+        return await looking.look(seconds, cpus, say), looking.skipped
+    finally:
+        connection.terminate()
+
+
+def _sessions(samples: list[list[asyncpg.Record]]) -> dict[str, Any]:
+    def mean(counts: Callable[[asyncpg.Record], bool]) -> float:
+        return fmean(sum(map(counts, one)) for one in samples) if samples else 0.0
+
+    def is_idle(one: asyncpg.Record) -> bool:
+        return (one["state"] or "").startswith("idle in transaction")
+
+    idle = [one["seconds"] for sample in samples for one in sample if is_idle(one)]
+    blockers = []
+    for sample in samples:
+        blocking = {pid for one in sample for pid in one["blockers"] or ()}
+        blockers += [one["seconds"] for one in sample if one["pid"] in blocking and is_idle(one)]
+    return {
+        "samples": len(samples),
+        "active": mean(lambda one: one["state"] == "active"),
+        "on_processor": mean(lambda one: one["state"] == "active" and one["type"] is None),
+        "in_io": mean(lambda one: one["state"] == "active" and _is_disk(one)),
+        "waits_for_table": mean(lambda one: _waits(one, "relation")),
+        "waits_for_row": mean(lambda one: _waits(one, "transactionid", "tuple")),
+        "idle_in_transaction": mean(is_idle),
+        "longest_idle_s": max(idle, default=0.0),
+        "longest_idle_blocker_s": max(blockers, default=0.0),
+    }
+
+
+def _is_disk(session: asyncpg.Record) -> bool:
+    return session["type"] == "IO" or (session["event"] or "").startswith("WAL")
+
+
+def _waits(session: asyncpg.Record, *events: str) -> bool:
+    return session["type"] == "Lock" and session["event"] in events
+
+
+def _tables(before: Look, after: Look) -> list[Table] | None:
+    if after.tables is None:
+        return None
+    then = before.tables or {}
+    found = [
+        Table(
+            name=one["name"],
+            live=one["live"],
+            dead=one["dead"],
+            written=one["written"] - (then[key]["written"] if key in then else 0),
+        )
+        for key, one in after.tables.items()
+    ]
+    return sorted(found, key=lambda table: -max(table.dead, table.written))[:50]
+
+
+def _difference(before: int | None, after: int | None) -> int | None:
+    return None if before is None or after is None else after - before
+
+
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or "no answer in time"

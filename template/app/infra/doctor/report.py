@@ -1,0 +1,110 @@
+# Rung's file: advancing to another stage may change it.
+"""The verdict as text, as JSON and as one page."""
+
+import html
+import json
+import re
+import shutil
+from typing import Any
+
+from app.infra.doctor.evidence import Evidence
+from app.infra.doctor.rules import Finding, Judgement
+
+VERSION = 1
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>body {{ font: 16px/1.5 system-ui; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
+pre {{ background: #f4f4f4; padding: 1rem; overflow-x: auto; white-space: pre-wrap }}</style>
+<h1>{title}</h1>
+<pre>{text}</pre>
+<details><summary>Evidence</summary><pre>{evidence}</pre></details>
+</html>
+"""
+
+
+def title(judgement: Judgement, evidence: Evidence) -> str:
+    rule = judgement.verdict.rule
+    if judgement.verdict.advance_to:
+        return f"advance to stage {judgement.verdict.advance_to}"
+    if rule in ("not-known", "too-little-evidence"):
+        return "not known"
+    return f"stay at stage {evidence.stage}"
+
+
+def as_text(judgement: Judgement, evidence: Evidence) -> str:
+    verdict = judgement.verdict
+    when = f"{evidence.window_s:.0f} s, {evidence.at:%Y-%m-%d %H:%M} UTC"
+    lines = [
+        f"rung doctor: {title(judgement, evidence)}    {when}",
+        f"  In front of you: {verdict.text}",
+        *(f"    {_shortened(line)}" for line in verdict.evidence),
+        f"  Do       {verdict.do}    {verdict.runbook}",
+    ]
+    if verdict.rule not in ("stay", "not-known", "too-little-evidence"):
+        lines.append("  Then     run this again")
+    also = ", ".join(dict.fromkeys(one.text for one in judgement.also)) or "nothing"
+    lines.append(f"  Also     {also}")
+    skipped = [
+        f"  Skipped  {one.source}: {one.why}. To have it: {one.remedy}" for one in evidence.skipped
+    ]
+    return "\n".join([*lines, *skipped, *_picture(evidence), f"  {_numbers(evidence)}"])
+
+
+def as_json(judgement: Judgement, evidence: Evidence) -> str:
+    def found(one: Finding) -> dict[str, Any]:
+        return {**one.model_dump(), "runbook": one.runbook}
+
+    return json.dumps(
+        {
+            "version": VERSION,
+            "stage": evidence.stage,
+            "at": evidence.at.isoformat(),
+            "window_s": round(evidence.window_s, 1),
+            "verdict": found(judgement.verdict),
+            "also": [found(one) for one in judgement.also],
+            "skipped": [one.model_dump() for one in evidence.skipped],
+            "exit_code": judgement.exit_code(evidence),
+        },
+        indent=2,
+    )
+
+
+def as_html(judgement: Judgement, evidence: Evidence) -> str:
+    name = f"rung doctor: {title(judgement, evidence)}"
+    return PAGE.format(
+        title=html.escape(name),
+        text=html.escape(as_text(judgement, evidence)),
+        evidence=html.escape(evidence.model_dump_json(indent=2)),
+    )
+
+
+def _picture(evidence: Evidence) -> list[str]:
+    """Where the time of the requests goes."""
+    requests = evidence.requests
+    if not requests or requests.db_ms is None or not requests.total_ms:
+        return []
+    database = min(requests.db_ms / requests.total_ms, 1.0)
+    pool = min((requests.wait_ms or 0.0) / requests.total_ms, 1.0 - database)
+    parts = {"database": database, "pool": pool, "app and others": 1 - database - pool}
+    return [
+        f"  {name:14} {'█' * round(share * 30):30} {share:4.0%}" for name, share in parts.items()
+    ]
+
+
+def _numbers(evidence: Evidence) -> str:
+    found = []
+    if requests := evidence.requests:
+        per_second = requests.count / requests.seconds if requests.seconds else 0.0
+        errors = requests.errors / max(requests.count, 1)
+        found.append(f"{per_second:.0f} requests/s, p95 {requests.p95_ms:.0f} ms, 5xx {errors:.0%}")
+    if database := evidence.database:
+        known = f" of {database.processors} processors" if database.processors else " processors"
+        found.append(f"the database keeps {database.on_processor:.1f}{known} busy")
+    return "; ".join(found) or "nothing could be read"
+
+
+def _shortened(line: str) -> str:
+    printable = "".join(c if c.isprintable() else " " for c in line)
+    short = re.sub(r"^(SELECT) .{40,}? (FROM) ", r"\1 … \2 ", printable, flags=re.IGNORECASE)
+    room = max(shutil.get_terminal_size((120, 24)).columns - 5, 60)
+    return short if len(short) <= room else short[: room - 1] + "…"

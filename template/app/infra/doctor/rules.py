@@ -1,0 +1,427 @@
+# Rung's file: advancing to another stage may change it.
+"""The rules, in order: the first one that applies is the verdict.
+
+docs/guide/doctor.md says where each threshold comes from.
+"""
+
+from collections.abc import Callable
+
+from pydantic import BaseModel
+
+from app.infra.doctor.evidence import Database, Evidence, Scan, Statement
+
+# Without one of these the doctor names no stage: what it did not see could be the reason.
+NEEDED_TO_ADVANCE = frozenset({"sessions", "statements", "requests", "process lines"})
+FEWEST_REQUESTS = 50
+
+
+class Finding(BaseModel):
+    rule: str
+    text: str
+    do: str
+    evidence: list[str] = []
+    advance_to: int | None = None
+
+    @property
+    def runbook(self) -> str:
+        return f"docs/guide/doctor.md#{self.rule}"
+
+
+class Judgement(BaseModel):
+    verdict: Finding
+    also: list[Finding] = []
+
+    def exit_code(self, evidence: Evidence) -> int:
+        if self.verdict.advance_to:
+            return 4
+        if self.verdict.rule == "stay":
+            return 3 if evidence.skipped else 0
+        return 3 if self.verdict.rule in ("not-known", "too-little-evidence") else 1
+
+
+type Rule = Callable[[Evidence], Finding | None]
+
+
+def judge(evidence: Evidence, rules: tuple[Rule, ...] | None = None) -> Judgement:
+    findings = [found for rule in rules or RULES if (found := rule(evidence))]
+    if not findings:
+        return Judgement(verdict=_nothing_found(evidence))
+    verdict, *others = findings
+    missing = sorted({one.source for one in evidence.skipped} & NEEDED_TO_ADVANCE)
+    if verdict.advance_to and verdict.rule != "connections" and missing:
+        verdict = Finding(
+            rule="not-known",
+            text=f"it may be: {verdict.text}",
+            do=f"bring what is missing ({', '.join(missing)}), then run this again",
+            evidence=verdict.evidence,
+        )
+    # A second finding never names a stage: the first one may be its cause.
+    return Judgement(verdict=verdict, also=[one for one in others if not one.advance_to])
+
+
+def clocks(evidence: Evidence) -> Finding | None:
+    database = evidence.database
+    if database and (database.oldest_xid or 0) > 1_000_000_000:
+        return Finding(
+            rule="clocks",
+            text="transaction ids run out",
+            do="find what holds the oldest one, then VACUUM FREEZE",
+            evidence=[f"{database.oldest_xid:,} of 2,000,000,000 are used (pg_database)"],
+        )
+    if database and (database.fullest_sequence or 0) > 0.75:
+        return Finding(
+            rule="clocks",
+            text="a sequence runs out",
+            do="make its column bigint",
+            evidence=[f"{database.fullest_sequence:.0%} of it is used (pg_sequences)"],
+        )
+    return None
+
+
+def connections(evidence: Evidence) -> Finding | None:
+    database, requests = evidence.database, evidence.requests
+    found = []
+    if evidence.refused:
+        found.append("Postgres refused the doctor: no connection was left (53300)")
+    if requests and requests.refused:
+        found.append(f"{requests.refused} lines of the log say that no connection was left")
+    if database and database.clients >= 0.9 * database.slots:
+        found.append(f"{database.clients} of {database.slots} connections are open")
+    if not found:
+        return None
+    return Finding(
+        rule="connections",
+        text="Postgres' connections run out",
+        do="smaller pools first; then a pooler in front of Postgres",
+        evidence=found,
+        advance_to=2 if evidence.stage == 1 else None,
+    )
+
+
+def ddl_lock(evidence: Evidence) -> Finding | None:
+    database = evidence.database
+    if not database or database.waits_for_table < max(0.3 * database.active, 0.5):
+        return None
+    return Finding(
+        rule="ddl-lock",
+        text="a change of a table blocks everybody who uses it",
+        do="end that statement, and give migrations a lock_timeout",
+        evidence=[_sessions(database.waits_for_table, database, "wait for the lock of a table")],
+    )
+
+
+def idle_in_tx(evidence: Evidence) -> Finding | None:
+    database = evidence.database
+    if not database or (
+        database.longest_idle_blocker_s <= 2
+        and database.longest_idle_s <= 5
+        and database.idle_in_transaction <= 4
+    ):
+        return None
+    return Finding(
+        rule="idle-in-tx",
+        text="transactions stay open while the app does something else",
+        do="move the slow call out of the function that has a WriteSession",
+        evidence=[
+            f"{database.idle_in_transaction:.1f} sessions were idle in a transaction, one for"
+            f" {max(database.longest_idle_s, database.longest_idle_blocker_s):.1f} s"
+            " (pg_stat_activity)"
+        ],
+    )
+
+
+def hot_row(evidence: Evidence) -> Finding | None:
+    database = evidence.database
+    if not database or database.waits_for_row < max(0.3 * database.active, 0.5):
+        return None
+    return Finding(
+        rule="hot-row",
+        text="many requests change the same row",
+        do="lock it last in the transaction, or add rows and sum them up",
+        evidence=[_sessions(database.waits_for_row, database, "wait for a row")],
+    )
+
+
+def index(evidence: Evidence) -> Finding | None:
+    for statement in _statements(evidence):
+        if statement.share >= 0.2 and statement.calls >= 10:
+            for scan in statement.scans:
+                if _lacks_index(statement, scan):
+                    return Finding(
+                        rule="index",
+                        text=f"an index is missing on {scan.table}",
+                        do=f"an index for {scan.filter}, built concurrently",
+                        evidence=[_reads(statement), statement.sql],
+                    )
+    return None
+
+
+def _lacks_index(statement: Statement, scan: Scan) -> bool:
+    if scan.table_rows < 10_000:
+        return False
+    rows, pages = statement.rows / statement.calls, statement.pages / statement.calls
+    if scan.kind == "Seq Scan":
+        return rows < 0.01 * scan.table_rows
+    # It walks an index for its order and throws almost everything away.
+    return pages >= 500 and pages >= 20 * max(rows, 1)
+
+
+def n_plus_1(evidence: Evidence) -> Finding | None:
+    requests = evidence.requests
+    for route in requests.routes if requests else []:
+        calls = route.median_calls or 0
+        if requests and calls >= 10 and route.total_ms >= 0.2 * requests.total_ms:
+            return Finding(
+                rule="n-plus-1",
+                text=f"{route.route} asks the database once for each row",
+                do="read them with one statement: column = any_(bindparam('ids'))",
+                evidence=[
+                    f"{calls:.0f} statements a request, {route.requests} requests,"
+                    f" p95 {route.p95_ms:.0f} ms (request log, db_calls)"
+                ],
+            )
+    return None
+
+
+def vacuum(evidence: Evidence) -> Finding | None:
+    tables = evidence.database.tables if evidence.database else None
+    for table in tables or []:
+        time = sum(
+            one.share
+            for one in _statements(evidence)
+            if table.name.rpartition(".")[2].strip('"') in one.sql
+        )
+        if table.dead >= 10_000 and table.dead > 2 * table.live and time >= 0.2:
+            return Finding(
+                rule="vacuum",
+                text=f"dead rows fill {table.name}",
+                do="end what holds them (the oldest transaction), then VACUUM",
+                evidence=[
+                    f"{table.dead:,} dead rows, {table.live:,} live ones; {time:.0%} of the"
+                    " database's time goes there (pg_stat_user_tables)"
+                ],
+            )
+    return None
+
+
+def checkpoints(evidence: Evidence) -> Finding | None:
+    database = evidence.database
+    if not database or not database.requested_checkpoints or not database.active:
+        return None
+    every = evidence.window_s / database.requested_checkpoints
+    if every >= 30 or database.in_io < 0.25 * database.active:
+        return None
+    return Finding(
+        rule="checkpoints",
+        text="checkpoints come too often",
+        do="raise max_wal_size",
+        evidence=[
+            f"one each {every:.0f} s, because max_wal_size is used up (pg_stat_checkpointer)",
+            _sessions(database.in_io, database, "wait for the disk"),
+        ],
+    )
+
+
+def disk(evidence: Evidence) -> Finding | None:
+    database = evidence.database
+    if not database or database.in_io < max(0.5 * database.active, 0.5):
+        return None
+    return Finding(
+        rule="disk",
+        text="the database waits for its disk",
+        do="a quicker disk for writes, more memory for reads",
+        evidence=[_sessions(database.in_io, database, "wait for the disk")],
+    )
+
+
+def writes(evidence: Evidence) -> Finding | None:
+    database = evidence.database
+    if not database or not _is_busy(database) or not _statements(evidence):
+        return None
+    if _read_share(evidence) >= 0.6:
+        return None
+    return Finding(
+        rule="writes",
+        text="the database's processor is busy with writes",
+        do="write in batches, drop needless indexes, then a larger machine",
+        evidence=[_busy(database), f"{1 - _read_share(evidence):.0%} of its time is writes"],
+    )
+
+
+def cache(evidence: Evidence) -> Finding | None:
+    database, repeats = evidence.database, _repeats(evidence)
+    if not database or not _is_busy_with_reads(evidence) or repeats is None or repeats < 0.5:
+        return None
+    return Finding(
+        rule="cache",
+        text="the database answers the same reads again and again",
+        do="@max_stale on those queries; then the cache",
+        evidence=[_busy(database), f"{repeats:.0%} of the @max_stale reads repeat (process lines)"],
+        advance_to=3 if evidence.stage < 3 else None,
+    )
+
+
+def replicas(evidence: Evidence) -> Finding | None:
+    database, repeats = evidence.database, _repeats(evidence)
+    if not database or not _is_busy_with_reads(evidence):
+        return None
+    if repeats is None:
+        return Finding(
+            rule="not-known",
+            text="the database is busy with reads; whether they repeat is not known",
+            do="say @max_stale of the busiest queries, and run this again in an hour",
+            evidence=[_busy(database)],
+        )
+    if repeats >= 0.5:
+        return None
+    return Finding(
+        rule="replicas",
+        text="the database's processor is busy with reads that differ",
+        do="a larger machine first; then a replica",
+        evidence=[_busy(database), f"only {repeats:.0%} of the @max_stale reads repeat"],
+        advance_to=2 if evidence.stage == 1 else None,
+    )
+
+
+def processors_not_known(evidence: Evidence) -> Finding | None:
+    database = evidence.database
+    if not database or database.processors or database.on_processor < 0.7:
+        return None
+    return Finding(
+        rule="not-known",
+        text=f"{database.on_processor:.1f} sessions keep a processor of the database busy",
+        do="say how many it has: --database-cpus N",
+    )
+
+
+def app(evidence: Evidence) -> Finding | None:
+    process = evidence.process
+    if not process or process.wanted is None:
+        return None
+    is_late = process.loop_p90_ms >= 100
+    if not (is_late or (process.loop_p90_ms >= 20 and process.wanted >= 0.85)):
+        return None
+    seen = (
+        f"it got {process.got:.0%} of a processor and wanted {process.wanted:.0%};"
+        f" the loop is {process.loop_p90_ms:.0f} ms late (p90, process lines)"
+    )
+    if process.wanted < 0.6:
+        return Finding(
+            rule="app-blocked",
+            text="something blocks the event loop of the app",
+            do="make that call async, or run it in a thread",
+            evidence=[seen],
+        )
+    if process.got < process.wanted / 2:
+        return Finding(
+            rule="starved",
+            text="the app does not get the processor that it needs",
+            do="a larger quota, or fewer neighbours on that machine",
+            evidence=[seen],
+        )
+    return Finding(
+        rule="app-cpu",
+        text="the app's processor is the limit",
+        do="more worker processes" if evidence.stage < 3 else "more copies",
+        evidence=[seen],
+        advance_to=4 if evidence.stage == 3 else None,
+    )
+
+
+def pool(evidence: Evidence) -> Finding | None:
+    process, database = evidence.process, evidence.database
+    if not process or process.waiting_lines < 0.5 or not database:
+        return None
+    if database.on_processor >= 0.5 * (database.processors or 1):
+        return None
+    return Finding(
+        rule="pool",
+        text="requests wait for a connection, and the database is idle",
+        do="raise DATABASE_READ_POOL or DATABASE_WRITE_POOL; hold no connection while you wait",
+        evidence=[f"{process.waiting_lines:.0%} of the process lines show a pool in demand"],
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    clocks,
+    connections,
+    ddl_lock,
+    idle_in_tx,
+    hot_row,
+    index,
+    n_plus_1,
+    vacuum,
+    checkpoints,
+    disk,
+    processors_not_known,
+    writes,
+    cache,
+    replicas,
+    app,
+    pool,
+)
+
+
+def _nothing_found(evidence: Evidence) -> Finding:
+    requests = evidence.requests
+    calls = sum(statement.calls for statement in _statements(evidence))
+    if max(requests.count if requests else 0, calls) < FEWEST_REQUESTS:
+        return Finding(
+            rule="too-little-evidence",
+            text=f"fewer than {FEWEST_REQUESTS} requests in the window",
+            do="run this again under load: make load, or at the busiest hour",
+        )
+    if requests and (requests.p95_ms > 300 or requests.errors >= 0.01 * requests.count):
+        return Finding(
+            rule="not-known",
+            text="requests are slow or fail, and no rule says why",
+            do="read the slow routes' logs, or traces",
+            evidence=[f"p95 {requests.p95_ms:.0f} ms, {requests.errors} answers 5xx (request log)"],
+        )
+    return Finding(rule="stay", text="nothing", do="nothing")
+
+
+def _statements(evidence: Evidence) -> list[Statement]:
+    return (evidence.database.statements if evidence.database else None) or []
+
+
+def _reads(statement: Statement) -> str:
+    return (
+        f"{statement.calls:,} calls of {statement.mean_ms:.1f} ms ({statement.share:.0%} of the"
+        f" database's time) read {statement.pages / statement.calls:,.0f} pages to return"
+        f" {statement.rows / statement.calls:,.0f} rows (pg_stat_statements, plan)"
+    )
+
+
+def _sessions(count: float, database: Database, do: str) -> str:
+    return f"{count:.1f} of {database.active:.1f} active sessions {do} (pg_stat_activity)"
+
+
+def _is_busy(database: Database | None) -> bool:
+    """At 70% of its processors, by the sessions that wait for nothing else."""
+    return bool(
+        database and database.processors and database.on_processor >= 0.7 * database.processors
+    )
+
+
+def _busy(database: Database) -> str:
+    return (
+        f"{database.on_processor:.1f} sessions keep {database.processors} processors busy"
+        " (pg_stat_activity)"
+    )
+
+
+def _read_share(evidence: Evidence) -> float:
+    return sum(one.share for one in _statements(evidence) if one.is_read)
+
+
+def _is_busy_with_reads(evidence: Evidence) -> bool:
+    return _is_busy(evidence.database) and _read_share(evidence) >= 0.6
+
+
+def _repeats(evidence: Evidence) -> float | None:
+    """None: not measured, because no query says @max_stale or none was asked."""
+    process = evidence.process
+    if not process or process.stale_reads < 100:
+        return None
+    return process.stale_repeats / process.stale_reads

@@ -1,0 +1,282 @@
+# Rung's file: advancing to another stage may change it.
+"""The doctor on a real Postgres: it finds what is there, and stands what is missing."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from app.infra.connections import DatabaseSettings
+from app.infra.doctor import looking
+from app.infra.doctor.evidence import Database, Evidence, Skipped
+from app.infra.doctor.looking import Refused, look_at_postgres
+from app.infra.doctor.rules import judge
+
+pytestmark = pytest.mark.slow
+
+VISITS = """
+    CREATE TABLE visits (id int PRIMARY KEY, guest int NOT NULL, page text NOT NULL);
+    INSERT INTO visits SELECT n, n, 'home' FROM generate_series(1, 100000) AS n;
+    ANALYZE visits
+"""
+OF_A_GUEST = "SELECT id, page FROM visits WHERE guest = $1"
+
+type Work = Callable[[asyncpg.Connection], Awaitable[object]]
+
+
+@pytest.fixture
+async def database(empty_database: str) -> str:
+    """URL of a database with a table of visits, whose statements are counted."""
+    connection = await asyncpg.connect(empty_database)
+    await connection.execute("CREATE EXTENSION pg_stat_statements")
+    await connection.execute(VISITS)
+    await connection.close()
+    return empty_database
+
+
+async def look(url: str, seconds: float = 2) -> tuple[Database, list[Skipped]]:
+    settings = DatabaseSettings.model_validate({"url": url})
+    return await look_at_postgres(settings, seconds, 8, lambda _: None)
+
+
+def verdict(database: Database) -> str:
+    seen = Evidence(stage=1, at=datetime.now(UTC), window_s=2, database=database)
+    return judge(seen).verdict.rule
+
+
+@asynccontextmanager
+async def at_work(url: str, *works: Work) -> AsyncGenerator[None]:
+    """Each on a connection of its own, until the block ends."""
+
+    async def work_on(work: Work) -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            await work(connection)
+        finally:
+            connection.terminate()
+
+    tasks = [asyncio.create_task(work_on(work)) for work in works]
+    await asyncio.sleep(0.5)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def reads_of_a_guest(connection: asyncpg.Connection) -> None:
+    while True:
+        await connection.fetch(OF_A_GUEST, 7)
+
+
+async def changes_one_row(connection: asyncpg.Connection) -> None:
+    while True:
+        async with connection.transaction():
+            await connection.execute("UPDATE visits SET page = page WHERE id = 1")
+            await connection.execute("SELECT pg_sleep(0.05)")
+
+
+async def holds_the_table(connection: asyncpg.Connection) -> None:
+    await connection.execute("BEGIN; LOCK visits IN ACCESS SHARE MODE; SELECT pg_sleep(60)")
+
+
+async def alters(connection: asyncpg.Connection) -> None:
+    await connection.execute("SET statement_timeout = '60s'")
+    await connection.execute("ALTER TABLE visits ADD COLUMN note text")
+
+
+async def idles_in_a_transaction(connection: asyncpg.Connection) -> None:
+    async with connection.transaction():
+        await connection.execute("UPDATE visits SET page = page WHERE id = 1")
+        await asyncio.sleep(60)
+
+
+async def test_a_missing_index_is_named_with_its_statement(database: str) -> None:
+    async with at_work(database, reads_of_a_guest):
+        found, skipped = await look(database)
+
+    assert verdict(found) == "index"
+    assert skipped == []
+    assert found.statements is not None
+    assert found.statements[0].sql == OF_A_GUEST
+    assert found.statements[0].scans[0].filter == "(visits.guest = $1)"
+
+
+async def test_with_the_index_the_same_load_is_well(database: str) -> None:
+    connection = await asyncpg.connect(database)
+    await connection.execute("CREATE INDEX ix_visits_guest ON visits (guest)")
+    await connection.close()
+    async with at_work(database, reads_of_a_guest):
+        found, _ = await look(database)
+
+    assert verdict(found) == "stay"
+
+
+async def test_behind_a_waiting_alter_it_names_the_lock(database: str) -> None:
+    async with (
+        at_work(database, holds_the_table),
+        at_work(database, alters),
+        at_work(database, *[reads_of_a_guest] * 6),
+    ):
+        found, _ = await look(database)
+
+    assert verdict(found) == "ddl-lock"
+
+
+async def test_one_row_that_all_change_is_named(database: str) -> None:
+    async with at_work(database, *[changes_one_row] * 6):
+        found, _ = await look(database)
+
+    assert verdict(found) == "hot-row"
+
+
+async def test_who_waits_for_an_idle_transaction_is_told_about_it(database: str) -> None:
+    async with (
+        at_work(database, idles_in_a_transaction),
+        at_work(database, *[changes_one_row] * 6),
+    ):
+        found, _ = await look(database, 4)
+
+    assert verdict(found) == "idle-in-tx"
+
+
+@pytest.mark.parametrize(
+    "query", ["SERVER", "SESSIONS", "CLIENTS", "STATEMENTS", "TABLES", "CHECKPOINTS", "SEQUENCES"]
+)
+async def test_each_query_may_fail_alone(
+    database: str, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    monkeypatch.setattr(looking, query, "SELECT 1 / 0")
+
+    _, skipped = await look(database, 1)
+
+    assert [one.why for one in skipped] == ["division by zero"]
+
+
+async def test_without_the_extension_the_remedy_is_named(empty_database: str) -> None:
+    _, [skipped] = await look(empty_database, 1)
+
+    assert skipped.source == "statements"
+    assert "CREATE EXTENSION" in skipped.remedy
+
+
+@asynccontextmanager
+async def guest(database: str, options: str = "") -> AsyncGenerator[str]:
+    """URL for a role that may connect, and no more."""
+    name = f"guest_{uuid4().hex}"
+    connection = await asyncpg.connect(database)
+    await connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{name}' {options}")
+    url = urlsplit(database)
+    try:
+        yield url._replace(netloc=f"{name}:{name}@{url.hostname}:{url.port}").geturl()
+    finally:
+        await connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+        await connection.close()
+
+
+async def test_a_role_that_sees_too_little_is_told_what_to_grant(database: str) -> None:
+    async with guest(database) as url:
+        _, skipped = await look(url, 1)
+
+    assert any("GRANT pg_monitor TO guest_" in one.remedy for one in skipped)
+
+
+async def test_a_refusal_is_evidence(database: str) -> None:
+    async with guest(database, "CONNECTION LIMIT 0") as url:
+        with pytest.raises(Refused):
+            await look(url, 1)
+
+    seen = Evidence(stage=1, at=datetime.now(UTC), window_s=1, refused=True)
+    assert judge(seen).verdict.advance_to == 2
+
+
+async def test_it_writes_nothing_and_waits_for_no_lock(database: str) -> None:
+    async with at_work(database, holds_the_table), at_work(database, alters):
+        async with asyncio.timeout(30):
+            await look(database, 1)
+
+
+def doctor(*options: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app.infra.doctor", *map(str, options)],
+        capture_output=True,
+        text=True,
+        env=environment or None,
+    )
+
+
+def test_the_command_keeps_evidence_and_judges_it_again(
+    empty_database: str, tmp_path: Path
+) -> None:
+    kept, page = tmp_path / "evidence.json", tmp_path / "page.html"
+
+    looked = doctor("--seconds", "1", "--json", "--evidence", kept, "--html", page)
+    again = doctor("--from", kept, "--json")
+
+    assert looked.returncode == again.returncode == 3
+    assert json.loads(looked.stdout) == json.loads(again.stdout)
+    assert json.loads(looked.stdout)["verdict"]["rule"] == "too-little-evidence"
+    assert "<script" not in page.read_text()
+    assert "rung doctor: not known" in page.read_text()
+    assert str(urlsplit(empty_database).hostname) not in kept.read_text()
+
+
+def test_many_files_of_evidence_give_a_table(tmp_path: Path) -> None:
+    for name in ("shop", "blog"):
+        seen = Evidence(
+            stage=1, at=datetime.now(UTC), window_s=1, service=name, refused=name == "shop"
+        )
+        (tmp_path / f"{name}.json").write_text(seen.model_dump_json())
+
+    shown = doctor("--from", *sorted(tmp_path.glob("*.json")))
+
+    assert shown.returncode == 0
+    _, blog, shop = shown.stdout.splitlines()
+    assert blog.startswith("blog")
+    assert "not known" in blog
+    assert "advance to stage 2" in shop
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "cannot be read"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[]", "no evidence of rung doctor"),
+        ('{"kind": "else"}', "no evidence of rung doctor"),
+        ('{"kind": "rung doctor", "version": 2}', "rung upgrade"),
+        ('{"kind": "rung doctor", "version": 1}', "stage"),
+    ],
+)
+def test_wrong_evidence_is_refused_in_one_line(
+    tmp_path: Path, content: str | None, reason: str
+) -> None:
+    file = tmp_path / "evidence.json"
+    if content is not None:
+        file.write_text(content)
+
+    refused = doctor("--from", file)
+
+    assert refused.returncode == 2
+    assert refused.stdout == ""
+    [line] = refused.stderr.splitlines()
+    assert reason in line
+
+
+def test_without_postgres_it_says_how_to_bring_it() -> None:
+    shown = doctor("--seconds", "1", DATABASE_URL="postgresql://app:x@127.0.0.1:1/app")
+
+    assert shown.returncode == 3
+    assert "Traceback" not in shown.stderr
+    assert "make psql" in shown.stdout

@@ -1,0 +1,320 @@
+# Rung's file: advancing to another stage may change it.
+"""Each rule of the doctor, by evidence; the false verdicts of its trial stay here as tests."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.infra.doctor.evidence import Evidence
+from app.infra.doctor.rules import RULES, judge
+
+GUIDE = Path("docs/guide/doctor.md")
+
+
+def statement(**changes: Any) -> dict[str, Any]:
+    return {
+        "sql": "SELECT id FROM orders WHERE account_id = $1",
+        "calls": 300,
+        "total_ms": 300.0,
+        "rows": 4500,
+        "pages": 1200,
+        "share": 1.0,
+        **changes,
+    }
+
+
+def scan(kind: str = "Seq Scan", rows: int = 240_000) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "table": "public.orders",
+        "table_rows": rows,
+        "filter": "(account_id = $1)",
+    }
+
+
+def route(**changes: Any) -> dict[str, Any]:
+    return {
+        "route": "GET /orders",
+        "requests": 300,
+        "total_ms": 3000.0,
+        "p95_ms": 23.0,
+        "median_calls": 1.0,
+        **changes,
+    }
+
+
+HEALTHY: dict[str, Any] = {
+    "database": {
+        "samples": 20,
+        "active": 0.2,
+        "on_processor": 0.1,
+        "in_io": 0.0,
+        "waits_for_table": 0.0,
+        "waits_for_row": 0.0,
+        "idle_in_transaction": 0.1,
+        "longest_idle_s": 0.01,
+        "longest_idle_blocker_s": 0.0,
+        "clients": 12,
+        "slots": 100,
+        "processors": 1,
+        "statements": [statement()],
+        "tables": [{"name": "public.orders", "live": 240_000, "dead": 100, "written": 20}],
+        "requested_checkpoints": 0,
+        "oldest_xid": 1000,
+        "fullest_sequence": 0.01,
+    },
+    "requests": {
+        "count": 300,
+        "seconds": 10.0,
+        "p95_ms": 23.0,
+        "errors": 0,
+        "total_ms": 3000.0,
+        "db_ms": 300.0,
+        "wait_ms": 0.0,
+        "refused": 0,
+        "routes": [route()],
+    },
+    "process": {
+        "lines": 5,
+        "got": 0.3,
+        "wanted": 0.35,
+        "loop_p90_ms": 1.0,
+        "waiting_lines": 0.0,
+        "stale_reads": 1000,
+        "stale_repeats": 200,
+    },
+}
+
+
+def evidence(
+    *,
+    stage: int = 1,
+    database: dict[str, Any] | None = None,
+    requests: dict[str, Any] | None = None,
+    process: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Evidence:
+    return Evidence.model_validate(
+        {
+            "stage": stage,
+            "at": datetime(2026, 11, 25, 20, 47, tzinfo=UTC),
+            "window_s": 10.0,
+            "database": HEALTHY["database"] | (database or {}),
+            "requests": HEALTHY["requests"] | (requests or {}),
+            "process": HEALTHY["process"] | (process or {}),
+            **changes,
+        }
+    )
+
+
+READS = [statement(sql="SELECT sum(n) FROM sales")]
+BUSY = {"active": 1.0, "on_processor": 0.9}
+CASES: dict[str, tuple[str, int | None, Evidence]] = {
+    "xids run out": ("clocks", None, evidence(database={"oldest_xid": 1_200_000_000})),
+    "a sequence runs out": ("clocks", None, evidence(database={"fullest_sequence": 0.8})),
+    "the doctor is refused": ("connections", 2, evidence(refused=True, database=None)),
+    "the app is refused": ("connections", 2, evidence(requests={"refused": 3})),
+    "the slots are full": ("connections", 2, evidence(database={"clients": 95})),
+    "the same behind a pooler": (
+        "connections",
+        None,
+        evidence(stage=2, database={"clients": 95}),
+    ),
+    "an ALTER waits": (
+        "ddl-lock",
+        None,
+        evidence(database={"active": 8, "waits_for_table": 7, "in_io": 0}),
+    ),
+    "a call in a transaction": ("idle-in-tx", None, evidence(database={"longest_idle_s": 6})),
+    "a call while a row is locked": (
+        "idle-in-tx",
+        None,
+        evidence(database={"active": 5, "waits_for_row": 5, "longest_idle_blocker_s": 2.5}),
+    ),
+    "many short idle transactions": (
+        "idle-in-tx",
+        None,
+        evidence(database={"idle_in_transaction": 5}),
+    ),
+    "one row for all": ("hot-row", None, evidence(database={"active": 6, "waits_for_row": 5})),
+    "a sequential scan": (
+        "index",
+        None,
+        evidence(database={"statements": [statement(scans=[scan()])]}),
+    ),
+    "an ordered index hides the missing one": (
+        "index",
+        None,
+        evidence(
+            database={"statements": [statement(pages=3857 * 300, scans=[scan("Index Scan")])]}
+        ),
+    ),
+    "a missing index keeps the processor busy": (
+        "index",
+        None,
+        evidence(database=BUSY | {"statements": [statement(scans=[scan()])]}),
+    ),
+    "one statement a row": (
+        "n-plus-1",
+        None,
+        evidence(requests={"routes": [route(median_calls=15)]}),
+    ),
+    "dead rows": (
+        "vacuum",
+        None,
+        evidence(
+            database=BUSY
+            | {"tables": [{"name": "public.orders", "live": 1000, "dead": 240_156, "written": 9}]}
+        ),
+    ),
+    "a checkpoint each 2 s": (
+        "checkpoints",
+        None,
+        evidence(database={"active": 4, "in_io": 3, "requested_checkpoints": 4}),
+    ),
+    "a slow disk": ("disk", None, evidence(database={"active": 4, "in_io": 3})),
+    "an import": (
+        "writes",
+        None,
+        evidence(database=BUSY | {"statements": [statement(sql="INSERT INTO orders VALUES ($1)")]}),
+    ),
+    "the same bestsellers": (
+        "cache",
+        3,
+        evidence(stage=2, database=BUSY | {"statements": READS}, process={"stale_repeats": 900}),
+    ),
+    "a million even keys": ("replicas", 2, evidence(database=BUSY | {"statements": READS})),
+    "repeats were not measured": (
+        "not-known",
+        None,
+        evidence(database=BUSY | {"statements": READS}, process={"stale_reads": 0}),
+    ),
+    "processors were not told": (
+        "not-known",
+        None,
+        evidence(database=BUSY | {"processors": None, "statements": READS}),
+    ),
+    "Python is busy": (
+        "app-cpu",
+        4,
+        evidence(stage=3, process={"got": 0.84, "wanted": 0.99, "loop_p90_ms": 110}),
+    ),
+    "Python is busy at stage 1": (
+        "app-cpu",
+        None,
+        evidence(process={"got": 0.84, "wanted": 0.99, "loop_p90_ms": 30}),
+    ),
+    "others have the processor": (
+        "starved",
+        None,
+        evidence(process={"got": 0.19, "wanted": 0.99, "loop_p90_ms": 487}),
+    ),
+    "a sleep in the loop": ("app-blocked", None, evidence(process={"loop_p90_ms": 200})),
+    "a small pool far away": ("pool", None, evidence(process={"waiting_lines": 1.0})),
+    "slow for no known reason": ("not-known", None, evidence(requests={"p95_ms": 400})),
+    "no traffic": (
+        "too-little-evidence",
+        None,
+        evidence(requests={"count": 2}, database={"statements": []}),
+    ),
+    "healthy": ("stay", None, evidence()),
+    # Traps: each was a false verdict once.
+    "a tiny table is read sequentially": (
+        "stay",
+        None,
+        evidence(database={"statements": [statement(scans=[scan(rows=10)])]}),
+    ),
+    "one report at night": (
+        "stay",
+        None,
+        evidence(
+            database={"statements": [statement(), statement(calls=1, share=0.9, scans=[scan()])]}
+        ),
+    ),
+    "a checkpoint that disturbs nobody": (
+        "stay",
+        None,
+        evidence(database={"requested_checkpoints": 4}),
+    ),
+    "no extension, and busy": (
+        "stay",
+        None,
+        evidence(database=BUSY | {"statements": None}),
+    ),
+    "dead rows that nobody reads": (
+        "stay",
+        None,
+        evidence(
+            database={
+                "tables": [{"name": "public.audit", "live": 10, "dead": 90_000, "written": 9}]
+            }
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_verdict_is_the_cause(case: str) -> None:
+    rule, stage, seen = CASES[case]
+
+    verdict = judge(seen).verdict
+
+    assert (verdict.rule, verdict.advance_to) == (rule, stage)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_without_a_rule_a_case_is_judged_wrongly(rule: Any) -> None:
+    others = tuple(one for one in RULES if one is not rule)
+
+    assert [
+        case
+        for case, (right, _, seen) in CASES.items()
+        if judge(seen, others).verdict.rule != right
+    ]
+
+
+@pytest.mark.parametrize("source", ["sessions", "statements", "requests", "process lines"])
+def test_no_stage_is_named_when_a_source_is_missing(source: str) -> None:
+    missing = [{"source": source, "why": "it is away", "remedy": "bring it"}]
+    seen = CASES["the same bestsellers"][2].model_dump() | {"skipped": missing}
+
+    judgement = judge(Evidence.model_validate(seen))
+
+    assert judgement.verdict.advance_to is None
+    assert judgement.exit_code(Evidence.model_validate(seen)) == 3
+
+
+def test_what_else_was_seen_never_names_a_stage() -> None:
+    seen = evidence(database=BUSY | {"statements": [statement(scans=[scan()])]})
+
+    judgement = judge(seen)
+
+    assert judgement.verdict.rule == "index"
+    assert [one for one in judgement.also if one.advance_to] == []
+
+
+@pytest.mark.parametrize(
+    ("case", "code"),
+    [("healthy", 0), ("a sequential scan", 1), ("no traffic", 3), ("the same bestsellers", 4)],
+)
+def test_the_exit_code_says_what_to_do(case: str, code: int) -> None:
+    seen = CASES[case][2]
+
+    assert judge(seen).exit_code(seen) == code
+
+
+def test_a_skipped_source_is_never_well() -> None:
+    missing = [{"source": "requests", "why": "no log was given", "remedy": "give one"}]
+    healthy = evidence(skipped=missing)
+    broken = evidence(skipped=missing, database={"longest_idle_s": 6})
+
+    assert judge(healthy).exit_code(healthy) == 3
+    assert judge(broken).exit_code(broken) == 1
+
+
+def test_each_verdict_has_its_place_in_the_guide() -> None:
+    guide = GUIDE.read_text(encoding="utf-8")
+
+    assert [rule for rule, _, _ in CASES.values() if f"### {rule}\n" not in guide] == []

@@ -211,6 +211,20 @@ def upgrade(
     person.conclude(take(path, ref, options, person, interrupts), committed=commit)
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def doctor(
+    context: typer.Context,
+    path: _PROJECT = Path(),
+) -> None:
+    """Name the one bottleneck in front of a project, or say "stay".
+
+    Options are those of python -m app.infra.doctor, after the path: rung doctor . --log app.log
+    """
+    from rung.doctor import run_doctor
+
+    raise Exit(run_doctor(path, context.args))
+
+
 app.add_typer(fleet, name="fleet", help="Show where each repo of a fleet stands, and upgrade them.")
 
 

@@ -30,11 +30,11 @@ _KEPT = (
 
 def lock_dependencies(project: Path) -> str | None:
     """Run `uv lock`; returns the reason when it fails."""
-    uv = _find_uv()
+    uv = find_uv()
     return _lock(uv, project) if uv else "uv is not installed"
 
 
-def _find_uv() -> str | None:
+def find_uv() -> str | None:
     """$UV, uv from PATH, or the one that `make install` or a project's dev/uv fetched."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     candidates = (os.environ.get("UV"), "uv", f"{cache}/uv-bootstrap/uv")

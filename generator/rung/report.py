@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from rung.doctor import last_verdict
 from rung.errors import RungError, printable
 from rung.merge import Kind
 from rung.plan import Plan
@@ -50,6 +51,8 @@ class Conversation:
         if self.dry_run:
             print("A dry run: nothing was changed.")
             return False
+        if self.ask and plan.target.stage > plan.project.stage:
+            print(last_verdict(plan.project.folder))
         if not self.ask or _confirmed(f"Advance to {plan.target.name}? [y/N] "):
             return True
         print("Nothing was changed.")

@@ -1,0 +1,62 @@
+"""Runs a project's own doctor, and tells its last verdict."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rung.dependencies import find_uv
+from rung.errors import RungError, printable
+from rung.project import locate
+
+VERDICT = Path(".dev/doctor.json")
+_DOCTOR = Path("app/infra/doctor/__main__.py")
+
+
+def run_doctor(path: Path, arguments: Sequence[str]) -> int:
+    """The project's doctor, on the database of `make dev` or on DATABASE_URL; its exit code."""
+    folder, _ = locate(path)
+    if not (folder / _DOCTOR).is_file():
+        raise RungError("This project has no doctor yet. Run rung upgrade first.")
+    uv = find_uv()
+    if uv is None:
+        raise RungError("uv is not installed. Run make doctor in the project instead.")
+    module = ["python", "-m", "app.infra.doctor", *_absolute(arguments)]
+    if not {"--from", "-h", "--help"} & set(arguments):
+        module = ["python", "-m", "dev", *module]
+    # Rung's own environment must not become the project's.
+    environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
+    sys.stdout.flush()
+    done = subprocess.run([uv, "run", "--quiet", *module], cwd=folder, env=environment, check=False)
+    return done.returncode
+
+
+def _absolute(arguments: Sequence[str]) -> list[str]:
+    """The doctor runs in the project's folder, and a person types files of this one."""
+    return [str(Path(one).resolve()) if Path(one).is_file() else one for one in arguments]
+
+
+def last_verdict(folder: Path, now: datetime | None = None) -> str:
+    """One line for who is about to advance."""
+    try:
+        found = json.loads((folder / VERDICT).read_text(encoding="utf-8"))
+        verdict, at = found["verdict"], datetime.fromisoformat(found["at"])
+        stage, text = verdict["advance_to"], str(verdict["text"])
+        age = (now or datetime.now(UTC)) - at
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return "Doctor: has not looked yet. To measure first: rung doctor"
+    advice = f"advance to stage {stage}" if stage else "stay"
+    if verdict.get("rule") in ("not-known", "too-little-evidence"):
+        advice = "not known"
+    return printable(f"Doctor, {_in_words(age.total_seconds())} ago: {advice}. It saw: {text}.")
+
+
+def _in_words(seconds: float) -> str:
+    for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {name}{'' if count == 1 else 's'}"
+    return "less than a minute"

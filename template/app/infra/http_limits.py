@@ -2,10 +2,13 @@
 """Limits that uvicorn does not have: large heads and trailers, slow heads, stalled clients."""
 
 import asyncio
+import secrets
 from typing import Any, Literal
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.infra.answers import HEADERS
 
 # Request line and headers together, and all between two parts of a chunked body: extensions of
 # chunks, trailers. What arrives at once may be longer.
@@ -15,6 +18,9 @@ MAX_HEAD_BYTES = 64 * 1024
 # an answer.
 HEAD_SECONDS = 10.0
 SILENCE_SECONDS = 30.0
+
+# Of a request that never reaches the app.
+HEADERS_OF_REFUSALS = b"".join(b"%b: %b\r\n" % header for header in HEADERS).decode()
 
 # An IPv6 address with an embedded IPv4 address.
 LONGEST_ADDRESS = 45
@@ -79,6 +85,9 @@ class LimitedHttp(HttpToolsProtocol):
         super().on_message_complete()
         self._reading = "nothing"
 
+    def send_400_response(self, msg: str) -> None:
+        self._refuse("400 Bad Request")
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._until_read = self.loop.call_later(SILENCE_SECONDS, self.transport.abort)
@@ -103,8 +112,9 @@ class LimitedHttp(HttpToolsProtocol):
 
     def _refuse(self, status: str) -> None:
         if not self.transport.is_closing():
-            answer = f"HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-            self.transport.write(answer.encode())
+            headers = f"{HEADERS_OF_REFUSALS}x-request-id: {secrets.token_hex(16)}"
+            end = "connection: close\r\ncontent-length: 0\r\n\r\n"
+            self.transport.write(f"HTTP/1.1 {status}\r\n{headers}\r\n{end}".encode())
             self.transport.close()
 
 

@@ -141,6 +141,46 @@ async def test_chunks_and_trailers_without_end_are_refused(echo: FastAPI, begin:
     assert answer.startswith(b"HTTP/1.1 431 ")
 
 
+MALFORMED = [
+    *(
+        b"\x00",
+        b"\xff" * 100,
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01",
+    ),
+    *(
+        b"GET /caller HTTP/1.1\r\n%b\r\n\r\n" % header
+        for header in (b": x", b"a b: c", b"a\x00: b")
+    ),
+    *(b"GET %b HTTP/1.1\r\nhost: shop\r\n\r\n" % path for path in (b"\xc3\xbc", b"a:b", b"/\x00")),
+    *(
+        b"POST /names HTTP/1.1\r\n%b\r\n\r\n" % header
+        for header in (
+            b"content-length: -1",
+            b"content-length: 1\r\ncontent-length: 2",
+            b"content-length: 1e3",
+            b"content-length: 3\r\ntransfer-encoding: chunked",
+            b"transfer-encoding: chunked, x",
+        )
+    ),
+    *(CHUNKED + chunk for chunk in (b"-1\r\n", b"g\r\n", b"f" * 17 + b"\r\n", b"1\r\nxy\r\n")),
+]
+
+
+@pytest.mark.parametrize("request_", MALFORMED)
+async def test_what_is_no_http_is_a_400_with_security_headers(
+    echo: FastAPI, request_: bytes
+) -> None:
+    async with connected(echo) as (reader, writer):
+        writer.write(request_)
+        head = await reader.readuntil(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"x-content-type-options: nosniff\r\n" in head
+    assert b"x-request-id: " in head
+
+
 async def test_a_long_body_in_chunks_is_read_and_its_trailers_are_dropped(echo: FastAPI) -> None:
     async with connected(echo) as (reader, writer):
         body = (b"10000\r\n" + b"a" * 65536 + b"\r\n") * 5

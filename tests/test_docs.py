@@ -104,3 +104,11 @@ def test_the_picture_of_the_stages_is_as_drawn() -> None:
     drawn = runpy.run_path(str(REPO / "scripts" / "pictures.py"))
     assert drawn["PICTURE"].read_text(encoding="utf-8") == drawn["drawn"]()
     assert [stage.title[0] for stage in drawn["STAGES"]] == ["1", "2", "3", "4"]
+
+
+def test_the_recording_is_small_and_shows_no_path_of_the_machine() -> None:
+    text = (REPO / "docs" / "pictures" / "recording.svg").read_text(encoding="utf-8")
+    assert len(text) < 1_000_000
+    for typed in ("rung new", "make dev", "rung advance", "make stack", "kill -9"):
+        assert typed in text
+    assert not re.search(r"/(tmp|home|root|work|Users)/", text)

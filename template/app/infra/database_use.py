@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import event
@@ -13,13 +14,11 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.pool.base import PoolProxiedConnection
 
 
+@dataclass(slots=True)
 class DatabaseUse:
-    __slots__ = ("calls", "seconds", "wait_seconds")
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.seconds = 0.0  # of statements and COMMIT, as this process sees them
-        self.wait_seconds = 0.0  # until a pool gave a connection
+    calls: int = 0
+    seconds: float = 0.0  # of statements and COMMIT, as this process sees them
+    wait_seconds: float = 0.0  # until a pool gave a connection
 
     def note(self, asked: float, connected: float) -> None:
         """One statement that has just ended. Times are those of time.perf_counter()."""

@@ -58,3 +58,14 @@ def test_a_project_of_an_older_template_is_told_to_upgrade(repo: Repo) -> None:
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "rung: This project has no doctor yet. Run rung upgrade first.\n"
+
+
+def test_who_advances_first_sees_the_last_verdict(repo: Repo) -> None:
+    keep(repo.folder)
+    (repo.folder / ".git" / "info" / "exclude").write_text(".dev/\n")
+    with repo.person.at_a_terminal("advance", repo.folder) as terminal:
+        terminal.wait_for("[y/N]")
+        terminal.press("\r")
+        terminal.wait_for_the_end()
+
+    assert "ago: stay. It saw: an index is missing on orders." in terminal.shown

@@ -1,0 +1,167 @@
+"""Whether the doctor names the cause that a case was given, on a real app and Postgres.
+
+In a generated repo:
+
+    uv run python ../rung/benchmarks/doctor_cases.py [--only CASE] [--keep FOLDER]
+
+Each case is one route of doctor_app.py under load for about 12 s, with a new Postgres. It exits 1
+when a verdict is wrong. `--keep` writes the evidence of each case: the quick tests judge it again.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import asyncpg
+import httpx
+
+sys.path.insert(0, str(Path.cwd()))
+
+from dev import ports, postgres
+from doctor_app import TABLES
+
+WINDOW = 9
+HERE = Path(__file__).parent
+
+
+class Case(NamedTuple):
+    route: str
+    rule: str
+    clients: int = 4
+    pause: float = 0.02
+    advance_to: int | None = None
+    environment: tuple[tuple[str, str], ...] = ()
+    beside: tuple[str, ...] = ()  # SQL, each on a connection of its own
+
+
+CASES = {
+    "healthy": Case("/healthy", "stay"),
+    "tiny table": Case("/tiny", "stay"),
+    "no traffic": Case("/healthy", "too-little-evidence", clients=1, pause=5),
+    "missing index": Case("/scan", "index"),
+    "missing index behind an order": Case("/ordered", "index"),
+    "missing index at full load": Case("/scan", "index", clients=8, pause=0),
+    "one statement a row": Case("/rows", "n-plus-1"),
+    "hot row": Case("/hot", "hot-row", clients=8, pause=0),
+    "call in a transaction": Case("/call", "idle-in-tx"),
+    "alter behind a report": Case(
+        "/healthy",
+        "ddl-lock",
+        environment=(("DATABASE_STATEMENT_SECONDS", "30"),),
+        beside=(
+            "BEGIN; LOCK visits IN ACCESS SHARE MODE; SELECT pg_sleep(60)",
+            "ALTER TABLE visits ADD COLUMN note text",
+        ),
+    ),
+    "import": Case("/import", "writes", pause=0),
+    "the same reads": Case("/same", "cache", pause=0, advance_to=3),
+    "different reads": Case("/different", "replicas", pause=0, advance_to=2),
+    "python": Case("/cpu", "app-cpu", pause=0),
+    "sleep in the loop": Case("/sleep", "app-blocked", clients=2, pause=0.3),
+    "small pool, far away": Case(
+        "/far", "pool", clients=8, pause=0, environment=(("DATABASE_READ_POOL", "2"),)
+    ),
+}
+
+
+async def sql(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        connection.terminate()
+
+
+@contextmanager
+def served(url: str, case: Case, log: Path) -> Iterator[str]:
+    port = ports.unused()
+    environment = os.environ | {
+        "DATABASE_URL": url,
+        "SECRET_KEY": "a secret key of the doctor's own cases",
+        "FILES_FOLDER": str(log.parent),
+        "PORT": str(port),
+        "LISTEN_ADDRESS": "127.0.0.1",
+        "LOG_FORMAT": "json",
+        "LOG_PROCESS_SECONDS": "3",
+        "PYTHONPATH": f"{HERE}:{Path.cwd()}",
+        **dict(case.environment),
+    }
+    command = "from app.infra import serve; serve.main('doctor_app:create_app')"
+    with log.open("wb") as out:
+        app = subprocess.Popen([sys.executable, "-c", command], env=environment, stdout=out)
+        try:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                try:
+                    httpx.get(f"http://127.0.0.1:{port}/live")
+                    break
+                except httpx.TransportError:
+                    time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            app.terminate()
+            app.wait(30)
+
+
+async def judged(case: Case, url: str, base: str, log: Path, kept: Path) -> tuple[str, int | None]:
+    async def visit(client: httpx.AsyncClient) -> None:
+        while True:
+            await client.get(base + case.route)
+            await asyncio.sleep(case.pause)
+
+    async with httpx.AsyncClient(timeout=60) as client:
+        beside = []
+        for statement in case.beside:
+            beside.append(asyncio.create_task(sql(url, statement)))
+            await asyncio.sleep(0.5)
+        visits = [asyncio.create_task(visit(client)) for _ in range(case.clients)]
+        await asyncio.sleep(3)
+        doctor = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "app.infra.doctor", "--seconds", str(WINDOW), "--json"),
+            *("--log", str(log), "--database-cpus", "1", "--evidence", str(kept)),
+            env=os.environ | {"DATABASE_URL": url},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        shown, _ = await doctor.communicate()
+        for task in (*visits, *beside):
+            task.cancel()
+        await asyncio.gather(*visits, *beside, return_exceptions=True)
+    verdict = json.loads(shown)["verdict"]
+    return verdict["rule"], verdict["advance_to"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=CASES, nargs="+", default=list(CASES))
+    parser.add_argument("--keep", type=Path)
+    options = parser.parse_args()
+    wrong = wrong_advances = 0
+    print("| case | verdict | right |\n|---|---|---|")
+    for name in options.only:
+        case = CASES[name]
+        with tempfile.TemporaryDirectory() as folder, postgres.for_load() as url:
+            asyncio.run(sql(url, TABLES))
+            log = Path(folder, "app.log")
+            kept = Path(options.keep or folder, f"{name.replace(' ', '-').replace(',', '')}.json")
+            with served(url, case, log) as base:
+                rule, stage = asyncio.run(judged(case, url, base, log, kept))
+        is_right = (rule, stage) == (case.rule, case.advance_to)
+        wrong += not is_right
+        wrong_advances += stage not in (None, case.advance_to)
+        print(f"| {name} | {rule} | {'yes' if is_right else f'no: {case.rule}'} |", flush=True)
+    print(f"\n{len(options.only) - wrong} of {len(options.only)} right,", end=" ")
+    print(f"{wrong_advances} wrong advances")
+    sys.exit(wrong > 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,8 @@ import asyncio
 import secrets
 import shutil
 import signal
+import subprocess
+import time
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from urllib.parse import urlsplit
@@ -45,6 +47,40 @@ class Server:
         self.stop()
         (self._folder / "data" / "standby.signal").touch()
         self.start()
+
+    def lets_nobody_in(self) -> None:
+        """It is loading, as after a crash: 57P03."""
+        self.stop()
+        (self._folder / "data" / "standby.signal").touch()
+        options = {**postgres.THROWAWAY_SETTINGS, "hot_standby": "off", "port": str(self.port)}
+        with (self._folder / "log").open("ab") as log:
+            loading = subprocess.Popen(
+                [
+                    *(postgres.binaries() / "postgres", "-D", self._folder / "data"),
+                    *(f"--{name}={value}" for name, value in options.items()),
+                ],
+                env=postgres.environment(),
+                user=postgres.SERVER_USER,
+                group=postgres.SERVER_USER,
+                extra_groups=None if postgres.SERVER_USER is None else [],
+                stdout=log,
+                stderr=log,
+            )
+        self._running.callback(loading.wait)
+        self._running.callback(loading.send_signal, signal.SIGINT)
+        deadline = time.monotonic() + postgres.START_SECONDS
+        while not self._is_loading():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def _is_loading(self) -> bool:
+        try:
+            asyncio.run(self.run("SELECT 1"))
+        except asyncpg.CannotConnectNowError:
+            return True
+        except OSError:
+            return False
+        raise AssertionError("it lets us in")
 
     async def prepare(self, password: str) -> None:
         """As Postgres stores it: a pooler knows the password only like that."""

@@ -13,6 +13,13 @@ from tests.infra.failing_over import name_of_two, notes_app, until_written, writ
 
 SECONDS = 2.0
 
+# The connections that are open end as well.
+ANOTHER_PASSWORD = """DO $$ BEGIN
+    ALTER ROLE app PASSWORD 'another';
+    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()
+        AND backend_type = 'client backend';
+END $$"""
+
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("services")
@@ -46,3 +53,31 @@ async def test_writes_succeed_again_within_two_seconds_of_a_failover(
     assert set(after) == {name.new.port}
     said = [line["event"] for line in lines if line["event"].startswith("Postgres")]
     assert said == ["Postgres takes no writes", "Postgres takes writes again"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("services")
+@pytest.mark.parametrize("reason", ["it is loading", "another password"])
+async def test_a_server_that_lets_nobody_in_is_unavailable_and_never_an_error(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    async with name_of_two() as name:
+        monkeypatch.setenv("DATABASE_URL", name.url)
+        app = notes_app()
+        async with serve(app) as client:
+            assert await written(client) == name.old.port
+            if reason == "it is loading":
+                await asyncio.to_thread(name.old.lets_nobody_in)
+            else:
+                await name.old.run(ANOTHER_PASSWORD)
+
+            writes = await asyncio.gather(*(written(client) for _ in range(20)))
+            reads = await asyncio.gather(*(client.get("/notes") for _ in range(20)))
+            with pytest.raises(Unavailable):
+                await app.state.database.check()
+            name.leads_to = name.new
+            async with asyncio.timeout(SECONDS):
+                await until_written(client, name.new.port)
+
+    assert set(writes) == {"refused: 503"}
+    assert {answer.status_code for answer in reads} == {503}

@@ -1,0 +1,69 @@
+# Rung's file: advancing to another stage may change it.
+data "aws_availability_zones" "all" {
+  state = "available"
+}
+
+data "aws_region" "here" {}
+
+locals {
+  zones = slice(data.aws_availability_zones.all.names, 0, 2)
+}
+
+resource "aws_vpc" "main" {
+  cidr_block           = var.vpc_cidr
+  enable_dns_hostnames = true
+  tags                 = { Name = local.id }
+}
+
+resource "aws_internet_gateway" "main" {
+  vpc_id = aws_vpc.main.id
+}
+
+# A task has a public address and no way in but the load balancer's: NAT gateways would cost more than the database.
+resource "aws_subnet" "public" {
+  count             = 2
+  vpc_id            = aws_vpc.main.id
+  cidr_block        = cidrsubnet(var.vpc_cidr, 8, count.index)
+  availability_zone = local.zones[count.index]
+  tags              = { Name = "${local.id}-public" }
+}
+
+# Without a route to anywhere else.
+resource "aws_subnet" "data" {
+  count             = 2
+  vpc_id            = aws_vpc.main.id
+  cidr_block        = cidrsubnet(var.vpc_cidr, 8, 100 + count.index)
+  availability_zone = local.zones[count.index]
+  tags              = { Name = "${local.id}-data" }
+}
+
+resource "aws_route_table" "public" {
+  vpc_id = aws_vpc.main.id
+  route {
+    cidr_block = "0.0.0.0/0"
+    gateway_id = aws_internet_gateway.main.id
+  }
+}
+
+resource "aws_route_table_association" "public" {
+  count          = 2
+  subnet_id      = aws_subnet.public[count.index].id
+  route_table_id = aws_route_table.public.id
+}
+
+# One group a role. The file of the listener says who may reach it.
+resource "aws_security_group" "app" {
+  name_prefix = "${local.id}-app-"
+  description = "Copies of the app"
+  vpc_id      = aws_vpc.main.id
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
+resource "aws_vpc_security_group_egress_rule" "app" {
+  description       = "AWS' services have public addresses"
+  security_group_id = aws_security_group.app.id
+  cidr_ipv4         = "0.0.0.0/0"
+  ip_protocol       = "-1"
+}

@@ -1,0 +1,310 @@
+"""deploy/aws of the generated repo: what the provider accepts, and what an advance keeps."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import hcl2
+import pytest
+from conftest import Render
+from variants import JOURNEYS, VARIANTS, Journey, described, variant_name
+
+type Block = dict[str, Any]
+
+# What the provider lets one write, made from `terraform providers schema -json` of aws 5.100.0.
+SCHEMA: dict[str, dict[str, Block]] = json.loads(
+    Path(__file__).with_name("aws-schema.json").read_text(encoding="utf-8")
+)
+META = {"count", "for_each", "depends_on", "lifecycle", "provider", "__is_block__", "__comments__"}
+
+HOLDS_DATA = {
+    "aws_db_instance.main",
+    "aws_ecr_repository.app",
+    "aws_efs_file_system.files",
+    "aws_secretsmanager_secret.database",
+    "aws_secretsmanager_secret.secret_key",
+}
+HOLDS_DATA_LATER = {"aws_elasticache_replication_group.sessions", "aws_s3_bucket.files"}
+
+# Read by asyncpg, because the URL has no password.
+NOT_OF_THE_APP = {"PGPASSWORD"}
+
+PLUGINS = Path("/opt/tf-plugins")
+
+
+def module(project: Path) -> str:
+    return "".join(texts(project))
+
+
+def texts(project: Path) -> list[str]:
+    return [file.read_text() for file in sorted((project / "deploy" / "aws").glob("*.tf"))]
+
+
+@cache
+def parsed(text: str) -> Block:
+    """Most files are the same at every stage, so they are parsed once."""
+    return hcl2.loads(text)
+
+
+def blocks(text: str) -> Iterator[tuple[str, str, str, Block]]:
+    """resource, aws_lb, main, and what it says"""
+    for sort in SCHEMA:
+        for one in parsed(text).get(sort, []):
+            for kind, named in one.items():
+                for name, body in named.items():
+                    yield sort, kind.strip('"'), name.strip('"'), body
+
+
+def resources(project: Path) -> dict[str, Block]:
+    return {
+        f"{kind}.{name}": body
+        for text in texts(project)
+        for sort, kind, name, body in blocks(text)
+        if sort == "resource"
+    }
+
+
+def unknown(body: Block, schema: Block, place: str) -> Iterator[str]:
+    for name, value in body.items():
+        inner = schema.get("blocks", {}).get(name)
+        if name == "dynamic":
+            for one in value:
+                for label, dynamic in one.items():
+                    content = {label.strip('"'): dynamic["content"]}
+                    yield from unknown(content, schema, place)
+        elif inner is not None:
+            for one in value:
+                yield from unknown(one, inner, f"{place}.{name}")
+        elif name not in META and name not in schema["attributes"]:
+            yield f"{place}.{name}"
+
+
+def unknown_names(files: list[str]) -> list[str]:
+    return [
+        name
+        for text in files
+        for sort, kind, label, body in blocks(text)
+        for name in unknown(body, SCHEMA[sort][kind], f"{kind}.{label}")
+    ]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+def test_the_provider_knows_each_name(render: Render, variant: dict[str, Any]) -> None:
+    assert unknown_names(texts(render(variant))) == []
+
+
+def test_a_misspelt_name_is_found(render: Render) -> None:
+    aws = render({"stage": 1}) / "deploy" / "aws"
+    database = (aws / "database.tf").read_text().replace("deletion_protection", "delete_protection")
+    balancer = (aws / "load-balancer.tf").read_text().replace("matcher ", "match ")
+
+    assert unknown_names([database, balancer]) == [
+        "aws_db_instance.main.delete_protection",
+        "aws_lb_target_group.app.health_check.match",
+    ]
+
+
+@pytest.mark.parametrize("journey", JOURNEYS, ids=described)
+def test_an_advance_drops_no_resource_and_changes_no_line_of_one(
+    render: Render, journey: Journey
+) -> None:
+    """So the addresses stay, and only a local of stage.tf can change what was there before."""
+    before, after = resources(render(journey[0])), resources(render(journey[-1]))
+
+    assert {name: after.get(name) for name in before} == before
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+def test_what_holds_data_follows_the_stage_in_nothing_but_its_logs(
+    render: Render, variant: dict[str, Any]
+) -> None:
+    project = render(variant)
+    stage = (project / "deploy/aws/stage.tf").read_text()
+    changing = set(re.findall(r"^  (\w+) += ", stage, re.MULTILINE))
+
+    found = resources(project)
+
+    for name in HOLDS_DATA | (HOLDS_DATA_LATER if variant["stage"] == 4 else set()):
+        body = found[name]
+        used = set(re.findall(r"local\.(\w+)", json.dumps(body)))
+        assert used & changing <= {"database_logs"}, name
+        assert body["lifecycle"][0]["prevent_destroy"] is True, name
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+def test_the_task_is_given_only_settings_that_the_app_of_its_stage_has(
+    render: Render, variant: dict[str, Any]
+) -> None:
+    project = render(variant)
+    locals_of_it = re.findall(r"^locals \{$.*?^\}$", module(project), re.MULTILINE | re.DOTALL)
+    given = set(re.findall(r"\b([A-Z]+(?:_[A-Z0-9]+)+|PGPASSWORD) += ", "".join(locals_of_it)))
+    known = re.findall(
+        r"^# ([A-Z_0-9]+)=", (project / "deploy/env.example").read_text(), re.MULTILINE
+    )
+
+    assert given >= {"DATABASE_URL", "SECRET_KEY", "PGPASSWORD", "FORWARDED_ALLOW_IPS"}
+    assert given - set(known) == NOT_OF_THE_APP
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+def test_what_a_file_of_a_capability_adds_is_used(render: Render, variant: dict[str, Any]) -> None:
+    project = render(variant)
+    added = set(re.findall(r"^  (\w+_environment) += ", module(project), re.MULTILINE))
+    stage = (project / "deploy/aws/stage.tf").read_text()
+
+    # The collector has an environment of its own.
+    assert added - set(re.findall(r"local\.(\w+)", stage)) <= {"collector_environment"}
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+def test_no_secret_is_written_where_the_state_keeps_it(
+    render: Render, variant: dict[str, Any]
+) -> None:
+    text = module(render(variant))
+    assert (
+        re.findall(r"^ +(secret_string|password|auth_token|master_password) +=", text, re.M) == []
+    )
+    for output in re.findall(r"^output .*?^\}$", text, re.MULTILINE | re.DOTALL):
+        assert "secret" not in output
+
+
+def test_no_resource_depends_on_a_switch(render: Render) -> None:
+    counts = re.findall(r"^  count +=.*$", module(render(VARIANTS[-1])), re.MULTILINE)
+    assert counts
+    assert [line for line in counts if "?" in line] == []
+
+
+def test_the_load_balancer_says_what_its_toml_says(render: Render) -> None:
+    project = render({"stage": 4})
+    toml = tomllib.loads((project / "deploy/load-balancer.toml").read_text())
+    found = resources(project)
+    balancer, group = found["aws_lb.main"], found["aws_lb_target_group.app"]
+    service, listener = found["aws_ecs_service.app"], found["aws_lb_listener.https"]
+
+    def said(body: Block, names: dict[str, Any]) -> dict[str, Any]:
+        return {name: unquoted(body[name]) for name in names}
+
+    assert said(balancer, toml["load_balancer"]) == toml["load_balancer"]
+    https = {name: toml["listener"][name] for name in ("port", "protocol", "ssl_policy")}
+    assert said(listener, https) == https
+    check = toml["target_group"].pop("health_check")
+    assert toml["target_group"].pop("stickiness") is False
+    assert "stickiness" not in group
+    assert said(group, toml["target_group"]) == toml["target_group"]
+    assert said(group["health_check"][0], check) == check
+    wanted = toml["ecs_service"]
+    breaker = service["deployment_circuit_breaker"][0]
+    assert {name: breaker[name] for name in wanted["deployment_circuit_breaker"]} == wanted[
+        "deployment_circuit_breaker"
+    ]
+    assert service["deployment_minimum_healthy_percent"] == wanted["minimum_healthy_percent"]
+    assert service["deployment_maximum_percent"] == wanted["maximum_percent"]
+    assert (
+        service["health_check_grace_period_seconds"] == wanted["health_check_grace_period_seconds"]
+    )
+    assert f"stopTimeout            = {toml['ecs_container']['stop_timeout']}\n" in module(project)
+
+
+def unquoted(value: Any) -> Any:
+    return value.strip('"') if isinstance(value, str) else value
+
+
+# Terraform is on neither PyPI nor Debian, so the tests below say so where it is missing.
+needs_terraform = pytest.mark.skipif(
+    shutil.which("terraform") is None or not PLUGINS.is_dir(),
+    reason=f"TERRAFORM IS MISSING: install it, and put provider aws 5.100 into {PLUGINS}",
+)
+
+
+def terraform(*arguments: str, cwd: Path, typed: str | None = None) -> str:
+    # The variable may name a file that is not there, and then each command warns.
+    environment = {**os.environ, "TF_CLI_CONFIG_FILE": "", "CHECKPOINT_DISABLE": "1"}
+    done = subprocess.run(
+        ["terraform", *arguments],
+        cwd=cwd,
+        env=environment,
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@needs_terraform
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+def test_terraform_finds_nothing_to_format(render: Render, variant: dict[str, Any]) -> None:
+    assert terraform("fmt", "-check", "-recursive", cwd=render(variant)) == ""
+
+
+@needs_terraform
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+def test_terraform_finds_production_valid(
+    render: Render, variant: dict[str, Any], tmp_path: Path
+) -> None:
+    shop = shutil.copytree(render(variant), tmp_path / "shop")
+    production = shop / "environments" / "production"
+    terraform("init", "-backend=false", "-input=false", f"-plugin-dir={PLUGINS}", cwd=production)
+
+    assert json.loads(terraform("validate", "-json", cwd=production))["diagnostics"] == []
+
+
+def evaluated(project: Path, folder: Path, file: str, name: str) -> str:
+    """A local of that file, without a provider: each server has a name that the test made up."""
+    for conf in ("postgres.conf", "pgbouncer.ini"):
+        shutil.copy(project / "deploy" / conf, folder)
+    text = (project / "deploy/aws" / file).read_text()
+    found = re.search(r"^locals \{$.*?^\}$", text, re.MULTILINE | re.DOTALL)
+    assert found
+    only = re.sub(r"aws_\w+\.main\.(\w+)", r'"main.\1"', found[0])
+    given = 'locals {\n  database_url = ""\n  replica_hosts = ["one", "two"]\n}\n'
+    (folder / "aws").mkdir()
+    (folder / "aws" / "main.tf").write_text(only + "\n" + given)
+    return terraform("console", cwd=folder / "aws", typed=f"jsonencode(local.{name})\n")
+
+
+@needs_terraform
+def test_rds_is_told_what_postgres_conf_says(render: Render, tmp_path: Path) -> None:
+    said = evaluated(render({"stage": 2}), tmp_path, "slow-queries.tf", "slow_query_parameters")
+
+    assert json.loads(json.loads(said)) == {
+        "auto_explain.log_min_duration": "-1",
+        "auto_explain.log_parameter_max_length": "0",
+        "auto_explain.log_settings": "1",
+        "log_error_verbosity": "terse",
+        "log_lock_waits": "1",
+        "log_min_duration_statement": "200",
+        "log_parameter_max_length": "0",
+        "log_parameter_max_length_on_error": "0",
+        "log_temp_files": "10240",
+        "pg_stat_statements.track_utility": "0",
+        "track_io_timing": "1",
+    }
+
+
+@needs_terraform
+def test_pgbouncer_leads_to_each_server_by_a_name(render: Render, tmp_path: Path) -> None:
+    project = render({"stage": 2, "replica_routing": True})
+    said = evaluated(project, tmp_path, "pgbouncer.tf", "pgbouncer_ini")
+
+    ini = json.loads(json.loads(said))
+    assert re.findall(r"^(app\w*) = host=(\S+) port=5432 dbname=app connect_query=", ini, re.M) == [
+        ("app", "main.address"),
+        ("app_read", "main.address"),
+        ("app_replica_1", "one"),
+        ("app_replica_2", "two"),
+    ]
+    assert "auth_file = /tmp/userlist.txt" in ini
+    original = (project / "deploy/pgbouncer.ini").read_text()
+    settings = {line for line in original.splitlines() if line and line[0] not in "#"}
+    assert len(settings - set(ini.splitlines())) == 4  # the three servers, and the file of users

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -154,6 +155,25 @@ def test_a_repo_that_refuses_the_branch_is_asked_again_by_the_next_run(
     state.write_text(state.read_text().replace('"done"', '"pushed"'))
     assert fleet.upgrades(source="github:acme") == {"acme/shop": "opened"}
     assert len(api.opened) == 1
+
+
+def test_ctrl_c_finishes_the_repos_at_work_and_no_others(fleet: Fleet) -> None:
+    count = (os.cpu_count() or 1) + 3
+    for number in range(count):
+        fleet.has(f"service-{number:02}")
+    how = f"--template={fleet.template}"
+    process = fleet.person.starts("fleet", "upgrade", fleet.folder, how, "--per-minute=6000")
+    assert process.stdout
+    first = process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=fleet.person.patience)
+    assert first.startswith("pushed")
+    assert process.returncode == 1
+    assert said.endswith("rung: Stopped. Run the same command again to go on.\n")
+    again = Counter(fleet.upgrades().values())
+    assert again["done"] >= 1
+    assert again["pushed"] >= 1
+    assert again.total() == count
 
 
 def test_a_repo_that_no_host_has_gets_the_branch_alone(fleet: Fleet) -> None:

@@ -107,6 +107,10 @@ def upgrade_all(
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
         yield from pool.map(lambda pair: one(*pair), found)
+    except KeyboardInterrupt as interrupt:
+        print("rung: Stopping. The repos at work are finished first.", file=sys.stderr)
+        pool.shutdown(cancel_futures=True)
+        raise RungError("Stopped. Run the same command again to go on.") from interrupt
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -211,6 +215,7 @@ def _run(command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[bytes
             capture_output=True,
             timeout=_SECONDS,
             check=False,
+            start_new_session=True,  # A Ctrl-C must not cut a push short.
         )
     except subprocess.TimeoutExpired as error:
         raise _GitFailedError(f"{Path(command[0]).name} took longer than {_SECONDS} s") from error

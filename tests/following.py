@@ -5,14 +5,13 @@ A block of commands is fenced as `sh`. The line above a file's block says where 
 each place between two lines of `@@`.
 """
 
-import os
 import re
-import subprocess
 from pathlib import Path
+
+from serving import run
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PLACE = re.compile(r"(?:(Write)|(At the end of)|[Ii]n) `([\w./*-]+)`[:,]")
-COMMAND_SECONDS = 300
 
 
 class PageError(AssertionError):
@@ -29,7 +28,7 @@ def follow(page: Path, project: Path) -> None:
         at = block.end()
         language, content = block[1], block[2]
         if language == "sh":
-            run(content, project)
+            follow_commands(content, project)
         elif language == "diff":
             for hunk in content.split("@@\n"):
                 edit(file, hunk)
@@ -66,17 +65,7 @@ def edit(file: Path, hunk: str) -> None:
     file.write_text(text[:start] + after + text[end:], encoding="utf-8")
 
 
-def run(commands: str, project: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    done = subprocess.run(
-        ["sh", "-e", "-c", commands],
-        cwd=project,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_SECONDS,
-        check=False,
-    )
+def follow_commands(commands: str, project: Path) -> None:
+    done = run("sh", "-e", "-c", commands, within=project)
     if done.returncode != 0:
         raise PageError(f"{commands}\n{done.stdout[-3000:]}{done.stderr[-3000:]}")

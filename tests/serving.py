@@ -1,4 +1,4 @@
-"""Runs `make dev` or `make stack` in a generated project."""
+"""Runs commands in a generated project, and `make dev` or `make stack`."""
 
 import os
 import signal
@@ -11,6 +11,21 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+
+
+def run(*command: str, within: Path) -> subprocess.CompletedProcess[str]:
+    """As a person types it: in no virtual environment of another project."""
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    return subprocess.run(
+        command,
+        cwd=within,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 @contextmanager

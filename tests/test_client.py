@@ -1,14 +1,12 @@
 """`make client` writes a typed client that calls the running app."""
 
-import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Render
-from serving import free_port, make_dev
+from serving import free_port, make_dev, run
 from variants import LONGEST, variant_name
 
 # What a user of the client writes: it type-checks, and the app answers.
@@ -51,20 +49,6 @@ assert isinstance(placed, OrderOut), placed
 orders = list_orders.sync(client=client)
 assert isinstance(orders, OrderPage) and [one.id for one in orders.orders] == [placed.id], orders
 """
-
-
-def run(*command: str, within: Path) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    return subprocess.run(
-        command,
-        cwd=within,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.mark.slow

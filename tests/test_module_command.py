@@ -1,8 +1,6 @@
 """`make module` writes a module that passes `make check` as it is."""
 
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,20 +8,7 @@ from checking import make_check
 from conftest import Render
 from edits.carried import commit
 from people import git
-
-
-def make(project: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    return subprocess.run(
-        ["make", *words],
-        cwd=project,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+from serving import run
 
 
 @pytest.fixture
@@ -36,12 +21,12 @@ def project(render: Render, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_new_module_passes_make_check(project: Path) -> None:
-    done = make(project, "module", "NAME=price_lists")
+    done = run("make", "module", "NAME=price_lists", within=project)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "class PriceList(" in (project / "app/price_lists/models.py").read_text()
     make_check(project, slow_tests=False)
 
-    again = make(project, "module", "NAME=price_lists")
+    again = run("make", "module", "NAME=price_lists", within=project)
     assert again.returncode != 0
     assert "Nothing is written, because app/price_lists/__init__.py exists." in again.stderr
 
@@ -49,7 +34,7 @@ def test_a_new_module_passes_make_check(project: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["", "Reviews", "class", "../reviews", "re views", "9lives"])
 def test_a_name_that_is_no_module_is_refused(project: Path, name: str) -> None:
-    done = make(project, "module", f"NAME={name}")
+    done = run("make", "module", f"NAME={name}", within=project)
     assert done.returncode != 0
     assert "Give a plural name: make module NAME=reviews" in done.stderr
     assert "Traceback" not in done.stderr

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -13,7 +12,7 @@ from checking import make_check
 from conftest import REPO, Render
 from edits.carried import commit, conflicts
 from people import git
-from serving import free_port, make_dev
+from serving import free_port, make_dev, run
 from variants import LONGEST, STEP_BY_STEP
 from wall import rungs_own
 
@@ -97,26 +96,14 @@ def test_the_commands_work_without_the_sample(render: Render, tmp_path: Path) ->
 
     with make_dev(project, free_port(), "stack") as url:
         assert titles(url) == ["Without a shop"]
-        loaded = make(project, "load", f"HOST={url}", "DURATION=2s", "USERS=2")
+        loaded = run("make", "load", f"HOST={url}", "DURATION=2s", "USERS=2", within=project)
         assert (loaded.returncode, "/newest" in loaded.stdout + loaded.stderr) == (0, True)
         # The gazette stores no files: any key that its rows name will do.
         rows = "SELECT id::text AS key, NULL AS sha256 FROM articles"
-        orphans = make(project, "files-orphans", f"FILES_ROWS={rows}")
+        orphans = run("make", "files-orphans", f"FILES_ROWS={rows}", within=project)
         assert orphans.stdout.endswith("0 orphan(s) found\n"), orphans.stdout + orphans.stderr
-        unanswered = make(project, "files-orphans")
+        unanswered = run("make", "files-orphans", within=project)
         assert "FILES_ROWS is not set" in unanswered.stderr
-
-
-def make(project: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        ["make", *words],
-        cwd=project,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
 
 
 def publish(url: str) -> None:

@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 import pytest
 from conftest import Render
-from serving import free_port, make_dev
+from serving import free_port, make_dev, run
 
 # Nothing but this machine, so a page that loads a script from elsewhere stays empty.
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
@@ -65,14 +65,14 @@ def answers(url: str) -> bool:
     ],
 )
 def test_commands_work_as_people_of_fastapi_expect(project: Path, command: str, said: str) -> None:
-    done = run(project, *as_typed(*command.split()))
+    done = run(*as_typed(*command.split()), within=project)
     assert (done.returncode, said in done.stdout) == (0, True), done.stdout + done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["alembic upgrade head", "uvicorn app.main:app"])
 def test_without_a_database_the_command_to_type_is_named(project: Path, command: str) -> None:
-    done = run(project, *as_typed(*command.split()))
+    done = run(*as_typed(*command.split()), within=project)
     assert done.returncode != 0
     assert "On a laptop, `python -m dev COMMAND` gives the rest." in done.stdout + done.stderr
 
@@ -104,19 +104,3 @@ def dom(chromium: str, url: str) -> str:
         check=True,
     )
     return done.stdout
-
-
-def run(project: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    for name in ("DATABASE_URL", "SECRET_KEY", "FILES_FOLDER"):
-        environment.pop(name, None)
-    return subprocess.run(
-        command,
-        cwd=project,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )

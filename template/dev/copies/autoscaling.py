@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""How many copies there may be, as deploy/autoscaling-target.json tells AWS."""
+"""Reads the largest number of copies from deploy/autoscaling-target.json."""
 
 from pathlib import Path
 

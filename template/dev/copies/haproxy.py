@@ -32,7 +32,7 @@ def running(
     check_every: str = "300ms",
     unlimited_clients: str = "",
 ) -> Iterator[str]:
-    """Yields the URL of one in front of these ports, even if nothing listens on them yet.
+    """Yields the URL of an HAProxy in front of these ports, even if nothing listens there yet.
 
     It never outlives this process, however this process ends.
     """

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What `make stack` runs once the services are there: a load balancer, copies, and a pooler."""
+"""Runs `make stack` once the services are up: a load balancer, copies and a pooler."""
 
 import fcntl
 import os
@@ -30,7 +30,7 @@ BANNER = """
 
 
 def main() -> None:
-    # However this is told to stop, it stops what it has started, and in order.
+    # Any signal to stop ends the processes that this command started, in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     starters = {os.getppid(), int(os.environ.get("STARTED_BY") or os.getppid())}
@@ -54,7 +54,7 @@ def main() -> None:
 
 @contextmanager
 def running(given: Mapping[str, str], copies: int, port: int) -> Iterator[Sequence[Copy]]:
-    """The copies, all ready."""
+    """Yields the copies when all are ready."""
     haproxy.program()
     with ExitStack() as stack:
         bouncer = stack.enter_context(pgbouncer.running(given["DATABASE_URL"]))
@@ -85,7 +85,7 @@ def running(given: Mapping[str, str], copies: int, port: int) -> Iterator[Sequen
 
 
 def _keep_running(copies: Sequence[Copy], starters: set[int]) -> None:
-    """Until this is told to stop, or one of those who have started it is gone, if by kill -9."""
+    """Runs until a signal to stop, or until a parent process is gone, even by kill -9."""
     while all(map(stack_status.is_alive, starters)):
         for copy in copies:
             if copy.has_ended():

@@ -21,11 +21,11 @@ APP = (sys.executable, "-m", "app.infra.serve")
 
 
 class CopyError(postgres.PostgresError):
-    """Says why a copy does not serve."""
+    """The message says why a copy does not serve."""
 
 
 class Copy:
-    """Its folder holds its port, its process' number and its log."""
+    """Its folder holds its port, its process id and its log."""
 
     def __init__(
         self, folder: Path, environment: Mapping[str, str], program: Sequence[str] = APP
@@ -52,19 +52,19 @@ class Copy:
         return (self._folder / "log").read_text(errors="replace")
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Does not wait until it is ready. Also again, after it has ended: on the same port."""
+        """Does not wait until it is ready. A copy that has ended starts again on the same port."""
         (self._folder / "server.pid").unlink(missing_ok=True)
         process = supervisor.supervise(
             self._program,
             self._folder,
             env={**self._environment, "PORT": str(self.port), "LISTEN_ADDRESS": "127.0.0.1"},
-            stop_with=signal.SIGKILL,  # its users are gone, and with them who sent it requests
+            stop_with=signal.SIGKILL,  # its users are gone, so nobody sends requests
         )
         self._supervisors.append(process)
         return process
 
     def stop(self) -> None:
-        """As a deploy does it: it drains, and ends by itself."""
+        """Stops it as a deploy does: the copy drains, then ends."""
         os.kill(self.pid, signal.SIGTERM)
 
     def die(self) -> None:
@@ -72,7 +72,7 @@ class Copy:
         self.wait()
 
     def wait(self) -> int:
-        """Its exit code."""
+        """Returns its exit code."""
         return self._supervisors[-1].wait()
 
     def has_ended(self) -> bool:
@@ -97,7 +97,7 @@ class Copy:
 def running(
     folder: Path, environment: Mapping[str, str], program: Sequence[str] = APP
 ) -> Iterator[Copy]:
-    """Not ready yet. It never outlives this process, however that ends."""
+    """Yields it before it is ready. It never outlives this process, however that ends."""
     copy = Copy(folder, environment, program)
     try:
         with supervisor.shared(folder, copy.start, remove=False):

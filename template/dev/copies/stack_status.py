@@ -13,21 +13,21 @@ from typing import NamedTuple
 from dev import postgres
 
 READY = b"GET /ready HTTP/1.0\r\n\r\n"
-# Any answer will do: a server answers in its protocol without a password.
+# Any answer shows that the server is up: it needs no password for an error in its protocol.
 ANYTHING = b"GET / HTTP/1.0\r\n\r\n"
 IS_THERE_TLS = bytes([0, 0, 0, 8, 4, 210, 22, 47])  # Postgres' SSLRequest
 PING = b"PING\r\n"
 
 
 class Kind(NamedTuple):
-    """A kind of server, found by the start of its folder's name, and its answer when it is well."""
+    """A kind of server: the prefix of its folder's name, and its answer when it is healthy."""
 
     name: str
     what: str
     question: bytes
 
 
-# In the order of the table, which is a request's way.
+# In the order of the table, which is the path of a request.
 KINDS = (
     Kind("haproxy", "load balancer", READY),
     Kind("app-", "copy of the app", READY),
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def table() -> Iterator[tuple[int, Sequence[str]]]:
-    """The rows, each with its place."""
+    """The rows, each with its address."""
     state = postgres.state_folder()
     for users in (*state.glob("*/users"), *state.glob("stack/*/users")):
         folder = users.parent

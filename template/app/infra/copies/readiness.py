@@ -16,14 +16,14 @@ from app.infra import health
 from app.infra.copies.draining import DRAINING
 from app.infra.health import Health
 
-# Looked at in the background, and not at each question: fifty copies that are asked three times
-# a second would open hundreds of connections to Postgres in each.
+# Checked in the background and not at each request: fifty copies that are asked three times a
+# second would open hundreds of connections to Postgres each second.
 LOOK_SECONDS = 5.0
 LOOK_SECONDS_UNTIL_REACHED = 0.5
 
 
 class Dependencies:
-    """The state of the servers that this copy's checks ask."""
+    """The last known state of the servers that this copy depends on."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app

@@ -8,16 +8,17 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Step(StrEnum):
-    """Where sessions are read. From the second on they end in both, or the answer is 503; up to
-    the last but one they start in both as well."""
+    """The steps of the move, by where sessions are read. From the second step on a session ends
+    in both stores, or the answer is 503. Until the last but one it also starts in both."""
 
     POSTGRES = "postgres"
     # From Postgres. `make sessions-to-redis` copies those that are older.
     WRITE_BOTH = "write-both"
-    # From Redis, and from Postgres what Redis does not know, or when it does not answer.
+    # From Redis. From Postgres when Redis does not know a session or does not answer.
     REDIS_THEN_POSTGRES = "redis-then-postgres"
-    # From Redis; from Postgres when it does not answer. What is found there has not ended: copies
-    # of the next step end it there too. What is not may be in Redis alone, so that is a 503.
+    # From Redis. From Postgres when Redis does not answer. A session found there has not ended,
+    # because copies of the next step end it there too. A session not found there may exist only
+    # in Redis, so the answer is 503, not 401.
     REDIS_FIRST = "redis-first"
     # From Redis alone, where they also start and are seen.
     REDIS = "redis"
@@ -28,7 +29,7 @@ class MoveSettings(BaseSettings):
 
     store: Step = Step.POSTGRES
     redis_url: RedisDsn | None = Field(default=None, validate_default=True)
-    # With less, a process that was busy meanwhile would take a late look for no answer.
+    # With less, a busy process would mistake its own late look at the answer for a timeout.
     redis_seconds: PositiveFloat = 1
 
     @field_validator("redis_url")

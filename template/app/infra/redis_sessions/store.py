@@ -76,8 +76,8 @@ redis.call('SET', session, '', 'PX', lifetime)
 
 
 class RedisSessions:
-    """An ended session leaves a tombstone for as long as a last visit would have kept it alive, so
-    that no late copy brings it back.
+    """An ended session leaves a tombstone, so that no late copy revives it. The tombstone lives as
+    long as a last visit would have kept the session alive.
 
     Starts and ends are sent as the last step before COMMIT. So a session exists before a client
     has its token. A transaction that fails earlier changes nothing. One that Redis does not accept
@@ -194,7 +194,7 @@ class RedisSessions:
 
     def ended(self, token_hash: bytes, *, only_held: bool) -> list[str | bytes | int]:
         """END's keys and arguments."""
-        # A copy that comes later was seen now at the latest.
+        # No copy that is stored later can have been seen after this moment.
         lifetime = min(self._settings.idle, self._settings.absolute) // timedelta(milliseconds=1)
         return [session_key(token_hash), INDEX, token_hash, lifetime, int(only_held)]
 

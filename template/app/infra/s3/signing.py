@@ -16,12 +16,12 @@ from app.infra.environment import EnvironmentIncomplete
 
 log = structlog.get_logger()
 
-# A role's credentials last hours. botocore asks for the next ones 15 minutes before their end, the
-# longest that a link signed with them should be good for.
+# A role's credentials last hours. botocore renews them 15 minutes before their end, so a link
+# signed with them should not be valid for longer.
 LOOK_AGAIN_SECONDS = 60
 
-# From variables and files, from STS, from credentials that are still expired, from a token file
-# that cannot be read, and from an answer that is not valid.
+# The errors, in order: variables and files, STS, credentials that are still expired, an unreadable
+# token file, an invalid answer.
 NOT_GIVEN = (BotoCoreError, ClientError, RuntimeError, OSError, ValueError)
 
 NO_CREDENTIALS = """Missing or wrong in the environment:
@@ -30,10 +30,11 @@ See deploy/env.example."""
 
 
 class S3Signer:
-    """Signs requests to S3 so that whoever has the URL can send them, once or often, for a time.
+    """Signs requests to S3. Anyone with the URL can send the request, any number of times, until
+    it expires.
 
-    What is signed cannot be changed: neither method, path and query nor the headers given. With
-    the credentials that AWS' own tools would find: of variables, or of a role.
+    The signature fixes the method, the path, the query and the given headers. The credentials are
+    those that AWS' own tools would find: from variables, or from a role.
     """
 
     def __init__(self, address: str, region: str) -> None:
@@ -56,7 +57,7 @@ class S3Signer:
         return str(request.url)
 
     async def stay_current(self) -> None:
-        """Runs for ever, so that no request waits for a role's credentials."""
+        """Renews a role's credentials for ever, so that no request waits for them."""
         while True:
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
             try:

@@ -1,17 +1,17 @@
 # Rung's file: advancing to another stage may change it.
-"""Processes for which every file system is read-only, in a mount namespace of their own."""
+"""Runs processes with read-only file systems, in a private mount namespace."""
 
 import shutil
 import subprocess
 from collections.abc import Mapping
 
-# /proc and /sys hold no files; a log that was opened before goes on, and so do devices.
+# /proc and /sys hold no files. Devices and logs that were opened before stay writable.
 SCRIPT = r"""
 set -eu
 mount --make-rprivate /
 while read -r _ at _ options _; do
     case "$at" in /proc|/proc/*|/sys|/sys/*) continue ;; esac
-    # In a user namespace the flags that a mount has must be named again.
+    # In a user namespace a remount must repeat the flags of the mount.
     flags=$(echo "$options" | tr , '\n' | grep -E '^no|^relatime' | sed 's/^/,/' | tr -d '\n')
     mount -o "remount,bind,ro$flags" "$at" 2>/dev/null || true
 done < /proc/self/mounts
@@ -23,7 +23,7 @@ exec "$@"
 
 
 def wrapped(command: list[str]) -> list[str]:
-    """The command, to be run where nothing can be written to."""
+    """Returns the command that runs this one where nothing can be written."""
     return [*_namespace(), "sh", "-c", SCRIPT, "sh", *command]
 
 
@@ -32,7 +32,7 @@ def is_possible(environment: Mapping[str, str]) -> bool:
 
 
 def _namespace() -> list[str]:
-    """Root needs no more than the kernel's leave, which containers often do not give."""
+    """Root needs the kernel's permission, which containers often lack."""
     if shutil.which("unshare"):
         for options in (["--mount"], ["--user", "--map-root-user", "--mount"]):
             if _succeeds(["unshare", *options, "true"]):

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""A small shop for copies to serve. It needs nothing of the team's."""
+"""A small shop for copies to serve. It needs no code of the team's."""
 
 import asyncio
 import sys
@@ -17,7 +17,7 @@ from app.infra.sessions import CurrentUser, Sessions
 
 SERVE = (sys.executable, "-m", "tests.infra.copies.stack_shop")
 
-# Without a unique key, so that an order that is carried out twice shows.
+# Without a unique key, so that an order placed twice is visible.
 TABLE = "CREATE TABLE placed (key text NOT NULL)"
 
 

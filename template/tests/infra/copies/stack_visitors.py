@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Clients of the small shop, who come through the load balancer and count failures."""
+"""Clients of the small shop. They go through the load balancer and count failures."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 PICTURE = bytes(2000)
 
-# At most 300 requests a second in all: two processors have copies to start meanwhile.
+# At most 300 requests a second in all, because two processors also start copies meanwhile.
 VISITORS = 15
 PAUSE_SECONDS = 0.05
 
@@ -27,11 +27,11 @@ class Answer(NamedTuple):
 
 
 class AnswerCutShort(EOFError):
-    """It has begun: nobody can ask for it again on the client's behalf."""
+    """The answer has begun, so the load balancer cannot repeat the request."""
 
 
 class Browser:
-    """One connection, kept alive, and one request after the other."""
+    """One kept-alive connection that sends one request after the other."""
 
     def __init__(self, url: str) -> None:
         self.cookie = ""
@@ -41,7 +41,7 @@ class Browser:
     async def ask(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = NO_HEADERS
     ) -> Answer:
-        """Raises OSError, or EOFError for an answer that does not come."""
+        """Raises OSError, or EOFError when no answer comes."""
         reader, writer = self._line = self._line or await self._connect()
         own = {"Host": urlsplit(self._url).netloc, "Content-Length": len(body)}
         sent = {**own, "Cookie": self.cookie, **headers}
@@ -134,7 +134,7 @@ class Visitors:
         if started := await self._ask(browser, "POST", f"{path}?size={len(PICTURE)}"):
             request = json.loads(started.body)
             url = urlsplit(request["url"])
-            # Not everywhere the shop's own.
+            # The URL may lead to S3 instead of the shop.
             with closing(Browser(f"{url.scheme}://{url.netloc}")) as storage:
                 target = f"{url.path}?{url.query}"
                 await self._ask(storage, "PUT", target, PICTURE, request["headers"])
@@ -149,7 +149,7 @@ class Visitors:
         body: bytes = b"",
         headers: Mapping[str, str] = NO_HEADERS,
     ) -> Answer | None:
-        """None for a request that failed, which is counted."""
+        """Returns None for a failed request, and counts it."""
         await asyncio.sleep(PAUSE_SECONDS)
         self.requests += 1
         try:

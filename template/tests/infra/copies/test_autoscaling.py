@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""deploy/autoscaling-*.json are what AWS takes, and what the budget counts with."""
+"""Tests of deploy/autoscaling-*.json: AWS accepts them, and `make budget` counts with them."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def test_the_budget_counts_as_many_copies_as_autoscaling_may_start(own_deploy: P
     assert read().copies == 2000
 
 
-def test_without_autoscaling_it_counts_the_copies_of_capacity_and_says_so(
+def test_without_autoscaling_the_budget_counts_and_names_the_copies_in_capacity(
     own_deploy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (own_deploy / "autoscaling-target.json").unlink()
@@ -49,9 +49,7 @@ def test_without_autoscaling_it_counts_the_copies_of_capacity_and_says_so(
         ('{"MaxCapacity": "x"}', "MaxCapacity: Input should be "),
     ],
 )
-def test_a_target_that_cannot_be_is_refused_in_words(
-    own_deploy: Path, text: str, said: str
-) -> None:
+def test_an_invalid_target_is_refused_with_a_reason(own_deploy: Path, text: str, said: str) -> None:
     (own_deploy / "autoscaling-target.json").write_text(text)
 
     with pytest.raises(SystemExit) as refused:
@@ -64,14 +62,14 @@ def test_one_copy_may_die_at_any_time() -> None:
     assert settings("target")["MinCapacity"] >= 2
 
 
-def test_both_files_speak_of_the_same_service() -> None:
+def test_both_files_name_the_same_service() -> None:
     target, policy = settings("target"), settings("policy")
 
     for key in ("ServiceNamespace", "ScalableDimension"):
         assert target[key] == policy[key]
 
 
-def test_it_is_quick_to_add_and_slow_to_remove() -> None:
+def test_autoscaling_adds_copies_quickly_and_removes_them_slowly() -> None:
     tracking = settings("policy")["TargetTrackingScalingPolicyConfiguration"]
 
     assert tracking["ScaleOutCooldown"] < tracking["ScaleInCooldown"]

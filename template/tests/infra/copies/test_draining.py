@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""A copy that is told to stop, as a process of its own."""
+"""Tests that a copy drains after SIGTERM, each in a separate process."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ type Start = Callable[[str], Copy]
 
 @pytest.fixture
 def start(services: Services, tmp_path: Path) -> Iterator[Start]:
-    """A copy that drains for so many seconds, once it is ready."""
+    """Starts a copy with this drain time, and waits until it is ready."""
     with ExitStack() as started:
 
         def start(drain_seconds: str) -> Copy:
@@ -43,7 +43,7 @@ async def no_longer_ready(copy: Copy) -> Answer:
 
 
 @pytest.mark.slow
-async def test_told_to_stop_it_says_so_serves_on_and_ends(start: Start) -> None:
+async def test_after_sigterm_a_copy_is_not_ready_serves_on_and_ends(start: Start) -> None:
     copy = start("2")
     with closing(Browser(copy.url)) as browser:
         before = await browser.ask("GET", "/products")
@@ -64,7 +64,7 @@ async def test_told_to_stop_it_says_so_serves_on_and_ends(start: Start) -> None:
 async def test_a_request_that_lasts_longer_than_the_drain_is_answered(start: Start) -> None:
     copy = start("0.1")
     slow = asyncio.create_task(ask(copy.url, "GET", "/slow?seconds=2"))
-    await asyncio.sleep(1)  # it has long arrived
+    await asyncio.sleep(1)  # long enough for the request to arrive
 
     copy.stop()
 
@@ -73,7 +73,7 @@ async def test_a_request_that_lasts_longer_than_the_drain_is_answered(start: Sta
 
 
 @pytest.mark.slow
-async def test_told_twice_it_ends_at_once(start: Start) -> None:
+async def test_a_second_signal_ends_it_at_once(start: Start) -> None:
     copy = start("600")
 
     copy.stop()
@@ -85,7 +85,7 @@ async def test_told_twice_it_ends_at_once(start: Start) -> None:
 
 
 @pytest.mark.slow
-async def test_told_by_two_at_the_same_time_it_drains(start: Start) -> None:
+async def test_two_signals_at_the_same_time_start_one_drain(start: Start) -> None:
     copy = start("1")
 
     copy.stop()

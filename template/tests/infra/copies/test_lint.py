@@ -53,7 +53,7 @@ ROOT = Path(__file__).parents[3]
         ),
     ],
 )
-def test_what_only_this_copy_would_know_is_found(code: str, line: int) -> None:
+def test_state_of_one_copy_is_found(code: str, line: int) -> None:
     [found] = find(code)
 
     assert found.line == line
@@ -77,7 +77,7 @@ def test_what_only_this_copy_would_know_is_found(code: str, line: int) -> None:
         "tries = {}\ndef log_in(a):\n    tries[a] = 1  # per copy: only slows a flood down",
     ],
 )
-def test_what_is_the_same_in_every_copy_is_left_alone(code: str) -> None:
+def test_state_that_is_the_same_in_every_copy_is_allowed(code: str) -> None:
     assert find(code) == []
 
 
@@ -85,14 +85,14 @@ def test_an_excuse_needs_a_reason() -> None:
     assert find("lock = Lock()  # per copy:")
 
 
-def test_the_code_as_it_is_keeps_nothing() -> None:
+def test_this_repo_keeps_no_state_in_one_copy() -> None:
     command = [sys.executable, "-m", "dev.copies.lint"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
 
 
-def test_it_says_where_and_what_to_do_instead(tmp_path: Path) -> None:
+def test_the_lint_says_where_and_what_to_do_instead(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "throttle.py").write_text(
         "tries = {}\n\n\ndef count(address: str) -> None:\n    tries[address] = 1\n"

@@ -33,7 +33,7 @@ EMPTY = ("HOME", "PWD", "TMPDIR")
 
 
 class Visitor:
-    """Sends each request to another copy than the one before."""
+    """Sends each request to a different copy than the one before."""
 
     def __init__(self, client: httpx.Client, copies: list[str]) -> None:
         self._copies = cycle(copies)
@@ -78,7 +78,7 @@ def copies(
     log: Path,
     command: Callable[[list[str]], list[str]],
 ) -> Iterator[list[str]]:
-    """URLs of copies of the program, each run by what `command` makes of its command."""
+    """Yields the URLs of copies of the program. `command` wraps the command line of each."""
     with log.open("wb") as output, ExitStack() as ended:
         started = {}
         for _ in range(number):
@@ -93,7 +93,7 @@ def copies(
             ended.callback(process.wait)
             started[f"http://127.0.0.1:{port}"] = process
         for process in started.values():
-            ended.callback(process.terminate)  # All of them, and only then wait for each.
+            ended.callback(process.terminate)  # Signal all of them before waiting for each.
         for url, process in started.items():
             _wait_until_ready(url, process, log)
         yield [*started]
@@ -112,7 +112,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
 
 @pytest.fixture
 def environment(services_of_the_stage: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    """With empty folders where programs write by default."""
+    """An environment with empty folders where programs write by default."""
     folders = {name: tmp_path / name.lower() for name in EMPTY}
     for folder in folders.values():
         folder.mkdir()
@@ -137,7 +137,7 @@ def services_of_the_stage(services: Services) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_copies_serve_where_nothing_can_be_written_to(
+def test_copies_serve_where_nothing_can_be_written(
     services: Services, environment: dict[str, str], tmp_path: Path
 ) -> None:
     create_table(services.database_url)

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Who is sent requests while a server that all copies depend on is away."""
+"""Tests which copies are ready while a server that all of them depend on is away."""
 
 import asyncio
 
@@ -48,7 +48,7 @@ async def until_it_says(client: AsyncClient, status: int, unavailable: list[str]
             await asyncio.sleep(0.02)
 
 
-async def test_what_goes_away_is_told_and_takes_no_copy_with_it(
+async def test_a_copy_reports_a_lost_server_and_stays_ready(
     bare: FastAPI, serve: Serve, warehouse: Warehouse
 ) -> None:
     async with serve(bare) as client:
@@ -69,7 +69,7 @@ async def test_a_copy_that_never_reached_what_it_depends_on_gets_no_traffic_unti
         await until_it_says(client, 200, [])
 
 
-async def test_a_check_that_breaks_counts_as_no_and_is_asked_again(
+async def test_a_check_that_raises_counts_as_failed_and_runs_again(
     bare: FastAPI, serve: Serve, warehouse: Warehouse
 ) -> None:
     async with serve(bare) as client:
@@ -80,7 +80,7 @@ async def test_a_check_that_breaks_counts_as_no_and_is_asked_again(
         await until_it_says(client, 200, [])
 
 
-async def test_when_a_later_start_fails_nobody_goes_on_looking() -> None:
+async def test_when_a_later_start_fails_the_checks_stop() -> None:
     app = FastAPI()
     health.add_readiness_check(app, "warehouse", Warehouse().check)
     before = asyncio.all_tasks()

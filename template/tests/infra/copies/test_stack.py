@@ -27,12 +27,12 @@ from tests.infra.copies.stack_visitors import VISITORS, AnswerCutShort, Visitors
 ROLLS = int(os.environ.get("ROLLS", "3"))
 REQUESTS_A_ROLL = 600
 
-# Copies are asked every 0.1 s here and drain for 0.6 s, a third and a fifth of deploy/haproxy.cfg
-# and DRAIN_SECONDS: the same order of things in less time.
+# Checks every 0.1 s and a drain of 0.6 s: a third and a fifth of deploy/haproxy.cfg and
+# DRAIN_SECONDS. The order of events is the same, in less time.
 CHECK_EVERY = "100ms"
 DRAIN_SECONDS = "0.6"
 
-# That is all that becomes of a read when its copy is killed.
+# The only effect on a read when its copy is killed.
 CUT_SHORT = f"GET: {AnswerCutShort()!r}"
 
 
@@ -47,7 +47,7 @@ def installed() -> None:
 
 
 class Shop:
-    """Places for copies behind a load balancer, most of them empty."""
+    """Slots for copies behind a load balancer. Most are empty."""
 
     PLACES = 9
 
@@ -76,7 +76,7 @@ class Shop:
         self._stack.close()
 
     async def open(self, number: int) -> list[Copy]:
-        """So many more copies, once the load balancer has seen that they are ready."""
+        """Starts `number` copies, and waits until the load balancer sees them as ready."""
         copies = [self._start(self._empty.pop(0)) for _ in range(number)]
         for copy in copies:
             await asyncio.to_thread(copy.wait_until_ready)
@@ -84,7 +84,7 @@ class Shop:
         return copies
 
     async def until_seen(self, copies: Sequence[Copy]) -> None:
-        """Until they have been asked, all places count as taken."""
+        """Before its first check, the load balancer counts each slot as taken."""
         wanted = {f"app-{self._places.index(copy.port) + 1}" for copy in copies}
         async with asyncio.timeout(10), httpx.AsyncClient() as client:
             while True:
@@ -97,7 +97,7 @@ class Shop:
                 await asyncio.sleep(0.05)
 
     async def close(self, copies: Sequence[Copy]) -> None:
-        """As a deploy does it, one shortly after the other."""
+        """Stops copies as a deploy does, one shortly after the other."""
         for copy in copies:
             copy.stop()
             await asyncio.sleep(0.1)
@@ -106,7 +106,7 @@ class Shop:
             self._empty.append(copy.port)
 
     async def orders(self) -> list[str]:
-        """Their keys, as often as they were placed."""
+        """The keys of all orders. An order placed twice appears twice."""
         connection = await asyncpg.connect(self._services.database_url)
         rows = await connection.fetch("SELECT key FROM placed")
         await connection.close()
@@ -140,7 +140,7 @@ def shop(services: Services, installed: None, tmp_path: Path) -> Iterator[Shop]:
 
 
 @pytest.mark.slow
-async def test_all_copies_are_replaced_again_and_again_and_nobody_notices(shop: Shop) -> None:
+async def test_all_copies_are_replaced_and_no_request_fails(shop: Shop) -> None:
     copies = await shop.open(3)
     async with Visitors(shop.url) as visitors:
         leaving: list[asyncio.Task[None]] = []
@@ -172,7 +172,7 @@ async def test_a_copy_that_is_killed_fails_only_the_writes_it_was_carrying_out(s
 
 
 @pytest.mark.slow
-async def test_what_a_killed_copy_was_asked_is_asked_elsewhere_unless_it_was_a_write(
+async def test_requests_of_a_killed_copy_are_repeated_elsewhere_except_writes(
     shop: Shop,
 ) -> None:
     doomed, _ = await shop.open(2)
@@ -212,7 +212,7 @@ class SlowClient:
 
 
 @pytest.mark.slow
-async def test_450_slow_bodies_of_one_client_are_refused_and_nobody_else_notices(
+async def test_450_slow_bodies_of_one_client_do_not_disturb_others(
     shop: Shop,
 ) -> None:
     await shop.open(2)
@@ -229,7 +229,7 @@ async def test_450_slow_bodies_of_one_client_are_refused_and_nobody_else_notices
 
 
 @pytest.mark.slow
-async def test_one_copy_becomes_four_and_one_again_and_nobody_notices(shop: Shop) -> None:
+async def test_scaling_to_four_copies_and_back_fails_no_request(shop: Shop) -> None:
     [first] = await shop.open(1)
     async with Visitors(shop.url) as visitors:
         await visitors.some_more()
@@ -245,7 +245,7 @@ async def test_one_copy_becomes_four_and_one_again_and_nobody_notices(shop: Shop
 
 
 @pytest.mark.slow
-async def test_copies_are_told_the_clients_own_address_and_scheme_and_an_id(shop: Shop) -> None:
+async def test_copies_receive_the_clients_address_its_scheme_and_a_request_id(shop: Shop) -> None:
     await shop.open(1)
 
     claims = {"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https"}
@@ -259,7 +259,7 @@ async def test_copies_are_told_the_clients_own_address_and_scheme_and_an_id(shop
     assert UUID(nameless.headers["x-request-id"])
 
 
-async def test_without_a_copy_the_load_balancer_says_so_as_the_app_would(shop: Shop) -> None:
+async def test_without_a_copy_the_load_balancer_answers_like_the_app(shop: Shop) -> None:
     await shop.open(0)
 
     answer = await ask(shop.url, "GET", "/products")

@@ -22,7 +22,7 @@ SECONDS = 60
 
 
 def table() -> dict[str, Sequence[str]]:
-    """The rows of what a stack starts, by name."""
+    """The rows of the status table of a stack, by name."""
     rows = (row for _, row in stack_status.table())
     return {row[0]: row for row in rows if row[0].startswith(("app-", "haproxy", "pgbouncer"))}
 
@@ -66,7 +66,7 @@ def stack(copies: int, started_by: int) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture
 def make() -> Iterator[subprocess.Popen[bytes]]:
-    """Whoever started the stack."""
+    """The process that started the stack."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
         yield process
         process.kill()
@@ -74,7 +74,7 @@ def make() -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture(autouse=True)
 def alone(services: Services, installed: None) -> Iterator[None]:
-    """One of these tests at a time, and not beside somebody's own stack."""
+    """Runs one of these tests at a time, and none beside a developer's stack."""
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / "tested").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -84,7 +84,7 @@ def alone(services: Services, installed: None) -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_a_copy_that_dies_is_started_again_and_all_end_with_who_started_them(
+def test_a_dead_copy_is_started_again_and_all_end_with_their_parent(
     make: subprocess.Popen[bytes],
 ) -> None:
     with stack(2, make.pid) as process:
@@ -115,7 +115,7 @@ def test_nothing_outlives_the_command_when_it_is_killed(make: subprocess.Popen[b
 
 @pytest.mark.slow
 @pytest.mark.parametrize("copies", ["0", "51", "three"])
-def test_a_number_of_copies_that_cannot_be_says_what_can(copies: str) -> None:
+def test_an_invalid_number_of_copies_names_the_valid_ones(copies: str) -> None:
     started = subprocess.run(
         [sys.executable, "-m", "dev.copies.stack"],
         cwd=postgres.REPOSITORY,

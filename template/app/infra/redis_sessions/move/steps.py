@@ -1,8 +1,8 @@
 # Rung's file: advancing to another stage may change it.
 """Login sessions move from Postgres to Redis, a deploy for each step, and nobody is logged out.
 
-Copies of two neighbouring steps work side by side, whichever way the deploy goes: what a step
-writes, its neighbours can read, and what it ends has ended for them.
+Copies of two neighbouring steps work side by side, in both directions of a deploy. A session that
+one step writes can be read by its neighbours, and a session that it ends has ended for them.
 """
 
 import time
@@ -43,7 +43,7 @@ class ReadRedis(WriteBoth):
     _paused_until = 0.0
 
     async def _held(self, token_hash: bytes) -> bytes | None:
-        """Raises Unavailable at once while Redis is paused: what follows is a read of Postgres."""
+        """Raises Unavailable at once while Redis is paused. The caller then reads Postgres."""
         if time.monotonic() < self._paused_until:
             raise Unavailable("the sessions' Redis: it did not answer a moment ago")
         try:
@@ -67,7 +67,7 @@ class RedisThenPostgres(ReadRedis):
         if session is None:
             return None
         try:
-            # It may have ended since, and the row come from a replica that does not know yet.
+            # It may have ended since: the row may come from a replica that lags.
             return self.redis.alive(await self.redis.keep(token_hash, session))
         except Unavailable:
             return session
@@ -81,7 +81,7 @@ class RedisFirst(ReadRedis):
             session = await self.rows.find(token_hash)
             if session is None:
                 raise  # a copy of the next step may have started it, or seen it, in Redis alone
-            # Which also notes positions in Redis alone.
+            # That copy also notes positions in Redis alone.
             this_client().learn_unknown()
             return session
 

@@ -15,7 +15,7 @@ from app.infra.stored_files import FileExists, FileFacts, FileStore, UploadReque
 
 
 class BothStores:
-    """A file is read where it is. The disk comes first: that is one look and no request."""
+    """A file is read where it is. The disk comes first, because that needs no request."""
 
     def __init__(self, folder: LinkedFolder, bucket: Bucket, *, upload_to_s3: bool) -> None:
         self._folder = folder

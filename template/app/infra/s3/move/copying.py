@@ -64,9 +64,9 @@ async def patiently[T](act: Callable[[str], Awaitable[T]], key: str) -> T:
 class Copier:
     """Copies all files from one place to another, while the app reads, writes and deletes them.
 
-    A note on disk names each file that is being copied, in a folder for this direction, so that it
-    is known which of two files is the copy. After a kill the next run copies that file again,
-    skips finished copies, and removes the copies of files that were deleted in between.
+    A note on disk names each file that is being copied. Each direction has its own folder of notes,
+    so a note also tells which of two files is the copy. After a kill the next run copies that file
+    again, skips finished copies, and removes the copies of files that were deleted in between.
     """
 
     source: Place
@@ -85,8 +85,8 @@ class Copier:
         """Cleans up after the previous run. Raises Unavailable when S3 stays away."""
         for note in list(self.notes.iterdir()):
             key = note.name.replace("+", "/")
-            # Without an original, delete the copy only if no row names it: an emptied folder or
-            # another bucket looks as if all files had been deleted.
+            # Without an original, delete the copy only if no row names it. An emptied folder or a
+            # wrong bucket looks as if all files had been deleted.
             if await patiently(self.source.size, key) is not None or not await rows.want(key):
                 await patiently(self.target.delete, key)
             note.unlink()

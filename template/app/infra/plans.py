@@ -47,12 +47,13 @@ async def plan(connection: asyncpg.Connection, sql: str) -> dict[str, Any]:
     # EXPLAIN (GENERIC_PLAN) would be one step, but the driver would have to give $1 a value, and
     # for NULL Postgres plans to read nothing at all.
     try:
-        await connection.fetch(f"PREPARE slow_query AS {sql}")  # direct
-        count = await connection.fetchval(PARAMETERS)
-        values = f"({', '.join(['NULL'] * count)})" if count else ""
-        found = await connection.fetchval(
-            f"EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE slow_query {values}"
-        )
+        async with connection.transaction():  # a savepoint: an error must not end the report
+            await connection.fetch(f"PREPARE slow_query AS {sql}")  # direct
+            count = await connection.fetchval(PARAMETERS)
+            values = f"({', '.join(['NULL'] * count)})" if count else ""
+            found = await connection.fetchval(
+                f"EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE slow_query {values}"
+            )
     except asyncpg.PostgresError:
         return {}  # Its table is gone, or not readable, or it has a $1 where Postgres allows none.
     finally:

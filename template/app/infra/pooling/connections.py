@@ -4,11 +4,18 @@
 import asyncio
 import time
 from contextlib import ExitStack
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import asyncpg
-from pydantic import Field, NonNegativeInt, PostgresDsn, ValidationInfo, field_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PostgresDsn,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import NoDecode, SettingsConfigDict
 from sqlalchemy import event
 from sqlalchemy.dialects.postgresql.asyncpg import (
     AsyncAdapt_asyncpg_connection,
@@ -44,6 +51,18 @@ WHEN_POOLED = {
     "direct_url": "with DATABASE_POOLED this must lead to Postgres itself, past the pooler:"
     " migrations need one session from beginning to end",
 }
+
+
+def _by_commas(given: object) -> object:
+    return [part for part in given.split(",") if part] if isinstance(given, str) else given
+
+
+PostgresUrls = Annotated[list[PostgresUrl], NoDecode, BeforeValidator(_by_commas)]
+
+
+def server_name(url: PostgresDsn) -> str:
+    """Without the password, to be shown."""
+    return ",".join(f"{host['host']}:{host['port'] or 5432}" for host in url.hosts())
 
 
 class PooledSettings(PostgresSettings):

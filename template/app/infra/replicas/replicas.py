@@ -6,18 +6,18 @@ import hashlib
 import math
 from contextlib import closing, suppress
 from datetime import timedelta
-from typing import Annotated, Self
+from typing import Self
 
 import asyncpg
 import structlog
-from pydantic import BeforeValidator, ByteSize, PositiveFloat, PostgresDsn
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import ByteSize, PositiveFloat, PostgresDsn
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infra.connections import DatabaseSettings, close_in_time, connect, reading_pool
-from app.infra.direct_postgres import PostgresUrl
 from app.infra.failures import Unavailable
 from app.infra.own_writes.client import REMEMBERED, Client
 from app.infra.own_writes.log_position import FLUSHED_UP_TO, PrimaryLog, reachable
+from app.infra.pooling.connections import PostgresUrls, server_name
 
 log = structlog.get_logger()
 
@@ -40,10 +40,6 @@ SILENCE_SECONDS = 1.0
 HURRIED_POLL_SECONDS = 0.002
 
 
-def _by_commas(given: object) -> object:
-    return [part for part in given.split(",") if part] if isinstance(given, str) else given
-
-
 class ReplicaSettings(BaseSettings):
     """Without a URL every read goes to the primary.
 
@@ -56,7 +52,7 @@ class ReplicaSettings(BaseSettings):
     # false: positions are noted already, and every read goes to the primary. Needed while some
     # copies of the app do not know the replicas yet.
     reads: bool = True
-    urls: Annotated[list[PostgresUrl], NoDecode, BeforeValidator(_by_commas)] = []
+    urls: PostgresUrls = []
     poll_seconds: PositiveFloat = 0.2
     max_lag_seconds: PositiveFloat = 5
     max_lag_bytes: ByteSize = ByteSize(8 * 1024 * 1024)
@@ -79,7 +75,7 @@ class StatusConnection:
                     self._connection = await connect(self._database, self._url, read_only=True)
                 return await self._connection.fetchrow(question)
         except (Unavailable, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            log.debug("no answer", server=_name(self._url), reason=repr(error))
+            log.debug("no answer", server=server_name(self._url), reason=repr(error))
             self.close()
             return None
 
@@ -96,7 +92,7 @@ class Replica:
 
     def __init__(self, url: PostgresDsn) -> None:
         self.url = url
-        self.name = _name(url)
+        self.name = server_name(url)
         self.lsn = 0
         self.seconds_behind = math.inf
         self.is_in_rotation: bool | None = None  # before the first answer
@@ -248,7 +244,3 @@ def _may_serve(replica: Replica, max_stale: timedelta | None) -> bool:
 def _affinity(replica: Replica, client: Client) -> bytes:
     # Rendezvous hashing: when a replica goes, only its own clients move.
     return hashlib.blake2b(f"{replica.name} {client.affinity}".encode(), digest_size=8).digest()
-
-
-def _name(url: PostgresDsn) -> str:
-    return ",".join(f"{host['host']}:{host['port'] or 5432}" for host in url.hosts())

@@ -3,18 +3,19 @@
 
 import argparse
 import asyncio
-import os
 import sys
 from collections import defaultdict
-from urllib.parse import urlsplit
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import asyncpg
-from pydantic import PostgresDsn
+from pydantic import Field, PostgresDsn
 
 from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
 from app.infra.failures import Unavailable
 from app.infra.plans import filtering_scans, sequential_scans
+from app.infra.pooling.connections import PostgresUrls, server_name
 from app.infra.slow_queries.indexes import all_indexes, duplicate, invalid, unused
 from app.infra.slow_queries.report import (
     MANY_ROWS,
@@ -115,12 +116,25 @@ class ReportImpossible(Exception):
     """Says what the server lacks, and the command that gives it."""
 
 
+class ServerSettings(DatabaseSettings):
+    replica_urls: PostgresUrls = Field([])
+
+
+FAILURES = (
+    ReportImpossible,
+    Unavailable,
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="slow_queries", description=__doc__)
     parser.add_argument("--limit", type=_at_least_one, default=10, help="how many statements: 10")
     parser.add_argument("--json", action="store_true", help="the same as a JSON object")
     arguments = parser.parse_args()
-    settings = environment.read(DatabaseSettings)
+    settings = environment.read(ServerSettings)
     try:
         report = asyncio.run(make_report(settings, arguments.limit))
     except ReportImpossible as error:
@@ -130,6 +144,8 @@ def main() -> None:
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         sys.exit(f"Postgres: {_in_one_line(error)}")
     print(report.as_json() if arguments.json else report.as_text())
+    if away := [replica for replica in report.replicas if replica.problem]:
+        sys.exit("\n".join(f"Replica {replica.server}: {replica.problem}" for replica in away))
 
 
 def _at_least_one(given: str) -> int:
@@ -142,11 +158,10 @@ def _in_one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or "no answer in time"
 
 
-async def make_report(settings: DatabaseSettings, limit: int) -> Report:
+async def make_report(settings: ServerSettings, limit: int) -> Report:
     """Raises ReportImpossible, Unavailable, and asyncpg's own errors."""
     replicas, used = await _of_replicas(settings, limit)
-    connection = await open_connection(settings, settings.direct_url)
-    try:
+    async with _session(settings, settings.direct_url) as connection:
         server = await connection.fetchrow(SERVER)
         _refuse_what_lacks(server)
         forgotten = await connection.fetchrow(FORGOTTEN.format(schema=server["schema"]))
@@ -165,21 +180,17 @@ async def make_report(settings: DatabaseSettings, limit: int) -> Report:
             invalid_indexes=invalid(indexes),
             replicas=replicas,
         )
-    finally:
-        await connection.close()
 
 
 async def _of_replicas(
-    settings: DatabaseSettings, limit: int
+    settings: ServerSettings, limit: int
 ) -> tuple[list[ReplicaReport], set[str]]:
     """A report of each replica, and the indexes that any of them uses."""
     reports, used = [], set()
-    for url in filter(None, os.environ.get("DATABASE_REPLICA_URLS", "").split(",")):
-        place = urlsplit(url)
-        server = f"{place.hostname}:{place.port or 5432}"
+    for url in settings.replica_urls:
+        server = server_name(url)
         try:
-            connection = await open_connection(settings, PostgresDsn(url))
-            try:
+            async with _session(settings, url) as connection:
                 counted = await connection.fetchrow(SERVER)
                 _refuse_what_lacks(counted)
                 statements = await _statements(connection, counted["schema"], limit)
@@ -190,9 +201,7 @@ async def _of_replicas(
                     sequential_tables=await _sequential_tables(connection, statements[:PLANNED]),
                     filtering_scans=await _filtering_scans(connection, statements[:PLANNED]),
                 )
-            finally:
-                await connection.close()
-        except (ReportImpossible, Unavailable, OSError, asyncpg.PostgresError) as error:
+        except FAILURES as error:
             report = ReplicaReport(server=server, problem=_in_one_line(error))
         reports.append(report)
     return reports, used
@@ -203,12 +212,24 @@ async def _statements(connection: asyncpg.Connection, schema: str, limit: int) -
     return [Statement(**record) for record in found]
 
 
+@asynccontextmanager
+async def _session(
+    settings: DatabaseSettings, url: PostgresDsn
+) -> AsyncGenerator[asyncpg.Connection]:
+    """Neither waits for locks nor blocks others for long."""
+    connection = await open_connection(settings, url)
+    try:
+        # A replica may be behind a pooler, where a session lasts for one transaction.
+        async with connection.transaction():
+            await connection.execute("SET LOCAL lock_timeout = '1s'")
+            await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+            yield connection
+    finally:
+        await connection.close()
+
+
 async def open_connection(settings: DatabaseSettings, url: PostgresDsn) -> asyncpg.Connection:
-    """A read-only connection that neither waits for locks nor blocks others for long."""
-    connection = await connect(settings, url, read_only=True, statement_cache_size=0)
-    await connection.execute("SET lock_timeout = '1s'")  # direct
-    await connection.execute("SET plan_cache_mode = force_generic_plan")  # direct
-    return connection
+    return await connect(settings, url, read_only=True, statement_cache_size=0)
 
 
 def _refuse_what_lacks(server: asyncpg.Record) -> None:

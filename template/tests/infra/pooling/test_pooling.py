@@ -15,6 +15,7 @@ from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
 from app.infra.database import Database
 from app.infra.failures import Unavailable
+from app.infra.slow_queries.__main__ import ServerSettings, make_report
 from dev.pooling import pgbouncer
 from dev.pooling.pgbouncer import PgBouncer
 from dev.pytest_plugin import Services
@@ -87,6 +88,25 @@ async def test_postgres_refuses_a_write_through_a_read_session(
         async with database.transaction() as write:
             await write.execute(text("INSERT INTO notes VALUES (1, '')"))
         assert await database.reader().fetch("SELECT id FROM notes") == [(1,)]
+
+
+@pytest.mark.slow
+async def test_slow_queries_asks_a_replica_through_the_pooler(
+    services: Services, bouncer: PgBouncer
+) -> None:
+    connection = await asyncpg.connect(services.database_url)
+    await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+    await connection.fetch("SELECT count(*) FROM pg_class WHERE relname = $1", "a")
+    await connection.close()
+    given = settings(services, bouncer).model_dump()
+    servers = ServerSettings(**given, replica_urls=[bouncer.read_url])
+
+    for _ in range(3):  # nothing is left in the pooler's sessions
+        report = await make_report(servers, 10)
+
+        [through_pooler] = report.replicas
+        assert through_pooler.problem is None
+        assert through_pooler.statements
 
 
 async def test_an_alias_that_can_write_is_not_used_for_reads(

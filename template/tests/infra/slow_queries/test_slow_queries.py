@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 
 from app.infra import environment
-from app.infra.connections import DatabaseSettings
 from app.infra.slow_queries import __main__ as slow_queries
+from app.infra.slow_queries.__main__ import ServerSettings
 from app.infra.slow_queries.outer import table_of
 from app.infra.slow_queries.report import Report
 from dev import ports, postgres, postgres_settings
@@ -65,7 +65,7 @@ def run(url: str, statement: str, *arguments: object, times: int = 1) -> None:
 
 
 def report(limit: int = 10) -> Report:
-    settings = environment.read(DatabaseSettings)
+    settings = environment.read(ServerSettings)
     return asyncio.run(slow_queries.make_report(settings, limit))
 
 
@@ -215,6 +215,7 @@ def test_a_replica_that_does_not_answer_is_said_and_the_rest_is_told(
     assert replica.server == nobody
     assert "no connection could be opened" in str(replica.problem)
     assert f"Replica {nobody}: Postgres: no connection" in found.as_text()
+    assert f"Replica {nobody}: Postgres: no connection" in refusal(monkeypatch)
     assert "secret" not in found.as_json()
 
 
@@ -337,7 +338,7 @@ def test_an_index_that_is_being_built_is_not_invalid(database: str) -> None:
                 if await watching.fetch(waiting):
                     break
                 await asyncio.sleep(0.01)
-            return await slow_queries.make_report(environment.read(DatabaseSettings), 10)
+            return await slow_queries.make_report(environment.read(ServerSettings), 10)
         finally:
             await writing.close()
             await build
@@ -382,7 +383,7 @@ def test_what_is_planned_is_not_run(database: str) -> None:
 
 def test_the_reports_connection_cannot_write(database: str) -> None:
     async def write() -> None:
-        settings = environment.read(DatabaseSettings)
+        settings = environment.read(ServerSettings)
         connection = await slow_queries.open_connection(settings, settings.direct_url)
         try:
             await connection.execute("CREATE TABLE written (n int)")

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.infra import environment
-from app.infra.connections import DatabaseSettings
-from app.infra.slow_queries.__main__ import make_report
+from app.infra.slow_queries.__main__ import ServerSettings, make_report
 from tests.infra.replicas.replication import Server, cluster
 
 pytestmark = pytest.mark.slow
@@ -43,7 +42,7 @@ def test_a_statement_that_is_slow_on_a_replica_only_is_named(
         asyncio.run(ask(replica, BY_REST, 5))
         asyncio.run(ask(replica, NEWEST, 20))
 
-        report = asyncio.run(make_report(environment.read(DatabaseSettings), 10))
+        report = asyncio.run(make_report(environment.read(ServerSettings), 10))
 
     [there] = report.replicas
     assert there.problem is None

@@ -4,15 +4,27 @@
 import functools
 import re
 
-_TARGET = re.compile(r"\b(?:FROM|INTO|UPDATE)\s+(?:ONLY\s+)?\"?([\w.]+)", re.IGNORECASE)
-_FROM = re.compile(r"\bFROM\b", re.IGNORECASE)
+# Takes the place of all that is inside parentheses: no word can be read there.
+_HIDDEN = "\0"
+_TEXT = re.compile(r"'[^']*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
+_INNERMOST = re.compile(r"\([^()]*\)")
+_FROM = re.compile(r"(?<!DISTINCT )\bFROM\b", re.IGNORECASE)
+_TARGET = re.compile(
+    r"(?<!DISTINCT )\b(?:FROM|INTO|UPDATE)\s+(?:ONLY\s+)?\"?([\w.]+)", re.IGNORECASE
+)
+_SUBQUERY = re.compile(rf"\bFROM\s+(?:LATERAL\s+)?({_HIDDEN}+)", re.IGNORECASE)
 
 
 @functools.lru_cache(maxsize=1000)  # per copy: the same in all
 def table_of(sql: str) -> str | None:
     """The table that a statement reads or writes; of a subquery only if there is no other."""
-    found = _TARGET.search(_masked(sql)) or _TARGET.search(sql)
-    return found[1] if found else None
+    masked = _masked(sql)
+    if found := _TARGET.search(masked):
+        return found[1]
+    if inner := _SUBQUERY.search(masked):
+        return table_of(sql[inner.start(1) + 1 : inner.end(1) - 1])
+    anywhere = _TARGET.search(sql)
+    return anywhere[1] if anywhere else None
 
 
 def outer_from(sql: str) -> int | None:
@@ -22,10 +34,12 @@ def outer_from(sql: str) -> int | None:
 
 
 def _masked(sql: str) -> str:
-    """As long as the statement. What stands in parentheses is hidden."""
-    depth, shown = 0, []
-    for character in sql:
-        depth += character == "("
-        shown.append("(" if depth else character)
-        depth -= character == ")"
-    return "".join(shown)
+    """As long as the statement, so that places in one are places in the other."""
+    masked = _TEXT.sub(_hide, sql)
+    while (shown := _INNERMOST.sub(_hide, masked)) != masked:
+        masked = shown
+    return masked
+
+
+def _hide(found: re.Match[str]) -> str:
+    return _HIDDEN * len(found[0])

@@ -229,6 +229,10 @@ def test_a_replica_that_does_not_answer_is_said_and_the_rest_is_told(
         ("UPDATE ONLY orders SET n = (SELECT max(n) FROM items)", "orders"),
         ("SELECT n FROM (SELECT n FROM items) AS inner_items", "items"),
         ('SELECT id FROM "public.orders"', "public.orders"),
+        ("SELECT ':-) FROM a', a IS DISTINCT FROM b /* FROM c */ FROM orders", "orders"),
+        ("SELECT n FROM (SELECT (SELECT 1 FROM items) AS n FROM orders) AS page", "orders"),
+        ("WITH old AS (DELETE FROM items RETURNING id) SELECT n FROM orders", "orders"),
+        ("SELECT ((1) FROM orders", "orders"),
         ("BEGIN", None),
     ],
 )

@@ -145,8 +145,8 @@ def _refuse_git_folders(folder: Path) -> None:
     """git would run programs that such a file names: a template must not bring one."""
     for top, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            # .git in other letters, with dots, spaces or invisible characters at its end, or in
-            # its short form on Windows: some file system takes each of them for .git.
+            # Some file system takes each of these for .git: other letter cases, dots, spaces or
+            # invisible characters at the end, the short form on Windows.
             plain = "".join(c for c in name.casefold() if c.isprintable()).rstrip(". ")
             if plain in {".git", "git~1"}:
                 path = (Path(top) / name).relative_to(folder)

@@ -9,7 +9,7 @@ from redis import Redis
 
 
 class StoredInRedis:
-    """The sessions in Redis, to be looked at and made older."""
+    """Reads the sessions in Redis, and makes them older."""
 
     def __init__(self) -> None:
         self.client = Redis.from_url(os.environ["SESSION_REDIS_URL"])

@@ -51,7 +51,7 @@ def test_nothing_of_a_finished_move_is_imported(services: Services) -> None:
         ("FILES_STORE", "read-both", "app.infra.s3.move.both"),
     ],
 )
-def test_a_step_of_a_deleted_move_stops_the_start_in_words(
+def test_a_step_of_a_deleted_move_stops_the_start_with_a_reason(
     services: Services, monkeypatch: pytest.MonkeyPatch, variable: str, step: str, module: str
 ) -> None:
     monkeypatch.setenv(variable, step)

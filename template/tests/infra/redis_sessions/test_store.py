@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Sessions in Redis alone; what they have in common with rows is in test_sessions.py."""
+"""Tests of sessions in Redis alone. test_sessions.py tests what all stores have in common."""
 
 import asyncio
 import secrets
@@ -34,7 +34,7 @@ ADA, GRACE = uuid4(), uuid4()
 
 @pytest.fixture
 def server(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Valkey]:
-    """One of this test's own."""
+    """A private server for this test."""
     with valkey.running("sessions") as server:
         monkeypatch.setenv("SESSION_REDIS_URL", server.url)
         yield server
@@ -71,7 +71,7 @@ async def test_while_redis_is_away_nobody_is_logged_out(ada: AsyncClient, server
 
 
 @pytest.mark.slow
-async def test_a_redis_that_hangs_is_waited_for_half_a_second_and_no_longer(
+async def test_a_request_waits_half_a_second_for_a_hung_redis(
     impatient: None, ada: AsyncClient, server: Valkey
 ) -> None:
     server.hang()
@@ -138,7 +138,7 @@ async def test_a_flush_that_fails_at_the_commit_starts_nothing(shop: FastAPI, se
     assert await StoredInRedis().token_hashes() == []
 
 
-async def test_a_savepoint_is_no_commit(shop: FastAPI, serve: Serve) -> None:
+async def test_a_released_savepoint_sends_nothing_to_redis(shop: FastAPI, serve: Serve) -> None:
     @shop.post("/change-of-mind")
     async def change_of_mind(write: WriteSession, sessions: Sessions) -> None:
         async with write.begin_nested():
@@ -152,7 +152,9 @@ async def test_a_savepoint_is_no_commit(shop: FastAPI, serve: Serve) -> None:
         assert await who(client) == str(ADA)
 
 
-async def test_what_a_savepoint_holds_is_told_with_the_commit(shop: FastAPI, serve: Serve) -> None:
+async def test_the_changes_of_a_savepoint_are_sent_with_the_commit(
+    shop: FastAPI, serve: Serve
+) -> None:
     @shop.post("/leave")
     async def leave(write: WriteSession, sessions: Sessions) -> None:
         await write.begin_nested()  # left open: the COMMIT releases it
@@ -165,7 +167,7 @@ async def test_what_a_savepoint_holds_is_told_with_the_commit(shop: FastAPI, ser
         assert await who(client) == 401
 
 
-async def test_what_is_rolled_back_to_a_savepoint_is_not_told(shop: FastAPI, serve: Serve) -> None:
+async def test_changes_rolled_back_to_a_savepoint_are_not_sent(shop: FastAPI, serve: Serve) -> None:
     @shop.post("/all-but-one")
     async def all_but_one(write: WriteSession, sessions: Sessions) -> None:
         await sessions.start(GRACE)
@@ -187,7 +189,7 @@ async def test_what_is_rolled_back_to_a_savepoint_is_not_told(shop: FastAPI, ser
         assert await who(client) == str(ADA)
 
 
-async def test_what_was_before_a_flush_that_fails_in_a_savepoint_is_told(
+async def test_changes_before_a_failed_flush_in_a_savepoint_are_sent(
     shop: FastAPI, serve: Serve
 ) -> None:
     @shop.post("/with-a-conflict")
@@ -203,7 +205,7 @@ async def test_what_was_before_a_flush_that_fails_in_a_savepoint_is_told(
         assert await who(client) == str(ADA)
 
 
-async def test_what_is_rolled_back_is_not_told_with_what_comes_after_it(
+async def test_rolled_back_changes_are_not_sent_with_later_ones(
     shop: FastAPI, serve: Serve
 ) -> None:
     @shop.post("/start-over")
@@ -219,7 +221,7 @@ async def test_what_is_rolled_back_is_not_told_with_what_comes_after_it(
     assert len(await StoredInRedis().token_hashes()) == 1
 
 
-async def test_what_redis_does_not_take_is_rolled_back(
+async def test_a_change_that_redis_refuses_is_rolled_back(
     shop: FastAPI, serve: Serve, server: Valkey, services: Services
 ) -> None:
     database = await asyncpg.connect(services.database_url)
@@ -241,16 +243,14 @@ async def test_what_redis_does_not_take_is_rolled_back(
     await database.close()
 
 
-async def test_requests_of_one_moment_are_looked_up_together(
-    ada: AsyncClient, server: Valkey
-) -> None:
+async def test_concurrent_requests_share_one_lookup(ada: AsyncClient, server: Valkey) -> None:
     visits = await asyncio.gather(*(ada.get("/me") for _ in range(40)))
 
     assert {visit.json() for visit in visits} == {str(ADA)}
     assert StoredInRedis().client.info("commandstats")["cmdstat_mget"]["calls"] <= 10
 
 
-async def test_nobody_waits_for_an_answer_that_was_given_up(
+async def test_no_request_waits_for_an_abandoned_answer(
     shop: FastAPI, serve: Serve, server: Valkey
 ) -> None:
     async with serve(shop):
@@ -266,7 +266,7 @@ async def test_nobody_waits_for_an_answer_that_was_given_up(
                 await looking
 
 
-async def test_tokens_that_never_were_leave_nothing_behind(
+async def test_invented_tokens_leave_nothing_behind(
     shop: FastAPI, serve: Serve, server: Valkey
 ) -> None:
     async with serve(shop) as client:
@@ -277,17 +277,17 @@ async def test_tokens_that_never_were_leave_nothing_behind(
     assert StoredInRedis().client.dbsize() == 0
 
 
-async def test_all_that_is_stored_is_gone_one_day(ada: AsyncClient, server: Valkey) -> None:
+async def test_everything_stored_expires(ada: AsyncClient, server: Valkey) -> None:
     await ada.post("/logout")
     await ada.post(f"/login/{ADA}")
 
     redis = StoredInRedis().client
     remaining = sorted(timedelta(milliseconds=redis.pttl(key)) for key in redis.scan_iter())
-    # The new session, unless it is used; the mark of the old one; the index of Ada's sessions.
+    # The new session, unless it is used; the tombstone of the old one; Ada's index.
     assert [round(time / timedelta(days=1)) for time in remaining] == [14, 14, 90]
 
 
-async def test_who_comes_and_goes_leaves_only_marks(ada: AsyncClient, server: Valkey) -> None:
+async def test_logins_and_logouts_leave_only_tombstones(ada: AsyncClient, server: Valkey) -> None:
     await ada.post("/logout")
     for _ in range(2):
         await ada.post(f"/login/{ADA}")
@@ -297,8 +297,10 @@ async def test_who_comes_and_goes_leaves_only_marks(ada: AsyncClient, server: Va
     assert redis.mget(redis.keys()) == [b""] * 3
 
 
-async def test_a_mark_outlives_every_copy(ada: AsyncClient, shop: FastAPI, server: Valkey) -> None:
-    """Who is about to note a visit has a copy that is good for as long as a new session."""
+async def test_a_tombstone_outlives_every_copy(
+    ada: AsyncClient, shop: FastAPI, server: Valkey
+) -> None:
+    """A request about to note a visit holds a copy that could live as long as a new session."""
     stored = StoredInRedis()
     (token_hash,) = await stored.token_hashes()
     copy = await shop.state.session_redis.find(token_hash)
@@ -311,7 +313,7 @@ async def test_a_mark_outlives_every_copy(ada: AsyncClient, shop: FastAPI, serve
     assert await shop.state.session_redis.find(token_hash) is None
 
 
-async def test_when_memory_is_full_who_is_logged_in_stays_so(
+async def test_when_memory_is_full_logged_in_users_stay_logged_in(
     ada: AsyncClient, server: Valkey
 ) -> None:
     StoredInRedis().client.config_set("maxmemory", "1mb")
@@ -321,7 +323,7 @@ async def test_when_memory_is_full_who_is_logged_in_stays_so(
 
 
 @pytest.mark.usefixtures("services")
-def test_redis_has_to_be_named_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_url_of_redis_is_required_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SESSION_REDIS_URL")
 
     with pytest.raises(EnvironmentIncomplete, match="SESSION_STORE=redis needs it"):

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""A business with pictures, for the commands that compare files with rows."""
+"""A sample business with pictures, for tests of commands that compare files with rows."""
 
 from collections.abc import AsyncGenerator, Callable
 from hashlib import sha256
@@ -55,7 +55,7 @@ async def bucket(services: Services) -> AsyncGenerator[Bucket]:
 
 
 def exit_of(main: Callable[[list[str]], None], arguments: list[str]) -> str | int | None:
-    """What the command leaves with: its code, or the complaint that makes it 1."""
+    """Returns the command's exit code, or the message with which it exits 1."""
     try:
         main(arguments)
     except SystemExit as end:

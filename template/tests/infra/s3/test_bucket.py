@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Through a real S3 over HTTP."""
+"""Tests of the bucket against a real S3 over HTTP."""
 
 import asyncio
 import os
@@ -31,12 +31,12 @@ async def bucket(services: Services) -> AsyncGenerator[Bucket]:
 
 @pytest.fixture
 def objects(services: Services, s3_server: rclone.S3) -> Callable[[], list[str]]:
-    """The keys of all that lies in this test's bucket."""
+    """The keys of all objects in this test's bucket."""
     folder = s3_server.buckets / os.environ["FILES_BUCKET"]
     return lambda: stored(folder)
 
 
-async def test_what_was_put_is_got(bucket: Bucket) -> None:
+async def test_a_stored_file_is_read_back(bucket: Bucket) -> None:
     content = os.urandom(200_000)
     await bucket.put("a/b", chunks(content[:70_000], content[70_000:]), len(content))
 
@@ -54,10 +54,10 @@ async def test_a_file_of_another_size_than_announced_is_not_stored(
     with pytest.raises(WrongSize):
         await bucket.put("a", chunks(*parts), 4)
 
-    await until(lambda: objects() == [])  # rclone shows what arrives until it breaks off
+    await until(lambda: objects() == [])  # rclone shows a partial upload until it breaks off
 
 
-async def test_a_file_that_does_not_arrive_whole_leaves_nothing(
+async def test_an_incomplete_upload_leaves_nothing(
     bucket: Bucket, objects: Callable[[], list[str]]
 ) -> None:
     async def broken() -> AsyncIterator[bytes]:
@@ -76,7 +76,7 @@ async def test_a_file_that_does_not_arrive_whole_leaves_nothing(
     await until(lambda: objects() == [])
 
 
-async def test_what_is_stored_under_a_key_never_changes(bucket: Bucket) -> None:
+async def test_a_stored_file_never_changes(bucket: Bucket) -> None:
     await bucket.put("a", chunks(b"first"), 5)
 
     with pytest.raises(FileExists):
@@ -133,7 +133,7 @@ def with_pictures(app: FastAPI) -> FastAPI:
 
 async def send(client: httpx.AsyncClient, content: bytes, name: str = "one") -> None:
     request = (await client.get(f"/upload/{name}?size={len(content)}")).json()
-    async with httpx.AsyncClient() as stranger:  # who has nothing but the request
+    async with httpx.AsyncClient() as stranger:  # a client that has only the signed request
         assert (await stranger.request(**request, content=content)).status_code == 200
 
 
@@ -162,7 +162,7 @@ async def test_a_client_sends_and_gets_a_file_past_the_app(
         ("Signature=", "Signature=0"),
     ],
 )
-async def test_a_link_that_was_changed_opens_nothing(
+async def test_a_changed_link_is_refused(
     shop: FastAPI, serve: Serve, part: str, other: str
 ) -> None:
     async with serve(shop) as client:
@@ -175,7 +175,7 @@ async def test_a_link_that_was_changed_opens_nothing(
         assert (await client.get(link)).status_code == 200
 
 
-async def test_without_a_link_nothing_is_got_put_or_listed(shop: FastAPI, serve: Serve) -> None:
+async def test_without_a_link_nobody_can_read_write_or_list(shop: FastAPI, serve: Serve) -> None:
     async with serve(shop) as client:
         await send(client, HELLO)
         address = (await client.get("/link/one")).json().partition("?")[0]
@@ -205,7 +205,7 @@ async def test_a_link_to_get_cannot_be_used_to_put_or_delete(shop: FastAPI, serv
         (b"1234", {"if-none-match": "no"}),
     ],
 )
-async def test_size_type_and_being_new_are_what_was_announced(
+async def test_an_upload_must_have_the_announced_size_and_type_and_be_new(
     shop: FastAPI,
     serve: Serve,
     objects: Callable[[], list[str]],
@@ -221,7 +221,7 @@ async def test_size_type_and_being_new_are_what_was_announced(
     assert objects() == []
 
 
-async def test_a_link_to_put_is_for_its_own_key(
+async def test_an_upload_link_is_valid_for_its_own_key_only(
     shop: FastAPI, serve: Serve, objects: Callable[[], list[str]]
 ) -> None:
     async with serve(shop) as client:
@@ -234,7 +234,7 @@ async def test_a_link_to_put_is_for_its_own_key(
 
 
 @pytest.mark.slow
-async def test_a_link_ends(
+async def test_a_link_expires(
     services: Services, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FILES_LINK_LIFETIME", "PT1S")
@@ -248,7 +248,7 @@ async def test_a_link_ends(
 
 
 @pytest.mark.parametrize("key", ["../one", "a/../../one", "/etc/passwd", "A.png", ""])
-async def test_a_key_that_might_lead_elsewhere_is_none(bucket: Bucket, key: str) -> None:
+async def test_a_key_that_could_escape_its_place_is_refused(bucket: Bucket, key: str) -> None:
     with pytest.raises(ValueError, match="a key is"):
         bucket.link(key, "image/png")
     with pytest.raises(ValueError, match="a key is"):

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""An S3 that is away, hangs, fails or refuses: 503 in time, and nothing half done."""
+"""Tests of an S3 that is away, hangs, fails or refuses: 503 in time, and no partial result."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
@@ -21,7 +21,7 @@ from tests.infra.test_files import chunks
 
 @pytest.fixture
 def own_server(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[rclone.S3]:
-    """One that a test may hang and kill."""
+    """A server that a test may hang and kill."""
     with rclone.running() as server:
         for name, value in server.variables().items():
             monkeypatch.setenv(name, value)
@@ -88,7 +88,7 @@ async def bucket_that_answers(*answers: bytes) -> AsyncGenerator[tuple[Bucket, l
 
 
 @pytest.mark.usefixtures("services")
-async def test_an_s3_that_fails_is_asked_once_more() -> None:
+async def test_a_failed_request_to_s3_is_retried_once() -> None:
     async with bucket_that_answers(FAILED, SAID_HELLO) as (bucket, asked):
         assert [chunk async for chunk in bucket.get("a")] == [HELLO]
 
@@ -106,7 +106,7 @@ async def test_an_s3_that_fails_is_asked_once_more() -> None:
     ],
     ids=["failed", "broken-off", "refused", "no-bucket"],
 )
-async def test_an_s3_that_fails_or_refuses_us_is_unavailable(answer: bytes, reason: str) -> None:
+async def test_an_s3_that_fails_or_refuses_is_unavailable(answer: bytes, reason: str) -> None:
     async with bucket_that_answers(answer) as (bucket, asked):
         with pytest.raises(Unavailable, match=f"S3 .*{reason}"):
             await bucket.facts("a")

@@ -16,7 +16,7 @@ __all__ = ["bucket", "pictures"]
 
 @pytest.fixture
 async def orphan(bucket: Bucket, pictures: Pictures) -> str:
-    """Beside a picture, and one that was deleted a moment ago."""
+    """An orphan beside a picture and a picture that was just deleted."""
     for key in ("pictures/kept", "pictures/deleted", "pictures/orphan"):
         await bucket.put(key, chunks(b"hello"), 5)
     await pictures.noted("pictures/kept", b"hello")
@@ -35,7 +35,7 @@ async def look(*options: str, rows: str = ROWS) -> str | int | None:
 
 
 @pytest.mark.usefixtures("a_day_later")
-async def test_what_no_row_knows_is_listed_and_deleted_only_when_told_to(
+async def test_orphans_are_listed_and_deleted_only_with_delete(
     orphan: str, bucket: Bucket, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await look() == 0
@@ -46,14 +46,14 @@ async def test_what_no_row_knows_is_listed_and_deleted_only_when_told_to(
     assert [key async for key in bucket.keys()] == ["pictures/deleted", "pictures/kept"]  # noqa: SIM118  # no dictionary
 
 
-async def test_what_is_younger_than_a_day_is_left_alone(orphan: str, bucket: Bucket) -> None:
+async def test_an_orphan_younger_than_a_day_is_kept(orphan: str, bucket: Bucket) -> None:
     assert await look("--delete") == 0
 
     assert await bucket.size(orphan) == 5
 
 
 @pytest.mark.usefixtures("a_day_later")
-async def test_a_query_that_knows_no_file_deletes_nothing(orphan: str, bucket: Bucket) -> None:
+async def test_a_query_that_finds_no_file_deletes_nothing(orphan: str, bucket: Bucket) -> None:
     nothing = f"{ROWS} WHERE false"
 
     assert "finds no file at all" in str(await look("--delete", rows=nothing))
@@ -70,7 +70,7 @@ def test_without_a_query_the_command_says_how_to_write_one(
     assert "FILES_ROWS=SELECT key, " in str(exit_of(orphans.main, []))
 
 
-async def test_the_query_may_stand_in_the_environment(
+async def test_the_query_may_come_from_the_environment(
     orphan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FILES_ROWS", ROWS)

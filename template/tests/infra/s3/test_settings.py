@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The settings of files in S3."""
+"""Tests of the settings of files in S3."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ async def test_with_files_in_s3_no_folder_is_needed(
     ],
 )
 @pytest.mark.usefixtures("services")
-def test_settings_that_lead_nowhere_stop_the_process(
+def test_invalid_settings_stop_the_process(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | None], complaint: str
 ) -> None:
     for name, value in changes.items():
@@ -84,7 +84,7 @@ def service_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def issuer(answer: Callable[[int], bytes]) -> AsyncGenerator[str]:
-    """URL of one that answers the first request with answer(1), the second with answer(2)."""
+    """Yields the URL of a server that answers request number n with answer(n)."""
     numbers = count(1)
 
     async def issue(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -99,7 +99,7 @@ async def issuer(answer: Callable[[int], bytes]) -> AsyncGenerator[str]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-# So near their end that botocore asks for the next ones each time.
+# So close to their expiry that botocore renews them each time.
 MINUTES = timedelta(minutes=5)
 
 
@@ -144,7 +144,7 @@ def number_of_key(link: str) -> int:
 async def test_the_credentials_of_a_containers_role_are_found_and_renewed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As ECS and EKS hand them out."""
+    """The way ECS and EKS provide credentials."""
     monkeypatch.setattr(signing, "LOOK_AGAIN_SECONDS", 0.01)
     async with issuer(of_a_container) as url:
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
@@ -160,10 +160,10 @@ async def test_the_credentials_of_a_containers_role_are_found_and_renewed(
 @pytest.mark.parametrize(
     "answer", [REFUSED, NO_DATE, NO_CREDENTIALS], ids=["refused", "no-date", "no-credentials"]
 )
-async def test_credentials_are_renewed_after_they_were_not_given_once(
+async def test_credentials_are_renewed_after_one_refusal(
     monkeypatch: pytest.MonkeyPatch, answer: bytes
 ) -> None:
-    """As EKS' service accounts ask for them."""
+    """The way EKS' service accounts request credentials."""
 
     def not_given_once(number: int) -> bytes:
         return answer if number == 2 else of_a_service_account(number)
@@ -197,14 +197,14 @@ async def test_credentials_are_renewed_after_the_token_could_not_be_read(
 
 
 @pytest.mark.usefixtures("without_keys", "service_account")
-async def test_a_token_that_cannot_be_read_stops_the_process_with_words(tmp_path: Path) -> None:
+async def test_an_unreadable_token_stops_the_process_with_a_reason(tmp_path: Path) -> None:
     (tmp_path / "token").unlink()
     with pytest.raises(EnvironmentIncomplete, match="No such file"):
         await asyncio.to_thread(bucket_of, environment.read(FileSettings))
 
 
 @pytest.mark.usefixtures("without_keys", "service_account")
-async def test_a_role_that_is_refused_stops_the_process_with_words(
+async def test_a_refused_role_stops_the_process_with_a_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with issuer(lambda _: REFUSED) as url:
@@ -214,7 +214,7 @@ async def test_a_role_that_is_refused_stops_the_process_with_words(
 
 
 @pytest.mark.usefixtures("without_keys")
-async def test_credentials_that_are_over_stop_the_process_with_words(
+async def test_expired_credentials_stop_the_process_with_a_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with issuer(lambda number: of_a_container(number, timedelta(minutes=-1))) as url:

@@ -45,7 +45,7 @@ async def postgres(services: Services) -> AsyncGenerator[asyncpg.Connection]:
 
 @pytest.fixture
 async def at(server: Valkey, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[At]:
-    """A copy of the app for each step."""
+    """Yields a copy of the app for each step."""
     async with AsyncExitStack() as stack:
         apps = {}
         for step in Step:
@@ -66,7 +66,7 @@ def backfill(monkeypatch: pytest.MonkeyPatch) -> Backfill:
 
 
 async def whoever_knows(token: str, at: At, step: Step) -> list[Step]:
-    """Which copies that may serve beside it take the token for a session."""
+    """The copies of neighbouring steps that accept the token as a session."""
     steps = list(Step)
     place = steps.index(step)
     neighbours = steps[max(place - 1, 0) : place + 2]

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Who asks copies of the app, and what they should hear."""
+"""Simulated users of copies of the app, and the answers that they should get."""
 
 import asyncio
 import hashlib
@@ -26,7 +26,7 @@ class Answer(NamedTuple):
 
 
 async def ask(app: FastAPI, method: str, path: str, token: str = "") -> Answer:
-    """As a browser would, at a fifth of its price: there are many thousand questions."""
+    """Asks as a browser would, at a fifth of the cost, because there are thousands of requests."""
     answer: list[Message] = []
 
     async def receive() -> Message:
@@ -53,7 +53,7 @@ async def is_logged_in(app: FastAPI, token: str) -> bool:
 
 
 def is_refused(answer: Answer) -> bool:
-    """And the cookie is left as it was."""
+    """Asks, and leaves the cookie unchanged."""
     is_unavailable = (answer.status, answer.headers.get("retry-after")) == (503, "1")
     return is_unavailable and "set-cookie" not in answer.headers
 
@@ -69,7 +69,7 @@ async def logged_in(app: FastAPI, user: UUID | None = None) -> str:
 
 
 class People:
-    """Who come and go, and what should be known of each of their tokens."""
+    """Users who log in and out, and the expected state of each of their tokens."""
 
     def __init__(self) -> None:
         self._users: dict[str, UUID] = {}
@@ -82,7 +82,7 @@ class People:
             self._users |= dict(zip(tokens, some, strict=True))
 
     async def come_and_go(self, app: FastAPI) -> None:
-        """Newcomers, people who leave, log in once more, or leave on every device."""
+        """New users arrive. Others log out, log in again, or log out on every device."""
         await self.arrive(app, 10)
         everybody = iter(list(self._users))
         for token in itertools.islice(everybody, 10):
@@ -102,7 +102,7 @@ class People:
             self._leave(other_device)
 
     async def are_known_to(self, *apps: FastAPI) -> None:
-        """Each of those logged in to one of the copies; those logged out to none."""
+        """Each logged-in user is known to a copy, and no logged-out user is known to any."""
         assert (await self._visits(*apps)).keys() == {200}, "logged out"
         assert (await self._returns(*apps)).keys() <= {401}, "revived"
 

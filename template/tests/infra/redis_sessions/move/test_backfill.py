@@ -26,9 +26,7 @@ pytestmark = pytest.mark.slow  # A service moves once, and its tests take second
 ADA = uuid4()
 
 
-async def test_a_login_on_its_way_to_its_commit_is_not_taken_for_one_that_has_ended(
-    at: At, backfill: Backfill
-) -> None:
+async def test_a_login_before_its_commit_is_not_taken_for_ended(at: At, backfill: Backfill) -> None:
     app = at(Step.WRITE_BOTH)
     token, now = "given-out-after-the-commit", datetime.now(UTC)
     session = Session(ADA, now, now + timedelta(days=1))
@@ -44,7 +42,7 @@ async def test_a_login_on_its_way_to_its_commit_is_not_taken_for_one_that_has_en
 
 
 @pytest.mark.parametrize("step", [Step.REDIS_FIRST, Step.REDIS])
-async def test_a_logout_on_its_way_to_its_commit_is_not_undone(
+async def test_a_logout_before_its_commit_is_not_undone(
     at: At, services: Services, backfill: Backfill, step: Step
 ) -> None:
     app = at(step)
@@ -59,7 +57,7 @@ async def test_a_logout_on_its_way_to_its_commit_is_not_undone(
     assert await StoredRows(services).token_hashes() == []
 
 
-async def test_what_redis_has_lost_stays_in_postgres_on_the_way_back(
+async def test_sessions_that_redis_lost_stay_in_postgres_on_the_way_back(
     at: At, backfill: Backfill
 ) -> None:
     token = await logged_in(at(Step.REDIS_FIRST))
@@ -91,7 +89,7 @@ async def test_a_backfill_that_is_killed_is_run_again(
 
 
 async def run_backfill(*, kill_at_once: bool = False) -> list[str]:
-    """The lines that it prints."""
+    """Yields the lines that the command prints."""
     command = [sys.executable, "-m", "app.infra.redis_sessions.move", "to-redis"]
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     assert process.stdout

@@ -20,7 +20,7 @@ ADA = uuid4()
 
 
 @pytest.mark.parametrize("step", [*IN_BOTH, Step.REDIS])
-async def test_a_logout_that_postgres_does_not_take_is_refused_and_changes_nothing(
+async def test_a_logout_that_postgres_refuses_changes_nothing(
     impatient: None, at: At, postgres: asyncpg.Connection, step: Step
 ) -> None:
     token = await logged_in(at(step))
@@ -60,7 +60,7 @@ FAIL_AT_COMMIT = """
 async def test_a_row_that_comes_back_brings_nobody_back(
     at: At, postgres: asyncpg.Connection, backfill: Backfill
 ) -> None:
-    """As a replica shows it that is behind, or a copy that was read before the logout."""
+    """A lagging replica shows such a row, or a copy that was read before the logout."""
     app = at(Step.REDIS_THEN_POSTGRES)
     token = await logged_in(app)
     rows = await postgres.fetch("SELECT * FROM login_sessions")
@@ -84,7 +84,7 @@ async def test_a_copy_that_comes_too_late_brings_nobody_back(at: At, path: str) 
     assert await app.state.session_redis.keep(hash_of(token), row) == ENDED
 
 
-async def test_who_logs_out_while_a_visit_is_looked_up_is_not_copied(
+async def test_a_session_that_ends_during_its_lookup_is_not_copied(
     at: At, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = at(Step.REDIS_THEN_POSTGRES)

@@ -21,7 +21,7 @@ PAUSE_SECONDS = 0.1
 async def test_nobody_is_logged_out_or_revived_on_the_way_there_and_back_and_there_again(
     at: At, backfill: Backfill, server: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though at each step Redis is killed and started again."""
+    """Redis is killed and started again at each step."""
     monkeypatch.setattr("app.infra.redis_sessions.move.steps.PAUSE_SECONDS", PAUSE_SECONDS)
     people = People()
     await people.arrive(at(Step.POSTGRES), PEOPLE)

@@ -15,7 +15,7 @@ from tests.infra.test_sessions import StoredRows
 pytestmark = pytest.mark.slow  # A service moves once, and its tests take seconds.
 
 
-async def test_who_is_only_in_postgres_is_copied_by_a_visit(at: At) -> None:
+async def test_a_visit_copies_a_session_that_is_only_in_postgres(at: At) -> None:
     token = await logged_in(at(Step.POSTGRES))
 
     assert not await is_logged_in(at(Step.REDIS_FIRST), token)

@@ -28,7 +28,7 @@ WITHOUT_REDIS = {
 
 
 @pytest.mark.parametrize("step", WITHOUT_REDIS)
-async def test_while_redis_is_down_nobody_is_logged_out_or_told_that_they_are(
+async def test_while_redis_is_down_nobody_is_or_seems_logged_out(
     at: At, server: Valkey, step: Step
 ) -> None:
     app = at(step)
@@ -47,7 +47,7 @@ async def test_while_redis_is_down_nobody_is_logged_out_or_told_that_they_are(
 
 
 @pytest.mark.parametrize("step", WITHOUT_REDIS)
-async def test_while_redis_hangs_nobody_is_logged_out_or_told_that_they_are(
+async def test_while_redis_hangs_nobody_is_or_seems_logged_out(
     impatient: None, at: At, server: Valkey, step: Step
 ) -> None:
     app = at(step)
@@ -57,7 +57,7 @@ async def test_while_redis_hangs_nobody_is_logged_out_or_told_that_they_are(
     assert (await ask(app, "GET", "/me", token)).status == WITHOUT_REDIS[step]
     assert is_refused(await ask(app, "POST", "/logout", token))
 
-    server.go_on()  # It may now do what it was asked, though nobody waits for it any more.
+    server.go_on()  # It may now run the old command, although no request waits for it.
     await asyncio.sleep(PAUSE_SECONDS)
     assert (await ask(app, "POST", "/logout", token)).status == 200
     assert await whoever_knows(token, at, step) == []
@@ -90,7 +90,7 @@ async def test_while_redis_hangs_not_each_visit_waits_for_it(
 
 
 @pytest.mark.parametrize("path", ["/logout", "/logout-everywhere/{ada}", "/login/{ada}"])
-async def test_who_has_left_at_the_last_step_is_not_found_in_postgres(
+async def test_a_session_ended_at_the_last_step_is_not_found_in_postgres(
     at: At, server: Valkey, path: str
 ) -> None:
     token = await logged_in(at(Step.REDIS_FIRST), ADA)
@@ -100,7 +100,7 @@ async def test_who_has_left_at_the_last_step_is_not_found_in_postgres(
     assert is_refused(await ask(at(Step.REDIS_FIRST), "GET", "/me", token))
 
 
-async def test_who_has_come_at_the_last_step_is_not_told_that_they_are_logged_out(
+async def test_a_session_started_at_the_last_step_does_not_seem_ended(
     at: At, server: Valkey
 ) -> None:
     token = await logged_in(at(Step.REDIS))
@@ -109,7 +109,7 @@ async def test_who_has_come_at_the_last_step_is_not_told_that_they_are_logged_ou
     assert is_refused(await ask(at(Step.REDIS_FIRST), "GET", "/me", token))
 
 
-async def test_who_was_lately_seen_at_the_last_step_is_not_told_that_they_are_logged_out(
+async def test_a_session_seen_at_the_last_step_does_not_seem_ended(
     at: At, server: Valkey, services: Services
 ) -> None:
     token = await logged_in(at(Step.REDIS_FIRST))

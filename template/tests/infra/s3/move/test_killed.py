@@ -29,12 +29,12 @@ __all__ = ["at_the_step", "bucket", "pictures"]
 KILLS = 20
 FILES = 200
 
-# Its children have all modules at once, and are killed at work rather than while they import.
+# Its children have all modules at once, so a kill hits their work and not their imports.
 processes = multiprocessing.get_context("forkserver")
 
 
 class Visitors:
-    """Who upload, look at and delete pictures meanwhile."""
+    """Clients that upload, read and delete pictures meanwhile."""
 
     def __init__(self, client: httpx.AsyncClient, pictures: Pictures) -> None:
         self._client = client
@@ -61,7 +61,7 @@ class Visitors:
             link = (await self._client.get(f"/link/{name}")).json()
             try:
                 found = await self._client.get(link, follow_redirects=True)
-            except (FileNotFoundError, RuntimeError):  # deleted between the look and the opening
+            except (FileNotFoundError, RuntimeError):  # deleted between the lookup and the opening
                 assert name in self.deleted
                 continue
             assert sha256(found.content).hexdigest() == digest or name in self.deleted
@@ -70,7 +70,7 @@ class Visitors:
     async def delete(self) -> None:
         while not self._are_gone:
             await asyncio.sleep(0.01)
-            if len(self.kept) == 1:  # deleting has overtaken uploading
+            if len(self.kept) == 1:  # deletions were faster than uploads
                 continue
             name = random.choice(list(self.kept))  # noqa: S311
             del self.kept[name]
@@ -102,7 +102,7 @@ async def test_a_copier_killed_twenty_times_loses_and_revives_nothing(
                 ends[await asyncio.to_thread(killed_at_work)] += 1
         visitors.go()
 
-    assert ends.keys() <= {-signal.SIGKILL, 0}  # it may have been quicker than we
+    assert ends.keys() <= {-signal.SIGKILL, 0}  # the copier may have ended before the kill
     assert await move() == 0
     for name, digest in visitors.kept.items():
         assert (await bucket.facts(f"pictures/{name}")).sha256 == digest

@@ -34,7 +34,7 @@ def at_the_step(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def leave_note(services: Services, folder: str) -> None:
-    """Of one who was killed while copying pictures/ada."""
+    """The note of a copier that was killed while it copied pictures/ada."""
     notes = services.files_folder / folder
     notes.mkdir(parents=True)
     (notes / "pictures+ada").touch()
@@ -44,7 +44,7 @@ async def move(way: str = "to-s3") -> str | int | None:
     return await asyncio.to_thread(exit_of, mover.main, [way, "--rows", ROWS])
 
 
-async def test_all_is_copied_and_compared_and_a_second_run_has_nothing_to_do(
+async def test_all_files_are_copied_and_compared_and_a_second_run_has_nothing_to_do(
     pictures: Pictures, bucket: Bucket, capsys: pytest.CaptureFixture[str]
 ) -> None:
     contents = {name: os.urandom(10_000) for name in ("ada", "grace", "edsger/1", "edsger/2")}
@@ -64,7 +64,7 @@ async def test_all_is_copied_and_compared_and_a_second_run_has_nothing_to_do(
         assert facts.sha256 == sha256(content).hexdigest()
 
 
-async def test_a_byte_that_was_flipped_on_disk_is_found(pictures: Pictures) -> None:
+async def test_a_flipped_byte_on_disk_is_found(pictures: Pictures) -> None:
     await pictures.uploaded("ada", b"as it was")
     damaged = await pictures.uploaded("grace", b"as it was")
     await pictures.folder.path(damaged).write_bytes(b"as it wes")
@@ -80,7 +80,7 @@ async def test_a_row_without_a_file_is_found_unless_it_was_deleted(pictures: Pic
     assert await move() == "pictures/lost: not there"
 
 
-async def test_what_is_not_the_apps_is_left_where_it_is(
+async def test_files_that_are_not_the_apps_stay_where_they_are(
     pictures: Pictures, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await pictures.folder.path("pictures").mkdir()
@@ -101,7 +101,7 @@ async def test_an_object_that_is_not_the_file_of_its_key_is_left_and_named(
     assert await bucket.size(key) == 14
 
 
-async def test_what_was_deleted_while_its_copier_died_does_not_come_back(
+async def test_a_file_deleted_while_its_copier_was_dead_does_not_come_back(
     pictures: Pictures, bucket: Bucket, services: Services
 ) -> None:
     await bucket.put("pictures/ada", chunks(b"hello"), 5)
@@ -114,7 +114,7 @@ async def test_what_was_deleted_while_its_copier_died_does_not_come_back(
     assert stored(services.files_folder) == []
 
 
-async def test_what_is_deleted_while_it_is_copied_does_not_come_back(
+async def test_a_file_deleted_while_it_is_copied_does_not_come_back(
     pictures: Pictures, bucket: Bucket, services: Services, tmp_path: Path
 ) -> None:
     class DeletedOnceRead(OnDisk):
@@ -132,7 +132,7 @@ async def test_what_is_deleted_while_it_is_copied_does_not_come_back(
     assert stored(notes) == []
 
 
-async def test_what_a_killed_copier_was_at_is_copied_anew(
+async def test_the_file_of_a_killed_copier_is_copied_again(
     pictures: Pictures, bucket: Bucket, services: Services
 ) -> None:
     key = await pictures.uploaded("ada", b"the whole picture")
@@ -144,7 +144,7 @@ async def test_what_a_killed_copier_was_at_is_copied_anew(
     assert [chunk async for chunk in bucket.get(key)] == [b"the whole picture"]
 
 
-async def test_the_way_back_takes_no_part_that_a_killed_copier_sent_for_the_file(
+async def test_the_way_back_does_not_take_a_partial_copy_for_the_file(
     pictures: Pictures, bucket: Bucket, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = await pictures.uploaded("ada", b"the whole picture")
@@ -160,7 +160,7 @@ async def test_the_way_back_takes_no_part_that_a_killed_copier_sent_for_the_file
 @pytest.mark.parametrize("way", mover.STEPS)
 @pytest.mark.parametrize("only_in", ["the folder", "S3"])
 @pytest.mark.parametrize("notes", [".moving/to-s3", ".moving/to-folder", ".moving"])
-async def test_no_note_however_old_costs_the_only_copy_of_a_file(
+async def test_an_old_note_never_deletes_the_only_copy_of_a_file(
     pictures: Pictures,
     bucket: Bucket,
     services: Services,
@@ -169,7 +169,7 @@ async def test_no_note_however_old_costs_the_only_copy_of_a_file(
     only_in: str,
     way: str,
 ) -> None:
-    """Whoever was killed when, and whatever became of the folder and the bucket since."""
+    """For each moment of a kill, and each later state of the folder and the bucket."""
     place = pictures.folder if only_in == "the folder" else bucket
     await place.put("pictures/ada", chunks(b"hello"), 5)
     await pictures.noted("pictures/ada", b"hello")
@@ -211,7 +211,7 @@ async def test_s3_is_waited_for_while_files_are_compared(
         assert await comparing == []
 
 
-async def test_no_keys_are_not_looked_up() -> None:
+async def test_an_empty_list_of_keys_sends_no_query() -> None:
     assert await Rows("SELECT key FROM paintings").among([]) == []
 
 
@@ -242,12 +242,12 @@ async def test_at_another_step_nothing_is_copied(
     assert f"first run every copy of the app with {needed}" in str(await move(way))
 
 
-async def test_two_do_not_work_on_one_folder(services: Services) -> None:
+async def test_only_one_copier_works_on_a_folder(services: Services) -> None:
     with mover.alone_with(services.files_folder):
         assert await move() == "Another process copies the files of this folder."
 
 
-async def test_a_query_that_is_none_is_told_without_a_traceback(
+async def test_an_invalid_query_is_reported_without_a_traceback(
     pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(globals(), "ROWS", "SELECT key FROM paintings")

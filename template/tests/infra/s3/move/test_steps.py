@@ -50,7 +50,7 @@ async def copy_at(step: Step, serve: Serve) -> AsyncGenerator[AsyncClient]:
 
 
 async def sha256_of_picture(client: AsyncClient, name: str) -> str:
-    """As the link shows it, and as the business sees it."""
+    """The file as its link shows it, and as the business reads it."""
     link = (await client.get(f"/link/{name}")).json()
     followed = await client.get(link, follow_redirects=True)
     seen = await client.post(f"/completion/{name}")
@@ -68,7 +68,7 @@ async def upload(client: AsyncClient, content: bytes, to: AsyncClient | None = N
 
 
 @pytest.mark.parametrize("step", BOTH)
-async def test_in_between_a_file_is_found_in_either_place(
+async def test_during_the_move_a_file_is_found_in_either_place(
     folder: Folder, bucket: Bucket, serve: Serve, step: Step
 ) -> None:
     await folder.put("pictures/ada", chunks(b"in the folder"), 13)
@@ -102,10 +102,10 @@ async def test_an_upload_goes_where_the_step_says(
 
 
 @pytest.mark.parametrize(("one", "other"), [*NEIGHBOURS, *((b, a) for a, b in NEIGHBOURS)])
-async def test_links_of_one_step_lead_on_at_its_neighbours(
+async def test_links_of_one_step_work_at_its_neighbours(
     bucket: Bucket, serve: Serve, one: Step, other: Step
 ) -> None:
-    """While a deploy rolls, a client meets copies of both."""
+    """During a rolling deploy, a client meets copies of both steps."""
     async with copy_at(one, serve) as here, copy_at(other, serve) as there:
         await upload(here, b"a picture", to=there)
 
@@ -117,7 +117,7 @@ async def test_links_of_one_step_lead_on_at_its_neighbours(
 
 
 @pytest.mark.parametrize("step", BOTH)
-async def test_what_is_deleted_is_gone_from_both_places(
+async def test_a_deleted_file_is_gone_from_both_places(
     folder: Folder, bucket: Bucket, serve: Serve, step: Step
 ) -> None:
     for place in (folder, bucket):
@@ -130,7 +130,7 @@ async def test_what_is_deleted_is_gone_from_both_places(
     assert await bucket.size("pictures/one") is None
 
 
-async def test_a_link_to_put_is_good_once_wherever_the_file_went(
+async def test_an_upload_link_works_once_wherever_the_file_went(
     bucket: Bucket, serve: Serve
 ) -> None:
     async with copy_at(Step.READ_BOTH, serve) as old, copy_at(Step.UPLOAD_TO_S3, serve) as new:
@@ -145,10 +145,10 @@ async def test_a_link_to_put_is_good_once_wherever_the_file_went(
 @pytest.mark.parametrize(
     ("step", "stays_on_disk"), [(Step.READ_BOTH, True), (Step.UPLOAD_TO_S3, False)]
 )
-async def test_deleting_begins_where_files_are_copied_from(
+async def test_a_deletion_begins_at_the_original(
     folder: Folder, own_server: rclone.S3, serve: Serve, step: Step, stays_on_disk: bool
 ) -> None:
-    """Or a copier that has just looked for the original would leave its copy."""
+    """Otherwise a copier that has just checked the original would leave its copy."""
     await folder.put("pictures/one", chunks(b"hello"), 5)
     async with copy_at(step, serve) as client:
         own_server.die()

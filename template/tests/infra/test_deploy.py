@@ -1,0 +1,150 @@
+# Rung's file: advancing to another stage may change it.
+"""`make deploy-plan` and `make deploy-apply`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.deploy import losses
+
+ROOT = Path(__file__).parents[2]
+
+# Stands in for Terraform: plans what plan.json says, and applies a plan that is there.
+TERRAFORM = """\
+#!/bin/sh
+case $1 in
+plan) echo "$@" > planned; echo > checked.tfplan ;;
+show) cat plan.json ;;
+apply) test -e checked.tfplan && echo > applied && exit ${APPLY:-0} ;;
+esac
+"""
+
+
+def change(address: str, actions: list[str], **more: Any) -> dict[str, Any]:
+    """As Terraform 1.11.4 and provider aws 5.100.0 report it."""
+    kind, name = address.removeprefix("module.service.").split(".")
+    reason = more.pop("action_reason", "delete_because_no_resource_config")
+    return {
+        "address": address,
+        "type": kind,
+        "name": name,
+        "action_reason": reason,
+        "change": {"actions": actions, **more},
+    }
+
+
+HARMLESS = [
+    change("module.service.aws_ecs_task_definition.app", ["delete", "create"]),
+    change("module.service.aws_db_instance.main", ["update"]),
+    change("aws_db_instance.replica", ["delete"], before={"replicate_source_db": "shop"}),
+    change("module.service.aws_elasticache_replication_group.cache", ["delete"]),
+    change("aws_s3_bucket.old", ["forget"]),
+]
+
+
+def test_each_loss_is_named_with_its_reason() -> None:
+    must_be_new = {"action_reason": "replace_because_cannot_update"}
+    plan = [
+        *HARMLESS,
+        change("module.service.aws_s3_bucket.files", ["delete"]),
+        change("aws_elasticache_replication_group.sessions", ["delete"]),
+        change(
+            "aws_efs_file_system.files",
+            ["delete", "create"],
+            replace_paths=[["encrypted"]],
+            **must_be_new,
+        ),
+        change(
+            "aws_secretsmanager_secret.database",
+            ["create", "delete"],
+            replace_paths=[["name"]],
+            **must_be_new,
+        ),
+    ]
+
+    reverted = "destroyed, because no file has it any more: was an advance reverted?"
+    assert losses({"resource_changes": plan}) == [
+        f"module.service.aws_s3_bucket.files holds uploaded files and would be {reverted}",
+        f"aws_elasticache_replication_group.sessions holds login sessions and would be {reverted}",
+        "aws_efs_file_system.files holds uploaded files and would be replaced, "
+        "because this changes: encrypted",
+        "aws_secretsmanager_secret.database holds a key and would be replaced, "
+        "because this changes: name",
+    ]
+
+
+@pytest.fixture
+def production(tmp_path: Path) -> Path:
+    folder = tmp_path / "environments" / "production"
+    folder.mkdir(parents=True)
+    (folder / "main.tf").touch()
+    (tmp_path / "terraform").write_text(TERRAFORM)
+    (tmp_path / "terraform").chmod(0o755)
+    return folder
+
+
+def deploy(production: Path, *arguments: str, **given: str) -> subprocess.CompletedProcess[str]:
+    top = production.parents[1]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "ENV": "production"}
+    environment["PATH"] = f"{top}:{os.environ['PATH']}"
+    return subprocess.run(
+        [sys.executable, "-m", "dev.deploy", *arguments],
+        cwd=top,
+        env=environment | given,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_plan_that_loses_nothing_is_applied_once(production: Path) -> None:
+    (production / "plan.json").write_text(json.dumps({"resource_changes": HARMLESS}))
+
+    assert deploy(production, IMAGE="shop:1").returncode == 0
+    assert "-var=image=shop:1" in (production / "planned").read_text()
+    assert deploy(production, "apply").returncode == 0
+    assert (production / "applied").exists()
+    assert "There is no plan to apply" in deploy(production, "apply").stderr
+
+
+def test_a_plan_that_loses_data_cannot_be_applied(production: Path) -> None:
+    lost = [change("aws_db_instance.main", ["delete"])]
+    (production / "plan.json").write_text(json.dumps({"resource_changes": lost}))
+
+    refused = deploy(production)
+
+    assert refused.returncode == 1
+    assert "aws_db_instance.main holds rows" in refused.stderr
+    assert deploy(production, "apply").returncode == 1
+    assert not (production / "applied").exists()
+
+
+def test_an_apply_that_stops_says_how_to_go_on(production: Path) -> None:
+    (production / "plan.json").write_text("{}")
+    deploy(production)
+
+    stopped = deploy(production, "apply", APPLY="1")
+
+    assert stopped.returncode == 1
+    assert "Run `make deploy-plan` again" in stopped.stderr
+
+
+@pytest.mark.parametrize("name", ["", "staging", "../production", "."])
+def test_an_environment_that_is_not_there_is_one_line(production: Path, name: str) -> None:
+    refused = deploy(production, ENV=name)
+
+    assert refused.returncode == 1
+    assert refused.stderr == "Say which environment: ENV=production. There is: production.\n"
+
+
+def test_a_missing_terraform_is_one_line(production: Path) -> None:
+    refused = deploy(production, PATH="/nowhere")
+
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert "Terraform is not installed" in refused.stderr

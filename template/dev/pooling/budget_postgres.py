@@ -18,7 +18,7 @@ from dev.pooling.capacity import Capacity, Need, refuse
 
 POSTGRES = Path("deploy/postgres.conf")
 BOUNCER = Path("deploy/pgbouncer.ini")
-# A readiness check has a connection of its own, so that a busy pool is not taken for an outage.
+# A readiness check has a separate connection, so that a busy pool is not taken for an outage.
 CHECK = 1
 # So has the question how far the primary and each replica are.
 QUESTION = 1

@@ -31,7 +31,7 @@ class DrainSettings(BaseSettings):
 
 class Server(uvicorn.Server):
     """Uvicorn alone closes its listener at the first SIGTERM, while the load balancer still sends
-    requests: 1,092 of 6,000 failed while three copies were restarted in turn."""
+    requests. 1,092 of 6,000 failed while three copies were restarted in turn."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

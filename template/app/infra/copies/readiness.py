@@ -16,7 +16,7 @@ from app.infra import health
 from app.infra.copies.draining import DRAINING
 from app.infra.health import Health
 
-# Checked in the background and not at each request: fifty copies that are asked three times a
+# Checked in the background, not at each request. Fifty copies that are asked three times a
 # second would open hundreds of connections to Postgres each second.
 LOOK_SECONDS = 5.0
 LOOK_SECONDS_UNTIL_REACHED = 0.5

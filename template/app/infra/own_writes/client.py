@@ -2,8 +2,8 @@
 """The client of a request, and the WAL position that its reads must show.
 
 A write's position stands with the client's login session. Its answer also carries the position,
-signed, in a cookie and in a header. A client that sends it back is served without a look at the
-session; any other client with a session costs one lookup by primary key.
+signed, in a cookie and in a header. A client that sends it back needs no lookup of its
+session. Any other client with a session costs one lookup by primary key.
 """
 
 import asyncio

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 
 def stop(senders: Iterable[Callable[[], None]], seconds: float) -> None:
-    """Let each send the rest. What a receiver that hangs has not taken after `seconds` is lost."""
+    """Let each send the rest. Data that a hung receiver has not taken after `seconds` is lost."""
     threads = [threading.Thread(target=send_the_rest, daemon=True) for send_the_rest in senders]
     deadline = time.monotonic() + seconds
     for thread in threads:

@@ -36,7 +36,13 @@ HOLDS_DATA_LATER = {"aws_elasticache_replication_group.sessions", "aws_s3_bucket
 # Read by asyncpg, because the URL has no password.
 NOT_OF_THE_APP = {"PGPASSWORD"}
 
-PLUGINS = Path("/opt/tf-plugins")
+# Where Terraform and its packages keep providers, so that the tests need no internet.
+PLUGIN_FOLDERS = (Path.home() / ".terraform.d/plugins", *Path("/usr").glob("*/terraform/plugins"))
+PLUGINS = [
+    provider.parents[2]
+    for folder in (*PLUGIN_FOLDERS, *Path("/opt").glob("*"))
+    for provider in folder.glob("*/hashicorp/aws")
+]
 
 
 def module(project: Path) -> str:
@@ -218,8 +224,8 @@ def unquoted(value: Any) -> Any:
 
 # Terraform is on neither PyPI nor Debian, so the tests below say so where it is missing.
 needs_terraform = pytest.mark.skipif(
-    shutil.which("terraform") is None or not PLUGINS.is_dir(),
-    reason=f"TERRAFORM IS MISSING: install it, and put provider aws 5.100 into {PLUGINS}",
+    shutil.which("terraform") is None or not PLUGINS,
+    reason="TERRAFORM IS MISSING: install it, with provider aws 5.100 in ~/.terraform.d/plugins",
 )
 
 
@@ -254,7 +260,7 @@ def test_terraform_finds_production_valid(
 ) -> None:
     shop = shutil.copytree(render(variant), tmp_path / "shop")
     production = shop / "environments" / "production"
-    terraform("init", "-backend=false", "-input=false", f"-plugin-dir={PLUGINS}", cwd=production)
+    terraform("init", "-backend=false", "-input=false", f"-plugin-dir={PLUGINS[0]}", cwd=production)
 
     assert json.loads(terraform("validate", "-json", cwd=production))["diagnostics"] == []
 

@@ -30,7 +30,7 @@ resource "aws_elasticache_parameter_group" "sessions" {
   }
 }
 
-# ElastiCache writes to disk at snapshots only, so a failover may lose the last second of logins and logouts. MemoryDB loses none.
+# ElastiCache writes to disk at snapshots only, so a failover may lose the last logins and logouts. MemoryDB loses none.
 resource "aws_elasticache_replication_group" "sessions" {
   replication_group_id       = "${local.id}-sessions"
   description                = "Login sessions, nothing is evicted"

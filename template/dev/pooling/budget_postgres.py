@@ -20,9 +20,9 @@ POSTGRES = Path("deploy/postgres.conf")
 BOUNCER = Path("deploy/pgbouncer.ini")
 # A readiness check has a separate connection, so that a busy pool is not taken for an outage.
 CHECK = 1
-# So has the question how far the primary and each replica are.
+# So has the question for the WAL positions of the primary and each replica.
 QUESTION = 1
-# What Postgres takes where its file says nothing.
+# Postgres' defaults for settings that its file leaves out.
 DEFAULTS = {
     "max_connections": 100,
     "superuser_reserved_connections": 3,
@@ -168,13 +168,13 @@ def _pools(bouncer: ConfigParser) -> Pools:
 
 
 def _replicas(bouncer: ConfigParser) -> int:
-    """Each has a name of its own there, and a server that is not the primary's, the first one."""
+    """Each replica has its own name there. The first server is the primary's."""
     aliases = list(_servers(bouncer).values())
     return sum(aliases[1:])
 
 
 def _servers(bouncer: ConfigParser) -> dict[str, int]:
-    """How many of PgBouncer's databases, each a pool of its own, lead to each server."""
+    """How many of PgBouncer's databases, each with a separate pool, lead to each server."""
     servers: dict[str, int] = {}
     for connection in bouncer["databases"].values():
         keys = dict(re.findall(r"(\w+)=(\S+)", connection))

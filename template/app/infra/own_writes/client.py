@@ -92,7 +92,7 @@ class Client:
 
     @property
     def needs_marker(self) -> bool:
-        """With it this request would have cost no lookup, or the next one will cost none."""
+        """With a marker this request or the next one needs no lookup of the session."""
         has_session = self.token_hash is not None or self.started != []
         is_due = self.has_written or not self.echoes
         return has_session and is_due and not self.carried.keeps_cookies

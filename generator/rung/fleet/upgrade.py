@@ -48,7 +48,7 @@ class Outcome:
 
 
 class State:
-    """What was done, one line of JSON for each step; the next run goes on behind the last one."""
+    """A log of finished steps, one JSON line each. The next run continues after the last line."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -87,7 +87,7 @@ def state_in(file: Path) -> Iterator[State]:
 
 
 class Pace:
-    """So many pull requests a minute: each one starts somebody's CI."""
+    """The limit of pull requests a minute: each one starts somebody's CI."""
 
     def __init__(self, per_minute: int) -> None:
         self._seconds = 60 / per_minute
@@ -162,7 +162,7 @@ class Upgrade:
             return self._open(found, row, base)
 
     def _take(self, clone: Path, row: Row) -> Outcome | None:
-        """`rung upgrade` in a process of its own, because it steers git by variables."""
+        """`rung upgrade` in a separate process, because it controls git through variables."""
         how = ["--dry-run"] if self.state is None else ["--commit"]
         command = [sys.executable, "-P", "-m", "rung", "upgrade", str(clone), *how]
         done = _run([*command, "--ref", self.version], cwd=clone.parent)

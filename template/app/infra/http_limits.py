@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from app.infra.answers import HEADERS
 
 # Request line and headers together, and all between two parts of a chunked body: extensions of
-# chunks, trailers. What arrives at once may be longer.
+# chunks, trailers. A body that arrives at once may be longer.
 MAX_HEAD_BYTES = 64 * 1024
 
 # The same as in deploy/haproxy.cfg: to send the whole head, and between two parts of a body or of

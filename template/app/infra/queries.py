@@ -29,7 +29,7 @@ type Order = ColumnElement[Any] | Sequence[ColumnElement[Any]]
 
 
 def nested(name: str, *columns: Any) -> list[Label[Any]]:
-    """Columns of a joined table that become one field of the row, a model by itself.
+    """Columns of a joined table that become one field of the row: a nested model.
 
     If all of them are NULL, as after an outer join without a match, the field is None.
     """

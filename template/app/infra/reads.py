@@ -37,11 +37,11 @@ class Reader:
         self.cache = cache  # of answers with @max_stale; there is none before stage 3
 
     def on_primary(self) -> "Reader":
-        """Past the cache and past the replicas."""
+        """Reads the primary, without the cache or a replica."""
         return Reader(self._pool, self._patience)
 
     def within(self, max_stale: timedelta) -> "Reader":
-        """Past the cache; a replica that answers may be behind by max_stale."""
+        """Skips the cache. A replica may answer with a lag of up to max_stale."""
         return self.on_primary()
 
     async def all[RowT](self, query: Query[RowT], **values: Any) -> list[RowT]:
@@ -67,7 +67,7 @@ class Reader:
             raise AttributeError(f"{name}: {NOT_A_QUERY}")
 
     async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
-        """For what SQLAlchemy cannot say: parameters are $1, $2 …"""
+        """Runs SQL that SQLAlchemy cannot express. Parameters are $1, $2 …"""
         try:
             return await self._answer(sql, arguments)
         except CONNECTION_LOST as error:
@@ -84,7 +84,7 @@ class Reader:
             # A SELECT may run twice, but not after a long wait, say in a pooler's queue.
             if time.monotonic() - begun > self._patience:
                 raise
-        # Mostly all connections were closed together, and some do not know it yet.
+        # Usually all connections were closed together, and the pool has not noticed some of them.
         await self._pool.expire_connections()
         return await self._run(self._pool, sql, arguments)
 

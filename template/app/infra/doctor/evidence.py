@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What the doctor has seen: no parameter values and no addresses, so it can be sent to others."""
+"""The doctor's findings, without parameter values or addresses, so you can send them to others."""
 
 from datetime import datetime
 from typing import Literal

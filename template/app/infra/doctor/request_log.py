@@ -95,7 +95,7 @@ def _judge(lines: Iterable[bytes], seconds: float) -> tuple[Requests | None, Pro
 
 
 def _parsed(raw: bytes) -> Line | None:
-    """Whatever a collector puts before the line is left out."""
+    """Ignores any prefix that a collector adds to the line."""
     begin = raw.find(b"{")
     if begin < 0 or b'"timestamp"' not in raw:
         return None

@@ -378,6 +378,14 @@ def _nothing_found(evidence: Evidence) -> Finding:
             do="read the slow routes' logs, or traces",
             evidence=[f"p95 {requests.p95_ms:.0f} ms, {requests.errors} answers 5xx (request log)"],
         )
+    database = evidence.database
+    if database and database.statements is None and database.active >= 0.5:
+        return Finding(
+            rule="not-known",
+            text="the database works, and its statements were not counted",
+            do="let Postgres count them (pg_stat_statements), then run this again",
+            evidence=[f"{database.active:.1f} sessions are active (pg_stat_activity)"],
+        )
     return Finding(rule="stay", text="nothing", do="nothing")
 
 

@@ -109,7 +109,7 @@ class InvalidIndex(BaseModel):
 
 
 class ReplicaReport(BaseModel):
-    """What one replica has counted. `problem` says why there is nothing."""
+    """The counts of one replica. `problem` says why there is nothing."""
 
     server: str
     problem: str | None = None

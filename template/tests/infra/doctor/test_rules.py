@@ -239,7 +239,7 @@ CASES: dict[str, tuple[str, int | None, Evidence]] = {
         evidence(database={"requested_checkpoints": 4}),
     ),
     "no extension, and busy": (
-        "stay",
+        "not-known",
         None,
         evidence(database=BUSY | {"statements": None}),
     ),

@@ -14,7 +14,7 @@ from typing import Any
 import hcl2
 import pytest
 from conftest import Render
-from variants import JOURNEYS, VARIANTS, Journey, described, variant_name
+from variants import JOURNEYS, LONGEST, VARIANTS, Journey, described, variant_name
 
 type Block = dict[str, Any]
 
@@ -101,7 +101,13 @@ def unknown_names(files: list[str]) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(one, marks=() if one in LONGEST else pytest.mark.slow, id=variant_name(one))
+        for one in VARIANTS
+    ],
+)
 def test_the_provider_knows_each_name(render: Render, variant: dict[str, Any]) -> None:
     assert unknown_names(texts(render(variant))) == []
 

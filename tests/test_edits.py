@@ -32,7 +32,9 @@ def carrying(render: Render, tmp_path: Path) -> Carry:
     return carried
 
 
-@AT_TWO_GROUPS
+@pytest.mark.parametrize(
+    "group", [pytest.param(EVERYWHERE[0], marks=pytest.mark.slow), *EVERYWHERE[1:]]
+)
 def test_many_edits_together_survive(carrying: Carry, group: str) -> None:
     assert carrying(GROUPS[group], LONGEST, WAYS["rung"]) == Outcome()
 

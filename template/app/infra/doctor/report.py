@@ -5,21 +5,24 @@ import html
 import json
 import re
 import shutil
+from string import Template
 from typing import Any
 
 from app.infra.doctor.evidence import Evidence
 from app.infra.doctor.rules import Finding, Judgement
 
 VERSION = 1
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>body {{ font: 16px/1.5 system-ui; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
-pre {{ background: #f4f4f4; padding: 1rem; overflow-x: auto; white-space: pre-wrap }}</style>
-<h1>{title}</h1>
-<pre>{text}</pre>
-<details><summary>Evidence</summary><pre>{evidence}</pre></details>
+STYLE = """:root { color-scheme: light dark }
+body { font: 16px/1.5 system-ui; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+pre { border: 1px solid; padding: 1rem; overflow-x: auto; white-space: pre-wrap }"""
+PAGE = Template("""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>$title</title>
+<meta name="viewport" content="width=device-width"><style>$style</style>
+<h1>$title</h1>
+<pre>$text</pre>
+<details><summary>Evidence</summary><pre>$evidence</pre></details>
 </html>
-"""
+""")
 
 
 def title(judgement: Judgement, evidence: Evidence) -> str:
@@ -71,7 +74,8 @@ def as_json(judgement: Judgement, evidence: Evidence) -> str:
 
 def as_html(judgement: Judgement, evidence: Evidence) -> str:
     name = f"rung doctor: {title(judgement, evidence)}"
-    return PAGE.format(
+    return PAGE.substitute(
+        style=STYLE,
         title=html.escape(name),
         text=html.escape(as_text(judgement, evidence)),
         evidence=html.escape(evidence.model_dump_json(indent=2)),

@@ -87,12 +87,12 @@ SEQUENCES = """
     WHERE increment_by > 0
 """
 
-LIMITS = """
-    SET lock_timeout = '500ms';
-    SET statement_timeout = '3s';
-    SET plan_cache_mode = force_generic_plan;
-    SET application_name = 'rung doctor'
-"""
+LIMITS = (
+    "SET lock_timeout = '500ms';"  # direct
+    "SET statement_timeout = '3s';"
+    "SET plan_cache_mode = force_generic_plan;"
+    "SET application_name = 'rung doctor'"
+)
 
 EXTENSION = (
     "start Postgres with shared_preload_libraries = 'pg_stat_statements', then as its superuser:"

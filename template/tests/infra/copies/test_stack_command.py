@@ -28,7 +28,9 @@ def table() -> dict[str, Sequence[str]]:
 
 
 def pids() -> dict[str, int]:
-    return {name: int(pid) for name, (_, _, _, pid, *_) in table().items()}
+    """Of the servers that have one: a copy that starts again has none for a moment."""
+    found = {name: pid for name, (_, _, _, pid, *_) in table().items()}
+    return {name: int(pid) for name, pid in found.items() if pid != "-"}
 
 
 def is_ready() -> bool:
@@ -93,7 +95,7 @@ def test_a_dead_copy_is_started_again_and_all_end_with_their_parent(
 
         os.kill(before["app-2"], signal.SIGKILL)
 
-        until(lambda: is_ready() and pids()["app-2"] != before["app-2"])
+        until(lambda: is_ready() and pids().get("app-2") not in {None, before["app-2"]})
         assert pids()["app-1"] == before["app-1"]
 
         make.kill()

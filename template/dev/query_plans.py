@@ -7,13 +7,16 @@ import pkgutil
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from itertools import permutations
 from types import ModuleType
 from typing import Any
 
 import asyncpg
 from sqlalchemy import BinaryExpression, BindParameter, Column, MetaData, Table
 from sqlalchemy.dialects.postgresql import dialect
-from sqlalchemy.sql import visitors
+from sqlalchemy.sql import operators, visitors
 
 from app.infra.reads import Query
 
@@ -69,7 +72,7 @@ class FilledTables:
     values: Mapping[str, str] = field(default_factory=dict)
 
     async def insert(self) -> None:
-        for table in self.metadata.sorted_tables:
+        for table in self._in_order():
             try:
                 rows = self.fill.get(table.name) or self._rows(table)
                 await self.connection.execute(f"INSERT INTO {table.name} {rows}")
@@ -133,8 +136,8 @@ class FilledTables:
         """A SELECT that fills the table. A foreign key takes the rows of its table in turn."""
         values, sources = {}, [f"generate_series(1, {ROWS}) n"]
         for column in table.columns:
-            if column.foreign_keys:
-                target = next(iter(column.foreign_keys)).column
+            target = self._target(column)
+            if target is not None:
                 numbered = f"SELECT {target.name} AS id, row_number() OVER () AS i"
                 place = len(sources) - 1  # with two foreign keys, pairs that differ
                 sources.append(
@@ -146,6 +149,41 @@ class FilledTables:
                 values[column.name] = self._value(column.type.compile(_DIALECT))
         chosen = ", ".join(values.values())
         return f"({', '.join(values)}) SELECT {chosen} FROM {' JOIN '.join(sources)}"  # noqa: S608
+
+    def _target(self, column: Column[Any]) -> Column[Any] | None:
+        """The key that a column holds: by its foreign key, or because a query joins them."""
+        if column.foreign_keys:
+            return next(iter(column.foreign_keys)).column
+        target = self._joined.get(column)
+        return target if target is not None and target.table is not column.table else None
+
+    @cached_property
+    def _joined(self) -> dict[Column[Any], Column[Any]]:
+        return {
+            column: key
+            for query in Query.declared
+            for element in visitors.iterate(query.statement)
+            if isinstance(element, BinaryExpression) and element.operator is operators.eq
+            for column, key in permutations((element.left, element.right))
+            if isinstance(column, Column) and isinstance(key, Column)
+            if _is_key(key) and not _is_key(column)
+        }
+
+    def _in_order(self) -> list[Table]:
+        """A table after those whose keys it holds."""
+        targets = {
+            table: {
+                target.table
+                for column in table.columns
+                if (target := self._target(column)) is not None and target.table is not table
+            }
+            for table in self.metadata.sorted_tables
+        }
+        try:
+            return list(TopologicalSorter(targets).static_order())
+        except CycleError:
+            self._joined.clear()
+            return self.metadata.sorted_tables
 
     def _value(self, kind: str) -> str:
         kind = re.sub(r"\(.*\)", "", kind).strip()
@@ -164,6 +202,11 @@ def declared_queries(app: ModuleType) -> dict[str, Query[Any]]:
     return {
         query.declared_at: query for query in Query.declared if query.declared_at.startswith(mine)
     }
+
+
+def _is_key(column: Column[Any]) -> bool:
+    table = column.table
+    return isinstance(table, Table) and list(table.primary_key) == [column]
 
 
 def _compared(statement: visitors.ExternallyTraversible) -> dict[str, Column[Any]]:

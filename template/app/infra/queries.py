@@ -67,7 +67,7 @@ class Query[RowT]:
         caller = sys._getframe(1)
         self.declared_at = f"{caller.f_globals['__name__']}:{caller.f_lineno}"
         self.row = row
-        self._statement = _with_arrays(statement)
+        self.statement = _with_arrays(statement)
         self._optional = [_with_arrays(condition) for condition in optional]
         self._parameters = [_parameters(condition) for condition in self._optional]
         self._orders = dict(orders or {})
@@ -124,7 +124,7 @@ class Query[RowT]:
         return tuple(n for n, names in enumerate(self._parameters) if names <= given)
 
     def _with(self, parts: tuple[int, ...]) -> Select[*tuple[Any, ...]]:
-        return self._statement.where(*(self._optional[part] for part in parts))
+        return self.statement.where(*(self._optional[part] for part in parts))
 
     def _form(self, order: str | None, parts: tuple[int, ...]) -> "Form[RowT]":
         if (order, parts) not in self._forms:

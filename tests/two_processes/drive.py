@@ -55,6 +55,7 @@ class Visitors:
         self.is_over = False
         self.answered: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
+        self.asked_again = 0
 
     async def visit(self, number: int) -> None:
         async with httpx.AsyncClient(base_url=self._url, timeout=60) as client:
@@ -73,7 +74,14 @@ class Visitors:
         self, client: httpx.AsyncClient, method: str, path: str, body: dict[str, str] | None = None
     ) -> None:
         try:
-            answer = await client.request(method, path, json=body)
+            try:
+                answer = await client.request(method, path, json=body)
+            except httpx.RemoteProtocolError:
+                if method == "GET":
+                    raise
+                # Closed without an answer, and nothing was done: as a client with a key does.
+                self.asked_again += 1
+                answer = await client.request(method, path, json=body)
         except httpx.TransportError as error:
             self.failed[f"{method} {path}: {error!r}"] += 1
             return
@@ -134,7 +142,8 @@ def main() -> None:
         url = f"http://127.0.0.1:{port}"
         wait_until_ready(url)
         visitors = asyncio.run(deployed(processes, url))
-    print(json.dumps({"answered": visitors.answered, "failed": visitors.failed}))
+    report = {"answered": visitors.answered, "failed": visitors.failed}
+    print(json.dumps(report | {"asked again": visitors.asked_again}))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""Runs `make check` in a generated project, as a team does before a commit."""
+"""Runs `make check` in a generated project, as a team does before a commit, or a drive of ours."""
 
+import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 MINUTES = 60
 
@@ -22,6 +25,24 @@ def make_check(project: Path, *, slow_tests: bool = True) -> None:
         check=False,
     )
     assert done.returncode == 0, _told(done.stdout)[-20_000:] + done.stderr[-4000:]
+
+
+def driven(made: Path, project: Path, *drives: str) -> Any:
+    """The report of the last of these folders of tests/, run in a copy of a generated project."""
+    shutil.copytree(made, project)
+    for drive in drives:
+        shutil.copytree(Path(__file__).parent / drive, project / drive)
+    done = subprocess.run(
+        ["sh", "dev/uv", "run", "--quiet", "python", "-m", f"{drives[-1]}.drive"],
+        cwd=project,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=15 * MINUTES,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    return json.loads(done.stdout)
 
 
 def _told(output: str) -> str:

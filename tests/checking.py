@@ -11,7 +11,7 @@ MINUTES = 60
 
 
 def make_check(project: Path, *, slow_tests: bool = True) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    environment = dict(os.environ)
     if not slow_tests:
         environment["PYTEST_ADDOPTS"] = "-m 'not slow'"
     done = subprocess.run(

@@ -30,6 +30,8 @@ SMALL_TEMPLATE = (
     "template/{{_copier_conf.answers_file}}.jinja",
 )
 
+CALLERS = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "NO_COLOR", "UV", "VIRTUAL_ENV"}
+
 Render = Callable[[Mapping[str, Any]], Path]
 
 
@@ -48,11 +50,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneMake
 
 @pytest.fixture(scope="session", autouse=True)
 def a_machine_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """The tests share no git configuration, Copier cache or temporary file with their caller."""
+    """The tests share no git configuration, Copier cache or temporary file with their caller.
+
+    A command runs as in a shell of its own: `make` prints more when another make calls it, and
+    .ci/run calls the tests through make.
+    """
     machine = Machine.made_in(tmp_path_factory.mktemp("machine"))
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.startswith(("GIT_", "RUNG_", "COPIER_")) or name in {"NO_COLOR", "UV"}:
+            if name.startswith(("GIT_", "RUNG_", "COPIER_")) or name in CALLERS:
                 patch.delenv(name)
         for name, value in machine.environment.items():
             patch.setenv(name, value)

@@ -14,12 +14,9 @@ import pytest
 
 
 def run(*command: str, within: Path) -> subprocess.CompletedProcess[str]:
-    """As a person types it: in no virtual environment of another project."""
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     return subprocess.run(
         command,
         cwd=within,
-        env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -31,9 +28,12 @@ def run(*command: str, within: Path) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def make_dev(project: Path, port: int, target: str = "dev") -> Iterator[str]:
     """The URL, once the app is ready."""
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     # Variables of another server must not matter.
-    environment |= {"PGSSLMODE": "require", "PGHOST": "192.0.2.1", "PGOPTIONS": "-c nonsense=1"}
+    environment = os.environ | {
+        "PGSSLMODE": "require",
+        "PGHOST": "192.0.2.1",
+        "PGOPTIONS": "-c nonsense=1",
+    }
     log = project.with_suffix(".log")
     with log.open("w") as output:
         server = subprocess.Popen(

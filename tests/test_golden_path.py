@@ -88,7 +88,7 @@ def install(person: Person, tmp_path: Path) -> Callable[[], Path]:
     tools = tmp_path / "tools"
     url = f"git+{(tmp_path / 'server' / 'acme-backend.git').as_uri()}"
     environment = {
-        **{name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"},
+        **os.environ,
         "UV_TOOL_DIR": str(tools),
         "UV_TOOL_BIN_DIR": str(tools / "bin"),
     }

@@ -35,7 +35,6 @@ def lint_imports(project: Path, **modules: str) -> str:
             "lint-imports",
         ],
         cwd=project,
-        env={name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"},
         capture_output=True,
         text=True,
         check=False,

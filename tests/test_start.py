@@ -30,11 +30,10 @@ def as_typed(*command: str) -> tuple[str, ...]:
 @pytest.mark.parametrize("command", ["uvicorn app.main:app --port", "fastapi dev --port"])
 def test_the_app_starts_as_people_of_fastapi_expect(project: Path, command: str) -> None:
     port = free_port()
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     words = as_typed("python", "-m", "dev", *command.split(), str(port))
     with (project / "log").open("w") as log:
         server = subprocess.Popen(
-            words, cwd=project, env=environment, stdout=log, stderr=log, start_new_session=True
+            words, cwd=project, stdout=log, stderr=log, start_new_session=True
         )
     try:
         deadline = time.monotonic() + 120

@@ -12,38 +12,32 @@ PARAMETERS = """
 """
 
 
-class SequentialScan(NamedTuple):
+class Scan(NamedTuple):
+    """A step of a plan that reads a table. `filter` drops rows after they were read."""
+
+    kind: str
     schema: str
     table: str
+    index_name: str | None
     filter: str | None
 
 
-async def sequential_scans(connection: asyncpg.Connection, sql: str) -> list[SequentialScan]:
+async def scans(connection: asyncpg.Connection, sql: str) -> list[Scan]:
     """From the generic plan, which Postgres makes without knowing the values."""
     return [
-        SequentialScan(node["Schema"], node["Relation Name"], node.get("Filter"))
-        for node in nodes(await plan(connection, sql))
-        if node.get("Node Type") == "Seq Scan"
+        Scan(
+            kind=node["Node Type"],
+            schema=node["Schema"],
+            table=node["Relation Name"],
+            index_name=node.get("Index Name"),
+            filter=node.get("Filter"),
+        )
+        for node in _nodes(await _plan(connection, sql))
+        if "Relation Name" in node
     ]
 
 
-class FilteringScan(NamedTuple):
-    schema: str
-    table: str
-    index_name: str
-    filter: str
-
-
-async def filtering_scans(connection: asyncpg.Connection, sql: str) -> list[FilteringScan]:
-    """Scans of an index that drop rows after reading them."""
-    return [
-        FilteringScan(node["Schema"], node["Relation Name"], node["Index Name"], node["Filter"])
-        for node in nodes(await plan(connection, sql))
-        if "Relation Name" in node and "Index Name" in node and "Filter" in node
-    ]
-
-
-async def plan(connection: asyncpg.Connection, sql: str) -> dict[str, Any]:
+async def _plan(connection: asyncpg.Connection, sql: str) -> dict[str, Any]:
     # EXPLAIN (GENERIC_PLAN) would be one step, but the driver would have to give $1 a value, and
     # for NULL Postgres plans to read nothing at all.
     try:
@@ -62,7 +56,7 @@ async def plan(connection: asyncpg.Connection, sql: str) -> dict[str, Any]:
     return top
 
 
-def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield node
     for child in node.get("Plans", ()):
-        yield from nodes(child)
+        yield from _nodes(child)

@@ -203,19 +203,19 @@ class Looking:
 
     async def _scans(self, sql: str, sizes: dict[str, int]) -> list[Scan]:
         try:
-            nodes = list(plans.nodes(await plans.plan(self._connection, sql)))
+            found = await plans.scans(self._connection, sql)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
             self._skip("plans", _in_one_line(error), "run this again")
             return []
         return [
             Scan(
-                kind=node["Node Type"],
-                table=f"{node['Schema']}.{node['Relation Name']}",
-                table_rows=sizes.get(f"{node['Schema']}.{node['Relation Name']}", 0),
-                filter=node["Filter"],
+                kind=one.kind,
+                table=f"{one.schema}.{one.table}",
+                table_rows=sizes.get(f"{one.schema}.{one.table}", 0),
+                filter=one.filter,
             )
-            for node in nodes
-            if "Filter" in node and "Relation Name" in node
+            for one in found
+            if one.filter
         ]
 
     async def _all(self, source: str, sql: str) -> list[asyncpg.Record] | None:

@@ -3,13 +3,13 @@
 
 import html
 import json
-import re
 import shutil
 from string import Template
 from typing import Any
 
 from app.infra.doctor.evidence import Evidence
 from app.infra.doctor.rules import Finding, Judgement
+from app.infra.statement_text import shortened
 
 VERSION = 1
 STYLE = """:root { color-scheme: light dark }
@@ -37,10 +37,11 @@ def title(judgement: Judgement, evidence: Evidence) -> str:
 def as_text(judgement: Judgement, evidence: Evidence) -> str:
     verdict = judgement.verdict
     when = f"{evidence.window_s:.0f} s, {evidence.at:%Y-%m-%d %H:%M} UTC"
+    room = max(shutil.get_terminal_size((120, 24)).columns - 5, 60)
     lines = [
         f"rung doctor: {title(judgement, evidence)}    {when}",
         f"  In front of you: {verdict.text}",
-        *(f"    {_shortened(line)}" for line in verdict.evidence),
+        *(f"    {shortened(line, room)}" for line in verdict.evidence),
         f"  Do       {verdict.do}    {verdict.runbook}",
     ]
     if verdict.rule not in ("stay", "not-known", "too-little-evidence"):
@@ -105,10 +106,3 @@ def _numbers(evidence: Evidence) -> str:
         known = f" of {database.processors} processors" if database.processors else " processors"
         found.append(f"the database keeps {database.on_processor:.1f}{known} busy")
     return "; ".join(found) or "nothing could be read"
-
-
-def _shortened(line: str) -> str:
-    printable = "".join(c if c.isprintable() else " " for c in line)
-    short = re.sub(r"^(SELECT) .{40,}? (FROM) ", r"\1 … \2 ", printable, flags=re.IGNORECASE)
-    room = max(shutil.get_terminal_size((120, 24)).columns - 5, 60)
-    return short if len(short) <= room else short[: room - 1] + "…"

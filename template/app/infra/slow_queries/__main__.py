@@ -14,7 +14,7 @@ from pydantic import Field, PostgresDsn
 from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
 from app.infra.failures import Unavailable
-from app.infra.plans import filtering_scans, sequential_scans
+from app.infra.plans import Scan, scans
 from app.infra.pooling.connections import PostgresUrls, server_name
 from app.infra.slow_queries.indexes import all_indexes, duplicate, invalid, unused
 from app.infra.slow_queries.report import (
@@ -166,6 +166,7 @@ async def make_report(settings: ServerSettings, limit: int) -> Report:
         _refuse_what_lacks(server)
         forgotten = await connection.fetchrow(FORGOTTEN.format(schema=server["schema"]))
         statements = await _statements(connection, server["schema"], limit)
+        planned = await _planned(connection, statements)
         indexes = await all_indexes(connection)
         return Report(
             database=server["database"],
@@ -173,8 +174,8 @@ async def make_report(settings: ServerSettings, limit: int) -> Report:
             statements_forgotten=forgotten["dealloc"],
             statements=statements[:limit],
             tables_since=server["counted_since"],
-            sequential_tables=await _sequential_tables(connection, statements[:PLANNED]),
-            filtering_scans=await _filtering_scans(connection, statements[:PLANNED]),
+            sequential_tables=await _sequential_tables(connection, planned),
+            filtering_scans=await _filtering_scans(connection, planned),
             unused_indexes=[one for one in unused(indexes) if one.index not in used],
             duplicate_indexes=duplicate(indexes),
             invalid_indexes=invalid(indexes),
@@ -194,12 +195,13 @@ async def _of_replicas(
                 counted = await connection.fetchrow(SERVER)
                 _refuse_what_lacks(counted)
                 statements = await _statements(connection, counted["schema"], limit)
+                planned = await _planned(connection, statements)
                 used |= {index.name for index in await all_indexes(connection) if index.scans}
                 report = ReplicaReport(
                     server=server,
                     statements=statements[:limit],
-                    sequential_tables=await _sequential_tables(connection, statements[:PLANNED]),
-                    filtering_scans=await _filtering_scans(connection, statements[:PLANNED]),
+                    sequential_tables=await _sequential_tables(connection, planned),
+                    filtering_scans=await _filtering_scans(connection, planned),
                 )
         except FAILURES as error:
             report = ReplicaReport(server=server, problem=_in_one_line(error))
@@ -210,6 +212,17 @@ async def _of_replicas(
 async def _statements(connection: asyncpg.Connection, schema: str, limit: int) -> list[Statement]:
     found = await connection.fetch(STATEMENTS.format(schema=schema), max(limit, PLANNED))
     return [Statement(**record) for record in found]
+
+
+async def _planned(
+    connection: asyncpg.Connection, statements: list[Statement]
+) -> list[tuple[Statement, Scan]]:
+    """Each scan in the plans of the costliest statements."""
+    return [
+        (statement, scan)
+        for statement in statements[:PLANNED]
+        for scan in await scans(connection, statement.sql)
+    ]
 
 
 @asynccontextmanager
@@ -256,14 +269,12 @@ def _refuse_what_lacks(server: asyncpg.Record) -> None:
 
 
 async def _sequential_tables(
-    connection: asyncpg.Connection, statements: list[Statement]
+    connection: asyncpg.Connection, planned: list[tuple[Statement, Scan]]
 ) -> list[SequentialTable]:
     tables = await connection.fetch(SEQUENTIAL_TABLES, MANY_ROWS)
-    if not tables:
-        return []
     uses = defaultdict(list)
-    for statement in statements:
-        for scan in await sequential_scans(connection, statement.sql):
+    for statement, scan in planned:
+        if scan.kind == "Seq Scan":
             use = SequentialUse(
                 id=statement.id,
                 sql=statement.sql,
@@ -279,7 +290,7 @@ async def _sequential_tables(
 
 
 async def _filtering_scans(
-    connection: asyncpg.Connection, statements: list[Statement]
+    connection: asyncpg.Connection, planned: list[tuple[Statement, Scan]]
 ) -> list[FilteringUse]:
     large = {
         (record["schema"], record["name"]): record["table"]
@@ -297,10 +308,9 @@ async def _filtering_scans(
             pages_per_call=statement.pages / statement.calls,
             rows_per_call=statement.rows / statement.calls,
         )
-        for statement in statements
+        for statement, scan in planned
         if statement.pages >= max(MANY_PAGES * statement.calls, MANY_PAGES_A_ROW * statement.rows)
-        for scan in await filtering_scans(connection, statement.sql)
-        if (table := large.get((scan.schema, scan.table)))
+        if scan.index_name and scan.filter and (table := large.get((scan.schema, scan.table)))
     ]
 
 

@@ -9,12 +9,10 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel
 
-from app.infra.slow_queries.outer import outer_from
+from app.infra.statement_text import shortened
 
 # In smaller tables an index makes no noticeable difference.
 MANY_ROWS = 10_000
-
-LONG_COLUMNS = 48
 
 FORGOTTEN = (
     "Postgres has forgotten rarer ones, there are so many: raise pg_stat_statements.max, or find"
@@ -251,13 +249,7 @@ def _table_lines(found: SequentialTable) -> list[str]:
 
 def _fitting(beginning: str, sql: str) -> str:
     """One line that fits the terminal."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in sql).split())
-    # The tables and conditions tell more than the list of columns.
-    tables = outer_from(line) or 0
-    if line[:7].upper() == "SELECT " and tables > LONG_COLUMNS:
-        line = f"{line[:7]}… {line[tables:]}"
-    room = max(_width() - len(beginning) - 6, 40)
-    return f"{beginning}  {line if len(line) <= room else line[: room - 1] + '…'}"
+    return f"{beginning}  {shortened(sql, max(_width() - len(beginning) - 6, 40))}"
 
 
 def _width() -> int:

@@ -16,8 +16,8 @@ import asyncpg
 from opentelemetry.trace import Span, SpanKind
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 
-from app.infra.slow_queries.outer import table_of
 from app.infra.telemetry import tracing
+from app.infra.telemetry.statement_table import table_of
 
 if TYPE_CHECKING:
     import httpx

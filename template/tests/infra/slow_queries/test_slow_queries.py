@@ -15,7 +15,6 @@ import pytest
 from app.infra import environment
 from app.infra.slow_queries import __main__ as slow_queries
 from app.infra.slow_queries.__main__ import ServerSettings
-from app.infra.slow_queries.outer import table_of
 from app.infra.slow_queries.report import Report
 from dev import ports, postgres, postgres_settings
 
@@ -221,27 +220,6 @@ def test_a_replica_that_does_not_answer_is_said_and_the_rest_is_told(
     assert f"Replica {nobody}: Postgres: no connection" in found.as_text()
     assert f"Replica {nobody}: Postgres: no connection" in refusal(monkeypatch)
     assert "secret" not in found.as_json()
-
-
-@pytest.mark.parametrize(
-    ("sql", "table"),
-    [
-        ("SELECT id FROM orders WHERE id = $1", "orders"),
-        ("SELECT (SELECT count(*) FROM items WHERE id = $1) AS n FROM orders", "orders"),
-        ("SELECT EXTRACT(year FROM at) FROM orders", "orders"),
-        ("INSERT INTO orders SELECT * FROM items", "orders"),
-        ("UPDATE ONLY orders SET n = (SELECT max(n) FROM items)", "orders"),
-        ("SELECT n FROM (SELECT n FROM items) AS inner_items", "items"),
-        ('SELECT id FROM "public.orders"', "public.orders"),
-        ("SELECT ':-) FROM a', a IS DISTINCT FROM b /* FROM c */ FROM orders", "orders"),
-        ("SELECT n FROM (SELECT (SELECT 1 FROM items) AS n FROM orders) AS page", "orders"),
-        ("WITH old AS (DELETE FROM items RETURNING id) SELECT n FROM orders", "orders"),
-        ("SELECT ((1) FROM orders", "orders"),
-        ("BEGIN", None),
-    ],
-)
-def test_a_statement_is_named_by_its_outer_table(sql: str, table: str | None) -> None:
-    assert table_of(sql) == table
 
 
 def test_an_unused_index_is_named(database: str) -> None:

@@ -112,13 +112,22 @@ def install(person: Person, tmp_path: Path) -> Callable[[], Path]:
     return installed
 
 
+AUDITED = ["--data", "audit=true"]
 SERVICES: dict[str, list[str]] = {
     "shop": [],
-    "tea": ["--data", "audit=true"],
-    "maps": ["--stage", "3", "--data", "audit=true"],
+    "tea": AUDITED,
+    "cafe": ["--data", "region=eu-central-1"],
+    "rota": ["--stage", "2"],
+    "news": ["--stage", "2", *AUDITED],
+    "blog": ["--stage", "2", "--data", "replica_routing=true"],
+    "maps": ["--stage", "3", *AUDITED],
+    "chat": ["--stage", "3", "--data", "replica_routing=true"],
     "mail": ["--stage", "4"],
+    "pay": ["--stage", "4", "--data", "replica_routing=true", *AUDITED],
 }
-BOTS = ("shop", "maps")
+REGIONS = dict.fromkeys(SERVICES, "eu-west-1") | {"cafe": "eu-central-1"}
+BOTS = ("shop", "blog", "maps", "pay")
+ADVANCED = ("tea", "rota", "chat")
 
 
 def test_a_fork_is_owned_and_its_fleet_follows(
@@ -138,10 +147,10 @@ def test_a_fork_is_owned_and_its_fleet_follows(
     repos = {name: Repo(person, fleet / name) for name in SERVICES}
     for name, repo in repos.items():
         answers = repo.answers()
-        assert (answers["team"], answers["region"]) == ("group:default/platform", "eu-west-1")
+        assert (answers["team"], answers["region"]) == ("group:default/platform", REGIONS[name])
         assert answers["_commit"] == "v1.0.0"
         assert (repo.folder / "app/infra/audit").is_dir() == answers["audit"], name
-        assert repo.text("deploy/region.env") == f"{MARK}REGION=eu-west-1\n"
+        assert repo.text("deploy/region.env") == f"{MARK}REGION={REGIONS[name]}\n"
         repo.edits("README.md", "## Test it", "Pager: ours.\n\n## Test it")
         repo.edits("app/main.py", "\n\n", "\n\n# Ours.\n")
 
@@ -164,18 +173,20 @@ def test_a_fork_is_owned_and_its_fleet_follows(
             repo.commit("Upgrade the template")
         else:
             types("upgrade", "--commit", at=repo.folder)
-    types("advance", "--yes", "--commit", at=fleet / "tea")
+    for name in ADVANCED:
+        types("advance", "--yes", "--commit", at=fleet / name)
 
     rows: list[dict[str, Any]] = json.loads(types(*policy, "--json"))["repos"]
     assert {row["repo"]: row["stage"] for row in rows} == {
-        "shop": 1, "tea": 2, "maps": 3, "mail": 4,
+        "shop": 1, "tea": 2, "cafe": 1, "rota": 3, "news": 2, "blog": 2,
+        "maps": 3, "chat": 4, "mail": 4, "pay": 4,
     }  # fmt: skip
     assert [row["edited"] for row in rows] == [[]] * len(SERVICES)
-    for repo in repos.values():
-        is_green(repo)
+    for name, repo in repos.items():
+        is_green(repo, REGIONS[name])
 
 
-def is_green(repo: Repo) -> None:
+def is_green(repo: Repo, region: str) -> None:
     """What `make check` runs first; the suites of each stage run elsewhere."""
     assert repo.status() == []
     lint = runpy.run_path(str(REPO / "template" / "dev" / "lint_conflicts.py"))
@@ -183,7 +194,7 @@ def is_green(repo: Repo) -> None:
     for command in (["ruff", "check", "--quiet"], ["ruff", "format", "--check", "--quiet"]):
         done = repo.person.runs(*command, "--no-cache", at=repo.folder)
         assert done.returncode == 0, done.stdout
-    assert repo.text("deploy/region.env") == f"{MARK}AWS_REGION=eu-west-1\n"
+    assert repo.text("deploy/region.env") == f"{MARK}AWS_REGION={region}\n"
     assert "Last season's anvil" in repo.text("app/seed.py")
     assert "Pager: ours." in repo.text("README.md")
     assert "# Ours." in repo.text("app/main.py")

@@ -40,7 +40,7 @@ class Case(NamedTuple):
     pause: float = 0.02
     advance_to: int | None = None
     environment: tuple[tuple[str, str], ...] = ()
-    beside: tuple[str, ...] = ()  # SQL, each on a connection of its own
+    beside: tuple[str, ...] = ()  # SQL, each on its own connection
 
 
 CASES = {

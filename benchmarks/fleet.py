@@ -67,7 +67,7 @@ def _measure(fleet: Path, template: Path, *, drift: bool) -> tuple[float, float]
 
 
 def _fleet(fleet: Path, born: Path, count: int) -> None:
-    """Bare repos with one pack of a real repo's files, and a commit with answers of its own."""
+    """Bare repos with one pack of a real repo's files, and a commit with its own answers."""
     base = fleet.parent / "base.git"
     if not base.exists():
         clone = ["git", "clone", "--quiet", "--bare", "--template=", str(born), str(base)]

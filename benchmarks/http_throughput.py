@@ -2,7 +2,7 @@
 
     uv run python path/to/rung/benchmarks/http_throughput.py
 
-Needs wrk. One worker each, 32 connections, 1,000 products, on a Postgres of its own.
+Needs wrk. One worker each, 32 connections, 1,000 products, on its own Postgres.
 """
 
 import argparse

@@ -3,7 +3,7 @@ and name one of stage 1 beside it:
 
     uv run --group load python path/to/rung/benchmarks/routing.py ../shop-of-stage-1
 
-Needs wrk. A primary and a streaming replica of its own, 1,000 products. It shows reads of both
+Needs wrk. Its own primary and streaming replica, 1,000 products. It shows reads of both
 repos in one interleaved run, writes with and without noting their position, and how many of the
 sample load's reads each server answered, by its own count: for browsers, and for clients with a
 token that send nothing else back. With `--share` it shows only the last.

@@ -3,7 +3,7 @@ a generated repo of stage 4:
 
     uv run python path/to/rung/benchmarks/scaling.py
 
-Needs wrk, haproxy, two processors and root. 1,000 products, on a Postgres of its own; eight
+Needs wrk, haproxy, two processors and root. 1,000 products, on its own Postgres; eight
 requests at once for each copy. The maximum throughput of four copies says little on a machine that
 they share with Postgres and the load. So the benchmark compares processor time for each request.
 The copies have one processor for themselves and everything else has the other: two busy processors

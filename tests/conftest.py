@@ -52,7 +52,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneMake
 def a_machine_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """The tests share no git configuration, Copier cache or temporary file with their caller.
 
-    A command runs as in a shell of its own: `make` prints more when another make calls it, and
+    A command runs as in a fresh shell: `make` prints more when another make calls it, and
     .ci/run calls the tests through make.
     """
     machine = Machine.made_in(tmp_path_factory.mktemp("machine"))

@@ -76,7 +76,7 @@ class Person:
         )
 
     def starts(self, *words: str | Path) -> subprocess.Popen[str]:
-        """`rung` in a process group of its own, to which a terminal's Ctrl-C would go."""
+        """`rung` in its own process group, to which a terminal's Ctrl-C would go."""
         return subprocess.Popen(
             ["env", "--default-signal=INT", str(RUNG), *(str(word) for word in words)],
             cwd=self.desk,

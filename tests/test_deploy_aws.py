@@ -171,7 +171,7 @@ def test_what_a_file_of_a_capability_adds_is_used(render: Render, variant: dict[
     added = set(re.findall(r"^  (\w+_environment) += ", module(project), re.MULTILINE))
     stage = (project / "deploy/aws/stage.tf").read_text()
 
-    # The collector has an environment of its own.
+    # The collector has its own environment.
     assert added - set(re.findall(r"local\.(\w+)", stage)) <= {"collector_environment"}
 
 

@@ -16,7 +16,7 @@ LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src"}
 
 
 class Page(HTMLParser):
-    """Its links, what it loads by itself, and the ids that a link may name."""
+    """Its links, what it loads, and the ids that a link may name."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

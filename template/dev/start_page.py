@@ -27,7 +27,7 @@ SERVER = re.compile(r"(\w+)://([^/@\s]*@)?(?:127\.0\.0\.1|localhost):(\d{1,5})\b
 
 
 class WithPages:
-    """The app, with these pages where it has none of its own."""
+    """The app, with these pages where it has none."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app

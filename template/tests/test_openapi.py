@@ -46,7 +46,7 @@ async def test_each_operation_is_named_by_its_function(app: FastAPI) -> None:
 
 @pytest.fixture
 def server(services: Services) -> Iterator[str]:
-    """The URL of the app as a process of its own."""
+    """The URL of the app as its own process."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]

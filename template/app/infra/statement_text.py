@@ -16,7 +16,7 @@ HIDDEN = "\0"
 def shortened(sql: str, room: int) -> str:
     """One line of at most `room` characters, the tables and conditions rather than the columns."""
     line = " ".join("".join(c if c.isprintable() else " " for c in sql).split())
-    # A subquery among the columns has a FROM of its own, which does not count.
+    # A subquery among the columns has its own FROM, which does not count.
     tables = _FROM.search(outer(line))
     if line[:7].upper() == "SELECT " and tables and tables.start() > LONG_COLUMNS:
         line = f"{line[:7]}… {line[tables.start() :]}"

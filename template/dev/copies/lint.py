@@ -1,9 +1,9 @@
 # Rung's file: advancing to another stage may change it.
 """Refuse state in app/ that one process keeps from one request to the next.
 
-The next request of the same person reaches another copy, which knows nothing of it, and the copy
-that knew may be gone. What is the same in every copy, or may be lost with it, ends its line with
-`# per copy: ` and the reason.
+The next request of the same person reaches another copy, which does not know it, and the copy that
+knew may be gone. A line with state that is the same in every copy, or may be lost with one, ends
+with `# per copy: ` and the reason.
 """
 
 import ast
@@ -29,7 +29,7 @@ CACHES = {"lru_cache", "cache", "alru_cache", "cached"}
 
 KEPT = "keep it in Redis or a table, for all copies"
 LOCKED = "it holds back this copy only: pg_advisory_xact_lock, or SELECT … FOR UPDATE"
-CACHED = "each copy would remember answers of its own, for ever: @max_stale is shared and ends"
+CACHED = "each copy would remember its own answers for ever: @max_stale is shared and ends"
 
 
 def find(source: str) -> list[Finding]:

@@ -16,8 +16,8 @@ BEGINNINGS = {
     r"SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)(SESSION\s+)?[\w.{}%]+(\s*=|\s+\S)": (
         "SET lasts longer than the transaction: SET LOCAL, or connect_query in deploy/pgbouncer.ini"
     ),
-    r"RESET\s+\w": "RESET changes the session: SET LOCAL ends by itself",
-    r"(UN)?LISTEN\s+[\w*]": "LISTEN needs a session of its own: connect with DATABASE_DIRECT_URL",
+    r"RESET\s+\w": "RESET changes the session: SET LOCAL ends with the transaction",
+    r"(UN)?LISTEN\s+[\w*]": "LISTEN needs its own session: connect with DATABASE_DIRECT_URL",
     r"PREPARE\s+(?!TRANSACTION\b)\w": "PREPARE belongs to one session: the driver does it for you",
     r"(DEALLOCATE|DISCARD)\s+\w": "prepared statements and session state are the pooler's to clear",
     r"DECLARE\s.*\bWITH\s+HOLD\b": "WITH HOLD outlives its transaction: read page by page",
@@ -38,9 +38,9 @@ IS_LOCAL = re.compile(
     r"(\w+\.)*set_config\(.*,\s*(is_local\s*=>\s*)?true\s*\)", re.IGNORECASE | re.DOTALL
 )
 METHODS = {
-    "add_listener": "LISTEN needs a session of its own: connect with DATABASE_DIRECT_URL",
+    "add_listener": "LISTEN needs its own session: connect with DATABASE_DIRECT_URL",
 }
-# Arguments of these functions are SQL in any case. Other strings count only in capitals.
+# Arguments of these functions are always SQL. Other strings count only in capitals.
 TAKES_SQL = {"text", "execute", "exec_driver_sql", "fetch", "fetchrow", "fetchval", "scalar"}
 
 

@@ -111,7 +111,7 @@ def running(
     finally:
         for process in bouncer._supervisors:
             process.wait()
-        shutil.rmtree(folder, ignore_errors=True)  # ended by itself, it was not removed
+        shutil.rmtree(folder, ignore_errors=True)  # still there if it ended unasked
 
 
 def program() -> str:

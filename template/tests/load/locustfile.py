@@ -15,7 +15,7 @@ class Visitor(FastHttpUser):
     wait_time = between(0.1, 0.5)
 
     def on_start(self) -> None:
-        # Locust sends a Secure cookie over HTTPS only. Browsers send it to localhost in any case.
+        # Locust sends a Secure cookie over HTTPS only. Browsers always send it to localhost.
         self.client.cookiejar.set_policy(DefaultCookiePolicy(secure_protocols=("http", "https")))
         person = {"email": next(PEOPLE), "password": "correct horse battery staple"}
         # Preparation is no load: Locust does not count a caught response outside of `with`.

@@ -55,7 +55,7 @@ def verdict(database: Database) -> str:
 
 @asynccontextmanager
 async def at_work(url: str, *works: Work) -> AsyncGenerator[None]:
-    """Each on a connection of its own, until the block ends."""
+    """Each on its own connection, until the block ends."""
 
     async def work_on(work: Work) -> None:
         connection = await asyncpg.connect(url)

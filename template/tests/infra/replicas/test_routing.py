@@ -27,7 +27,7 @@ from tests.infra.replicas.replication import Cluster, Server, cluster
 
 pytestmark = pytest.mark.usefixtures("settings")
 
-# How many writes, each followed by a read of its own.
+# How many writes, each followed by its own read.
 ROUNDS = int(os.environ.get("ROUNDS", "400"))
 CLIENTS = 16
 CLIENT_NAMES = [f"client-{number}" for number in range(CLIENTS)]

@@ -51,7 +51,7 @@ def guest_role(database: str) -> Iterator[str]:
 
 
 def run(url: str, statement: str, *arguments: object, times: int = 1) -> None:
-    """On a connection of its own: Postgres adds up its counts when it closes."""
+    """On its own connection: Postgres adds up its counts when it closes."""
 
     async def run() -> None:
         connection = await asyncpg.connect(url)

@@ -61,25 +61,27 @@ def server(services: Services) -> Iterator[str]:
         process.wait(timeout=20)
 
 
-@pytest.fixture
-def as_staff(server: str, tmp_path: Path) -> str:
-    """The option that logs Schemathesis in."""
-    person = {"email": "staff@example.com", "password": PASSWORD}
-    answer = httpx.post(f"{server}/accounts", json=person)
-    asyncio.run(promote.main("staff@example.com"))
-    config = tmp_path / "schemathesis.toml"
-    config.write_text(f'auth.openapi.session.api_key = "{answer.cookies["__Host-session"]}"')
-    return f"--config-file={config}"
-
-
 @pytest.mark.slow
 def test_registering_and_logging_in_answer_as_described(server: str) -> None:
     assert_answers_as_described(server, options=ABOUT_SESSIONS)
 
 
 @pytest.mark.slow
-def test_everything_else_answers_as_described(server: str, as_staff: str) -> None:
-    assert_answers_as_described(server, as_staff, options=ABOUT_THE_REST)
+def test_everything_else_answers_a_stranger_as_described(server: str) -> None:
+    assert_answers_as_described(server, options=ABOUT_THE_REST)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_staff", [False, True])
+def test_everything_else_answers_as_described(server: str, tmp_path: Path, is_staff: bool) -> None:
+    person = {"email": "ada@example.com", "password": PASSWORD}
+    answer = httpx.post(f"{server}/accounts", json=person)
+    if is_staff:
+        asyncio.run(promote.main(person["email"]))
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(f'auth.openapi.session.api_key = "{answer.cookies["__Host-session"]}"')
+
+    assert_answers_as_described(server, f"--config-file={config}", options=ABOUT_THE_REST)
 
 
 def assert_answers_as_described(server: str, *login: str, options: list[str]) -> None:

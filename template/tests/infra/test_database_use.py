@@ -41,7 +41,8 @@ def counting(bare: FastAPI) -> FastAPI:
 
 
 def line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    logged = [json.loads(one) for one in capsys.readouterr().out.splitlines()]
+    found: dict[str, Any] = [one for one in logged if one["event"] == "request"][-1]
     return found
 
 

@@ -200,7 +200,7 @@ async def busy_reading(database: Database) -> AsyncGenerator[None]:
     reading = asyncio.create_task(database.reader().fetch("SELECT pg_sleep(8)"))
     try:
         async with asyncio.timeout(60):
-            while not any(pool.used for pool in database.pools().values()):
+            while not any(pool.used for pool in database.pools().values()):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         yield
     finally:

@@ -17,6 +17,8 @@ from urllib.request import urlopen
 
 from dev import ports, postgres, services
 
+REPORT = postgres.REPOSITORY / ".dev" / "load.html"
+
 
 def main() -> None:
     if host := os.environ.get("HOST"):
@@ -44,15 +46,20 @@ def refuse_unless_it_answers(host: str) -> None:
 
 def _locust(host: str) -> int:
     users = os.environ["USERS"]
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         load = subprocess.run(
             [
                 *("locust", "--locustfile", "tests/load/locustfile.py", "--headless"),
                 *("--only-summary", "--loglevel", "WARNING", "--csv", f"{folder}/load"),
+                *("--html", str(REPORT)),
                 *("--users", users, "--spawn-rate", users, "--run-time", os.environ["DURATION"]),
                 *("--host", host),
             ]
         )
+        if REPORT.exists():
+            print(f"\nThe curve and the table as one page: {REPORT}")
         if _served(Path(folder, "load_stats.csv")):
             return load.returncode
     print("No request was served: see the errors above, or raise DURATION.", file=sys.stderr)

@@ -1,10 +1,12 @@
 # Rung's file: advancing to another stage may change it.
 """Pages of `make dev`: a start page at /, and the API's documentation without the internet."""
 
+import json
 import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from string import Template
@@ -13,16 +15,17 @@ from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
-from starlette.routing import Match, Mount, Route, Router
+from starlette.routing import BaseRoute, Match, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dev import postgres
+from dev import data, postgres
 
 PAGE = Path(__file__).with_name("start_page.html")
 STAGE = postgres.REPOSITORY / "docs" / "stage.md"
 ASSETS = "/_dev/assets"
-HERE = ("127.0.0.1", "localhost")
+VERDICT = postgres.REPOSITORY / ".dev" / "doctor.json"
+NOT_YET = "It has not looked yet. Send the app requests, then run make doctor."
 SERVER = re.compile(r"(\w+)://([^/@\s]*@)?(?:127\.0\.0\.1|localhost):(\d{1,5})\b")
 
 
@@ -38,10 +41,10 @@ class WithPages:
         await answer(scope, receive, send)
 
 
-def _pages(app: FastAPI) -> Iterator[Route | Mount]:
+def _pages(app: FastAPI) -> Iterator[BaseRoute]:
     async def start(request: Request) -> HTMLResponse:
         # Another name may be a stranger's, who made it lead here.
-        secret = seeded(os.environ) if request.url.hostname in HERE else ""
+        secret = seeded(os.environ) if data.is_here(request) else ""
         return HTMLResponse(start_page(app.title, os.environ, secret))
 
     async def docs(request: Request) -> HTMLResponse:
@@ -53,6 +56,7 @@ def _pages(app: FastAPI) -> Iterator[Route | Mount]:
             swagger_favicon_url=f"{ASSETS}/favicon.png",
         )
 
+    yield from data.pages(app.title)
     if not _has(app, "/"):
         yield Route("/", start)
     if app.openapi_url and app.docs_url:
@@ -73,7 +77,23 @@ def start_page(title: str, environment: Mapping[str, str], secret: str) -> str:
         purpose=escape(text.partition("\n\n")[0]),
         servers="".join(_row(*server) for server in servers(environment)),
         secret=f"<p>{escape(secret)}</p>" if secret else "",
+        doctor=escape(doctor(datetime.now(UTC))),
     )
+
+
+def doctor(now: datetime) -> str:
+    """What `make doctor` said last, and when."""
+    try:
+        found = json.loads(VERDICT.read_text(encoding="utf-8"))
+        age, verdict = now - datetime.fromisoformat(found["at"]), found["verdict"]
+        said = f"{verdict['text'][:1].upper()}{verdict['text'][1:]}: {verdict['do']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return NOT_YET
+    minutes = int(age.total_seconds() // 60)
+    for size, name in ((1440, "day"), (60, "hour"), (1, "minute")):
+        if count := minutes // size:
+            return f"{said} ({count} {name}{'s' if count > 1 else ''} ago)."
+    return f"{said} (just now)."
 
 
 def servers(environment: Mapping[str, str]) -> Iterator[tuple[str, str, int]]:

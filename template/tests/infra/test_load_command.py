@@ -10,13 +10,15 @@ import pytest
 
 from dev import load, ports
 
-# Locust is not installed for the tests. This program writes what `locust --csv` writes.
+# Locust is not installed for the tests. This program writes what `locust --csv --html` writes.
 LOCUST = """#!{python}
 import sys
 stats = sys.argv[sys.argv.index("--csv") + 1] + "_stats.csv"
 with open(stats, "w") as file:
     print("Type,Name,Request Count,Failure Count", file=file)
     print(",Aggregated,{requests},{failures}", file=file)
+if {status} != 2:
+    open(sys.argv[sys.argv.index("--html") + 1], "w").write("the curve")
 sys.exit({status})
 """
 
@@ -54,6 +56,10 @@ def test_a_load_without_a_served_request_fails_in_words(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("USERS", "1")
     monkeypatch.setenv("DURATION", "1s")
+    report = tmp_path / ".dev" / "load.html"
+    monkeypatch.setattr(load, "REPORT", report)
+    report.parent.mkdir()
+    report.write_text("of the run before")
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         Thread(target=server.handle_request).start()
         monkeypatch.setenv("HOST", f"http://127.0.0.1:{server.server_port}")
@@ -62,4 +68,6 @@ def test_a_load_without_a_served_request_fails_in_words(
             load.main()
 
     assert ended.value.code == exit_status
-    assert ("No request was served" in capfd.readouterr().err) == (requests == failures)
+    said = capfd.readouterr()
+    assert ("No request was served" in said.err) == (requests == failures)
+    assert (str(report) in said.out) == report.exists() == (status != 2)

@@ -1,14 +1,23 @@
 # Rung's file: advancing to another stage may change it.
 """The pages of `make dev`: they need no internet, and hide none of the app's own."""
 
+import json
 import os
 import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
+from sqlalchemy import Column, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.types import UserDefinedType
+from starlette_admin.fields import StringField
 
-from dev import ports, postgres, start_page
+from app.infra.database import Base
+from dev import data, ports, postgres, start_page
 
 
 def developer(app: FastAPI, host: str = "127.0.0.1:8000") -> AsyncClient:
@@ -22,6 +31,48 @@ async def test_the_start_page_says_what_this_stage_is_for(bare: FastAPI) -> None
     heading = start_page.STAGE.read_text(encoding="utf-8").splitlines()[1].removeprefix("# ")
     assert heading in page
     assert "$" not in page
+
+
+async def test_the_rows_of_each_table_are_shown_and_cannot_be_changed(bare: FastAPI) -> None:
+    async with developer(bare) as client:
+        start = (await client.get(f"{data.PLACE}/")).text
+        for mapper in Base.registry.mappers:
+            assert f"{mapper.local_table.description}/list" in start
+        rows = f"{data.PLACE}/login_sessions"
+        page = (await client.get(f"{rows}/list")).text
+        assert 'data-column="token_hash"' in page
+        assert 'data-bs-theme="light"' in page
+        assert "https://" not in re.sub(r"<!--.*?-->", "", page)
+        for place in ("create", "edit?pk=1", "detail?pk=1"):
+            assert (await client.get(f"{rows}/{place}")).status_code == 403
+
+
+async def test_postgres_refuses_a_change_from_the_pages_of_the_data(services: object) -> None:
+    async with data.engine().connect() as connection:
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            await connection.execute(text("CREATE TABLE made (id int)"))
+
+
+@pytest.mark.parametrize(
+    ("host", "headers"),
+    [("evil.example", []), ("127.0.0.1:8000", [("X-Forwarded-For", "192.0.2.1")])],
+)
+async def test_nobody_elsewhere_sees_the_data(
+    bare: FastAPI, host: str, headers: Sequence[tuple[str, str]]
+) -> None:
+    async with developer(bare, host) as client:
+        answer = await client.get(f"{data.PLACE}/", headers=headers)
+    assert (answer.status_code, "http://127.0.0.1" in answer.text) == (403, True)
+
+
+def test_a_column_of_an_unknown_type_is_shown_as_text() -> None:
+    class Colour(UserDefinedType[str]):
+        pass
+
+    column = Column("colour", Colour())
+    convert = data.AnyColumn().get_converter(column.type)
+    field = convert(name="colour", type=column.type, column=column)
+    assert isinstance(field, StringField)
 
 
 async def test_the_apps_own_start_page_stays(bare: FastAPI) -> None:
@@ -69,6 +120,25 @@ def test_each_server_on_this_machine_is_listed_without_its_password() -> None:
     assert page.count(f"127.0.0.1:{port}</td><td>does not answer") == 2
     assert f'<a href="http://127.0.0.1:{port}">' in page
     assert "a.example" not in page
+
+
+@pytest.mark.parametrize(
+    ("age", "ago"),
+    [(5, "just now"), (60, "1 minute ago"), (7300, "2 hours ago"), (200_000, "2 days ago")],
+)
+def test_the_doctors_last_words_have_an_age(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, age: int, ago: str
+) -> None:
+    now = datetime.now(UTC)
+    monkeypatch.setattr(start_page, "VERDICT", tmp_path / "doctor.json")
+    assert start_page.doctor(now) == start_page.NOT_YET
+    start_page.VERDICT.write_text('{"at": 1}', encoding="utf-8")
+    assert start_page.doctor(now) == start_page.NOT_YET
+
+    said = {"text": "nothing is slow", "do": "stay"}
+    found = {"at": (now - timedelta(seconds=age)).isoformat(), "verdict": said}
+    start_page.VERDICT.write_text(json.dumps(found), encoding="utf-8")
+    assert start_page.doctor(now) == f"Nothing is slow: stay ({ago})."
 
 
 def test_variables_of_other_servers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,116 @@
+# Rung's file: advancing to another stage may change it.
+"""Pages of `make dev` that show the rows of each table, and change none."""
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from jinja2 import DictLoader
+from sqlalchemy import LargeBinary
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.orm import Mapper
+from sqlalchemy.pool import NullPool
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette_admin.contrib.sqla import Admin, ModelView
+from starlette_admin.contrib.sqla.converters import ModelConverter
+from starlette_admin.contrib.sqla.exceptions import NotSupportedColumn
+from starlette_admin.fields import BaseField
+
+from app.infra import environment
+from app.infra.connections import DatabaseSettings, connect
+from app.infra.database import Base
+
+PLACE = "/_dev/data"
+HERE = ("127.0.0.1", "localhost", "::1")
+# The library's own page loads a font from the internet, and is always light.
+PAGE = Path(__file__).with_name("data.html")
+
+
+class Rows(ModelView):
+    """A change would go round the team's rules, the cache and the positions of clients."""
+
+    def __init__(self, mapper: Mapper[Any]) -> None:
+        columns: list[Any] = [column.key for column in mapper.column_attrs]
+        self.fields = columns
+        name = mapper.local_table.description
+        super().__init__(mapper.class_, None, name, name, name, AnyColumn())
+        # The library cannot find a row by bytes.
+        self._found_by_key = not any(isinstance(c.type, LargeBinary) for c in mapper.primary_key)
+
+    def can_view_detail(self, request: Request) -> bool:
+        return self._found_by_key
+
+    def can_create(self, request: Request) -> bool:
+        return False
+
+    def can_edit(self, request: Request) -> bool:
+        return False
+
+    def can_delete(self, request: Request) -> bool:
+        return False
+
+    def can_import(self, request: Request) -> bool:
+        return False
+
+
+class AnyColumn(ModelConverter):
+    def get_converter(self, col_type: Any) -> Callable[..., BaseField]:
+        try:
+            return super().get_converter(col_type)
+        except NotSupportedColumn:
+            return self.conv_string
+
+
+class OnlyHere:
+    """Rung cannot know who is staff in this business, so nobody looks in from elsewhere."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = self._app
+        if scope["type"] == "http" and not is_here(Request(scope)):
+            answer = PlainTextResponse("Open this page as http://127.0.0.1, on this machine.", 403)
+        await answer(scope, receive, send)
+
+
+def is_here(request: Request) -> bool:
+    """The name counts as well: a stranger's may lead to 127.0.0.1."""
+    sender = request.client.host if request.client else None
+    forwarded = {"forwarded", "x-forwarded-for", "x-forwarded-host"} & set(request.headers)
+    return request.url.hostname in HERE and sender in HERE and not forwarded
+
+
+def pages(title: str) -> list[BaseRoute]:
+    """The models are those that the app has imported."""
+    admin = Admin(
+        engine(),
+        title=title,
+        base_url=PLACE,
+        secret_key=secrets.token_urlsafe(),
+        additional_loaders=[DictLoader({"base.html": PAGE.read_text(encoding="utf-8")})],
+        middlewares=[Middleware(OnlyHere)],
+    )
+    tables = {one.local_table.description: one for one in Base.registry.mappers if not one.single}
+    for _, mapper in sorted(tables.items()):
+        admin.add_view(Rows(mapper))
+    holder = Starlette()
+    admin.mount_to(holder)
+    return holder.routes
+
+
+def engine() -> AsyncEngine:
+    async def connection() -> asyncpg.Connection:
+        settings = environment.read(DatabaseSettings)
+        return await connect(settings, settings.direct_url, read_only=True)
+
+    return create_async_engine(
+        "postgresql+asyncpg://", poolclass=NullPool, async_creator=connection
+    )

@@ -104,6 +104,24 @@ def test_ctrl_c_at_a_question_leaves_no_trace(person: Person) -> None:
         assert "Traceback" not in terminal.shown
 
 
+@pytest.mark.parametrize("ends", ["ctrl-c", "ctrl-d"])
+def test_an_end_before_the_last_enter_leaves_no_trace(person: Person, ends: str) -> None:
+    words = ("new", "shop", "--stage", "1", "--data", "team=tea")
+    with person.leaving_no_trace(), person.at_a_terminal(*words) as terminal:
+        for question in ("called, for people?", "name for machines", "what it is for"):
+            terminal.wait_for(question)
+            terminal.press("\r")
+        terminal.wait_for("Enter creates it")
+        terminal.wait_until_it_listens()
+        if ends == "ctrl-c":
+            terminal.process.send_signal(signal.SIGINT)
+        else:
+            terminal.press("\x04")
+        assert terminal.wait_for_the_end() == 1
+        assert "Stopped. Nothing was created." in terminal.shown
+        assert "Traceback" not in terminal.shown
+
+
 def test_a_kill_at_a_question_leaves_no_trace(person: Person) -> None:
     with person.leaving_no_trace(), person.at_a_terminal("new", "shop") as terminal:
         terminal.wait_for("called, for people?")

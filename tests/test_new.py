@@ -156,11 +156,37 @@ def test_a_terminal_is_asked_what_is_missing(person: Person) -> None:
         terminal.press(", with cake\r")
         terminal.wait_for("stage of growth?")
         terminal.press("\r")
+        terminal.wait_for("Enter creates it")
+        terminal.press("\r")
         assert terminal.wait_for_the_end() == 0
         assert "owns it" not in terminal.shown
     answers = answers_of(person.desk / "tea-house")
     assert (answers["project_name"], answers["team"]) == ("Tea House", "leaves")
     assert answers["description"] == "Tea House, a backend, with cake"
+
+
+def test_a_person_goes_back_to_the_questions_and_finds_the_answers_there(person: Person) -> None:
+    with person.at_a_terminal("new", "tea-house", "--data", "team=leaves") as terminal:
+        for question, keys in (
+            ("called, for people?", "\r"),
+            ("name for machines", "-2\r"),
+            ("what it is for", "\r"),
+            ("stage of growth?", "\x1b[B\x1b[B\x1b[B\r"),
+            ("replicas?", "\r"),
+            ("Enter creates it, b goes back", "b\r"),
+            ("called, for people?", "\r"),
+            ("name for machines", "\r"),
+            ("what it is for", "\r"),
+            ("stage of growth?", "\x1b[A\x1b[A\x1b[A\r"),
+            ("Enter creates it", "\r"),
+        ):
+            terminal.wait_for(question)
+            terminal.shown = ""
+            terminal.press(keys)
+        assert terminal.wait_for_the_end() == 0
+    answers = answers_of(person.desk / "tea-house")
+    assert (answers["project_slug"], answers["stage"]) == ("tea-house-2", 1)
+    assert not (person.desk / "tea-house" / "docs" / "runbooks").exists()
 
 
 @pytest.mark.slow
@@ -181,6 +207,8 @@ def test_a_name_in_another_script_is_asked_for_its_slug(person: Person) -> None:
         terminal.press("mise\r")
         for _ in range(3):
             terminal.press("\r")
+        terminal.wait_for("Enter creates it")
+        terminal.press("\r")
         assert terminal.wait_for_the_end() == 0
     assert answers_of(person.desk / "店")["project_slug"] == "mise"
 

@@ -1,5 +1,7 @@
 """`rung new --like`: another project's answers as defaults, and those of a fork."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,15 @@ def test_like_a_folder_and_data_is_stronger(repo: Repo) -> None:
     assert (tea["team"], tea["stage"], tea["description"]) == ("oolong", 1, "Hot")
 
 
+def test_a_preset_is_one_line_that_status_shows(repo: Repo) -> None:
+    repo.edits(ANSWERS_FILE, "team: shop-team", "team: it's tea, hot")
+    shown = repo.rung("status").stdout
+    [line] = re.findall(r"another +rung new DEST (.+)\n", shown)
+    option, preset = shlex.split(line)
+    tea = made(repo.person, option, preset)
+    assert (tea["team"], tea["project_slug"]) == ("it's tea, hot", "tea")
+
+
 @pytest.mark.slow
 def test_an_option_of_a_later_stage_waits_for_its_stage(person: Person, shop: Path) -> None:
     tea = made(person, "--like", shop.as_uri(), "--stage", "1")
@@ -51,6 +62,7 @@ def test_an_option_of_a_later_stage_waits_for_its_stage(person: Person, shop: Pa
 BAD: dict[str, tuple[str, str]] = {
     "nothing there": ("nowhere.yml", "cannot be read: No such file"),
     "a folder without answers": (".", "cannot be read: No such file"),
+    "a broken line": ('{"stage": 2', "The preset is not YAML"),
     "a list": ("list.yml", "is not a mapping"),
     "no such stage": ("stage.yml", "stage"),
     "a stage in words": ("words.yml", "stage: 'two' is not a number"),

@@ -73,8 +73,8 @@ def new(
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="Take the answers of another project as defaults: its folder, its git URL, or a "
-            "YAML file.",
+            help="Take the answers of another project as defaults: its folder, its git URL, a "
+            "YAML file, or the line that rung status shows.",
         ),
     ] = None,
     defaults: Annotated[

@@ -1,5 +1,7 @@
 """Answers that `rung new` takes as defaults: the fork's, and those of another project."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from rung.answers import Answer, parse_answers_file, read_answers
@@ -19,12 +21,20 @@ def company_defaults() -> dict[str, Answer]:
 
 def answers_like(source: str) -> dict[str, Answer]:
     """The answers of a project or a preset, without its names."""
-    if is_git_url(source):
+    if source.lstrip().startswith("{"):
+        answers = parse_answers_file("The preset", source.encode(errors="replace"))
+    elif is_git_url(source):
         answers = _fetched(source)
     else:
         path = Path(source)
         answers = read_answers(path / ANSWERS_FILE if path.is_dir() else path)
     return {key: value for key, value in answers.items() if key not in _ITS_OWN}
+
+
+def preset(answers: Mapping[str, object]) -> str:
+    """One line for --like. JSON is YAML as well."""
+    shared = {k: v for k, v in answers.items() if k not in _ITS_OWN and not k.startswith("_")}
+    return json.dumps(shared, ensure_ascii=False)
 
 
 def _fetched(url: str) -> dict[str, Answer]:

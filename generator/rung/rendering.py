@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -13,7 +14,7 @@ from typing import Any
 import yaml
 
 from rung.answers import Answer
-from rung.errors import RungError, UsageError
+from rung.errors import RungError, UsageError, printable
 from rung.git import last_line
 from rung.questions import refuse_foreign, refuse_unused
 from rung.reading import UnreadableError, read_yaml
@@ -31,24 +32,43 @@ def render(
     ask: bool,
 ) -> Mapping[str, Any]:
     """Render a new project; returns all answers, the template's own defaults among them."""
-    with _errors_in_words(source.src):
-        from copier import run_copy
+    by_default = {"project_name": _title(project.name), **defaults}
+    while True:
+        with _errors_in_words(source.src):
+            from copier import run_copy
 
-        worker = run_copy(
-            source.src,
-            project,
-            data=dict(given),
-            user_defaults={"project_name": _title(project.name), **defaults},
-            vcs_ref=source.ref,
-            defaults=not ask,
-            overwrite=True,
-            quiet=True,
-        )
-        questions = worker.template.questions_data
-        refuse_foreign(questions)
-        _refuse_git_folders(project)
-        refuse_unused(given, questions, _recorded(project))
-    return worker.answers.combined
+            worker = run_copy(
+                source.src,
+                project,
+                data=dict(given),
+                user_defaults=by_default,
+                vcs_ref=source.ref,
+                defaults=not ask,
+                overwrite=True,
+                quiet=True,
+            )
+            questions = worker.template.questions_data
+            refuse_foreign(questions)
+            _refuse_git_folders(project)
+            refuse_unused(given, questions, _recorded(project))
+        if not ask or _agreed(_recorded(project)):
+            return worker.answers.combined
+        by_default |= worker.answers.user
+        shutil.rmtree(project)  # What another stage leaves out must not stay.
+        project.mkdir()
+
+
+def _agreed(answers: Mapping[str, Any]) -> bool:
+    """No leads back to the questions."""
+    print()
+    for key, answer in answers.items():
+        if not key.startswith("_"):
+            print(f"  {key:16} {printable(str(answer))}")
+    try:
+        said = input("\nEnter creates it, b goes back to the questions, Ctrl-C stops: ")
+    except EOFError as error:
+        raise RungError("Stopped. Nothing was created.") from error
+    return said.strip().lower() not in {"b", "back"}
 
 
 @dataclass(frozen=True)

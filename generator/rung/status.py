@@ -1,5 +1,6 @@
 """Shows where a project stands. Changes nothing."""
 
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from rung.errors import RungError
 from rung.lock import finish_first
 from rung.migrations import heads
 from rung.origin import Origin, is_newer, origin_of, versions
+from rung.presets import preset
 from rung.project import Project, locate, read_project
 
 
@@ -25,6 +27,8 @@ class Status:
     edited: list[str] | None
     """Rung's files that differ from the template's; None when Rung cannot tell."""
     migration_heads: list[str]
+    preset: str
+    """Its answers for `rung new --like`, on one line."""
     problems: list[str]
 
     def as_json(self) -> dict[str, object]:
@@ -57,6 +61,7 @@ def status_of(path: Path) -> Status:
         newer_versions=newer,
         edited=edited,
         migration_heads=heads(folder),
+        preset=preset(project.answers),
         problems=problems,
     )
 
@@ -90,5 +95,6 @@ def described(status: Status) -> list[str]:
     one = "a single head" if len(found) == 1 else f"{len(found)} heads"
     names = f" ({', '.join(found)})" if found else ""
     lines.append(f"  migrations {one}{names}")
+    lines.append(f"  another    rung new DEST --like {shlex.quote(status.preset)}")
     lines += [f"  problem    {problem}" for problem in status.problems]
     return lines

@@ -1,0 +1,80 @@
+# Rung's file: advancing to another stage may change it.
+"""Finds a request's route in one pass: FastAPI looks through included routers twice."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from fastapi import FastAPI, params
+from fastapi.routing import APIRoute, APIWebSocketRoute, RouteContext, iter_route_contexts
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class Candidate(NamedTuple):
+    match: Callable[[str], Any]
+    methods: frozenset[str]
+    convertors: dict[str, Any]
+    endpoint: Any
+    route: BaseRoute
+    app: ASGIApp | None  # None if FastAPI itself must find and answer it
+
+
+class RoutesInOnePass:
+    """Stands in front of FastAPI's router and serves what its first matching route would.
+
+    FastAPI serves all else: an unknown path, another method, a form, a mount, a websocket.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        self._router = app.router
+        self._otherwise = app.router.middleware_stack
+        self._candidates: list[Candidate] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope.get("root_path"):
+            if self._candidates is None:  # By the first request all routes are there.
+                found = _candidates(iter_route_contexts(self._router.routes))
+                self._candidates = list(found)  # per copy: the same in all
+            path, method = scope["path"], scope["method"]
+            for match, methods, convertors, endpoint, route, app in self._candidates:
+                if method in methods and (matched := match(path)):
+                    if app is None:
+                        break
+                    given = matched.groupdict()
+                    scope["path_params"] = {
+                        name: convertors[name].convert(value) for name, value in given.items()
+                    }
+                    scope["router"], scope["route"] = self._router, route
+                    scope["endpoint"] = endpoint
+                    await app(scope, receive, send)
+                    return
+        await self._otherwise(scope, receive, send)
+
+
+ANY = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE"})
+
+
+def _candidates(contexts: Iterable[RouteContext]) -> Iterable[Candidate]:
+    for context in contexts:
+        route = context.original_route
+        if isinstance(route, APIWebSocketRoute):
+            continue
+        if not hasattr(context, "path_regex"):
+            return  # It may match any path, and comes before the others.
+        is_ours = isinstance(route, APIRoute) and not _is_form(context.body_field)
+        yield Candidate(
+            context.path_regex.match,
+            frozenset(context.methods or ()) if is_ours else ANY,
+            context.param_convertors,
+            context.endpoint,
+            route,
+            context.app if is_ours else None,
+        )
+
+
+def _is_form(body: Any) -> bool:
+    return body is not None and isinstance(body.field_info, params.Form)
+
+
+def install(app: FastAPI) -> None:
+    app.router.middleware_stack = RoutesInOnePass(app)

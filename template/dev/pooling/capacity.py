@@ -17,6 +17,7 @@ class Capacity(BaseModel, extra="forbid", frozen=True):
     during_a_deploy: PositiveInt
     direct: NonNegativeInt
     pooled: bool = False
+    database_cpus: PositiveInt | None = None  # read by `make doctor`
 
     @property
     def processes(self) -> int:

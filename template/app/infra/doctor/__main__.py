@@ -7,16 +7,20 @@ import json
 import os
 import sys
 import time
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
+import structlog
 from pydantic import ValidationError
 
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
-from app.infra.doctor import report, request_log
-from app.infra.doctor.evidence import VERSION, Evidence, Process, Requests, Skipped
+from app.infra.doctor import readiness, report, request_log
+from app.infra.doctor.capabilities import CAPABILITIES
+from app.infra.doctor.evidence import VERSION, Database, Evidence, Process, Requests, Skipped
+from app.infra.doctor.finding import Capability, Missing, Told, Window
 from app.infra.doctor.looking import Refused, look_at_postgres
 from app.infra.doctor.rules import judge
 from app.infra.failures import NotConnected
@@ -24,11 +28,14 @@ from app.infra.failures import NotConnected
 USAGE = 2
 LAST = Path(".dev/doctor.json")
 LOG = "python -m app.infra.doctor --log FILE, or --log - after a pipe such as docker logs"
+CAPACITY = Path("deploy/capacity.toml")
 LOCAL = ("localhost", "127.0.0.1", "::1", None)
 
 
 def main() -> None:
     options = parsed()
+    # The app's own code logs to stdout, where a program expects the verdict.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     if options.given:
         evidence = [load(file) for file in options.given]
         if len(evidence) > 1:
@@ -47,6 +54,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=_seconds, default=30.0, help="how long to look: 30")
     parser.add_argument("--log", help="the app's log in JSON, or - for a pipe")
     parser.add_argument("--database-cpus", type=_count, help="processors of the database's server")
+    parser.add_argument("--url", type=readiness.address, help="of the app, to ask for its /ready")
     parser.add_argument("--json", action="store_true", help="the verdict as JSON, version 1")
     parser.add_argument("--evidence", type=Path, metavar="FILE", help="keep what was seen")
     parser.add_argument(
@@ -81,7 +89,7 @@ def load(file: Path) -> Evidence:
         version = found.get("version")
         if isinstance(version, int) and version > VERSION:
             refuse(f"{file} has version {version}, and this doctor reads {VERSION}: rung upgrade.")
-        return Evidence.model_validate(found)
+        return known(Evidence.model_validate(found))
     except OSError as error:
         refuse(f"{file} cannot be read: {error.strerror}.")
     except ValidationError as error:
@@ -92,6 +100,19 @@ def load(file: Path) -> Evidence:
         refuse(f"{file} is not JSON. Make evidence with --evidence FILE.")
 
 
+def known(evidence: Evidence) -> Evidence:
+    """Raises ValidationError. A later stage's evidence is skipped in words, not overlooked."""
+    models = {capability.name: capability.model for capability in CAPABILITIES}
+    skipped = list(evidence.skipped)
+    for name, found in evidence.capabilities.items():
+        if name in models:
+            models[name].model_validate(found)
+        else:
+            why, remedy = "this stage has no rules for it", "judge it in a repo of its stage"
+            skipped.append(Skipped(source=name[:80], why=why, remedy=remedy))
+    return evidence.model_copy(update={"skipped": skipped})
+
+
 def refuse(message: str) -> NoReturn:
     print(message, file=sys.stderr)
     sys.exit(USAGE)
@@ -99,46 +120,77 @@ def refuse(message: str) -> NoReturn:
 
 def look(options: argparse.Namespace) -> Evidence:
     settings = environment.read(DatabaseSettings)
-    skipped: list[Skipped] = []
-    database, refused = None, False
     began = time.monotonic()
-    cpus = options.database_cpus
-    if cpus is None and all(h["host"] in LOCAL for h in settings.direct_url.hosts()):
-        cpus = os.cpu_count()
-    try:
-        database, missing = asyncio.run(look_at_postgres(settings, options.seconds, cpus, say))
-        skipped += missing
-    except Refused:
-        refused = True
-        skipped.append(
-            Skipped(
-                source="Postgres",
-                why="no connection was left",
-                remedy="GRANT pg_use_reserved_connections to the doctor's role",
-            )
-        )
-    except NotConnected as error:
-        skipped.append(
-            Skipped(
-                source="sessions",
-                why=" ".join(str(error).split()),
-                remedy="set DATABASE_URL, and try: make psql",
-            )
-        )
+    window = Window(options.seconds, options.database_cpus or processors(settings))
+    postgres, told = asyncio.run(look_at_all(settings, window))
+    say("/ready")
+    unavailable, not_ready = readiness.look(options.url)
     say("the log")
     requests, process, problems = read_log(options)
     say("")
+    skipped = [one for _, found in told if found for one in found.skipped]
     return Evidence(
         stage=stage(),
         at=datetime.now(UTC),
         window_s=max(time.monotonic() - began, 0.001),
         service=Path.cwd().name,
-        refused=refused,
-        database=database,
+        refused=postgres.refused,
+        database=postgres.database,
         requests=requests,
         process=process,
-        skipped=[*skipped, *problems],
+        unavailable=unavailable,
+        readers=[reader for _, found in told if found for reader in found.readers],
+        capabilities={
+            name: found.seen.model_dump() for name, found in told if found and found.seen
+        },
+        skipped=[*postgres.skipped, *skipped, *not_ready, *problems],
     )
+
+
+def processors(settings: DatabaseSettings) -> int | None:
+    """Of the database's server: Postgres does not know."""
+    if all(host["host"] in LOCAL for host in settings.direct_url.hosts()):
+        return os.cpu_count()
+    try:
+        found = tomllib.loads(CAPACITY.read_text()).get("database_cpus")
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, int) and found > 0 else None
+
+
+class Postgres(NamedTuple):
+    database: Database | None
+    skipped: list[Skipped]
+    refused: bool = False
+
+
+async def look_at_all(
+    settings: DatabaseSettings, window: Window
+) -> tuple[Postgres, list[tuple[str, Told | None]]]:
+    """All at the same time, so that they see the same load."""
+    asked = asyncio.gather(*(ask(one, window) for one in CAPABILITIES))
+    postgres, told = await asyncio.gather(look_at_primary(settings, window), asked)
+    return postgres, [(one.name, found) for one, found in zip(CAPABILITIES, told, strict=True)]
+
+
+async def look_at_primary(settings: DatabaseSettings, window: Window) -> Postgres:
+    try:
+        return Postgres(*await look_at_postgres(settings, *window, say))
+    except Refused:
+        remedy = "GRANT pg_use_reserved_connections to the doctor's role"
+        why = "no connection was left"
+        return Postgres(None, [Skipped(source="Postgres", why=why, remedy=remedy)], refused=True)
+    except NotConnected as error:
+        why, remedy = " ".join(str(error).split()), "set DATABASE_URL, and try: make psql"
+        return Postgres(None, [Skipped(source="sessions", why=why, remedy=remedy)])
+
+
+async def ask(capability: Capability, window: Window) -> Told | None:
+    try:
+        return await capability.look(window)
+    except Missing as missing:
+        gap = Skipped(source=capability.name, why=missing.why, remedy=missing.remedy)
+        return Told(None, skipped=[gap])
 
 
 def read_log(

@@ -2,7 +2,7 @@
 """The doctor's findings, without parameter values or addresses, so you can send them to others."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -122,4 +122,7 @@ class Evidence(Seen):
     database: Database | None = None
     requests: Requests | None = None
     process: Process | None = None
+    unavailable: list[str] = []  # servers that the app cannot reach, by its /ready
+    readers: list[Database] = []  # servers that answer reads in the primary's place
+    capabilities: dict[str, dict[str, Any]] = {}  # by name: each capability has its own model
     skipped: list[Skipped] = []

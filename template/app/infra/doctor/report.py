@@ -8,7 +8,7 @@ from string import Template
 from typing import Any
 
 from app.infra.doctor.evidence import Evidence
-from app.infra.doctor.rules import Finding, Judgement
+from app.infra.doctor.finding import Finding, Judgement
 from app.infra.statement_text import shortened
 
 VERSION = 1

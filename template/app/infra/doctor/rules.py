@@ -4,42 +4,17 @@
 docs/guide/doctor.md says where each threshold comes from.
 """
 
-from collections.abc import Callable
-
-from pydantic import BaseModel
-
+from app.infra.doctor.capabilities import CAPABILITIES
 from app.infra.doctor.evidence import Database, Evidence, Scan, Statement
+from app.infra.doctor.finding import Finding, Judgement, Rule, keeps_idle
 
 # Without one of these the doctor names no stage: what it did not see could be the reason.
-NEEDED_TO_ADVANCE = frozenset({"sessions", "statements", "requests", "process lines"})
+NEEDED_TO_ADVANCE = frozenset(
+    {"sessions", "statements", "plans", "requests", "process lines"}
+    | {capability.name for capability in CAPABILITIES}
+    | {f"statements of the {capability.name}" for capability in CAPABILITIES}
+)
 FEWEST_REQUESTS = 50
-
-
-class Finding(BaseModel):
-    rule: str
-    text: str
-    do: str
-    evidence: list[str] = []
-    advance_to: int | None = None
-
-    @property
-    def runbook(self) -> str:
-        return f"docs/guide/doctor.md#{self.rule}"
-
-
-class Judgement(BaseModel):
-    verdict: Finding
-    also: list[Finding] = []
-
-    def exit_code(self, evidence: Evidence) -> int:
-        if self.verdict.advance_to:
-            return 4
-        if self.verdict.rule == "stay":
-            return 3 if evidence.skipped else 0
-        return 3 if self.verdict.rule in ("not-known", "too-little-evidence") else 1
-
-
-type Rule = Callable[[Evidence], Finding | None]
 
 
 def judge(evidence: Evidence, rules: tuple[Rule, ...] | None = None) -> Judgement:
@@ -76,6 +51,17 @@ def clocks(evidence: Evidence) -> Finding | None:
             evidence=[f"{database.fullest_sequence:.0%} of it is used (pg_sequences)"],
         )
     return None
+
+
+def unavailable(evidence: Evidence) -> Finding | None:
+    if not evidence.unavailable:
+        return None
+    return Finding(
+        rule="unavailable",
+        text=f"the app cannot reach {', '.join(evidence.unavailable)}",
+        do="bring it back: its own log says why it went",
+        evidence=["unavailable in the answer of /ready"],
+    )
 
 
 def connections(evidence: Evidence) -> Finding | None:
@@ -143,7 +129,7 @@ def hot_row(evidence: Evidence) -> Finding | None:
 
 
 def index(evidence: Evidence) -> Finding | None:
-    for statement in _statements(evidence):
+    for statement in (one for server in _servers(evidence) for one in server.statements or []):
         if statement.share >= 0.2 and statement.calls >= 10:
             for scan in statement.scans:
                 if _lacks_index(statement, scan):
@@ -238,58 +224,59 @@ def writes(evidence: Evidence) -> Finding | None:
     database = evidence.database
     if not database or not _is_busy(database) or not _statements(evidence):
         return None
-    if _read_share(evidence) >= 0.6:
+    share = _read_share(database)
+    if share >= 0.6:
         return None
     return Finding(
         rule="writes",
         text="the database's processor is busy with writes",
         do="write in batches, drop needless indexes, then a larger machine",
-        evidence=[_busy(database), f"{1 - _read_share(evidence):.0%} of its time is writes"],
+        evidence=[_busy(database), f"{1 - share:.0%} of its time is writes"],
     )
 
 
 def cache(evidence: Evidence) -> Finding | None:
-    database, repeats = evidence.database, _repeats(evidence)
-    if not database or not _is_busy_with_reads(evidence) or repeats is None or repeats < 0.5:
+    server, repeats = _busy_with_reads(evidence), _repeats(evidence)
+    if not server or repeats is None or repeats < 0.5:
         return None
     return Finding(
         rule="cache",
         text="the database answers the same reads again and again",
         do="@max_stale on those queries; then the cache",
-        evidence=[_busy(database), f"{repeats:.0%} of the @max_stale reads repeat (process lines)"],
+        evidence=[_busy(server), f"{repeats:.0%} of the @max_stale reads repeat (process lines)"],
         advance_to=3 if evidence.stage < 3 else None,
     )
 
 
 def replicas(evidence: Evidence) -> Finding | None:
-    database, repeats = evidence.database, _repeats(evidence)
-    if not database or not _is_busy_with_reads(evidence):
+    server, repeats = _busy_with_reads(evidence), _repeats(evidence)
+    if not server:
         return None
     if repeats is None:
         return Finding(
             rule="not-known",
             text="the database is busy with reads; whether they repeat is not known",
             do="say @max_stale of the busiest queries, and run this again in an hour",
-            evidence=[_busy(database)],
+            evidence=[_busy(server)],
         )
     if repeats >= 0.5:
         return None
     return Finding(
         rule="replicas",
         text="the database's processor is busy with reads that differ",
-        do="a larger machine first; then a replica",
-        evidence=[_busy(database), f"only {repeats:.0%} of the @max_stale reads repeat"],
+        do=f"a larger machine first; then {'one more' if evidence.readers else 'a'} replica",
+        evidence=[_busy(server), f"only {repeats:.0%} of the @max_stale reads repeat"],
         advance_to=2 if evidence.stage == 1 else None,
     )
 
 
 def processors_not_known(evidence: Evidence) -> Finding | None:
-    database = evidence.database
-    if not database or database.processors or database.on_processor < 0.7:
+    most = max((one.on_processor for one in _servers(evidence) if not one.processors), default=0.0)
+    if most < 0.7:
         return None
     return Finding(
         rule="not-known",
-        text=f"{database.on_processor:.1f} sessions keep a processor of the database busy",
+        text=f"{most:.1f} sessions keep a processor of the database busy",
         do="say how many it has: --database-cpus N",
     )
 
@@ -329,10 +316,8 @@ def app(evidence: Evidence) -> Finding | None:
 
 
 def pool(evidence: Evidence) -> Finding | None:
-    process, database = evidence.process, evidence.database
-    if not process or process.waiting_lines < 0.5 or not database:
-        return None
-    if database.on_processor >= 0.5 * (database.processors or 1):
+    process = evidence.process
+    if not process or process.waiting_lines < 0.5 or not keeps_idle(evidence.database):
         return None
     return Finding(
         rule="pool",
@@ -344,6 +329,7 @@ def pool(evidence: Evidence) -> Finding | None:
 
 RULES: tuple[Rule, ...] = (
     clocks,
+    unavailable,
     connections,
     ddl_lock,
     idle_in_tx,
@@ -353,6 +339,7 @@ RULES: tuple[Rule, ...] = (
     vacuum,
     checkpoints,
     disk,
+    *(rule for capability in CAPABILITIES for rule in capability.rules),
     processors_not_known,
     writes,
     cache,
@@ -389,6 +376,10 @@ def _nothing_found(evidence: Evidence) -> Finding:
     return Finding(rule="stay", text="nothing", do="nothing")
 
 
+def _servers(evidence: Evidence) -> list[Database]:
+    return [*([evidence.database] if evidence.database else []), *evidence.readers]
+
+
 def _statements(evidence: Evidence) -> list[Statement]:
     return (evidence.database.statements if evidence.database else None) or []
 
@@ -419,12 +410,15 @@ def _busy(database: Database) -> str:
     )
 
 
-def _read_share(evidence: Evidence) -> float:
-    return sum(one.share for one in _statements(evidence) if one.is_read)
+def _read_share(database: Database | None) -> float:
+    statements = (database.statements if database else None) or []
+    return sum(one.share for one in statements if one.is_read)
 
 
-def _is_busy_with_reads(evidence: Evidence) -> bool:
-    return _is_busy(evidence.database) and _read_share(evidence) >= 0.6
+def _busy_with_reads(evidence: Evidence) -> Database | None:
+    """The first of the primary and its replicas."""
+    busy = (one for one in _servers(evidence) if _is_busy(one) and _read_share(one) >= 0.6)
+    return next(busy, None)
 
 
 def _repeats(evidence: Evidence) -> float | None:

@@ -274,6 +274,18 @@ def test_wrong_evidence_is_refused_in_one_line(
     assert reason in line
 
 
+def test_evidence_of_a_later_stage_is_skipped_in_words(tmp_path: Path) -> None:
+    seen = Evidence(
+        stage=4, at=datetime.now(UTC), window_s=1, capabilities={"a queue": {"waiting": 7}}
+    )
+    kept = tmp_path / "evidence.json"
+    kept.write_text(seen.model_dump_json())
+
+    shown = doctor("--from", kept)
+
+    assert "a queue: this stage has no rules for it" in shown.stdout
+
+
 def test_without_postgres_it_says_how_to_bring_it() -> None:
     shown = doctor("--seconds", "1", DATABASE_URL="postgresql://app:x@127.0.0.1:1/app")
 

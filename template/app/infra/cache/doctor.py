@@ -1,0 +1,44 @@
+# Rung's file: advancing to another stage may change it.
+"""The cache's Redis for the doctor: what it drops is asked for again when it is too small."""
+
+from app.infra import environment
+from app.infra.cache.redis_seen import RedisSeen, busy, look_at_redis, refuses
+from app.infra.cache.server import CacheSettings
+from app.infra.doctor.evidence import Evidence
+from app.infra.doctor.finding import Capability, Finding, Told, Window, seen
+
+NAME = "the cache"
+
+
+async def look(window: Window) -> Told | None:
+    url = environment.read(CacheSettings).url
+    return None if url is None else Told(await look_at_redis(url, window.seconds, "CACHE_URL"))
+
+
+def too_small(evidence: Evidence) -> Finding | None:
+    found = seen(evidence, RedisSeen, NAME)
+    if not found or not found.evicted or found.evicted < 0.1 * found.misses:
+        return None
+    hits = found.hits / max(found.hits + found.misses, 1)
+    if hits >= 0.8:
+        return None  # it drops what nobody asks for
+    return Finding(
+        rule="cache-too-small",
+        text="the cache drops answers that are asked for again",
+        do="raise maxmemory, or store less: smaller answers, fewer parameters",
+        evidence=[
+            f"{found.evicted:,} dropped, {found.misses:,} not found, {hits:.0%} found (INFO)",
+            f"{found.memory >> 20} of {found.most_memory >> 20} MiB are used",
+        ],
+    )
+
+
+def cache_is_busy(evidence: Evidence) -> Finding | None:
+    return busy(NAME, seen(evidence, RedisSeen, NAME))
+
+
+def cache_refuses(evidence: Evidence) -> Finding | None:
+    return refuses(NAME, seen(evidence, RedisSeen, NAME))
+
+
+CACHE = Capability(NAME, RedisSeen, look, (cache_refuses, cache_is_busy, too_small))

@@ -1,0 +1,106 @@
+# Rung's file: advancing to another stage may change it.
+"""A Redis for the doctor: its one processor, memory, refused connections and slow commands."""
+
+import asyncio
+import time
+from typing import Any
+
+from pydantic import RedisDsn
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.infra.doctor.evidence import Seen
+from app.infra.doctor.finding import Finding, Missing
+
+ANSWER_SECONDS = 3.0
+SLOWEST = 128
+
+
+class RedisSeen(Seen):
+    """In the window. Redis runs commands on one processor."""
+
+    processor: float
+    memory: int
+    most_memory: int  # 0: without a limit
+    evicted: int
+    hits: int
+    misses: int
+    refused: int  # connections
+    slow: int  # commands, above the server's own slowlog-log-slower-than
+    slowest_ms: float
+    slowest: str  # the command's name alone: its arguments may be secrets
+
+
+async def look_at_redis(url: RedisDsn, seconds: float, variable: str) -> RedisSeen:
+    """Two readings make what happened in between. Raises Missing."""
+    remedy = f'redis-cli -u "${variable}" INFO: the doctor needs INFO and SLOWLOG GET'
+    client = Redis.from_url(
+        str(url),
+        socket_timeout=ANSWER_SECONDS,
+        socket_connect_timeout=ANSWER_SECONDS,
+        decode_responses=True,
+    )
+    try:
+        before = await client.info("everything")
+        last = max([one["id"] for one in await client.slowlog_get(1)], default=-1)
+        began = time.monotonic()
+        await asyncio.sleep(seconds)
+        after = await client.info("everything")
+        took = time.monotonic() - began
+        slow = [one for one in await client.slowlog_get(SLOWEST) if one["id"] > last]
+    except (RedisError, OSError) as error:
+        raise Missing(str(error) or "no answer in time", remedy) from error
+    finally:
+        await client.aclose()
+    return RedisSeen(
+        processor=(_processor(after) - _processor(before)) / took,
+        memory=after["used_memory"],
+        most_memory=after.get("maxmemory", 0),
+        evicted=_more(before, after, "evicted_keys"),
+        hits=_more(before, after, "keyspace_hits"),
+        misses=_more(before, after, "keyspace_misses"),
+        refused=_more(before, after, "rejected_connections"),
+        slow=len(slow),
+        slowest_ms=max([one["duration"] / 1000 for one in slow], default=0.0),
+        slowest=_name(max(slow, key=lambda one: one["duration"])) if slow else "",
+    )
+
+
+def _name(entry: dict[str, Any]) -> str:
+    command = entry["command"]
+    return (command.decode(errors="replace") if isinstance(command, bytes) else command).split()[0]
+
+
+def _processor(info: dict[str, Any]) -> float:
+    return float(info["used_cpu_user_main_thread"] + info["used_cpu_sys_main_thread"])
+
+
+def _more(before: dict[str, Any], after: dict[str, Any], name: str) -> int:
+    """A server that began again counts from 0."""
+    return int(after[name] - before[name] if after[name] >= before[name] else after[name])
+
+
+def busy(name: str, found: RedisSeen | None) -> Finding | None:
+    """Its one processor, or a command that holds all others up."""
+    if not found or (found.processor < 0.7 and (found.slow < 10 or found.slowest_ms < 50)):
+        return None
+    slow = f"; {found.slow} slow commands, the slowest {found.slowest} {found.slowest_ms:.0f} ms"
+    return Finding(
+        rule="redis-busy",
+        text=f"Redis of {name} is busy",
+        do="end the slow command, store smaller values, then a quicker processor",
+        evidence=[
+            f"{found.processor:.0%} of its processor (INFO){slow if found.slow else ''} (SLOWLOG)"
+        ],
+    )
+
+
+def refuses(name: str, found: RedisSeen | None) -> Finding | None:
+    if not found or not found.refused:
+        return None
+    return Finding(
+        rule="redis-refuses",
+        text=f"Redis of {name} refuses connections",
+        do="count them with `make budget`, then raise maxclients",
+        evidence=[f"{found.refused} refused in the window (INFO)"],
+    )

@@ -1,0 +1,78 @@
+# Rung's file: advancing to another stage may change it.
+"""One conclusion of a rule, and what a capability adds to the doctor."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+from pydantic import BaseModel
+
+from app.infra.doctor.evidence import Database, Evidence, Seen, Skipped
+
+
+class Finding(BaseModel):
+    rule: str
+    text: str
+    do: str
+    evidence: list[str] = []
+    advance_to: int | None = None
+
+    @property
+    def runbook(self) -> str:
+        return f"docs/guide/doctor.md#{self.rule}"
+
+
+class Judgement(BaseModel):
+    verdict: Finding
+    also: list[Finding] = []
+
+    def exit_code(self, evidence: Evidence) -> int:
+        if self.verdict.advance_to:
+            return 4
+        if self.verdict.rule == "stay":
+            return 3 if evidence.skipped else 0
+        return 3 if self.verdict.rule in ("not-known", "too-little-evidence") else 1
+
+
+type Rule = Callable[[Evidence], Finding | None]
+
+
+class Missing(Exception):
+    """The source cannot be read: why, and the command that brings it."""
+
+    def __init__(self, why: str, remedy: str) -> None:
+        super().__init__(why)
+        self.why = " ".join(why.split())
+        self.remedy = remedy
+
+
+class Told(NamedTuple):
+    """`readers` are servers that answer reads in the primary's place."""
+
+    seen: Seen | None
+    readers: Sequence[Database] = ()
+    skipped: Sequence[Skipped] = ()
+
+
+class Window(NamedTuple):
+    seconds: float
+    processors: int | None
+
+
+class Capability(NamedTuple):
+    """`look` takes the whole window. It gives None if the capability is not in use."""
+
+    name: str
+    model: type[Seen]
+    look: Callable[[Window], Awaitable[Told | None]]  # raises Missing
+    rules: tuple[Rule, ...]
+
+
+def seen[SeenT: Seen](evidence: Evidence, model: type[SeenT], name: str) -> SeenT | None:
+    """What the capability saw, or None."""
+    found = evidence.capabilities.get(name)
+    return None if found is None else model.model_validate(found)
+
+
+def keeps_idle(database: Database | None) -> bool:
+    """Its processors are less than half busy, so they are not why requests wait."""
+    return bool(database and database.on_processor < 0.5 * (database.processors or 1))

@@ -1,0 +1,40 @@
+# Rung's file: advancing to another stage may change it.
+"""The login sessions' Redis for the doctor: it must drop no key, so it must not be full."""
+
+from app.infra import environment
+from app.infra.cache.redis_seen import RedisSeen, busy, look_at_redis, refuses
+from app.infra.doctor.evidence import Evidence
+from app.infra.doctor.finding import Capability, Finding, Told, Window, seen
+from app.infra.redis_sessions.settings import MoveSettings
+
+NAME = "login sessions"
+
+
+async def look(window: Window) -> Told | None:
+    url = environment.read(MoveSettings).redis_url
+    if url is None:
+        return None
+    return Told(await look_at_redis(url, window.seconds, "SESSION_REDIS_URL"))
+
+
+def nearly_full(evidence: Evidence) -> Finding | None:
+    found = seen(evidence, RedisSeen, NAME)
+    if not found or not found.most_memory or found.memory < 0.9 * found.most_memory:
+        return None
+    return Finding(
+        rule="sessions-full",
+        text="Redis of login sessions is nearly full, and then nobody can log in",
+        do="raise maxmemory",
+        evidence=[f"{found.memory >> 20} of {found.most_memory >> 20} MiB are used (INFO)"],
+    )
+
+
+def sessions_are_busy(evidence: Evidence) -> Finding | None:
+    return busy(NAME, seen(evidence, RedisSeen, NAME))
+
+
+def sessions_refuse(evidence: Evidence) -> Finding | None:
+    return refuses(NAME, seen(evidence, RedisSeen, NAME))
+
+
+SESSIONS = Capability(NAME, RedisSeen, look, (nearly_full, sessions_refuse, sessions_are_busy))

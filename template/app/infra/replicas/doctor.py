@@ -1,0 +1,120 @@
+# Rung's file: advancing to another stage may change it.
+"""Replicas for the doctor: how far behind each is, and what the reads on it cost."""
+
+import asyncio
+import math
+import time
+from statistics import fmean
+
+from pydantic import PostgresDsn
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.infra import environment
+from app.infra.connections import DatabaseSettings
+from app.infra.doctor.evidence import Database, Evidence, Seen, Skipped
+from app.infra.doctor.finding import Capability, Finding, Told, Window, seen
+from app.infra.doctor.looking import Refused, look_at_postgres
+from app.infra.failures import NotConnected
+from app.infra.pooling.connections import PostgresUrls
+from app.infra.replicas.replicas import Replicas, ReplicaSettings
+
+NAME = "replicas"
+LOOK_SECONDS = 0.5
+STATEMENTS = "statements of the replicas"
+
+
+class DirectSettings(BaseSettings):
+    """The replicas themselves, for the doctor alone. Its session does not pass through a pooler."""
+
+    model_config = SettingsConfigDict(env_prefix="DATABASE_REPLICA_")
+
+    direct_urls: PostgresUrls = []
+
+
+class ReplicaSeen(Seen):
+    """In the order of DATABASE_REPLICA_URLS: an address does not belong into evidence."""
+
+    left_out: float  # share of the samples in which the app would send it no reads
+    behind_s: float | None  # at most; None: it did not answer, or follows another primary
+
+
+class ReplicasSeen(Seen):
+    replicas: list[ReplicaSeen]
+
+
+async def look(window: Window) -> Told | None:
+    replicas = environment.read(ReplicaSettings)
+    if not replicas.urls:
+        return None
+    database = environment.read(DatabaseSettings)
+    direct = environment.read(DirectSettings).direct_urls
+    if not direct and not database.pooled:
+        direct = replicas.urls
+    lag, *found = await asyncio.gather(
+        _lag(window, database, replicas),
+        *(_reader(window, database, url) for url in direct),
+    )
+    skipped = [one for one in found if isinstance(one, Skipped)]
+    if not direct:
+        remedy = "set DATABASE_REPLICA_DIRECT_URLS, which leads past the pooler"
+        skipped = [Skipped(source=STATEMENTS, why="a pooler stands in front", remedy=remedy)]
+    readers = [one for one in found if isinstance(one, Database)]
+    return Told(ReplicasSeen(replicas=lag), readers, skipped)
+
+
+async def _lag(
+    window: Window, database: DatabaseSettings, settings: ReplicaSettings
+) -> list[ReplicaSeen]:
+    """Judged by the same code as in the app. One connection to the primary, one to each replica."""
+    samples: list[list[tuple[bool, float]]] = []
+    slower = settings.model_copy(update={"poll_seconds": LOOK_SECONDS})
+    async with Replicas(database, slower) as watched:
+        began = time.monotonic()
+        while time.monotonic() - began < window.seconds:
+            await asyncio.sleep(LOOK_SECONDS)
+            if all(one.is_in_rotation is not None for one in watched.replicas):
+                now = [(not one.is_in_rotation, one.seconds_behind) for one in watched.replicas]
+                samples.append(now)
+    return [_seen(one) for one in zip(*samples, strict=True)]
+
+
+def _seen(samples: tuple[tuple[bool, float], ...]) -> ReplicaSeen:
+    most = max(seconds for _, seconds in samples)
+    return ReplicaSeen(
+        left_out=fmean(is_left_out for is_left_out, _ in samples),
+        behind_s=None if math.isinf(most) else most,
+    )
+
+
+async def _reader(
+    window: Window, database: DatabaseSettings, url: PostgresDsn
+) -> Database | Skipped:
+    settings = database.model_copy(update={"direct_url": url, "pooled": False})
+    try:
+        found, _ = await look_at_postgres(settings, *window, lambda _: None)
+    except (NotConnected, Refused) as error:
+        why = " ".join(str(error).split()) or "no connection was left"
+        remedy = "try psql with DATABASE_REPLICA_URLS"
+        return Skipped(source=STATEMENTS, why=why, remedy=remedy)
+    return found
+
+
+def is_behind(evidence: Evidence) -> Finding | None:
+    found = seen(evidence, ReplicasSeen, NAME)
+    for number, replica in enumerate(found.replicas if found else [], 1):
+        if replica.left_out >= 0.5:
+            behind = (
+                "it does not answer, or follows another primary"
+                if replica.behind_s is None
+                else f"it is up to {replica.behind_s:.1f} s behind"
+            )
+            return Finding(
+                rule="replica-behind",
+                text=f"replica {number} gets no reads, so the primary answers them",
+                do="end long reads on it, then a quicker disk; or build it again",
+                evidence=[f"{behind}, {replica.left_out:.0%} of the time (WAL positions)"],
+            )
+    return None
+
+
+REPLICAS = Capability(NAME, ReplicasSeen, look, (is_behind,))

@@ -1,0 +1,162 @@
+# Rung's file: advancing to another stage may change it.
+"""The doctor in front of a real PgBouncer."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app.infra.doctor.finding import Missing, Told, Window
+from app.infra.doctor.rules import RULES, judge
+from app.infra.pooling.doctor import NAME, PGBOUNCER, PgBouncerSeen, clients_run_out, look
+from dev.pooling import pgbouncer
+from dev.pooling.pgbouncer import PgBouncer
+from dev.pytest_plugin import Services
+from tests.infra.doctor.test_rules import BUSY, READS, evidence
+
+WELL = {
+    "waiting_samples": 0.0,
+    "waiting": 0.0,
+    "longest_wait_s": 0.0,
+    "clients": 12.0,
+    "most_clients": 5000,
+    "servers_active": 1.0,
+    "servers_idle": 4.0,
+    "transactions": 300,
+    "wait_ms": 0.0,
+}
+WAITING = {"waiting_samples": 1.0, "waiting": 6.0}
+
+
+@pytest.fixture
+def bouncer(
+    services: Services, installed: None, pooled: Callable[[str], None]
+) -> Iterator[PgBouncer]:
+    sizes = {"default_pool_size": 2, "reserve_pool_size": 0, "query_wait_timeout": 60}
+    with pgbouncer.running(services.database_url, **sizes) as bouncer:
+        pooled(bouncer.url)
+        yield bouncer
+
+
+@pytest.fixture
+def pooled(services: Services, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """The app's environment with a pooler at this URL."""
+
+    def lead_to(url: str) -> None:
+        monkeypatch.setenv("DATABASE_POOLED", "true")
+        monkeypatch.setenv("DATABASE_URL", url)
+        monkeypatch.setenv("DATABASE_READ_URL", f"{url}_read")
+        monkeypatch.setenv("DATABASE_DIRECT_URL", services.database_url)
+
+    return lead_to
+
+
+@asynccontextmanager
+async def clients(url: str, number: int) -> AsyncGenerator[None]:
+    """Each holds a server connection again and again, and all hold or wait when this begins."""
+
+    async def hold(connection: asyncpg.Connection) -> None:
+        while True:
+            await connection.fetch("SELECT pg_sleep(0.2)")
+
+    connections = [await asyncpg.connect(url, statement_cache_size=0) for _ in range(number)]
+    holding = [asyncio.create_task(hold(one)) for one in connections]
+    try:
+        yield
+    finally:
+        for task in holding:
+            task.cancel()
+        await asyncio.gather(*holding, return_exceptions=True)
+        for connection in connections:
+            connection.terminate()
+
+
+def verdict(told: Told | None, **seen: Any) -> str:
+    assert told
+    assert told.seen
+    found = evidence(stage=2, capabilities={NAME: told.seen.model_dump()}, **seen)
+    return judge(found).verdict.rule
+
+
+@pytest.mark.slow
+async def test_clients_that_wait_in_the_pooler_are_seen(bouncer: PgBouncer) -> None:
+    async with clients(bouncer.url, 8):
+        told = await look(Window(2, 8))
+
+    assert verdict(told) == "pooler"
+    assert told
+    assert isinstance(told.seen, PgBouncerSeen)
+    assert told.seen.clients == 8
+    assert told.seen.waiting >= 6
+    assert told.seen.transactions > 0
+    assert told.seen.wait_ms > 0
+
+
+@pytest.mark.slow
+async def test_a_pooler_without_waiting_clients_is_well(bouncer: PgBouncer) -> None:
+    async with clients(bouncer.url, 1):
+        told = await look(Window(1, 8))
+
+    assert verdict(told) == "stay"
+
+
+async def test_without_a_pooler_there_is_nothing_to_see(services: Services) -> None:
+    assert await look(Window(1, 8)) is None
+
+
+@pytest.mark.slow
+async def test_a_role_that_may_not_look_is_told_what_to_write(
+    services: Services, installed: None, pooled: Callable[[str], None]
+) -> None:
+    with pgbouncer.running(services.database_url, stats_users="somebody") as bouncer:
+        pooled(bouncer.url)
+        with pytest.raises(Missing, match=r"^[^\n]+$") as missing:
+            await look(Window(1, 8))
+
+    assert "stats_users" in missing.value.remedy
+
+
+async def test_a_console_that_is_away_is_missing(pooled: Callable[[str], None]) -> None:
+    pooled("postgresql://app:secret@127.0.0.1:1/app")
+
+    with pytest.raises(Missing, match="cannot be reached"):
+        await look(Window(1, 8))
+
+
+async def test_a_pooler_without_a_console_is_missing(
+    services: Services, pooled: Callable[[str], None]
+) -> None:
+    """RDS Proxy has none: its `pgbouncer` is a database like others, and does not exist."""
+    pooled(services.database_url.replace("127.0.0.1", "localhost"))
+
+    with pytest.raises(Missing, match=r"^[^\n]+$"):
+        await look(Window(1, 8))
+
+
+@pytest.mark.parametrize(
+    ("seen", "changes", "rule"),
+    [
+        ({}, {}, "stay"),
+        (WAITING, {}, "pooler"),
+        ({"clients": 4900}, {}, "pooler"),
+        # They wait because Postgres is busy, so a larger pool would make it worse.
+        (WAITING, {"database": BUSY | {"statements": READS}, "stage": 2}, "replicas"),
+    ],
+)
+def test_the_verdict_is_the_cause(seen: dict[str, Any], changes: dict[str, Any], rule: str) -> None:
+    found = evidence(capabilities={NAME: WELL | seen}, **changes)
+
+    assert judge(found).verdict.rule == rule
+
+
+@pytest.mark.parametrize("rule", PGBOUNCER.rules, ids=lambda rule: rule.__name__)
+def test_without_the_rule_the_case_is_judged_wrongly(rule: Any) -> None:
+    seen = {"clients": 4900} if rule is clients_run_out else WAITING
+    others = tuple(one for one in RULES if one is not rule)
+
+    found = evidence(capabilities={NAME: WELL | seen})
+
+    assert judge(found, others).verdict.rule == "stay"

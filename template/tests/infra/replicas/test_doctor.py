@@ -1,0 +1,170 @@
+# Rung's file: advancing to another stage may change it.
+"""The doctor beside a real streaming replica."""
+
+import asyncio
+import signal
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app.infra.doctor.finding import Told, Window
+from app.infra.doctor.rules import RULES, judge
+from app.infra.replicas.doctor import NAME, REPLICAS, STATEMENTS, ReplicasSeen, look
+from tests.infra.doctor.test_rules import BUSY, READS, evidence, scan, statement
+from tests.infra.replicas.replication import Server
+
+pytestmark = pytest.mark.usefixtures("settings")
+
+READ = "SELECT count(*) FROM pg_class WHERE relname = $1"
+
+
+@pytest.fixture
+def urls(replica: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_REPLICA_URLS", replica.url)
+
+
+def seen(told: Told | None) -> ReplicasSeen:
+    assert told
+    assert isinstance(told.seen, ReplicasSeen)
+    return told.seen
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("urls")
+async def test_reads_on_the_replica_are_seen_and_their_statements_counted(
+    primary: Server, replica: Server
+) -> None:
+    await primary.run("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+
+    async def reads() -> None:
+        connection = await asyncpg.connect(replica.url)
+        try:
+            while True:
+                await connection.fetch(READ, "notes")
+        finally:
+            connection.terminate()
+
+    await replica.becomes("EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements')")
+    reading = asyncio.create_task(reads())
+    told = await look(Window(3, 8))
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+
+    assert seen(told).replicas[0].left_out == 0
+    assert told
+    [reader] = told.readers
+    assert reader.statements
+    assert reader.statements[0].sql == READ
+    assert not told.skipped
+    assert str(replica.port) not in seen(told).model_dump_json()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("urls")
+async def test_a_silent_replica_is_named(replica: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_CONNECT_SECONDS", "2")
+    replica.signal(signal.SIGSTOP)
+    try:
+        told = await look(Window(6, 8))
+    finally:
+        replica.signal(signal.SIGCONT)
+
+    assert told
+    found = evidence(stage=2, capabilities={NAME: seen(told).model_dump()})
+    assert judge(found).verdict.rule == "replica-behind"
+    assert [one.source for one in told.skipped] == [STATEMENTS]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("urls")
+async def test_behind_a_pooler_its_statements_need_another_url(
+    primary: Server, replica: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = primary.url.replace("127.0.0.1", "localhost")
+    for name, value in (("READ_URL", elsewhere), ("DIRECT_URL", elsewhere), ("POOLED", "true")):
+        monkeypatch.setenv(f"DATABASE_{name}", value)
+    monkeypatch.setattr("app.infra.replicas.doctor.Replicas", _Quiet)
+
+    told = await look(Window(1, 8))
+
+    assert told
+    [skipped] = told.skipped
+    assert "DATABASE_REPLICA_DIRECT_URLS" in skipped.remedy
+
+    monkeypatch.setenv("DATABASE_REPLICA_DIRECT_URLS", replica.url)
+    told = await look(Window(1, 8))
+
+    assert told
+    assert len(told.readers) == 1
+
+
+class _Quiet:
+    """This test has no pooler that would lead to the servers."""
+
+    replicas: tuple[()] = ()
+
+    def __init__(self, *_: object) -> None: ...
+
+    async def __aenter__(self) -> "_Quiet":
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+async def test_without_replicas_there_is_nothing_to_see(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DATABASE_REPLICA_URLS", raising=False)
+
+    assert await look(Window(3, 8)) is None
+
+
+def reader(**changes: Any) -> dict[str, Any]:
+    return {**evidence().model_dump()["database"], **changes}
+
+
+BEHIND = {NAME: {"replicas": [{"left_out": 1.0, "behind_s": 12.0}]}}
+BUSY_READER = [reader(**BUSY, statements=READS)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule", "stage"),
+    [
+        ({"capabilities": BEHIND}, "replica-behind", None),
+        # The primary is busy because the replica gets no reads: a cache is not what is missing.
+        (
+            {
+                "capabilities": BEHIND,
+                "database": BUSY | {"statements": READS},
+                "process": {"stale_repeats": 900},
+            },
+            "replica-behind",
+            None,
+        ),
+        ({"readers": BUSY_READER, "process": {"stale_repeats": 900}}, "cache", 3),
+        ({"readers": BUSY_READER}, "replicas", None),
+        ({"readers": BUSY_READER, "process": {"stale_reads": 0}}, "not-known", None),
+        # The scan runs on the replica alone. Without a look there it would be a cache.
+        (
+            {
+                "readers": [reader(**BUSY, statements=[statement(scans=[scan()])])],
+                "process": {"stale_repeats": 900},
+            },
+            "index",
+            None,
+        ),
+        ({"readers": [reader()]}, "stay", None),
+    ],
+)
+def test_the_verdict_is_the_cause(changes: dict[str, Any], rule: str, stage: int | None) -> None:
+    found = judge(evidence(stage=2, **changes)).verdict
+
+    assert (found.rule, found.advance_to) == (rule, stage)
+
+
+@pytest.mark.parametrize("rule", REPLICAS.rules, ids=lambda rule: rule.__name__)
+def test_without_the_rule_the_case_is_judged_wrongly(rule: Any) -> None:
+    others = tuple(one for one in RULES if one is not rule)
+
+    assert judge(evidence(stage=2, capabilities=BEHIND), others).verdict.rule == "stay"

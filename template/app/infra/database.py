@@ -1,7 +1,6 @@
 # Rung's file: advancing to another stage may change it.
 """The database of this process: its pools, ReadSession and WriteSession."""
 
-import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, NamedTuple, Self, cast
@@ -24,20 +23,11 @@ from app.infra.connections import (
     transaction_engine,
 )
 from app.infra.database_use import commit_timed
-from app.infra.failures import NotConnected, Unavailable
+from app.infra.failures import NotConnected, Unavailable, is_transient
 from app.infra.reads import Reader
 from app.infra.tables import Base as Base
 
 log = structlog.get_logger()
-
-# A statement that ran too long or waited too long for a lock, a deadlock, a conflict.
-WORTH_ANOTHER_TRY = frozenset({"57014", "55P03", "40P01", "40001"})
-
-# A migration changed a table under a prepared statement, or while the statement was planned.
-INVALID_PLAN = re.compile(
-    "cached statement plan is invalid|cache lookup failed|could not open relation"
-    "|tuple concurrently updated"
-)
 
 # Old connections may lead to a server that was the primary before a failover.
 READ_ONLY = "25006"
@@ -120,7 +110,7 @@ class Database:
                     self._note_writes(error.orig)
                 await self._reads.expire_connections()  # they lead to the same lost server
                 raise Unavailable("Postgres: the connection was lost") from error
-            if _is_transient(error.orig):
+            if is_transient(error.orig):
                 raise Unavailable(f"Postgres: {error.orig}") from error
             raise
 
@@ -161,11 +151,6 @@ class Database:
 
 def _getters(queue: Any) -> int:
     return sum(not getter.done() for getter in list(queue._getters))
-
-
-def _is_transient(error: BaseException | None) -> bool:
-    state = getattr(error, "sqlstate", None)
-    return state in WORTH_ANOTHER_TRY or INVALID_PLAN.search(str(error)) is not None
 
 
 def _on_error(failure: ExceptionContext) -> None:

@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """Failures that clients are told about."""
 
+import re
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -37,5 +38,20 @@ CONNECTION_LOST = (
     asyncpg.InternalClientError,  # Postgres closed the connection as a statement began
 )
 
+# A statement that ran too long or waited too long for a lock, a deadlock, a conflict.
+_WORTH_ANOTHER_TRY = frozenset({"57014", "55P03", "40P01", "40001"})
+
+# A migration changed a table under a prepared statement, or while the statement was planned.
+_INVALID_PLAN = re.compile(
+    "cached statement plan is invalid|cache lookup failed|could not open relation"
+    "|tuple concurrently updated"
+)
+
 # Also a wrong password, or a database that does not exist.
 CANNOT_CONNECT = (*CONNECTION_LOST, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+def is_transient(error: BaseException | None) -> bool:
+    """Whether the same statement may succeed a moment later."""
+    state = getattr(error, "sqlstate", None)
+    return state in _WORTH_ANOTHER_TRY or _INVALID_PLAN.search(str(error)) is not None

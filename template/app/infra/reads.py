@@ -10,7 +10,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra.database_use import this_request
-from app.infra.failures import CONNECTION_LOST, Unavailable
+from app.infra.failures import CONNECTION_LOST, Unavailable, is_transient
 from app.infra.queries import Form, Query, nested
 
 __all__ = ["Query", "Reader", "in_transaction", "nested"]
@@ -72,6 +72,10 @@ class Reader:
             return await self._answer(sql, arguments)
         except CONNECTION_LOST as error:
             raise Unavailable(f"Postgres: the connection was lost: {error}") from error
+        except asyncpg.PostgresError as error:
+            if not is_transient(error):
+                raise
+            raise Unavailable(f"Postgres: {error}") from error
 
     async def _records(self, form: Form[Any], values: dict[str, Any]) -> list[dict[str, Any]]:
         return [dict(record) for record in await self.fetch(form.sql, *form.arguments(values))]

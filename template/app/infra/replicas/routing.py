@@ -23,6 +23,7 @@ WORTH_ASKING_ELSEWHERE = (
     *CONNECTION_LOST,
     NotConnected,
     asyncpg.InterfaceError,
+    asyncpg.InvalidCachedStatementError,
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.UndefinedTableError,

@@ -1,0 +1,28 @@
+"""A schema that changes under load answers nobody with an unexpected error."""
+
+from pathlib import Path
+
+import pytest
+from checking import driven
+from conftest import Render
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("stage", [1, 4])
+def test_no_statement_of_the_sample_fails_while_its_table_changes(
+    render: Render, tmp_path: Path, stage: int
+) -> None:
+    report = driven(render({"stage": stage}), tmp_path / "shop", "leaks", "schema_changes")
+
+    unexpected = {
+        route: count
+        for route, count in report["statuses"].items()
+        if route.rpartition(" ")[2] not in {"200", "201", "204", "404", "409", "503"}
+    }
+    assert unexpected == {}
+    # Each route has also been answered well, so each statement has run.
+    routes = {route.rpartition(" ")[0] for route in report["statuses"]}
+    well = {route.rpartition(" ")[0] for route in report["statuses"] if " 20" in route}
+    assert routes - well <= {"GET /uploads/{id}"}  # there are no bytes yet
+    assert report["changes"] > 100

@@ -1,0 +1,35 @@
+# Rung's file: advancing to another stage may change it.
+# sh deploy/kubernetes/release.sh ENVIRONMENT IMAGE: migrates with this image, then rolls to it. After a failure nothing rolls, and
+# the same command goes on.
+set -eu
+fail() {
+    echo "$1" >&2
+    exit 1
+}
+[ $# -eq 2 ] || fail "Usage: sh deploy/kubernetes/release.sh production registry/shop:TAG"
+environment="$(dirname "$0")/../../environments/$1"
+[ -f "$environment/kustomization.yaml" ] ||
+    fail "There is no environments/$1/kustomization.yaml. Copy production's folder and edit the copy."
+
+# Not echo: some shells would turn a \n of the text into a line's end.
+release=$(kubectl kustomize "$environment") || exit 1
+release=$(printf '%s\n' "$release" | sed "s|^\( *-\{0,1\} *image:\) app\$|\1 $2|")
+namespace=$(printf '%s\n' "$release" | sed -n 's/^  namespace: //p' | head -n 1)
+[ -n "$namespace" ] || fail "environments/$1/kustomization.yaml has no namespace. Add the line \`namespace: NAME\`."
+apply() { printf '%s\n' "$release" | kubectl apply --filename=- "$@"; }
+here() { kubectl --namespace="$namespace" "$@"; }
+
+here get secret app postgres >/dev/null ||
+    fail "Make the namespace and the Secrets app and postgres first: docs/guide/kubernetes.md."
+# A Job cannot be changed, so each release makes its own.
+here delete job migrate --ignore-not-found
+apply --selector='app.kubernetes.io/name notin (app, migrate)'
+case $release in *'kind: Cluster'*) here wait --for=condition=Ready cluster/database --timeout=15m ;; esac
+apply --selector='app.kubernetes.io/name = migrate'
+# Follows the migration to its end, so the next line only waits for the verdict.
+here logs --follow job/migrate --pod-running-timeout=10m || true
+here wait --for=condition=Complete job/migrate --timeout=60s ||
+    fail "The migration has failed, so nothing rolled and the old release goes on."
+apply
+here rollout status deployment/app --timeout=15m ||
+    fail "The new copies do not become ready, so the old ones go on. Back: kubectl -n $namespace rollout undo deployment/app"

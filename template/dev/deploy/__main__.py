@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import Any
 
-from dev.deploy import guard
+from dev.deploy import cost, guard
 from dev.deploy.environment import folder_of
 from dev.deploy.programs import Stop
 
@@ -36,6 +36,8 @@ def run(command: str) -> None:
         guard.apply(folder)
     elif command == "plan" and (folder / ".terraform").is_dir():
         guard.plan(folder, os.environ.get("IMAGE", ""))
+    elif command == "cost":
+        print(cost.cost(folder))
     else:
         # They need botocore, which only `make` brings along.
         from dev.deploy import commands

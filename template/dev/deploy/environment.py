@@ -55,14 +55,14 @@ def read(folder: Path) -> Environment:
     return Environment(folder, service, region, certificate, plain(backend.get("bucket")), key)
 
 
-def blocks_of(folder: Path) -> dict[str, Any]:
+def blocks_of(folder: Path, file: str = "main.tf") -> dict[str, Any]:
     import hcl2  # Installed for `make deploy`; the guard's tests do without.
 
     try:
-        found = hcl2.loads((folder / "main.tf").read_text(encoding="utf-8"))
+        found = hcl2.loads((folder / file).read_text(encoding="utf-8"))
     except Exception as error:  # The parser has no one class for its errors.
         line = getattr(error, "line", "?")
-        raise Stop(f"Cannot read {folder}/main.tf: its line {line} is no Terraform.") from error
+        raise Stop(f"Cannot read {folder}/{file}: its line {line} is no Terraform.") from error
     return dict(without_quotes(found))
 
 

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-.PHONY: deploy deploy-plan deploy-apply rollback console destroy
+.PHONY: deploy deploy-plan deploy-apply rollback console destroy cost
 DEPLOY = ENV="$(ENV)" $(RUN) --group deploy python -m dev.deploy
 
 deploy: ## Release this commit to AWS, or go on with it: ENV=production
@@ -19,3 +19,6 @@ console: ## A shell beside the running copies, with their settings: ENV=producti
 
 destroy: ## Destroy an environment, after you typed its name: ENV=production
 	@$(DEPLOY) destroy
+
+cost: ## What an environment costs a month, from its variables: ENV=production
+	@$(DEPLOY) cost

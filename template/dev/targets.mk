@@ -6,7 +6,7 @@ WITH_SERVICES = $(RUN) python -m dev
 include $(wildcard dev/*/*.mk)
 AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: system-packages dev migrate migration module client seed psql load deploy-plan deploy-apply
+.PHONY: system-packages dev migrate migration module client seed psql load
 
 # Modules of dev/ that `make check` runs. The targets.mk of a folder adds its own, and adds the
 # Debian packages that it needs to SYSTEM_PACKAGES.
@@ -41,9 +41,3 @@ psql: ## A SQL prompt on the database
 load: ## Load test: USERS=20 DURATION=30s, on a new process and database, or on HOST=https://…
 	@USERS=$(or $(USERS),20) DURATION=$(or $(DURATION),30s) HOST=$(if $(findstring command,$(origin HOST)),$(HOST)) \
 		$(RUN) --group load python -m dev.load
-
-deploy-plan: ## What would change on AWS? Refuses to lose data: ENV=production [IMAGE=…]
-	@ENV="$(ENV)" IMAGE="$(IMAGE)" $(RUN) python -m dev.deploy
-
-deploy-apply: ## Change what the last `make deploy-plan` has shown: ENV=production
-	@ENV="$(ENV)" $(RUN) python -m dev.deploy apply

@@ -48,7 +48,7 @@ class Person:
     def __init__(self, url: str, statuses: Counter[str]) -> None:
         self._client = httpx.AsyncClient(base_url=url, timeout=60)
         self._statuses = statuses
-        self._password = "a password for Ada"
+        self._password = "a password for Ada"  # noqa: S105
         self.is_over = False
 
     async def live(self) -> None:

@@ -52,10 +52,22 @@ resource "aws_iam_role_policy" "start_secrets" {
   })
 }
 
-# What the app itself may do: nothing, until a capability says so.
+# What the app itself may do: nothing but `make console`, until a capability says so.
 resource "aws_iam_role" "app" {
   name_prefix        = "${local.id}-app-"
   assume_role_policy = data.aws_iam_policy_document.by_tasks.json
+}
+
+resource "aws_iam_role_policy" "app_console" {
+  role = aws_iam_role.app.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect   = "Allow"
+      Action   = [for one in ["CreateControl", "CreateData", "OpenControl", "OpenData"] : "ssmmessages:${one}Channel"]
+      Resource = "*"
+    }]
+  })
 }
 
 locals {
@@ -166,5 +178,6 @@ output "release" {
     subnets         = aws_subnet.public[*].id
     security_group  = aws_security_group.app.id
     copies          = local.copies.least
+    logs            = aws_cloudwatch_log_group.app.name
   }
 }

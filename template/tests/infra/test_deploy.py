@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dev.deploy import losses
+from dev.deploy.guard import losses
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,7 +81,7 @@ def test_each_loss_is_named_with_its_reason() -> None:
 @pytest.fixture
 def production(tmp_path: Path) -> Path:
     folder = tmp_path / "environments" / "production"
-    folder.mkdir(parents=True)
+    (folder / ".terraform").mkdir(parents=True)  # As after the first `make deploy`.
     (folder / "main.tf").touch()
     (tmp_path / "terraform").write_text(TERRAFORM)
     (tmp_path / "terraform").chmod(0o755)

@@ -2,11 +2,10 @@
 """Plans an environment on AWS and refuses a plan that loses data: `make deploy-plan`."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from dev.deploy.programs import Stop, need_terraform, output, run
 
 HOLDS = {
     "aws_db_instance": "rows",
@@ -46,48 +45,25 @@ def is_a_copy(one: dict[str, Any]) -> bool:
     )
 
 
-def terraform(folder: Path, *arguments: str) -> bool:
-    return subprocess.run(["terraform", *arguments], cwd=folder, check=False).returncode == 0
-
-
 def plan(folder: Path, image: str) -> None:
+    need_terraform()
     (folder / PLAN).unlink(missing_ok=True)
     variables = [f"-var=image={image}"] if image else []
-    if not terraform(folder, "plan", "-input=false", f"-out={PLAN}", *variables):
-        sys.exit("There is no plan, and nothing changed. Terraform gives the reason above.")
-    shown = subprocess.run(
-        ["terraform", "show", "-json", PLAN], cwd=folder, check=True, capture_output=True
-    )
-    if lost := losses(json.loads(shown.stdout)):
+    if not run("terraform", "plan", "-input=false", f"-out={PLAN}", *variables, cwd=folder):
+        raise Stop("There is no plan, and nothing changed. Terraform gives the reason above.")
+    shown = json.loads(output("terraform", "show", "-json", PLAN, cwd=folder))
+    if lost := losses(shown):
         (folder / PLAN).unlink()
-        sys.exit("\n".join(["Refused:", *lost, "Bring back what was there, then plan again."]))
+        raise Stop("\n".join(["Refused:", *lost, "Bring back what was there, then plan again."]))
 
 
-def apply(folder: Path) -> None:
+def apply(folder: Path, again: str = "make deploy-plan") -> None:
+    need_terraform()
     if not (folder / PLAN).exists():
-        sys.exit("There is no plan to apply. Run `make deploy-plan` and read it first.")
-    done = terraform(folder, "apply", "-input=false", PLAN)
-    (folder / PLAN).unlink()
-    if not done:
-        sys.exit(
-            "The apply stopped on the way. Run `make deploy-plan` again: it goes on from there."
-        )
-
-
-def main() -> None:
-    environment = os.environ.get("ENV", "")
-    folder = Path("environments") / environment
-    if not environment or environment != folder.name or not (folder / "main.tf").is_file():
-        known = sorted(file.parent.name for file in Path("environments").glob("*/main.tf"))
-        sys.exit(f"Say which environment: ENV=production. There is: {', '.join(known) or 'none'}.")
+        raise Stop("There is no plan to apply. Run `make deploy-plan` and read it first.")
     try:
-        if sys.argv[1:] == ["apply"]:
-            apply(folder)
-        else:
-            plan(folder, os.environ.get("IMAGE", ""))
-    except FileNotFoundError:
-        sys.exit("Terraform is not installed, or not on your PATH. Install 1.11 or newer.")
-
-
-if __name__ == "__main__":
-    main()
+        done = run("terraform", "apply", "-input=false", PLAN, cwd=folder)
+    finally:
+        (folder / PLAN).unlink()
+    if not done:
+        raise Stop(f"The apply stopped on the way. Run `{again}` again: it goes on from there.")

@@ -1,0 +1,107 @@
+# Rung's file: advancing to another stage may change it.
+"""`make deploy`, `make deploy-plan` of a new environment, `make rollback`: their steps in order."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from dev.deploy import checks, console, destroy, environment, guard, image, state
+from dev.deploy.aws import Aws, explained
+from dev.deploy.environment import Environment
+from dev.deploy.migration import migrate
+from dev.deploy.programs import Stop, need_terraform, say
+from dev.deploy.roll import previous, roll, short
+
+
+def run(command: str, folder: Path) -> None:
+    need_terraform()
+    read = environment.read(folder)
+    with explained():
+        match command:
+            case "deploy":
+                deploy(read)
+            case "plan":
+                begin(read)
+                guard.plan(folder, os.environ.get("IMAGE", ""))
+            case "rollback":
+                rollback(read, os.environ.get("TO", ""))
+            case "console":
+                console.open_one(*deployed(read))
+            case "destroy":
+                destroy.destroy(read, lambda: begin(read))
+            case _:
+                raise Stop(f"There is no command {command}.")
+
+
+def deploy(read: Environment) -> None:
+    """Each step may have been taken by a run that was cut off, so each looks first."""
+    say("1/6 Checks")
+    commit = checks.commit(read.folder)
+    aws = Aws(read.region)
+    account = aws.account()
+    checks.certificate(aws, read, account)
+    bucket = state.bucket_of(read, account)
+    state.refuse_lock(aws, read, bucket, account)
+    ecr = aws.client("ecr")
+    built = image.exists(ecr, read.id, commit)
+    program = "" if built else image.builder()
+
+    say(f"2/6 Plan of {read.id} in {read.region}, account {account}")
+    state.make_bucket(aws, bucket, account)
+    state.initialise(read, bucket)
+    tagged = f"{image.repository_of(account, read.region, read.id)}:{commit}"
+    guard.plan(read.folder, tagged)
+
+    say("3/6 Apply")
+    guard.apply(read.folder, again=f"make deploy {read.make}")
+    service = state.outputs(read)
+    release = service["release"]
+
+    say(f"4/6 Image {tagged}")
+    if built:
+        say("It is there already")
+    else:
+        image.build_and_push(ecr, program, tagged)
+
+    revision = release["task_definition"]
+    ecs = aws.client("ecs")
+    say(f"5/6 Migration, with {short(revision)}")
+    migrate(ecs, aws.client("logs"), release)
+
+    say(f"6/6 Roll to {short(revision)}")
+    roll(ecs, release, revision)
+    say(f"{short(revision)} is in service at {service['address']}.")
+    say(f"If it is new, commit {read.folder}/.terraform.lock.hcl.")
+
+
+def rollback(read: Environment, to: str) -> None:
+    if to and not to.isdecimal():
+        raise Stop("TO is the number of a revision: make rollback TO=41")
+    aws, release = deployed(read)
+    ecs = aws.client("ecs")
+    revision = f"{release['task_definition'].rpartition(':')[0]}:{to}" if to else ""
+    revision = revision or previous(ecs, release)
+    say(f"Rolling to {short(revision)}. The database stays at its migration.")
+    roll(ecs, release, revision)
+    say(f"{short(revision)} is in service.")
+
+
+def begin(read: Environment) -> None:
+    """A plan may follow: the state is there, and nobody else holds it."""
+    aws = Aws(read.region)
+    account = aws.account()
+    bucket = state.bucket_of(read, account)
+    state.refuse_lock(aws, read, bucket, account)
+    state.make_bucket(aws, bucket, account)
+    state.initialise(read, bucket)
+
+
+def deployed(read: Environment) -> tuple[Aws, dict[str, Any]]:
+    """A lock does not matter here: going back must be possible while a release hangs."""
+    aws = Aws(read.region)
+    account = aws.account()
+    bucket = state.bucket_of(read, account)
+    if state.region_of(aws.client("s3"), bucket, account) is None:
+        raise Stop(f"{read.id} was never released: there is no bucket {bucket} with its state.")
+    state.initialise(read, bucket)
+    return aws, state.outputs(read)["release"]

@@ -1,0 +1,79 @@
+# Rung's file: advancing to another stage may change it.
+"""`make console`: a shell in a task of its own, because ECS cannot enter a read-only copy."""
+
+import json
+import shutil
+import signal
+import subprocess
+from typing import Any
+
+from dev.deploy.aws import Aws
+from dev.deploy.migration import network
+from dev.deploy.programs import Stop, say, until
+from dev.deploy.roll import primary_of, service_of
+
+PLUGIN = "session-manager-plugin"
+HOUR = 60 * 60
+KEPT = {"taskRoleArn", "executionRoleArn", "networkMode", "volumes", "cpu", "memory"}
+KEPT |= {"requiresCompatibilities", "runtimePlatform"}
+
+
+def open_one(aws: Aws, release: dict[str, Any]) -> None:
+    if not shutil.which(PLUGIN):
+        raise Stop(f"Install AWS' {PLUGIN}: it carries the shell's text.")
+    ecs = aws.client("ecs")
+    definition = definition_for_a_shell(ecs, primary_of(service_of(ecs, release)))
+    answer = ecs.run_task(
+        cluster=release["cluster"],
+        taskDefinition=definition,
+        launchType="FARGATE",
+        enableExecuteCommand=True,
+        startedBy="console",
+        networkConfiguration=network(release),
+        # It ends itself, also when this program is killed.
+        overrides={"containerOverrides": [{"name": "app", "command": ["sleep", str(HOUR)]}]},
+    )
+    if not answer["tasks"]:
+        raise Stop(f"ECS cannot run it now: {answer['failures'][0].get('reason', '?')}")
+    task = answer["tasks"][0]["taskArn"]
+    try:
+        say("Starting; the shell ends after an hour")
+        enter(aws, ecs, release["cluster"], task)
+    finally:
+        ecs.stop_task(cluster=release["cluster"], task=task, reason="The console was left")
+        ecs.deregister_task_definition(taskDefinition=definition)
+
+
+def definition_for_a_shell(ecs: Any, primary: dict[str, Any]) -> str:
+    found = ecs.describe_task_definition(taskDefinition=primary["taskDefinition"])["taskDefinition"]
+    app = next(one for one in found["containerDefinitions"] if one["name"] == "app")
+    made = ecs.register_task_definition(
+        family=f"{found['family']}-console",
+        containerDefinitions=[app | {"readonlyRootFilesystem": False}],
+        **{name: found[name] for name in KEPT if name in found},
+    )
+    return str(made["taskDefinition"]["taskDefinitionArn"])
+
+
+def enter(aws: Aws, ecs: Any, cluster: str, task: str) -> None:
+    container = ready(ecs, cluster, task)
+    session = ecs.execute_command(
+        cluster=cluster, task=task, container="app", interactive=True, command="/bin/sh"
+    )["session"]
+    target = {"Target": f"ecs:{cluster}_{task.rpartition('/')[2]}_{container['runtimeId']}"}
+    endpoint = aws.client("ssm").meta.endpoint_url
+    about = (json.dumps(session), aws.region, "StartSession", "", json.dumps(target), endpoint)
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the shell.
+    subprocess.run([PLUGIN, *about], check=False)
+
+
+def ready(ecs: Any, cluster: str, task: str) -> dict[str, Any]:
+    for _ in until(300):
+        found = ecs.describe_tasks(cluster=cluster, tasks=[task])["tasks"][0]
+        if found["lastStatus"] == "STOPPED":
+            raise Stop(f"The task stopped: {found.get('stoppedReason', 'no reason given')}")
+        app = next(one for one in found["containers"] if one["name"] == "app")
+        agents = {one["name"]: one["lastStatus"] for one in app.get("managedAgents", [])}
+        if agents.get("ExecuteCommandAgent") == "RUNNING":
+            return dict(app)
+    raise Stop("The task did not become ready in 5 minutes. Run the same command again.")

@@ -1,0 +1,63 @@
+# Rung's file: advancing to another stage may change it.
+"""`make destroy`: asks for the environment's name, unprotects what it has, and destroys it."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from dev.deploy.environment import Environment
+from dev.deploy.programs import Stop, output, run, say
+
+MODULE = Path("deploy/aws")
+# Terraform merges it over the other files. If a killed run leaves it, the tree is dirty, so no
+# release uses it.
+OVERRIDE = MODULE / "destroy_override.tf"
+
+UNPROTECTED = {
+    "aws_db_instance": "deletion_protection = false",
+    "aws_ecr_repository": "force_delete = true",
+    "aws_lb": "enable_deletion_protection = false",
+    "aws_s3_bucket": "force_destroy = true",
+}
+PROTECTED = re.compile(r"(prevent_destroy|deletion_protection) += true")
+LOST = "uploaded files, login sessions, logs, images and secrets. Postgres leaves a final snapshot"
+
+
+def destroy(read: Environment, begin: Callable[[], object]) -> None:
+    try:
+        typed = input(f"This destroys {read.id}: {LOST}.\nType {read.id} to go on: ")
+    except EOFError:
+        typed = ""
+    if typed != read.id:
+        raise Stop("\nThat is not its name. Nothing was destroyed.")
+    begin()
+    there = output("terraform", "state", "list", cwd=read.folder).splitlines()
+    found = protected()
+    # Only of what is there: a second run must not create again what the first destroyed.
+    targets = [
+        f"-target=module.service.{kind}.{name}"
+        for kind, name in found
+        if kind in UNPROTECTED and f"module.service.{kind}.{name}" in there
+    ]
+    yes = ("-input=false", "-auto-approve")
+    OVERRIDE.write_text("".join(map(override, *zip(*found, strict=True))), encoding="utf-8")
+    try:
+        say("Taking the protection away")
+        if targets and not run("terraform", "apply", *yes, *targets, cwd=read.folder):
+            raise Stop("The protection is still on: the reason is above. Run the same again.")
+        if not run("terraform", "destroy", *yes, cwd=read.folder):
+            raise Stop("Not all is destroyed: the reason is above. Run the same command again.")
+    finally:
+        OVERRIDE.unlink()
+    say(f"{read.id} is destroyed. Terraform's state bucket and the final snapshot stay.")
+
+
+def protected() -> list[tuple[str, str]]:
+    text = "\n".join(file.read_text(encoding="utf-8") for file in sorted(MODULE.glob("*.tf")))
+    resources = re.findall(r'^resource "(\w+)" "(\w+)" {$(.*?)^}$', text, re.MULTILINE | re.DOTALL)
+    return [(kind, name) for kind, name, body in resources if PROTECTED.search(body)]
+
+
+def override(kind: str, name: str) -> str:
+    lines = [f'resource "{kind}" "{name}" {{', f"  {UNPROTECTED.get(kind, '')}"]
+    return "\n".join([*lines, "  lifecycle {", "    prevent_destroy = false", "  }", "}", ""])

@@ -1,0 +1,106 @@
+# Rung's file: advancing to another stage may change it.
+"""What environments/NAME/main.tf says, read before Terraform runs."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dev.deploy.programs import Stop
+
+# The load balancer's name has 32 characters. deploy/aws/variables.tf says the same.
+LONGEST = 31
+
+
+def folder_of(environment: str) -> Path:
+    folder = Path("environments") / environment
+    if not environment or environment != folder.name or not (folder / "main.tf").is_file():
+        known = sorted(file.parent.name for file in Path("environments").glob("*/main.tf"))
+        raise Stop(
+            f"Say which environment: ENV=production. There is: {', '.join(known) or 'none'}."
+        )
+    return folder
+
+
+@dataclass(frozen=True)
+class Environment:
+    folder: Path
+    id: str
+    region: str
+    certificate: str | None
+    """None: Terraform computes it."""
+    bucket: str | None
+    """Of the state. None: `make deploy` chooses the name."""
+    key: str
+
+    @property
+    def make(self) -> str:
+        return f"ENV={self.folder.name}"
+
+
+def read(folder: Path) -> Environment:
+    main = blocks_of(folder)
+    region = literal(folder, provider(main), "region")
+    module = named(main, "module", "service")
+    backend = main.get("terraform", [{}])[0].get("backend", [{}])[0].get("s3", {})
+    name, environment = (literal(folder, module, one) for one in ("name", "environment"))
+    service = f"{name}-{environment}"
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", service) or len(service) > LONGEST:
+        raise Stop(
+            f"{service} has {len(service)} characters, and may have {LONGEST} of a-z, 0-9 and -. "
+            f"Shorten name or environment in {folder}/main.tf."
+        )
+    certificate = plain(module.get("certificate_arn"))
+    key = plain(backend.get("key")) or f"{environment}.tfstate"
+    return Environment(folder, service, region, certificate, plain(backend.get("bucket")), key)
+
+
+def blocks_of(folder: Path, file: str = "main.tf") -> dict[str, Any]:
+    import hcl2  # Installed for `make deploy`; the guard's tests do without.
+
+    try:
+        found = hcl2.loads((folder / file).read_text(encoding="utf-8"))
+    except Exception as error:  # The parser has no one class for its errors.
+        line = getattr(error, "line", "?")
+        raise Stop(f"Cannot read {folder}/{file}: its line {line} is no Terraform.") from error
+    return dict(without_quotes(found))
+
+
+def without_quotes(value: Any) -> Any:
+    """The parser leaves the quotes around texts."""
+    if isinstance(value, dict):
+        return {unquoted(name): without_quotes(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [without_quotes(one) for one in value]
+    return value
+
+
+def unquoted(text: str) -> str:
+    return text[1:-1] if text.startswith('"') and text.endswith('"') and len(text) > 1 else text
+
+
+def plain(value: Any) -> str | None:
+    """The text of a value that is written out. None for an expression."""
+    if isinstance(value, str) and value.startswith('"') and "${" not in value:
+        return unquoted(value)
+    return None
+
+
+def literal(folder: Path, block: dict[str, Any], name: str) -> str:
+    if value := plain(block.get(name)):
+        return value
+    raise Stop(f"Write {name} as plain text in {folder}/main.tf: it is read before Terraform runs.")
+
+
+def named(main: dict[str, Any], sort: str, name: str) -> dict[str, Any]:
+    for one in main.get(sort, []):
+        if name in one:
+            return dict(one[name])
+    return {}
+
+
+def provider(main: dict[str, Any]) -> dict[str, Any]:
+    for one in main.get("provider", []):
+        if "aws" in one and "alias" not in one["aws"]:
+            return dict(one["aws"])
+    return {}

@@ -1,0 +1,50 @@
+# Rung's file: advancing to another stage may change it.
+"""Builds the image of a commit and pushes it to ECR, with Docker or buildah."""
+
+import base64
+import shutil
+import subprocess
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from dev.deploy.aws import code
+from dev.deploy.programs import Stop, run, say
+
+
+def repository_of(account: str, region: str, service: str) -> str:
+    domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    return f"{account}.dkr.ecr.{region}.{domain}/{service}"
+
+
+def exists(ecr: Any, service: str, tag: str) -> bool:
+    try:
+        ecr.describe_images(repositoryName=service, imageIds=[{"imageTag": tag}])
+    except ClientError as error:
+        if code(error) in {"ImageNotFoundException", "RepositoryNotFoundException"}:
+            return False
+        raise
+    return True
+
+
+def builder() -> str:
+    docker = shutil.which("docker")
+    if docker and not subprocess.run([docker, "info"], capture_output=True, check=False).returncode:
+        return "docker"
+    if shutil.which("buildah"):
+        return "buildah"
+    raise Stop("Neither Docker runs here nor is there buildah. Start Docker, or install buildah.")
+
+
+def build_and_push(ecr: Any, program: str, image: str) -> None:
+    # An image index has several digests, and AWS' scan understands one: no attestations.
+    more = ["--provenance=false"] if program == "docker" else ["--format=docker"]
+    if not run(program, "build", "--platform=linux/amd64", *more, f"--tag={image}", "."):
+        raise Stop("The image could not be built: the reason is above. The service is as it was.")
+    say(f"Pushing {image}")
+    token = ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
+    user, _, password = base64.b64decode(token).decode().partition(":")
+    host = image.partition("/")[0]
+    login = (program, "login", f"--username={user}", "--password-stdin", host)
+    if not run(*login, typed=password) or not run(program, "push", image):
+        raise Stop("The image could not be pushed: the reason is above. The service is as it was.")

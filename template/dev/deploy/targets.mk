@@ -1,0 +1,24 @@
+# Rung's file: advancing to another stage may change it.
+.PHONY: deploy deploy-plan deploy-apply rollback console destroy cost
+DEPLOY = ENV="$(ENV)" $(RUN) --group deploy python -m dev.deploy
+
+deploy: ## Release this commit to AWS, or go on with it: ENV=production
+	@$(DEPLOY) deploy
+
+deploy-plan: ## What would change on AWS? Refuses to lose data: ENV=production [IMAGE=…]
+	@IMAGE="$(IMAGE)" $(DEPLOY) plan
+
+deploy-apply: ## Change what the last `make deploy-plan` has shown: ENV=production
+	@$(DEPLOY) apply
+
+rollback: ## Go back to the release before, or to a revision: ENV=production [TO=41]
+	@TO="$(TO)" $(DEPLOY) rollback
+
+console: ## A shell beside the running copies, with their settings: ENV=production
+	@$(DEPLOY) console
+
+destroy: ## Destroy an environment, after you typed its name: ENV=production
+	@$(DEPLOY) destroy
+
+cost: ## What an environment costs a month, from its variables: ENV=production
+	@$(DEPLOY) cost

@@ -1,0 +1,364 @@
+"""`make deploy` of the generated repo, against moto and a truthful stub of ECS."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.session import Session
+from conftest import Render
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+from moto.server import ThreadedMotoServer
+from people import git
+from releasing import ACCOUNT, Cloud, Served, revision
+
+pytestmark = pytest.mark.slow
+
+REGION = "eu-central-1"
+BUCKET = f"shop-production-state-{ACCOUNT}"
+
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    yield f"http://127.0.0.1:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def client(moto: str) -> Callable[..., Any]:
+    def made(service: str, region: str = REGION) -> Any:
+        return Session().create_client(
+            service,
+            region_name=region,
+            endpoint_url=moto,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",  # noqa: S106
+        )
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def certificate(client: Callable[..., Any]) -> str:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "shop.example.com")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=9))
+    ).sign(key, hashes.SHA256())
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    private = key.private_bytes(pem, serialization.PrivateFormat.TraditionalOpenSSL, plain)
+    imported = client("acm").import_certificate(
+        Certificate=signed.public_bytes(pem), PrivateKey=private
+    )
+    return str(imported["CertificateArn"])
+
+
+class Production:
+    """A repo of stage 1 and its production."""
+
+    def __init__(self, repo: Path, cloud: Cloud, environment: dict[str, str]) -> None:
+        self.repo, self.cloud, self.environment = repo, cloud, environment
+        self.main = repo / "environments" / "production" / "main.tf"
+
+    def changed(self, old: str, new: str) -> None:
+        assert old in self.main.read_text()
+        self.main.write_text(self.main.read_text().replace(old, new))
+        git("commit", "-qam", "change", cwd=self.repo)
+
+    def make(self, command: str = "deploy", **given: str) -> subprocess.CompletedProcess[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dev.deploy", command],
+            cwd=self.repo,
+            env=self.environment | given,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.cloud.pid = process.pid
+        said, failed = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(command, process.returncode, said, failed)
+
+    def released(self, command: str = "deploy", **given: str) -> str:
+        done = self.make(command, **given)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def refused(self, command: str = "deploy", **given: str) -> str:
+        done = self.make(command, **given)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+
+@pytest.fixture
+def production(
+    render: Render,
+    tmp_path: Path,
+    moto: str,
+    certificate: str,
+    client: Callable[..., Any],
+) -> Iterator[Production]:
+    s3 = client("s3")
+    for bucket in s3.list_buckets()["Buckets"]:
+        for version in s3.list_object_versions(Bucket=bucket["Name"]).get("Versions", []):
+            s3.delete_object(
+                Bucket=bucket["Name"], Key=version["Key"], VersionId=version["VersionId"]
+            )
+        s3.delete_bucket(Bucket=bucket["Name"])
+    rendered, repo = render({"stage": 1}), tmp_path / "shop"
+    for part in (
+        ".gitignore",
+        "app/__init__.py",
+        "dev/__init__.py",
+        "dev/deploy",
+        "deploy",
+        "environments",
+    ):
+        (repo / part).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (rendered / part).is_dir() else shutil.copy
+        copy(rendered / part, repo / part)
+    git("init", "-q", cwd=repo)
+    git("add", "--all", cwd=repo)
+    git("commit", "-qm", "first", cwd=repo)
+    with Served(Cloud(), tmp_path / "programs") as served:
+        endpoints = {f"AWS_ENDPOINT_URL_{one}": served.url for one in ("ECS", "ECR")}
+        environment = os.environ | KEYS | endpoints | {"AWS_ENDPOINT_URL": moto}
+        environment["PATH"] = f"{tmp_path / 'programs'}:{os.environ['PATH']}"
+        environment |= {"ENV": "production", "AWS_EC2_METADATA_DISABLED": "true"}
+        made = Production(repo, served.cloud, environment)
+        made.changed(f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/yours", certificate)
+        yield made
+
+
+def in_order(events: list[str], *wanted: str) -> bool:
+    places = [events.index(one) for one in wanted]
+    return places == sorted(places)
+
+
+def test_a_release_migrates_with_the_new_revision_before_it_rolls(
+    production: Production, client: Callable[..., Any]
+) -> None:
+    said = production.released()
+
+    cloud = production.cloud
+    commit = git("rev-parse", "HEAD", cwd=production.repo).strip()
+    assert cloud.revisions == [f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/shop-production:{commit}"]
+    steps = ["terraform init", "terraform plan", "terraform show", "terraform apply"]
+    steps += ("docker build", "docker login", "docker push", "RunTask", "UpdateService")
+    assert in_order(cloud.events, *steps)
+    assert cloud.service()["deployments"][0]["runningCount"] == 2
+    assert "shop-production:1 is in service at lb.example.com" in said
+    s3 = client("s3")
+    assert s3.get_bucket_versioning(Bucket=BUCKET)["Status"] == "Enabled"
+    assert s3.get_bucket_encryption(Bucket=BUCKET)["ServerSideEncryptionConfiguration"]
+    public = s3.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"]
+    assert all(public.values())
+
+
+def test_the_same_commit_again_builds_nothing_and_the_next_one_is_rolled(
+    production: Production,
+) -> None:
+    production.released()
+    # The first `terraform init` writes it.
+    (production.main.parent / ".terraform.lock.hcl").write_text("# locked\n")
+    production.cloud.events.clear()
+
+    production.released()
+
+    assert "docker build" not in production.cloud.events
+    assert len(production.cloud.revisions) == 1
+    production.changed("production.tfstate", "other.tfstate")
+    production.released()
+    assert production.cloud.succeeded == [revision(1), revision(2)]
+
+
+def test_a_migration_that_fails_stops_the_release(
+    production: Production, client: Callable[..., Any]
+) -> None:
+    production.cloud.exit_code = 1
+    logs = client("logs")
+    logs.create_log_group(logGroupName="/app")
+    logs.create_log_stream(logGroupName="/app", logStreamName="app/app/0")
+    logs.put_log_events(
+        logGroupName="/app",
+        logStreamName="app/app/0",
+        logEvents=[
+            {"timestamp": int(datetime.now(UTC).timestamp() * 1000), "message": "no such table"}
+        ],
+    )
+
+    refused = production.refused()
+
+    assert "UpdateService" not in production.cloud.events
+    assert "no such table" in refused
+    assert "The migration failed: exit code 1" in refused
+    assert "No copy has the new revision" in refused
+
+
+def test_a_service_that_was_rolled_back_is_a_failed_release(production: Production) -> None:
+    production.released()
+    production.cloud.healthy = False
+    production.changed("production.tfstate", "other.tfstate")
+
+    refused = production.refused()
+
+    assert "ECS went back to shop-production:1: the new one is not in service" in refused
+    assert "ECS deployment circuit breaker: tasks failed to start." in refused
+    assert "Essential container in task exited, app ended with 3" in refused
+
+
+def test_a_first_release_that_does_not_start_is_a_failed_release(production: Production) -> None:
+    production.cloud.healthy = False
+
+    assert "It failed." in production.refused()
+
+    production.cloud.healthy = True
+    production.changed("production.tfstate", "other.tfstate")
+    production.released()
+
+
+def test_a_rollback_takes_the_release_before_or_the_one_that_is_named(
+    production: Production,
+) -> None:
+    production.released()
+    production.changed("production.tfstate", "other.tfstate")
+    production.released()
+
+    assert "shop-production:1 is in service" in production.released("rollback")
+    assert "shop-production:2 is in service" in production.released("rollback", TO="2")
+    assert production.cloud.events.count("RunTask") == 2  # No migration goes back.
+
+
+STEPS = ["terraform init", "terraform apply", "docker push", "RunTask", "UpdateService"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_release_killed_at_any_step_goes_on_with_the_same_command(
+    production: Production, step: str
+) -> None:
+    production.cloud.kill_at = step
+    assert production.make().returncode == -signal.SIGKILL
+
+    production.released()
+
+    cloud = production.cloud
+    assert cloud.service()["deployments"][0]["runningCount"] == 2
+    assert cloud.deployments[0]["taskDefinition"] == revision(1)
+    # The migration that runs is waited for, also when nobody watched it start.
+    finished = 1 if step == "UpdateService" else 0
+    assert cloud.events.count("RunTask") == 1 + finished
+
+
+def test_ctrl_c_lets_terraform_save_its_state(production: Production) -> None:
+    production.cloud.kill_at, production.cloud.kill_with = "terraform apply", signal.SIGINT
+
+    stopped = production.make()
+
+    assert stopped.returncode == 130
+    assert stopped.stderr == "\nStopped. The same command goes on from here.\n"
+    assert production.cloud.events[-1] == "terraform has ended"
+    production.released()
+
+
+def nothing_was_made(production: Production, client: Callable[..., Any]) -> bool:
+    reads = {"DescribeImages"}
+    return set(production.cloud.events) <= reads and not client("s3").list_buckets()["Buckets"]
+
+
+BAD: dict[str, tuple[str, str, str]] = {
+    "region": (f'region = "{REGION}"', 'region = "eu-central-9"', "AWS has no region eu-central-9"),
+    "name": ('"shop"', '"a-shop-with-a-long-name"', "has 34 characters, and may have 31"),
+    "computed": ('"shop"', "var.image", "Write name as plain text"),
+    "account": (ACCOUNT, "999999999999", "is of account 999999999999, you are in 123456789012"),
+    "certificate": ("certificate/", "certificate/0", "There is no certificate arn:aws:acm"),
+    "unfilled": ("arn:aws:acm:", "", "is no certificate of ACM"),
+    "elsewhere": (f"acm:{REGION}", "acm:us-east-1", "is of us-east-1, and the service of eu-ce"),
+    "syntax": ("module", "module {", "is no Terraform"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_wrong_main_tf_is_one_line_and_nothing_is_made(
+    production: Production, client: Callable[..., Any], case: str
+) -> None:
+    old, new, said = BAD[case]
+    production.changed(old, new)
+
+    refused = production.refused()
+
+    assert said in refused
+    assert refused.count("\n") == 1
+    assert nothing_was_made(production, client)
+
+
+def test_without_credentials_nothing_is_made(
+    production: Production, client: Callable[..., Any]
+) -> None:
+    for key in KEYS:
+        del production.environment[key]
+
+    refused = production.refused()
+
+    assert refused.startswith("There are no credentials for AWS. Sign in")
+    assert refused.count("\n") == 1
+    assert nothing_was_made(production, client)
+
+
+def test_a_dirty_tree_is_not_released(production: Production, client: Callable[..., Any]) -> None:
+    (production.repo / "app" / "new.py").touch()
+
+    refused = production.refused()
+
+    assert refused == "The working tree has changes (app/new.py). Commit or stash them.\n"
+    assert nothing_was_made(production, client)
+
+
+def test_a_state_that_somebody_holds_is_not_planned(
+    production: Production, client: Callable[..., Any]
+) -> None:
+    s3 = client("s3")
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    held = '{"ID": "7f-1", "Who": "ada@laptop", "Created": "2026-11-26T07:00:00.123Z"}'
+    s3.put_object(Bucket=BUCKET, Key="production.tfstate.tflock", Body=held)
+
+    refused = production.refused()
+
+    assert refused.startswith("ada@laptop holds the state since 2026-11-26T07:00:00. Wait")
+    assert "terraform -chdir=environments/production force-unlock 7f-1" in refused
+    assert production.cloud.events == []
+
+
+def test_a_plan_that_loses_data_stops_the_release(production: Production) -> None:
+    lost = {"address": "aws_db_instance.main", "type": "aws_db_instance", "name": "main"}
+    production.cloud.plan = {"resource_changes": [lost | {"change": {"actions": ["delete"]}}]}
+
+    assert "aws_db_instance.main holds rows" in production.refused()
+    assert "terraform apply" not in production.cloud.events
+
+
+def test_an_environment_is_destroyed_only_by_its_name(production: Production) -> None:
+    assert "Nothing was destroyed" in production.refused("destroy")
+    assert production.cloud.events == []
+
+
+def test_nothing_released_cannot_be_rolled_back(
+    production: Production, client: Callable[..., Any]
+) -> None:
+    assert "shop-production was never released" in production.refused("rollback")
+    assert nothing_was_made(production, client)

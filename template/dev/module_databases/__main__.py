@@ -50,11 +50,16 @@ def write_list(crossings: Sequence[Crossing], *, tests_have_run: bool) -> None:
     if not tests_have_run:
         sys.exit("Run `make test` first: only the tests see every transaction.")
     debts = known_debts()
-    found = sorted({one.debt for one in crossings})
-    kept = found if debts is None else [debt for debt in debts if debt in found]
-    DEBTS.write_text(HEADER + "".join(f"{debt}\n" for debt in kept), encoding="utf-8")
-    gone = "" if debts is None else f", {len(debts) - len(kept)} paid"
-    print(f"{DEBTS}: {len(kept)} known debt(s){gone}. Commit it.")
+    found = {one.debt for one in crossings}
+    if debts is None:
+        text, paid = HEADER + "".join(f"{debt}\n" for debt in sorted(found)), set[str]()
+    else:
+        paid = set(debts) - found
+        lines = DEBTS.read_text(encoding="utf-8").splitlines(keepends=True)
+        text = "".join(line for line in lines if line.strip() not in paid)
+    DEBTS.write_text(text, encoding="utf-8")
+    gone = f", {len(paid)} paid" if paid else ""
+    print(f"{DEBTS}: {len(known_debts() or ())} known debt(s){gone}. Commit it.")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from app.infra.tables import Base
 # The team's list: each line is one crossing that may stay until it is paid.
 DEBTS = Path("module-borders.txt")
 
-# What the last run of the tests saw. Git ignores the folder.
+# What the latest run of each test saw. Git ignores the folder.
 SEEN = Path(".dev", "module-borders.json")
 
 ADVICE = {
@@ -115,8 +115,8 @@ def known_debts() -> list[str] | None:
     """None before the team has made its list."""
     if not DEBTS.exists():
         return None
-    lines = DEBTS.read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if line.strip() and not line.startswith("#")]
+    lines = (line.strip() for line in DEBTS.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def not_listed(crossings: Iterable[Crossing], debts: Iterable[str]) -> list[Crossing]:
@@ -124,16 +124,26 @@ def not_listed(crossings: Iterable[Crossing], debts: Iterable[str]) -> list[Cros
     return [one for one in crossings if one.debt not in listed]
 
 
-def seen_in_tests() -> list[Crossing] | None:
-    """Of the last run of the tests. None before the first."""
+def seen_in_tests() -> dict[Crossing, set[str]] | None:
+    """Each crossing with the tests that saw it. None before the first run."""
     if not SEEN.exists():
         return None
-    return [Crossing.of(fields) for fields in json.loads(SEEN.read_text(encoding="utf-8"))]
+    try:
+        entries = json.loads(SEEN.read_text(encoding="utf-8"))
+        return {Crossing.of(fields): set(tests) for fields, tests in entries}
+    except ValueError:  # its writer was killed
+        return None
 
 
-def remember(crossings: Iterable[Crossing]) -> None:
+def remember(seen: Mapping[Crossing, set[str]], ran: set[str], *, is_whole: bool) -> None:
+    """A run of some tests says nothing about what the others saw before."""
+    entries = {crossing: sorted(tests) for crossing, tests in seen.items()}
+    if not is_whole:
+        for crossing, tests in (seen_in_tests() or {}).items():
+            if others := tests - ran:
+                entries[crossing] = sorted({*entries.get(crossing, ()), *others})
     SEEN.parent.mkdir(exist_ok=True)
-    SEEN.write_text(json.dumps(list(crossings)), encoding="utf-8")
+    SEEN.write_text(json.dumps(list(entries.items())), encoding="utf-8")
 
 
 def without_doubles(*several: Iterable[Crossing]) -> list[Crossing]:

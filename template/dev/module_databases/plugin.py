@@ -157,30 +157,32 @@ class Report:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._seen: dict[str, Crossing] = {}
+        self._ran: set[str] = set()
+        self._seen: dict[Crossing, set[str]] = {}
         self._problems: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        for name, value in report.user_properties:
-            if name == PROPERTY and report.when == "teardown":
-                crossing = Crossing.of(json.loads(str(value)))
-                self._seen.setdefault(crossing.debt, crossing)
+        if report.when == "teardown":
+            self._ran.add(report.nodeid)
+            for name, value in report.user_properties:
+                if name == PROPERTY:
+                    crossing = Crossing.of(json.loads(str(value)))
+                    self._seen.setdefault(crossing, set()).add(report.nodeid)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if hasattr(self._config, "workerinput") or self._config.option.collectonly:
             return
-        seen = without_doubles(self._seen.values())
-        if self._is_of_all_tests(session):
-            remember(seen)
+        is_whole = self._is_of_all_tests(session)
+        remember(self._seen, self._ran, is_whole=is_whole)
         debts = known_debts()
         if debts is None:
             return
-        self._problems = [str(one) for one in not_listed(seen, debts)]
+        self._problems = [str(one) for one in not_listed(without_doubles(self._seen), debts)]
         if self._problems:
             self._problems.append("What to write instead: make module-borders")
-        if self._is_of_all_tests(session) and not self._config.option.markexpr:
-            found = {one.debt for one in (*seen, *code.crossings())}
+        if is_whole:
+            found = {one.debt for one in (*self._seen, *code.crossings())}
             paid = [d for d in debts if d not in found and any(k in d for k in JUDGED_HERE)]
             self._problems += [f"{DEBTS}: paid, so delete its line: {debt}" for debt in paid]
         if self._problems and session.exitstatus == pytest.ExitCode.OK:
@@ -194,6 +196,7 @@ class Report:
 
     def _is_of_all_tests(self, session: pytest.Session) -> bool:
         chosen = self._config.option
-        narrowed = chosen.keyword or getattr(chosen, "lf", False) or chosen.maxfail == 1
-        is_whole = self._config.args == self._config.getini("testpaths") and not narrowed
-        return is_whole and session.exitstatus == pytest.ExitCode.OK
+        chooses = chosen.keyword or chosen.markexpr or chosen.deselect or chosen.ignore
+        chooses = chooses or getattr(chosen, "lf", False)
+        has_all = self._config.args == self._config.getini("testpaths") and not chooses
+        return has_all and session.exitstatus == pytest.ExitCode.OK

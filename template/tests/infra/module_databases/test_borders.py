@@ -75,10 +75,12 @@ def test_the_list_of_debts_can_only_shrink(practice: Practice) -> None:
         "foreign key of pets + vets",
     ]
 
-    # Written again, the list has lost the paid debts and gained nothing.
+    # Written again, the list has lost the paid debts and gained nothing but our words.
+    practice.edit("module-borders.txt", "app/pets/service.py v", "# Why\napp/pets/service.py v")
     _, said = practice.runs(BORDERS, "", "yes")
     assert "known debt(s), 3 paid. Commit it.\n" in said
     assert "MORE_VISITS" not in practice.read("module-borders.txt")
+    assert "# Why\napp/pets/service.py visit:" in practice.read("module-borders.txt")
 
 
 def test_a_new_transaction_across_a_border_fails_the_tests(practice: Practice) -> None:
@@ -96,6 +98,8 @@ def test_a_new_transaction_across_a_border_fails_the_tests(practice: Practice) -
     # A part of the tests cannot tell that a debt is paid.
     status, said = practice.tests("-k", "visit")
     assert status == 0, said
+    _, said = practice.runs(BORDERS, "pets")
+    assert "name_again: transaction of pets + vets" in said
 
 
 @pytest.mark.parametrize(

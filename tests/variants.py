@@ -61,19 +61,20 @@ type Journey = tuple[dict[str, Any], ...]
 
 
 def journeys() -> list[Journey]:
-    """Every pair of stages, at once and step by step, with no option and with the first. Also each
-    option turned on without a change of stage, and the longest ways with all options."""
+    """Every pair of stages, at once and step by step, with no option and with the first: the whole
+    ladder with all of them. Also each option turned on without a change of stage."""
     found: list[Journey] = []
     for chosen in CHOICES[:2]:
         for here, there in combinations_with_replacement(STAGES, 2):
             if here == there:
                 found.append((at(here, ()), at(here, chosen)))
+            elif chosen and (here, there) == (STAGES[0], STAGES[-1]):
+                found += [LONGEST, STEP_BY_STEP]
             else:
                 steps = [at(stage, chosen) for stage in STAGES if here <= stage <= there]
                 found += [(steps[0], steps[-1]), tuple(steps)]
     for fewer, more in pairwise(CHOICES[1:]):
         found.append((at(STAGES[-1], fewer), at(STAGES[-1], more)))
-    found += [LONGEST, STEP_BY_STEP]
     return [one for i, one in enumerate(found) if one not in found[:i] and one[0] != one[-1]]
 
 

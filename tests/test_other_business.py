@@ -90,6 +90,8 @@ def test_the_commands_work_without_the_sample(render: Render, tmp_path: Path) ->
     project = tmp_path / "gazette"
     team_of(render, project, LONGEST[-1])
 
+    borders = run("make", "module-borders", "NAME=articles", within=project)
+    assert "app/articles/queries.py:25: QUERIES.'newest': statement of articles" in borders.stdout
     with make_dev(project, free_port()) as url:
         publish(url)
         assert titles(url) == ["Without a shop"]

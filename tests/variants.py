@@ -1,7 +1,7 @@
-"""Every variant that copier.yml can make: each stage with each setting of its options."""
+"""The variants that are tested: each stage with none of its options, the first, and all of them."""
 
 from collections.abc import Collection
-from itertools import combinations_with_replacement, product
+from itertools import combinations_with_replacement, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,19 @@ def offered(option: str, stage: int) -> bool:
     return condition.render(stage=stage) == "True"
 
 
-VARIANTS: list[dict[str, Any]] = [
-    {"stage": stage, **dict(zip(OPTIONS, setting, strict=True))}
-    for stage in STAGES
-    for setting in product((False, True), repeat=len(OPTIONS))
-    if all(offered(option, stage) for option, on in zip(OPTIONS, setting, strict=True) if on)
-]
+def at(stage: int, chosen: Collection[str]) -> dict[str, Any]:
+    """The variant of that stage with those of the chosen options that it offers."""
+    return {"stage": stage, **{name: name in chosen and offered(name, stage) for name in OPTIONS}}
+
+
+# An option adds one variant, with all options before it: two options do not need four a stage.
+CHOICES = [OPTIONS[:n] for n in range(len(OPTIONS) + 1)]
+
+VARIANTS: list[dict[str, Any]] = []
+for _stage in STAGES:
+    for _chosen in CHOICES:
+        if at(_stage, _chosen) not in VARIANTS:
+            VARIANTS.append(at(_stage, _chosen))
 
 
 def asked(variant: dict[str, Any]) -> dict[str, Any]:
@@ -53,28 +60,27 @@ def variant_name(variant: dict[str, Any]) -> str:
 type Journey = tuple[dict[str, Any], ...]
 
 
-def at(stage: int, chosen: Collection[str]) -> dict[str, Any]:
-    """The variant of that stage with those of the chosen options that it offers."""
-    return {"stage": stage, **{name: name in chosen and offered(name, stage) for name in OPTIONS}}
-
-
 def journeys() -> list[Journey]:
-    """Every pair of stages, at once and step by step, with no option, each option and all options.
-    Also every option turned on without a change of stage."""
+    """Every pair of stages, at once and step by step, with no option and with the first: the whole
+    ladder with all of them. Also each option turned on without a change of stage."""
     found: list[Journey] = []
-    for chosen in [set(), *({name} for name in OPTIONS), set(OPTIONS)]:
+    for chosen in CHOICES[:2]:
         for here, there in combinations_with_replacement(STAGES, 2):
             if here == there:
                 found.append((at(here, ()), at(here, chosen)))
+            elif chosen and (here, there) == (STAGES[0], STAGES[-1]):
+                found += [LONGEST, STEP_BY_STEP]
             else:
                 steps = [at(stage, chosen) for stage in STAGES if here <= stage <= there]
                 found += [(steps[0], steps[-1]), tuple(steps)]
+    for fewer, more in pairwise(CHOICES[1:]):
+        found.append((at(STAGES[-1], fewer), at(STAGES[-1], more)))
     return [one for i, one in enumerate(found) if one not in found[:i] and one[0] != one[-1]]
 
 
-JOURNEYS = journeys()
 LONGEST: Journey = (at(STAGES[0], ()), at(STAGES[-1], OPTIONS))
 STEP_BY_STEP: Journey = (LONGEST[0], *(at(stage, OPTIONS) for stage in STAGES[1:]))
+JOURNEYS = journeys()
 
 
 def described(journey: Journey) -> str:

@@ -1,0 +1,152 @@
+# Rung's file: advancing to another stage may change it.
+"""The borders between modules: whose a table is, what crosses a border, and the known debts."""
+
+import importlib
+import json
+import pkgutil
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import Table
+
+from app.infra.tables import Base
+
+# The team's list: each line is one crossing that may stay until it is paid.
+DEBTS = Path("module-borders.txt")
+
+# What the latest run of each test saw. Git ignores the folder.
+SEEN = Path(".dev", "module-borders.json")
+
+ADVICE = {
+    "transaction": (
+        "One transaction cannot span two databases. Commit your own row first, in a state such as"
+        " 'pending'. Let the other module's service do its part under that row's id, so that doing"
+        " it again changes nothing. Then note its answer, a refusal too."
+    ),
+    "statement": (
+        "No JOIN spans two databases. Read the first module's rows, then the other's by their ids,"
+        " with a Query of the other module: `.where(Person.id.in_(bindparam('ids')))`."
+    ),
+    "foreign key": (
+        "No foreign key spans two databases. Keep the column, drop the key in a migration, and ask"
+        " the other module's queries whether the row exists."
+    ),
+    "relationship": (
+        "A relationship is a JOIN or a second SELECT in the same session. Keep the id, and ask the"
+        " other module's queries for the rows."
+    ),
+}
+
+# A list such as FROM a AS x, b. What follows is looked up among the tables, so it may match more.
+_SOURCES = re.compile(
+    r'\b(?:FROM|JOIN|INTO|UPDATE|USING)\s+(?:ONLY\s+)?((?:[\w."]+(?:\s+(?:AS\s+)?\w+)?\s*,\s*)*[\w."]+)',
+    re.IGNORECASE,
+)
+_NO_SQL = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
+class Crossing(NamedTuple):
+    kind: str  # a key of ADVICE
+    file: str
+    line: int
+    name: str  # of the function, the variable or the column
+    modules: tuple[str, ...]
+
+    @classmethod
+    def of(cls, fields: Sequence[Any]) -> "Crossing":
+        """As JSON gives it back."""
+        kind, file, line, name, modules = fields
+        return cls(kind, file, line, name, tuple(modules))
+
+    @property
+    def debt(self) -> str:
+        """Its line in the team's list. It has no line number, because that changes every day."""
+        return f"{self.file} {self.name}: {self.kind} of {' + '.join(self.modules)}"
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.name}: {self.kind} of {' + '.join(self.modules)}"
+
+
+def import_app() -> None:
+    """Tables and queries are known once their module is imported."""
+    package = importlib.import_module("app")
+    for module in pkgutil.walk_packages(package.__path__, "app."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
+def module_of(name: str) -> str | None:
+    """The folder of app/ by a Python module's name or by a file's: None for infrastructure."""
+    parts = name.removesuffix(".py").replace("/", ".").split(".")
+    return parts[1] if parts[0] == "app" and len(parts) > 1 and parts[1] != "infra" else None
+
+
+def owners() -> dict[str, str]:
+    """The module of each table, by the table's name. Tables of app/infra have none."""
+    found: dict[str, str] = {}
+    for mapper in Base.registry.mappers:
+        if isinstance(mapper.local_table, Table) and (owner := module_of(mapper.class_.__module__)):
+            found[mapper.local_table.name] = owner
+    # A table without a class stands beside those that have one.
+    for name, python_module in sorted(sys.modules.items()):
+        if name.endswith(".models") and (owner := module_of(name)):
+            for value in vars(python_module).values():
+                if isinstance(value, Table):
+                    found.setdefault(value.name, owner)
+    return found
+
+
+def tables_in(sql: str) -> set[str]:
+    """Every name that stands where a table stands."""
+    names: set[str] = set()
+    for found in _SOURCES.finditer(_NO_SQL.sub(" ", sql)):
+        names.update(one.split()[0] for one in found[1].split(",") if one.split())
+    return {name.rpartition(".")[2].strip('"') for name in names}
+
+
+def modules_in(sql: str, owner_of: Mapping[str, str]) -> set[str]:
+    return {owner_of[table] for table in tables_in(sql) if table in owner_of}
+
+
+def known_debts() -> list[str] | None:
+    """None before the team has made its list."""
+    if not DEBTS.exists():
+        return None
+    lines = (line.strip() for line in DEBTS.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def not_listed(crossings: Iterable[Crossing], debts: Iterable[str]) -> list[Crossing]:
+    listed = set(debts)
+    return [one for one in crossings if one.debt not in listed]
+
+
+def seen_in_tests() -> dict[Crossing, set[str]] | None:
+    """Each crossing with the tests that saw it. None before the first run."""
+    if not SEEN.exists():
+        return None
+    try:
+        entries = json.loads(SEEN.read_text(encoding="utf-8"))
+        return {Crossing.of(fields): set(tests) for fields, tests in entries}
+    except ValueError:  # its writer was killed
+        return None
+
+
+def remember(seen: Mapping[Crossing, set[str]], ran: set[str], *, is_whole: bool) -> None:
+    """A run of some tests says nothing about what the others saw before."""
+    entries = {crossing: sorted(tests) for crossing, tests in seen.items()}
+    if not is_whole:
+        for crossing, tests in (seen_in_tests() or {}).items():
+            if others := tests - ran:
+                entries[crossing] = sorted({*entries.get(crossing, ()), *others})
+    SEEN.parent.mkdir(exist_ok=True)
+    SEEN.write_text(json.dumps(list(entries.items())), encoding="utf-8")
+
+
+def without_doubles(*several: Iterable[Crossing]) -> list[Crossing]:
+    """By file and line; of one debt only the first."""
+    found = {one.debt: one for crossings in reversed(several) for one in crossings}
+    return sorted(found.values(), key=lambda one: (one.file, one.line))

@@ -1,0 +1,232 @@
+# Rung's file: advancing to another stage may change it.
+"""Finds in the code, without running it, what crosses the border of a module."""
+
+import ast
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from sqlalchemy import Table
+from sqlalchemy.sql import visitors
+
+from app.infra.reads import Query
+from app.infra.tables import Base
+from dev.module_databases.borders import Crossing, import_app, module_of, modules_in, owners
+
+BUILDERS = {"select", "insert", "update", "delete", "exists"}
+LOOKS_LIKE_SQL = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE)\b")
+SESSION = re.compile(r"(Write|WriteSession|AsyncSession)\b")
+
+type Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def crossings() -> list[Crossing]:
+    """All of app/, by file and line."""
+    import_app()
+    owner_of = owners()
+    found = {*_in_models(owner_of), *_in_queries(owner_of)}
+    for path in sorted(Path("app").rglob("*.py")):
+        if not path.is_relative_to("app/infra"):
+            found.update(_in_file(path, owner_of))
+    return sorted(found, key=lambda one: (one.file, one.line))
+
+
+def _in_models(owner_of: Mapping[str, str]) -> Iterator[Crossing]:
+    for mapper in Base.registry.mappers:
+        model, table = mapper.class_, mapper.local_table
+        if not isinstance(table, Table) or table.name not in owner_of:
+            continue
+        own = owner_of[table.name]
+        for key in table.foreign_keys:
+            other = owner_of.get(key.target_fullname.split(".")[-2], own)
+            if other != own:
+                name = f"{model.__name__}.{key.parent.name}"
+                yield _in_class("foreign key", model, key.parent.name, name, own, other)
+        for relationship in mapper.relationships:
+            target = relationship.mapper.local_table
+            other = owner_of.get(target.name, own) if isinstance(target, Table) else own
+            if other != own:
+                name = f"{model.__name__}.{relationship.key}"
+                yield _in_class("relationship", model, relationship.key, name, own, other)
+
+
+def _in_class(kind: str, model: type, field: str, name: str, *modules: str) -> Crossing:
+    lines, first = inspect.getsourcelines(model)
+    places = (n for n, line in enumerate(lines) if re.match(rf"\s+{field}\b", line))
+    return Crossing(
+        kind, _file(model.__module__), first + next(places, 0), name, tuple(sorted(modules))
+    )
+
+
+def _in_queries(owner_of: Mapping[str, str]) -> Iterator[Crossing]:
+    for query in Query.declared:
+        python_module, _, line = query.declared_at.partition(":")
+        modules = {
+            owner_of[element.name]
+            for _, form in query.forms()
+            for element in visitors.iterate(form.statement)
+            if isinstance(element, Table) and element.name in owner_of
+        }
+        if module_of(python_module) and len(modules) > 1:
+            file = _file(python_module)
+            name = _name_at(ast.parse(Path(file).read_text(encoding="utf-8")), int(line))
+            yield Crossing("statement", file, int(line), name, tuple(sorted(modules)))
+
+
+def _in_file(path: Path, owner_of: Mapping[str, str]) -> Iterator[Crossing]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    file, own, imports = path.as_posix(), module_of(path.as_posix()), _imports(tree)
+    with_tables = set(owner_of.values())
+    model_of = {
+        mapper.class_.__name__: owner_of[mapper.local_table.name]
+        for mapper in Base.registry.mappers
+        if isinstance(mapper.local_table, Table) and mapper.local_table.name in owner_of
+    }
+    for function in _functions(tree):
+        for line, modules in _handed(function, own, imports, with_tables):
+            yield Crossing("transaction", file, line, _name_at(tree, line), modules)
+    local = {name for name in model_of if name in imports or own == model_of[name]}
+    for line, modules in _statements(tree, {name: model_of[name] for name in local}):
+        yield Crossing("statement", file, line, _name_at(tree, line), modules)
+    for line, text in _texts(tree):
+        modules = tuple(sorted(modules_in(text, owner_of)))
+        if len(modules) > 1:
+            yield Crossing("statement", file, line, _name_at(tree, line), modules)
+
+
+def _handed(
+    function: Function, own: str | None, imports: Mapping[str, str], with_tables: set[str]
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Where a function hands its transaction to another module. A file beside the modules, such as
+    a seed, may hand it to one module, but not to two."""
+    sessions = set(_sessions(function))
+    touched = {own} & with_tables
+    for call in sorted(_calls(function), key=lambda call: call.lineno):
+        other = module_of(imports.get(_root(call.func), ""))
+        invalidates = isinstance(call.func, ast.Attribute) and call.func.attr == "invalidate"
+        if other not in with_tables or other is None or invalidates:
+            continue
+        given = [*call.args, *(keyword.value for keyword in call.keywords)]
+        if any(_is_session(one, sessions) for one in given) and other not in touched:
+            if touched:
+                yield call.lineno, tuple(sorted({other, *filter(None, touched)}))
+            if own not in with_tables:
+                touched.add(other)
+
+
+def _sessions(function: Function) -> Iterator[str]:
+    arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    for argument in arguments:
+        if argument.annotation and SESSION.search(ast.unparse(argument.annotation)):
+            yield argument.arg
+    for node in ast.walk(function):
+        if isinstance(node, ast.withitem) and isinstance(node.optional_vars, ast.Name):
+            opened = node.context_expr
+            if isinstance(opened, ast.Call) and _last(opened.func) == "transaction":
+                yield node.optional_vars.id
+
+
+def _is_session(given: ast.expr, sessions: set[str]) -> bool:
+    """`write`, or in_transaction(write)."""
+    if isinstance(given, ast.Call) and _last(given.func) == "in_transaction" and given.args:
+        given = given.args[0]
+    return isinstance(given, ast.Name) and given.id in sessions
+
+
+def _statements(
+    tree: ast.Module, model_of: Mapping[str, str]
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Statements that functions build. Those at module level become a Query, or a part of one."""
+    for function in _functions(tree):
+        for statement in ast.walk(function):
+            if isinstance(statement, ast.stmt):
+                for part in ast.iter_child_nodes(statement):
+                    if isinstance(part, ast.expr) and _builds(part):
+                        names = {n.id for n in ast.walk(part) if isinstance(n, ast.Name)}
+                        modules = {model_of[name] for name in names if name in model_of}
+                        if len(modules) > 1:
+                            yield part.lineno, tuple(sorted(modules))
+
+
+def _builds(expression: ast.expr) -> bool:
+    return any(_last(call.func) in BUILDERS for call in _calls(expression))
+
+
+def _texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """SQL in strings. A string that stands alone is a docstring."""
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)) if LOOKS_LIKE_SQL.search(text):
+                if id(node) not in alone:
+                    yield node.lineno, text
+
+
+def _imports(tree: ast.Module) -> dict[str, str]:
+    """What each name was imported as: catalog of `from app.catalog import service as catalog`."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                found[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.Import):
+            found.update({alias.asname: alias.name for alias in node.names if alias.asname})
+    return found
+
+
+def _name_at(tree: ast.Module, line: int) -> str:
+    """The function around a line, or the variable or key at module level."""
+    names: list[str] = []
+    inside: ast.AST | None = tree
+    while inside is not None:
+        around = (
+            node
+            for node in ast.iter_child_nodes(inside)
+            if getattr(node, "lineno", line + 1) <= line <= (getattr(node, "end_lineno", 0) or 0)
+        )
+        inside = next(around, None)
+        match inside:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                names.append(name)
+            case ast.ClassDef(name=name):
+                names.append(name)
+            case ast.Assign(targets=[ast.Name(id=name)]) if not names:
+                names.append(name)
+            case ast.AnnAssign(target=ast.Name(id=name)) if not names:
+                names.append(name)
+            case ast.Dict(keys=keys, values=values):
+                for key, value in zip(keys, values, strict=True):
+                    if key and value.lineno <= line <= (value.end_lineno or 0):
+                        names.append(ast.unparse(key))
+    return ".".join(names) or "module"
+
+
+def _file(python_module: str) -> str:
+    file = Path(sys.modules[python_module].__file__ or python_module)
+    return file.relative_to(Path.cwd()).as_posix()
+
+
+def _functions(tree: ast.AST) -> Iterator[Function]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def _calls(tree: ast.AST) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def _root(node: ast.expr) -> str:
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _last(node: ast.expr) -> str:
+    match node:
+        case ast.Attribute(attr=name) | ast.Name(id=name):
+            return name
+        case _:
+            return ""

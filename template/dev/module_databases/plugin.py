@@ -1,0 +1,202 @@
+# Rung's file: advancing to another stage may change it.
+"""Sees in the tests each transaction and each statement that touches tables of two modules."""
+
+import functools
+import json
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import asyncpg
+import greenlet  # type: ignore[import-untyped]  # it ships no types
+import pytest
+from _pytest.terminal import TerminalReporter
+from sqlalchemy import Connection, Engine, event
+
+from app.infra.reads import Query
+from dev.module_databases import code
+from dev.module_databases.borders import (
+    DEBTS,
+    Crossing,
+    known_debts,
+    module_of,
+    modules_in,
+    not_listed,
+    owners,
+    remember,
+    without_doubles,
+)
+
+PROPERTY = "crosses the border of a module"
+JUDGED_HERE = (": transaction of ", ": statement of ")
+
+ROOT = Path.cwd()
+
+
+class Place(NamedTuple):
+    file: str
+    line: int
+    name: str
+
+
+class Transaction:
+    """The modules whose tables it has touched so far."""
+
+    def __init__(self) -> None:
+        self.touched: set[str] = set()
+        self.places: list[Place] = []  # of the latest statement that the team's code sent
+
+
+class Watch:
+    """Of this process: each statement, and the test that runs."""
+
+    def __init__(self) -> None:
+        self.item: pytest.Item | None = None
+        self._owner_of: dict[str, str] = {}
+
+    def begin(self) -> None:
+        event.listen(Engine, "before_cursor_execute", self._in_transaction)
+        event.listen(Engine, "commit", _end)
+        event.listen(Engine, "rollback", _end)
+        fetch = asyncpg.Connection.fetch
+
+        @functools.wraps(fetch)
+        async def fetch_and_note(
+            connection: asyncpg.Connection, sql: str, *arguments: Any, **options: Any
+        ) -> Any:
+            self._note(Transaction(), sql)
+            return await fetch(connection, sql, *arguments, **options)
+
+        asyncpg.Connection.fetch = fetch_and_note
+
+    def _in_transaction(self, connection: Connection, _: object, sql: str, *__: object) -> None:
+        self._note(connection.info.setdefault(PROPERTY, Transaction()), sql)
+
+    def _note(self, transaction: Transaction, sql: str) -> None:
+        if not self._owner_of:
+            self._owner_of = owners()
+        modules = modules_in(sql, self._owner_of)
+        if not modules:
+            return
+        # A flush at COMMIT has no code of the team's around it: then the statement before counts.
+        transaction.places = list(_places()) or transaction.places
+        if len(modules) > 1 and not _is_declared(sql):
+            self._cross("statement", modules, transaction.places)
+        if transaction.touched and modules - transaction.touched:
+            self._cross("transaction", transaction.touched | modules, transaction.places)
+        transaction.touched |= modules
+
+    def _cross(self, kind: str, modules: set[str], places: list[Place]) -> None:
+        # A migration, say, has no code of the app's or the tests' around it.
+        if self.item is not None and places:
+            place = places[0] if kind == "statement" else _border(places)
+            found = (PROPERTY, json.dumps(Crossing(kind, *place, tuple(sorted(modules)))))
+            if found not in self.item.user_properties:
+                self.item.user_properties.append(found)
+
+
+def _end(connection: Connection) -> None:
+    connection.info.pop(PROPERTY, None)
+
+
+def _places() -> Iterator[Place]:
+    """The team's functions that led to a statement, from the innermost outwards."""
+    for frame in _frames():
+        file = frame.f_code.co_filename.removeprefix(f"{ROOT}/")
+        if "/starlette/" in file:
+            return  # a test that calls the app stands further out
+        if file.startswith(("app/", "tests/")) and not file.startswith("app/infra/"):
+            name = frame.f_code.co_qualname.replace(".<locals>", "")
+            yield Place(file, frame.f_lineno, name)
+
+
+def _frames() -> Iterator[FrameType]:
+    """SQLAlchemy runs in a greenlet: its caller's frames are those of the parent."""
+    frame: FrameType | None = sys._getframe()
+    current = greenlet.getcurrent()
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+        if frame is None and current.parent is not None:
+            current = current.parent
+            frame = current.gr_frame
+
+
+def _border(places: list[Place]) -> Place:
+    """Where one module calls another, or the innermost function."""
+    inner = module_of(places[0].file)
+    return next((place for place in places if module_of(place.file) != inner), places[0])
+
+
+def _is_declared(sql: str) -> bool:
+    """As a Query of the app, which the lint finds."""
+    return any(form.sql == sql for query in Query.declared for _, form in query.forms())
+
+
+watch = Watch()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Report(config), "module borders")
+    watch.begin()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    watch.item = item
+    try:
+        return (yield)
+    finally:
+        watch.item = None
+
+
+class Report:
+    """At the end of a run, in the process that prints."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._ran: set[str] = set()
+        self._seen: dict[Crossing, set[str]] = {}
+        self._problems: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown":
+            self._ran.add(report.nodeid)
+            for name, value in report.user_properties:
+                if name == PROPERTY:
+                    crossing = Crossing.of(json.loads(str(value)))
+                    self._seen.setdefault(crossing, set()).add(report.nodeid)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if hasattr(self._config, "workerinput") or self._config.option.collectonly:
+            return
+        is_whole = self._is_of_all_tests(session)
+        remember(self._seen, self._ran, is_whole=is_whole)
+        debts = known_debts()
+        if debts is None:
+            return
+        self._problems = [str(one) for one in not_listed(without_doubles(self._seen), debts)]
+        if self._problems:
+            self._problems.append("What to write instead: make module-borders")
+        if is_whole:
+            found = {one.debt for one in (*self._seen, *code.crossings())}
+            paid = [d for d in debts if d not in found and any(k in d for k in JUDGED_HERE)]
+            self._problems += [f"{DEBTS}: paid, so delete its line: {debt}" for debt in paid]
+        if self._problems and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
+        if self._problems:
+            terminalreporter.section("these cross the border of a module")
+            for problem in self._problems:
+                terminalreporter.line(problem)
+
+    def _is_of_all_tests(self, session: pytest.Session) -> bool:
+        chosen = self._config.option
+        chooses = chosen.keyword or chosen.markexpr or chosen.deselect or chosen.ignore
+        chooses = chooses or getattr(chosen, "lf", False)
+        has_all = self._config.args == self._config.getini("testpaths") and not chooses
+        return has_all and session.exitstatus == pytest.ExitCode.OK

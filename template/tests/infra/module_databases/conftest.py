@@ -1,0 +1,216 @@
+# Rung's file: advancing to another stage may change it.
+"""A small app of two modules, whose borders are crossed in each way."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dev.postgres import REPOSITORY
+
+FILES = {
+    "pytest.ini": "[pytest]\ntestpaths = tests\nanyio_mode = auto\n",
+    "app/__init__.py": "",
+    "app/vets/__init__.py": "",
+    "app/vets/models.py": """\
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.infra.tables import Base
+
+
+class Vet(Base):
+    __tablename__ = "vets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    visits: Mapped[int]
+""",
+    "app/vets/service.py": """\
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.vets.models import Vet
+
+
+async def note_visit(write: AsyncSession, vet_id: int) -> None:
+    await write.execute(update(Vet).where(Vet.id == vet_id).values(visits=Vet.visits + 1))
+""",
+    "app/pets/__init__.py": "",
+    "app/pets/models.py": """\
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from app.infra.tables import Base
+from app.vets.models import Vet
+
+
+class Pet(Base):
+    __tablename__ = "pets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    vet_id: Mapped[int] = mapped_column(ForeignKey("vets.id"))
+
+    vet: Mapped[Vet] = relationship()
+
+
+class Toy(Base):
+    __tablename__ = "toys"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    pet_id: Mapped[int] = mapped_column(ForeignKey("pets.id"))
+""",
+    "app/pets/queries.py": '''\
+"""SELECT pets and vets: this is no statement."""
+
+from sqlalchemy import select
+
+from app.infra.database import ReadSession
+from app.infra.reads import Query
+from app.pets.models import Pet, Toy
+from app.vets.models import Vet
+
+QUERIES = {
+    "with toys": Query(select(Pet.id, Toy.id.label("toy")).join(Toy), dict),
+    "with vets": Query(select(Pet.id, Vet.visits).join(Vet), dict),
+}
+VISITS = "SELECT p.id FROM pets p, vets v WHERE p.vet_id = v.id"
+TOYS = "SELECT t.id FROM toys t JOIN pets p ON p.id = t.pet_id WHERE p.name <> 'FROM vets'"
+
+
+async def with_vets(read: ReadSession) -> list[dict[str, int]]:
+    return await read.all(QUERIES["with vets"])
+
+
+async def counted(read: ReadSession, others: str) -> int:
+    (row,) = await read.fetch(f"SELECT count(*) AS n FROM pets JOIN {others} v ON v.id = vet_id")
+    return row["n"]
+''',
+    "app/pets/service.py": """\
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.pets.models import Pet
+from app.vets import service as vets
+from app.vets.models import Vet
+
+
+async def visit(write: AsyncSession, pet_id: int) -> None:
+    pet = await write.get_one(Pet, pet_id)
+    pet.name = pet.name.upper()
+    await vets.note_visit(write, pet.vet_id)
+
+
+async def all_of(write: AsyncSession, vet_id: int) -> list[Pet]:
+    found = await write.scalars(select(Pet).join(Vet).where(Vet.id == vet_id))
+    return list(found)
+
+
+async def rename(write: AsyncSession, pet_id: int, then) -> None:
+    (await write.get_one(Pet, pet_id)).name = "Rex"
+    await then(write, 1)
+""",
+    "tests/conftest.py": """\
+import os
+
+import asyncpg
+import pytest
+
+from app.infra import environment
+from app.infra.connections import DatabaseSettings
+from app.infra.database import Database
+
+TABLES = \"\"\"
+    CREATE TABLE IF NOT EXISTS vets (id bigint, visits bigint);
+    CREATE TABLE IF NOT EXISTS pets (id bigint, name text, vet_id bigint);
+    TRUNCATE vets, pets;
+    INSERT INTO vets VALUES (1, 0);
+    INSERT INTO pets VALUES (1, 'Tom', 1);
+\"\"\"
+
+
+@pytest.fixture(scope="session")
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture
+async def database():
+    connection = await asyncpg.connect(os.environ["DATABASE_URL"])
+    await connection.execute(TABLES)
+    await connection.close()
+    async with Database(environment.read(DatabaseSettings)) as database:
+        yield database
+""",
+    "tests/test_pets.py": """\
+from app.pets import queries, service
+from app.vets import service as vets
+
+
+async def test_a_visit(database):
+    async with database.transaction() as write:
+        await service.visit(write, 1)
+    assert await queries.with_vets(database.reader())
+
+
+async def test_the_code_does_not_show_these(database):
+    async with database.transaction() as write:
+        await service.rename(write, 1, vets.note_visit)
+    assert await queries.counted(database.reader(), "vets")
+
+
+async def test_one_transaction_after_the_other_crosses_no_border(database):
+    async with database.transaction() as write:
+        await service.rename(write, 1, lambda *_: database.check())
+    async with database.transaction() as write:
+        await vets.note_visit(write, 1)
+""",
+}
+
+
+class Practice:
+    """The small app in its own folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        for name, text in FILES.items():
+            self.write(name, text)
+        shutil.copytree(REPOSITORY / "app" / "infra", folder / "app" / "infra")
+        (folder / "dev").mkdir()
+        shutil.copy(REPOSITORY / "dev" / "__init__.py", folder / "dev")
+        shutil.copytree(REPOSITORY / "dev" / "module_databases", folder / "dev/module_databases")
+
+    def write(self, name: str, text: str) -> None:
+        (self._folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (self._folder / name).write_text(text, encoding="utf-8")
+
+    def read(self, name: str) -> str:
+        return (self._folder / name).read_text(encoding="utf-8")
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        assert old in self.read(name)
+        self.write(name, self.read(name).replace(old, new))
+
+    def runs(self, *command: str) -> tuple[int, str]:
+        """`python -m …`: its exit status, and what it says."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=self._folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def tests(self, *options: str) -> tuple[int, str]:
+        plugins = ["-p", "dev.module_databases.plugin", "-p", "no:schemathesis"]
+        return self.runs("pytest", "-q", *plugins, *options)
+
+
+@pytest.fixture
+def practice(empty_database: str, tmp_path: Path) -> Practice:
+    return Practice(tmp_path)

@@ -1,0 +1,120 @@
+# Rung's file: advancing to another stage may change it.
+"""What crosses the border of a module is found, listed as a debt, and the list only shrinks."""
+
+import pytest
+
+from dev.module_databases.borders import tables_in
+from tests.infra.module_databases.conftest import Practice
+
+pytestmark = pytest.mark.slow
+
+IN_THE_CODE = """\
+app/pets/models.py:13: Pet.vet_id: foreign key of pets + vets
+app/pets/models.py:15: Pet.vet: relationship of pets + vets
+app/pets/queries.py:12: QUERIES.'with vets': statement of pets + vets
+app/pets/queries.py:14: VISITS: statement of pets + vets
+app/pets/service.py:12: visit: transaction of pets + vets
+app/pets/service.py:16: all_of: statement of pets + vets
+"""
+
+IN_THE_TESTS = """\
+app/pets/queries.py:23: counted: statement of pets + vets
+app/pets/service.py:22: rename: transaction of pets + vets
+"""
+
+BORDERS = "dev.module_databases"
+LINT = "dev.module_databases.lint"
+
+
+def test_the_code_shows_what_stands_in_the_way(practice: Practice) -> None:
+    status, said = practice.runs(BORDERS, "vets")
+
+    assert status == 0, said
+    assert said.startswith(IN_THE_CODE + "\n"), said
+    assert "foreign key: No foreign key spans two databases. Keep the column" in said
+    assert "6 to change before the tables of vets can move.\nNo test has run yet." in said
+
+    status, said = practice.runs(BORDERS, "vats")
+    assert (status, said) == (1, "No module 'vats' has tables. These have: pets, vets\n")
+
+
+def test_the_tests_show_what_the_code_hides(practice: Practice) -> None:
+    status, said = practice.tests()
+    assert status == 0, said  # there is no list yet, so nothing is refused
+
+    _, said = practice.runs(BORDERS, "pets")
+
+    together = sorted((IN_THE_CODE + IN_THE_TESTS).splitlines(), key=_place)
+    assert said.split("\n\n")[0].splitlines() == together
+
+
+def test_the_list_of_debts_can_only_shrink(practice: Practice) -> None:
+    status, said = practice.runs(BORDERS, "", "yes")
+    assert (status, said) == (1, "Run `make test` first: only the tests see every transaction.\n")
+    assert practice.tests()[0] == 0
+
+    status, said = practice.runs(BORDERS, "", "yes")
+    assert (status, said) == (0, "module-borders.txt: 8 known debt(s). Commit it.\n")
+    assert practice.runs(LINT) == (0, "")
+    status, said = practice.tests()
+    assert status == 0, said
+
+    # The lint sees a new debt, and two that are paid.
+    practice.edit("app/pets/queries.py", "VISITS =", "MORE_VISITS =")
+    practice.edit("app/pets/models.py", 'mapped_column(ForeignKey("vets.id"))', "mapped_column()")
+    practice.edit("app/pets/models.py", "\n    vet: Mapped[Vet] = relationship()\n", "")
+    practice.edit("app/pets/queries.py", ".join(Vet)", ".join(Vet, Vet.id == Pet.vet_id)")
+    practice.edit("app/pets/service.py", ".join(Vet)", ".join(Vet, Vet.id == Pet.vet_id)")
+    status, said = practice.runs(LINT)
+    assert status == 1
+    new, advice, *paid = said.splitlines()
+    assert new == "app/pets/queries.py:14: MORE_VISITS: statement of pets + vets"
+    assert advice.endswith("What to write: make module-borders")
+    assert [line.rpartition(": ")[2] for line in paid] == [
+        "relationship of pets + vets",
+        "foreign key of pets + vets",
+    ]
+
+    # Written again, the list has lost the paid debts and gained nothing but our words.
+    practice.edit("module-borders.txt", "app/pets/service.py v", "# Why\napp/pets/service.py v")
+    _, said = practice.runs(BORDERS, "", "yes")
+    assert "known debt(s), 3 paid. Commit it.\n" in said
+    assert "MORE_VISITS" not in practice.read("module-borders.txt")
+    assert "# Why\napp/pets/service.py visit:" in practice.read("module-borders.txt")
+
+
+def test_a_new_transaction_across_a_border_fails_the_tests(practice: Practice) -> None:
+    assert practice.tests()[0] == 0
+    practice.runs(BORDERS, "", "yes")
+    practice.edit("app/pets/service.py", "async def rename(", "async def name_again(")
+    practice.edit("tests/test_pets.py", "service.rename(", "service.name_again(")
+
+    status, said = practice.tests("-n", "2")
+
+    assert status == 1
+    assert "app/pets/service.py:22: name_again: transaction of pets + vets\n" in said
+    assert "module-borders.txt: paid, so delete its line: app/pets/service.py rename:" in said
+
+    # A part of the tests cannot tell that a debt is paid.
+    status, said = practice.tests("-k", "visit")
+    assert status == 0, said
+    _, said = practice.runs(BORDERS, "pets")
+    assert "name_again: transaction of pets + vets" in said
+
+
+@pytest.mark.parametrize(
+    ("sql", "tables"),
+    [
+        ("SELECT a FROM pets AS p, vets v JOIN toys USING (id)", {"pets", "vets", "toys"}),
+        ('INSERT INTO shop."pets" (a) SELECT 1 FROM vets', {"pets", "vets"}),
+        ("UPDATE pets SET a = 'FROM vets' -- FROM toys", {"pets"}),
+        ("DELETE FROM ONLY pets USING vets WHERE true", {"pets", "vets"}),
+    ],
+)
+def test_tables_are_found_where_sql_names_them(sql: str, tables: set[str]) -> None:
+    assert tables_in(sql) == tables
+
+
+def _place(line: str) -> tuple[str, int]:
+    file, number, _ = line.split(":", 2)
+    return file, int(number)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.security import APIKeyCookie, HTTPBearer
-from starlette.requests import HTTPConnection
+from fastapi.security.base import SecurityBase
 
 from app.infra import environment
 from app.infra.database import WriteSession
@@ -39,45 +39,55 @@ class User:
     id: UUID
 
 
-class _Cookie(APIKeyCookie):
-    """Describes the cookie in OpenAPI. session_tokens reads it."""
-
-    async def __call__(self, request: HTTPConnection) -> None: ...
-
-
-class _Bearer(HTTPBearer):
-    """Describes the header in OpenAPI. session_tokens reads it."""
-
-    async def __call__(self, request: HTTPConnection) -> None: ...
+# session_tokens reads both.
+_COOKIE = APIKeyCookie(name=COOKIE, scheme_name="session")
+_BEARER = HTTPBearer(scheme_name="token")
 
 
-_BY_COOKIE = Depends(_Cookie(name=COOKIE, scheme_name="session"))
-_BY_TOKEN = Depends(_Bearer(scheme_name="token"))
+class _Described(SecurityBase):
+    """A dependency that OpenAPI shows as a way to log in.
+
+    The dependencies below work and describe at once. FastAPI solves each dependency for each
+    request: two that only described were 11% of `GET /me`.
+    """
+
+    def __init__(self, scheme: APIKeyCookie | HTTPBearer) -> None:
+        self.model = scheme.model
+        self.scheme_name = scheme.scheme_name
 
 
-async def maybe_user(
-    request: Request,
-    _cookie: Annotated[None, _BY_COOKIE] = None,
-    _token: Annotated[None, _BY_TOKEN] = None,
-) -> User | None:
-    token = token_of(request.scope).text
-    if token is None:
-        return None
-    token_hash = hash_of(token)
-    store = _store_of(request)
-    session = await store.find(token_hash)
-    if session is None:
-        return None
-    if datetime.now(UTC) - session.seen_at > SEEN_PRECISION:
-        await store.note_visit(token_hash, session)
-    return User(session.user_id)
+class _FindUser(_Described):
+    async def __call__(self, request: Request) -> User | None:
+        token = token_of(request.scope).text
+        if token is None:
+            return None
+        token_hash = hash_of(token)
+        store = _store_of(request)
+        session = await store.find(token_hash)
+        if session is None:
+            return None
+        if datetime.now(UTC) - session.seen_at > SEEN_PRECISION:
+            await store.note_visit(token_hash, session)
+        return User(session.user_id)
 
 
-async def current_user(user: Annotated[User | None, Depends(maybe_user)]) -> User:
-    if user is None:
-        raise LoginNeeded
-    return user
+_Found = Annotated[User | None, Depends(_FindUser(_BEARER))]
 
+
+class _UserOrNobody(_Described):
+    async def __call__(self, user: _Found) -> User | None:
+        return user
+
+
+class _UserOnly(_Described):
+    async def __call__(self, user: _Found) -> User:
+        if user is None:
+            raise LoginNeeded
+        return user
+
+
+maybe_user = _UserOrNobody(_COOKIE)
+current_user = _UserOnly(_COOKIE)
 
 CurrentUser = Annotated[User, Depends(current_user)]
 

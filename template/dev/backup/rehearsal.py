@@ -1,0 +1,276 @@
+# Rung's file: advancing to another stage may change it.
+"""Restores a backup into a throwaway Postgres and judges it: `make restore-rehearsal`."""
+
+import asyncio
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from dev import postgres, supervisor
+
+NO_BARMAN = (
+    "barman-cloud-restore is missing. On Debian or Ubuntu: apt-get install barman-cli-cloud. "
+    "Elsewhere: pipx install 'barman[cloud]'."
+)
+# Only this user's processes can enter the folder of the socket, so nobody else can log in.
+PG_HBA = "local all all trust\n"
+SETTINGS = {
+    "listen_addresses": "",
+    "archive_mode": "off",
+    # No reads before all WAL is replayed, so no limit of the primary must be equalled here.
+    "hot_standby": "off",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "shared_preload_libraries": "",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+TABLES = """
+SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
+WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1
+"""
+
+
+class RehearsalError(Exception):
+    """Says why nothing was proved and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    id: str
+    ended: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """The place that barman-cloud-backup and barman-cloud-wal-archive write to."""
+
+    url: str
+    server: str
+    options: Sequence[str]
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> "Archive":
+        if not environment.get("BACKUP"):
+            raise RehearsalError(
+                "Say where the backups are: make restore-rehearsal BACKUP=s3://bucket/folder\n"
+                "docs/runbooks/backup.md says how they come there."
+            )
+        if shutil.which("barman-cloud-restore") is None:
+            raise RehearsalError(NO_BARMAN)
+        server = environment.get("BACKUP_SERVER") or "main"
+        options = shlex.split(environment.get("BACKUP_OPTIONS", ""))
+        return cls(environment["BACKUP"], server, options)
+
+    def command(self, name: str, *arguments: str | Path) -> list[str | Path]:
+        return [f"barman-cloud-{name}", *self.options, self.url, self.server, *arguments]
+
+    def newest(self, until: datetime | None) -> Backup:
+        command = [*self.command("backup-list"), "--format", "json"]
+        listed = subprocess.run(command, capture_output=True, text=True)
+        if listed.returncode != 0:
+            raise RehearsalError(f"Cannot list the backups in {self.url}:\n{listed.stderr.strip()}")
+        ended = [
+            Backup(one["backup_id"], _end_of(one))
+            for one in json.loads(listed.stdout)["backups_list"]
+            if one["status"] == "DONE"
+        ]
+        found = [one for one in ended if until is None or one.ended <= until]
+        if not found:
+            before = f" that ended before {until}" if until else ""
+            raise RehearsalError(f"{self.url} has no backup of {self.server}{before}.")
+        return max(found, key=lambda one: one.ended)
+
+
+def _end_of(backup: Mapping[str, str]) -> datetime:
+    # Older barman has no end_time_iso and leaves the zone out. If the zone was not UTC, Postgres
+    # refuses a backup that ended too late.
+    text = backup.get("end_time_iso")
+    if text:
+        return datetime.fromisoformat(text)
+    return datetime.strptime(backup["end_time"], "%a %b %d %H:%M:%S %Y").replace(tzinfo=UTC)
+
+
+def main() -> None:
+    postgres.forget_other_servers(os.environ)
+    try:
+        until = time_of(os.environ.get("UNTIL", ""))
+        rehearse(Archive.of(os.environ), until, os.environ.get("BACKUP_ROLE") or "postgres")
+    except (RehearsalError, postgres.PostgresError) as error:
+        sys.exit(f"Nothing is proved. {error}")
+
+
+def time_of(text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise RehearsalError(
+            f"UNTIL={text} is no time with a zone. Write it like UNTIL='2026-01-31 12:00:00+00'."
+        )
+    return found
+
+
+def rehearse(archive: Archive, until: datetime | None, role: str) -> None:
+    began = datetime.now(UTC)
+    started = time.monotonic()
+    backup = archive.newest(until)
+    folder = postgres.state_folder() / "restore-rehearsal"
+    print(f"Restoring backup {backup.id}, which ended at {backup.ended:%F %T%z} …", flush=True)
+    with supervisor.shared(folder, lambda: _start(folder, archive, backup, until), remove=True):
+        last_commit = asyncio.run(_wait_until_replayed(folder, role))
+        seconds = time.monotonic() - started
+        counted = asyncio.run(_count(folder, role))
+        _check_every_page(folder, role)
+    for table, rows in counted.items():
+        print(f"{rows:>15,}  {table}")
+    print(f"{sum(counted.values()):>15,}  rows in {len(counted)} tables")
+    print(f"Restored in {seconds:.0f} s. pg_amcheck finds no damaged table or index.")
+    if until is None:
+        lost = (began - last_commit).total_seconds()
+        print(
+            f"The last commit in it is of {last_commit:%F %T%z}. Loss window: {lost:.0f} s. Each "
+            f"commit of these last {lost:.0f} s before this rehearsal would be lost."
+        )
+    else:
+        print(f"The last commit in it is of {last_commit:%F %T%z}, the last before {until}.")
+
+
+def _start(
+    folder: Path, archive: Archive, backup: Backup, until: datetime | None
+) -> subprocess.Popen[bytes]:
+    data = folder / "data"
+    if data.exists():
+        raise RehearsalError(f"Another rehearsal runs in {folder}. Wait for its end.")
+    postgres.fill(data, "", lambda place: archive.command("restore", backup.id, place))
+    _refuse_another_major(data)
+    # Its own settings may name what is not here: other folders, libraries, where to archive to.
+    for name in ("postgresql.conf", "postgresql.auto.conf", "pg_ident.conf", "recovery.signal"):
+        (data / name).write_text("")
+    (data / "pg_hba.conf").write_text(PG_HBA)
+    (data / "standby.signal").unlink(missing_ok=True)
+    fetch = shlex.join(str(part) for part in archive.command("wal-restore", "%f", "%p"))
+    options = SETTINGS | {
+        "unix_socket_directories": str(data),
+        "restore_command": fetch,
+        "recovery_target_action": "promote",
+    }
+    if until is not None:
+        options["recovery_target_time"] = until.isoformat(" ")
+    return supervisor.supervise(
+        [postgres.binaries() / "postgres", "-D", data, *(f"--{k}={v}" for k, v in options.items())],
+        folder,
+        env=postgres.environment(),
+        stop_with=signal.SIGQUIT,
+        user=postgres.SERVER_USER,
+        remove=True,
+    )
+
+
+def _refuse_another_major(data: Path) -> None:
+    found = (data / "PG_VERSION").read_text().strip()
+    if found != postgres.MAJOR:
+        raise RehearsalError(
+            f"The backup is of Postgres {found}, but this repository runs Postgres "
+            f"{postgres.MAJOR}. Restore it on a machine with Postgres {found}."
+        )
+
+
+async def _wait_until_replayed(folder: Path, role: str) -> datetime:
+    """The time of the last commit that was restored."""
+    pid_file = folder / "server.pid"
+    while True:
+        try:
+            connection = await _connect(folder, role, "postgres")
+        except asyncpg.InvalidAuthorizationSpecificationError:
+            raise RehearsalError(
+                f"The restored server has no role {role}: name its superuser with BACKUP_ROLE=."
+            ) from None
+        except (OSError, TimeoutError, asyncpg.CannotConnectNowError):
+            if _has_ended(pid_file):
+                raise RehearsalError(f"Postgres did not replay the WAL.\n{_log(folder)}") from None
+            await asyncio.sleep(0.1)
+            continue
+        try:
+            last: datetime | None = await connection.fetchval(
+                "SELECT pg_last_xact_replay_timestamp()"
+            )
+        finally:
+            await connection.close()
+        if last is None:
+            raise RehearsalError(
+                "The archive has no commit after the start of the backup: is archive_command set?"
+            )
+        return last
+
+
+def _has_ended(pid_file: Path) -> bool:
+    try:
+        os.kill(int(pid_file.read_text()), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError):
+        return False  # not written yet
+    return False
+
+
+def _log(folder: Path) -> str:
+    return "\n".join((folder / "log").read_text(errors="replace").splitlines()[-15:])
+
+
+async def _connect(folder: Path, role: str, database: str) -> asyncpg.Connection:
+    data = str(folder / "data")
+    return await asyncpg.connect(host=data, user=role, database=database, timeout=10)
+
+
+async def _count(folder: Path, role: str) -> dict[str, int]:
+    counted = {}
+    for database in await _fetch(
+        folder, role, "postgres", "SELECT datname FROM pg_database WHERE NOT datistemplate"
+    ):
+        for table in await _fetch(folder, role, database, TABLES):
+            [rows] = await _fetch(folder, role, database, f"SELECT count(*) FROM {table}")  # noqa: S608
+            counted[f"{database}.{table}"] = rows
+    return counted
+
+
+async def _fetch(folder: Path, role: str, database: str, statement: str) -> list[Any]:
+    connection = await _connect(folder, role, database)
+    try:
+        return [row[0] for row in await connection.fetch(statement)]
+    finally:
+        await connection.close()
+
+
+def _check_every_page(folder: Path, role: str) -> None:
+    """Reads every table and index, as a file that was damaged long ago is in every backup."""
+    done = subprocess.run(
+        [
+            *(postgres.binaries() / "pg_amcheck", "--all", "--install-missing"),
+            *("--host", folder / "data", "--username", role),
+        ],
+        env=postgres.environment(),
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise RehearsalError(f"The backup holds damaged data:\n{done.stdout}{done.stderr}")
+
+
+if __name__ == "__main__":
+    main()

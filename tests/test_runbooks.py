@@ -1,0 +1,39 @@
+"""The runbooks of an operator: their commands are executed as they stand on the page."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from checking import driven
+from conftest import REPO, Render
+
+RUNBOOKS = sorted((REPO / "template/docs/runbooks").rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
+def test_a_runbook_is_a_page_of_at_most_120_lines(page: Path) -> None:
+    assert len(page.read_text(encoding="utf-8").splitlines()) <= 120
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("installed")
+def test_a_backup_is_rehearsed_and_restored_to_a_moment_while_rows_are_written(
+    render: Render, tmp_path: Path
+) -> None:
+    if shutil.which("barman-cloud-backup") is None and os.environ.get("CI") != "true":
+        pytest.skip("barman-cloud-backup is missing: apt-get install barman-cli-cloud")
+    report = driven(render({"stage": 4}), tmp_path / "shop", "runbook_backup")
+
+    rehearsed, written_before = report["rehearsed of those written before"]
+    assert rehearsed >= written_before
+    assert re.search(r"Loss window: \d+ s\.", report["rehearsal"])
+    assert "pg_amcheck finds no damaged table or index" in report["rehearsal"]
+    assert report["left over"] == []
+    # Rows that a mistake deleted are back, and nothing that was written after the moment is there.
+    assert report["rehearsed moment"] == report["recovered"] > 0
+    assert (report["missing"], report["too new"]) == (0, 0)
+    # A server is lost with its disk: all that was archived is back, also after a first recovery.
+    assert report["archived and missing"] == 0
+    assert report["lost"] > 0

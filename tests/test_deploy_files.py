@@ -28,6 +28,8 @@ def test_hadolint_accepts_the_dockerfile() -> None:
     [
         ("vendor.github-workflows", ".github/workflows/check.yml"),
         ("custom.github-workflows-require-timeout", ".github/workflows/check.yml"),
+        ("vendor.github-workflows", ".github/workflows/aws.yml"),
+        ("custom.github-workflows-require-timeout", ".github/workflows/aws.yml"),
         ("vendor.renovate", "renovate.json"),
     ],
 )

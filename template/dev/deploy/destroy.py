@@ -59,5 +59,7 @@ def protected() -> list[tuple[str, str]]:
 
 
 def override(kind: str, name: str) -> str:
-    lines = [f'resource "{kind}" "{name}" {{', f"  {UNPROTECTED.get(kind, '')}"]
-    return "\n".join([*lines, "  lifecycle {", "    prevent_destroy = false", "  }", "}", ""])
+    unprotected = UNPROTECTED.get(kind, "")
+    head = f'resource "{kind}" "{name}" ' + "{"
+    lines = [head, f"  {unprotected}", "  lifecycle {", "    prevent_destroy = false", "  }", "}"]
+    return "\n".join([*lines, ""])

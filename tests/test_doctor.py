@@ -1,13 +1,24 @@
 """`rung doctor`: runs the project's own, and `rung advance` shows its last verdict."""
 
 import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
 
 import pytest
+from conftest import REPO, Render
 from growing import Repo
-from people import Person
-from rung.doctor import VERDICT, last_verdict
+from people import RUNG, Person, git
+from rung.doctor import VERDICT, last_verdict, run_doctor
+from serving import free_port, make_dev
+from variants import VARIANTS
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
 
@@ -69,3 +80,126 @@ def test_who_advances_first_sees_the_last_verdict(repo: Repo) -> None:
         terminal.wait_for_the_end()
 
     assert "ago: stay. It saw: an index is missing on orders." in terminal.shown
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["--evidence", "new.json"], ["--evidence", "HERE/new.json"]),
+        (["--html=page.html"], ["--html=HERE/page.html"]),
+        (["--log", "-", "--seconds", "5"], ["--log", "-", "--seconds", "5"]),
+        (
+            ["--from", "a.json", "b.json", "--json"],
+            ["--from", "HERE/a.json", "HERE/b.json", "--json"],
+        ),
+    ],
+)
+def test_files_are_those_of_the_folder_where_somebody_types(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, typed: list[str], told: list[str]
+) -> None:
+    """Also files that do not exist yet."""
+    main = repo.folder / "app" / "infra" / "doctor" / "__main__.py"
+    main.parent.mkdir(parents=True)
+    main.touch()
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > called\n')
+    uv.chmod(0o755)
+    monkeypatch.setenv("UV", str(uv))
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+
+    run_doctor(repo.folder, typed)
+
+    called = (repo.folder / "called").read_text().splitlines()
+    assert called[-len(told) :] == [one.replace("HERE", str(here.resolve())) for one in told]
+
+
+def rung(*words: str | Path, at: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [RUNG, "doctor", *words], cwd=at, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@contextmanager
+def visited(url: str) -> Iterator[None]:
+    stop = threading.Event()
+
+    def visit() -> None:
+        while not stop.wait(0.02):
+            with urlopen(url) as page:
+                page.read()
+
+    visitor = threading.Thread(target=visit)
+    visitor.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        visitor.join()
+
+
+RECORDED = REPO / "template" / "tests" / "infra" / "doctor" / "recorded.json"
+CODES = {"healthy": 0, "missing index": 1, "no traffic": 3, "the same reads": 4}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("variant", [VARIANTS[0], VARIANTS[-1]], ids=["first", "last"])
+def test_it_looks_at_the_running_service_and_judges_what_it_kept(
+    render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: dict[str, Any]
+) -> None:
+    project, here = tmp_path / "shop", tmp_path / "here"
+    here.mkdir()
+    shutil.copytree(render(variant), project)
+    git("init", "--quiet", cwd=project)
+    monkeypatch.setenv("LOG_FORMAT", "json")
+    monkeypatch.setenv("LOG_PROCESS_SECONDS", "1")
+
+    with make_dev(project, free_port()) as url:
+        log = project.with_suffix(".log")
+        options = ["--url", url, "--log", str(log), "--seconds", "3"]
+        with visited(f"{url}/products?limit=3"):
+            looked = rung(project, *options, "--json", "--evidence", "kept.json", at=here)
+            made = subprocess.run(
+                ["make", "doctor", f"ARGS={' '.join(map(str, options))} --html page.html"],
+                cwd=project,
+                env={name: value for name, value in os.environ.items() if "MAKE" not in name},
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+
+    assert looked.stdout, looked.stderr
+    verdict = json.loads(looked.stdout)
+    kept = json.loads((here / "kept.json").read_text())
+    assert (verdict["exit_code"], verdict["skipped"]) == (looked.returncode, []), looked.stderr
+    assert verdict["stage"] == variant["stage"]
+    assert kept["requests"]["routes"][0]["route"] == "GET /products"
+    assert kept["database"]["statements"]
+    assert set(kept["capabilities"]) == (
+        {"replicas", "the cache", "login sessions"} if kept["readers"] else set()
+    )
+    assert bool(kept["readers"]) is variant["replica_routing"]
+    assert "127.0.0.1" not in json.dumps(kept)
+    assert "rung doctor: " in made.stdout, made.stderr
+    assert "Skipped" not in made.stdout
+    assert (project / "page.html").is_file()
+    assert "minute ago" in last_verdict(project)
+
+    if variant["stage"] == 1:
+        _judges_again(project, here)
+
+
+def _judges_again(project: Path, here: Path) -> None:
+    table = rung(project, "--from", "kept.json", "kept.json", at=here)
+    assert table.returncode == 0
+    assert len(table.stdout.splitlines()) == 3
+    for case in json.loads(RECORDED.read_text()):
+        if case["case"] in CODES:
+            (here / "case.json").write_text(json.dumps(case["evidence"]))
+            judged = rung(project, "--from", "case.json", at=here)
+            assert judged.returncode == CODES[case["case"]], judged.stdout
+    (here / "stranger.json").write_text("{}")
+    assert rung(project, "--from", "stranger.json", at=here).returncode == 2

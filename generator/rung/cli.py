@@ -211,10 +211,9 @@ def upgrade(
     person.conclude(take(path, ref, options, person, interrupts), committed=commit)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(context_settings={"ignore_unknown_options": True})
 def doctor(
-    context: typer.Context,
-    path: _PROJECT = Path(),
+    words: Annotated[list[str] | None, typer.Argument(metavar="[PATH] [OPTION]...")] = None,
 ) -> None:
     """Name the one bottleneck in front of a project, or say "stay".
 
@@ -222,7 +221,10 @@ def doctor(
     """
     from rung.doctor import run_doctor
 
-    raise Exit(run_doctor(path, context.args))
+    first, *options = words or ["."]
+    if first.startswith("-"):
+        first, options = ".", [first, *options]
+    raise Exit(run_doctor(Path(first), options))
 
 
 app.add_typer(fleet, name="fleet", help="Show where each repo of a fleet stands, and upgrade them.")

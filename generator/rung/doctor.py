@@ -13,6 +13,7 @@ from rung.errors import RungError, printable
 from rung.project import locate
 
 VERDICT = Path(".dev/doctor.json")
+_FILES = ("--log", "--evidence", "--from", "--html")
 _DOCTOR = Path("app/infra/doctor/__main__.py")
 
 
@@ -25,7 +26,7 @@ def run_doctor(path: Path, arguments: Sequence[str]) -> int:
     if uv is None:
         raise RungError("uv is not installed. Run make doctor in the project instead.")
     module = ["python", "-m", "app.infra.doctor", *_absolute(arguments)]
-    if not {"--from", "-h", "--help"} & set(arguments):
+    if not any(one.startswith(("--from", "-h", "--help")) for one in arguments):
         module = ["python", "-m", "dev", *module]
     # Rung's own environment must not become the project's.
     environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
@@ -36,7 +37,21 @@ def run_doctor(path: Path, arguments: Sequence[str]) -> int:
 
 def _absolute(arguments: Sequence[str]) -> list[str]:
     """The doctor runs in the project's folder, and a person types files of this one."""
-    return [str(Path(one).resolve()) if Path(one).is_file() else one for one in arguments]
+    given, option = [], ""
+    for one in arguments:
+        name, sign, value = one.partition("=")
+        if name in _FILES and sign:
+            one = f"{name}={_resolved(value)}"
+        elif one.startswith("--"):
+            option = one
+        elif option in _FILES:
+            one = _resolved(one)
+        given.append(one)
+    return given
+
+
+def _resolved(file: str) -> str:
+    return file if file == "-" else str(Path(file).resolve())
 
 
 def last_verdict(folder: Path, now: datetime | None = None) -> str:

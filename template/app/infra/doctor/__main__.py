@@ -35,7 +35,10 @@ LOCAL = ("localhost", "127.0.0.1", "::1", None)
 def main() -> None:
     options = parsed()
     # The app's own code logs to stdout, where a program expects the verdict.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger("error"),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     if options.given:
         evidence = [load(file) for file in options.given]
         if len(evidence) > 1:

@@ -27,7 +27,8 @@ def look(url: str | None) -> tuple[list[str], list[Skipped]]:
         found = json.loads(body)["unavailable"]
         return [str(name)[:80] for name in found[:20]], []
     except (OSError, HTTPException) as error:
-        why = str(getattr(error, "reason", error)) or "no answer"
+        reason = getattr(error, "reason", error)
+        why = f"no answer: {getattr(reason, 'strerror', None) or reason}"
     except (ValueError, KeyError, TypeError):
         why = "it does not answer as the app does"
     return [], [Skipped(source="/ready", why=why, remedy="--url URL of the running app")]

@@ -5,7 +5,7 @@ docs/guide/doctor.md says where each threshold comes from.
 """
 
 from app.infra.doctor.capabilities import CAPABILITIES
-from app.infra.doctor.evidence import Database, Evidence, Scan, Statement
+from app.infra.doctor.evidence import Database, Evidence, Route, Scan, Statement
 from app.infra.doctor.finding import Finding, Judgement, Rule, keeps_idle
 
 # Without one of these the doctor names no stage: what it did not see could be the reason.
@@ -155,18 +155,33 @@ def _lacks_index(statement: Statement, scan: Scan) -> bool:
 def n_plus_1(evidence: Evidence) -> Finding | None:
     requests = evidence.requests
     for route in requests.routes if requests else []:
-        calls = route.median_calls or 0
-        if requests and calls >= 10 and route.total_ms >= 0.2 * requests.total_ms:
-            return Finding(
-                rule="n-plus-1",
-                text=f"{route.route} asks the database once for each row",
-                do="read them with one statement: column = any_(bindparam('ids'))",
-                evidence=[
-                    f"{calls:.0f} statements a request, {route.requests} requests,"
-                    f" p95 {route.p95_ms:.0f} ms (request log, db_calls)"
-                ],
-            )
+        is_costly = requests and route.total_ms >= 0.2 * requests.total_ms
+        if is_costly and (route.median_calls or 0) >= 10:
+            return _asks_for_each_row(route, "read them with one statement")
     return None
+
+
+def cheap_n_plus_1(evidence: Evidence) -> Finding | None:
+    """Comes last: it grows with the data, and is in front of nobody yet."""
+    routes = evidence.requests.routes if evidence.requests else []
+    statements = sum(route.requests * (route.median_calls or 0) for route in routes)
+    for route in routes:
+        calls = route.median_calls or 0
+        if calls >= 10 and route.requests >= 10 and calls * route.requests >= 0.5 * statements:
+            return _asks_for_each_row(route, "when you touch it: read them with one statement")
+    return None
+
+
+def _asks_for_each_row(route: Route, do: str) -> Finding:
+    return Finding(
+        rule="n-plus-1",
+        text=f"{route.route} asks the database once for each row",
+        do=f"{do}: column = any_(bindparam('ids'))",
+        evidence=[
+            f"{route.median_calls or 0:.0f} statements a request, {route.requests} requests,"
+            f" p95 {route.p95_ms:.0f} ms (request log, db_calls)"
+        ],
+    )
 
 
 def vacuum(evidence: Evidence) -> Finding | None:
@@ -231,8 +246,23 @@ def writes(evidence: Evidence) -> Finding | None:
         rule="writes",
         text="the database's processor is busy with writes",
         do="write in batches, drop needless indexes, then a larger machine",
-        evidence=[_busy(database), f"{1 - share:.0%} of its time is writes"],
+        evidence=[
+            _busy(database),
+            f"{1 - share:.0%} of its time is writes",
+            *_most_written(database),
+        ],
     )
+
+
+def _most_written(database: Database) -> list[str]:
+    tables = database.tables or []
+    written = sum(table.written for table in tables)
+    return [
+        f"{table.written / written:.0%} of the written rows go to {table.name}"
+        " (pg_stat_user_tables)"
+        for table in tables
+        if table.written > 0.5 * written
+    ]
 
 
 def cache(evidence: Evidence) -> Finding | None:
@@ -346,6 +376,7 @@ RULES: tuple[Rule, ...] = (
     replicas,
     app,
     pool,
+    cheap_n_plus_1,
 )
 
 

@@ -163,6 +163,42 @@ CASES: dict[str, tuple[str, int | None, Evidence]] = {
         None,
         evidence(requests={"routes": [route(median_calls=15)]}),
     ),
+    "one statement a row keeps Python busy": (
+        "n-plus-1",
+        None,
+        evidence(
+            requests={"routes": [route(median_calls=15)]},
+            process={"got": 0.84, "wanted": 0.99, "loop_p90_ms": 110},
+        ),
+    ),
+    "one cheap statement a row, beside slower routes": (
+        "n-plus-1",
+        None,
+        evidence(
+            requests={
+                "routes": [
+                    route(route="GET /reports"),
+                    route(route="GET /items", total_ms=200.0, median_calls=15, p95_ms=4.0),
+                ]
+            }
+        ),
+    ),
+    # It is not what is in front of them.
+    "one cheap statement a row, and Python is busy": (
+        "app-cpu",
+        None,
+        evidence(
+            requests={"routes": [route(), route(total_ms=200.0, median_calls=15)]},
+            process={"got": 0.84, "wanted": 0.99, "loop_p90_ms": 110},
+        ),
+    ),
+    "a few rows of a checkout": (
+        "stay",
+        None,
+        evidence(
+            requests={"routes": [route(), route(requests=20, total_ms=200.0, median_calls=12)]}
+        ),
+    ),
     "dead rows": (
         "vacuum",
         None,
@@ -326,3 +362,16 @@ def test_each_verdict_has_its_place_in_the_guide() -> None:
     guide = GUIDE.read_text(encoding="utf-8")
 
     assert [rule for rule, _, _ in CASES.values() if f"### {rule}\n" not in guide] == []
+
+
+def test_writes_name_the_table_that_takes_most_of_them() -> None:
+    writes = [statement(sql="INSERT INTO orders VALUES ($1)")]
+    tables = [
+        {"name": "public.orders", "live": 9, "dead": 0, "written": 900},
+        {"name": "public.audit", "live": 9, "dead": 0, "written": 100},
+    ]
+
+    found = judge(evidence(database=BUSY | {"statements": writes, "tables": tables})).verdict
+
+    assert found.rule == "writes"
+    assert any("90% of the written rows go to public.orders" in line for line in found.evidence)

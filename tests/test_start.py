@@ -94,7 +94,13 @@ def test_the_start_page_and_what_it_leads_to_work_in_a_browser_without_the_inter
         products = f"{url}/_dev/data/products/list"
         page.goes_to(products)
         page.waits_for("document.body.innerText.includes('Walnut desk lamp')")
-        for place in (f"{url}/", products):
+        places = [f"{url}/", products]
+        if stage > 1:
+            page.goes_to(places[0])
+            places.append(page.finds("document.querySelector('iframe').src"))
+            page.goes_to(places[-1])
+            page.waits_for("document.querySelectorAll('path').length > 0")
+        for place in places:
             for scheme, brightness in (("light", 250), ("dark", 30)):
                 page.looks_like(width=360, height=740, scheme=scheme)
                 page.goes_to(place)

@@ -78,7 +78,16 @@ def start_page(title: str, environment: Mapping[str, str], secret: str) -> str:
         servers="".join(_row(*server) for server in servers(environment)),
         secret=f"<p>{escape(secret)}</p>" if secret else "",
         doctor=escape(doctor(datetime.now(UTC))),
+        parts="".join(_parts(environment)),
     )
+
+
+def _parts(environment: Mapping[str, str]) -> Iterator[str]:
+    """What this stage's folders of dev/ add to the page, if their variables are set."""
+    for file in sorted(PAGE.parent.glob(f"*/{PAGE.name}")):
+        part = Template(file.read_text(encoding="utf-8"))
+        if all(environment.get(name) for name in part.get_identifiers()):
+            yield part.substitute({name: escape(value) for name, value in environment.items()})
 
 
 def doctor(now: datetime) -> str:

@@ -43,7 +43,10 @@ def _start_unless_running() -> subprocess.Popen[bytes] | None:
         return None
     ports.keep(_folder() / "port")
     process = supervisor.supervise(
-        [sys.executable, SERVER, _port()], _folder(), env=os.environ, stop_with=signal.SIGTERM
+        [sys.executable, SERVER, _port()],
+        _folder(),
+        env={**os.environ, "PYTHONPATH": str(postgres.REPOSITORY)},
+        stop_with=signal.SIGTERM,
     )
     deadline = time.monotonic() + START_SECONDS
     while not _is_listening():

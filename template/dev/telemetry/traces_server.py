@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""python traces_server.py PORT: keeps the last traces in memory and shows them in a browser.
+"""python traces_server.py PORT: keeps the last traces and rates, and shows them in a browser.
 
 It receives OTLP over HTTP, as a collector does.
 """
@@ -12,11 +12,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-PAGE = Path(__file__).with_name("traces.html")
+from dev.telemetry.rates import Rates
+
+PAGES = {
+    "/": Path(__file__).with_name("traces.html"),
+    "/charts": Path(__file__).with_name("charts.html"),
+}
 KEPT = 200
 
 type Plain = dict[str, Any]
@@ -28,6 +36,7 @@ class TraceServer(ThreadingHTTPServer):
     def __init__(self, port: int) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self._traces: OrderedDict[str, list[Plain]] = OrderedDict()
+        self.rates = Rates()
 
     def keep(self, spans: Iterator[Plain]) -> None:
         for span in spans:
@@ -47,8 +56,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/traces.json":
             self._answer(json.dumps(self.server.newest_first()).encode(), "application/json")
-        elif self.path == "/":
-            self._answer(PAGE.read_bytes(), "text/html; charset=utf-8")
+        elif self.path == "/metrics.json":
+            self._answer(json.dumps(self.server.rates.points()).encode(), "application/json")
+        elif self.path in PAGES:
+            self._answer(PAGES[self.path].read_bytes(), "text/html; charset=utf-8")
         else:
             self.send_error(404)
 
@@ -56,7 +67,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == "/v1/traces":
             self.server.keep(_spans(ExportTraceServiceRequest.FromString(body)))
-        self._answer(b"", "application/x-protobuf")  # metrics are received as well, and dropped
+        elif self.path == "/v1/metrics":
+            self.server.rates.keep(ExportMetricsServiceRequest.FromString(body))
+        self._answer(b"", "application/x-protobuf")
 
     def _answer(self, body: bytes, kind: str) -> None:
         self.send_response(200)

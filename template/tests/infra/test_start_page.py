@@ -122,6 +122,20 @@ def test_each_server_on_this_machine_is_listed_without_its_password() -> None:
     assert "a.example" not in page
 
 
+def test_a_folder_of_dev_adds_its_part_once_its_variables_are_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page = tmp_path / start_page.PAGE.name
+    page.write_text("<main>$parts</main>")
+    (tmp_path / "charts").mkdir()
+    (tmp_path / "charts" / page.name).write_text("see $CHARTS_URL")
+    monkeypatch.setattr(start_page, "PAGE", page)
+    assert start_page.start_page("Shop", {}, "") == "<main></main>"
+    charts = {"CHARTS_URL": "http://127.0.0.1:1/?a&b"}
+    expected = "<main>see http://127.0.0.1:1/?a&amp;b</main>"
+    assert start_page.start_page("Shop", charts, "") == expected
+
+
 @pytest.mark.parametrize(
     ("age", "ago"),
     [(5, "just now"), (60, "1 minute ago"), (7300, "2 hours ago"), (200_000, "2 days ago")],

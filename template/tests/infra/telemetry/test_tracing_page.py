@@ -52,10 +52,35 @@ async def test_the_page_shows_the_last_traces_newest_first(page: str, serve: Ser
         assert traces[0][0]["attributes"]["http.response.status_code"] == 404
 
 
-def test_the_page_loads_nothing_from_another_host(page: str) -> None:
-    text = httpx.get(page).text
+@pytest.mark.usefixtures("services")
+async def test_the_charts_have_a_line_for_each_process_of_the_app(page: str, serve: Serve) -> None:
+    async with httpx.AsyncClient() as browser:
+        for _ in range(2):
+            app = bare_app()
+            app.add_api_route("/quick", lambda: None)
+            app.add_api_route("/broken", lambda: None, status_code=503)
+            async with serve(app) as client:
+                for path in ("/quick", "/quick", "/quick", "/broken"):
+                    await client.get(path)
+        processes = (await browser.get(f"{page}/metrics.json")).json()
+    assert len(processes) == 2
+    for [point] in processes:
+        assert point["requests"] == pytest.approx(4 * point["failed"])
+        assert point["failed"] > 0
+        assert point["p95"] >= 5
+        assert point["waiting"] == 0
 
-    assert "<title>Traces</title>" in text
+
+def test_another_programs_metrics_are_not_drawn(page: str) -> None:
+    answer = httpx.post(f"{page}/v1/metrics", content=b"")
+    assert (answer.status_code, httpx.get(f"{page}/metrics.json").json()) == (200, [])
+
+
+@pytest.mark.parametrize("place", ["/", "/charts"])
+def test_the_page_loads_nothing_from_another_host(page: str, place: str) -> None:
+    text = httpx.get(f"{page}{place}").text
+
+    assert f"<title>{'Charts' if place == '/charts' else 'Traces'}</title>" in text
     assert "://" not in text
     assert httpx.get(f"{page}/../pyproject.toml").status_code == 404
 

@@ -202,7 +202,7 @@ class Practice:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         return done.returncode, done.stdout + done.stderr
 

@@ -1,4 +1,4 @@
-"""Step 0 of the runbook to stage 2: a deploy that nobody notices, before there are copies."""
+"""The runbook about deploys: one that nobody notices, before there are copies."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Deploys as step 0 of docs/runbooks/to-stage-2.md says, while people use the service.
+"""Deploys as docs/runbooks/deploy.md says, while people use the service.
 
 Runs in a generated repo of stages 2 to 3: python -m two_processes.drive
 """
@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 import httpx
 from dev import ports, postgres, services
 
-RUNBOOK = postgres.REPOSITORY / "docs/runbooks/to-stage-2.md"
+RUNBOOK = postgres.REPOSITORY / "docs/runbooks/deploy.md"
 FOLDER = postgres.REPOSITORY / "two_processes"
 DEPLOYS = 1
 VISITORS = 8
@@ -94,7 +94,7 @@ class Visitors:
 def balancer(stack: ExitStack, processes: list[Process], port: int) -> None:
     found = re.search(r"```haproxy\n(.*?)```", RUNBOOK.read_text(encoding="utf-8"), re.DOTALL)
     assert found
-    here = {"bind :8000": f"bind 127.0.0.1:{port}"}
+    here = {"bind :8000": f"bind 127.0.0.1:{port}", ":8404": f":{ports.unused()}"}
     for written, process in zip(("8001", "8002"), processes, strict=True):
         here[f"127.0.0.1:{written}"] = process.url.removeprefix("http://")
     text = found[1]

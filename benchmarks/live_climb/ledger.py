@@ -1,0 +1,68 @@
+"""Every write that was acknowledged, and what clients saw in each step. The file is for people."""
+
+import json
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FAULTS = ("failed", "logged_out", "lost", "stale", "revived")
+
+
+@dataclass
+class Counts:
+    """Of one step."""
+
+    name: str
+    seconds: float = 0.0
+    milliseconds: list[float] = field(default_factory=list)
+    # While Postgres restarts, which a runbook announces.
+    announced: int = 0
+    # A write whose connection was closed without an answer, sent again with the same key.
+    asked_again: int = 0
+    failed: int = 0
+    logged_out: int = 0
+    lost: int = 0
+    stale: int = 0
+    revived: int = 0
+
+    @property
+    def p50(self) -> float:
+        return statistics.median(self.milliseconds) if self.milliseconds else 0.0
+
+    @property
+    def p99(self) -> float:
+        enough = len(self.milliseconds) > 1
+        return statistics.quantiles(self.milliseconds, n=100)[98] if enough else 0.0
+
+    @property
+    def is_clean(self) -> bool:
+        return not any(getattr(self, fault) for fault in FAULTS)
+
+
+class Ledger:
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.accounts: dict[str, dict[str, Any]] = {}
+        self.rows: dict[str, set[str]] = {"orders": set(), "reviews": set(), "uploads": set()}
+        self.files: dict[str, list[tuple[str, str]]] = {}  # of an e-mail: upload, SHA-256
+        self.ended: list[str] = []  # tokens
+        self.seen: list[str] = []  # what was wrong, in words
+
+    def note(self, kind: str, **what: Any) -> None:
+        entry = {"kind": kind, **what}
+        self._take(entry)
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        match entry["kind"]:
+            case "account":
+                self.accounts[entry["email"]] = entry
+            case "ended":
+                self.ended.append(entry["token"])
+            case table:
+                self.rows[table].add(entry["id"])
+                if table == "uploads":
+                    kept = self.files.setdefault(entry["email"], [])
+                    kept.append((entry["id"], entry["sha256"]))

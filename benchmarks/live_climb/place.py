@@ -1,0 +1,263 @@
+"""The machines of a small service, on this one: its own Postgres, a proxy, folders and programs.
+
+The runbooks' commands find the programs on PATH, as on a machine where they are installed.
+"""
+
+import ctypes
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+NOBODY = 65534  # Postgres and PgBouncer refuse root
+PR_SET_CHILD_SUBREAPER = 36
+PROGRAMS = ("psql", "initdb", "pg_ctl", "pg_basebackup")
+
+
+class PlaceError(Exception):
+    """Says what does not run, and why."""
+
+
+class Place:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.repo = folder / "shop"
+        self.site = folder / "site"
+        self.servers = folder / "servers"
+        self.pooler = folder / "pooler"
+        self.programs = folder / "bin"
+        self.variables: dict[str, str] = {}
+        self._started: set[int] = set()
+        self._starting = threading.Lock()
+        self._balancer: subprocess.Popen[bytes] | None = None
+        # A process outlives the commands that started it. Adopted here, it can be awaited.
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        path = f"{self.programs}:{os.environ['PATH']}:/usr/sbin"
+        kept = {name: text for name, text in os.environ.items() if not name.startswith("PG")}
+        for name in ("VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"):
+            kept.pop(name, None)
+        return kept | self.variables | {"PATH": path, "CLIMB": str(self.folder)}
+
+    @property
+    def url(self) -> str:
+        return self.variables["URL"]
+
+    def prepare(self) -> None:
+        """Everything that a service of stage 1 has, but the app."""
+        for folder in (self.site, self.servers, self.pooler, self.programs):
+            folder.mkdir()
+        (self.site / "files").mkdir()
+        if os.geteuid() == 0:
+            for folder in (self.servers, self.pooler):
+                os.chown(folder, NOBODY, NOBODY)
+        self._install()
+        self._name_everything()
+        self._make_postgres()
+        secret = secrets.token_hex(32)
+        settings = {
+            "DATABASE_URL": self.variables["DIRECT"],
+            "SECRET_KEY": secret,
+            "FILES_FOLDER": str(self.site / "files"),
+            "LISTEN_ADDRESS": "127.0.0.1",
+            "FORWARDED_ALLOW_IPS": "127.0.0.1",
+            "LOG_FORMAT": "json",
+        }
+        lines = [f"{name}='{value}'\n" for name, value in settings.items()]
+        (self.site / "app.env").write_text("".join(lines), encoding="utf-8")
+
+    def start_balancer(self, configuration: str) -> None:
+        """With the ports of this place, and no other change."""
+        addresses = {
+            "bind :8000": f"bind 127.0.0.1:{self.url.rpartition(':')[2]}",
+            "127.0.0.1:8404": self.variables["BALANCER"].removeprefix("http://"),
+            "8001": self.variables["ONE"],
+            "8002": self.variables["TWO"],
+        }
+        for written, here in addresses.items():
+            if written not in configuration:
+                raise PlaceError(f"HAProxy's configuration does not have {written}.")
+            configuration = configuration.replace(written, here)
+        file = self.folder / "haproxy.cfg"
+        file.write_text(configuration, encoding="utf-8")
+        with (self.folder / "haproxy.log").open("ab") as log:
+            self._balancer = self.start(["haproxy", "-db", "-f", str(file)], log)
+
+    def start(self, command: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+        """The caller awaits it."""
+        with self._starting:
+            started = subprocess.Popen(
+                command,
+                env=self.environment,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+            self._started.add(started.pid)
+        return started
+
+    def query(self, sql: str) -> list[str]:
+        """What the primary has, one text a row."""
+        done = self._run("psql", self.variables["POSTGRES"], "-XAtc", sql)
+        return done.splitlines()
+
+    def adopt(self) -> None:
+        """Ends the zombies among the processes that the runbooks' commands left here."""
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+                pid = int(stat.parent.name)
+                with self._starting:
+                    if (state, parent) == ("Z", str(os.getpid())) and pid not in self._started:
+                        os.waitpid(pid, os.WNOHANG)
+
+    def stop(self) -> None:
+        """Ends every process of this place, also those of a run that was killed."""
+        for data in self.servers.glob("*/postmaster.pid"):
+            with suppress(PlaceError):
+                self._run("pg_ctl", "-D", str(data.parent), "-m", "immediate", "stop")
+        mark = f"CLIMB={self.folder}".encode()
+        for _ in range(100):
+            left = [pid for pid in self._processes(mark) if pid != os.getpid()]
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.adopt()
+            if not left:
+                break
+            time.sleep(0.05)
+        if self._balancer:
+            self._balancer.wait()
+
+    def _processes(self, mark: bytes) -> list[int]:
+        found = []
+        for environment in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if mark in environment.read_bytes().split(b"\0"):
+                    found.append(int(environment.parent.name))
+        return found
+
+    def _install(self) -> None:
+        python = self.repo / ".venv/bin/python"
+        where = "from dev import postgres; print(postgres.binaries())"
+        binaries = Path(
+            subprocess.run(
+                [python, "-c", where], cwd=self.repo, capture_output=True, text=True, check=True
+            ).stdout.strip()
+        )
+        as_nobody = ""
+        if os.geteuid() == 0:
+            as_nobody = f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups "
+        libraries = f"export LD_LIBRARY_PATH={binaries.parent / 'lib'}\n"
+        for name in PROGRAMS:
+            user = "" if name == "psql" else as_nobody
+            self._program(name, f'{libraries}exec {user}{binaries / name} "$@"')
+        path = f"{os.environ['PATH']}:/usr/sbin"
+        bouncer = shutil.which("pgbouncer", path=path)
+        if bouncer is None or shutil.which("haproxy", path=path) is None:
+            raise PlaceError("Install PgBouncer and HAProxy: apt-get install pgbouncer haproxy")
+        version = subprocess.run([bouncer, "--version"], capture_output=True, text=True, check=True)
+        older = tuple(map(int, re.findall(r"\d+", version.stdout)[:2])) < (1, 21)
+        # Debian 12 has 1.18, which stops at this line, as the runbook says.
+        drop = (
+            'for file; do :; done; sed -i "/^max_prepared_statements/d" "$file"\n' if older else ""
+        )
+        self._program("pgbouncer", f'{drop}exec {as_nobody}{bouncer} "$@"')
+        data, log = self.servers / "primary", self.servers / "primary.log"
+        self._program("restart-postgres", f"pg_ctl -D {data} -l {log} -w -m fast restart")
+
+    def _program(self, name: str, commands: str) -> None:
+        file = self.programs / name
+        file.write_text(f"#!/bin/sh\n{commands}\n", encoding="utf-8")
+        file.chmod(0o755)
+
+    def _name_everything(self) -> None:
+        """The variables of docs/runbooks/deploy.md and its neighbours."""
+        app, admin, replicator = (secrets.token_hex(16) for _ in range(3))
+        one, two, proxy, statistics, postgres, pooler, replica = unused_ports(7)
+        data, replica_data = self.servers / "primary", self.servers / "replica"
+        start = f"pg_ctl -D {replica_data} -l {replica_data}.log -w -o '-p {replica}' start"
+        self._program("start-replica", start)
+        self._program("stop-replica", f"pg_ctl -D {replica_data} -w -m fast stop")
+        self.variables = {
+            "REPO": str(self.repo),
+            "SITE": str(self.site),
+            "ONE": one,
+            "TWO": two,
+            "URL": f"http://127.0.0.1:{proxy}",
+            "BALANCER": f"http://127.0.0.1:{statistics}",
+            "POSTGRES": f"postgresql://postgres:{admin}@127.0.0.1:{postgres}/app",
+            "DIRECT": f"postgresql://app:{app}@127.0.0.1:{postgres}/app",
+            "POSTGRES_PLACE": f"host=127.0.0.1 port={postgres} dbname=app",
+            "POSTGRES_CONF": str(data / "conf.d"),
+            "POSTGRES_HBA": str(data / "pg_hba.conf"),
+            "RESTART_POSTGRES": "restart-postgres",
+            "POOLER": str(self.pooler),
+            "POOLER_PORT": pooler,
+            "POOLED": f"postgresql://app:{app}@127.0.0.1:{pooler}",
+            "REPLICATOR_PASSWORD": replicator,
+            "REPLICATION": f"postgresql://replicator:{replicator}@127.0.0.1:{postgres}",
+            "REPLICA_ADDRESS": "127.0.0.1",
+            "REPLICA_DATA": str(replica_data),
+            "REPLICA_PLACE": f"host=127.0.0.1 port={replica} dbname=app",
+            "START_REPLICA": "start-replica",
+            "STOP_REPLICA": "stop-replica",
+        }
+
+    def _make_postgres(self) -> None:
+        """As durable as Postgres is by default: fsync is on."""
+        data = self.servers / "primary"
+        admin, app = (re.split("[:@]", self.variables[name])[2] for name in ("POSTGRES", "DIRECT"))
+        secret = self.servers / "password"
+        secret.write_text(admin, encoding="utf-8")
+        options = ["--username=postgres", f"--pwfile={secret}", "--auth=scram-sha-256"]
+        place = ["--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        self._run("initdb", "-D", str(data), *options, *place, "--locale=C")
+        secret.unlink()
+        (data / "conf.d").mkdir()
+        if os.geteuid() == 0:
+            os.chown(data / "conf.d", NOBODY, NOBODY)
+        port = self.variables["POSTGRES"].rpartition(":")[2].split("/")[0]
+        with (data / "postgresql.conf").open("a", encoding="utf-8") as conf:
+            conf.write("listen_addresses = '127.0.0.1'\nunix_socket_directories = ''\n")
+            conf.write(f"port = {port}\ntimezone = 'UTC'\ninclude_dir 'conf.d'\n")
+        # The runbook must add the line that lets a replica in.
+        hba = data / "pg_hba.conf"
+        lines = hba.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if "replication" not in line.split()[1:2]]
+        hba.write_text("".join(kept), encoding="utf-8")
+        self._run("pg_ctl", "-D", str(data), "-l", str(self.servers / "primary.log"), "-w", "start")
+        server = self.variables["POSTGRES"].rpartition("/")[0]
+        role = f"CREATE ROLE app LOGIN PASSWORD '{app}'"
+        self._run("psql", f"{server}/postgres", "-c", role, "-c", "CREATE DATABASE app OWNER app")
+
+    def _run(self, *command: str) -> str:
+        # A server that stays would keep a pipe open.
+        with tempfile.TemporaryFile() as output:
+            status = self.start(command, output).wait()
+            output.seek(0)
+            text = output.read().decode(errors="replace")
+        if status != 0:
+            raise PlaceError(f"{command[0]} failed:\n{text[-2000:]}")
+        return text
+
+
+def unused_ports(count: int) -> list[str]:
+    with_all_open = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [str(one.getsockname()[1]) for one in with_all_open]
+    for one in with_all_open:
+        one.close()
+    return ports

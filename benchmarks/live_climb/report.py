@@ -1,0 +1,77 @@
+"""The table of a climb, and its page with a time line."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from ledger import Counts
+
+HEAD = (
+    "| step | s | requests | failed | p50 ms | p99 ms | logged out | lost | stale | revived "
+    "| asked again | while Postgres restarts |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def row(one: Counts) -> str:
+    cells = (
+        f"{one.seconds:.0f}",
+        f"{len(one.milliseconds):,}",
+        *(one.failed, f"{one.p50:.1f}", f"{one.p99:.1f}"),
+        *(one.logged_out, one.lost, one.stale, one.revived, one.asked_again, one.announced),
+    )
+    return f"| {one.name} | " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def total(steps: Sequence[Counts]) -> Counts:
+    all_of_them = Counts("all")
+    for one in steps:
+        all_of_them.milliseconds += one.milliseconds
+        all_of_them.seconds += one.seconds
+        for name in (
+            "announced",
+            "asked_again",
+            "failed",
+            "logged_out",
+            "lost",
+            "stale",
+            "revived",
+        ):
+            setattr(all_of_them, name, getattr(all_of_them, name) + getattr(one, name))
+    return all_of_them
+
+
+def write_page(file: Path, steps: Sequence[Counts], seen: Sequence[str]) -> None:
+    """A bar a step: as long as it took, as high as its p99, red if a client saw a fault."""
+    width, height, at = 1000, 160, 0.0
+    seconds = sum(one.seconds for one in steps) or 1
+    slowest = max((one.p99 for one in steps), default=1) or 1
+    bars, rows = [], []
+    for one in steps:
+        w, h = one.seconds / seconds * width, max(2, one.p99 / slowest * height)
+        color = "#2a9d5c" if one.is_clean else "#d33"
+        title = escape(f"{one.name}: {len(one.milliseconds):,} requests, p99 {one.p99:.0f} ms")
+        bars.append(
+            f'<rect x="{at:.1f}" y="{height - h:.1f}" width="{max(w - 1, 1):.1f}" height="{h:.1f}"'
+            f' fill="{color}"><title>{title}</title></rect>'
+        )
+        at += w
+        cells = row(one).strip("| ").split(" | ")
+        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    names = HEAD.splitlines()[0].strip("| ").split(" | ")
+    heads = "".join(f"<th>{name}</th>" for name in names)
+    faults = "".join(f"<li>{escape(one)}</li>" for one in seen) or "<li>none</li>"
+    file.write_text(
+        f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>The live climb</title>
+<style>body {{ font: 14px system-ui; margin: 2em auto; max-width: {width}px }}
+td, th {{ padding: 2px 8px; text-align: right; border-bottom: 1px solid #ddd }}
+td:first-child, th:first-child {{ text-align: left }}</style>
+<h1>The live climb</h1>
+<p>{seconds:.0f} s. Each bar is a step of a runbook, as high as its p99.
+The highest is {slowest:.0f} ms.</p>
+<svg viewBox="0 0 {width} {height}" width="100%">{"".join(bars)}</svg>
+<table><tr>{heads}</tr>{"".join(rows)}</table>
+<h2>Faults that clients saw</h2><ul>{faults}</ul></html>
+""",
+        encoding="utf-8",
+    )

@@ -1,0 +1,85 @@
+"""Takes the commands out of a runbook, in order."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+type Part = Literal["do", "check", "back"]
+
+RESTART = "$RESTART_POSTGRES"
+
+
+class RunbookError(Exception):
+    """Says which runbook cannot be followed, and why."""
+
+
+@dataclass(frozen=True)
+class Block:
+    page: str
+    section: str
+    part: Part
+    number: int
+    commands: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.page}: {self.section}: {self.part} {self.number}"
+
+    @property
+    def restarts_postgres(self) -> bool:
+        return RESTART in self.commands
+
+
+def blocks(page: Path) -> list[Block]:
+    """Those fenced as `bash`. A paragraph that begins with Check or Back says what follows it."""
+    found: list[Block] = []
+    section, part, fence = "", "do", None
+    lines: list[str] = []
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if fence is not None:
+            if line.strip() != "```":
+                lines.append(line)
+                continue
+            if fence == "bash":
+                number = sum((one.section, one.part) == (section, part) for one in found) + 1
+                commands = "\n".join(lines)
+                found.append(Block(page.name, section, part, number, commands))  # type: ignore[arg-type]
+            fence, lines = None, []
+        elif line.strip().startswith("```"):
+            fence = line.strip().removeprefix("```")
+        elif line.startswith("## "):
+            section, part = line.removeprefix("## "), "do"
+        elif named := re.match(r"(?:- )?(Check|Back)\b", line):
+            part = named[1].lower()
+        elif re.match(r"\d+\. ", line):
+            part = "do"
+    if fence is not None:
+        raise RunbookError(f"{page}: a block of code has no end.")
+    if not found:
+        raise RunbookError(f"{page}: there are no commands in it.")
+    return found
+
+
+def the_way(pages: list[Path]) -> list[Block]:
+    """The commands and checks of these runbooks."""
+    return [one for page in pages for one in blocks(page) if one.part != "back" and not _last(one)]
+
+
+def the_way_back(pages: list[Path]) -> list[Block]:
+    """From the last step to the first. The last section of a page reverts its code."""
+    last_first: list[Block] = []
+    ends: list[Block] = []
+    for page in reversed(pages):
+        steps: dict[str, list[Block]] = {}
+        for one in blocks(page):
+            if _last(one):
+                ends.append(one)
+            elif one.part == "back":
+                steps.setdefault(one.section, []).append(one)
+        last_first += [one for section in reversed(steps) for one in steps[section]]
+    return last_first + ends
+
+
+def _last(block: Block) -> bool:
+    return block.section.startswith("All the way back")

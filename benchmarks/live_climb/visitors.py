@@ -1,0 +1,288 @@
+"""Uses the service at a steady rate, and looks for every acknowledged write."""
+
+import asyncio
+import hashlib
+import itertools
+import json
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+from browser import Answer, Browser, NoAnswerError
+from ledger import Counts, Ledger
+
+GIF = b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"
+
+
+class GoneWrongError(Exception):
+    """Counted already; the visitor goes on with something else."""
+
+
+class Load:
+    def __init__(self, url: str, ledger: Ledger, visitors: int, rate: float) -> None:
+        self.url = url
+        self.ledger = ledger
+        self.counts = Counts("warm up")
+        self.announced = False
+        self.interval = visitors / rate
+        self._is_over = False
+        self._visitors = [Visitor(self, number) for number in range(visitors)]
+        self._tasks: list[asyncio.Task[None]] = []
+        self.addresses = (f"127.1.{n // 250 % 250}.{n % 250 + 1}" for n in itertools.count())
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(visitor.visit()) for visitor in self._visitors]
+
+    async def stop(self) -> None:
+        self._is_over = True
+        await asyncio.gather(*self._tasks)
+
+    @property
+    def is_over(self) -> bool:
+        return self._is_over
+
+    def fault(self, kind: str, what: str) -> GoneWrongError:
+        if self.announced and kind == "failed":
+            self.counts.announced += 1
+        else:
+            setattr(self.counts, kind, getattr(self.counts, kind) + 1)
+            self.ledger.seen.append(f"{time.strftime('%X')} {self.counts.name}: {kind}: {what}")
+        return GoneWrongError(what)
+
+    async def files_that_are_lost(self) -> int:
+        """Each file that was ever acknowledged, read by its owner."""
+        return sum([await visitor.lost_files() for visitor in self._visitors])
+
+
+class Visitor:
+    """One with an even number is a browser with a cookie. The others send only a token."""
+
+    def __init__(self, load: Load, number: int) -> None:
+        self._load = load
+        self._ledger = load.ledger
+        self._random = random.Random(number)  # noqa: S311  # the same mix in each run
+        self._address = f"127.2.0.{number + 1}"
+        self._is_browser = number % 2 == 0
+        self._browser = Browser(load.url, self._address)
+        self._email = f"visitor-{number}@example.com"
+        self._password = f"the secret of number {number}"
+        self._due = 0.0
+        self._products: list[str] = []
+        self._is_logged_in = False
+        self._doings: list[tuple[int, Callable[[], Awaitable[None]]]] = [
+            (30, self._look_around),
+            (15, self._who_am_i),
+            (12, self._order),
+            (12, self._review),
+            (3, self._upload),
+            (10, self._look_at_a_file),
+            (2, self._log_in_again),
+            (4, self._try_an_ended_session),
+            (1, self._somebody_new),
+        ]
+
+    async def visit(self) -> None:
+        weights, doings = zip(*self._doings, strict=True)
+        while not self._load.is_over:
+            try:
+                if not self._is_logged_in:
+                    await self._begin()
+                for doing in self._random.choices(doings, weights, k=10):
+                    await doing()
+                    if self._load.is_over:
+                        break
+            except GoneWrongError:
+                continue
+        self._browser.close()
+
+    async def _begin(self) -> None:
+        if self._email not in self._ledger.accounts:
+            await self._register(self._browser, self._email, self._password)
+        else:
+            await self._log_in()
+        if not self._is_browser:
+            await self._log_in()
+        self._is_logged_in = True
+
+    async def _register(self, browser: Browser, email: str, password: str) -> None:
+        person = {"email": email, "password": password}
+        answer = await self._ask("POST", "/accounts", person, browser=browser, expected=(201, 409))
+        if answer.status == 409:  # an answer that was lost
+            await self._ask("POST", "/session", person, browser=browser)
+        self._ledger.note("account", email=email)
+
+    async def _log_in(self) -> None:
+        person = {"email": self._email, "password": self._password}
+        if self._is_browser:
+            await self._ask("POST", "/session", person)
+        else:
+            self._browser.cookies.clear()
+            self._browser.token = ""
+            answer = await self._ask("POST", "/tokens", person, expected=(201,))
+            self._browser.token = answer.json()["token"]
+
+    async def _log_in_again(self) -> None:
+        old = self._browser.token or self._browser.cookies.get("__Host-session", "")
+        if self._is_browser:
+            await self._ask("DELETE", "/session", expected=(204,))
+        else:
+            # Sent twice, the first may have ended it.
+            await self._ask("DELETE", "/tokens/current", expected=(204,), again=(204, 401))
+        self._is_logged_in = False
+        self._ledger.note("ended", token=old)
+        await self._is_ended(old)
+        await self._log_in()
+        self._is_logged_in = True
+
+    async def _try_an_ended_session(self) -> None:
+        if self._ledger.ended:
+            await self._is_ended(self._random.choice(self._ledger.ended))
+
+    async def _is_ended(self, token: str) -> None:
+        """As a thief would try it, who knows nothing else."""
+        thief = Browser(self._load.url, self._address)
+        thief.token = token
+        try:
+            answer = await self._ask("GET", "/me", browser=thief, expected=(200, 401))
+        finally:
+            thief.close()
+        if answer.status == 200:
+            raise self._load.fault("revived", "a session that had ended")
+
+    async def _somebody_new(self) -> None:
+        browser = Browser(self._load.url, next(self._load.addresses))
+        email = f"{uuid4().hex}@example.com"
+        try:
+            await self._register(browser, email, "the secret of somebody new")
+            answer = await self._ask("GET", "/me", browser=browser)
+        finally:
+            browser.close()
+        if answer.json()["email"] != email:
+            raise self._load.fault("stale", "GET /me after registering")
+
+    async def _look_around(self) -> None:
+        page = await self._ask("GET", "/products")
+        self._products = [one["id"] for one in page.json()["products"]]
+        await self._ask("GET", f"/products/{self._random.choice(self._products)}")
+
+    async def _who_am_i(self) -> None:
+        me = (await self._ask("GET", "/me")).json()
+        if me["email"] != self._email:
+            raise self._load.fault("failed", "GET /me: somebody else")
+
+    async def _order(self) -> None:
+        if not self._products:
+            await self._look_around()
+        key = {"Idempotency-Key": uuid4().hex}
+        items = {"items": [{"product_id": self._random.choice(self._products), "quantity": 1}]}
+        placed = (await self._ask("POST", "/orders", items, key, expected=(201,))).json()["id"]
+        self._ledger.note("orders", id=placed)
+        listed = (await self._ask("GET", "/orders?limit=5")).json()["orders"]
+        if listed[:1] == [] or listed[0]["id"] != placed:
+            raise self._load.fault("stale", "GET /orders after an order")
+        if self._random.random() < 0.2:
+            twice = (await self._ask("POST", "/orders", items, key, expected=(201,))).json()["id"]
+            if twice != placed:
+                raise self._load.fault("failed", "an order was placed twice")
+
+    async def _review(self) -> None:
+        text = {"text": f"Well made, {uuid4().hex}."}
+        added = (await self._ask("POST", "/reviews", text, expected=(201,))).json()["id"]
+        self._ledger.note("reviews", id=added)
+        listed = (await self._ask("GET", "/reviews")).json()
+        if added not in [one["id"] for one in listed]:
+            raise self._load.fault("stale", "GET /reviews after a review")
+
+    async def _upload(self) -> None:
+        content = GIF + uuid4().bytes
+        announced = {"content_type": "image/gif", "size": len(content)}
+        started = (await self._ask("POST", "/uploads", announced, expected=(201,))).json()
+        send_to = started["send_to"]
+        await self._send(
+            send_to["method"], send_to["url"], content, send_to["headers"], expected=(200, 201, 204)
+        )
+        completion = f"/uploads/{started['id']}/completion"
+        done = (await self._ask("POST", completion, {})).json()
+        digest = hashlib.sha256(content).hexdigest()
+        if done["sha256"] != digest:
+            raise self._load.fault("failed", "an upload with other bytes")
+        self._ledger.note("uploads", id=started["id"], sha256=digest, email=self._email)
+        await self._read_back(started["id"], digest)
+
+    async def _look_at_a_file(self) -> None:
+        if kept := self._ledger.files.get(self._email):
+            await self._read_back(*self._random.choice(kept))
+
+    async def _read_back(self, upload: str, digest: str) -> None:
+        link = await self._ask("GET", f"/uploads/{upload}/image", expected=(307, 404))
+        if link.status == 404:
+            raise self._load.fault("lost", f"upload {upload}")
+        file = await self._send("GET", link.header("location"), expected=(200, 404))
+        if hashlib.sha256(file.body).hexdigest() != digest:
+            raise self._load.fault("lost", f"the file of {upload}: {file.status}")
+
+    async def lost_files(self) -> int:
+        lost = 0
+        for upload, digest in self._ledger.files.get(self._email, []):
+            try:
+                await self._read_back(upload, digest)
+            except GoneWrongError:
+                lost += 1
+        return lost
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+        **options: Any,
+    ) -> Answer:
+        content = b"" if body is None else json.dumps(body).encode()
+        sent = dict(headers or {})
+        if content:
+            sent["Content-Type"] = "application/json"
+        return await self._send(method, path, content, sent, **options)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        content: bytes = b"",
+        headers: dict[str, str] | None = None,
+        *,
+        browser: Browser | None = None,
+        expected: tuple[int, ...] = (200,),
+        again: tuple[int, ...] | None = None,
+    ) -> Answer:
+        browser = browser or self._browser
+        await self._wait_for_the_turn()
+        counts = self._load.counts
+        begun = time.perf_counter()
+        what = f"{method} {path.partition('?')[0]}"
+        try:
+            try:
+                answer = await browser.ask(method, path, content, headers)
+            except NoAnswerError:
+                if method == "GET":
+                    raise
+                counts.asked_again += 1
+                answer = await browser.ask(method, path, content, headers)
+                expected = again or expected
+        except NoAnswerError as error:
+            raise self._load.fault("failed", f"{what}: {error}") from error
+        finally:
+            counts.milliseconds.append((time.perf_counter() - begun) * 1000)
+        if answer.status in expected:
+            return answer
+        if answer.status == 401 and self._is_logged_in and browser is self._browser:
+            self._is_logged_in = False
+            raise self._load.fault("logged_out", what)
+        raise self._load.fault("failed", f"{what}: {answer.status} {answer.body[:200]!r}")
+
+    async def _wait_for_the_turn(self) -> None:
+        now = time.perf_counter()
+        await asyncio.sleep(max(0.0, self._due - now))
+        self._due = max(self._due + self._load.interval, now)

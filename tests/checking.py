@@ -28,10 +28,10 @@ def make_check(project: Path, *, slow_tests: bool = True, tests: str = "") -> No
 
 
 def driven(made: Path, project: Path, *drives: str) -> Any:
-    """The report of the last of these folders of tests/, run in a copy of a generated project."""
+    """The report of the last of these drives, run in a copy of a generated project."""
     shutil.copytree(made, project)
     for drive in drives:
-        shutil.copytree(Path(__file__).parent / drive, project / drive)
+        shutil.copytree(Path(__file__).parent / "drives" / drive, project / drive)
     done = subprocess.run(
         ["sh", "dev/uv", "run", "--quiet", "python", "-m", f"{drives[-1]}.drive"],
         cwd=project,

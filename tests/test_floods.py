@@ -1,6 +1,6 @@
 """A flood from one address, of any kind, fails nobody else's request and takes no memory.
 
-To see the delays too, in a generated repo that holds tests/leaks and tests/floods:
+To see the delays too, in a generated repo that holds leaks and floods of tests/drives:
 SECONDS=20 python -m floods.drive
 """
 

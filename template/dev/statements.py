@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy import Engine, event
 
 # A transaction's ends, and what the drivers ask on a new connection.
 AROUND = re.compile(
@@ -33,18 +34,28 @@ class Statements:
         finally:
             self._counting.remove(counting)
 
-    def watch(self, patch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def watching(self) -> Iterator[None]:
         connect = asyncpg.connect
 
         @functools.wraps(connect)
         async def connect_and_watch(*args: Any, **options: Any) -> asyncpg.Connection:
             connection = await connect(*args, **options)
-            connection.add_query_logger(self._note)
+            connection.add_query_logger(lambda sent: self._note(sent.query))
             return connection
 
-        patch.setattr(asyncpg, "connect", connect_and_watch)
+        # The driver's log leaves out the statements that SQLAlchemy prepares.
+        def prepared(_: Any, __: Any, sql: str, ___: Any, ____: Any, many: bool) -> None:
+            if not many:
+                self._note(sql)
 
-    def _note(self, sent: asyncpg.connection.LoggedQuery) -> None:
-        if not AROUND.match(sent.query):
+        event.listen(Engine, "before_cursor_execute", prepared)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(asyncpg, "connect", connect_and_watch)
+            yield
+        event.remove(Engine, "before_cursor_execute", prepared)
+
+    def _note(self, sql: str) -> None:
+        if not AROUND.match(sql):
             for counting in self._counting:
-                counting.append(sent.query)
+                counting.append(sql)

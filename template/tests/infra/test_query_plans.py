@@ -19,11 +19,14 @@ from sqlalchemy import (
     bindparam,
     func,
     select,
+    text,
 )
 
+from app.infra.database import Database
 from app.infra.reads import Query
 from dev.pytest_plugin import Services
 from dev.query_plans import FilledTables, NotFilled
+from tests.infra.test_database import settings
 
 LIBRARY = MetaData()
 SHELVES = Table(
@@ -166,3 +169,18 @@ async def test_two_requests_that_ask_once_each_count_two_statements(services: Se
     await connection.close()
 
     assert counted == ["SELECT 1", "SELECT 1"]
+
+
+async def test_statements_of_a_transaction_count_as_well(services: Services) -> None:
+    async with Database(settings(services)) as database:
+        with services.statements.counted() as counted:
+            async with database.transaction() as write:
+                await write.execute(text("SELECT 3"))
+                await write.execute(text("CREATE TEMP TABLE many (n int)"))
+                await write.execute(text("INSERT INTO many VALUES (:n)"), [{"n": 1}, {"n": 2}])
+
+    assert counted == [
+        "SELECT 3",
+        "CREATE TEMP TABLE many (n int)",
+        "INSERT INTO many VALUES ($1::INTEGER)",
+    ]

@@ -2,10 +2,11 @@
 
 In a generated repo:
 
-    uv run python ../rung/benchmarks/doctor_cases.py [--only CASE] [--keep FOLDER]
+    uv run python ../rung/benchmarks/doctor_cases.py [--only CASE] [--runs N] [--keep FOLDER]
 
-Each case is one route of doctor_app.py under load for about 12 s, with a new Postgres. It exits 1
-when a verdict is wrong. `--keep` writes the evidence of each case: the quick tests judge it again.
+Each case is one route of doctor_app.py under load for about 12 s, with a new Postgres: some 20 s
+each on a quiet machine. Cases with a pooler need stage 2 or later. It exits 1 when a verdict is
+wrong. `--keep` writes the evidence of each case: the quick tests judge it again.
 """
 
 import argparse
@@ -41,6 +42,7 @@ class Case(NamedTuple):
     advance_to: int | None = None
     environment: tuple[tuple[str, str], ...] = ()
     beside: tuple[str, ...] = ()  # SQL, each on its own connection
+    pooler: tuple[tuple[str, int], ...] = ()  # PgBouncer in front, with these settings
 
 
 CASES = {
@@ -70,6 +72,15 @@ CASES = {
     "small pool, far away": Case(
         "/far", "pool", clients=8, pause=0, environment=(("DATABASE_READ_POOL", "2"),)
     ),
+    "healthy behind a pooler": Case("/healthy", "stay", pooler=(("default_pool_size", 20),)),
+    "small pooler": Case(
+        "/far",
+        "pooler",
+        clients=8,
+        pause=0,
+        pooler=(("default_pool_size", 2), ("reserve_pool_size", 0)),
+        environment=(("DATABASE_READ_POOL", "16"),),
+    ),
 }
 
 
@@ -82,10 +93,27 @@ async def sql(url: str, statement: str) -> None:
 
 
 @contextmanager
-def served(url: str, case: Case, log: Path) -> Iterator[str]:
+def reached(url: str, case: Case) -> Iterator[dict[str, str]]:
+    """The variables that lead the app and the doctor to Postgres."""
+    if not case.pooler:
+        yield {"DATABASE_URL": url}
+        return
+    from dev.pooling import pgbouncer  # there is none at stage 1
+
+    with pgbouncer.running(url, **dict(case.pooler)) as bouncer:
+        yield {
+            "DATABASE_POOLED": "true",
+            "DATABASE_URL": bouncer.url,
+            "DATABASE_READ_URL": bouncer.read_url,
+            "DATABASE_DIRECT_URL": url,
+        }
+
+
+@contextmanager
+def served(database: dict[str, str], case: Case, log: Path) -> Iterator[str]:
     port = ports.unused()
     environment = os.environ | {
-        "DATABASE_URL": url,
+        **database,
         "SECRET_KEY": "a secret key of the doctor's own cases",
         "FILES_FOLDER": str(log.parent),
         "PORT": str(port),
@@ -112,7 +140,9 @@ def served(url: str, case: Case, log: Path) -> Iterator[str]:
             app.wait(30)
 
 
-async def judged(case: Case, url: str, base: str, log: Path, kept: Path) -> tuple[str, int | None]:
+async def judged(
+    case: Case, url: str, database: dict[str, str], base: str, log: Path, kept: Path
+) -> tuple[str, int | None]:
     async def visit(client: httpx.AsyncClient) -> None:
         while True:
             await client.get(base + case.route)
@@ -127,8 +157,8 @@ async def judged(case: Case, url: str, base: str, log: Path, kept: Path) -> tupl
         await asyncio.sleep(3)
         doctor = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "app.infra.doctor", "--seconds", str(WINDOW), "--json"),
-            *("--log", str(log), "--database-cpus", "1", "--evidence", str(kept)),
-            env=os.environ | {"DATABASE_URL": url},
+            *("--log", str(log), "--database-cpus", "1", "--evidence", str(kept), "--url", base),
+            env=os.environ | database,
             stdout=asyncio.subprocess.PIPE,
         )
         shown, _ = await doctor.communicate()
@@ -139,28 +169,49 @@ async def judged(case: Case, url: str, base: str, log: Path, kept: Path) -> tupl
     return verdict["rule"], verdict["advance_to"]
 
 
+def tried(name: str, keep: Path | None) -> tuple[str, int | None]:
+    """The verdict's rule and the stage that it names."""
+    case = CASES[name]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        postgres.for_load() as url,
+        reached(url, case) as database,
+    ):
+        asyncio.run(sql(url, TABLES))
+        log = Path(folder, "app.log")
+        kept = Path(keep or folder, f"{name.replace(' ', '-').replace(',', '')}.json")
+        with served(database, case, log) as base:
+            return asyncio.run(judged(case, url, database, base, log, kept))
+
+
+def here() -> list[str]:
+    has_pooler = Path("app/infra/pooling").is_dir()
+    return [name for name, case in CASES.items() if has_pooler or not case.pooler]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=CASES, nargs="+", default=list(CASES))
+    parser.add_argument("--only", choices=CASES, nargs="+")
+    parser.add_argument("--runs", type=int, default=1, help="of each case")
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
+    names = (options.only or here()) * options.runs
     wrong = wrong_advances = 0
-    print("| case | verdict | right |\n|---|---|---|")
-    for name in options.only:
+    print("| case | wanted | got | ok |\n|---|---|---|---|")
+    for name in names:
         case = CASES[name]
-        with tempfile.TemporaryDirectory() as folder, postgres.for_load() as url:
-            asyncio.run(sql(url, TABLES))
-            log = Path(folder, "app.log")
-            kept = Path(options.keep or folder, f"{name.replace(' ', '-').replace(',', '')}.json")
-            with served(url, case, log) as base:
-                rule, stage = asyncio.run(judged(case, url, base, log, kept))
+        rule, stage = tried(name, options.keep)
         is_right = (rule, stage) == (case.rule, case.advance_to)
         wrong += not is_right
         wrong_advances += stage not in (None, case.advance_to)
-        print(f"| {name} | {rule} | {'yes' if is_right else f'no: {case.rule}'} |", flush=True)
-    print(f"\n{len(options.only) - wrong} of {len(options.only)} right,", end=" ")
-    print(f"{wrong_advances} wrong advances")
+        wanted, got = told(case.rule, case.advance_to), told(rule, stage)
+        print(f"| {name} | {wanted} | {got} | {'yes' if is_right else 'NO'} |", flush=True)
+    print(f"\n{len(names) - wrong} of {len(names)} right, {wrong_advances} wrong advances")
     sys.exit(wrong > 0)
+
+
+def told(rule: str, stage: int | None) -> str:
+    return f"{rule}, stage {stage}" if stage else rule
 
 
 if __name__ == "__main__":

@@ -10,9 +10,12 @@ import pytest
 from app.infra.doctor.evidence import Evidence
 from app.infra.doctor.rules import judge
 
-RECORDED: list[dict[str, Any]] = json.loads(
-    Path(__file__).with_name("recorded.json").read_text(encoding="utf-8")
-)
+# Each capability keeps its own cases.
+RECORDED: list[dict[str, Any]] = [
+    case
+    for file in sorted(Path(__file__).parents[1].glob("*/recorded.json"))
+    for case in json.loads(file.read_text(encoding="utf-8"))
+]
 
 
 @pytest.mark.parametrize("case", RECORDED, ids=lambda case: case["case"])

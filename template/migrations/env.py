@@ -41,7 +41,7 @@ async def migrate() -> None:
 
 
 def _run(connection: Connection) -> None:
-    if connection.dialect.server_version_info < (18,):  # type: ignore[operator]
+    if (connection.dialect.server_version_info or ()) < (18,):
         sys.exit("Use Postgres 18 or newer: its uuidv7() makes the ids.")
     _wait_for_the_others(connection)
     for timeout in TIMEOUTS:

@@ -54,13 +54,13 @@ LEAST, MOST = 12, 128
 
 def _strong_enough(password: SecretStr) -> SecretStr:
     if len(password) < LEAST:
-        raise PydanticCustomError("password", f"Use at least {LEAST} characters")
+        raise PydanticCustomError("password", "Use at least {n} characters", {"n": LEAST})
     return password
 
 
 def _short_enough(password: SecretStr) -> SecretStr:
     if len(password) > MOST:
-        raise PydanticCustomError("password", f"Use at most {MOST} characters")
+        raise PydanticCustomError("password", "Use at most {n} characters", {"n": MOST})
     return password
 
 

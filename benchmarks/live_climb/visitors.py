@@ -53,7 +53,7 @@ class Load:
 
     async def files_that_are_lost(self) -> int:
         """Each file that was ever acknowledged, read by its owner."""
-        return sum([await visitor.lost_files() for visitor in self._visitors])
+        return sum(await asyncio.gather(*(one.lost_files() for one in self._visitors)))
 
 
 class Visitor:

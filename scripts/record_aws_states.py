@@ -101,7 +101,9 @@ def record(folder: Path, stage: int, environment: dict[str, str], plugins: str) 
         shutil.copytree(rendered / part, repo / part, dirs_exist_ok=True)
     production = repo / "environments" / "production"
     (production / "local_override.tf").write_text(OVERRIDE)
-    for command in (["init", f"-plugin-dir={plugins}"], ["apply", "-auto-approve"]):
+    # A refresh would read what ministack forgets, and replace the load balancer's target group.
+    apply = ["apply", "-auto-approve", "-refresh=false"]
+    for command in (["init", f"-plugin-dir={plugins}"], apply):
         subprocess.run(
             ["terraform", *command, "-input=false"], cwd=production, env=environment, check=True
         )
@@ -109,8 +111,9 @@ def record(folder: Path, stage: int, environment: dict[str, str], plugins: str) 
     for resource in state["resources"]:
         for instance in resource["instances"]:
             instance["attributes"] |= FORGOTTEN.get(resource["type"], {})
-    packed = gzip.compress(json.dumps(state).encode(), mtime=0)
-    (STATES / f"stage-{stage}.json.gz").write_bytes(packed)
+    written = json.dumps(state).encode()
+    (production / "terraform.tfstate").write_bytes(written)
+    (STATES / f"stage-{stage}.json.gz").write_bytes(gzip.compress(written, mtime=0))
 
 
 if __name__ == "__main__":

@@ -173,6 +173,7 @@ def test_a_person_goes_back_to_the_questions_and_finds_the_answers_there(person:
             ("what it is for", "\r"),
             ("stage of growth?", "\x1b[B\x1b[B\x1b[B\r"),
             ("replicas?", "\r"),
+            ("its own database?", "\r"),
             ("Enter creates it, b goes back", "b\r"),
             ("called, for people?", "\r"),
             ("name for machines", "\r"),
@@ -186,7 +187,7 @@ def test_a_person_goes_back_to_the_questions_and_finds_the_answers_there(person:
         assert terminal.wait_for_the_end() == 0
     answers = answers_of(person.desk / "tea-house")
     assert (answers["project_slug"], answers["stage"]) == ("tea-house-2", 1)
-    assert not (person.desk / "tea-house" / "docs" / "runbooks").exists()
+    assert not (person.desk / "tea-house" / "app" / "infra" / "pooling").exists()
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ documents = added(
     "docs/runbook/restore.md",
     "docs/index.md",
 )
-heroku = added("Procfile, Caddyfile, fly.toml", "Procfile", "Caddyfile", "fly.toml")
+fly = added("Caddyfile, fly.toml", "Caddyfile", "fly.toml")
 servers_settings = added(
     "redis.conf, haproxy.cfg, pgbouncer.ini, otel.yaml, postgres.conf",
     "redis.conf",

@@ -98,7 +98,8 @@ class Watch:
 
 
 def _end(connection: Connection) -> None:
-    connection.info.pop(PROPERTY, None)
+    if not connection.invalidated:  # a lost connection has no info
+        connection.info.pop(PROPERTY, None)
 
 
 def _places() -> Iterator[Place]:

@@ -7,122 +7,24 @@ import asyncio
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import httpx
 from leaks.drive import Shop
 
+from floods.flooder import Flooder
+
 SECONDS = float(os.environ.get("SECONDS", "2"))
 REQUESTS_A_SECOND = 50
 
-FLOODER = ("127.0.0.2", 0)
-MIB = 2**20
-
-POST = b"POST /session HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\n"
-CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
-
-
 MIB_GROWN = 20
-
-
-class Flooder:
-    def __init__(self, url: str) -> None:
-        self._port = httpx.URL(url).port
-        self._url = url
-
-    async def slow_bodies(self) -> None:
-        head = POST + b"Content-Length: 60000\r\n\r\n"
-        await self._many(450, head, b"x")
-
-    async def slow_chunks(self) -> None:
-        await self._many(450, CHUNKED, b"1\r\nx\r\n")
-
-    async def slow_headers(self) -> None:
-        await self._many(450, b"GET /products HTTP/1.1\r\n", b"a: b\r\n")
-
-    async def idle_connections(self) -> None:
-        await self._many(1000, b"", b"")
-
-    async def clients_that_read_no_answer(self) -> None:
-        await self._many(200, b"GET /openapi.json HTTP/1.1\r\nHost: shop\r\n\r\n" * 5, b"")
-
-    async def a_header_of_200_mib(self) -> None:
-        await self._endless(b"GET /products HTTP/1.1\r\nHost: shop\r\nlong: ", b"a" * MIB, 200)
-
-    async def a_million_headers(self) -> None:
-        await self._endless(b"GET /products HTTP/1.1\r\nHost: shop\r\n", b"a: b\r\n" * 10000, 100)
-
-    async def a_path_of_200_mib(self) -> None:
-        await self._endless(b"GET /", b"a" * MIB, 200)
-
-    async def a_chunk_extension_of_200_mib(self) -> None:
-        await self._endless(CHUNKED + b"1;", b"a" * MIB, 200)
-
-    async def trailers_of_200_mib(self) -> None:
-        await self._endless(CHUNKED + b"0\r\n", b"a: b\r\n" * 100_000, 350)
-
-    async def a_body_of_200_mib(self) -> None:
-        await self._endless(CHUNKED, b"100000\r\n" + b"a" * MIB + b"\r\n", 200)
-
-    async def registrations(self) -> None:
-        await self._posts("/accounts")
-
-    async def guesses(self) -> None:
-        await self._posts("/session")
-
-    async def _posts(self, path: str) -> None:
-        flooding = httpx.AsyncHTTPTransport(local_address=FLOODER[0])
-        async with httpx.AsyncClient(base_url=self._url, transport=flooding, timeout=60) as client:
-
-            async def post_on(number: int) -> None:
-                while True:
-                    number += 1000
-                    email = f"{time.time_ns()}@example.com"
-                    person = {"email": email, "password": f"the flood {number}"}
-                    with suppress(httpx.TransportError):
-                        await client.post(path, json=person)
-
-            await asyncio.gather(*(post_on(number) for number in range(20)))
-
-    async def _many(self, number: int, head: bytes, drop: bytes) -> None:
-        await asyncio.gather(*(self._hold(head, drop) for _ in range(number)))
-
-    async def _hold(self, head: bytes, drop: bytes) -> None:
-        """Connects again whenever it is refused."""
-        while True:
-            with suppress(OSError):
-                reader, writer = await self._connect()
-                try:
-                    writer.write(head)
-                    while not reader.at_eof():
-                        writer.write(drop)
-                        await asyncio.sleep(1)
-                finally:
-                    writer.close()
-            await asyncio.sleep(0.5)
-
-    async def _endless(self, head: bytes, part: bytes, parts: int) -> None:
-        while True:
-            with suppress(OSError):
-                reader, writer = await self._connect()
-                try:
-                    writer.write(head)
-                    for _ in range(parts):
-                        writer.write(part)
-                        await writer.drain()
-                    await reader.read()
-                finally:
-                    writer.close()
-            await asyncio.sleep(0.1)
-
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self._port, local_addr=FLOODER)
 
 
 class Others:
@@ -158,19 +60,27 @@ class Others:
         return statistics.quantiles(self.seconds, n=100)[-1]
 
 
-async def among_others(
-    client: httpx.AsyncClient, flood: Callable[[], Awaitable[None]] | None = None
-) -> Others:
+async def among_others(client: httpx.AsyncClient, flood: str = "") -> Others:
     others = Others(client)
-    flooding = asyncio.ensure_future(flood()) if flood else None
-    await asyncio.sleep(0.5)
-    await others.use_it()
-    if flooding:
-        assert not flooding.done(), flooding.exception()
-        flooding.cancel()
-        with suppress(asyncio.CancelledError):
-            await flooding
+    with flooding(flood, client.base_url) if flood else nullcontext():
+        await asyncio.sleep(0.5)
+        await others.use_it()
     return others
+
+
+@contextmanager
+def flooding(flood: str, url: httpx.URL) -> Iterator[None]:
+    """By a process with the least priority, because a flooder has its own processors."""
+    command = [sys.executable, "-m", "floods.flooder", flood, str(url)]
+    process = subprocess.Popen(["nice", "-n", "19", *command], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout
+        process.stdout.readline()  # until it begins
+        yield
+        assert process.poll() is None, f"{flood} ended by itself"
+    finally:
+        process.kill()
+        process.wait()
 
 
 def resident_mib(pid: int) -> float:
@@ -179,12 +89,10 @@ def resident_mib(pid: int) -> float:
     return int(kib) / 1024
 
 
-async def flooded_by(
-    name: str, client: httpx.AsyncClient, flooder: "Flooder", pid: int
-) -> tuple[Others, float]:
+async def flooded_by(name: str, client: httpx.AsyncClient, pid: int) -> tuple[Others, float]:
     """What others saw of it, and the memory in MiB that the app has not given back."""
     before = resident_mib(pid)
-    others = await among_others(client, getattr(flooder, name))
+    others = await among_others(client, name)
     for _ in range(50):
         grown = resident_mib(pid) - before
         if grown < MIB_GROWN:
@@ -200,14 +108,13 @@ async def flooded(shop: Shop) -> dict[str, Any]:
         token = (await client.post("/accounts", json=ada)).headers["set-cookie"].partition(";")[0]
         client.cookies.clear()
         client.headers["Cookie"] = token
-        flooder = Flooder(shop.url)
         names = [name for name in vars(Flooder) if not name.startswith("_")]
-        await among_others(client, flooder.guesses)  # everything is loaded
+        await among_others(client, "guesses")  # everything is loaded
         quiet = await among_others(client)
         assert quiet.failed == {}, quiet.failed
         for name in names if len(sys.argv) < 2 else sys.argv[1:]:
             for _ in range(2):  # what the allocator keeps of a first flood serves the second
-                others, grown = await flooded_by(name, client, flooder, shop.process.pid)
+                others, grown = await flooded_by(name, client, shop.process.pid)
                 if grown < MIB_GROWN:
                     break
             report[name] = {

@@ -201,7 +201,7 @@ async def busy_reading(database: Database) -> AsyncGenerator[None]:
     reading = asyncio.create_task(reader.fetch("SELECT pg_sleep(8)"))
     try:
         async with asyncio.timeout(60):
-            while not any(pool.used for pool in database.pools().values()):  # noqa: ASYNC110
+            while not any(pool.used for pool in database.pools().values()):
                 if reading.done():  # connecting took longer than a request may wait
                     reading.exception()
                     reading = asyncio.create_task(reader.fetch("SELECT pg_sleep(8)"))

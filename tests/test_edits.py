@@ -98,9 +98,9 @@ def test_the_report_in_the_docs_is_of_this_corpus_and_these_journeys() -> None:
 
 # No edit reaches the code that the slow tests of a stage drive.
 @pytest.mark.slow
-@AT_TWO_GROUPS
-def test_make_check_passes_after_the_journey(render: Render, tmp_path: Path, group: str) -> None:
+def test_make_check_passes_after_the_journey(render: Render, tmp_path: Path) -> None:
     project = tmp_path / "shop"
     made, fresh = (render(end) for end in LONGEST)
-    assert carry(made, fresh, project, GROUPS[group], LONGEST, WAYS["in process"]) == Outcome()
+    edits = GROUPS["all that go together"]
+    assert carry(made, fresh, project, edits, LONGEST, WAYS["in process"]) == Outcome()
     make_check(project, slow_tests=False)

@@ -82,7 +82,7 @@ def test_another_business_climbs_the_ladder(render: Render, tmp_path: Path) -> N
         WAYS["rung"](project, variant)
         assert conflicts(project) == []
         commit(project, "Another stage")
-        make_check(project, slow_tests=False)
+    make_check(project, slow_tests=False)
 
 
 @pytest.mark.slow

@@ -23,6 +23,4 @@ def test_make_check_passes(render: Render, tmp_path: Path, variant: dict[str, An
     subprocess.run(["git", "init", "--quiet", project], check=True)
     # The same stage with replicas has these slow tests too.
     has_twin = 2 <= variant["stage"] <= 3 and not variant["replica_routing"]
-    make_check(
-        project, slow_tests=not has_twin, tests=ONLY_THERE if variant == ALL_OPTIONS else ""
-    )
+    make_check(project, slow_tests=not has_twin, tests=ONLY_THERE if variant == ALL_OPTIONS else "")

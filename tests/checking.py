@@ -13,7 +13,8 @@ MINUTES = 60
 def make_check(project: Path, *, slow_tests: bool = True, tests: str = "") -> None:
     """With all tests, or with those in the folders and files that `tests` names."""
     environment = dict(os.environ)
-    environment["PYTEST_ADDOPTS"] = tests if slow_tests else f"{tests} -m 'not slow'"
+    options = [environment.get("PYTEST_ADDOPTS", ""), tests, "" if slow_tests else "-m 'not slow'"]
+    environment["PYTEST_ADDOPTS"] = " ".join(options)
     done = subprocess.run(
         ["make", "check"],
         cwd=project,

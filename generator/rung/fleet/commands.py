@@ -111,7 +111,7 @@ def upgrade(
     from rung.fleet.line import measured_by, version_to_reach
     from rung.fleet.sources import find
     from rung.fleet.survey import WANTED, survey
-    from rung.fleet.upgrade import Pace, Upgrade, state_in, upgrade_all
+    from rung.fleet.upgrade import Pace, Upgrade, all_upgraded, state_in
 
     git.fence()
     failed = count = 0
@@ -124,10 +124,12 @@ def upgrade(
         with nullcontext() if dry_run else state_in(state) as remembered:
             take = Upgrade(line, version, remembered, Pace(per_minute))
             pairs = list(zip(found, survey(found, line, drift=False), strict=True))
-            for outcome in upgrade_all(pairs, take):
-                words = f": {outcome.words}" if outcome.words else ""
-                print(printable(f"{outcome.kind:<9} {outcome.repo}{words}"), flush=True)
-                failed += outcome.failed
-                count += 1
+            # The loop is inside, because an interrupt may come while a line is printed.
+            with all_upgraded(pairs, take) as outcomes:
+                for outcome in outcomes:
+                    words = f": {outcome.words}" if outcome.words else ""
+                    print(printable(f"{outcome.kind:<9} {outcome.repo}{words}"), flush=True)
+                    failed += outcome.failed
+                    count += 1
     if failed:
         raise RungError(f"{failed} of {count} repos cannot be upgraded to {version} as they are.")

@@ -100,13 +100,14 @@ class Pace:
             self._next = time.monotonic() + self._seconds
 
 
-def upgrade_all(
+@contextmanager
+def all_upgraded(
     found: Sequence[tuple[Found, Row]], one: Callable[[Found, Row], Outcome]
-) -> Iterator[Outcome]:
+) -> Iterator[Iterator[Outcome]]:
     """In the order of the repos, several at once. An interrupt lets the running ones end."""
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
-        yield from pool.map(lambda pair: one(*pair), found)
+        yield pool.map(lambda pair: one(*pair), found)
     except KeyboardInterrupt as interrupt:
         print("rung: Stopping. The repos at work are finished first.", file=sys.stderr)
         pool.shutdown(cancel_futures=True)

@@ -9,6 +9,7 @@ from typing import Any
 from copier import VcsRef, run_update
 from people import COPIER, RUNG
 from plumbum import local
+from variants import OPTIONS, offered
 
 type Way = Callable[[Path, Mapping[str, Any]], None]
 
@@ -33,8 +34,10 @@ def with_copier(project: Path, answers: Mapping[str, Any]) -> None:
 
 
 def with_rung(project: Path, answers: Mapping[str, Any]) -> None:
-    options = {name: answer for name, answer in answers.items() if name != "stage"}
-    _run(project, RUNG, "advance", "--to", str(answers["stage"]), "--yes", *_data(options))
+    stage = answers["stage"]
+    options = {name: answer for name, answer in answers.items() if name in OPTIONS}
+    asked = {name: answer for name, answer in options.items() if offered(name, stage)}
+    _run(project, RUNG, "advance", "--to", str(stage), "--yes", *_data(asked))
 
 
 WAYS: dict[str, Way] = {"in process": in_process, "copier": with_copier, "rung": with_rung}

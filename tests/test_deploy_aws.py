@@ -101,6 +101,7 @@ def unknown_names(files: list[str]) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant",
     [
@@ -123,6 +124,7 @@ def test_a_misspelt_name_is_found(render: Render) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("journey", JOURNEYS, ids=described)
 def test_an_advance_drops_no_resource_and_changes_no_line_of_one(
     render: Render, journey: Journey

@@ -39,14 +39,11 @@ def test_many_edits_together_survive(carrying: Carry, group: str) -> None:
     assert carrying(GROUPS[group], LONGEST, WAYS["rung"]) == Outcome()
 
 
-# `make edits-report` carries each edit alone as well.
+# `make edits-report` carries each edit alone as well, and another group over every journey.
 @pytest.mark.slow
 @OVER_EVERY_JOURNEY
-@AT_TWO_GROUPS
-def test_many_edits_together_survive_every_journey(
-    carrying: Carry, group: str, journey: Journey
-) -> None:
-    assert carrying(GROUPS[group], journey, WAYS["in process"]) == Outcome()
+def test_many_edits_together_survive_every_journey(carrying: Carry, journey: Journey) -> None:
+    assert carrying(GROUPS["all that go together"], journey, WAYS["in process"]) == Outcome()
 
 
 @pytest.mark.slow

@@ -126,6 +126,10 @@ class Site:
         sys.exit(f"{segment} was not archived")
 
 
+# The last: Postgres closed the connection as a statement began.
+LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
 class Writer:
     """Writes rows one after the other, and remembers when each was acknowledged."""
 
@@ -145,7 +149,7 @@ class Writer:
                     await self._write_on(connection)
                 finally:
                     await connection.close(timeout=5)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except LOST:
                 await asyncio.sleep(0.05)
 
     async def _write_on(self, connection: asyncpg.Connection) -> None:

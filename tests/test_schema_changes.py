@@ -9,11 +9,10 @@ from conftest import Render
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize("stage", [1, 4])
 def test_no_statement_of_the_sample_fails_while_its_table_changes(
-    render: Render, tmp_path: Path, stage: int
+    render: Render, tmp_path: Path
 ) -> None:
-    report = driven(render({"stage": stage}), tmp_path / "shop", "leaks", "schema_changes")
+    report = driven(render({"stage": 1}), tmp_path / "shop", "leaks", "schema_changes")
 
     unexpected = {
         route: count

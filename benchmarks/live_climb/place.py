@@ -110,7 +110,7 @@ class Place:
         return started
 
     def query(self, sql: str) -> list[str]:
-        """What the primary has, one text a row."""
+        """The primary's rows, one text each."""
         done = self._run("psql", self.variables["POSTGRES"], "-XAtc", sql)
         return done.splitlines()
 

@@ -54,7 +54,7 @@ def render(
         if not ask or _agreed(_recorded(project)):
             return worker.answers.combined
         by_default |= worker.answers.user
-        shutil.rmtree(project)  # What another stage leaves out must not stay.
+        shutil.rmtree(project)  # Files of the stage before must not stay.
         project.mkdir()
 
 

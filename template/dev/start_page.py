@@ -83,7 +83,7 @@ def start_page(title: str, environment: Mapping[str, str], secret: str) -> str:
 
 
 def _parts(environment: Mapping[str, str]) -> Iterator[str]:
-    """What this stage's folders of dev/ add to the page, if their variables are set."""
+    """Parts that folders of dev/ add to the page, if their variables are set."""
     for file in sorted(PAGE.parent.glob(f"*/{PAGE.name}")):
         part = Template(file.read_text(encoding="utf-8"))
         if all(environment.get(name) for name in part.get_identifiers()):

@@ -50,10 +50,12 @@ class Statements:
                 self._note(sql)
 
         event.listen(Engine, "before_cursor_execute", prepared)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(asyncpg, "connect", connect_and_watch)
-            yield
-        event.remove(Engine, "before_cursor_execute", prepared)
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(asyncpg, "connect", connect_and_watch)
+                yield
+        finally:
+            event.remove(Engine, "before_cursor_execute", prepared)
 
     def _note(self, sql: str) -> None:
         if not AROUND.match(sql):

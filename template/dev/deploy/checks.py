@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What must be true before a release changes anything."""
+"""Checks before a release changes anything."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What environments/NAME/main.tf says, read before Terraform runs."""
+"""Reads environments/NAME/main.tf before Terraform runs."""
 
 import re
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ DEPLOY = ENV="$(ENV)" $(RUN) --group deploy python -m dev.deploy
 deploy: ## Release this commit to AWS, or go on with it: ENV=production
 	@$(DEPLOY) deploy
 
-deploy-plan: ## What would change on AWS? Refuses to lose data: ENV=production [IMAGE=…]
+deploy-plan: ## Show what would change on AWS, and refuse to lose data: ENV=production [IMAGE=…]
 	@IMAGE="$(IMAGE)" $(DEPLOY) plan
 
 deploy-apply: ## Change what the last `make deploy-plan` has shown: ENV=production
@@ -20,5 +20,5 @@ console: ## A shell beside the running copies, with their settings: ENV=producti
 destroy: ## Destroy an environment, after you typed its name: ENV=production
 	@$(DEPLOY) destroy
 
-cost: ## What an environment costs a month, from its variables: ENV=production
+cost: ## Show what an environment costs a month, from its variables: ENV=production
 	@$(DEPLOY) cost

@@ -17,7 +17,7 @@ from dev.module_databases.borders import (
 )
 
 HEADER = """\
-# What crosses the border of a module and may stay for now. `make check` refuses every other
+# Crossings of a module's border that may stay for now. `make check` refuses every other
 # crossing, and each line that is paid. RECORD=yes deletes lines and never adds one.
 """
 

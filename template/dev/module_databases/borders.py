@@ -17,7 +17,7 @@ from app.infra.tables import Base
 # The team's list: each line is one crossing that may stay until it is paid.
 DEBTS = Path("module-borders.txt")
 
-# What the latest run of each test saw. Git ignores the folder.
+# The crossings that the latest run of each test saw. Git ignores the folder.
 SEEN = Path(".dev", "module-borders.json")
 
 ADVICE = {

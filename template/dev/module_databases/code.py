@@ -165,7 +165,7 @@ def _texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _imports(tree: ast.Module) -> dict[str, str]:
-    """What each name was imported as: catalog of `from app.catalog import service as catalog`."""
+    """The import behind each name: catalog of `from app.catalog import service as catalog`."""
     found = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:

@@ -3,5 +3,5 @@
 
 LINTERS += module_databases.lint
 
-module-borders: ## What stands in the way of moving a module's tables to a database: NAME=orders
+module-borders: ## Show what stands in the way of moving a module's tables to a database: NAME=orders
 	@$(RUN) python -m dev.module_databases "$(NAME)" "$(RECORD)"

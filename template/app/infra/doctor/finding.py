@@ -68,7 +68,7 @@ class Capability(NamedTuple):
 
 
 def seen[SeenT: Seen](evidence: Evidence, model: type[SeenT], name: str) -> SeenT | None:
-    """What the capability saw, or None."""
+    """The capability's own evidence, or None."""
     found = evidence.capabilities.get(name)
     return None if found is None else model.model_validate(found)
 

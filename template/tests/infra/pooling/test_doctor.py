@@ -10,12 +10,12 @@ import asyncpg
 import pytest
 
 from app.infra.doctor.finding import Missing, Told, Window
-from app.infra.doctor.rules import RULES, judge
+from app.infra.doctor.rules import judge
 from app.infra.pooling.doctor import NAME, PGBOUNCER, PgBouncerSeen, clients_run_out, look
 from dev.pooling import pgbouncer
 from dev.pooling.pgbouncer import PgBouncer
 from dev.pytest_plugin import Services
-from tests.infra.doctor.test_rules import BUSY, READS, evidence
+from tests.infra.doctor.test_rules import BUSY, READS, evidence, judged_without
 
 WELL = {
     "waiting_samples": 0.0,
@@ -155,8 +155,5 @@ def test_the_verdict_is_the_cause(seen: dict[str, Any], changes: dict[str, Any],
 @pytest.mark.parametrize("rule", PGBOUNCER.rules, ids=lambda rule: rule.__name__)
 def test_without_the_rule_the_case_is_judged_wrongly(rule: Any) -> None:
     seen = {"clients": 4900} if rule is clients_run_out else WAITING
-    others = tuple(one for one in RULES if one is not rule)
 
-    found = evidence(capabilities={NAME: WELL | seen})
-
-    assert judge(found, others).verdict.rule == "stay"
+    assert judged_without(rule, evidence(capabilities={NAME: WELL | seen})) == "stay"

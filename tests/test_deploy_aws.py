@@ -14,7 +14,10 @@ from typing import Any
 import hcl2
 import pytest
 from conftest import Render
-from variants import JOURNEYS, LONGEST, VARIANTS, Journey, described, variant_name
+from variants import JOURNEYS, VARIANTS, Journey, described, variant_name
+
+# Parsing the module takes 2 to 3 s in each test.
+pytestmark = pytest.mark.slow
 
 type Block = dict[str, Any]
 
@@ -101,14 +104,7 @@ def unknown_names(files: list[str]) -> list[str]:
     ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "variant",
-    [
-        pytest.param(one, marks=() if one in LONGEST else pytest.mark.slow, id=variant_name(one))
-        for one in VARIANTS
-    ],
-)
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
 def test_the_provider_knows_each_name(render: Render, variant: dict[str, Any]) -> None:
     assert unknown_names(texts(render(variant))) == []
 
@@ -124,7 +120,6 @@ def test_a_misspelt_name_is_found(render: Render) -> None:
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("journey", JOURNEYS, ids=described)
 def test_an_advance_drops_no_resource_and_changes_no_line_of_one(
     render: Render, journey: Journey
@@ -261,7 +256,6 @@ def test_terraform_finds_nothing_to_format(render: Render, variant: dict[str, An
 
 
 @needs_terraform
-@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
 def test_terraform_finds_production_valid(
     render: Render, variant: dict[str, Any], tmp_path: Path

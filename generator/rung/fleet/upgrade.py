@@ -109,8 +109,9 @@ def all_upgraded(
     try:
         yield pool.map(lambda pair: one(*pair), found)
     except KeyboardInterrupt as interrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
         print("rung: Stopping. The repos at work are finished first.", file=sys.stderr)
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown()
         raise RungError("Stopped. Run the same command again to go on.") from interrupt
     finally:
         pool.shutdown(cancel_futures=True)

@@ -24,6 +24,7 @@ def test_the_next_stage_arrives_uncommitted_and_unstaged(repo: Repo) -> None:
     assert repo.answers()["stage"] == 2
 
 
+@pytest.mark.slow
 def test_an_untouched_project_becomes_what_a_new_one_is(
     repo: Repo, person: Person, growing_template: Path
 ) -> None:
@@ -143,6 +144,7 @@ def test_the_printed_undo_restores_everything(repo: Repo) -> None:
     assert repo.status() == ["?? notes.txt"]
 
 
+@pytest.mark.slow
 def test_the_printed_review_shows_new_files_and_loses_none(repo: Repo) -> None:
     repo.write("app/notes.txt", "Not committed, and not Rung's business.\n")
     before = files_of(repo.folder)

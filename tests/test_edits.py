@@ -19,7 +19,6 @@ ABOUT_PYPROJECT = ("dependencies", "configuration")
 
 AT_TWO_GROUPS = pytest.mark.parametrize("group", EVERYWHERE)
 OVER_EVERY_JOURNEY = pytest.mark.parametrize("journey", JOURNEYS, ids=described)
-UP_THE_WHOLE_LADDER = pytest.mark.parametrize("journey", [LONGEST, STEP_BY_STEP], ids=described)
 BY_EVERY_WAY = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
@@ -32,13 +31,6 @@ def carrying(render: Render, tmp_path: Path) -> Carry:
     return carried
 
 
-@pytest.mark.parametrize(
-    "group", [pytest.param(EVERYWHERE[0], marks=pytest.mark.slow), *EVERYWHERE[1:]]
-)
-def test_many_edits_together_survive(carrying: Carry, group: str) -> None:
-    assert carrying(GROUPS[group], LONGEST, WAYS["rung"]) == Outcome()
-
-
 # `make edits-report` carries each edit alone as well, and another group over every journey.
 @pytest.mark.slow
 @OVER_EVERY_JOURNEY
@@ -47,12 +39,9 @@ def test_many_edits_together_survive_every_journey(carrying: Carry, journey: Jou
 
 
 @pytest.mark.slow
-@UP_THE_WHOLE_LADDER
 @pytest.mark.parametrize("group", [group for group in GROUPS if group not in EVERYWHERE])
-def test_every_group_of_edits_survives_the_whole_ladder(
-    carrying: Carry, group: str, journey: Journey
-) -> None:
-    assert carrying(GROUPS[group], journey, WAYS["in process"]) == Outcome()
+def test_every_group_of_edits_survives_the_whole_ladder(carrying: Carry, group: str) -> None:
+    assert carrying(GROUPS[group], STEP_BY_STEP, WAYS["in process"]) == Outcome()
 
 
 @pytest.mark.slow

@@ -875,6 +875,7 @@ def latin_1(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"LOCPATH": str(folder), "LC_ALL": "de_DE.ISO-8859-1"}
 
 
+@pytest.mark.slow
 def test_a_locale_that_is_not_utf8(repo: Repo, latin_1: dict[str, str]) -> None:
     name = "Läden & Cafés 店"
     shop = repo.copied_to(repo.person.desk / name)

@@ -22,6 +22,7 @@ def test_an_edit_in_a_file_that_the_step_deletes_is_refused(repo: Repo) -> None:
     repo.advances()
 
 
+@pytest.mark.slow
 def test_a_renamed_file_that_the_step_changes_is_reported(repo: Repo) -> None:
     repo.git("mv", "app/infra/wiring.py", "app/infra/parts.py")
     repo.commit()
@@ -32,6 +33,7 @@ def test_a_renamed_file_that_the_step_changes_is_reported(repo: Repo) -> None:
     assert '"slow queries"' not in repo.text("app/infra/parts.py")
 
 
+@pytest.mark.slow
 def test_a_removed_file_stays_removed(repo: Repo) -> None:
     repo.git("rm", "--quiet", "app/infra/simple.py", "docs/stage.md")
     repo.commit()
@@ -166,6 +168,7 @@ def test_status_shows_that_a_stage_was_edited_by_hand(repo: Repo) -> None:
     assert "app/infra/slow_queries.py" in repo.rung("status").stdout
 
 
+@pytest.mark.slow
 def test_a_stage_edited_by_hand_stops_an_upgrade(repo: Repo, own_growing_template: Path) -> None:
     repo.edits(".copier-answers.yml", "stage: 1", "stage: 2\nreplica_routing: false")
     (own_growing_template / "template" / "later.txt").write_text("later\n")

@@ -106,6 +106,7 @@ def test_every_answer_is_recorded(render: Render, variant: dict[str, Any]) -> No
     assert recorded.items() >= {key: variant[key] for key in variant if key in asked}.items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_of_a_later_stage_changes_nothing(render: Render, option: str) -> None:
     plain, early = render({"stage": 1}), render({"stage": 1, option: True})

@@ -42,6 +42,7 @@ def test_a_committed_advance_is_taken_back_by_a_commit(repo: Repo) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_an_upgrade_is_taken_back(repo: Repo, own_growing_template: Path) -> None:
     (own_growing_template / "template" / "later.txt").write_text("later\n", encoding="utf-8")
     release(own_growing_template, "v0.2.0")
@@ -74,6 +75,7 @@ def test_an_edit_after_the_step_is_refused_in_words_and_kept(repo: Repo, name: s
     assert repo.text(name) == "EDITED = True\n"
 
 
+@pytest.mark.slow
 def test_an_edit_that_is_only_staged_is_kept(repo: Repo) -> None:
     repo.advances()
     stepped = repo.text("docs/stage.md")
@@ -84,6 +86,7 @@ def test_an_edit_that_is_only_staged_is_kept(repo: Repo) -> None:
     assert repo.git("show", ":docs/stage.md") == "Staged.\n"
 
 
+@pytest.mark.slow
 def test_a_step_that_was_staged_is_taken_back(repo: Repo) -> None:
     before = files_of(repo.folder)
     repo.advances()
@@ -100,6 +103,7 @@ def test_files_that_the_person_has_put_back_do_not_stop_it(repo: Repo) -> None:
     assert repo.status() == []
 
 
+@pytest.mark.slow
 def test_other_files_stay_as_they_are(repo: Repo) -> None:
     repo.advances()
     repo.write("notes.txt", "mine\n")

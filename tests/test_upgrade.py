@@ -119,6 +119,7 @@ def test_upgrading_then_advancing_is_advancing_then_upgrading(
     assert repo.git("rev-parse", "HEAD^{tree}") == other.git("rev-parse", "HEAD^{tree}")
 
 
+@pytest.mark.slow
 def test_upgrading_again_does_nothing(repo: Repo, own_growing_template: Path) -> None:
     next_version(own_growing_template)
     upgrades(repo, "--commit")

@@ -132,13 +132,14 @@ async def change_everything(url: str) -> int:
 async def until_it_gets_its_lock(connection: asyncpg.Connection, statement: str) -> None:
     """As the guide says: give up soon, because all others queue behind a change that waits."""
     await connection.execute("SET lock_timeout = '500ms'")
+    steps = [statement]
+    if "CONCURRENTLY" in statement:  # one that gave up has left an invalid index behind
+        steps.insert(0, f"DROP INDEX IF EXISTS {statement.split()[3]}")
     for _ in range(100):
         try:
-            await connection.execute(statement)
+            for step in steps:
+                await connection.execute(step)
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
-            if "CONCURRENTLY" in statement:  # it leaves an invalid index behind
-                name = statement.split()[3]
-                await connection.execute(f"DROP INDEX IF EXISTS {name}")
             await asyncio.sleep(0.05)
         else:
             return

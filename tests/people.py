@@ -16,8 +16,8 @@ from pathlib import Path
 RUNG = Path(sys.executable).with_name("rung")
 COPIER = Path(sys.executable).with_name("copier")
 
-# Dead processes and full disks fail at once; half a minute means that something hangs.
-PATIENCE = 30
+# Dead processes and full disks fail at once. After two minutes, even a busy machine hangs.
+PATIENCE = 120
 
 
 def git(*arguments: str, cwd: Path) -> str:

@@ -34,6 +34,8 @@ MAY_CHANGE = {
     ("aws_db_parameter_group.main", "update"),
     ("aws_appautoscaling_target.app", "update"),  # The fewest and the most copies.
     ("aws_ecs_task_definition.app", "replace"),  # A new revision; the old one stays.
+    ("aws_ecs_task_definition.pgbouncer", "replace"),
+    ("aws_ecs_service.pgbouncer", "update"),  # Rolls to the new revision.
 }
 
 

@@ -275,6 +275,7 @@ def evaluated(project: Path, folder: Path, file: str, name: str) -> str:
     found = re.search(r"^locals \{$.*?^\}$", text, re.MULTILINE | re.DOTALL)
     assert found
     only = re.sub(r"aws_\w+\.main\.(\w+)", r'"main.\1"', found[0])
+    only = only.replace("var.pgbouncer.pool_size", "7")
     given = 'locals {\n  database_url = ""\n  replica_hosts = ["one", "two"]\n}\n'
     (folder / "aws").mkdir()
     (folder / "aws" / "main.tf").write_text(only + "\n" + given)
@@ -315,4 +316,6 @@ def test_pgbouncer_leads_to_each_server_by_a_name(render: Render, tmp_path: Path
     assert "auth_file = /tmp/userlist.txt" in ini
     original = (project / "deploy/pgbouncer.ini").read_text()
     settings = {line for line in original.splitlines() if line and line[0] not in "#"}
-    assert len(settings - set(ini.splitlines())) == 4  # the three servers, and the file of users
+    # The three servers, the file of users, and the size of a pool.
+    assert len(settings - set(ini.splitlines())) == 5
+    assert "\ndefault_pool_size = 7\n" in ini

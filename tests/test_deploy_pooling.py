@@ -1,7 +1,11 @@
 """PgBouncer's files of the generated repo, read by other tools and against each other."""
 
+import os
 import re
+import shutil
 import subprocess
+import sys
+import tomllib
 from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ FILES = (
     "deploy/pgbouncer.yaml",
     "deploy/pgbouncer.ini",
     "dev/pooling/budget.py",
+    "dev/pooling/budget_aws.py",
     "dev/pooling/budget_postgres.py",
     "dev/pooling/capacity.py",
     "dev/pooling/lint.py",
@@ -147,3 +152,104 @@ def test_the_linter_of_the_stage_is_one_of_make_check(shop: Path) -> None:
     assert "pooling.lint" in planned
     assert "lint_migrations" in planned
     assert "install -qq -y --no-install-recommends pgbouncer" in planned
+
+
+def test_as_many_pgbouncers_are_counted_as_kubernetes_runs(shop: Path) -> None:
+    capacity = tomllib.loads((shop / "deploy/capacity.toml").read_text())
+    manifests = yaml.safe_load_all(
+        (shop / "deploy/kubernetes/pgbouncer/pgbouncer.yaml").read_text()
+    )
+    [deployment] = [one for one in manifests if one["kind"] == "Deployment"]
+
+    assert capacity["pgbouncers"] == deployment["spec"]["replicas"] == 2
+
+
+SIZES = """\
+  copies            = 9
+  replicas          = 3
+  pgbouncer         = { copies = 3, pool_size = 20 }
+  database          = { class = "db.t4g.small" }
+  extra_environment = { DATABASE_READ_POOL = 4, DATABASE_WRITE_POOL = "2", OTHER = local.other }
+"""
+
+
+@pytest.mark.slow
+def test_the_budget_of_aws_takes_copies_and_sizes_from_the_environment(
+    render: Render, tmp_path: Path
+) -> None:
+    """The packages of stage 4 are those of all stages."""
+    stages = {2: True, 4: False}
+    projects = {
+        stage: shutil.copytree(
+            render({"stage": stage, "replica_routing": replicas}), tmp_path / f"stage-{stage}"
+        )
+        for stage, replicas in stages.items()
+    }
+    groups = ("--no-default-groups", "--group=infra", "--group=infra-dev", "--group=deploy")
+    subprocess.run(["sh", "dev/uv", "sync", "--quiet", *groups], cwd=projects[4], check=True)
+    main = projects[2] / "environments" / "production" / "main.tf"
+    written = main.read_text()
+
+    def budget(stage: int, given: str = "") -> subprocess.CompletedProcess[str]:
+        image = "  image           = var.image\n"
+        assert image in written
+        main.write_text(written.replace(image, image + given))
+        return subprocess.run(
+            [projects[4] / ".venv" / "bin" / "python", "-m", "dev.pooling.budget"],
+            cwd=projects[stage],
+            # Settings of this machine do not count.
+            env=os.environ | {"ENV": "production", "DATABASE_READ_POOL": "999"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    for stage in stages:
+        delivered = budget(stage)
+        assert delivered.returncode == 0, delivered.stdout + delivered.stderr
+        assert "  2 x 2 x (10 + 5) + 3" in delivered.stdout
+        # db.t4g.micro; three are for superusers.
+        assert re.search(r"Postgres at postgres.* 63 +73$", delivered.stdout, re.MULTILINE)
+
+    larger = budget(2, SIZES)
+    assert "9 copies x 2 during a deploy x 1 worker = 18 processes" in larger.stdout
+    assert "  18 x (4 + 2 + 2 + 3 x (4 + 1))" in larger.stdout
+    assert "  3 x 2 x (20 + 5) + 3" in larger.stdout
+    assert re.search(r"Postgres at postgres.* 153 +178$", larger.stdout, re.MULTILINE)
+
+    tight = budget(2, "  pgbouncer = { pool_size = 20 }\n")
+    assert tight.returncode == 1
+    assert "set pool_size = 12 of pgbouncer in environments/production/main.tf" in tight.stderr
+    assert budget(2, "  pgbouncer = { pool_size = 12 }\n").returncode == 0
+    assert budget(2, "  pgbouncer = { pool_size = 13 }\n").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("copies = 0", "main.tf is not right:\n  copies: Input should be greater than 0"),
+        ("copies = local.many", "main.tf computes copies"),
+        ('database = { class = "db.x9.huge" }', "The memory of db.x9.huge is not known"),
+        ("extra_environment = local.all", "Write extra_environment out in environments/"),
+    ],
+)
+def test_a_size_that_cannot_be_counted_is_refused_in_words(
+    shop: Path, tmp_path: Path, given: str, said: str
+) -> None:
+    for part in ("deploy", "dev", "environments"):
+        shutil.copytree(shop / part, tmp_path / part)
+    main = tmp_path / "environments" / "production" / "main.tf"
+    image = "  image           = var.image\n"
+    main.write_text(main.read_text().replace(image, f"{image}  {given}\n"))
+
+    done = subprocess.run(
+        [sys.executable, "-c", "from dev.pooling import budget_aws; budget_aws.read('production')"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,9 +1,10 @@
 # Rung's file: advancing to another stage may change it.
 variable "pgbouncer" {
-  description = "The pooler: how many copies, and their image"
+  description = "The pooler: how many copies, each one's default_pool_size (`make budget`), and their image"
   type = object({
-    copies = optional(number, 2)
-    image  = optional(string, "edoburu/pgbouncer:v1.25.2-p0")
+    copies    = optional(number, 2)
+    pool_size = optional(number, 10)
+    image     = optional(string, "edoburu/pgbouncer:v1.25.2-p0")
   })
   default = {}
 }
@@ -24,9 +25,10 @@ locals {
       replace(replace(line, "app_replica = ", "app_replica_${i + 1} = "), "host=replica ", "host=${host} ")
     ]) : tolist([replace(line, "host=postgres ", "host=${aws_db_instance.main.address} ")])
   ])
-  pgbouncer_ini = replace(join("\n", [
+  pgbouncer_file = replace(join("\n", [
     for line in local.pgbouncer_lines : line if line != "" && !startswith(line, "#")
   ]), "/etc/pgbouncer/userlist.txt", "/tmp/userlist.txt")
+  pgbouncer_ini   = replace(local.pgbouncer_file, "/default_pool_size = \\d+/", "default_pool_size = ${var.pgbouncer.pool_size}")
   pgbouncer_start = "umask 077; printf '%s\\n' \"$INI\" > /tmp/pgbouncer.ini; printf '\"app\" \"%s\"\\n' \"$PGPASSWORD\" > /tmp/userlist.txt; exec pgbouncer /tmp/pgbouncer.ini"
 }
 

@@ -16,10 +16,13 @@ class Target(BaseModel):
 
 
 def read() -> Capacity:
-    """deploy/capacity.toml, with the number of copies that autoscaling may start."""
-    written = capacity.read()
+    return scaled(capacity.read())
+
+
+def scaled(written: Capacity) -> Capacity:
+    """With the number of copies that autoscaling may start."""
     if not FILE.exists():
-        print(f"There is no {FILE}: the copies are those of {capacity.FILE}.")
+        print(f"There is no {FILE}: the copies are those of {written.main or capacity.FILE}.")
         return written
     return written.model_copy(update={"copies": max(written.copies, _most_copies())})
 

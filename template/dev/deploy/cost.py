@@ -123,7 +123,7 @@ def value(folder: Path, name: str, found: Any) -> Any:
 
 
 NEEDED = {"copies", "cpu", "memory", "class", "storage", "multi_az", "node_type", "nodes"}
-NEEDED |= {"replicas"}
+NEEDED |= {"replicas", "pool_size"}
 
 
 def computed(folder: Path, name: str) -> Stop:

@@ -34,6 +34,7 @@ class Postgres(NamedTuple):
     max_connections: int
     superuser_reserved: int
     reserved: int
+    main: Path | None = None  # Where AWS takes the size from.
 
     @property
     def allowed(self) -> int:
@@ -41,6 +42,8 @@ class Postgres(NamedTuple):
         return self.max_connections - self.superuser_reserved - self.reserved
 
     def more(self, needed: int) -> str:
+        if self.main:
+            return f"a larger class of database in {self.main}"
         most = needed + self.superuser_reserved + self.reserved
         return f"max_connections = {most} in {POSTGRES}"
 
@@ -56,8 +59,10 @@ class Pools(BaseModel):
 def needs(capacity: Capacity) -> list[Need]:
     settings = _settings(capacity)
     urls = os.environ.get("DATABASE_REPLICA_URLS")
-    replicas = None if urls is None else len(list(filter(None, urls.split(","))))
+    replicas = capacity.replicas if urls is None else len(list(filter(None, urls.split(","))))
     postgres = postgres_limits(POSTGRES.read_text())
+    if capacity.max_connections:
+        postgres = postgres._replace(max_connections=capacity.max_connections, main=capacity.main)
     if settings.pooled:
         bouncer = _bouncer()
         known = _replicas(bouncer) if replicas is None else replicas
@@ -102,7 +107,7 @@ def pooled(
 ) -> list[Need]:
     """The processes' pools lead to PgBouncer, and its pools to Postgres."""
     pools = _pools(bouncer)
-    size, reserve = pools.default_pool_size, pools.reserve_pool_size
+    size, reserve = capacity.pool_size or pools.default_pool_size, pools.reserve_pool_size
     of_replicas = f" + {replicas} x ({settings.read_pool} + {QUESTION})" if replicas else ""
     own = CHECK + (QUESTION if replicas else 0)
     each = settings.read_pool + settings.write_pool + own
@@ -113,20 +118,26 @@ def pooled(
             "PgBouncer's clients",
             f"{capacity.processes} x ({of_a_process})",
             clients,
-            pools.max_client_conn,
+            pools.max_client_conn,  # Of one: the others may be away.
             f"set max_client_conn = {clients} in {BOUNCER}",
         )
     ]
+    times = f"{capacity.pgbouncers} x " if capacity.pgbouncers > 1 else ""
     for server, aliases in _servers(bouncer).items():
-        needed = aliases * (size + reserve) + capacity.direct
-        fitting = (postgres.allowed - capacity.direct) // aliases - reserve
+        pools_there = capacity.pgbouncers * aliases
+        needed = pools_there * (size + reserve) + capacity.direct
+        fitting = (postgres.allowed - capacity.direct) // pools_there - reserve
+        smaller = f"default_pool_size = {fitting} in {BOUNCER}"
+        if capacity.main:
+            smaller = f"pool_size = {fitting} of pgbouncer in {capacity.main}"
+        remedies = [smaller, postgres.more(needed)] if fitting > 0 else [postgres.more(needed)]
         needs.append(
             Need(
                 f"Postgres at {server}",
-                f"{aliases} x ({size} + {reserve}) + {capacity.direct}",
+                f"{times}{aliases} x ({size} + {reserve}) + {capacity.direct}",
                 needed,
                 postgres.allowed,
-                f"set default_pool_size = {fitting} in {BOUNCER}, or {postgres.more(needed)}",
+                f"set {', or '.join(remedies)}",
             )
         )
     return needs
@@ -134,7 +145,7 @@ def pooled(
 
 def postgres_limits(configuration: str) -> Postgres:
     found = dict(re.findall(r"^\s*(\w+)\s*=\s*'?(\d+)", configuration, re.MULTILINE))
-    return Postgres(*(int(found.get(name, default)) for name, default in DEFAULTS.items()))
+    return Postgres._make([*(int(found.get(*one)) for one in DEFAULTS.items()), None])
 
 
 def _settings(capacity: Capacity) -> DatabaseSettings:

@@ -17,7 +17,14 @@ class Capacity(BaseModel, extra="forbid", frozen=True):
     during_a_deploy: PositiveInt
     direct: NonNegativeInt
     pooled: bool = False
+    pgbouncers: PositiveInt = 1
     database_cpus: PositiveInt | None = None  # read by `make doctor`
+
+    # Of AWS only: dev/pooling/budget_aws.py.
+    main: Path | None = None
+    replicas: NonNegativeInt | None = None
+    pool_size: PositiveInt | None = None
+    max_connections: PositiveInt | None = None
 
     @property
     def processes(self) -> int:

@@ -54,7 +54,7 @@ def budget(
             for name, value in variables.items():
                 environment.setenv(name, value)
             try:
-                count()
+                count(read())
                 remedies = ""
             except SystemExit as stopped:
                 remedies = str(stopped)
@@ -103,6 +103,19 @@ def test_with_a_pooler_the_processes_count_there(budget: Budget) -> None:
 
     many = budget(capacity(200), DATABASE_POOLED="true", DATABASE_REPLICA_URLS="")
     assert "max_client_conn = 10000 in deploy/pgbouncer.ini" in many.remedies
+
+
+def test_each_pgbouncer_has_its_own_pools(budget: Budget) -> None:
+    def counted(pgbouncers: int) -> Counted:
+        many = f"{capacity(4)}pgbouncers = {pgbouncers}\n"
+        return budget(many, DATABASE_POOLED="true", DATABASE_REPLICA_URLS="")
+
+    two = counted(2)
+    assert not two.fits
+    assert "2 x 2 x (20 + 5) + 3     103     97" in two.table
+    assert "default_pool_size = 18 in deploy/pgbouncer.ini" in two.remedies
+    # Each number it names is above 0.
+    assert "set max_connections = 1006 in deploy/postgres.conf." in counted(20).remedies
 
 
 def test_whether_there_is_a_pooler_is_said_by_capacity_unless_the_environment_does(

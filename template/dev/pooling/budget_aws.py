@@ -1,0 +1,64 @@
+# Rung's file: advancing to another stage may change it.
+"""What production on AWS runs: the variables in environments/NAME/main.tf, and the size of RDS."""
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from dev.deploy import cost
+from dev.deploy.environment import folder_of
+from dev.deploy.programs import Stop
+from dev.pooling import capacity
+from dev.pooling.capacity import Capacity
+
+# GiB of the size `large`. A micro has an eighth, 8xlarge sixteen times as much.
+LARGE = {"t": 8, "m": 8, "r": 16, "x": 32}
+SIZES = {"micro": 1 / 8, "small": 1 / 4, "medium": 1 / 2, "large": 1, "xlarge": 2}
+# DBInstanceClassMemory is less than the memory: Postgres 18 on db.t4g.small has 181, not 225.
+OF_POSTGRES, OF_THE_SYSTEM = 0.93, 256 * 2**20
+MOST = 5000
+
+
+def read(environment: str) -> Capacity:
+    try:
+        folder = folder_of(environment)
+        said = cost.settings(folder)
+        size = said["database"]["class"]
+        found = {
+            "main": folder / "main.tf",
+            "copies": said["copies"],
+            "pooled": True,
+            "pgbouncers": said["pgbouncer"]["copies"],
+            "pool_size": said["pgbouncer"]["pool_size"],
+            "replicas": said.get("replicas", 0),
+            "max_connections": max_connections(size),
+        }
+        of_the_app = settings(folder, said["extra_environment"])
+    except Stop as stop:
+        sys.exit(str(stop))
+    for name in [name for name in os.environ if name.startswith("DATABASE_")]:
+        del os.environ[name]  # Of this machine, not of production.
+    os.environ.update(of_the_app)
+    try:
+        return Capacity.model_validate(capacity.read().model_dump() | found)
+    except ValidationError as error:
+        capacity.refuse(folder / "main.tf", error)
+
+
+def max_connections(size: str) -> int:
+    """What RDS allows by itself: LEAST({DBInstanceClassMemory/9531392}, 5000)."""
+    found = re.fullmatch(r"db\.([a-z])\w*\.(?:(\d+)(?=xlarge))?(\w+)", size)
+    if not found or found[1] not in LARGE or found[3] not in SIZES:
+        raise Stop(f"The memory of {size} is not known. Add it in dev/pooling/budget_aws.py.")
+    memory = LARGE[found[1]] * SIZES[found[3]] * int(found[2] or 1) * 2**30
+    return min(int((memory * OF_POSTGRES - OF_THE_SYSTEM) / 9_531_392), MOST)
+
+
+def settings(folder: Path, extra: Any) -> dict[str, str]:
+    if not isinstance(extra, dict):
+        raise Stop(f"Write extra_environment out in {folder}/main.tf: its pool sizes count.")
+    return {name: str(value).strip('"') for name, value in extra.items() if name.isupper()}

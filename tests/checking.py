@@ -28,11 +28,11 @@ def make_check(project: Path, *, slow_tests: bool = True, tests: str = "") -> No
     assert done.returncode == 0, _told(done.stdout)[-20_000:] + done.stderr[-4000:]
 
 
-def driven(made: Path, project: Path, *drives: str) -> Any:
+def driven(made: Path, project: Path, *drives: str | Path) -> Any:
     """The report of the last of these drives, run in a copy of a generated project."""
     shutil.copytree(made, project)
     for drive in drives:
-        shutil.copytree(Path(__file__).parent / "drives" / drive, project / drive)
+        shutil.copytree(Path(__file__).parent / "drives" / drive, project / Path(drive).name)
     done = subprocess.run(
         ["sh", "dev/uv", "run", "--quiet", "python", "-m", f"{drives[-1]}.drive"],
         cwd=project,

@@ -9,6 +9,7 @@ import pytest
 from checking import driven
 from conftest import REPO, Render
 
+FAULTS = ("failed", "logged_out", "lost", "stale", "revived")
 RUNBOOKS = sorted((REPO / "template/docs/runbooks").rglob("*.md"))
 
 
@@ -37,3 +38,19 @@ def test_a_backup_is_rehearsed_and_restored_to_a_moment_while_rows_are_written(
     # A server is lost with its disk: all that was archived is back, also after a first recovery.
     assert report["archived and missing"] == 0
     assert report["lost"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("installed")
+def test_the_runbooks_of_a_year_are_followed_and_no_client_notices(
+    render: Render, tmp_path: Path
+) -> None:
+    made = render({"stage": 4, "replica_routing": True})
+    live_climb = REPO / "benchmarks" / "live_climb"
+    report = driven(made, tmp_path / "shop", live_climb, "operators_year")
+
+    for page in ("rotation",):
+        people = report["people"][page]
+        assert people["requests"] > 50
+        assert {fault: people[fault] for fault in FAULTS} == dict.fromkeys(FAULTS, 0), report
+    assert report["rotation"] == {"left of the old": [], "the old role is refused": True}

@@ -1,0 +1,268 @@
+"""Follows the runbooks of an operator's year, page by page, while people use the service.
+
+Runs in a generated repo of stage 4 with replicas, beside the live climb's modules:
+python -m operators_year.drive
+"""
+
+import asyncio
+import hashlib
+import json
+import re
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dev import postgres
+from dev.cache import valkey
+from dev.s3 import rclone
+
+sys.path.append(str(postgres.REPOSITORY / "live_climb"))
+
+from ledger import Counts, Ledger
+from place import Place
+from runbook import blocks
+from visitors import Load, Visitor
+
+SECONDS = 300
+PRODUCTS = """
+INSERT INTO products (name, description, price_cents, stock)
+SELECT 'Product ' || n, 'Well made.', 10, 1000000 FROM generate_series(1, 100) n
+"""
+WRITTEN = "SELECT id FROM orders UNION ALL SELECT id FROM uploads"
+
+
+class RotatingS3(rclone.S3):
+    """Accepts each pair that it is given, as Amazon accepts two of a user."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, remove=True)
+        self.pairs: dict[str, str] = {}
+
+    def environment(self) -> dict[str, str]:
+        pairs = self.pairs or {rclone.KEY_ID: self.password}
+        keys = ",".join(f'"{name},{secret}"' for name, secret in pairs.items())
+        return {**super().environment(), "RCLONE_AUTH_KEY": keys}
+
+
+class Person(Visitor):
+    async def _review(self) -> None:
+        """The repo has no such module."""
+
+    async def _read_back(self, upload: str, digest: str) -> None:
+        """The app may lead on to S3."""
+        answer = await self._ask("GET", f"/uploads/{upload}/image", expected=(307, 404))
+        while answer.status == 307:
+            there = answer.header("location")
+            answer = await self._send("GET", there, expected=(200, 307, 404))
+        if hashlib.sha256(answer.body).hexdigest() != digest:
+            raise self._load.fault("lost", f"the file of {upload}: {answer.status}")
+
+
+class Site(Place):
+    """A service of stage 4 with a pooler and a replica, set up by its own runbooks."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        super().__init__(folder)
+        self.repo = postgres.REPOSITORY
+        self.pages = self.repo / "docs/runbooks"
+        self.seconds: dict[str, float] = {}
+        self._functions = ""
+        self._stack = stack
+
+    def prepare(self) -> None:
+        super().prepare()
+        page = (self.pages / "deploy.md").read_text(encoding="utf-8")
+        self._functions = "\n".join(one.commands for one in blocks(self.pages / "deploy.md"))
+        found = re.search(r"```haproxy\n(.*?)```", page, re.DOTALL)
+        assert found
+        self.start_balancer(found[1])
+        self.variables["REPLICA"] = self.variables["POSTGRES"].replace(
+            *(
+                re.findall(r"port=(\d+)", self.variables[f"{one}_PLACE"])[0]
+                for one in ("POSTGRES", "REPLICA")
+            )
+        )
+        (self.site / "release").symlink_to(self.repo)
+        self._start_the_servers_of_later_stages()
+        # Their deploys are those of the live climb.
+        for name, step in (("to-stage-2.md", "3. The pooler"), ("replicas/add-a-replica.md", "1.")):
+            self.follow(name, step, "do", only=lambda commands: "deploy " not in commands)
+        self.follow_text('in_app alembic upgrade head\ndeploy "$ONE" "$TWO"')
+        self.query(PRODUCTS)
+
+    def _start_the_servers_of_later_stages(self) -> None:
+        self.cache = self._stack.enter_context(valkey.running("cache"))
+        self.sessions = self._stack.enter_context(valkey.running("sessions"))
+        self.s3 = RotatingS3(rclone.own_folder("s3"))
+        self._stack.enter_context(self.s3.running())
+        self.s3.die()
+        self.s3.pairs = {rclone.KEY_ID: self.s3.password, "rotated": secrets.token_hex(16)}
+        self.s3.start()
+        pooled = self.variables["POOLED"]
+        settings = {
+            **{"DATABASE_POOLED": "true", "DATABASE_URL": f"{pooled}/app"},
+            "DATABASE_READ_URL": f"{pooled}/app_read",
+            "DATABASE_REPLICA_URLS": f"{pooled}/app_replica",
+            "DATABASE_DIRECT_URL": self.variables["DIRECT"],
+            **{"CACHE_URL": self.cache.url, "SESSION_REDIS_URL": self.sessions.url},
+            "SESSION_STORE": "redis",
+            **self.s3.variables(),
+            "FILES_STORE": "read-both",  # links to files are signed until S3 takes uploads
+            "FILES_ROWS": "SELECT key, sha256 FROM uploads",
+            # `deploy` tells HAProxy.
+            "DRAIN_SECONDS": "0",
+        }
+        with (self.site / "app.env").open("a", encoding="utf-8") as file:
+            file.writelines(f"{name}='{value}'\n" for name, value in settings.items())
+
+    def settings(self) -> list[str]:
+        return (self.site / "app.env").read_text(encoding="utf-8").splitlines()
+
+    def follow(
+        self,
+        page: str,
+        section: str,
+        part: str = "",
+        only: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        """A section's commands and checks, in one shell, or its way back."""
+        parts = (part,) if part else ("do", "check")
+        all_blocks = blocks(self.pages / page)
+        found = [
+            one.commands
+            for one in all_blocks
+            if one.section.startswith(section) and one.part in parts and only(one.commands)
+        ]
+        assert found, f"{page} has no commands in {section!r}"
+        functions = [one.commands for one in all_blocks if not one.section]
+        begun = time.perf_counter()
+        self.follow_text("\n".join(functions + found))
+        self.seconds[f"{page} {section}"] = round(time.perf_counter() - begun, 1)
+
+    def follow_text(self, commands: str) -> None:
+        log = self.folder / "commands.log"
+        script = f'{self._functions}\ncd -P "$SITE/release"\n{commands}\n'
+        with log.open("ab") as output:
+            begins = output.tell()
+            command = ["bash", "-eu", "-o", "pipefail", "-c", script]
+            status = self.start(command, output).wait(SECONDS)
+        if status != 0:
+            said = log.read_bytes()[begins:].decode(errors="replace")[-3000:]
+            raise AssertionError(f"{commands}\n\n{said}")
+
+
+class People:
+    """Use the service from one page to the next, and are counted for each."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.ledger = Ledger(site.folder / "ledger.jsonl")
+        self.load = Load(site.url, self.ledger, 8, 40)
+        self.load._visitors = [Person(self.load, number) for number in range(8)]
+        self.steps: list[Counts] = []
+
+    async def while_they_use_it(self, name: str, following: Callable[[], Any]) -> Any:
+        self.load.counts = counts = Counts(name)
+        begun = time.perf_counter()
+        answer = await asyncio.to_thread(following)
+        counts.seconds = time.perf_counter() - begun
+        noted = self.ledger.rows["orders"] | self.ledger.rows["uploads"]
+        there = await asyncio.to_thread(self._site.query, WRITTEN)
+        counts.lost += len(noted - set(there))
+        self.steps.append(counts)
+        return answer
+
+    async def until_all_are_there(self) -> None:
+        async with asyncio.timeout(SECONDS):
+            while not all(one._is_logged_in for one in self.load._visitors):
+                await asyncio.sleep(0.05)
+
+    def report(self) -> dict[str, Any]:
+        return {
+            one.name: {**asdict(one), "milliseconds": None, "requests": len(one.milliseconds)}
+            for one in self.steps
+        } | {"seen": self.ledger.seen}
+
+
+def refused(site: Site, url: str) -> bool:
+    # Not by subprocess: the reaper would take its exit code.
+    with (site.folder / "psql.log").open("ab") as log:
+        return site.start(["psql", url, "-XAtc", "SELECT 1"], log).wait(SECONDS) != 0
+
+
+def follow_rotation(site: Site, step: str) -> None:
+    page, number = step.split()
+    site.follow("rotation.md" if page == "rotation" else f"{page}/rotation.md", f"{number}.")
+
+
+def rotate(site: Site) -> dict[str, Any]:
+    site.variables |= {
+        "OLD_ROLE": "app",
+        "NEW_ROLE": "app_2",
+        "REDIS": "CACHE_URL SESSION_REDIS_URL",
+        "NEW_ACCESS_KEY": "rotated",
+        "NEW_SECRET_ACCESS_KEY": site.s3.pairs["rotated"],
+        **{f"NEW_{what}PASSWORD": secrets.token_hex(16) for what in ("", "REDIS_", "REPLICATOR_")},
+    }
+    before = site.settings()
+    order = "rotation 1, pooling 1, cache 1, s3 1, cache 2, s3 2"
+    then = "rotation 2, pooling 3, cache 3, rotation 3, replicas 1"
+    for step in order.split(", "):
+        follow_rotation(site, step)
+    # The links of step 1 lead to the app, those of step 2 to S3.
+    site.follow_text("settings FILES_STORE=upload-to-s3")
+    for step in then.split(", "):
+        follow_rotation(site, step)
+    secret = re.compile(r"(SECRET_KEY|DATABASE_.*URLS?|CACHE_URL|SESSION_REDIS_URL|AWS_.*)=")
+    left = sorted(set(before) & set(site.settings()))
+    return {
+        "left of the old": [line for line in left if secret.match(line)],
+        "the old role is refused": refused(site, site.variables["DIRECT"]),
+    }
+
+
+async def year(site: Site) -> dict[str, Any]:
+    reaper = asyncio.create_task(reaping(site))
+    try:
+        await asyncio.to_thread(site.prepare)
+        people = People(site)
+        people.load.start()
+        try:
+            await people.until_all_are_there()
+            report = await people.while_they_use_it("rotation", lambda: rotate(site))
+        finally:
+            await people.load.stop()
+    finally:
+        reaper.cancel()
+    return {"rotation": report, "people": people.report(), "seconds": site.seconds}
+
+
+async def reaping(site: Site) -> None:
+    while True:
+        site.adopt()
+        await asyncio.sleep(0.05)
+
+
+def main() -> None:
+    # Postgres' own user must be able to enter it.
+    folder = Path(tempfile.mkdtemp(prefix="operators-year-"))
+    folder.chmod(0o755)
+    with ExitStack() as stack:
+        site = Site(folder, stack)
+        try:
+            report = asyncio.run(year(site))
+        finally:
+            site.stop()
+    print(json.dumps(report))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -115,11 +115,12 @@ def test_a_page_without_commands_or_without_their_end_is_refused(
         runbook.blocks(page)
 
 
-def test_every_command_of_the_runbooks_to_stage_2_is_a_shell_command(
+def test_every_command_of_the_runbooks_from_stage_to_stage_is_a_shell_command(
     runbook: ModuleType, render: Render
 ) -> None:
-    pages = render({"stage": 2, "replica_routing": True}) / "docs" / "runbooks"
-    for name in ("deploy.md", "to-stage-2.md", "replicas/add-a-replica.md"):
+    pages = render({"stage": 3, "replica_routing": True}) / "docs" / "runbooks"
+    to_stage_2 = ("to-stage-2.md", "replicas/add-a-replica.md")
+    for name in ("deploy.md", *to_stage_2, "to-stage-3.md", "cache/add-the-cache.md"):
         for block in runbook.blocks(pages / name):
             done = subprocess.run(
                 ["bash", "-n", "-c", block.commands], capture_output=True, text=True, check=False
@@ -129,11 +130,11 @@ def test_every_command_of_the_runbooks_to_stage_2_is_a_shell_command(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("installed")
-def test_a_live_service_goes_to_stage_2_and_back_and_no_client_notices(
+def test_a_live_service_goes_to_stage_3_and_back_and_no_client_notices(
     template: Path, tmp_path: Path
 ) -> None:
     page = tmp_path / "climb.html"
-    quick = ["--visitors=8", "--rate=60", "--requests=60", f"--html={page}"]
+    quick = ["--to=3", "--visitors=8", "--rate=60", "--requests=60", f"--html={page}"]
     done = subprocess.run(
         [sys.executable, CLIMB, "--template", template, *quick],
         stdin=subprocess.DEVNULL,
@@ -144,5 +145,6 @@ def test_a_live_service_goes_to_stage_2_and_back_and_no_client_notices(
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "| stage 3, nothing happens |" in done.stdout
     assert "| stage 1 again, nothing happens |" in done.stdout
     assert "<svg" in page.read_text(encoding="utf-8")

@@ -37,32 +37,35 @@ class StepError(Exception):
 
 
 class Climb:
-    def __init__(self, folder: Path, visitors: int, rate: float, requests: int) -> None:
+    def __init__(self, folder: Path, top: int, visitors: int, rate: float, requests: int) -> None:
         self.place = Place(folder)
         self.ledger = Ledger(folder / "ledger.jsonl")
         self.steps: list[Counts] = []
+        self._legs = [leg for leg in journey.LEGS if leg.stage <= top]
         self._visitors, self._rate, self._requests = visitors, rate, requests
+        self._first = ""
+        self._advances: list[str] = []
         self._functions = ""
 
     def prepare(self, template: Path | None) -> None:
         folder = self.place.folder
         if template is None:
             template = journey.template_of(folder / "template")
-        journey.new_repo(self.place.repo, template)
+        repo = self.place.repo
+        journey.new_repo(repo, template)
+        self._first = journey.run(repo, "git", "rev-parse", "HEAD").strip()
+        self._advances = [journey.advance(repo, leg) for leg in self._legs]
         self.place.prepare()
 
     async def run(self) -> None:
         repo = self.place.repo
-        first = journey.run(repo, "git", "rev-parse", "HEAD").strip()
-        # The page is there from stage 2 on, so the first deploy comes after the first advance.
-        commits = [journey.advance(repo, leg) for leg in journey.LEGS[:1]]
         page = repo / "docs/runbooks/deploy.md"
         self._functions = "\n".join(one.commands for one in blocks(page))
         proxy = re.search(r"```haproxy\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
         if proxy is None:
             raise RunbookError(f"{page}: there is no configuration of HAProxy in it.")
         self.place.start_balancer(proxy[1])
-        await self._executed(f'release {first}\ndeploy "$ONE" "$TWO"', "the first deploy")
+        await self._executed(f'release {self._first}\ndeploy "$ONE" "$TWO"', "the first deploy")
         self.place.query(PRODUCTS)
         load = Load(self.place.url, self.ledger, self._visitors, self._rate)
         load.start()
@@ -70,15 +73,18 @@ class Climb:
         try:
             await asyncio.sleep(3)  # everybody has logged in
             await self._measured(load, "stage 1, nothing happens", None)
-            for leg, advanced in zip(journey.LEGS, commits, strict=True):
-                self.place.variables["ADVANCE"] = advanced
-                back = journey.steps(repo, leg, back=True)
+            ways_back = []
+            for leg, advance in zip(self._legs, self._advances, strict=True):
+                journey.take(repo, advance)
+                ways_back.append((leg.stage - 1, advance, journey.steps(repo, leg, back=True)))
                 for step in journey.steps(repo, leg, back=False):
                     await self._measured(load, step.name, step)
                 await self._measured(load, f"stage {leg.stage}, nothing happens", None)
-                for step in back:
+            for stage, advance, way_back in reversed(ways_back):
+                self.place.variables["ADVANCE"] = advance
+                for step in way_back:
                     await self._measured(load, step.name, step)
-            await self._measured(load, "stage 1 again, nothing happens", None)
+                await self._measured(load, f"stage {stage} again, nothing happens", None)
         finally:
             await load.stop()
         self.steps[-1].lost += await load.files_that_are_lost()
@@ -153,6 +159,8 @@ async def climbed(climb: Climb) -> None:
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    top = journey.LEGS[-1].stage
+    arguments.add_argument("--to", type=int, default=top, choices=range(2, top + 1), help="a stage")
     arguments.add_argument("--visitors", type=int, default=16)
     arguments.add_argument("--rate", type=float, default=80, help="requests a second")
     arguments.add_argument("--requests", type=int, default=800, help="in each quiet step")
@@ -162,7 +170,7 @@ def main() -> int:
     # Postgres' own user must be able to enter it.
     folder = Path(tempfile.mkdtemp(prefix="live-climb-"))
     folder.chmod(0o755)
-    climb = Climb(folder, options.visitors, options.rate, options.requests)
+    climb = Climb(folder, options.to, options.visitors, options.rate, options.requests)
     stands = ""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -24,7 +24,10 @@ class Leg:
     data: tuple[str, ...] = ()
 
 
-LEGS = (Leg(2, ("to-stage-2.md", "replicas/add-a-replica.md"), ("replica_routing=true",)),)
+LEGS = (
+    Leg(2, ("to-stage-2.md", "replicas/add-a-replica.md"), ("replica_routing=true",)),
+    Leg(3, ("to-stage-3.md", "cache/add-the-cache.md")),
+)
 
 
 def template_of(folder: Path) -> Path:
@@ -53,6 +56,11 @@ def advance(repo: Path, leg: Leg) -> str:
     rung(repo, "advance", "--to", str(leg.stage), "--yes", *data)
     commit(repo, f"Advance to stage {leg.stage}")
     return run(repo, "git", "rev-parse", "HEAD").strip()
+
+
+def take(repo: Path, commit: str) -> None:
+    """As if the team had merged this advance and nothing after it."""
+    run(repo, "git", "reset", "--quiet", "--hard", commit)
 
 
 def steps(repo: Path, leg: Leg, *, back: bool) -> list[Block]:

@@ -35,6 +35,7 @@ class Place:
         self.site = folder / "site"
         self.servers = folder / "servers"
         self.pooler = folder / "pooler"
+        self.cache = folder / "cache"
         self.programs = folder / "bin"
         self.variables: dict[str, str] = {}
         self._started: set[int] = set()
@@ -56,8 +57,8 @@ class Place:
         return self.variables["URL"]
 
     def prepare(self) -> None:
-        """Everything that a service of stage 1 has, but the app."""
-        for folder in (self.site, self.servers, self.pooler, self.programs):
+        """Everything that a service of stage 1 has, but the app. The repo is at its last stage."""
+        for folder in (self.site, self.servers, self.pooler, self.cache, self.programs):
             folder.mkdir()
         (self.site / "files").mkdir()
         if os.geteuid() == 0:
@@ -151,13 +152,10 @@ class Place:
         return found
 
     def _install(self) -> None:
-        python = self.repo / ".venv/bin/python"
-        where = "from dev import postgres; print(postgres.binaries())"
-        binaries = Path(
-            subprocess.run(
-                [python, "-c", where], cwd=self.repo, capture_output=True, text=True, check=True
-            ).stdout.strip()
-        )
+        binaries = self._found_in_repo("from dev import postgres; print(postgres.binaries())")
+        if (self.repo / "dev/cache").exists():
+            found = self._found_in_repo("from dev.cache import valkey; print(valkey.program())")
+            self._program("valkey-server", f'exec {found} "$@"')
         as_nobody = ""
         if os.geteuid() == 0:
             as_nobody = f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups "
@@ -179,6 +177,20 @@ class Place:
         data, log = self.servers / "primary", self.servers / "primary.log"
         self._program("restart-postgres", f"pg_ctl -D {data} -l {log} -w -m fast restart")
 
+    def _found_in_repo(self, python: str) -> Path:
+        command = ["sh", "dev/uv", "run", "--quiet", "python", "-c", python]
+        done = subprocess.run(
+            command,
+            cwd=self.repo,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise PlaceError(f"{python} failed:\n{done.stderr[-2000:]}")
+        return Path(done.stdout.strip())
+
     def _program(self, name: str, commands: str) -> None:
         file = self.programs / name
         file.write_text(f"#!/bin/sh\n{commands}\n", encoding="utf-8")
@@ -187,11 +199,20 @@ class Place:
     def _name_everything(self) -> None:
         """The variables of docs/runbooks/deploy.md and its neighbours."""
         app, admin, replicator = (secrets.token_hex(16) for _ in range(3))
-        one, two, proxy, statistics, postgres, pooler, replica = unused_ports(7)
+        one, two, proxy, statistics, postgres, pooler, replica, cache, collector = unused_ports(9)
         data, replica_data = self.servers / "primary", self.servers / "replica"
         start = f"pg_ctl -D {replica_data} -l {replica_data}.log -w -o '-p {replica}' start"
         self._program("start-replica", start)
         self._program("stop-replica", f"pg_ctl -D {replica_data} -w -m fast stop")
+        # The repo's own receiver of OTLP, in place of a Collector.
+        receiver = f".venv/bin/python dev/telemetry/traces_server.py {collector}"
+        self._program(
+            "start-collector",
+            f"PYTHONPATH=. {receiver} </dev/null >{self.folder}/collector.log 2>&1 &\n"
+            f"echo $! >{self.folder}/collector.pid\n"
+            f"until curl -fsS -o /dev/null http://127.0.0.1:{collector}/; do sleep 0.1; done",
+        )
+        self._program("stop-collector", f'kill "$(cat {self.folder}/collector.pid)"')
         self.variables = {
             "REPO": str(self.repo),
             "SITE": str(self.site),
@@ -215,6 +236,13 @@ class Place:
             "REPLICA_PLACE": f"host=127.0.0.1 port={replica} dbname=app",
             "START_REPLICA": "start-replica",
             "STOP_REPLICA": "stop-replica",
+            "COLLECTOR": f"http://127.0.0.1:{collector}",
+            "START_COLLECTOR": "start-collector",
+            "STOP_COLLECTOR": "stop-collector",
+            "CACHE": str(self.cache),
+            "CACHE_HOST": "127.0.0.1",
+            "CACHE_PORT": cache,
+            "CACHE_PASSWORD": secrets.token_hex(16),
         }
 
     def _make_postgres(self) -> None:

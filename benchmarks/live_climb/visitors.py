@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -27,6 +28,7 @@ class Load:
         self.counts = Counts("warm up")
         self.announced = False
         self.interval = visitors / rate
+        self.stock: dict[str, int] = {}  # the least that anybody has seen of a product
         self._is_over = False
         self._visitors = [Visitor(self, number) for number in range(visitors)]
         self._tasks: list[asyncio.Task[None]] = []
@@ -70,6 +72,7 @@ class Visitor:
         self._password = f"the secret of number {number}"
         self._due = 0.0
         self._products: list[str] = []
+        self._stock = load.stock
         self._is_logged_in = False
         self._doings: list[tuple[int, Callable[[], Awaitable[None]]]] = [
             (30, self._look_around),
@@ -165,7 +168,12 @@ class Visitor:
     async def _look_around(self) -> None:
         page = await self._ask("GET", "/products")
         self._products = [one["id"] for one in page.json()["products"]]
-        await self._ask("GET", f"/products/{self._random.choice(self._products)}")
+        await self._look_at(self._random.choice(self._products))
+
+    async def _look_at(self, product: str) -> int:
+        stock: int = (await self._ask("GET", f"/products/{product}")).json()["stock"]
+        self._stock[product] = min(stock, self._stock.get(product, stock))
+        return stock
 
     async def _who_am_i(self) -> None:
         me = (await self._ask("GET", "/me")).json()
@@ -176,12 +184,17 @@ class Visitor:
         if not self._products:
             await self._look_around()
         key = {"Idempotency-Key": uuid4().hex}
-        items = {"items": [{"product_id": self._random.choice(self._products), "quantity": 1}]}
+        product = self._random.choice(self._products)
+        items = {"items": [{"product_id": product, "quantity": 1}]}
+        most = self._stock.get(product, sys.maxsize)
         placed = (await self._ask("POST", "/orders", items, key, expected=(201,))).json()["id"]
         self._ledger.note("orders", id=placed)
         listed = (await self._ask("GET", "/orders?limit=5")).json()["orders"]
         if listed[:1] == [] or listed[0]["id"] != placed:
             raise self._load.fault("stale", "GET /orders after an order")
+        # Nobody fills the shelves, so a cached product shows the order by a smaller stock.
+        if await self._look_at(product) >= most:
+            raise self._load.fault("stale", "GET /products/{id} after an order")
         if self._random.random() < 0.2:
             twice = (await self._ask("POST", "/orders", items, key, expected=(201,))).json()["id"]
             if twice != placed:

@@ -45,6 +45,7 @@ def ladder(variant: dict[str, Any]) -> set[str]:
         found
         | ({"replicas"} if has_replicas else set())
         | ({"own_writes"} if has_replicas or stage >= 3 else set())
+        | ({"module_databases"} if variant["module_databases"] else set())
     )
 
 

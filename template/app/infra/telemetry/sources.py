@@ -4,11 +4,11 @@
 deploy/telemetry/ shows them and raises alerts on them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fastapi import FastAPI
 
-from app.infra.database import Database
+from app.infra.database import Database, Pool
 from app.infra.telemetry.metrics import Histogram, HistogramInstrument, Instrument
 from app.infra.telemetry.requests import RequestKey, request_attributes
 from app.infra.telemetry.tracing import Attributes
@@ -17,6 +17,7 @@ from app.infra.telemetry.tracing import Attributes
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 DELAY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
+type Pools = Callable[[], dict[str, Pool]]
 type Points = Iterator[tuple[float, Attributes]]
 
 
@@ -42,44 +43,46 @@ def of_event_loop(delays: Histogram[None]) -> HistogramInstrument:
 
 def of_pools(app: FastAPI) -> list[Instrument]:
     database: Database = app.state.database
+    # A module with its own database adds the pools that lead there.
+    pools: Pools = getattr(app.state, "pools", database.pools)
     return [
         Instrument(
             "db.client.connection.count",
             "{connection}",
             "Connections of a pool, used and idle",
             "gauge",
-            lambda: _connections(database),
+            lambda: _connections(pools()),
         ),
         Instrument(
             "db.client.connection.max",
             "{connection}",
             "How many connections a pool may have",
             "gauge",
-            lambda: _most_connections(database),
+            lambda: _most_connections(pools()),
         ),
         Instrument(
             "db.client.connection.pending_requests",
             "{request}",
             "Requests that wait for a connection of a pool",
             "gauge",
-            lambda: _waiting(database),
+            lambda: _waiting(pools()),
         ),
     ]
 
 
-def _connections(database: Database) -> Points:
-    for name, pool in database.pools().items():
+def _connections(pools: dict[str, Pool]) -> Points:
+    for name, pool in pools.items():
         yield pool.idle, {**_of_pool(name), "db.client.connection.state": "idle"}
         yield pool.used, {**_of_pool(name), "db.client.connection.state": "used"}
 
 
-def _most_connections(database: Database) -> Points:
-    for name, pool in database.pools().items():
+def _most_connections(pools: dict[str, Pool]) -> Points:
+    for name, pool in pools.items():
         yield pool.most, _of_pool(name)
 
 
-def _waiting(database: Database) -> Points:
-    for name, pool in database.pools().items():
+def _waiting(pools: dict[str, Pool]) -> Points:
+    for name, pool in pools.items():
         yield pool.waiting, _of_pool(name)
 
 

@@ -1,0 +1,71 @@
+# Rung's file: advancing to another stage may change it.
+"""python -m app.infra.module_databases billing upgrade head: Alembic on the database of a module."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from alembic.config import CommandLine, Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Table
+
+from app.infra.module_databases import settings
+from app.infra.tables import Base
+
+PROGRAM = "python -m app.infra.module_databases"
+USAGE = (
+    f"Use: {PROGRAM} MODULE COMMAND, with any command of Alembic:"
+    " upgrade head, current, revision --autogenerate -m ..."
+)
+
+
+def main(arguments: Sequence[str]) -> None:
+    if len(arguments) < 2:
+        sys.exit(USAGE)
+    module, *command = arguments
+    importlib.import_module("app.main")  # it imports the models of every module
+    tables = tables_of(module)
+    if not tables:
+        sys.exit(f"No table belongs to the module {module!r}: app/{module}/ has no models.")
+    own = settings.read(module)
+    # migrations/env.py is the team's, and works on these.
+    os.environ["DATABASE_URL"] = str(own.url)
+    os.environ["DATABASE_READ_URL"] = str(own.read_url)
+    os.environ["DATABASE_DIRECT_URL"] = str(own.direct_url)
+    for table in set(Base.metadata.tables.values()) - tables:
+        Base.metadata.remove(table)
+    alembic = CommandLine(prog=f"{PROGRAM} {module}")
+    options = alembic.parser.parse_args(command)
+    config = Config(toml_file="pyproject.toml", cmd_opts=options)
+    history = history_of(module, config, begins=command[0] == "revision")
+    config.set_main_option("version_locations", str(history))
+    alembic.run_cmd(config, options)
+
+
+def tables_of(module: str) -> set[Table]:
+    """Those of its models, and those between two of its models."""
+    found: set[Table] = set()
+    for mapper in Base.registry.mappers:
+        if mapper.class_.__module__.startswith(f"app.{module}."):
+            between = (relationship.secondary for relationship in mapper.relationships)
+            found.update(one for one in (*mapper.tables, *between) if isinstance(one, Table))
+    return found
+
+
+def history_of(module: str, config: Config, *, begins: bool) -> Path:
+    """Beside the common one: migrations/billing beside migrations/versions."""
+    folder = Path(ScriptDirectory.from_config(config).dir, module)
+    if begins:
+        folder.mkdir(exist_ok=True)
+    elif not folder.exists():
+        sys.exit(
+            f"{folder} does not exist: the tables of {module} have no migration there yet."
+            f" Write it: {PROGRAM} {module} revision --autogenerate -m 'the {module}'"
+        )
+    return folder
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

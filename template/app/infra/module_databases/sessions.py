@@ -1,0 +1,98 @@
+# Rung's file: advancing to another stage may change it.
+"""module_sessions("billing"): the sessions of a module whose tables may have their own Postgres."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import FastAPI, Request
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.infra import health
+from app.infra.database import Database, Pool, WriteSession
+from app.infra.module_databases import settings
+from app.infra.reads import Reader
+
+_modules: dict[str, "ModuleSessions"] = {}
+
+
+class TwoDatabases(Exception):
+    """Two databases cannot commit together: one could fail after the other is done."""
+
+    def __init__(self, module: str) -> None:
+        super().__init__(
+            f"This request has open transactions in the database of {module!r} and in another one."
+            " They cannot commit together, so both were rolled back. Let a request write through"
+            " one session. See docs/guide/module_databases/second-database.md."
+        )
+
+
+@dataclass(frozen=True)
+class ModuleSessions:
+    """Without MODULE_…_DATABASE_URL these are ReadSession and WriteSession: a request that takes
+    both has one session, and one transaction."""
+
+    name: str
+
+    def database(self, app: FastAPI) -> Database:
+        """The module's own database, or the common one: for tasks, commands and tests."""
+        common: Database = app.state.database
+        return self._own(app) or common
+
+    async def read(self, request: Request) -> Reader:
+        return self.database(request.app).reader()
+
+    async def write(self, request: Request, common: WriteSession) -> AsyncGenerator[AsyncSession]:
+        own = self._own(request.app)
+        if own is None:
+            yield common
+            return
+        beside: list[AsyncSession] = common.info.setdefault("beside", [common])
+        async with own.transaction() as session:
+            beside.append(session)
+            yield session
+            # A session without a statement has no connection, and commits nothing.
+            if session.in_transaction() and sum(one.in_transaction() for one in beside) > 1:
+                raise TwoDatabases(self.name)
+
+    def _own(self, app: FastAPI) -> Database | None:
+        databases: dict[str, Database] = app.state.module_databases
+        return databases.get(self.name)
+
+
+def module_sessions(module: str) -> ModuleSessions:
+    """For a module's sessions.py, by the name of its folder:
+
+    billing = module_sessions("billing")
+    BillingRead = Annotated[Reader, Depends(billing.read)]
+    BillingWrite = Annotated[AsyncSession, Depends(billing.write, scope="function")]
+    """
+    return _modules.setdefault(module, ModuleSessions(module))  # per copy: the same in all
+
+
+def install(app: FastAPI) -> None:
+    """After the common database."""
+    databases = {
+        module: Database(found) for module, found in settings.read_all(_modules.keys()).items()
+    }
+    app.state.module_databases = databases
+    for module, database in databases.items():
+        health.add_readiness_check(app, f"database of {module}", database.check)
+
+    def pools() -> dict[str, Pool]:
+        common: Database = app.state.database
+        return common.pools() | {
+            f"{module} {name}": pool
+            for module, database in databases.items()
+            for name, pool in database.pools().items()
+        }
+
+    app.state.pools = pools  # for metrics
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    async with AsyncExitStack() as stack:
+        for database in app.state.module_databases.values():
+            await stack.enter_async_context(database)
+        yield

@@ -1,0 +1,56 @@
+# Rung's file: advancing to another stage may change it.
+"""MODULE_BILLING_DATABASE_URL and the rest: the settings of a module's own database."""
+
+import os
+import re
+from collections.abc import Collection, Iterator
+
+from pydantic_settings import SettingsConfigDict
+
+from app.infra import environment
+from app.infra.connections import DatabaseSettings
+from app.infra.environment import EnvironmentIncomplete
+
+_VARIABLE = re.compile(r"MODULE_(\w+?)_DATABASE_(\w+)")
+
+SETTINGS = [name.upper() for name in DatabaseSettings.model_fields]
+
+
+def prefix_of(module: str) -> str:
+    return f"MODULE_{module.upper()}_DATABASE_"
+
+
+def read(module: str) -> DatabaseSettings:
+    """The settings of DATABASE_…, each under the module's prefix."""
+
+    class ModuleSettings(DatabaseSettings):
+        model_config = SettingsConfigDict(env_prefix=prefix_of(module))
+
+    return environment.read(ModuleSettings)
+
+
+def read_all(modules: Collection[str]) -> dict[str, DatabaseSettings]:
+    """Of each module that has its own database. Raises EnvironmentIncomplete."""
+    for module, variable, setting in given():
+        if module not in modules:
+            known = ", ".join(sorted(modules)) or "none"
+            refuse(f'{variable}: no code calls module_sessions("{module}"). Known: {known}.')
+        if setting not in SETTINGS:
+            names = ", ".join(SETTINGS)
+            refuse(f"{variable}: no such setting. After {prefix_of(module)} comes: {names}.")
+    return {module: read(module) for module in named()}
+
+
+def named() -> list[str]:
+    return sorted({module for module, _, _ in given()})
+
+
+def given() -> Iterator[tuple[str, str, str]]:
+    """The module, the variable, and the setting in its name."""
+    for variable in sorted(os.environ):
+        if found := _VARIABLE.fullmatch(variable):
+            yield found[1].lower(), variable, found[2]
+
+
+def refuse(reason: str) -> None:
+    raise EnvironmentIncomplete(f"Wrong in the environment: {reason}")

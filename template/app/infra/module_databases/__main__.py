@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""python -m app.infra.module_databases billing upgrade head: Alembic on the database of a module."""
+"""python -m app.infra.module_databases billing upgrade head: Alembic on a module's database."""
 
 import importlib
 import os

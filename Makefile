@@ -1,7 +1,13 @@
 # uv from PATH, or fetched once: the script that every generated repo ships.
 UV := sh template/dev/uv
 
+# UV_PYTHON may name where this Python is, and no other Python.
 PYTHON := 3.13
+IS_PYTHON := import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(PYTHON)")
+ifneq ($(UV_PYTHON),)
+PYTHON := $(shell '$(UV_PYTHON)' -c '$(IS_PYTHON)' 2>/dev/null && echo '$(UV_PYTHON)' || echo $(PYTHON))
+endif
+new install: export UV_PYTHON = $(PYTHON)
 
 # No other variable of uv's may lead it to another project, Python or mode.
 unexport $(filter-out UV_CACHE_DIR UV_DEFAULT_INDEX UV_EXTRA_INDEX_URL UV_FIND_LINKS UV_HTTP_% UV_INDEX% \
@@ -16,10 +22,10 @@ help: ## This list
 
 new: ## Create a project: make new DEST=../shop [STAGE=1] [ARGS="--data team=tea"]
 	@test -n "$(DEST)" || { echo "Say where: make new DEST=../shop" >&2; exit 2; }
-	@$(UV) run --quiet --python $(PYTHON) --no-dev rung new "$(DEST)" $(if $(STAGE),--stage "$(STAGE)") $(ARGS)
+	@$(UV) run --quiet --no-dev rung new "$(DEST)" $(if $(STAGE),--stage "$(STAGE)") $(ARGS)
 
 install: ## Put rung on your PATH, for its other commands
-	@$(UV) tool install --python $(PYTHON) --reinstall-package rung .
+	@$(UV) tool install --reinstall-package rung .
 
 test: ## The quick suite
 	$(UV) run --quiet pytest

@@ -24,10 +24,14 @@ def test_h_is_short_for_help(person: Person) -> None:
     assert person.types("advance", "-h").stdout == person.types("advance", "--help").stdout
 
 
-def test_no_summary_of_a_command_is_cut_off(person: Person) -> None:
-    commands = person.types("--help").stdout.partition("Commands:\n")[2]
+@pytest.mark.parametrize("columns", [60, 80])
+def test_no_summary_of_a_command_is_cut_off(person: Person, columns: int) -> None:
+    person.environment["COLUMNS"] = str(columns)
+    shown = person.types("--help").stdout
+    commands = shown.partition("Commands:\n")[2]
     assert commands
     assert "..." not in commands
+    assert max(map(len, shown.splitlines())) <= columns
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -113,3 +117,10 @@ def test_a_bug_is_one_line_and_a_variable_shows_its_traceback(person: Person) ->
     assert done.stderr.count("\n") == 1
     person.environment["RUNG_TRACEBACK"] = "1"
     assert "Traceback" in person.runs(sys.executable, "-c", code).stderr
+
+
+@pytest.mark.parametrize("words", [("new", "a", "b"), ("status", "--jsn"), ("advance", "--to=x")])
+def test_a_refusal_ends_before_the_advice_begins(person: Person, words: tuple[str, ...]) -> None:
+    done = person.types(*words)
+    assert done.returncode == 2
+    assert re.search(rf"[.?] See rung {words[0]} --help\.\n\Z", done.stderr)

@@ -1,6 +1,8 @@
 """The generated repo's files for other tools, read by those tools."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -89,6 +91,66 @@ def test_without_python_it_says_what_to_install(tmp_path: Path) -> None:
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 1
     assert "Install python3 (with venv) or uv" in result.stderr
+
+
+def uv_without_a_python(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`sh dev/uv run` where PATH holds no Python, and GitHub's mirror answers nothing."""
+    (folder / "bin").mkdir()
+    for name in ("cat", "uv"):
+        (folder / "bin" / name).symlink_to(shutil.which(name) or "")
+    shutil.copy(TEMPLATE / ".python-version", folder)
+    return subprocess.run(
+        ["/bin/sh", str(TEMPLATE / "dev/uv"), "run", "--no-project", "python", "--version"],
+        cwd=folder,
+        env={
+            "PATH": str(folder / "bin"),
+            "HOME": str(folder),
+            "UV_PYTHON_INSTALL_DIR": str(folder / "pythons"),
+            "UV_PYTHON_INSTALL_MIRROR": "http://127.0.0.1:1",
+            "UV_HTTP_RETRIES": "0",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_where_no_python_can_be_got_it_says_what_to_do(tmp_path: Path) -> None:
+    done = uv_without_a_python(tmp_path)
+    assert done.returncode != 0
+    python = (TEMPLATE / ".python-version").read_text().strip()
+    assert f"Python {python} is not here: uv fetches it, once" in done.stderr
+    assert "127.0.0.1:1" in done.stderr
+    advice = done.stderr.partition(f"There is no Python {python}, ")[2].splitlines()
+    assert advice[2:] == [
+        f"  Install Python {python}, so that PATH has python{python}.",
+        f"  Name one that you have: export UV_PYTHON=/path/to/python{python}",
+        "  Name a mirror of GitHub's: export UV_PYTHON_INSTALL_MIRROR=https://...",
+    ]
+    assert max(map(len, advice)) <= 80
+
+
+def test_a_python_that_uv_python_names_is_used_without_a_word(tmp_path: Path) -> None:
+    done = uv_without_a_python(tmp_path, UV_PYTHON=sys.executable)
+    python = (TEMPLATE / ".python-version").read_text().strip()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"Python {python}.")
+
+
+@pytest.mark.parametrize("named", ["this Python", "/nowhere/python", ""])
+def test_make_new_takes_uv_python_only_for_its_own_version(tmp_path: Path, named: str) -> None:
+    named = named.replace("this Python", sys.executable)
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\necho "$UV_PYTHON"\n')
+    uv.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "UV_PYTHON": named}
+    shown = subprocess.check_output(
+        ["make", "--silent", "new", "DEST=shop"], cwd=TEMPLATE.parent, env=environment, text=True
+    )
+    python = (TEMPLATE / ".python-version").read_text().strip()
+    assert shown == f"{sys.executable if named == sys.executable else python}\n"
 
 
 def healthcheck() -> list[str]:

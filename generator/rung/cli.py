@@ -37,7 +37,8 @@ def run() -> int:
             return 2
         words = " ".join(error.format_message().split())[:300]
         path = context.command_path if context else "rung"
-        raise UsageError(f"{words} See {path} --help.") from error
+        stop = "" if words.endswith((".", "?")) else "."
+        raise UsageError(f"{words}{stop} See {path} --help.") from error
 
 
 def _print_version(wanted: bool) -> None:
@@ -92,7 +93,7 @@ def new(
         ),
     ] = None,
 ) -> None:
-    """Create a project: rendered, locked and committed."""
+    """Create a project, locked and committed."""
     interrupts = Interrupts()  # Before the imports, which take as long as a quick Ctrl-C.
     from rung.answers import Answer, parse_answers, read_answers
     from rung.new import create_project
@@ -140,7 +141,7 @@ def status(
     path: _PROJECT = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Show where a project stands, and what comes next."""
+    """Show a project's stage and what comes next."""
     from rung.errors import printable
     from rung.status import described, status_of
 
@@ -199,7 +200,7 @@ def upgrade(
     data: _DATA = None,
     template: _TEMPLATE = None,
 ) -> None:
-    """Carry a project to a newer version of its template."""
+    """Carry a project to a newer template version."""
     interrupts = Interrupts()
     from rung.advance import Options
     from rung.advance import upgrade as take
@@ -211,13 +212,17 @@ def upgrade(
     person.conclude(take(path, ref, options, person, interrupts), committed=commit)
 
 
-@app.command(context_settings={"ignore_unknown_options": True})
+@app.command(
+    short_help='Name the one bottleneck, or say "stay".',
+    context_settings={"ignore_unknown_options": True},
+)
 def doctor(
     words: Annotated[list[str] | None, typer.Argument(metavar="[PATH] [OPTION]...")] = None,
 ) -> None:
     """Name the one bottleneck in front of a project, or say "stay".
 
-    Options are those of python -m app.infra.doctor, after the path: rung doctor . --log app.log
+    Options come after the path: rung doctor . --log app.log --seconds 60. In the project,
+    make doctor ARGS=--help lists all of them.
     """
     from rung.doctor import run_doctor
 
@@ -227,7 +232,7 @@ def doctor(
     raise Exit(run_doctor(Path(first), options))
 
 
-app.add_typer(fleet, name="fleet", help="Show where each repo of a fleet stands, and upgrade them.")
+app.add_typer(fleet, name="fleet", help="Show or upgrade the repos of a fleet.")
 
 
 @app.command()

@@ -4,6 +4,7 @@
 import csv
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ REPORT = postgres.REPOSITORY / ".dev" / "load.html"
 
 
 def main() -> None:
+    refuse_wrong_size(os.environ["USERS"], os.environ["DURATION"])
     if host := os.environ.get("HOST"):
         refuse_unless_it_answers(host)
         sys.exit(_locust(host))
@@ -32,6 +34,14 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(status)
+
+
+def refuse_wrong_size(users: str, duration: str) -> None:
+    """Locust itself would refuse them only after a database and a server have started."""
+    if not re.fullmatch("[0-9]{1,6}", users) or int(users) == 0:
+        sys.exit(f"USERS={users} is not a number of users. Write USERS=20.")
+    if not re.fullmatch("(?=[0-9])([0-9]+h)?([0-9]+m)?([0-9]+s?)?", duration):
+        sys.exit(f"DURATION={duration} is not a time. Write DURATION=30s, or 2m, or 1h30m.")
 
 
 def refuse_unless_it_answers(host: str) -> None:

@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """`make load` says what went wrong."""
 
+import re
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -8,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from dev import load, ports
+from dev import load, ports, postgres
 
 # Locust is not installed for the tests. This program writes what `locust --csv --html` writes.
 LOCUST = """#!{python}
@@ -29,10 +30,39 @@ def test_a_host_that_does_not_answer_is_asked_once(
 ) -> None:
     host = host.format(unused=ports.unused())
     monkeypatch.setenv("HOST", host)
-    monkeypatch.delenv("USERS", raising=False)
+    monkeypatch.setenv("USERS", "1")
+    monkeypatch.setenv("DURATION", "1s")
 
     with pytest.raises(SystemExit, match=f"Nothing answers at HOST={host}: "):
         load.main()
+
+
+@pytest.mark.parametrize(
+    ("users", "duration", "said"),
+    [
+        ("x", "30s", "USERS=x is not a number of users. Write USERS=20."),
+        ("0", "30s", "USERS=0 is not"),
+        ("-1", "30s", "USERS=-1 is not"),
+        ("20", "x", "DURATION=x is not a time. Write DURATION=30s"),
+        ("20", "30 s", "DURATION=30 s is not"),
+        ("20", "", "DURATION= is not"),
+    ],
+)
+def test_a_wrong_size_is_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, users: str, duration: str, said: str
+) -> None:
+    monkeypatch.delenv("HOST", raising=False)
+    monkeypatch.delattr(postgres, "for_load")
+    monkeypatch.setenv("USERS", users)
+    monkeypatch.setenv("DURATION", duration)
+
+    with pytest.raises(SystemExit, match=re.escape(said)):
+        load.main()
+
+
+@pytest.mark.parametrize("duration", ["20", "30s", "2m", "1h", "1h30m", "3h30m10s"])
+def test_each_time_that_locust_knows_is_taken(duration: str) -> None:
+    load.refuse_wrong_size("20", duration)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def main() -> None:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="doctor", description=__doc__)
     parser.add_argument("--seconds", type=_seconds, default=30.0, help="how long to look: 30")
-    parser.add_argument("--log", help="the app's log in JSON, or - for a pipe")
+    parser.add_argument("--log", type=_log, help="the app's log in JSON, or - for a pipe")
     parser.add_argument("--database-cpus", type=_count, help="processors of the database's server")
     parser.add_argument("--url", type=readiness.address, help="of the app, to ask for its /ready")
     parser.add_argument("--json", action="store_true", help="the verdict as JSON, version 1")
@@ -76,6 +76,12 @@ def _seconds(given: str) -> float:
     if not 1 <= seconds <= 3600:
         raise argparse.ArgumentTypeError(f"{given} is not a number of seconds from 1 to 3600")
     return seconds
+
+
+def _log(given: str) -> str:
+    if given != "-" and not Path(given).exists():
+        raise argparse.ArgumentTypeError(f"there is no file {given}")
+    return given
 
 
 def _count(given: str) -> int:

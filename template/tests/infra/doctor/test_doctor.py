@@ -274,6 +274,13 @@ def test_wrong_evidence_is_refused_in_one_line(
     assert reason in line
 
 
+def test_a_log_that_is_not_there_is_said_before_looking() -> None:
+    refused = doctor("--seconds", "3600", "--log", "none.log")
+
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.endswith("argument --log: there is no file none.log\n")
+
+
 def test_evidence_of_a_later_stage_is_skipped_in_words(tmp_path: Path) -> None:
     seen = Evidence(
         stage=4, at=datetime.now(UTC), window_s=1, capabilities={"a queue": {"waiting": 7}}

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import tomllib
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -26,6 +27,8 @@ from app.infra.doctor.rules import judge
 from app.infra.failures import NotConnected
 
 USAGE = 2
+INTERRUPTED = 130
+MOST_EVIDENCE_BYTES = 16 << 20
 LAST = Path(".dev/doctor.json")
 LOG = "python -m app.infra.doctor --log FILE, or --log - after a pipe such as docker logs"
 CAPACITY = Path("deploy/capacity.toml")
@@ -33,6 +36,8 @@ LOCAL = ("localhost", "127.0.0.1", "::1", None)
 
 
 def main() -> None:
+    with suppress(AttributeError):  # a test's stream
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     options = parsed()
     # The app's own code logs to stdout, where a program expects the verdict.
     structlog.configure(
@@ -45,11 +50,16 @@ def main() -> None:
             print(table(options.given, evidence))
             return
         sys.exit(conclude(evidence[0], options))
-    while True:
-        evidence_now = look(options)
-        code = conclude(evidence_now, options)
-        if not options.watch:
-            sys.exit(code)
+    code = INTERRUPTED
+    try:
+        code = conclude(look(options), options)
+        while options.watch:
+            code = conclude(look(options), options)
+    except KeyboardInterrupt:
+        say("")
+    except environment.EnvironmentIncomplete as error:
+        refuse(str(error))
+    sys.exit(code)
 
 
 def parsed() -> argparse.Namespace:
@@ -64,8 +74,16 @@ def parsed() -> argparse.Namespace:
         "--from", dest="given", type=Path, nargs="+", metavar="FILE", help="judge kept evidence"
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write one page to send")
-    parser.add_argument("--watch", action="store_true", help="look again and again")
-    return parser.parse_args()
+    parser.add_argument("--watch", action="store_true", help="look again and again, until Ctrl-C")
+    options = parser.parse_args()
+    if options.watch and options.log == "-":
+        parser.error("--watch reads the log again at each look. Name a file: --log FILE")
+    if options.watch and options.given:
+        parser.error("--watch looks at the running service, and --from judges what was kept")
+    for file in (options.evidence, options.html):
+        if file and not file.parent.is_dir():
+            parser.error(f"there is no folder {file.parent}. Make it first.")
+    return options
 
 
 def _seconds(given: str) -> float:
@@ -92,13 +110,19 @@ def _count(given: str) -> int:
 
 def load(file: Path) -> Evidence:
     try:
-        found = json.loads(file.read_text())
+        with file.open("rb") as opened:
+            content = opened.read(MOST_EVIDENCE_BYTES + 1)
+        if len(content) > MOST_EVIDENCE_BYTES:
+            refuse(f"{file} is larger than any evidence. Make it with --evidence FILE.")
+        found = json.loads(content)
         if not isinstance(found, dict) or found.get("kind") != "rung doctor":
             refuse(f"{file} is no evidence of rung doctor. Make one with --evidence FILE.")
         version = found.get("version")
         if isinstance(version, int) and version > VERSION:
             refuse(f"{file} has version {version}, and this doctor reads {VERSION}: rung upgrade.")
-        return known(Evidence.model_validate(found))
+        evidence = known(Evidence.model_validate(found))
+        evidence.model_dump_json()  # half a character cannot be written again
+        return evidence
     except OSError as error:
         refuse(f"{file} cannot be read: {error.strerror}.")
     except ValidationError as error:
@@ -248,14 +272,17 @@ def conclude(evidence: Evidence, options: argparse.Namespace) -> int:
     try:
         for file, text in kept.items():
             if file:
-                file.write_text(text + "\n")
-        if not options.given and LAST.parent.is_dir():
-            LAST.write_text(report.as_json(judgement, evidence) + "\n")
+                file.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         refuse(f"{error.filename} cannot be written: {error.strerror}.")
-    print(
-        report.as_json(judgement, evidence) if options.json else report.as_text(judgement, evidence)
-    )
+    shown = report.as_json if options.json else report.as_text
+    print(shown(judgement, evidence), flush=True)
+    if not options.given and LAST.parent.is_dir():
+        try:
+            LAST.write_text(report.as_json(judgement, evidence) + "\n", encoding="utf-8")
+        except OSError as error:
+            warning = f"{LAST} cannot be written: {error.strerror}. rung advance will not know."
+            print(warning, file=sys.stderr)
     return judgement.exit_code(evidence)
 
 
@@ -265,11 +292,11 @@ def table(files: list[Path], found: list[Evidence]) -> str:
         verdict = judge(evidence)
         rows.append(
             (
-                evidence.service or file.name,
+                report.printable(evidence.service or file.name),
                 str(evidence.stage),
                 f"{evidence.at:%Y-%m-%d}",
                 report.title(verdict, evidence),
-                verdict.verdict.text,
+                report.printable(verdict.verdict.text),
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

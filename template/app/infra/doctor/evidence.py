@@ -4,13 +4,13 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 VERSION = 1
 
 
 class Seen(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 class Skipped(Seen):
@@ -114,7 +114,7 @@ class Process(Seen):
 class Evidence(Seen):
     kind: Literal["rung doctor"] = "rung doctor"
     version: Literal[1] = 1
-    stage: int
+    stage: int = Field(ge=1, le=4)
     at: datetime
     window_s: float
     service: str = ""

@@ -3,7 +3,9 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from datetime import datetime
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -37,6 +39,7 @@ SESSIONS = """
     SELECT /* app.infra.doctor */
         pid,
         state,
+        state_change,
         wait_event_type AS type,
         wait_event AS event,
         extract(epoch FROM clock_timestamp() - state_change)::float AS seconds,
@@ -99,6 +102,8 @@ EXTENSION = (
     " CREATE EXTENSION pg_stat_statements"
 )
 
+type Idling = tuple[int, datetime]  # process, and since when
+
 
 class Look(NamedTuple):
     """Two of them make what happened in between."""
@@ -134,11 +139,13 @@ class Looking:
         began = time.monotonic()  # the wall clock may jump
         samples: list[list[asyncpg.Record]] = []
         clients = await self._first("clients", CLIENTS)
-        while (gone := time.monotonic() - began) < seconds:
+        while (gone := time.monotonic() - began) < seconds and not self._connection.is_closed():
             say(f"sessions, {gone:.0f} of {seconds:.0f} s")
             if (sample := await self._all("sessions", SESSIONS)) is not None:
                 samples.append(sample)
             await asyncio.sleep(SAMPLE_SECONDS)
+        if self._connection.is_closed():
+            self._skip("sessions", "Postgres ended the doctor's connection", "run this again")
         after = await self._look(schema)
         window_ms = (time.monotonic() - began) * 1000
         say("plans")
@@ -262,11 +269,17 @@ def _sessions(samples: list[list[asyncpg.Record]]) -> dict[str, Any]:
     def is_idle(one: asyncpg.Record) -> bool:
         return (one["state"] or "").startswith("idle in transaction")
 
-    idle = [one["seconds"] for sample in samples for one in sample if is_idle(one)]
-    blockers = []
+    idle: dict[Idling, list[float]] = defaultdict(list)
+    blockers: set[Idling] = set()
     for sample in samples:
         blocking = {pid for one in sample for pid in one["blockers"] or ()}
-        blockers += [one["seconds"] for one in sample if one["pid"] in blocking and is_idle(one)]
+        for one in filter(is_idle, sample):
+            since = one["pid"], one["state_change"]
+            idle[since].append(one["seconds"])
+            if one["pid"] in blocking:
+                blockers.add(since)
+    # Seen in one of several looks it is short, and its seconds are a jump of Postgres' clock.
+    long = {one: max(found) for one, found in idle.items() if len(found) > 1 or len(samples) == 1}
     return {
         "samples": len(samples),
         "active": mean(lambda one: one["state"] == "active"),
@@ -275,8 +288,10 @@ def _sessions(samples: list[list[asyncpg.Record]]) -> dict[str, Any]:
         "waits_for_table": mean(lambda one: _waits(one, "relation")),
         "waits_for_row": mean(lambda one: _waits(one, "transactionid", "tuple")),
         "idle_in_transaction": mean(is_idle),
-        "longest_idle_s": max(idle, default=0.0),
-        "longest_idle_blocker_s": max(blockers, default=0.0),
+        "longest_idle_s": max(long.values(), default=0.0),
+        "longest_idle_blocker_s": max(
+            (seconds for one, seconds in long.items() if one in blockers), default=0.0
+        ),
     }
 
 
@@ -297,7 +312,7 @@ def _tables(before: Look, after: Look) -> list[Table] | None:
             name=one["name"],
             live=one["live"],
             dead=one["dead"],
-            written=one["written"] - (then[key]["written"] if key in then else 0),
+            written=_more(then[key]["written"] if key in then else 0, one["written"]),
         )
         for key, one in after.tables.items()
     ]
@@ -305,7 +320,12 @@ def _tables(before: Look, after: Look) -> list[Table] | None:
 
 
 def _difference(before: int | None, after: int | None) -> int | None:
-    return None if before is None or after is None else after - before
+    return None if before is None or after is None else _more(before, after)
+
+
+def _more(before: int, after: int) -> int:
+    """A counter that was reset in the window counts from 0."""
+    return after - before if after >= before else after
 
 
 def _in_one_line(error: BaseException) -> str:

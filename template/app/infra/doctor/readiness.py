@@ -29,7 +29,7 @@ def look(url: str | None) -> tuple[list[str], list[Skipped]]:
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         why = f"no answer: {getattr(reason, 'strerror', None) or reason}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         why = "it does not answer as the app does"
     return [], [Skipped(source="/ready", why=why, remedy="--url URL of the running app")]
 

@@ -51,7 +51,14 @@ def as_text(judgement: Judgement, evidence: Evidence) -> str:
     skipped = [
         f"  Skipped  {one.source}: {one.why}. To have it: {one.remedy}" for one in evidence.skipped
     ]
-    return "\n".join([*lines, *skipped, *_picture(evidence), f"  {_numbers(evidence)}"])
+    # Names come from the database and the log, and evidence from strangers.
+    every = [*lines, *skipped, *_picture(evidence), f"  {_numbers(evidence)}"]
+    return "\n".join(map(printable, every))
+
+
+def printable(text: str) -> str:
+    """One line that moves no cursor."""
+    return "".join(one if one.isprintable() else " " for one in text)
 
 
 def as_json(judgement: Judgement, evidence: Evidence) -> str:

@@ -2,7 +2,9 @@
 """The last minutes of the app's log, read from its end."""
 
 import json
-from collections import defaultdict
+import math
+from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +17,8 @@ BLOCK = 1 << 20
 MOST_BYTES = 48 << 20
 # Process lines come once a minute.
 FEWEST_SECONDS = 150.0
+# Concurrent requests log a little out of order. More than this is a clock that was set back.
+OUT_OF_ORDER_SECONDS = 5.0
 NO_CONNECTION = ("connection slots", "too many clients")
 
 type Line = dict[str, Any]
@@ -29,42 +33,75 @@ def read(place: Path | BinaryIO, seconds: float) -> tuple[Requests | None, Proce
     try:
         if isinstance(place, Path):
             with place.open("rb") as file:
-                return _judge(_from_the_end(file), seconds)
-        return _judge(reversed(_tail(place)), seconds)
+                blocks = _from_the_end(file) if file.seekable() else _tail(file)
+                return _judge(_lines(blocks), seconds)
+        return _judge(_lines(_tail(place)), seconds)
     except OSError as error:
-        raise LogUnreadable(f"The log cannot be read: {error}") from error
+        why = error.strerror or str(error)
+        raise LogUnreadable(f"The log cannot be read: {why}") from error
 
 
-def _tail(stream: BinaryIO) -> list[bytes]:
-    kept = b""
+def _tail(stream: BinaryIO) -> Iterator[bytes]:
+    """The last blocks of a pipe, the last one first."""
+    kept: deque[bytes] = deque()
+    size = 0
     while block := stream.read(BLOCK):
-        kept += block
-        if len(kept) > 2 * MOST_BYTES:
-            kept = kept[-MOST_BYTES:]
-    return kept[-MOST_BYTES:].splitlines()
+        kept.append(block)
+        size += len(block)
+        while size - len(kept[0]) >= MOST_BYTES:
+            size -= len(kept.popleft())
+    while kept:
+        yield kept.pop()
 
 
 def _from_the_end(file: BinaryIO) -> Iterator[bytes]:
-    """Lines, the last one first."""
+    """The last blocks of a file, the last one first."""
     at = file.seek(0, 2)
-    most, rest = MOST_BYTES, b""
-    while at > 0 and most > 0:
+    end = max(at - MOST_BYTES, 0)
+    while at > end:
         size = min(BLOCK, at)
-        at, most = at - size, most - size
+        at -= size
         file.seek(at)
-        first, *lines = (file.read(size) + rest).split(b"\n")
+        yield file.read(size)
+
+
+def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The last one first. The oldest may be the end of a line, which is no JSON."""
+    rest = b""
+    for block in blocks:
+        first, *lines = (block + rest).split(b"\n")
         yield from reversed(lines)
         rest = first if len(first) < BLOCK else b""  # no line of a log is that long
-    if at == 0:
-        yield rest
+    yield rest
+
+
+class _Clock:
+    """Seconds from each line to the last one, from a clock that may have been set."""
+
+    def __init__(self) -> None:
+        self._oldest: float | None = None
+        self._set_by = 0.0
+        self._age = 0.0
+
+    def age(self, at: float) -> float:
+        if self._oldest is None:
+            self._oldest = at
+        if abs(at - self._oldest) < abs(at + self._set_by - self._oldest):
+            self._set_by = 0.0
+        at += self._set_by
+        if at > self._oldest + OUT_OF_ORDER_SECONDS:
+            self._set_by -= at - self._oldest
+            at = self._oldest
+        self._age += max(self._oldest - at, 0.0)
+        self._oldest = min(self._oldest, at)
+        return self._age
 
 
 def _judge(lines: Iterable[bytes], seconds: float) -> tuple[Requests | None, Process | None]:
-    last: float | None = None
-    first = 0.0
-    requests: list[Line] = []
+    clock = _Clock()
+    requests = _Requests()
     processes: list[Line] = []
-    refused = strangers = known = 0
+    strangers = known = 0
     for raw in lines:
         line = _parsed(raw)
         if line is None:
@@ -73,25 +110,23 @@ def _judge(lines: Iterable[bytes], seconds: float) -> tuple[Requests | None, Pro
                 break
             continue
         known += 1
-        at = line["at"]
-        # A clock may jump: lines that claim to be younger than the last one count as its time.
-        last = at if last is None else last
-        if last - at > max(seconds, FEWEST_SECONDS):
+        age = clock.age(line["at"])
+        if age > max(seconds, FEWEST_SECONDS):
             break
         if line.get("event") == "process":
             processes.append(line)
-        if last - at > seconds:
+        if age > seconds:
             continue
-        first = min(first or at, at)
+        requests.seconds = age
         if line.get("event") == "request":
-            requests.append(line)
+            requests.add(line)
         elif any(sign in raw.decode(errors="replace") for sign in NO_CONNECTION):
-            refused += 1
-    if last is None:
+            requests.refused += 1
+    if not known:
         raise LogUnreadable(
             "The log has no JSON lines of this app. Set LOG_FORMAT=json, or name another file."
         )
-    return _requests(requests, max(last - first, 0.0), refused), _process(processes)
+    return requests.seen(), _process(processes)
 
 
 def _parsed(raw: bytes) -> Line | None:
@@ -102,49 +137,72 @@ def _parsed(raw: bytes) -> Line | None:
     try:
         line = json.loads(raw[begin:])
         return {**line, "at": datetime.fromisoformat(line["timestamp"]).timestamp()}
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
 
 def _number(line: Line, name: str) -> float:
     value = line.get(name)
-    return float(value) if isinstance(value, int | float) else 0.0
+    try:
+        number = float(value) if isinstance(value, int | float) else 0.0
+    except OverflowError:
+        return 0.0
+    return number if math.isfinite(number) else 0.0
 
 
-def _requests(lines: list[Line], seconds: float, refused: int) -> Requests | None:
-    if not lines and not refused:
-        return None
-    routes = defaultdict(list)
-    for line in lines:
-        routes[f"{line.get('method')} {line.get('route')}"].append(line)
-    is_counted = any("db_calls" in line for line in lines)
-    found = [
-        Route(
-            route=name,
-            requests=len(own),
-            total_ms=sum(_number(line, "duration_ms") for line in own),
-            p95_ms=_p95(own),
-            median_calls=median(_number(line, "db_calls") for line in own) if is_counted else None,
+class _Requests:
+    """Numbers only: the lines of a busy hour do not fit into memory."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.refused = 0
+        self._errors = 0
+        self._is_counted = False
+        self._db_ms = self._wait_ms = 0.0
+        self._routes: dict[str, tuple[array[float], array[float]]] = {}
+
+    def add(self, line: Line) -> None:
+        name = f"{line.get('method')} {line.get('route')}".encode(errors="replace").decode()
+        durations, calls = self._routes.setdefault(name, (array("d"), array("d")))
+        durations.append(_number(line, "duration_ms"))
+        calls.append(_number(line, "db_calls"))
+        self._errors += _number(line, "status") >= 500
+        self._is_counted |= "db_calls" in line
+        self._db_ms += _number(line, "db_ms")
+        self._wait_ms += _number(line, "db_wait_ms")
+
+    def seen(self) -> Requests | None:
+        if not self._routes and not self.refused:
+            return None
+        routes = [
+            Route(
+                route=name[:200],
+                requests=len(durations),
+                total_ms=sum(durations),
+                p95_ms=_p95(durations),
+                median_calls=median(calls) if self._is_counted else None,
+            )
+            for name, (durations, calls) in self._routes.items()
+        ]
+        routes.sort(key=lambda route: -route.total_ms)
+        every = array("d")
+        for durations, _ in self._routes.values():
+            every.extend(durations)
+        return Requests(
+            count=len(every),
+            seconds=self.seconds,
+            p95_ms=_p95(every),
+            errors=self._errors,
+            total_ms=sum(every),
+            db_ms=self._db_ms if self._is_counted else None,
+            wait_ms=self._wait_ms if self._is_counted else None,
+            refused=self.refused,
+            routes=routes[:20],
         )
-        for name, own in routes.items()
-    ]
-    found.sort(key=lambda route: -route.total_ms)
-    return Requests(
-        count=len(lines),
-        seconds=seconds,
-        p95_ms=_p95(lines),
-        errors=sum(_number(line, "status") >= 500 for line in lines),
-        total_ms=sum(_number(line, "duration_ms") for line in lines),
-        db_ms=sum(_number(line, "db_ms") for line in lines) if is_counted else None,
-        wait_ms=sum(_number(line, "db_wait_ms") for line in lines) if is_counted else None,
-        refused=refused,
-        routes=found[:20],
-    )
 
 
-def _p95(lines: list[Line]) -> float:
-    durations = sorted(_number(line, "duration_ms") for line in lines)
-    return durations[int(0.95 * (len(durations) - 1))] if durations else 0.0
+def _p95(durations: array[float]) -> float:
+    return sorted(durations)[int(0.95 * (len(durations) - 1))] if durations else 0.0
 
 
 def _process(lines: list[Line]) -> Process | None:

@@ -54,6 +54,12 @@ def clocks(evidence: Evidence) -> Finding | None:
 
 
 def unavailable(evidence: Evidence) -> Finding | None:
+    """A process whose loop is late sees its servers too late: its own rules come first."""
+    late = evidence.process and evidence.process.loop_p90_ms >= 100
+    return None if late else unavailable_to_a_late_app(evidence)
+
+
+def unavailable_to_a_late_app(evidence: Evidence) -> Finding | None:
     if not evidence.unavailable:
         return None
     return Finding(
@@ -375,6 +381,7 @@ RULES: tuple[Rule, ...] = (
     cache,
     replicas,
     app,
+    unavailable_to_a_late_app,
     pool,
     cheap_n_plus_1,
 )

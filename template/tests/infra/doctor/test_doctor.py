@@ -3,6 +3,7 @@
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -247,33 +248,6 @@ def test_many_files_of_evidence_give_a_table(tmp_path: Path) -> None:
     assert "advance to stage 2" in shop
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (None, "cannot be read"),
-        ("{", "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
-        ("[]", "no evidence of rung doctor"),
-        ('{"kind": "else"}', "no evidence of rung doctor"),
-        ('{"kind": "rung doctor", "version": 2}', "rung upgrade"),
-        ('{"kind": "rung doctor", "version": 1}', "stage"),
-    ],
-)
-def test_wrong_evidence_is_refused_in_one_line(
-    tmp_path: Path, content: str | None, reason: str
-) -> None:
-    file = tmp_path / "evidence.json"
-    if content is not None:
-        file.write_text(content)
-
-    refused = doctor("--from", file)
-
-    assert refused.returncode == 2
-    assert refused.stdout == ""
-    [line] = refused.stderr.splitlines()
-    assert reason in line
-
-
 def test_a_log_that_is_not_there_is_said_before_looking() -> None:
     refused = doctor("--seconds", "3600", "--log", "none.log")
 
@@ -293,9 +267,49 @@ def test_evidence_of_a_later_stage_is_skipped_in_words(tmp_path: Path) -> None:
     assert "a queue: this stage has no rules for it" in shown.stdout
 
 
-def test_without_postgres_it_says_how_to_bring_it() -> None:
-    shown = doctor("--seconds", "1", DATABASE_URL="postgresql://app:x@127.0.0.1:1/app")
+def test_a_wrong_password_is_told_in_one_line(empty_database: str) -> None:
+    url = urlsplit(empty_database)
+    wrong = url._replace(netloc=f"app:wrong@{url.hostname}:{url.port}").geturl()
 
-    assert shown.returncode == 3
-    assert "Traceback" not in shown.stderr
-    assert "make psql" in shown.stdout
+    shown = doctor("--seconds", "1", DATABASE_URL=wrong)
+
+    assert (shown.returncode, shown.stderr) == (3, "")
+    [line] = [line for line in shown.stdout.splitlines() if "Skipped  sessions" in line]
+    assert "password authentication failed" in line
+
+
+async def test_a_connection_that_ends_in_the_middle_of_a_look_is_told(database: str) -> None:
+    looking = asyncio.create_task(look(database, 300))
+    connection = await asyncpg.connect(database)
+    ended = None
+    async with asyncio.timeout(60):
+        while not ended:
+            await asyncio.sleep(0.1)
+            ended = await connection.fetchval(
+                "SELECT bool_or(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                " WHERE application_name = 'rung doctor' AND state = 'idle'"
+            )
+        _, skipped = await looking
+    await connection.close()
+
+    assert "sessions" in [one.source for one in skipped]
+
+
+def test_watching_shows_look_after_look_until_it_is_interrupted(empty_database: str) -> None:
+    watching = subprocess.Popen(
+        [sys.executable, "-u", "-m", "app.infra.doctor", "--watch", "--seconds", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert watching.stdout
+    looks = 0
+    for line in watching.stdout:
+        looks += line.startswith("rung doctor: not known")
+        if looks == 2:
+            break
+    watching.send_signal(signal.SIGINT)
+    _, complaint = watching.communicate(timeout=60)
+
+    # The code of the last look: nothing was under load, so nothing is known.
+    assert (watching.returncode, complaint) == (3, "")

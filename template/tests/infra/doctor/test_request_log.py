@@ -5,6 +5,7 @@ import io
 import json
 import resource
 import time
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,48 @@ def test_a_clock_that_jumps_back_and_odd_values_do_no_harm(tmp_path: Path) -> No
     assert requests.count == 4
 
 
+def test_a_clock_that_was_set_back_makes_the_window_no_longer(tmp_path: Path) -> None:
+    hour = 3600
+    before = [request(hour + second, status=500) for second in range(100)]
+    after = [request(second) for second in range(10)]
+
+    requests, _ = request_log.read(written(tmp_path, before + after), 30)
+
+    assert requests is not None
+    assert requests.seconds == 30
+    assert requests.count == 10 + 22
+
+
+def test_a_clock_that_was_set_forward_begins_the_window(tmp_path: Path) -> None:
+    hour = 3600
+    before = [request(second, status=500) for second in range(100)]
+    after = [request(hour + second) for second in range(10)]
+
+    requests, _ = request_log.read(written(tmp_path, before + after), 30)
+
+    assert requests is not None
+    assert (requests.count, requests.seconds, requests.errors) == (10, 9, 0)
+
+
+def test_numbers_that_no_app_writes_count_as_nothing(tmp_path: Path) -> None:
+    huge = "9" * 400
+    odd = [
+        request(1).replace("10.0", huge).replace("4.0", "1e999"),
+        request(2, db_wait_ms=float("nan")),
+        '{"event": "request", "timestamp": "0001-01-01T00:00:00"}',
+        '{"timestamp": ' + "[" * 50_000,
+        process(3).replace("0.5", huge),
+        request(3, route="\ud800"),
+    ]
+
+    requests, found = request_log.read(written(tmp_path, odd), 10)
+
+    assert requests is not None
+    assert (requests.count, requests.total_ms, requests.db_ms, requests.wait_ms) == (3, 20, 8, 2)
+    assert requests.model_dump_json()
+    assert found is not None
+
+
 @pytest.mark.parametrize("content", ["", "hello\n" * 3000, "[1]\n", "\0\xff\n"])
 def test_a_log_that_is_not_json_is_refused_in_words(tmp_path: Path, content: str) -> None:
     with pytest.raises(LogUnreadable, match="LOG_FORMAT=json"):
@@ -122,6 +165,35 @@ def test_a_log_that_is_not_json_is_refused_in_words(tmp_path: Path, content: str
 def test_a_log_that_is_not_there_is_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(LogUnreadable, match="cannot be read"):
         request_log.read(tmp_path / "nowhere", 10)
+
+
+class _Pipe(io.BytesIO):
+    """A 32nd of a gibibyte, then lines of one window."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        lines = "\n".join(request(n / 1000) for n in range(10_000))
+        self._blocks = [b"\n" * (1 << 20)] * 32 + [lines.encode()]
+
+    def read(self, _: int | None = -1, /) -> bytes:
+        return self._blocks.pop(0) if self._blocks else b""
+
+
+def test_a_huge_pipe_is_read_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 32nd of 1 GiB and of 100 MiB."""
+    monkeypatch.setattr(request_log, "MOST_BYTES", 3 << 19)
+    monkeypatch.setattr(request_log, "BLOCK", 1 << 17)
+    pipe = _Pipe()
+    tracemalloc.start()
+    try:
+        requests, _ = request_log.read(pipe, 3600)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert requests is not None
+    assert requests.count > 5_000
+    assert most < (100 << 20) / 32
 
 
 @pytest.mark.slow

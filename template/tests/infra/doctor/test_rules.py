@@ -121,6 +121,24 @@ CASES: dict[str, tuple[str, int | None, Evidence]] = {
     "xids run out": ("clocks", None, evidence(database={"oldest_xid": 1_200_000_000})),
     "a sequence runs out": ("clocks", None, evidence(database={"fullest_sequence": 0.8})),
     "a server is away": ("unavailable", None, evidence(unavailable=["sessions"])),
+    "a server is away, and transactions wait for it": (
+        "unavailable",
+        None,
+        evidence(unavailable=["files"], database={"longest_idle_s": 6}),
+    ),
+    # Its /ready said that the database was away; it looked too late.
+    "a server seems away to a late app": (
+        "app-cpu",
+        None,
+        evidence(
+            unavailable=["database"], process={"got": 0.84, "wanted": 0.99, "loop_p90_ms": 700}
+        ),
+    ),
+    "a server is away, and nobody knows what the app wanted": (
+        "unavailable",
+        None,
+        evidence(unavailable=["sessions"], process={"wanted": None, "loop_p90_ms": 700}),
+    ),
     "the doctor is refused": ("connections", 2, evidence(refused=True, database=None)),
     "the app is refused": ("connections", 2, evidence(requests={"refused": 3})),
     "the slots are full": ("connections", 2, evidence(database={"clients": 95})),

@@ -1,0 +1,220 @@
+# Rung's file: advancing to another stage may change it.
+"""The doctor's command and what goes wrong around it: one line, no traceback, the right code."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import structlog
+
+from app.infra.doctor import __main__ as command
+from app.infra.doctor.evidence import Evidence
+
+HERE = Path.cwd()
+NOWHERE = "postgresql://app:x@127.0.0.1:1/app"
+
+
+class Ended(NamedTuple):
+    code: int | str | None
+    out: str
+    err: str
+
+
+type Doctor = Callable[..., Ended]
+
+
+@pytest.fixture
+def doctor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Iterator[Doctor]:
+    """Runs the command, without a look, in a folder without anything."""
+    monkeypatch.chdir(tmp_path)
+    configured = structlog.get_config()
+
+    def run(*options: str | Path) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["doctor", *map(str, options)])
+        code: int | str | None = 0
+        try:
+            command.main()
+        except SystemExit as ended:
+            code = ended.code
+        return Ended(code, *capsys.readouterr())
+
+    yield run
+    structlog.configure(**configured)
+
+
+def seen(**changes: Any) -> dict[str, Any]:
+    found = Evidence(stage=1, at=datetime.now(UTC), window_s=1).model_dump(mode="json")
+    return {**found, **changes}
+
+
+def kept(content: object) -> Path:
+    file = Path("evidence.json")
+    text = content if isinstance(content, str) else json.dumps(content)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--seconds", "nan"], "not a number of seconds"),
+        (["--seconds", "0"], "not a number of seconds"),
+        (["--database-cpus", "2.5"], "not a number of processors"),
+        (["--url", "app.example"], "does not begin with http"),
+        (["--watch", "--log", "-"], "Name a file: --log FILE"),
+        (["--watch", "--from", "kept.json"], "judges what was kept"),
+        (["--evidence", "nowhere/kept.json"], "there is no folder nowhere"),
+        (["--html", "nowhere/page.html"], "there is no folder nowhere"),
+    ],
+)
+def test_wrong_usage_is_refused_before_a_look(
+    doctor: Doctor, options: list[str], reason: str
+) -> None:
+    code, out, err = doctor(*options)
+
+    assert (code, out) == (2, "")
+    assert reason in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[]", "no evidence of rung doctor"),
+        ('{"kind": "else"}', "no evidence of rung doctor"),
+        ('{"kind": "rung doctor", "version": 1}', "stage"),
+        (seen(version=2), "has version 2, and this doctor reads 1: rung upgrade"),
+        (seen(version="new"), "version"),
+        (seen(stage=5), "stage"),
+        (seen(window_s=float("inf")), "window_s"),
+        (seen(service="\ud800"), "is not JSON"),
+        (seen(capabilities=[]), "capabilities"),
+        (" " * (17 << 20), "larger than any evidence"),
+    ],
+)
+def test_evidence_of_strangers_is_refused_in_one_line(
+    doctor: Doctor, content: object, reason: str
+) -> None:
+    code, out, err = doctor("--from", kept(content))
+
+    assert (code, out) == (2, "")
+    [line] = err.splitlines()
+    assert reason in line
+
+
+@pytest.mark.parametrize("place", ["nowhere.json", "."])
+def test_evidence_that_cannot_be_read_is_refused_in_one_line(doctor: Doctor, place: str) -> None:
+    code, _, err = doctor("--from", place)
+
+    assert code == 2
+    [line] = err.splitlines()
+    assert "cannot be read" in line
+
+
+def test_a_strangers_words_move_no_cursor(doctor: Doctor) -> None:
+    skipped = [{"source": "\x1b[2J", "why": "a\nb\u202e", "remedy": "\x07"}]
+
+    _, out, _ = doctor("--from", kept(seen(skipped=skipped, service="\x1b[2J")))
+    _, table, _ = doctor("--from", kept(seen(service="\x1b[2J\n")), Path("evidence.json"))
+
+    assert [one for one in out + table if not one.isprintable() and one != "\n"] == []
+    assert len(table.splitlines()) == 3
+
+
+def test_a_terminal_without_these_letters_gets_an_answer(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+
+    doctor("--from", kept(seen(service="Süß", unavailable=["茶館"])))
+
+    assert b"cannot reach ??" in written.getvalue()
+
+
+def looked(*options: str, **given: Any) -> subprocess.CompletedProcess[str]:
+    """Where there is no Postgres, no app and no folder to write to."""
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "app.infra.doctor", "--seconds", "1"),
+            *("--url", "http://127.0.0.1:1", *options),
+        ],
+        env={"DATABASE_URL": NOWHERE, "PYTHONPATH": str(HERE)},
+        capture_output=True,
+        text=True,
+        **given,
+    )
+
+
+def test_without_postgres_and_log_each_is_told_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / ".dev" / "doctor.json").mkdir(parents=True)
+    (tmp_path / "app.log").write_text("GET / 200\n" * 3)
+
+    shown = looked("--log", "app.log", cwd=tmp_path)
+
+    assert shown.returncode == 3
+    assert [line.split(":")[0] for line in shown.stdout.splitlines() if "Skipped" in line] == [
+        "  Skipped  sessions",
+        "  Skipped  /ready",
+        "  Skipped  requests",
+    ]
+    assert "make psql" in shown.stdout
+    assert "LOG_FORMAT=json" in shown.stdout
+    # The verdict is shown although it cannot be kept.
+    [line] = shown.stderr.splitlines()
+    assert "rung advance will not know" in line
+
+
+def test_a_log_may_be_a_pipe() -> None:
+    line = {"event": "request", "timestamp": "2026-11-25T20:00:00Z", "method": "GET", "route": "/"}
+    reading, writing = os.pipe()
+    os.write(writing, f"{json.dumps(line)}\n".encode())
+    os.close(writing)
+
+    try:
+        shown = looked("--json", "--log", f"/dev/fd/{reading}", pass_fds=(reading,), cwd=HERE)
+    finally:
+        os.close(reading)
+
+    whys = [one["why"] for one in json.loads(shown.stdout)["skipped"]]
+    assert "the log has no request lines with db_calls" in whys
+
+
+def test_a_wrong_setting_is_wrong_usage(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "mysql://app:secret@db/app")
+
+    code, out, err = doctor("--seconds", "1")
+
+    assert (code, out) == (2, "")
+    assert "DATABASE_URL" in err
+    assert "secret" not in err
+
+
+@pytest.mark.parametrize("option", ["--evidence", "--html"])
+def test_a_file_that_cannot_be_written_is_told_in_one_line(doctor: Doctor, option: str) -> None:
+    code, out, err = doctor("--from", kept(seen()), option, ".")
+
+    assert (code, out) == (2, "")
+    [line] = err.splitlines()
+    assert "cannot be written" in line
+
+
+def test_a_look_that_is_interrupted_has_no_verdict(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "look", interrupted)
+
+    assert doctor() == (130, "", "")

@@ -13,6 +13,10 @@ resource "aws_db_parameter_group" "main" {
     value        = "pg_stat_statements,auto_explain"
     apply_method = "pending-reboot"
   }
+  parameter {
+    name  = "rds.force_ssl"
+    value = "1"
+  }
   dynamic "parameter" {
     for_each = local.database_parameters
     content {

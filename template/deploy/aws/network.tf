@@ -1,6 +1,10 @@
 # Rung's file: advancing to another stage may change it.
 data "aws_availability_zones" "all" {
   state = "available"
+  filter {
+    name   = "opt-in-status" # Local Zones sort first, and have neither RDS nor Fargate.
+    values = ["opt-in-not-required"]
+  }
 }
 
 data "aws_region" "here" {}
@@ -15,6 +19,11 @@ resource "aws_vpc" "main" {
   tags                 = { Name = local.id }
 }
 
+# It belongs to every VPC. Without rules nothing can be reached through it.
+resource "aws_default_security_group" "main" {
+  vpc_id = aws_vpc.main.id
+}
+
 resource "aws_internet_gateway" "main" {
   vpc_id = aws_vpc.main.id
 }
@@ -26,6 +35,9 @@ resource "aws_subnet" "public" {
   cidr_block        = cidrsubnet(var.vpc_cidr, 8, count.index)
   availability_zone = local.zones[count.index]
   tags              = { Name = "${local.id}-public" }
+  lifecycle {
+    ignore_changes = [availability_zone] # A zone that is away for a day must not replace a subnet.
+  }
 }
 
 # Without a route to anywhere else.
@@ -35,6 +47,9 @@ resource "aws_subnet" "data" {
   cidr_block        = cidrsubnet(var.vpc_cidr, 8, 100 + count.index)
   availability_zone = local.zones[count.index]
   tags              = { Name = "${local.id}-data" }
+  lifecycle {
+    ignore_changes = [availability_zone]
+  }
 }
 
 resource "aws_route_table" "public" {

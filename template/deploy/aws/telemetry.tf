@@ -33,10 +33,13 @@ resource "aws_iam_role_policy" "app_telemetry" {
   role = aws_iam_role.app.id
   policy = jsonencode({
     Version = "2012-10-17"
-    Statement = [{
-      Effect   = "Allow"
-      Action   = ["xray:PutTraceSegments", "logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
-      Resource = "*"
-    }]
+    Statement = [
+      { Effect = "Allow", Action = "xray:PutTraceSegments", Resource = "*" },
+      {
+        Effect   = "Allow"
+        Action   = [for one in ["CreateLogGroup", "CreateLogStream", "DescribeLogStreams", "PutLogEvents"] : "logs:${one}"]
+        Resource = "arn:aws:logs:*:*:log-group:/metrics/app*" # deploy/telemetry/aws.yaml
+      },
+    ]
   })
 }

@@ -165,7 +165,28 @@ def test_a_terminal_is_asked_what_is_missing(person: Person) -> None:
     assert answers["description"] == "Tea House, a backend, with cake"
 
 
-def test_a_person_goes_back_to_the_questions_and_finds_the_answers_there(person: Person) -> None:
+BACK = "\x1b[Z"
+
+
+def test_ctrl_c_after_going_back_stops(person: Person) -> None:
+    with person.at_a_terminal("new", "tea-house") as terminal:
+        terminal.wait_for("Shift-Tab goes back a question")
+        for question, keys in (
+            ("called, for people?", "\r"),
+            ("name for machines", BACK),
+            ("called, for people?", "\x03"),
+        ):
+            terminal.wait_for(question)
+            terminal.shown = ""
+            terminal.press(keys)
+        assert terminal.wait_for_the_end() == 1
+    assert "Stopped. Nothing was created." in terminal.shown
+    assert person.leftovers() == []
+
+
+def test_a_person_goes_back_question_by_question_and_finds_the_answers_there(
+    person: Person,
+) -> None:
     with person.at_a_terminal("new", "tea-house", "--data", "team=leaves") as terminal:
         for question, keys in (
             ("called, for people?", "\r"),
@@ -174,7 +195,13 @@ def test_a_person_goes_back_to_the_questions_and_finds_the_answers_there(person:
             ("stage of growth?", "\x1b[B\x1b[B\x1b[B\r"),
             ("replicas?", "\r"),
             ("its own database?", "\r"),
-            ("Enter creates it, b goes back", "b\r"),
+            ("Enter creates it, b goes back a question", "b\r"),
+            ("its own database?", BACK),
+            ("replicas?", BACK),
+            ("stage of growth?", BACK),
+            ("what it is for", BACK),
+            ("name for machines", BACK),
+            ("called, for people?", BACK),
             ("called, for people?", "\r"),
             ("name for machines", "\r"),
             ("what it is for", "\r"),

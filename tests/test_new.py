@@ -323,7 +323,7 @@ def test_uv_locks_the_dependencies(person: Person) -> None:
     assert 'name = "fastapi"' in git("show", "HEAD:uv.lock", cwd=person.desk / "shop")
 
 
-def test_every_choice_and_reason_fits_a_terminal_of_80_columns(person: Person) -> None:
+def test_every_question_fits_60_columns_and_every_reason_80(person: Person) -> None:
     settings = (REPO / "copier.yml").read_text(encoding="utf-8")
     questions = {k: v for k, v in yaml.safe_load(settings).items() if not k.startswith("_")}
     with person.at_a_terminal("new", "tea-house", "--data", "team=leaves") as terminal:
@@ -343,8 +343,10 @@ def test_every_choice_and_reason_fits_a_terminal_of_80_columns(person: Person) -
         # Copier begins with "Validation error for question 'NAME': ".
         reasons = re.findall(r"%}([^{]+){%", question.get("validator", ""))
         assert all(len(reason.strip()) + 34 + len(name) <= 80 for reason in reasons)
-        # Three columns for the sign, two before the answer, and room for a short answer.
-        assert len(question.get("help", "")) <= 74
+        # At 60 columns: three for the sign, and seven for (y/N) after it.
+        room = 50 if question.get("type") == "bool" else 57
+        assert len(question.get("help", "")) <= room
+        assert all(len(choice) <= 57 for choice in question.get("choices", ()))
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,28 @@ def test_a_terminal_is_asked_what_is_missing(person: Person) -> None:
     assert answers["description"] == "Tea House, a backend, with cake"
 
 
-def test_a_person_goes_back_to_the_questions_and_finds_the_answers_there(person: Person) -> None:
+BACK = "\x1b[Z"
+
+
+def test_ctrl_c_after_going_back_stops(person: Person) -> None:
+    with person.at_a_terminal("new", "tea-house") as terminal:
+        terminal.wait_for("Shift-Tab goes back a question")
+        for question, keys in (
+            ("called, for people?", "\r"),
+            ("name for machines", BACK),
+            ("called, for people?", "\x03"),
+        ):
+            terminal.wait_for(question)
+            terminal.shown = ""
+            terminal.press(keys)
+        assert terminal.wait_for_the_end() == 1
+    assert "Stopped. Nothing was created." in terminal.shown
+    assert person.leftovers() == []
+
+
+def test_a_person_goes_back_question_by_question_and_finds_the_answers_there(
+    person: Person,
+) -> None:
     with person.at_a_terminal("new", "tea-house", "--data", "team=leaves") as terminal:
         for question, keys in (
             ("called, for people?", "\r"),
@@ -174,7 +195,13 @@ def test_a_person_goes_back_to_the_questions_and_finds_the_answers_there(person:
             ("stage of growth?", "\x1b[B\x1b[B\x1b[B\r"),
             ("replicas?", "\r"),
             ("its own database?", "\r"),
-            ("Enter creates it, b goes back", "b\r"),
+            ("Enter creates it, b goes back a question", "b\r"),
+            ("its own database?", BACK),
+            ("replicas?", BACK),
+            ("stage of growth?", BACK),
+            ("what it is for", BACK),
+            ("name for machines", BACK),
+            ("called, for people?", BACK),
             ("called, for people?", "\r"),
             ("name for machines", "\r"),
             ("what it is for", "\r"),
@@ -296,7 +323,7 @@ def test_uv_locks_the_dependencies(person: Person) -> None:
     assert 'name = "fastapi"' in git("show", "HEAD:uv.lock", cwd=person.desk / "shop")
 
 
-def test_every_choice_and_reason_fits_a_terminal_of_80_columns(person: Person) -> None:
+def test_every_question_fits_60_columns_and_every_reason_80(person: Person) -> None:
     settings = (REPO / "copier.yml").read_text(encoding="utf-8")
     questions = {k: v for k, v in yaml.safe_load(settings).items() if not k.startswith("_")}
     with person.at_a_terminal("new", "tea-house", "--data", "team=leaves") as terminal:
@@ -316,8 +343,10 @@ def test_every_choice_and_reason_fits_a_terminal_of_80_columns(person: Person) -
         # Copier begins with "Validation error for question 'NAME': ".
         reasons = re.findall(r"%}([^{]+){%", question.get("validator", ""))
         assert all(len(reason.strip()) + 34 + len(name) <= 80 for reason in reasons)
-        # Three columns for the sign, two before the answer, and room for a short answer.
-        assert len(question.get("help", "")) <= 74
+        # At 60 columns: three for the sign, and seven for (y/N) after it.
+        room = 50 if question.get("type") == "bool" else 57
+        assert len(question.get("help", "")) <= room
+        assert all(len(choice) <= 57 for choice in question.get("choices", ()))
 
 
 @pytest.mark.parametrize(

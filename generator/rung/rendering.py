@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
 from rung.answers import Answer
-from rung.errors import RungError, UsageError, printable
+from rung.errors import RungError, UsageError
 from rung.git import last_line
 from rung.questions import refuse_foreign, refuse_unused
 from rung.reading import UnreadableError, read_yaml
@@ -32,43 +33,59 @@ def render(
     ask: bool,
 ) -> Mapping[str, Any]:
     """Render a new project; returns all answers, the template's own defaults among them."""
-    by_default = {"project_name": _title(project.name), **defaults}
-    while True:
-        with _errors_in_words(source.src):
-            from copier import run_copy
+    by_default: dict[str, Any] = {"project_name": _title(project.name), **defaults}
+    if not ask:
+        return dict(_rendered(project, source, given, by_default).answers.combined)
+    from copier.errors import CopierAnswersInterrupt
 
-            worker = run_copy(
-                source.src,
-                project,
-                data=dict(given),
-                user_defaults=by_default,
-                vcs_ref=source.ref,
-                defaults=not ask,
-                overwrite=True,
-                quiet=True,
-            )
-            questions = worker.template.questions_data
-            refuse_foreign(questions)
-            _refuse_git_folders(project)
-            refuse_unused(given, questions, _recorded(project))
-        if not ask or _agreed(_recorded(project)):
-            return worker.answers.combined
-        by_default |= worker.answers.user
+    from rung import asking
+
+    print(asking.KEYS)
+    settled: Mapping[str, Any] = {}
+    while True:
+        with asking.going_back() as keys:
+            try:
+                worker = _rendered(project, source, given, by_default, settled, ask=True)
+                answers, agreed = worker.answers, asking.agreed(_recorded(project))
+            except CopierAnswersInterrupt as stopped:
+                if not keys.went_back:
+                    raise
+                answers, agreed = stopped.answers, False
+        if agreed:
+            return dict(answers.combined)
+        by_default |= answers.user
+        settled = asking.before_the_last(answers, given)
         shutil.rmtree(project)  # Files of the stage before must not stay.
         project.mkdir()
 
 
-def _agreed(answers: Mapping[str, Any]) -> bool:
-    """No leads back to the questions."""
-    print()
-    for key, answer in answers.items():
-        if not key.startswith("_"):
-            print(f"  {key:16} {printable(str(answer))}")
-    try:
-        said = input("\nEnter creates it, b goes back to the questions, Ctrl-C stops: ")
-    except EOFError as error:
-        raise RungError("Stopped. Nothing was created.") from error
-    return said.strip().lower() not in {"b", "back"}
+def _rendered(
+    project: Path,
+    source: Template,
+    given: Mapping[str, Answer],
+    by_default: Mapping[str, Any],
+    settled: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    ask: bool = False,
+) -> Any:
+    with _errors_in_words(source.src):
+        from copier import run_copy
+
+        worker = run_copy(
+            source.src,
+            project,
+            data={**settled, **given},
+            user_defaults=dict(by_default),
+            vcs_ref=source.ref,
+            defaults=not ask,
+            overwrite=True,
+            quiet=True,
+        )
+        questions = worker.template.questions_data
+        refuse_foreign(questions)
+        _refuse_git_folders(project)
+        refuse_unused(given, questions, _recorded(project))
+        return worker
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ FOLDER = postgres.state_folder() / "stack"
 
 BANNER = """
   App       {url}, {copies} behind HAProxy
+{links}
   Table     make stack-status
   Load      make load HOST={url}
   Then      kill PID: a copy drains and ends.  kill -9 PID: it dies. Either is started again.
@@ -43,13 +44,23 @@ def main() -> None:
             with running(os.environ, copies, int(port)) as stack:
                 url = f"http://127.0.0.1:{port}"
                 many = number(copies, "copy", "copies")
-                print(BANNER.format(url=url, copies=many, folder=FOLDER))
+                shown = "\n".join(links(url, os.environ))
+                print(BANNER.format(url=url, copies=many, links=shown, folder=FOLDER), flush=True)
                 stack_status.main()
                 _keep_running(stack, starters)
     except postgres.PostgresError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(0)
+
+
+def links(url: str, environment: Mapping[str, str]) -> Iterator[str]:
+    """Copies run as in production, so / leads nowhere: these do."""
+    yield f"  API docs  {url}/docs"
+    if collector := environment.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        yield f"  Charts    {collector}/charts"
+        yield f"  Traces    {collector}"
+    yield f"  Postgres  {environment['DATABASE_URL']}   (make psql)"
 
 
 @contextmanager

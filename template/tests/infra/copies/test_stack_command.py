@@ -3,6 +3,7 @@
 
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,16 +11,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from dev import ports, postgres
 from dev.copies import stack_status
-from dev.copies.stack import FOLDER
+from dev.copies.stack import FOLDER, links
 from dev.pytest_plugin import Services
 from tests.infra.copies.test_stack import installed as installed
 
 SECONDS = 60
+SAID = FOLDER / "said"
 
 
 def table() -> dict[str, Sequence[str]]:
@@ -52,16 +55,18 @@ def until(holds: Callable[[], bool]) -> None:
 
 @contextmanager
 def stack(copies: int, started_by: int) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dev.copies.stack"],
-        cwd=postgres.REPOSITORY,
-        env={
-            **os.environ,
-            "COPIES": str(copies),
-            "PORT": str(ports.unused()),
-            "STARTED_BY": str(started_by),
-        },
-    )
+    with SAID.open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dev.copies.stack"],
+            cwd=postgres.REPOSITORY,
+            env={
+                **os.environ,
+                "COPIES": str(copies),
+                "PORT": str(ports.unused()),
+                "STARTED_BY": str(started_by),
+            },
+            stdout=said,
+        )
     try:
         until(lambda: is_ready() or process.poll() is not None)
         assert process.poll() is None
@@ -90,6 +95,18 @@ def alone(services: Services, installed: None) -> Iterator[None]:
         yield
 
 
+def test_each_page_that_a_stack_has_is_shown() -> None:
+    environment = {"DATABASE_URL": "postgresql://here/app"}
+    docs, database = links("http://127.0.0.1:8000", environment)
+    assert docs == "  API docs  http://127.0.0.1:8000/docs"
+    assert database == "  Postgres  postgresql://here/app   (make psql)"
+
+    environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
+    _, charts, traces, _ = links("http://127.0.0.1:8000", environment)
+    assert charts == "  Charts    http://127.0.0.1:4318/charts"
+    assert traces == "  Traces    http://127.0.0.1:4318"
+
+
 @pytest.mark.slow
 def test_a_dead_copy_is_started_again_and_all_end_with_their_parent(
     make: subprocess.Popen[bytes],
@@ -97,6 +114,10 @@ def test_a_dead_copy_is_started_again_and_all_end_with_their_parent(
     with stack(2, make.pid) as process:
         before = pids()
         assert before.keys() == {"haproxy", "app-1", "app-2"}
+        until(lambda: "Table" in SAID.read_text())
+        (docs,) = re.findall("API docs +(http[^ ]+)\n", SAID.read_text())
+        with urlopen(docs, timeout=SECONDS):  # noqa: S310  # an error status would raise
+            pass
 
         os.kill(before["app-2"], signal.SIGKILL)
 

@@ -25,16 +25,22 @@ from dev.s3 import rclone
 
 sys.path.append(str(postgres.REPOSITORY / "live_climb"))
 
+import place
 from ledger import Counts, Ledger
 from place import Place
 from runbook import blocks
 from visitors import Load, Visitor
 
 SECONDS = 300
+place.PROGRAMS += ("pg_controldata", "pg_rewind", "pg_waldump")
 PRODUCTS = """
 INSERT INTO products (name, description, price_cents, stock)
 SELECT 'Product ' || n, 'Well made.', 10, 1000000 FROM generate_series(1, 100) n
 """
+A_PRODUCT = """
+INSERT INTO products (name, description, price_cents, stock) VALUES ('lost', '', 1, 1)
+"""
+FAILOVER = "replicas/failover.md"
 WRITTEN = "SELECT id FROM orders UNION ALL SELECT id FROM uploads"
 
 
@@ -90,6 +96,7 @@ class Site(Place):
             )
         )
         (self.site / "release").symlink_to(self.repo)
+        name_the_servers(self)
         self._start_the_servers_of_later_stages()
         # Their deploys are those of the live climb.
         for name, step in (("to-stage-2.md", "3. The pooler"), ("replicas/add-a-replica.md", "1.")):
@@ -131,8 +138,8 @@ class Site(Place):
         section: str,
         part: str = "",
         only: Callable[[str], bool] = lambda _: True,
-    ) -> None:
-        """A section's commands and checks, in one shell, or its way back."""
+    ) -> str:
+        """What a section's commands and checks say, in one shell, or its way back."""
         parts = (part,) if part else ("do", "check")
         all_blocks = blocks(self.pages / page)
         found = [
@@ -143,19 +150,21 @@ class Site(Place):
         assert found, f"{page} has no commands in {section!r}"
         functions = [one.commands for one in all_blocks if not one.section]
         begun = time.perf_counter()
-        self.follow_text("\n".join(functions + found))
+        said = self.follow_text("\n".join(functions + found))
         self.seconds[f"{page} {section}"] = round(time.perf_counter() - begun, 1)
+        return said
 
-    def follow_text(self, commands: str) -> None:
+    def follow_text(self, commands: str) -> str:
         log = self.folder / "commands.log"
         script = f'{self._functions}\ncd -P "$SITE/release"\n{commands}\n'
         with log.open("ab") as output:
             begins = output.tell()
             command = ["bash", "-eu", "-o", "pipefail", "-c", script]
             status = self.start(command, output).wait(SECONDS)
+        said = log.read_bytes()[begins:].decode(errors="replace")
         if status != 0:
-            said = log.read_bytes()[begins:].decode(errors="replace")[-3000:]
-            raise AssertionError(f"{commands}\n\n{said}")
+            raise AssertionError(f"{commands}\n\n{said[-3000:]}")
+        return said
 
 
 class People:
@@ -186,9 +195,14 @@ class People:
 
     def report(self) -> dict[str, Any]:
         return {
-            one.name: {**asdict(one), "milliseconds": None, "requests": len(one.milliseconds)}
+            one.name: {
+                **asdict(one),
+                "milliseconds": None,
+                "requests": len(one.milliseconds),
+                "seen": self.ledger.seen,
+            }
             for one in self.steps
-        } | {"seen": self.ledger.seen}
+        }
 
 
 def refused(site: Site, url: str) -> bool:
@@ -228,6 +242,67 @@ def rotate(site: Site) -> dict[str, Any]:
     }
 
 
+COMPANIONS = ("", "_PLACE", "_DATA")
+
+
+def exchange_the_names(site: Site) -> None:
+    """The primary so far is the replica from now on."""
+    named = site.variables
+    for end in COMPANIONS:
+        one, other = f"POSTGRES{end}", f"REPLICA{end}"
+        named[one], named[other] = named[other], named[one]
+    for verb in ("START", "STOP"):
+        one, other = f"{verb}_POSTGRES", f"{verb}_REPLICA"
+        named[one], named[other] = named[other], named[one]
+
+
+def name_the_servers(site: Site) -> None:
+    data = site.servers / "primary"
+    site._program("start-primary", f"pg_ctl -D {data} -l {data}.log -w start")
+    site._program("stop-primary", f"pg_ctl -D {data} -w -m fast stop")
+    site.variables |= {
+        "POSTGRES_DATA": str(data),
+        "START_POSTGRES": "start-primary",
+        "STOP_POSTGRES": "stop-primary",
+    }
+
+
+def move(site: Site) -> None:
+    """Planned, and the old primary becomes the replica."""
+    site.variables["TO_REPLICA"] = way_to_the_replica(site)
+    site.follow(FAILOVER, "1.")
+    site.follow(FAILOVER, "3.")
+    exchange_the_names(site)
+
+
+def lose_the_primary(site: Site) -> dict[str, Any]:
+    """Its last commits have not reached the replica."""
+    site.variables["TO_REPLICA"] = way_to_the_replica(site)
+    site.query("ALTER ROLE replicator NOLOGIN")
+    site.query("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+    for _ in range(3):
+        site.query(A_PRODUCT)
+    stop = site.variables["STOP_POSTGRES"]
+    site.variables["STOP_POSTGRES"] = f"{stop}-at-once"
+    data = site.variables["POSTGRES_DATA"]
+    site._program(f"{stop}-at-once", f"pg_ctl -D {data} -w -m immediate stop")
+    said = site.follow(FAILOVER, "2.")
+    site.variables["STOP_POSTGRES"] = stop
+    exchange_the_names(site)
+    there = site.query("SELECT name FROM products WHERE name = 'lost'")
+    site.query("ALTER ROLE replicator LOGIN")  # the replica may have learned of it
+    exchange_the_names(site)
+    site.follow(FAILOVER, "3.")
+    exchange_the_names(site)
+    return {"listed as lost": said.count(" COMMIT "), "lost": 3 - len(there)}
+
+
+def way_to_the_replica(site: Site) -> str:
+    port = re.findall(r"port=(\d+)", site.variables["REPLICA_PLACE"])[0]
+    password = site.variables["NEW_REPLICATOR_PASSWORD"]
+    return f"host=127.0.0.1 port={port} user=replicator password={password}"
+
+
 async def year(site: Site) -> dict[str, Any]:
     reaper = asyncio.create_task(reaping(site))
     try:
@@ -236,12 +311,26 @@ async def year(site: Site) -> dict[str, Any]:
         people.load.start()
         try:
             await people.until_all_are_there()
-            report = await people.while_they_use_it("rotation", lambda: rotate(site))
+            rotated = await people.while_they_use_it("rotation", lambda: rotate(site))
+            # On a busy machine the pause may be longer than people wait.
+            people.load.announced = True
+            await people.while_they_use_it("a planned failover", lambda: move(site))
         finally:
             await people.load.stop()
+        lost = await asyncio.to_thread(lose_the_primary, site)
+        they = People(site)
+        they.load.start()
+        await they.while_they_use_it("after a failover", lambda: None)
+        await they.until_all_are_there()
+        await they.load.stop()
     finally:
         reaper.cancel()
-    return {"rotation": report, "people": people.report(), "seconds": site.seconds}
+    return {
+        "rotation": rotated,
+        "primary lost": lost,
+        "people": people.report() | they.report(),
+        "seconds": site.seconds,
+    }
 
 
 async def reaping(site: Site) -> None:

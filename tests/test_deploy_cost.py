@@ -57,6 +57,15 @@ def test_the_table_has_what_the_stage_runs_and_adds_up(
     assert "Left out: traffic" in done.stdout
 
 
+def test_x86_costs_more_than_graviton(render: Render, tmp_path: Path) -> None:
+    old = "  image           = var.image\n"
+    project = changed(render, tmp_path, old, f'{old}  architecture = "X86_64"\n')
+
+    found = parts(cost(project).stdout)
+
+    assert found["app"] == pytest.approx((0.5 * 0.04048 + 0.004445 + 0.005) * 730, abs=0.01)
+
+
 def changed(render: Render, tmp_path: Path, old: str, new: str) -> Path:
     project = shutil.copytree(render({"stage": 1}), tmp_path / "shop")
     main = project / "environments" / "production" / "main.tf"
@@ -72,7 +81,7 @@ def test_the_environments_own_sizes_count(render: Render, tmp_path: Path) -> Non
 
     found = parts(cost(project).stdout)
 
-    assert found["app"] == pytest.approx(3 * (0.04048 + 2 * 0.004445 + 0.005) * 730, abs=0.01)
+    assert found["app"] == pytest.approx(3 * (0.03238 + 2 * 0.00356 + 0.005) * 730, abs=0.01)
     assert found["Postgres"] == pytest.approx(2 * (0.065 * 730 + 50 * 0.115), abs=0.01)
 
 
@@ -105,10 +114,11 @@ def test_each_price_has_a_source_and_all_have_a_date(render: Render) -> None:
     }
     defaults = (project / "deploy" / "aws" / "variables.tf").read_text()
     assert any(size in defaults for size in prices["postgres"])
+    assert f'default     = "{next(iter(prices["fargate"]))}"' in defaults
 
 
 def shown(stage: int) -> dict[str, Any]:
-    """An applied state, as `terraform show -json` writes it."""
+    """An applied state, as `terraform show -json` writes it. It was recorded before Graviton."""
     state = json.loads(gzip.decompress((STATES / f"stage-{stage}.json.gz").read_bytes()))
     resources = [
         {
@@ -120,6 +130,9 @@ def shown(stage: int) -> dict[str, Any]:
         for one in state["resources"]
         for instance in one["instances"]
     ]
+    for one in resources:
+        if one["type"] == "aws_ecs_task_definition":
+            one["values"]["runtime_platform"] = [{"cpu_architecture": "ARM64"}]
     return {"root_module": {"child_modules": [{"resources": resources}]}}
 
 

@@ -45,7 +45,7 @@ def rows(said: dict[str, Any], prices: dict[str, Any]) -> list[Row]:
     database = said["database"]
 
     def task(cpu: float, memory: float) -> float:
-        return task_of(prices, cpu, memory)
+        return task_of(prices, said["architecture"], cpu, memory)
 
     def postgres(times: int) -> float:
         return times * postgres_of(prices, database["class"], database["storage"])
@@ -79,10 +79,10 @@ def known() -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name(PRICES.name).read_text(encoding="utf-8"))
 
 
-def task_of(prices: dict[str, Any], cpu: float, memory: float) -> float:
-    hourly = prices["hourly"]
+def task_of(prices: dict[str, Any], architecture: str, cpu: float, memory: float) -> float:
+    hourly = prices["fargate"][architecture]
     computing = cpu / 1024 * hourly["vcpu"] + memory / 1024 * hourly["memory_gb"]
-    return float((computing + hourly["address"]) * prices["hours"])
+    return float((computing + prices["hourly"]["address"]) * prices["hours"])
 
 
 def postgres_of(prices: dict[str, Any], size: str, storage: float) -> float:
@@ -143,7 +143,9 @@ def costs(values: dict[str, Any], prices: dict[str, Any]) -> dict[str, float]:
                 count = target["values"]["min_capacity"] if target else says["desired_count"]
                 if task:  # A service of the team's may have another name than its task.
                     cpu, memory = (int(task["values"][name]) for name in ("cpu", "memory"))
-                    return float(count * task_of(prices, cpu, memory))
+                    platform = (task["values"].get("runtime_platform") or [{}])[0]
+                    architecture = platform.get("cpu_architecture") or "X86_64"
+                    return float(count * task_of(prices, architecture, cpu, memory))
         return 0
 
     return {
@@ -208,7 +210,7 @@ def value(folder: Path, name: str, found: Any) -> Any:
 
 
 NEEDED = {"copies", "cpu", "memory", "class", "storage", "multi_az", "node_type", "nodes"}
-NEEDED |= {"replicas", "pool_size"}
+NEEDED |= {"replicas", "pool_size", "architecture"}
 
 
 def computed(folder: Path, name: str) -> Stop:

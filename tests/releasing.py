@@ -53,6 +53,8 @@ class Cloud:
     events: list[str] = field(default_factory=list)
     images: set[str] = field(default_factory=set)
     """The tags that were pushed."""
+    platforms: list[str] = field(default_factory=list)
+    """Of the images that were built."""
     planned: str = ""
     revisions: list[str] = field(default_factory=list)
     """The image of each registered revision, the first at 0."""
@@ -99,6 +101,8 @@ class Cloud:
                 self.apply()
             case "terraform output":
                 return {"says": json.dumps(self.output())}
+            case "docker build":
+                self.platforms += [one for one in arguments if one.startswith("--platform=")]
             case "docker push":
                 self.images.add(arguments[-1].rpartition(":")[2])
         return {}

@@ -20,6 +20,8 @@ from moto.server import ThreadedMotoServer
 from test_deploy_aws import PLUGINS, needs_terraform
 
 STATES = Path(__file__).with_name("aws-states")
+SCHEDULED = "aws_appautoscaling_scheduled_action"
+MORNING = '  scheduled_copies = { morning = { schedule = "cron(0 7 ? * MON-FRI *)", least = 6 } }\n'
 VALKEY, BUCKET = "aws_elasticache_replication_group", "aws_s3_bucket"
 DATABASE = ("aws_db_instance", "main")
 
@@ -110,12 +112,17 @@ def replica_of(resources: list[dict[str, Any]]) -> dict[str, Any]:
     return replica
 
 
-def planned(project: Path, folder: Path, state: bytes, aws: dict[str, str]) -> list[dict[str, Any]]:
+def planned(
+    project: Path, folder: Path, state: bytes, aws: dict[str, str], given: str = ""
+) -> list[dict[str, Any]]:
     for part in ("deploy", "environments"):
         shutil.copytree(project / part, folder / part)
     production = folder / "environments" / "production"
     (production / "local_override.tf").write_text(OVERRIDE)
     (production / "terraform.tfstate").write_bytes(state)
+    main, image = production / "main.tf", "  image           = var.image\n"
+    assert image in main.read_text()
+    main.write_text(main.read_text().replace(image, image + given))
 
     def terraform(*arguments: str) -> str:
         done = subprocess.run(
@@ -170,12 +177,12 @@ GUARD = (
 @needs_terraform
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stage", "to", "added"),
+    ("stage", "to", "given", "added"),
     [
-        (1, {"stage": 4, "replica_routing": True}, {VALKEY, BUCKET}),
-        (3, {"stage": 4}, {VALKEY, BUCKET}),
-        (1, {"stage": 2}, {"aws_service_discovery_service"}),
-        (4, {"stage": 4}, set()),
+        (1, {"stage": 4, "replica_routing": True}, "", {VALKEY, BUCKET}),
+        (3, {"stage": 4}, "", {VALKEY, BUCKET}),
+        (1, {"stage": 2}, "", {"aws_service_discovery_service"}),
+        (4, {"stage": 4}, MORNING, {SCHEDULED}),
     ],
     ids=["1-to-4-with-replicas", "3-to-4", "1-to-2", "4-of-a-newer-template"],
 )
@@ -185,14 +192,16 @@ def test_an_advance_deletes_and_replaces_nothing_that_holds_data(
     aws: dict[str, str],
     stage: int,
     to: dict[str, Any],
+    given: str,
     added: set[str],
 ) -> None:
     project = render(to)
 
-    plan = planned(project, tmp_path, recorded(stage, replica=False), aws)
+    plan = planned(project, tmp_path, recorded(stage, replica=False), aws, given)
 
     assert changes(plan) <= MAY_CHANGE
     assert created(plan) >= added
+    assert (SCHEDULED in created(plan)) is bool(given)
     assert refused(project, plan) == "\n"
 
 

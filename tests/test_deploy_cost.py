@@ -1,5 +1,7 @@
 """`make cost` of the generated repo."""
 
+import gzip
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +14,8 @@ from typing import Any
 import pytest
 from conftest import Render
 from variants import VARIANTS, variant_name
+
+STATES = Path(__file__).with_name("aws-states")
 
 GIVEN = """\
   copies          = 3
@@ -53,6 +57,15 @@ def test_the_table_has_what_the_stage_runs_and_adds_up(
     assert "Left out: traffic" in done.stdout
 
 
+def test_x86_costs_more_than_graviton(render: Render, tmp_path: Path) -> None:
+    old = "  image           = var.image\n"
+    project = changed(render, tmp_path, old, f'{old}  architecture = "X86_64"\n')
+
+    found = parts(cost(project).stdout)
+
+    assert found["app"] == pytest.approx((0.5 * 0.04048 + 0.004445 + 0.005) * 730, abs=0.01)
+
+
 def changed(render: Render, tmp_path: Path, old: str, new: str) -> Path:
     project = shutil.copytree(render({"stage": 1}), tmp_path / "shop")
     main = project / "environments" / "production" / "main.tf"
@@ -68,7 +81,7 @@ def test_the_environments_own_sizes_count(render: Render, tmp_path: Path) -> Non
 
     found = parts(cost(project).stdout)
 
-    assert found["app"] == pytest.approx(3 * (0.04048 + 2 * 0.004445 + 0.005) * 730, abs=0.01)
+    assert found["app"] == pytest.approx(3 * (0.03238 + 2 * 0.00356 + 0.005) * 730, abs=0.01)
     assert found["Postgres"] == pytest.approx(2 * (0.065 * 730 + 50 * 0.115), abs=0.01)
 
 
@@ -101,3 +114,95 @@ def test_each_price_has_a_source_and_all_have_a_date(render: Render) -> None:
     }
     defaults = (project / "deploy" / "aws" / "variables.tf").read_text()
     assert any(size in defaults for size in prices["postgres"])
+    assert f'default     = "{next(iter(prices["fargate"]))}"' in defaults
+
+
+def shown(stage: int) -> dict[str, Any]:
+    """An applied state, as `terraform show -json` writes it. It was recorded before Graviton."""
+    state = json.loads(gzip.decompress((STATES / f"stage-{stage}.json.gz").read_bytes()))
+    resources = [
+        {
+            "address": f"{one['module']}.{one['type']}.{one['name']}",
+            "mode": one["mode"],
+            "type": one["type"],
+            "values": instance["attributes"],
+        }
+        for one in state["resources"]
+        for instance in one["instances"]
+    ]
+    for one in resources:
+        if one["type"] == "aws_ecs_task_definition":
+            one["values"]["runtime_platform"] = [{"cpu_architecture": "ARM64"}]
+    return {"root_module": {"child_modules": [{"resources": resources}]}}
+
+
+def change(project: Path, plan: dict[str, Any]) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", CHANGE],
+        cwd=project,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        input=json.dumps(plan),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+CHANGE = "import json, sys; from dev.deploy import cost; print(cost.change(json.load(sys.stdin)))"
+
+
+def test_a_plan_shows_the_cost_before_and_after_and_what_changes_it(render: Render) -> None:
+    plan = {"prior_state": {"values": shown(1)}, "planned_values": shown(4)}
+
+    first, *lines = change(render({"stage": 4}), plan).splitlines()
+
+    costs = [parts(cost(render({"stage": stage})).stdout)["together"] for stage in (1, 4)]
+    assert first.startswith(f"Cost: {costs[0]:.2f} -> {costs[1]:.2f} US dollars a month")
+    changed = {line.split()[0]: float(line.split()[1]) for line in lines}
+    assert set(changed) == {
+        "aws_ecs_service.app",
+        "aws_ecs_service.pgbouncer",
+        "aws_elasticache_replication_group.cache",
+        "aws_elasticache_replication_group.sessions",
+    }
+    assert sum(changed.values()) == pytest.approx(costs[1] - costs[0], abs=0.03)
+
+
+def test_a_smaller_size_costs_less_and_a_first_plan_costs_all_of_it(render: Render) -> None:
+    before, after = shown(1), shown(1)
+    for one in before["root_module"]["child_modules"][0]["resources"]:
+        if one["type"] == "aws_db_instance":
+            one["values"] |= {"instance_class": "db.t4g.small", "multi_az": True}
+    project = render({"stage": 1})
+
+    smaller = change(project, {"prior_state": {"values": before}, "planned_values": after})
+    [line] = smaller.splitlines()[1:]
+    assert line.split() == ["aws_db_instance.main", f"{13.98 - 51.32:.2f}"]
+    assert change(project, {"planned_values": after}).startswith("Cost: 0.00 -> ")
+
+
+def test_a_replica_that_is_not_there_yet_has_the_storage_of_the_primary(render: Render) -> None:
+    after = shown(2)
+    resources = after["root_module"]["child_modules"][0]["resources"]
+    replica = {"instance_class": "db.t4g.micro", "replicate_source_db": "shop-production"}
+    address = "module.service.aws_db_instance.replica[0]"
+    resources.append(
+        {"address": address, "mode": "managed", "type": "aws_db_instance", "values": replica}
+    )
+
+    said = change(
+        render({"stage": 2}), {"prior_state": {"values": shown(2)}, "planned_values": after}
+    )
+
+    assert said.splitlines()[1].split() == ["aws_db_instance.replica[0]", "+13.98"]
+
+
+def test_a_size_without_a_price_stops_no_plan(render: Render) -> None:
+    after = shown(1)
+    for one in after["root_module"]["child_modules"][0]["resources"]:
+        if one["type"] == "aws_db_instance":
+            one["values"]["instance_class"] = "db.x9.huge"
+
+    said = change(render({"stage": 1}), {"planned_values": after})
+
+    assert said.startswith("The change of the cost is not known. dev/deploy/prices.toml has no ")

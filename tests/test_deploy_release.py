@@ -183,9 +183,10 @@ def test_the_same_commit_again_builds_nothing_and_the_next_one_is_rolled(
 
     assert "docker build" not in production.cloud.events
     assert len(production.cloud.revisions) == 1
-    production.changed("production.tfstate", "other.tfstate")
+    production.changed("  image  ", '  architecture = "X86_64"\n  image  ')
     production.released()
     assert production.cloud.succeeded == [revision(1), revision(2)]
+    assert production.cloud.platforms == ["--platform=linux/arm64", "--platform=linux/amd64"]
 
 
 def test_a_migration_that_fails_stops_the_release(
@@ -289,6 +290,7 @@ BAD: dict[str, tuple[str, str, str]] = {
     "certificate": ("certificate/", "certificate/0", "There is no certificate arn:aws:acm"),
     "unfilled": ("arn:aws:acm:", "", "is no certificate of ACM"),
     "elsewhere": (f"acm:{REGION}", "acm:us-east-1", "is of us-east-1, and the service of eu-ce"),
+    "processor": ("image  ", 'architecture = "arm"\n  image  ', "architecture is ARM64 or X86_64"),
     "syntax": ("module", "module {", "is no Terraform"),
 }
 

@@ -91,6 +91,10 @@ resource "aws_ecs_task_definition" "pgbouncer" {
   memory                   = 512
   execution_role_arn       = aws_iam_role.start.arn
   skip_destroy             = true
+  runtime_platform {
+    operating_system_family = "LINUX"
+    cpu_architecture        = var.architecture
+  }
   container_definitions = jsonencode([{
     name             = "pgbouncer"
     image            = var.pgbouncer.image

@@ -105,7 +105,7 @@ resource "aws_ecs_task_definition" "app" {
   skip_destroy             = true # A service cannot go back to a revision that is deregistered.
   runtime_platform {
     operating_system_family = "LINUX"
-    cpu_architecture        = "X86_64"
+    cpu_architecture        = var.architecture
   }
   volume {
     name = "files"

@@ -59,6 +59,16 @@ variable "memory" {
   default     = 1024
 }
 
+variable "architecture" {
+  description = "Of the processors: ARM64 (Graviton) costs a fifth less than X86_64. `make deploy` builds the image for it."
+  type        = string
+  default     = "ARM64"
+  validation {
+    condition     = contains(["ARM64", "X86_64"], var.architecture)
+    error_message = "architecture is ARM64 or X86_64."
+  }
+}
+
 variable "database" {
   description = "The size of Postgres. A higher password_version makes another password."
   type = object({

@@ -61,7 +61,7 @@ def deploy(read: Environment) -> None:
     if built:
         say("It is there already")
     else:
-        image.build_and_push(ecr, program, tagged)
+        image.build_and_push(ecr, program, tagged, read.architecture)
 
     revision = release["task_definition"]
     ecs = aws.client("ecs")

@@ -1,9 +1,10 @@
 # Rung's file: advancing to another stage may change it.
-"""`make cost`: what an environment costs a month, from its variables and prices.toml."""
+"""What an environment costs a month: `make cost` from its variables, a plan from its resources."""
 
 import json
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from dev.deploy.environment import blocks_of, named, plain, unquoted
 from dev.deploy.programs import Stop
 
 MODULE = Path("deploy/aws")
+MODULE_ADDRESS = "module.service."
 PRICES = Path("dev/deploy/prices.toml")
 LEFT_OUT = (
     "Left out: traffic, requests, logs, traces, metrics, stored files (EFS, S3), images, backups\n"
@@ -21,7 +23,7 @@ type Row = tuple[str, str, float]
 
 
 def cost(folder: Path) -> str:
-    prices = tomllib.loads(PRICES.read_text(encoding="utf-8"))
+    prices = known()
     found = rows(settings(folder), prices)
     total = sum(money for _, _, money in found)
     width = max(len(what) for what, _, _ in found)
@@ -39,27 +41,28 @@ def cost(folder: Path) -> str:
 
 
 def rows(said: dict[str, Any], prices: dict[str, Any]) -> list[Row]:
-    hours, hourly, monthly = prices["hours"], prices["hourly"], prices["monthly"]
+    monthly = prices["monthly"]
     database = said["database"]
 
     def task(cpu: float, memory: float) -> float:
-        computing = cpu / 1024 * hourly["vcpu"] + memory / 1024 * hourly["memory_gb"]
-        return float((computing + hourly["address"]) * hours)
+        return task_of(prices, said["architecture"], cpu, memory)
 
     def postgres(times: int) -> float:
-        server = priced(prices, "postgres", database["class"]) * hours
-        return float(times * (server + database["storage"] * monthly["storage_gb"]))
+        return times * postgres_of(prices, database["class"], database["storage"])
 
     def valkey(one: dict[str, Any]) -> Row:
-        price = priced(prices, "valkey", one["node_type"])
-        return "", f"{one['nodes']} x {one['node_type']}", one["nodes"] * price * hours
+        return (
+            "",
+            f"{one['nodes']} x {one['node_type']}",
+            valkey_of(prices, one["node_type"], one["nodes"]),
+        )
 
     copies, servers = least_copies(said["copies"]), 2 if database["multi_az"] else 1
     size = f"{said['cpu'] / 1024:g} vCPU, {said['memory'] / 1024:g} GB"
     data = f"{database['class']}, {database['storage']} GB"
     found = [
         ("app", f"{copies} x {size}, with address", copies * task(said["cpu"], said["memory"])),
-        ("load balancer", "2 addresses", (hourly["load_balancer"] + 2 * hourly["address"]) * hours),
+        ("load balancer", "2 addresses", balancer_of(prices)),
         ("Postgres", f"{servers} x {data}", postgres(servers)),
         ("secrets", "2", 2 * monthly["secret"]),
     ]
@@ -70,6 +73,90 @@ def rows(said: dict[str, Any], prices: dict[str, Any]) -> list[Row]:
         found.append(("replicas", f"{said['replicas']} x {data}", postgres(said["replicas"])))
     found += [(name, *valkey(said[name])[1:]) for name in ("cache", "sessions") if name in said]
     return found
+
+
+def known() -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name(PRICES.name).read_text(encoding="utf-8"))
+
+
+def task_of(prices: dict[str, Any], architecture: str, cpu: float, memory: float) -> float:
+    hourly = prices["fargate"][architecture]
+    computing = cpu / 1024 * hourly["vcpu"] + memory / 1024 * hourly["memory_gb"]
+    return float((computing + prices["hourly"]["address"]) * prices["hours"])
+
+
+def postgres_of(prices: dict[str, Any], size: str, storage: float) -> float:
+    server = priced(prices, "postgres", size) * prices["hours"]
+    return float(server + storage * prices["monthly"]["storage_gb"])
+
+
+def valkey_of(prices: dict[str, Any], size: str, nodes: int) -> float:
+    return float(nodes * priced(prices, "valkey", size) * prices["hours"])
+
+
+def balancer_of(prices: dict[str, Any]) -> float:
+    hourly = prices["hourly"]
+    return float((hourly["load_balancer"] + 2 * hourly["address"]) * prices["hours"])
+
+
+def change(plan: dict[str, Any]) -> str:
+    """Before and after a plan of Terraform, with each resource whose cost changes."""
+    prices = known()
+    try:
+        before = costs(plan.get("prior_state", {}).get("values", {}), prices)
+        after = costs(plan.get("planned_values", {}), prices)
+    except Stop as stop:
+        return f"The change of the cost is not known. {stop}"
+    differences = {
+        name: after.get(name, 0) - before.get(name, 0) for name in sorted({*before, *after})
+    }
+    changed = {name: money for name, money in differences.items() if abs(money) >= 0.005}
+    width = max(map(len, changed), default=0)
+    lines = [f"  {name:{width}}  {money:>+8.2f}" for name, money in changed.items()]
+    was, will = sum(before.values()), sum(after.values())
+    total = f"{was:.2f} -> {will:.2f} US dollars a month, without traffic (`make cost`)"
+    return "\n".join([f"Cost: {total}", *lines])
+
+
+def costs(values: dict[str, Any], prices: dict[str, Any]) -> dict[str, float]:
+    """Of each resource in a state or plan, as `terraform show -json` writes it."""
+    found = {one["address"]: one for one in resources(values.get("root_module", {}))}
+    primary = found.get(f"{MODULE_ADDRESS}aws_db_instance.main", {"values": {}})["values"]
+
+    def of(address: str, resource: dict[str, Any]) -> float:
+        says = resource["values"]
+        match resource["type"]:
+            case "aws_db_instance":
+                # A replica's storage is known once it exists. Until then it is the primary's.
+                storage = says.get("allocated_storage") or primary.get("allocated_storage", 0)
+                servers = 2 if says.get("multi_az") else 1
+                return servers * postgres_of(prices, says["instance_class"], storage)
+            case "aws_elasticache_replication_group":
+                return valkey_of(prices, says["node_type"], says.get("num_cache_clusters") or 1)
+            case "aws_lb":
+                return balancer_of(prices)
+            case "aws_secretsmanager_secret":
+                return float(prices["monthly"]["secret"])
+            case "aws_ecs_service":
+                task = found.get(address.replace("aws_ecs_service", "aws_ecs_task_definition"))
+                target = found.get(address.replace("aws_ecs_service", "aws_appautoscaling_target"))
+                count = target["values"]["min_capacity"] if target else says["desired_count"]
+                if task:  # A service of the team's may have another name than its task.
+                    cpu, memory = (int(task["values"][name]) for name in ("cpu", "memory"))
+                    platform = (task["values"].get("runtime_platform") or [{}])[0]
+                    architecture = platform.get("cpu_architecture") or "X86_64"
+                    return float(count * task_of(prices, architecture, cpu, memory))
+        return 0
+
+    return {
+        address.removeprefix(MODULE_ADDRESS): of(address, one) for address, one in found.items()
+    }
+
+
+def resources(module: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from (one for one in module.get("resources", []) if one["mode"] == "managed")
+    for child in module.get("child_modules", []):
+        yield from resources(child)
 
 
 def priced(prices: dict[str, Any], table: str, size: str) -> float:
@@ -123,7 +210,7 @@ def value(folder: Path, name: str, found: Any) -> Any:
 
 
 NEEDED = {"copies", "cpu", "memory", "class", "storage", "multi_az", "node_type", "nodes"}
-NEEDED |= {"replicas", "pool_size"}
+NEEDED |= {"replicas", "pool_size", "architecture"}
 
 
 def computed(folder: Path, name: str) -> Stop:

@@ -10,6 +10,8 @@ from dev.deploy.programs import Stop
 
 # The load balancer's name has 32 characters. deploy/aws/variables.tf says the same.
 LONGEST = 31
+# The first is the default there.
+ARCHITECTURES = ("ARM64", "X86_64")
 
 
 def folder_of(environment: str) -> Path:
@@ -32,6 +34,7 @@ class Environment:
     bucket: str | None
     """Of the state. None: `make deploy` chooses the name."""
     key: str
+    architecture: str
 
     @property
     def make(self) -> str:
@@ -52,7 +55,13 @@ def read(folder: Path) -> Environment:
         )
     certificate = plain(module.get("certificate_arn"))
     key = plain(backend.get("key")) or f"{environment}.tfstate"
-    return Environment(folder, service, region, certificate, plain(backend.get("bucket")), key)
+    bucket = plain(backend.get("bucket"))
+    architecture = ARCHITECTURES[0]
+    if "architecture" in module:
+        architecture = literal(folder, module, "architecture")
+    if architecture not in ARCHITECTURES:
+        raise Stop(f"architecture is {' or '.join(ARCHITECTURES)}. Correct it in {folder}/main.tf.")
+    return Environment(folder, service, region, certificate, bucket, key, architecture)
 
 
 def blocks_of(folder: Path, file: str = "main.tf") -> dict[str, Any]:

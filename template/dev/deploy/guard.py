@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dev.deploy.programs import Stop, need_terraform, output, run
+from dev.deploy import cost
+from dev.deploy.programs import Stop, need_terraform, output, run, say
 
 HOLDS = {
     "aws_db_instance": "rows",
@@ -55,6 +56,7 @@ def plan(folder: Path, image: str) -> None:
     if lost := losses(shown):
         (folder / PLAN).unlink()
         raise Stop("\n".join(["Refused:", *lost, "Bring back what was there, then plan again."]))
+    say(cost.change(shown))
 
 
 def apply(folder: Path, again: str = "make deploy-plan") -> None:

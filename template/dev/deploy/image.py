@@ -11,6 +11,8 @@ from botocore.exceptions import ClientError
 from dev.deploy.aws import code
 from dev.deploy.programs import Stop, run, say
 
+PLATFORMS = {"ARM64": "linux/arm64", "X86_64": "linux/amd64"}
+
 
 def repository_of(account: str, region: str, service: str) -> str:
     domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
@@ -36,11 +38,15 @@ def builder() -> str:
     raise Stop("Neither Docker runs here nor is there buildah. Start Docker, or install buildah.")
 
 
-def build_and_push(ecr: Any, program: str, image: str) -> None:
+def build_and_push(ecr: Any, program: str, image: str, architecture: str) -> None:
     # An image index has several digests, and AWS' scan understands one: no attestations.
     more = ["--provenance=false"] if program == "docker" else ["--format=docker"]
-    if not run(program, "build", "--platform=linux/amd64", *more, f"--tag={image}", "."):
-        raise Stop("The image could not be built: the reason is above. The service is as it was.")
+    platform = PLATFORMS[architecture]
+    if not run(program, "build", f"--platform={platform}", *more, f"--tag={image}", "."):
+        raise Stop(
+            "The image could not be built: the reason is above. The service is as it was. After "
+            f"'exec format error' install qemu-user-static, so that this machine builds {platform}."
+        )
     say(f"Pushing {image}")
     token = ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
     user, _, password = base64.b64decode(token).decode().partition(":")

@@ -174,7 +174,7 @@ def test_ctrl_c_finishes_the_repos_at_work_and_no_others(fleet: Fleet) -> None:
     assert process.stderr
     first = process.stdout.readline()
     os.killpg(process.pid, signal.SIGINT)
-    while "Stopping." not in process.stderr.readline():
+    while "Stopping after" not in process.stderr.readline():
         assert process.poll() is None
     stopping.touch()
     _, said = process.communicate(timeout=fleet.person.patience)

@@ -200,7 +200,7 @@ def upgrade(
     data: _DATA = None,
     template: _TEMPLATE = None,
 ) -> None:
-    """Upgrade a project to a newer template version."""
+    """Upgrade a project to a newer template."""
     interrupts = Interrupts()
     from rung.advance import Options
     from rung.advance import upgrade as take

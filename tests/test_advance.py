@@ -71,7 +71,7 @@ def test_a_dry_run_shows_each_file_and_leaves_no_trace(repo: Repo) -> None:
 def test_the_dry_run_shows_what_the_step_then_does(repo: Repo) -> None:
     foretold = repo.rung("advance", "--dry-run", "--diff").stdout
     told = repo.advances("--diff")
-    assert foretold.removesuffix("A dry run: nothing was changed.\n") in told
+    assert foretold.removesuffix("Dry run: nothing was changed.\n") in told
 
 
 @pytest.mark.slow
@@ -131,7 +131,7 @@ def test_a_terminal_is_asked_once_and_no_leaves_everything(repo: Repo) -> None:
 
 
 def test_without_a_terminal_advance_requires_yes(repo: Repo) -> None:
-    assert "Pass --yes, or --dry-run" in repo.refuses("advance", code=2)
+    assert "Pass --yes or --dry-run" in repo.refuses("advance", code=2)
 
 
 def test_the_printed_undo_restores_everything(repo: Repo) -> None:

@@ -72,7 +72,7 @@ def test_a_step_killed_while_applied_is_finished_by_the_next_command(
     assert meets("kill", number, repo).returncode == -signal.SIGKILL
     done = repo.rung("status")
     assert done.returncode == 0, done.stderr
-    assert "The step to stage 2 (database) was cut short here" in done.stderr
+    assert "The step to stage 2 (database) was interrupted here" in done.stderr
     assert repo.is_advanced() == (number > 1)
     assert leftovers(repo) == []
     assert repo.rung("status").stderr == ""
@@ -91,7 +91,7 @@ def test_a_killed_step_is_not_finished_over_later_edits(repo: Repo) -> None:
     meets("kill", 5, repo)
     repo.write("docs/stage.md", "Ours now.\n")
     said = repo.rung("status").stderr
-    assert "docs/stage.md changed since, so it is left as it is" in said
+    assert "docs/stage.md changed since, so it is not finished" in said
     assert repo.text("docs/stage.md") == "Ours now.\n"
     assert leftovers(repo) == []
 
@@ -110,7 +110,7 @@ def test_a_disk_failure_while_applied_takes_the_step_back(repo: Repo, number: in
     with repo.person.leaving_no_trace():
         done = meets("fail", number, repo)
     assert done.returncode == 1
-    assert "The step cannot be taken: Input/output error" in done.stderr
+    assert "The step cannot be applied: Input/output error" in done.stderr
     assert "Nothing was changed." in done.stderr
 
 

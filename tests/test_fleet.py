@@ -1,4 +1,4 @@
-"""`rung fleet`: where each repo stands. It changes nothing and clones nothing of a folder."""
+"""`rung fleet` shows each repo's stage and version. It changes nothing and clones no local repo."""
 
 import json
 import os
@@ -102,8 +102,8 @@ def test_drift_lists_the_edited_and_missing_files_of_rungs(
 
 POLICIES = {
     "--max-behind": ("0", "1 versions behind, at most 0 allowed"),
-    "--min-version": ("v0.2.0", "version v0.1.0, at least v0.2.0 wanted"),
-    "--min-stage": ("2", "stage 1, at least 2 wanted"),
+    "--min-version": ("v0.2.0", "version v0.1.0, at least v0.2.0 required"),
+    "--min-stage": ("2", "stage 1, at least 2 required"),
 }
 
 
@@ -302,7 +302,10 @@ REFUSALS: dict[str, tuple[list[tuple[int, dict[str, str]]], str]] = {
     "a wrong token": ([(401, {})], "answered 401"),
     "no such group": ([(404, {})], "answered 404"),
     "a redirect": ([(302, {"Location": "http://127.0.0.1:1/"})], "answered 302"),
-    "a long wait": ([(429, {"Retry-After": "9999"})], "asks to wait 9999 s"),
+    "a long wait": (
+        [(429, {"Retry-After": "9999"})],
+        "over its rate limit. Run this again in 9999 s",
+    ),
 }
 
 

@@ -95,7 +95,7 @@ def test_a_dry_run_says_what_merges_and_what_conflicts_and_changes_nothing(fleet
         "markers to resolve.",
     ]
     assert done.returncode == 1
-    assert done.stderr == "rung: 1 of 5 repos cannot be upgraded to v0.2.0 as they are.\n"
+    assert done.stderr == "rung: 1 of 5 repos cannot be upgraded to v0.2.0.\n"
 
 
 @pytest.mark.parametrize("source", ["github:acme", "gitlab:acme"])
@@ -174,13 +174,13 @@ def test_ctrl_c_finishes_the_repos_at_work_and_no_others(fleet: Fleet) -> None:
     assert process.stderr
     first = process.stdout.readline()
     os.killpg(process.pid, signal.SIGINT)
-    while "Stopping." not in process.stderr.readline():
+    while "Stopping after" not in process.stderr.readline():
         assert process.poll() is None
     stopping.touch()
     _, said = process.communicate(timeout=fleet.person.patience)
     assert first.startswith("pushed")
     assert process.returncode == 1
-    assert said.endswith("rung: Stopped. Run the same command again to go on.\n")
+    assert said.endswith("rung: Stopped. Run the same command again to continue.\n")
     again = Counter(fleet.upgrades().values())
     # The worker that pushed the first may have taken one more.
     assert again["done"] in {at_once, at_once + 1}
@@ -195,7 +195,7 @@ def test_a_repo_that_no_host_has_gets_the_branch_alone(fleet: Fleet) -> None:
 
 BAD = {
     "no source": ([], "There is no source"),
-    "no such version": (["--ref", "v9"], "--ref v9 is no version of the template"),
+    "no such version": (["--ref", "v9"], "--ref v9 is not a version of the template"),
     "no pace": (["--per-minute", "0"], "--per-minute"),
     "a broken state": (["--state", "broken"], "The state file broken cannot be used"),
 }

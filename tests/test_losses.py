@@ -28,7 +28,7 @@ def test_a_renamed_file_that_the_step_changes_is_reported(repo: Repo) -> None:
     repo.commit()
     shown = repo.advances()
     assert re.search(r"left out +app/infra/wiring.py", shown)
-    assert "removed or renamed by you, changed by the step: nothing is carried over" in shown
+    assert "removed or renamed by you, changed by the step: the change is not applied" in shown
     assert not (repo.folder / "app/infra/wiring.py").exists()
     assert '"slow queries"' not in repo.text("app/infra/parts.py")
 
@@ -49,7 +49,7 @@ def test_an_uncommitted_file_at_a_path_of_the_step_is_refused(repo: Repo, ignore
         repo.commit()
     repo.write("app/infra/slow_queries.py", "OURS = True\n")
     reason = repo.refuses(*ADVANCE)
-    assert "The step brings app/infra/slow_queries.py" in reason
+    assert "The step adds app/infra/slow_queries.py" in reason
     assert repo.text("app/infra/slow_queries.py") == "OURS = True\n"
 
 
@@ -59,7 +59,7 @@ def test_an_ignored_file_at_a_path_of_a_new_version_is_refused(
     (own_growing_template / "template" / ".env").write_text("KEY=theirs\n")
     release(own_growing_template, "v0.2.0")
     repo.write(".env", "KEY=ours\n")
-    assert "The step brings .env" in repo.refuses("upgrade")
+    assert "The step adds .env" in repo.refuses("upgrade")
     assert repo.text(".env") == "KEY=ours\n"
 
 
@@ -160,7 +160,7 @@ def test_edits_on_both_sides_of_one_of_rungs_files_are_merged(repo: Repo) -> Non
 def test_a_stage_edited_by_hand_is_refused(repo: Repo, words: tuple[str, ...]) -> None:
     repo.edits(".copier-answers.yml", "stage: 1", "stage: 2\nreplica_routing: false")
     reason = repo.refuses(*ADVANCE, *words)
-    assert "The answers say stage: 2, but the files are those of stage: 1" in reason
+    assert "The answers say stage: 2, but the files belong to stage: 1" in reason
 
 
 def test_status_shows_that_a_stage_was_edited_by_hand(repo: Repo) -> None:
@@ -174,7 +174,7 @@ def test_a_stage_edited_by_hand_stops_an_upgrade(repo: Repo, own_growing_templat
     (own_growing_template / "template" / "later.txt").write_text("later\n")
     release(own_growing_template, "v0.2.0")
     reason = repo.refuses("upgrade")
-    assert "The answers say stage: 2, but the files are those of stage: 1" in reason
+    assert "The answers say stage: 2, but the files belong to stage: 1" in reason
 
 
 @pytest.mark.slow
@@ -184,7 +184,7 @@ def test_an_option_edited_by_hand_is_refused(repo: Repo, own_growing_template: P
     (own_growing_template / "template" / "later.txt").write_text("later\n")
     release(own_growing_template, "v0.2.0")
     reason = repo.refuses("upgrade")
-    assert "The answers say replica_routing: true, but the files are those of" in reason
+    assert "The answers say replica_routing: true, but the files belong to" in reason
 
 
 @pytest.mark.slow

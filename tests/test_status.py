@@ -1,4 +1,4 @@
-"""`rung status`: where a project stands. It changes nothing."""
+"""`rung status` shows a project's stage, version and edited files. It changes nothing."""
 
 import json
 import shutil

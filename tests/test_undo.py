@@ -10,7 +10,7 @@ from people import git
 from test_advance import files_of
 from test_advance_faults import leftovers, meets
 
-TAKEN_BACK = "The step to stage 2 (database) is taken back"
+UNDONE = "The step to stage 2 (database) is undone"
 
 
 def undone(repo: Repo, *words: str | Path) -> str:
@@ -22,7 +22,7 @@ def undone(repo: Repo, *words: str | Path) -> str:
 def test_an_advance_is_taken_back_and_can_be_taken_again(repo: Repo) -> None:
     before = files_of(repo.folder)
     repo.advances()
-    assert undone(repo) == f"{TAKEN_BACK}.\n"
+    assert undone(repo) == f"{UNDONE}.\n"
     assert files_of(repo.folder) == before
     assert repo.status() == []
     assert leftovers(repo) == []
@@ -33,11 +33,11 @@ def test_an_advance_is_taken_back_and_can_be_taken_again(repo: Repo) -> None:
 def test_a_committed_advance_is_taken_back_by_a_commit(repo: Repo) -> None:
     before = repo.git("rev-parse", "HEAD^{tree}")
     repo.advances("--commit")
-    assert undone(repo) == f"{TAKEN_BACK}, in a new commit.\n"
+    assert undone(repo) == f"{UNDONE}, in a new commit.\n"
     assert repo.git("rev-parse", "HEAD^{tree}") == before
     assert repo.status() == []
     assert repo.git("log", "-2", "--format=%s").splitlines() == [
-        'Take back "Bring shop to stage 2 (database)"',
+        'Undo "Bring shop to stage 2 (database)"',
         "Bring shop to stage 2 (database)",
     ]
 
@@ -48,15 +48,15 @@ def test_an_upgrade_is_taken_back(repo: Repo, own_growing_template: Path) -> Non
     release(own_growing_template, "v0.2.0")
     before = files_of(repo.folder)
     assert "    rung undo\n" in repo.rung("upgrade").stdout
-    assert undone(repo) == "The step to version v0.2.0 is taken back.\n"
+    assert undone(repo) == "The step to version v0.2.0 is undone.\n"
     assert files_of(repo.folder) == before
 
 
-def test_without_a_step_there_is_nothing_to_take_back(repo: Repo) -> None:
-    assert "There is no step to take back" in repo.refuses("undo")
+def test_without_a_step_there_is_nothing_to_undo(repo: Repo) -> None:
+    assert "There is no step to undo" in repo.refuses("undo")
     repo.advances()
     undone(repo)
-    assert "There is no step to take back" in repo.refuses("undo")
+    assert "There is no step to undo" in repo.refuses("undo")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_kill_amid_the_taking_back_is_finished_by_the_next_command(
     repo.advances()
     assert meets("kill", number, repo, command=("undo",)).returncode == -signal.SIGKILL
     done = repo.rung("status")
-    assert "Taking back the step to stage 2 (database) was cut short here" in done.stderr
+    assert "Undoing the step to stage 2 (database) was interrupted here" in done.stderr
     assert repo.is_advanced() == (number == 1)
     assert leftovers(repo) == []
 

@@ -67,7 +67,7 @@ def test_a_new_question_is_asked_before_anything_is_added(
 ) -> None:
     next_version(own_growing_template, default="true")
     reason = old.refuses("upgrade")
-    assert "nothing is added or removed unasked" in reason
+    assert "has new questions, and rung adds or removes nothing without an answer" in reason
     assert "--data metrics=true   Should it count what it does?" in reason
     upgrades(old, "--data", "metrics=false")
     assert not (old.folder / "app" / "infra" / "metrics.py").exists()
@@ -130,7 +130,7 @@ def test_upgrading_again_does_nothing(repo: Repo, own_growing_template: Path) ->
 
 def test_an_answer_is_not_dropped_when_no_version_is_newer(repo: Repo) -> None:
     reason = repo.refuses("upgrade", "--data", "team=Tea")
-    assert "No version is newer than v0.1.0, so team=Tea was not taken." in reason
+    assert "No version is newer than v0.1.0, so team=Tea was not applied." in reason
     assert "rung advance --to 1 --data team=Tea" in reason
 
 

@@ -1,4 +1,4 @@
-"""The program `rung`: one line on stderr and an exit code, whatever happens."""
+"""The entry point of `rung`: each failure becomes one line on stderr and an exit code."""
 
 import locale
 import os
@@ -13,7 +13,7 @@ def main() -> None:
     _restart_with_utf8()
     sys.excepthook = _report_bug
     if hasattr(sys.stdout, "reconfigure"):
-        # File names need not be UTF-8; to show one must not fail.
+        # Printing a file name that is not UTF-8 must not fail.
         sys.stdout.reconfigure(errors="backslashreplace")
     code = _run()
     ignore_signals()
@@ -22,22 +22,22 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        from rung.cli import run  # Typer takes most of the time in which --help can be interrupted.
+        from rung.cli import run  # Importing Typer is slow, so a Ctrl-C may arrive here.
 
         code = run()
         if sys.stdout:
-            sys.stdout.flush()  # A full disk shows here.
+            sys.stdout.flush()  # A full disk fails here.
     except KeyboardInterrupt:
         return _fail("Stopped.", 1)
     except RungError as error:
         return _fail(str(error), error.exit_code, *error.lines)
-    except BrokenPipeError:  # The reader has seen enough, as `head` does.
+    except BrokenPipeError:  # The reader has closed the pipe, as `head` does.
         _drop_output()
         return 1
     except OSError as error:
         where = f" ({os.fsdecode(error.filename)})" if error.filename is not None else ""
         _drop_output()
-        return _fail(f"Cannot go on: {error.strerror or error}{where}.", 1)
+        return _fail(f"Cannot continue: {error.strerror or error}{where}.", 1)
     return code
 
 
@@ -61,7 +61,7 @@ def _drop_output_if_broken() -> None:
 
 
 def _drop_output() -> None:
-    """Python flushes again when it exits, and would report the same failure once more."""
+    """Python flushes again when it exits, and would report the same failure a second time."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 

@@ -24,7 +24,7 @@ class AlreadyThereError(RungError):
 
 
 class NothingToDoError(RungError):
-    """No version is newer, which is not a failure."""
+    """No version is newer. That is not a failure."""
 
     exit_code = 0
 
@@ -45,9 +45,9 @@ class Conversation(Protocol):
 def advance(
     path: Path, to: int | None, options: Options, person: Conversation, interrupts: Interrupts
 ) -> Plan | None:
-    """To a later stage, or to other answers at this stage, on the same template version.
+    """Advance to a later stage, or change answers at this stage, on the same template version.
 
-    None when the person does not agree.
+    Returns None when the person declines.
     """
 
     def target(project: Project, origin: Origin) -> Target:
@@ -63,9 +63,9 @@ def advance(
 def upgrade(
     path: Path, ref: str | None, options: Options, person: Conversation, interrupts: Interrupts
 ) -> Plan | None:
-    """To a newer version of the template, at the same stage.
+    """Upgrade to a newer version of the template, at the same stage.
 
-    None when the person does not agree.
+    Returns None when the person declines.
     """
 
     def target(project: Project, origin: Origin) -> Target:
@@ -76,8 +76,8 @@ def upgrade(
             raise NothingToDoError(f"Nothing to do: no version is newer than {project.version}.")
         if older:
             raise RungError(
-                f"{ref} is older than {project.version}, which the project is at. To go back, "
-                "revert the commit that brought it (git revert)."
+                f"{ref} is older than {project.version}, the project's version. To go back, "
+                "revert the commit of the upgrade (git revert)."
             )
         return Target(f"version {ref or version}", project.stage, ref=version)
 
@@ -94,16 +94,16 @@ def _stage_to_reach(project: Project, to: int | None, given: Mapping[str, Answer
     elif given:  # At the last stage, answers can only be meant for this one.
         stage = project.stage
     else:
-        raise AlreadyThereError(f"The project is at {here}, and that is the last one.")
+        raise AlreadyThereError(f"The project is at {here}, the last stage.")
     if not 1 <= stage <= last.number:
         raise RungError(f"There is no stage {stage}: the ladder ends at {last}.")
     if stage == project.stage and not given:
         raise AlreadyThereError(f"The project is at {here} already.")
     if stage < project.stage:
         raise RungError(
-            f"The project is at {here}, and rung advance only leads up. To go back, revert the "
-            "commit that brought this stage (git revert). In production, follow the way back in "
-            f"docs/runbooks/to-stage-{project.stage}.md."
+            f"The project is at {here}, and rung advance cannot go back to an earlier stage. "
+            "Revert the commit that brought this stage (git revert). In production, follow the "
+            f"steps back in docs/runbooks/to-stage-{project.stage}.md."
         )
     return stage
 
@@ -114,7 +114,7 @@ def _refuse_unused(project: Project, given: Mapping[str, Answer]) -> None:
         data = " ".join(f"--data {key}={value}" for key, value in others.items())
         raise RungError(
             f"No version is newer than {project.version}, so {_answers_in_words(others)} was not "
-            f"taken. To change it at this stage: rung advance --to {project.stage} {data}"
+            f"applied. To change it at this stage: rung advance --to {project.stage} {data}"
         )
 
 
@@ -176,7 +176,7 @@ def _take_step(
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise RungError(
-            f"The step cannot be taken: {error.strerror}{where}. Nothing was changed."
+            f"The step cannot be applied: {error.strerror}{where}. Nothing was changed."
         ) from error
 
 
@@ -184,8 +184,8 @@ def _refuse_unsafe(plan: Plan, *, keep_conflicts: bool) -> None:
     if plan.lost:
         raise RungError(
             f"The step to {plan.target.name} deletes files that you have edited: "
-            f"{shown(plan.lost, most=20)}. Move what you wrote into files of your own, git rm "
-            "these, and commit. Nothing was changed."
+            f"{shown(plan.lost, most=20)}. Move your edits into your own files, git rm these, "
+            "and commit. Nothing was changed."
         )
     if plan.conflicts and not keep_conflicts:
         raise RungError(
@@ -196,7 +196,7 @@ def _refuse_unsafe(plan: Plan, *, keep_conflicts: bool) -> None:
 
 
 def _mark_unmerged(scratch: Scratch, plan: Plan) -> None:
-    """As after a conflict of git merge: git status lists them, and git refuses a commit."""
+    """Marks conflicts as git merge does: git status lists them, and git refuses a commit."""
     folder = plan.project.folder
     lines: list[str] = []
     for path in plan.conflicts:
@@ -223,5 +223,5 @@ def _commit(plan: Plan) -> None:
         commit_paths(project.folder, [move.path for move in plan.moves], message)
     except git.GitError as error:
         raise RungError(
-            f"The step to {plan.target.name} is taken, but not committed: {error}"
+            f"The step to {plan.target.name} was applied, but not committed: {error}"
         ) from error

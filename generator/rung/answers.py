@@ -34,7 +34,7 @@ def parse_answers_file(what: str, written: bytes) -> dict[str, Answer]:
 
 
 def _private(key: str) -> bool:
-    """Copier's own entries: where the other project's template is, and which version."""
+    """Copier's own entries: the place and the version of the template."""
     return key.startswith("_")
 
 
@@ -59,7 +59,7 @@ def parse_answers(pairs: Iterable[str]) -> dict[str, Answer]:
 
 
 def _is_utf8(text: str) -> bool:
-    """The bytes of an argument that were not UTF-8 arrive as lone surrogates."""
+    """Python decodes an argument's invalid bytes to lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 

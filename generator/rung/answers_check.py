@@ -16,7 +16,7 @@ from rung.scratch import Scratch, Tree
 def refuse_edited_by_hand(
     project: Project, recorded: Mapping[str, Any], yours: Tree, before: Tree, scratch: Scratch
 ) -> None:
-    """After an edit by hand a step would skip the files of that answer without a word."""
+    """After an edit by hand, a step would silently skip the files of that answer."""
     if not _doubtful(project, yours, before):
         return
     for number, (key, value) in enumerate(_other_answers(project)):
@@ -24,9 +24,9 @@ def refuse_edited_by_hand(
         telling = before.keys() ^ files.keys()
         if telling and all((path in yours) == (path in files) for path in telling):
             raise RungError(
-                f"The answers say {key}: {in_words(project.answers[key])}, but the files are those "
-                f"of {key}: {in_words(value)} ({shown(sorted(telling))}). Was "
-                f"{project.folder / ANSWERS_FILE} edited by hand? Put {key} back and commit; "
+                f"The answers say {key}: {in_words(project.answers[key])}, but the files belong to "
+                f"{key}: {in_words(value)} ({shown(sorted(telling))}). If you edited "
+                f"{project.folder / ANSWERS_FILE} by hand, put {key} back and commit; "
                 "rung advance changes answers and files together."
             )
 
@@ -56,7 +56,7 @@ def _other_answers(project: Project) -> Iterator[tuple[str, Answer]]:
 def _files(
     scratch: Scratch, name: str, recorded: Mapping[str, Any], given: Mapping[str, Answer]
 ) -> Tree:
-    with suppress(RungError):  # This version knows no such stage.
+    with suppress(RungError):  # This version does not have that stage.
         rendered = render_again(scratch.folder / name, recorded, given=given)
         return scratch.read_folder(rendered.folder)
     return {}
@@ -65,13 +65,13 @@ def _files(
 def refuse_changed(
     project: Project, given: Mapping[str, Answer], new: Rendered, where: str
 ) -> None:
-    """Copier replaces an answer that is no longer valid by the default, without a word."""
+    """Copier silently replaces an answer that is no longer valid with the default."""
     kept = new.public.keys() & project.answers.keys() - given.keys() - {"stage"}
     for key in sorted(kept):
         if new.public[key] != project.answers[key]:
             raise RungError(
-                f"The answer {key}: {in_words(project.answers[key])} does not hold in {where}; it "
-                f"would become {in_words(new.public[key])}. Say what it is to be: --data {key}=…"
+                f"The answer {key}: {in_words(project.answers[key])} is not valid in {where}; it "
+                f"would become {in_words(new.public[key])}. Choose one: --data {key}=…"
             )
 
 
@@ -85,8 +85,8 @@ def refuse_unasked(questions: list[str], new: Rendered, where: str) -> None:
         for key in questions
     ]
     raise RungError(
-        f"{where.capitalize()} asks what this project was never asked, and nothing is added or "
-        "removed unasked. Answer it (these are the defaults):",
+        f"{where.capitalize()} has new questions, and rung adds or removes nothing without an "
+        "answer. Answer them (these are the defaults):",
         *asked,
     )
 

@@ -1,4 +1,4 @@
-"""Applies a plan to the work tree: taken back when it fails, finished after a kill."""
+"""Applies a plan to the work tree: rolls back when it fails, finishes after a kill."""
 
 import json
 import os
@@ -35,9 +35,9 @@ def apply(
     intent: str,
     record: Path | None = None,
 ) -> None:
-    """All or nothing. After a kill the next command finishes what the journal says.
+    """All or nothing. After a kill, the next command finishes the step from the journal.
 
-    The journal then becomes the record, which `rung undo` reads.
+    The journal then becomes the record that `rung undo` reads.
     """
     workspace = scratch.folder
     staged = _stage(scratch, project, tree, moves)
@@ -63,7 +63,7 @@ def read_moves(journal: Mapping[str, Any]) -> list[Move]:
 
 
 def finish(workspace: Path, project: Path) -> str:
-    """Finish a step that a kill cut short; returns what to tell the person."""
+    """Finish a step that a kill interrupted; returns the message for the person."""
     journal = json.loads((workspace / _JOURNAL).read_bytes())
     moves = read_moves(journal)
     record = Path(journal["record"]) if journal["record"] else None
@@ -71,14 +71,14 @@ def finish(workspace: Path, project: Path) -> str:
     foreign = [move.path for move in pending if not is_at(project, move, move.before)]
     if git("rev-parse", "HEAD", cwd=project) != journal["head"]:
         foreign.append("HEAD")
-    words = f"{journal['intent']} was cut short here"
+    words = f"{journal['intent']} was interrupted here"
     if not pending or len(pending) == len(moves):
-        words += ", with every file changed." if not pending else ", before it changed a file."
+        words += ", after every file had changed." if not pending else ", before it changed a file."
         record = None if pending else record
     elif foreign:
         words += (
-            f", and {shown(foreign)} changed since, so it is left as it is. git diff shows how "
-            "far it came; git restore and git clean take it back."
+            f", and {shown(foreign)} changed since, so it is not finished. git diff shows its "
+            "changes; git restore and git clean undo them."
         )
         record = None
     else:
@@ -92,7 +92,7 @@ def finish(workspace: Path, project: Path) -> str:
 
 
 def _stage(scratch: Scratch, project: Path, tree: str, moves: Iterable[Move]) -> Path:
-    """The new files as the person's git would write them: line endings, filters."""
+    """Writes the new files as the person's git would: with its line endings and filters."""
     staged = scratch.folder / "staged"
     index = scratch.folder / "index-staged"
     remove(staged)
@@ -101,7 +101,7 @@ def _stage(scratch: Scratch, project: Path, tree: str, moves: Iterable[Move]) ->
         "GIT_INDEX_FILE": str(index),
         "GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(scratch.objects),
     }
-    # From the top, because .gitattributes there and on the way count too.
+    # From the top, because every .gitattributes from there down to the project counts.
     prefix = git("rev-parse", "--show-prefix", cwd=project)
     top = Path(git("rev-parse", "--show-toplevel", cwd=project))
     git("read-tree", *([f"--prefix={prefix}"] if prefix else []), tree,
@@ -127,7 +127,7 @@ def _set_aside(workspace: Path, project: Path, moves: Sequence[Move]) -> Path:
             (aside / move.path).parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.link(project / move.path, aside / move.path, follow_symlinks=False)
-            except OSError:  # Not every file system links.
+            except OSError:  # Not every file system has hard links.
                 shutil.copy2(project / move.path, aside / move.path, follow_symlinks=False)
     return aside
 
@@ -158,10 +158,10 @@ def _write_journal(
 def _close_journal(workspace: Path, record: Path | None) -> None:
     journal = workspace / _JOURNAL
     if record:
-        with suppress(OSError):  # The record's folder is on another file system than the files.
+        with suppress(OSError):  # The record may be on another file system than the files.
             journal.replace(record)
             return
-        with suppress(OSError):  # Without a record there is no `rung undo`; the step still stands.
+        with suppress(OSError):  # Without a record `rung undo` refuses; the step is still complete.
             shutil.copyfile(journal, record)
     journal.unlink()
 
@@ -171,7 +171,7 @@ def _plain(entry: Entry | None) -> list[str] | None:
 
 
 def _replace(staged: Path, aside: Path, project: Path, moves: Sequence[Move]) -> None:
-    """Only renames and removals: they need no space, and a rename takes each one back."""
+    """Only renames and deletes: they need no disk space, and a rename can undo each one."""
     done: list[Move] = []
     made: list[Path] = []
     try:
@@ -205,7 +205,7 @@ def _make_folders(folder: Path, made: list[Path]) -> None:
 
 
 def _remove_empty_folders(project: Path, folder: Path) -> None:
-    with suppress(OSError):  # It holds something else.
+    with suppress(OSError):  # The folder is not empty.
         while folder != project:
             folder.rmdir()
             folder = folder.parent
@@ -221,6 +221,6 @@ def is_at(project: Path, move: Move, entry: Entry | None) -> bool:
         return entry.id == git("hash-object", "--stdin", cwd=project, stdin=stdin)
     if not path.is_file() or entry.id != git("hash-object", "--", move.path, cwd=project):
         return False
-    # Where only the mode changes, the mode tells the two apart.
+    # If only the mode changes, compare the mode too.
     same = move.before is not None and move.after is not None and move.before.id == move.after.id
     return not same or (entry.mode == "100755") == bool(path.stat().st_mode & 0o100)

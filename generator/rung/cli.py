@@ -54,7 +54,7 @@ def rung(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Start a Python backend at one of four stages of growth, and carry it to each next one."""
+    """Start a Python backend at one of four stages of growth, and advance it stage by stage."""
 
 
 @app.command()
@@ -82,7 +82,7 @@ def new(
         bool, typer.Option("--defaults", help="Ask nothing; use the default answers.")
     ] = False,
     no_git: Annotated[
-        bool, typer.Option("--no-git", help="Make no repository and no first commit.")
+        bool, typer.Option("--no-git", help="Do not create a repository or a first commit.")
     ] = False,
     template: Annotated[
         str | None,
@@ -94,7 +94,7 @@ def new(
     ] = None,
 ) -> None:
     """Create a project, locked and committed."""
-    interrupts = Interrupts()  # Before the imports, which take as long as a quick Ctrl-C.
+    interrupts = Interrupts()  # Before the imports: a Ctrl-C may arrive while they run.
     from rung.answers import Answer, parse_answers, read_answers
     from rung.new import create_project
     from rung.presets import answers_like, company_defaults
@@ -125,9 +125,9 @@ _DATA = Annotated[
 ]
 _TEMPLATE = Annotated[
     str | None,
-    typer.Option(metavar="SOURCE", help="The template's new place, if it has moved."),
+    typer.Option(metavar="SOURCE", help="The template's new location, if it has moved."),
 ]
-_DRY_RUN = Annotated[bool, typer.Option("--dry-run", help="Show the step; change nothing.")]
+_DRY_RUN = Annotated[bool, typer.Option("--dry-run", help="Show the changes; make none.")]
 _DIFF = Annotated[bool, typer.Option("--diff", help="Show the changed lines.")]
 _COMMIT = Annotated[bool, typer.Option("--commit", help="Commit the result.")]
 _KEEP_CONFLICTS = Annotated[
@@ -159,10 +159,10 @@ def advance(
         int | None,
         typer.Option(
             metavar="N",
-            help="The stage to reach. Default: the next one. With --data also the present one.",
+            help="The stage to reach. Default: the next one. With --data, also the current one.",
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: for scripts.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask (for scripts).")] = False,
     dry_run: _DRY_RUN = False,
     diff: _DIFF = False,
     commit: _COMMIT = False,
@@ -170,7 +170,7 @@ def advance(
     data: _DATA = None,
     template: _TEMPLATE = None,
 ) -> None:
-    """Carry a project to its next stage."""
+    """Advance a project to a later stage."""
     interrupts = Interrupts()
     from rung.advance import Options
     from rung.advance import advance as take
@@ -179,7 +179,7 @@ def advance(
 
     if not (yes or dry_run or (sys.stdin.isatty() and sys.stdout.isatty())):
         raise UsageError(
-            "Advancing asks first, and there is no terminal to ask at. Pass --yes, or --dry-run."
+            "rung advance asks for confirmation and needs a terminal. Pass --yes or --dry-run."
         )
     options = Options(parse_answers(data or []), template, commit, keep_conflicts)
     person = Conversation(ask=not yes, dry_run=dry_run, diff=diff)
@@ -200,7 +200,7 @@ def upgrade(
     data: _DATA = None,
     template: _TEMPLATE = None,
 ) -> None:
-    """Carry a project to a newer template version."""
+    """Upgrade a project to a newer template."""
     interrupts = Interrupts()
     from rung.advance import Options
     from rung.advance import upgrade as take
@@ -219,7 +219,7 @@ def upgrade(
 def doctor(
     words: Annotated[list[str] | None, typer.Argument(metavar="[PATH] [OPTION]...")] = None,
 ) -> None:
-    """Name the one bottleneck in front of a project, or say "stay".
+    """Name the one bottleneck that a project meets next, or say "stay".
 
     Options come after the path: rung doctor . --log app.log --seconds 60. In the project,
     make doctor ARGS=--help lists all of them.
@@ -237,8 +237,8 @@ app.add_typer(fleet, name="fleet", help="Show or upgrade the repos of a fleet.")
 
 @app.command()
 def undo(path: _PROJECT = Path()) -> None:
-    """Take back the last advance or upgrade."""
+    """Undo the last advance or upgrade."""
     interrupts = Interrupts()
-    from rung.undo import undo as take_back
+    from rung.undo import undo as undo_step
 
-    print(take_back(path, interrupts))
+    print(undo_step(path, interrupts))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rung.git import last_line
 
-# Locking takes 1.3 s, most of it asking the package index, and 10 s to give up without a network.
+# Locking takes 1.3 s, most of it for the package index. Without a network uv fails after 10 s.
 _LOCK_SECONDS = 120
 
 # Where packages come from on this machine. No other UV_* variable may change a project's lock.

@@ -1,4 +1,4 @@
-"""Runs a project's own doctor, and tells its last verdict."""
+"""Runs a project's own doctor, and shows its last verdict."""
 
 import json
 import os
@@ -18,7 +18,7 @@ _DOCTOR = Path("app/infra/doctor/__main__.py")
 
 
 def run_doctor(path: Path, arguments: Sequence[str]) -> int:
-    """The project's doctor, on the database of `make dev` or on DATABASE_URL; its exit code."""
+    """Run it on the database of `make dev` or on DATABASE_URL; returns its exit code."""
     folder, _ = locate(path)
     if not (folder / _DOCTOR).is_file():
         raise RungError("This project has no doctor yet. Run rung upgrade first.")
@@ -36,7 +36,7 @@ def run_doctor(path: Path, arguments: Sequence[str]) -> int:
 
 
 def _absolute(arguments: Sequence[str]) -> list[str]:
-    """The doctor runs in the project's folder, and a person types files of this one."""
+    """The doctor runs in the project's folder, but typed paths are relative to this one."""
     given, option = [], ""
     for one in arguments:
         name, sign, value = one.partition("=")
@@ -55,14 +55,14 @@ def _resolved(file: str) -> str:
 
 
 def last_verdict(folder: Path, now: datetime | None = None) -> str:
-    """One line for who is about to advance."""
+    """One line for a person who is about to advance."""
     try:
         found = json.loads((folder / VERDICT).read_text(encoding="utf-8"))
         verdict, at = found["verdict"], datetime.fromisoformat(found["at"])
         stage, text = verdict["advance_to"], str(verdict["text"])
         age = (now or datetime.now(UTC)) - at
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return "Doctor: has not looked yet. To measure first: rung doctor"
+        return "Doctor: has not run yet. To measure first: rung doctor"
     advice = f"advance to stage {stage}" if stage else "stay"
     if verdict.get("rule") in ("not-known", "too-little-evidence"):
         advice = "not known"

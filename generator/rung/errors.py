@@ -17,11 +17,11 @@ class RungError(Exception):
     def __init__(self, message: str, *lines: str) -> None:
         super().__init__(message)
         self.lines = lines
-        """More lines, where one is not enough."""
+        """Details, printed below the message."""
 
 
 class UsageError(RungError):
-    """The command line or an answer cannot be used as it is."""
+    """The command line or an answer is invalid."""
 
     exit_code = 2
 
@@ -31,10 +31,10 @@ def is_printable(text: str) -> bool:
 
 
 def shortened(text: str) -> str:
-    """Without the middle of words that are longer than any path."""
+    """Cuts the middle out of each word of 320 characters or more."""
     return re.sub(r"(\S{80})\S{220,}(\S{20})", r"\1…\2", text)
 
 
 def printable(text: str) -> str:
-    """The text with each character escaped that could steer a terminal."""
+    """Escapes each character that could control a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

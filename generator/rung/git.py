@@ -1,4 +1,4 @@
-"""Runs git, fenced off from variables and settings that would steer it elsewhere."""
+"""Runs git without variables and settings that would redirect it or run programs."""
 
 import os
 import re
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rung.errors import RungError
 
-# The committer, the settings and the way to a remote. No other GIT_* variable
-# is kept: it would name a repository, a program or a mode. A hook or a rebase exports many.
+# The committer, the settings and the access to a remote. Every other GIT_* variable is dropped:
+# it would name a repository, a program or a mode. Hooks and rebases export many.
 _KEPT = {
     *(f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL", "DATE")),
     *("GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_SYSTEM"),
@@ -20,7 +20,7 @@ _KEPT = {
     *("GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_SSL_CERT", "GIT_SSL_KEY"),
 }
 
-# Settings from GIT_CONFIG_KEY_n that are kept: CI gives credentials in this way.
+# Settings from GIT_CONFIG_KEY_n that are kept, because CI passes credentials in them.
 _KEPT_SETTINGS = ("credential.", "http.", "safe.", "url.", "user.")
 
 # No hook, signature or program of a repository's own settings may run.
@@ -33,17 +33,17 @@ _FENCE = {
 
 
 class GitError(RungError):
-    """git itself refused."""
+    """A git command failed."""
 
 
 def fence() -> None:
-    """For each git that this process starts from here on, Copier's and uv's among them."""
+    """Covers every git that this process starts from now on, also through Copier and uv."""
     if shutil.which("git") is None:
         raise RungError("git is not installed, or not on PATH. Install it and run this again.")
     settings = _kept_settings()
     for name in [name for name in os.environ if name.startswith("GIT_") and name not in _KEPT]:
         del os.environ[name]
-    os.environ["GIT_OPTIONAL_LOCKS"] = "0"  # To look at a repository must not write its index.
+    os.environ["GIT_OPTIONAL_LOCKS"] = "0"  # Reading a repository must not write its index.
     _set([*settings, *_FENCE.items()])
 
 
@@ -65,9 +65,9 @@ def _set(settings: Sequence[tuple[str, str]]) -> None:
 
 
 def switch_off_filters_of(repository: Path) -> None:
-    """The filters that only this repository's own settings define: git would run them."""
+    """Only the filters that this repository's own settings define: git would run them."""
     listed: list[str] = []
-    with suppress(GitError):  # It exits 1 when there is none.
+    with suppress(GitError):  # git exits 1 when there is none.
         listed = git_list(
             "config", "--null", "--show-scope", "--get-regexp", r"^filter\.", cwd=repository
         )
@@ -143,7 +143,7 @@ def _reason(errors: str) -> str:
 
 
 def last_line(output: str) -> str:
-    """Where programs say what really went wrong."""
+    """Most programs name the cause of a failure there."""
     return next(
         (line.strip() for line in reversed(output.splitlines()) if line.strip()), "no reason given"
     )

@@ -1,4 +1,4 @@
-"""Ctrl-C, a kill and a closed terminal: heard only while stopping is safe."""
+"""Delays Ctrl-C, a kill and a closed terminal until stopping is safe."""
 
 import signal
 from collections.abc import Iterator
@@ -11,15 +11,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Interrupts:
     """Turns each signal into a KeyboardInterrupt, but only inside `allowed()`.
 
-    Outside it a signal waits, because a step must happen wholly or not at all. After the last
-    `allowed()` it waits for the rest of the process: the outcome is decided and only reported.
+    Outside it a signal is held back, because a step is all or nothing. After the last `allowed()`
+    a signal has no effect: the result is decided, and only the report is left.
     """
 
     def __init__(self) -> None:
         self._allowed = False
         self._waiting = False
         for number in _SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and a shell's & leave it
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and a shell's & ignore it
                 signal.signal(number, self._arrive)
 
     @contextmanager
@@ -36,7 +36,7 @@ class Interrupts:
         if not self._allowed:
             self._waiting = True
             return
-        self._allowed = False  # A second Ctrl-C must not stop the cleaning up after the first.
+        self._allowed = False  # A second Ctrl-C must not stop the cleanup after the first.
         raise KeyboardInterrupt
 
 

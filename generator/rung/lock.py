@@ -1,4 +1,4 @@
-"""Locks a project against another rung, and first finishes a step that was cut short."""
+"""Locks a project against another rung, and first finishes an interrupted step."""
 
 import fcntl
 import os
@@ -42,7 +42,7 @@ def workspace_in(folder: Path, git_dir: Path) -> Iterator[Path]:
 
 
 def _workspace(folder: Path, git_dir: Path) -> Path:
-    """On the same file system as the files, because they are moved by renames."""
+    """On the file system of the project's files, because a rename works only within one."""
     near = git_dir.stat().st_dev == folder.stat().st_dev
     return git_dir / "rung" if near else folder / ".rung"
 
@@ -55,7 +55,7 @@ def _flock(git_dir: Path) -> Iterator[None]:
         yield
     except BlockingIOError as error:
         raise RungError(
-            "Another rung is at work on this project. Wait until it is done."
+            "Another rung is running on this project. Wait until it has finished."
         ) from error
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Merges what a step brings with what a team has written since. Writes nothing."""
+"""Merges the template's changes with the team's edits. Writes nothing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from rung.scratch import Entry, Scratch, Tree
 
 # A step leaves a project's migrations alone: one that has run must not change, and a new one would
 # be a second head. When Rung's tables change, the team writes the migration: `make migration`.
-# The catalog's file of an older repo may have come from elsewhere.
+# In an older repo, catalog-info.yaml may come from another tool.
 _WRITTEN_WITH_THE_REPO = ("migrations/versions/", "catalog-info.yaml")
 
 
@@ -21,9 +21,9 @@ class Kind(StrEnum):
     DELETED = "deleted"
     CONFLICT = "conflict"
     EDITED_AND_DELETED = "edited and deleted"
-    """The step deletes what the team has edited."""
+    """The step deletes a file that the team has edited."""
     LEFT_OUT = "left out"
-    """The step changes what the team has removed or renamed."""
+    """The step changes a file that the team has removed or renamed."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def merge(
     name: str,
     written_once: Callable[[Path], bool],
 ) -> dict[str, Change]:
-    """Three trees: the project's own, the template as it was rendered, and as it would be."""
+    """yours: the project. before: the template as last rendered. theirs: as the step renders it."""
     changes: dict[str, Change] = {}
     for path in sorted(before.keys() | theirs.keys()):
         if path.startswith(_WRITTEN_WITH_THE_REPO):

@@ -1,4 +1,4 @@
-"""Makes a new project: rendered, locked, committed and placed, all of it or nothing."""
+"""Creates a new project: renders, locks, commits and places it, all or nothing."""
 
 import re
 import sys
@@ -45,7 +45,7 @@ def create_project(
                 project.mkdir()
                 stage = _fill(project, source, answers, by_default, ask=ask, commit=commit)
                 outer = _repository_around(dest) if commit else None
-                # Before anything is placed: a full disk behind stdout shows here.
+                # Printed before anything is placed, because stdout may be on a full disk.
                 print(f"{dest}: {stage}, from the template {source.src}", flush=True)
             place(project, dest)
     except KeyboardInterrupt as interrupt:
@@ -58,7 +58,7 @@ def create_project(
     if outer:
         print(
             f"{dest} is a git repository inside the repository {outer}. To make it a part of "
-            "that one, create it with --no-git.",
+            f"{outer}, create it with --no-git.",
             file=sys.stderr,
         )
 
@@ -72,7 +72,7 @@ def _repository_around(dest: Path) -> str | None:
 
 
 def _refuse_stage_in_words(given: Mapping[str, Answer]) -> None:
-    """Copier would take true for 1, and name no question when it refuses "two"."""
+    """Copier reads true as 1, and refuses "two" without naming the question."""
     stage = given.get("stage", 1)
     if not re.fullmatch(r"[0-9]{1,9}", str(stage)):
         raise UsageError(f"stage: {stage!r} is not a number. Write --stage 1.")
@@ -99,7 +99,7 @@ def _fill(
             print(not_locked, file=sys.stderr)
     if commit:
         with spinner("Committing"):
-            # After rendering: no file of the template may be one of the repository's own.
+            # After rendering, so that no file of the template can replace one in .git.
             git.git("init", "--quiet", "--initial-branch=main", cwd=project)
             # Forced, because the person's own ignore rules must not leave anything out.
             git.git("add", "--all", "--force", cwd=project)

@@ -19,10 +19,10 @@ _DESCRIBED = re.compile(r"(?P<tag>.+)-(?P<commits>\d+)-g[0-9a-f]{4,}")
 class Origin:
     src: str
     folder: Path | None
-    """Its folder, when it is on this machine."""
+    """The template's folder, when it is on this machine."""
 
     def named(self, ref: str) -> str:
-        """The commit, because a branch or HEAD may mean another one at the next update."""
+        """The commit, because a branch or HEAD may point to another one at the next update."""
         return _commit(self.folder, ref) if self.folder else ref
 
     def same(self, one: str, other: str) -> bool:
@@ -43,7 +43,7 @@ def origin_of(project: Project, named: str | None) -> Origin:
     elsewhere = "Pass --template with a checkout of it or its git URL; the project then records it."
     if not folder.is_absolute():
         raise RungError(
-            f"The project records its template as {src}, which leads nowhere from here. {elsewhere}"
+            f"The project records its template as {src}, which is not an absolute path. {elsewhere}"
         )
     if not folder.is_dir():
         raise RungError(f"The project's template was at {src} and is gone. {elsewhere}")

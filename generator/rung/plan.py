@@ -45,7 +45,7 @@ class Plan:
     notes: Sequence[str]
     tree: str
     diff: Callable[[bool], str] = field(repr=False)
-    """The text of what changes, coloured or not."""
+    """Returns the changed lines as text, coloured if the argument is true."""
 
     @property
     def changes_answers_only(self) -> bool:
@@ -84,8 +84,8 @@ def make_plan(
         new = render_again(
             scratch.folder / "new", _recorded(project, origin), ref=target.ref, given=asked
         )
-        # A file that a new version excludes at all stages stays in the project.
-        # A pattern with an expression may name a new question, so Copier could not render it here.
+        # A file that a new version excludes at all stages stays in the project. Patterns with an
+        # expression are left out: they may name a question that the old version does not have.
         excludes = [pattern for pattern in new.excludes if "{" not in pattern]
         tree_now = _tree_now(project)
         yours = scratch.entries(tree_now)
@@ -150,7 +150,7 @@ def _refuse_answers(
     if questions and target.ref:
         refuse_unasked(questions, new, target.name)
     return [
-        f"{key}: {in_words(new.public[key])} is the default; --data {key}=… says otherwise."
+        f"{key}: {in_words(new.public[key])} is the default; change it with --data {key}=…"
         for key in questions
     ]
 
@@ -183,8 +183,8 @@ def _refuse_blocked(folder: Path, changes: Mapping[str, Change]) -> None:
     added = [path for path, change in changes.items() if change.result and not change.yours]
     if inside := [path for path in added if _in_the_way(folder, path)]:
         raise RungError(
-            f"The step brings {shown(inside)}, where you have something that is not committed. "
-            "Move it away, or commit it to have it merged."
+            f"The step adds {shown(inside)}, but an uncommitted file or folder is in its place. "
+            "Move it away, or commit it so that it is merged."
         )
 
 

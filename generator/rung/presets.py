@@ -1,4 +1,4 @@
-"""Answers that `rung new` takes as defaults: the fork's, and those of another project."""
+"""Answers that `rung new` uses as defaults: the fork's and another project's."""
 
 import json
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from rung.errors import UsageError
 from rung.rendering import ANSWERS_FILE
 from rung.template import is_git_url
 
-# They name the other project.
+# Answers that name the other project.
 _ITS_OWN = {"project_name", "project_slug", "description"}
 
 
 def company_defaults() -> dict[str, Answer]:
-    """Those in defaults.yml, which is installed with a fork's rung."""
+    """The answers in defaults.yml, which a fork installs with its rung."""
     file = Path(__file__).with_name("defaults.yml")
     return read_answers(file)
 
@@ -32,7 +32,7 @@ def answers_like(source: str) -> dict[str, Answer]:
 
 
 def preset(answers: Mapping[str, object]) -> str:
-    """One line for --like. JSON is YAML as well."""
+    """One line for --like: JSON, because YAML includes it."""
     shared = {k: v for k, v in answers.items() if k not in _ITS_OWN and not k.startswith("_")}
     return json.dumps(shared, ensure_ascii=False)
 

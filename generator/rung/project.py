@@ -68,7 +68,7 @@ def locate(path: Path) -> tuple[Path, Path]:
         )
     except GitError as error:
         raise RungError(
-            f"{folder} is in no git work tree ({error}), so nothing could be undone. Run "
+            f"{folder} is not in a git work tree ({error}), so nothing could be undone. Run "
             'git init && git add --all && git commit -m "Before Rung"'
         ) from error
     if not folder.is_relative_to(top):
@@ -97,14 +97,13 @@ def read_project(folder: Path, git_dir: Path) -> Project:
 
 def _broken(folder: Path, reason: str) -> str:
     return (
-        f"{folder / ANSWERS_FILE} is broken: {reason}. Copier wrote it, and without it nobody "
-        f"knows which files came from the template. Put it back as it was: "
-        f"git log -p -- {ANSWERS_FILE}"
+        f"{folder / ANSWERS_FILE} is broken: {reason}. Copier wrote it, to record which template "
+        f"the files came from. Restore it from git: git log -p -- {ANSWERS_FILE}"
     )
 
 
 def refuse_unready(project: Project) -> None:
-    """Nothing may be lost, so nothing may be uncommitted, hidden from git, or half done."""
+    """A step must lose nothing, so no change may be uncommitted, hidden from git or half done."""
     _refuse_no_commit(project)
     _refuse_operation_under_way(project)
     _refuse_uncommitted(project)
@@ -125,7 +124,9 @@ def _refuse_no_commit(project: Project) -> None:
 def _refuse_operation_under_way(project: Project) -> None:
     for mark, operation in _UNDER_WAY.items():
         if (project.git_dir / mark).exists():
-            raise RungError(f"In {project.folder}, git is amid {operation}. Finish or abort it.")
+            raise RungError(
+                f"{project.folder} is in the middle of {operation}. Finish or abort it."
+            )
 
 
 def _refuse_uncommitted(project: Project) -> None:
@@ -144,8 +145,8 @@ def _refuse_hidden(project: Project) -> None:
     listed = git_list("ls-files", "-z", "-v", cwd=project.folder)
     if hidden := [entry[2:] for entry in listed if not entry.startswith("H ")]:
         raise RungError(
-            f"git was told to look away from some files (assume-unchanged, skip-worktree or a "
-            f"sparse checkout), so edits in them could be lost: {shown(hidden)}. Undo it with "
+            f"git was told to ignore edits in some files (assume-unchanged, skip-worktree or a "
+            f"sparse checkout), so these edits could be lost: {shown(hidden)}. Undo it with "
             "git update-index --no-assume-unchanged --no-skip-worktree -- FILE "
             "or git sparse-checkout disable."
         )
@@ -159,16 +160,16 @@ def _refuse_ignored(project: Project) -> None:
     )  # fmt: skip
     if listed:
         raise RungError(
-            f"Committed files that .gitignore matches are easily lost ({shown(listed)}). Either "
-            "name them there with a ! before, or take them out: git rm --cached FILE"
+            f".gitignore matches committed files, which are easily lost ({shown(listed)}). Either "
+            "add them to .gitignore with a leading !, or untrack them: git rm --cached FILE"
         )
 
 
 def _refuse_two_heads(project: Project) -> None:
     if len(found := heads(project.folder)) > 1:
         raise RungError(
-            f"The migrations have {len(found)} heads ({', '.join(found)}), so no next one has a "
-            'place. Join them: uv run alembic merge heads -m "Merge heads"'
+            f"The migrations have {len(found)} heads ({', '.join(found)}), so the next one has no "
+            'single parent. Join them: uv run alembic merge heads -m "Merge heads"'
         )
 
 

@@ -1,4 +1,4 @@
-"""Checks answers against a template's questions: Copier drops or bends some without a word."""
+"""Checks answers against a template's questions: Copier silently drops or converts some."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -38,7 +38,7 @@ def _refuse_unknown(given: Mapping[str, Answer], questions: Questions) -> None:
 
 
 def _refuse_neither_yes_nor_no(given: Mapping[str, Answer], questions: Questions) -> None:
-    """Copier would take each word for a yes."""
+    """Copier would read every other word as yes."""
     for key, value in given.items():
         if questions[key].get("type") == "bool" and str(value).lower() not in _YES | _NO:
             raise UsageError(f"{key}: {value!r} is neither yes nor no. Write true or false.")
@@ -47,16 +47,16 @@ def _refuse_neither_yes_nor_no(given: Mapping[str, Answer], questions: Questions
 def _refuse_not_asked(
     given: Mapping[str, Answer], questions: Questions, recorded: Mapping[str, Any]
 ) -> None:
-    """Copier would drop an answer to a question that it does not ask there."""
+    """Copier silently drops the answer to a question that it does not ask."""
     for key in sorted(given.keys() - recorded.keys()):
         if "when" not in questions[key] or questions[key].get("secret"):
-            continue  # It was used, and is not recorded.
+            continue  # Copier used it, but never records it.
         here = recorded["stage"]
         first = _asked_from(questions[key], recorded)
         if first is not None and first.number > here:
             raise UsageError(
                 f"{key} is not asked at {stages.named(here)}, but from {first} on. Leave it out, "
-                "and answer it when its stage comes."
+                "and answer it when you advance."
             )
         raise UsageError(f"{key} is not asked with these answers. Leave it out.")
 

@@ -1,4 +1,4 @@
-"""Reads files that strangers wrote: regular files only, of a bounded size, as UTF-8."""
+"""Reads untrusted files: regular files only, of a bounded size, as UTF-8."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""Renders a template with Copier, and turns its errors into words."""
+"""Renders a template with Copier, and turns its errors into readable messages."""
 
 import io
 import os
@@ -92,11 +92,11 @@ def _rendered(
 class Rendered:
     folder: Path
     answers: Mapping[str, Any]
-    """As recorded, Copier's own entries among them."""
+    """The recorded answers, including Copier's own entries."""
     questions: Mapping[str, Any]
     excludes: Sequence[str]
     written_once: Callable[[Path], bool]
-    """Whether a file that exists is never touched again (Copier's _skip_if_exists)."""
+    """True for a file that is never changed once it exists (Copier's _skip_if_exists)."""
 
     @property
     def public(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def render_again(
     given: Mapping[str, Answer] | None = None,
     excludes: Sequence[str] = (),
 ) -> Rendered:
-    """Render recorded answers into a folder, as the template has them; ref: another version."""
+    """Render recorded answers into a folder, at the recorded version or at ref."""
     folder.mkdir()
     (folder / ANSWERS_FILE).write_text(
         yaml.safe_dump(dict(recorded), allow_unicode=True), encoding="utf-8"
@@ -152,7 +152,7 @@ def _errors_in_words(src: str) -> Iterator[None]:
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
-    except KeyboardInterrupt:  # Copier's own kind is a CopierError as well.
+    except KeyboardInterrupt:  # Copier's own subclass is also a CopierError.
         raise
     except ProcessExecutionError as error:
         reason = last_line(error.stderr)
@@ -161,9 +161,9 @@ def _errors_in_words(src: str) -> Iterator[None]:
         raise RungError(f"The template {src} cannot be rendered: {_one_line(error)}") from error
     except ValueError as error:
         if str(error).startswith("Unknown revision"):
-            raise RungError(f"The template {src} does not have it ({error}).") from error
+            raise RungError(f"The template {src} does not have this version ({error}).") from error
         raise UsageError(_explained(_one_line(error))) from error
-    # A stranger's template is a program: its settings and expressions can fail in each of these.
+    # An untrusted template is a program: its settings and expressions can raise any of these.
     except (
         ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError,
         TypeError, yaml.YAMLError,
@@ -179,17 +179,17 @@ def _one_line(error: Exception) -> str:
 
 
 def _refuse_git_folders(folder: Path) -> None:
-    """git would run programs that such a file names: a template must not bring one."""
+    """git would run the programs that a file in such a folder names."""
     for top, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            # Some file system takes each of these for .git: other letter cases, dots, spaces or
+            # Some file systems read all of these as .git: other letter cases, dots, spaces or
             # invisible characters at the end, the short form on Windows.
             plain = "".join(c for c in name.casefold() if c.isprintable()).rstrip(". ")
             if plain in {".git", "git~1"}:
                 path = (Path(top) / name).relative_to(folder)
                 raise RungError(
-                    f"The template renders {path}, which git would take for a repository's own. "
-                    "Nothing was run. Use another template."
+                    f"The template renders {path}, which git would read as a repository's own "
+                    "file. Nothing was run. Use another template."
                 )
 
 
@@ -200,7 +200,7 @@ def _title(folder: str) -> str:
 
 
 def _explained(refusal: str) -> str:
-    """Copier's words for an answer that it refuses, with the question's name first."""
+    """Copier's refusal of an answer, reworded to begin with the question's name."""
     if required := re.fullmatch(r'Question "(\w+)" is required', refusal):
         return f"{required[1]} has no default for these answers. Pass --data {required[1]}=…"
     return re.sub(r"(Validation error for question|Invalid choice for) '(\w+)':", r"\2:", refusal)

@@ -1,4 +1,4 @@
-"""Tells a person what a step would do, or did."""
+"""Shows a person what a step would change, or has changed."""
 
 import os
 import shlex
@@ -27,7 +27,7 @@ _ORDER = (
 
 _WORDS = {
     Kind.MERGED: "changed by you and by the step",
-    Kind.LEFT_OUT: "removed or renamed by you, changed by the step: nothing is carried over",
+    Kind.LEFT_OUT: "removed or renamed by you, changed by the step: the change is not applied",
     Kind.EDITED_AND_DELETED: "edited by you, deleted by the step",
     Kind.CONFLICT: "the same lines changed by you and by the step",
 }
@@ -49,7 +49,7 @@ class Conversation:
 
     def agree(self, plan: Plan) -> bool:
         if self.dry_run:
-            print("A dry run: nothing was changed.")
+            print("Dry run: nothing was changed.")
             return False
         if self.ask and plan.target.stage > plan.project.stage:
             print(last_verdict(plan.project.folder))
@@ -100,7 +100,7 @@ def _table(plan: Plan) -> str:
 
 
 def _heading(plan: Plan) -> str:
-    """For a stage its bottleneck first, because nobody should pay for a stage without need."""
+    """Names a stage's bottleneck first: a team should take a stage only when it needs it."""
     if plan.target.ref:
         return f"From version {plan.project.version} to {plan.target.name}."
     if plan.changes_answers_only:
@@ -108,7 +108,7 @@ def _heading(plan: Plan) -> str:
     lines = []
     for stage in plan.target.skipped:
         lines.append(f"Skips {stage}, which is for: {stage.breaks}. {_sentence(stage.arrives)}")
-        lines.append(f"  Its runbook counts too: docs/runbooks/to-stage-{stage.number}.md\n")
+        lines.append(f"  Follow its runbook too: docs/runbooks/to-stage-{stage.number}.md\n")
     for stage in LADDER:
         if stage.number == plan.target.stage:
             lines += [
@@ -172,5 +172,5 @@ def _show_diff(plan: Plan) -> None:
         env={"LESS": "FRX", **os.environ},
         check=False,
     )
-    if done.returncode in {126, 127}:  # There is no such pager.
+    if done.returncode in {126, 127}:  # The pager does not exist.
         print(text, flush=True)

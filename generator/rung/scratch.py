@@ -1,4 +1,4 @@
-"""A git repository beside the project's own, in which trees are made, compared and merged."""
+"""A temporary git repository that builds, compares and merges trees."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ Tree = Mapping[str, Entry]
 
 
 class Scratch:
-    """It reads the project's objects and stores its own, so the project's .git stays as it is."""
+    """Reads the project's objects but stores its own, so the project's .git does not change."""
 
     def __init__(self, folder: Path, project: Path) -> None:
         self.folder = folder
@@ -41,7 +41,7 @@ class Scratch:
         objects = (project / git("rev-parse", "--git-path", "objects", cwd=project)).resolve()
         (self.git_dir / "objects" / "info").mkdir(exist_ok=True)
         (self.git_dir / "objects" / "info" / "alternates").write_bytes(os.fsencode(objects) + b"\n")
-        # The person's settings shape the files in their work tree, but never a comparison.
+        # The person's git settings must not influence a comparison.
         for key, value in {
             "core.autocrlf": "false",
             "core.attributesFile": os.devnull,
@@ -66,7 +66,7 @@ class Scratch:
         return found
 
     def read_folder(self, folder: Path) -> dict[str, Entry]:
-        """All files of a folder, also those that its ignore rules match."""
+        """All files of a folder, including ignored ones."""
         index = self._index("read")
         git(
             self._at, f"--work-tree={folder}", "add", "--all", "--force", ".",

@@ -11,7 +11,7 @@ class Stage:
     breaks: str
     arrives: str
     measure: str
-    """How to see its bottleneck before doing anything about it."""
+    """How to measure its bottleneck before advancing."""
 
     def __str__(self) -> str:
         return f"stage {self.number} ({self.name})"
@@ -32,8 +32,8 @@ LADDER = (
         users="to 100,000 users",
         breaks="Postgres: slow queries, its processor, its connections",
         arrives="slow-query reports, pooling, replicas",
-        measure="duration_ms by route in the logs; answers 503 because every connection is busy; "
-        "the database's processor above 70% for an hour, with an index behind every query",
+        measure="duration_ms by route in the logs; 503 responses because every connection is busy; "
+        "the database's processor above 70% for an hour although every query has an index",
     ),
     Stage(
         number=3,
@@ -41,8 +41,8 @@ LADDER = (
         users="to 500,000 users",
         breaks="the same reads, again and again",
         arrives="a Redis cache, tracing and metrics",
-        measure="`make slow-queries`: most of the calls are cheap statements, a mean below a "
-        "millisecond, asked again and again, and a larger machine no longer helps",
+        measure="`make slow-queries`: most calls repeat cheap statements (a mean below 1 ms), and "
+        "a larger machine no longer helps",
     ),
     Stage(
         number=4,
@@ -57,5 +57,5 @@ LADDER = (
 
 
 def named(number: int) -> str:
-    """A stage's name, also of one that only another template knows."""
+    """A stage's name. Another template may have stages that this rung does not know."""
     return next((str(stage) for stage in LADDER if stage.number == number), f"stage {number}")

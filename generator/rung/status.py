@@ -1,4 +1,4 @@
-"""Shows where a project stands. Changes nothing."""
+"""Shows a project's stage, template version and edited files. Changes nothing."""
 
 import shlex
 from dataclasses import asdict, dataclass
@@ -86,7 +86,7 @@ def described(status: Status) -> list[str]:
         following = f"{status.next_stage}, for {status.next_answers}"
     lines.append(f"  next       {following}")
     if status.edited is None:
-        edited = ["not known: rung upgrade --dry-run and rung advance --dry-run tell"]
+        edited = ["not known: see rung upgrade --dry-run or rung advance --dry-run"]
     else:
         edited = list(status.edited) or ["none"]
     lines.append(f"  edited     {edited[0]}")

@@ -23,7 +23,7 @@ _KNOWN_TO_COPIER = re.compile(r"gh:|gl:|git\+|git@|git://|https://git(hub|lab)\.
 
 @dataclass(frozen=True)
 class Template:
-    """The place of a template, as a project records it for its later updates."""
+    """The location of a template, as a project records it for later updates."""
 
     src: str
     ref: str | None
@@ -96,7 +96,7 @@ def _password_in(url: str) -> bool:
 
 
 def _checkout(folder: Path) -> Template:
-    """Its last commit, because a later update must be able to check out the recorded version."""
+    """Uses the last commit, because a later update must check out the recorded version."""
     folder = folder.resolve()
     if not folder.is_dir():
         raise UsageError(f"There is no template at {folder}: no such folder. {_NAME_ONE}")

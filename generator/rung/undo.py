@@ -1,4 +1,4 @@
-"""Takes back the last step, if nothing was changed since."""
+"""Undoes the last step, if nothing was changed since."""
 
 import hashlib
 import json
@@ -19,15 +19,15 @@ _EMPTY_BLOBS = ("e69de29bb2d1", "473a0f4c3be8")  # As `git add -N` records them,
 
 
 def record_of(folder: Path, git_dir: Path) -> Path:
-    """The file that remembers the last step. A git directory can hold several projects."""
+    """The file that records the last step. One git directory can hold several projects."""
     prefix = git.git("rev-parse", "--show-prefix", cwd=folder)
     project = f"-{hashlib.sha256(prefix.encode(errors='replace')).hexdigest()[:12]}"
     return git_dir / f"rung-undo{project if prefix else ''}.json"
 
 
 def record_commit(folder: Path, record: Path) -> None:
-    """The step was committed: remember the commit too."""
-    with suppress(OSError):  # The commit stands, also without a record.
+    """Adds the step's commit to the record."""
+    with suppress(OSError):  # The commit is valid without a record.
         step = json.loads(record.read_bytes())
         step["commit"] = git.git("rev-parse", "HEAD", cwd=folder)
         record.write_text(json.dumps(step), encoding="utf-8")
@@ -44,7 +44,7 @@ def commit_paths(folder: Path, paths: Sequence[str], message: str) -> None:
 
 
 def undo(path: Path, interrupts: Interrupts) -> str:
-    """Take the last step back; returns what to tell the person."""
+    """Undo the last step; returns the message for the person."""
     try:
         with interrupts.allowed():
             git.fence()
@@ -65,14 +65,14 @@ def undo(path: Path, interrupts: Interrupts) -> str:
                 for move in moves
                 if not is_at(folder, move, move.before)
             ]
-            _take_back(folder, git_dir, step, pending, name)
+            _restore(folder, git_dir, step, pending, name)
             record.unlink()
     except KeyboardInterrupt as interrupt:
         raise RungError("Stopped. Nothing was changed.") from interrupt
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        raise RungError(f"The step cannot be taken back: {error.strerror}{where}.") from error
-    return f"The step to {name} is taken back" + (", in a new commit." if "commit" in step else ".")
+        raise RungError(f"The step cannot be undone: {error.strerror}{where}.") from error
+    return f"The step to {name} is undone" + (", in a new commit." if "commit" in step else ".")
 
 
 def _read(record: Path) -> Mapping[str, Any]:
@@ -80,13 +80,13 @@ def _read(record: Path) -> Mapping[str, Any]:
         step = json.loads(record.read_bytes())
     except FileNotFoundError as error:
         raise RungError(
-            "There is no step to take back: neither rung advance nor rung upgrade was the last "
-            "to change this project here."
+            "There is no step to undo: rung advance and rung upgrade have not changed this project "
+            "here, or the step was undone already."
         ) from error
     except ValueError as error:
-        raise RungError(f"{record} is broken, so nothing is taken back. Remove it.") from error
+        raise RungError(f"{record} is broken, so nothing is undone. Remove it.") from error
     if not isinstance(step, Mapping) or not {"intent", "head", "moves"} <= step.keys():
-        raise RungError(f"{record} is broken, so nothing is taken back. Remove it.")
+        raise RungError(f"{record} is broken, so nothing is undone. Remove it.")
     return step
 
 
@@ -95,9 +95,9 @@ def _refuse_moved_on(folder: Path, step: Mapping[str, Any], name: str) -> None:
     if head == step.get("commit", step["head"]):
         return
     if "commit" in step:
-        back = f"To take back its commit alone: git revert {step['commit'][:12]}"
+        back = f"To undo its commit alone: git revert {step['commit'][:12]}"
     else:
-        back = "If you committed the step, take that commit back: git revert COMMIT"
+        back = "If you committed the step, revert that commit: git revert COMMIT"
     raise RungError(
         f"The project has moved on since the step to {name}: HEAD is another commit. {back}"
     )
@@ -112,13 +112,13 @@ def _refuse_edited(folder: Path, moves: Sequence[Move], name: str) -> None:
     if edited:
         raise RungError(
             f"Edited since the step to {name}: {shown(edited, most=20)}. Nothing was changed. Save "
-            "your edits elsewhere and put these files back as the step left them, or take the "
-            "step back by hand with git restore."
+            "your edits elsewhere and put these files back as the step left them, or undo the "
+            "step by hand with git restore."
         )
 
 
 def _refuse_staged(folder: Path, moves: Sequence[Move], name: str) -> None:
-    """Staged content that is neither from before the step nor from it exists only in the index."""
+    """Staged content that differs from both sides of the step exists only in the index."""
     listed = git.git_list("ls-files", "-z", "--stage", cwd=folder)
     entries = [line.split("\t", 1) for line in listed]
     staged = {path: meta.split()[1] for meta, path in entries if meta.endswith(" 0")}
@@ -130,15 +130,15 @@ def _refuse_staged(folder: Path, moves: Sequence[Move], name: str) -> None:
     ]
     if foreign:
         raise RungError(
-            f"Staged since the step to {name}, and not what the step brought: "
+            f"Staged since the step to {name}, with other content than the step's: "
             f"{shown(foreign, most=20)}. Nothing was changed. Commit or unstage it first."
         )
 
 
-def _take_back(
+def _restore(
     folder: Path, git_dir: Path, step: Mapping[str, Any], moves: Sequence[Move], name: str
 ) -> None:
-    intent = f"Taking back the step to {name}"
+    intent = f"Undoing the step to {name}"
     prefix = git.git("rev-parse", "--show-prefix", cwd=folder)
     before = git.git("rev-parse", f"{step['head']}:{prefix}", cwd=folder)
     with workspace_in(folder, git_dir) as workspace:
@@ -146,9 +146,9 @@ def _take_back(
     paths = [move.path for move in read_moves(step)]
     if "commit" in step:
         subject = git.git("log", "-1", "--format=%s", cwd=folder)
-        commit_paths(folder, paths, f'Take back "{subject}"')
+        commit_paths(folder, paths, f'Undo "{subject}"')
     else:
-        # The review that rung prints adds whole folders by intent, with files of the person's.
+        # rung prints `git add -N FOLDER` for the review, which also adds the person's new files.
         by_intent = ["diff-files", "-z", "--name-only", "--relative", "--diff-filter=A"]
         paths += git.git_list(*by_intent, cwd=folder)
         git.git(

@@ -1,4 +1,4 @@
-"""Folders in which a step is prepared, and the placing of a new project."""
+"""Temporary folders to prepare a step in, and the move of a new project to its place."""
 
 import fcntl
 import os
@@ -27,7 +27,7 @@ def workspace_for(dest: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_files_in(folder: Path) -> Iterator[None]:
-    """Copier's clones are removed with the folder."""
+    """Copier then makes its clones there, so they are removed with the folder."""
     system_wide = tempfile.tempdir
     tempfile.tempdir = str(folder)
     try:
@@ -45,7 +45,7 @@ def remove(workspace: Path) -> None:
 
 
 def _nearest_folder(dest: Path) -> Path:
-    """dest itself where it exists: it may be a mount, or the only folder that one may write to."""
+    """dest itself if it exists: it may be a mount, or the only writable folder."""
     return next(folder for folder in (dest, *dest.parents) if folder.is_dir())
 
 
@@ -78,7 +78,7 @@ def place(project: Path, dest: Path) -> None:
             with suppress(FileExistsError):
                 parent.mkdir()
                 made.append(parent)
-        project.rename(dest)  # Refused where a file or a folder with files has appeared.
+        project.rename(dest)  # Fails if a file or a folder with files has appeared there.
     except OSError:
         for parent in reversed(made):
             with suppress(OSError):  # Another program has put something there.
@@ -98,7 +98,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _move_children(project: Path, dest: Path) -> None:
-    """The folder itself stays, because a shell may stand in it."""
+    """Keeps the folder itself, because it may be a shell's working directory."""
     moved: list[Path] = []
     try:
         for child in sorted(project.iterdir()):
@@ -111,7 +111,7 @@ def _move_children(project: Path, dest: Path) -> None:
 
 
 def _move(source: Path, target: Path) -> None:
-    """A rename would replace what has appeared at the target."""
+    """Replaces nothing, unlike a plain rename: another program may have created the target."""
     if source.is_dir() and not source.is_symlink():
         target.mkdir()
         try:
@@ -125,7 +125,7 @@ def _move(source: Path, target: Path) -> None:
         os.link(source, target, follow_symlinks=False)
     except FileExistsError:
         raise
-    except OSError:  # Not every file system links.
+    except OSError:  # Not every file system has hard links.
         if os.path.lexists(target):
             raise
         source.rename(target)

@@ -1,4 +1,4 @@
-"""The errors that clients are told about, and their answers: problem details (RFC 9457)."""
+"""The errors that clients see, and their answers: problem details (RFC 9457)."""
 
 from typing import Any, ClassVar
 
@@ -19,7 +19,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class AppError(Exception):
-    """Subclass it where the error belongs; the docstring is its title, the message its detail."""
+    """Define a subclass where it is raised: its docstring is the title, its message the detail."""
 
     status: ClassVar[int]
 
@@ -107,7 +107,7 @@ async def _answer_failure(request: Request, error: Exception) -> Response:
 
 
 async def _answer_unexpected_error(request: Request, error: Exception) -> Response:
-    return respond(500, "Something went wrong on our side")  # the log has the rest
+    return respond(500, "Something went wrong on our side")  # the log has the details
 
 
 async def _answer_nobody(request: Request, error: Exception) -> Response:
@@ -143,7 +143,7 @@ async def _answer_invalid_request(request: Request, error: Exception) -> Respons
 
 
 def _document_as_problems(app: FastAPI) -> None:
-    """FastAPI documents each model as application/json; problems have a media type of their own."""
+    """FastAPI documents each model as application/json, but problems have another media type."""
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reads a few files and the tree of one commit, of a repo that a stranger may have made."""
+"""Reads a few files and the tree of one commit of an untrusted repo."""
 
 import os
 import subprocess
@@ -16,12 +16,12 @@ PATIENCE = 10
 """Seconds for one local repo: a FIFO in its .git would make git wait for ever."""
 
 _CLONING_SECONDS = 120
-# Real ones have 1 KiB. PyYAML takes 10 s for a MiB, and one repo must not hold up the fleet.
+# A real answers file has 1 KiB. PyYAML takes 10 s for 1 MiB, and one repo must not delay the fleet.
 MOST_BYTES = 64 << 10
 
 _MOST_TREE_BYTES = 8 << 20
 
-# A partial clone of a stranger's would fetch what is missing, by a command that its settings name.
+# An untrusted partial clone would fetch missing objects with a command from its own settings.
 _LOCAL_ONLY = {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none", "LC_ALL": "C"}
 
 
@@ -66,7 +66,7 @@ def _run(*arguments: str) -> None:
 def files_at_head(
     git_dir: Path, variables: Mapping[str, str], wanted: tuple[str, ...]
 ) -> dict[str, bytes]:
-    """Those of the wanted files that are there; the first of them must be."""
+    """The wanted files that exist. The first one must exist."""
     with _git(git_dir, variables, "cat-file", "--batch-command") as process:
         found: dict[str, bytes] = {}
         for path in wanted:
@@ -88,7 +88,7 @@ def files_at_head(
 def tree_at_head(
     git_dir: Path, variables: Mapping[str, str], under: tuple[str, ...]
 ) -> dict[str, str]:
-    """The object of each file under these folders, by path."""
+    """The git object id of each file under these folders, by path."""
     with _git(
         git_dir, variables, "ls-tree", "-r", "-z", "--full-tree", "HEAD", "--", *under
     ) as process:
@@ -103,7 +103,7 @@ def tree_at_head(
 def _git(
     git_dir: Path, variables: Mapping[str, str], *arguments: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Killed when it takes too long; a failure of git becomes a RepoError."""
+    """Kills git when it takes too long, and turns its failure into a RepoError."""
     process = subprocess.Popen(
         ["git", f"--git-dir={git_dir}", *arguments],
         env={**os.environ, **variables},

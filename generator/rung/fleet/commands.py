@@ -45,7 +45,7 @@ def report(
     sources: _SOURCES,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
     drift: Annotated[
-        bool, typer.Option("--drift", help="List the edited files of Rung's too.")
+        bool, typer.Option("--drift", help="Also list the files of Rung's that were edited.")
     ] = False,
     max_behind: Annotated[
         int | None,
@@ -60,7 +60,7 @@ def report(
     ] = None,
     template: _TEMPLATE = None,
 ) -> None:
-    """Show where each repo of a fleet stands. `rung fleet upgrade` upgrades them."""
+    """Show the stage and version of each repo. `rung fleet upgrade` upgrades them."""
     from rung import git
     from rung.fleet.line import measured_by
     from rung.fleet.sources import find
@@ -93,13 +93,16 @@ def upgrade(
         str | None, typer.Option(metavar="V", help="The version. Default: the newest one.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would merge; change nothing.")
+        bool, typer.Option("--dry-run", help="Show which repos would merge; change nothing.")
     ] = False,
     per_minute: Annotated[
         int, typer.Option(metavar="N", min=1, help="At most N pull requests a minute.")
     ] = 20,
     state: Annotated[
-        Path, typer.Option(metavar="FILE", help="Remembers what was done, to go on from there.")
+        Path,
+        typer.Option(
+            metavar="FILE", help="A log of finished repos. The next run continues from it."
+        ),
     ] = Path("rung-fleet.jsonl"),
     template: _TEMPLATE = None,
 ) -> None:
@@ -132,4 +135,4 @@ def upgrade(
                     failed += outcome.failed
                     count += 1
     if failed:
-        raise RungError(f"{failed} of {count} repos cannot be upgraded to {version} as they are.")
+        raise RungError(f"{failed} of {count} repos cannot be upgraded to {version}.")

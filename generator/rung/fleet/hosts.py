@@ -20,7 +20,7 @@ _LONGEST_WAIT = 120
 _TRIES = 4
 _AT_ONCE = 8
 
-# 100 repos a query: GitHub's most.
+# 100 repos a query is GitHub's maximum.
 _QUERY = """
 query($login: String!, $after: String) {
   organization(login: $login) {
@@ -42,7 +42,7 @@ class Hosted:
 
 
 class HostError(RungError):
-    """The host's API refused, or gave no usable answer."""
+    """The host's API refused, or its answer is unusable."""
 
     def __init__(self, message: str, code: int = 0, body: str = "") -> None:
         super().__init__(message)
@@ -161,7 +161,7 @@ class _Api:
                     ) from error
                 if wait > _LONGEST_WAIT:
                     raise HostError(
-                        f"{_host(url)} asks to wait {wait:.0f} s (rate limit). Run this again then."
+                        f"{_host(url)} is over its rate limit. Run this again in {wait:.0f} s."
                     ) from error
             except (OSError, ValueError) as error:
                 reason = getattr(error, "reason", error)
@@ -234,7 +234,7 @@ def _header(variable: str, value: str) -> str:
 
 
 def _wait(error: urllib.error.HTTPError) -> float | None:
-    """Seconds until another try makes sense; None when none does."""
+    """Seconds to wait before a retry; None when a retry is useless."""
     after = error.headers.get("Retry-After", "")
     if after.isdigit() and error.code in {403, 429, 503}:
         return float(after)
@@ -246,8 +246,8 @@ def _wait(error: urllib.error.HTTPError) -> float | None:
 
 def _hint(code: int) -> str:
     if code in {401, 403}:
-        return " Check the token and what it may do."
-    return " Check the name, and that the token may see it." if code == 404 else ""
+        return " Check the token and its permissions."
+    return " Check the name, and that the token can read it." if code == 404 else ""
 
 
 def _host(url: str) -> str:

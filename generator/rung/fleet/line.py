@@ -1,4 +1,4 @@
-"""Finds the template that a fleet is measured by."""
+"""Finds the template that a fleet is compared with."""
 
 import sys
 import tempfile
@@ -16,7 +16,7 @@ from rung.template import find_template, is_git_url
 
 @contextmanager
 def measured_by(named: str | None, *, needed: bool, objects: bool) -> Iterator[Line | None]:
-    """None when rung does not know its template, which --template would name.
+    """Yields None when rung does not know its template and --template does not name one.
 
     objects: its files are needed too, so a remote template is cloned, once.
     """
@@ -44,5 +44,5 @@ def version_to_reach(line: Line, ref: str | None) -> str:
             raise RungError(f"The template {line.origin.src} has no version tags. Tag one: v1.0.0")
         return line.tags[-1]
     if ref not in line.tags:
-        raise UsageError(f"--ref {ref} is no version of the template {line.origin.src}.")
+        raise UsageError(f"--ref {ref} is not a version of the template {line.origin.src}.")
     return ref

@@ -1,4 +1,4 @@
-"""Finds the repos that a SOURCE means: a folder, a list, an organisation. Follows no link."""
+"""Finds the repos of a SOURCE: a folder, a list or an organisation. Follows no symbolic link."""
 
 import os
 import re
@@ -23,9 +23,9 @@ class Found:
     """A folder, or the URL to clone from."""
     problem: str = ""
     files: dict[str, bytes] | None = None
-    """What the host's API answered; None when the repo itself is to be read."""
+    """The files that the host's API returned; None when rung must read the repo itself."""
     host: str = ""
-    """github or gitlab, where a pull request can be opened."""
+    """github or gitlab; empty where rung cannot open a pull request."""
 
     @property
     def is_remote(self) -> bool:
@@ -33,7 +33,7 @@ class Found:
 
 
 def find(sources: Iterable[str], wanted: tuple[str, ...]) -> list[Found]:
-    """Each repo once, by name; wanted are the files that an API is asked for."""
+    """Each repo once, sorted by name. wanted: the files to get from a host's API."""
     found: dict[str, Found] = {}
     for source in sources:
         for one in _find(source, wanted):
@@ -105,7 +105,7 @@ def _why_none(folder: Path) -> str:
 
 
 def git_dir_of(folder: Path) -> Path | None:
-    """Of a work tree or of a bare repo; git itself says whether it is sound."""
+    """The git directory of a work tree or a bare repo. It may be damaged: git checks that later."""
     if os.path.lexists(folder / ".git"):
         return folder / ".git"
     try:
@@ -125,7 +125,7 @@ def _in_list(file: Path) -> Iterator[Found]:
         if not line:
             continue
         if not is_printable(line) or line.startswith("-"):
-            raise UsageError(f"The list {file} holds {line[:60]!r}, which is no path and no URL.")
+            raise UsageError(f"The list {file} holds {line[:60]!r}: not a path and not a URL.")
         if is_git_url(line):
             yield named(line)
             continue
@@ -135,7 +135,7 @@ def _in_list(file: Path) -> Iterator[Found]:
 
 
 def named(url: str) -> Found:
-    """Without a password, because the name is printed."""
+    """The name has no password, because it is printed."""
     plain = re.sub(r"^(?:git\+)?[a-z0-9+.-]+://(?:[^/@]*@)?|^[^/\s]+@", "", url)
     host, _, path = re.sub(r"(\.git)?/*$", "", plain.replace(":", "/")).partition("/")
     known = {"github.com": "github", "gitlab.com": "gitlab"}.get(host, "")

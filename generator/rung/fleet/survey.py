@@ -1,4 +1,4 @@
-"""Where each repo of a fleet stands, and which of them break a policy. Changes nothing."""
+"""Reads the stage and version of each repo of a fleet, and checks a policy. Changes nothing."""
 
 import json
 import os
@@ -37,12 +37,12 @@ class Row:
     version: str = ""
     template: str = ""
     behind: int | None = None
-    """How many versions of the template are newer; None when that cannot be told."""
+    """How many versions of the template are newer; None when unknown."""
     options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     owner: str = ""
     doctor: str = ""
     edited: list[str] | None = None
-    """Rung's files that differ from the template's; None when that was not asked for."""
+    """Rung's files that differ from the template's; None when not asked for."""
     problem: str = ""
 
     def as_json(self) -> dict[str, object]:
@@ -68,19 +68,19 @@ class Policy:
             return [f"cannot be read: {row.problem}"]
         said: list[str] = []
         if self.max_behind is not None and row.behind is None:
-            said.append(f"versions behind cannot be told: {row.problem}")
+            said.append(f"versions behind are not known: {row.problem}")
         elif self.max_behind is not None and row.behind and row.behind > self.max_behind:
             said.append(f"{row.behind} versions behind, at most {self.max_behind} allowed")
         if self.min_version and is_newer(self.min_version, row.version):
-            said.append(f"version {row.version}, at least {self.min_version} wanted")
+            said.append(f"version {row.version}, at least {self.min_version} required")
         if self.min_stage is not None and row.stage < self.min_stage:
-            said.append(f"stage {row.stage}, at least {self.min_stage} wanted")
+            said.append(f"stage {row.stage}, at least {self.min_stage} required")
         return said
 
 
 @dataclass(frozen=True)
 class Line:
-    """The template that a fleet is measured by."""
+    """The template that a fleet is compared with, and its version tags."""
 
     origin: Origin
     tags: tuple[str, ...]
@@ -112,7 +112,7 @@ def _plain(src: str) -> str:
 
 
 def survey(found: Iterable[Found], line: Line | None, *, drift: bool) -> list[Row]:
-    # Local reading is work for git's processes, so a few more than cores keep all of them busy.
+    # git's own processes do the work, so two threads a core keep every core busy.
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
         return list(pool.map(lambda one: _row(one, line, drift=drift), found))
 
@@ -170,7 +170,7 @@ def _with_edits(row: Row, answers: Mapping[str, Any], line: Line, now: Mapping[s
     except RungError:
         unedited = None
     if unedited is None:
-        return replace(row, problem="its edits cannot be told")
+        return replace(row, problem="its edited files are not known")
     edited = sorted(path for path, id_ in unedited.items() if now.get(path) != id_)
     return replace(row, edited=edited)
 
@@ -190,7 +190,7 @@ def _answers(content: bytes) -> dict[str, Any]:
     if not 1 <= answers["stage"] <= stages.LADDER[-1].number:
         raise RepoError(f"there is no stage {str(answers['stage'])[:20]}")
     if len(answers["_commit"]) > _LONGEST:
-        raise RepoError(f"_commit in {ANSWERS_FILE} is no version")
+        raise RepoError(f"_commit in {ANSWERS_FILE} is not a version")
     return answers
 
 
@@ -207,7 +207,7 @@ def _options(answers: Mapping[Any, Any]) -> dict[str, str | int | float | bool]:
 
 
 def _verdict_file(found: Found, files: Mapping[str, bytes]) -> bytes:
-    """The work tree's, because git ignores .dev; a link may lead anywhere, so none is followed."""
+    """Read from the work tree, because git ignores .dev. A link may lead anywhere: never follow."""
     file = Path(found.place) / VERDICT_FILE
     if found.is_remote or file.is_symlink() or file.parent.is_symlink():
         return files.get(VERDICT_FILE, b"")

@@ -10,7 +10,7 @@ _LONGEST = {"repo": 40, "version": 20, "options": 40, "owner": 24, "doctor": 40}
 
 
 def table(rows: Sequence[Row], *, drift: bool) -> Iterator[str]:
-    """A row that has a problem shows it in place of what it cannot show."""
+    """A row with a problem shows the problem in place of the missing cells."""
     names = ["repo", "stage", "version", "behind", "options", "owner", "doctor"]
     names += ["edited"] if drift else []
     lines = [_cells(row, names) for row in rows]
@@ -56,7 +56,7 @@ def summary(rows: Sequence[Row]) -> str:
     if behind := sum(1 for row in rows if row.behind):
         parts.append(f"{behind} behind")
     if others := sum(row.problem == NOT_RUNGS for row in rows):
-        parts.append(f"{others} not of Rung's")
+        parts.append(f"{others} not Rung's")
     if broken := sum(row.stage is None and row.problem != NOT_RUNGS for row in rows):
         parts.append(f"{broken} cannot be read")
     return f"{len(rows)} repos: {', '.join(parts) or 'none'}"

@@ -1,4 +1,4 @@
-"""Upgrades a fleet: a branch and a pull request for each repo, and none twice."""
+"""Upgrades a fleet: one branch and one pull request for each repo, also after a restart."""
 
 import fcntl
 import json
@@ -31,7 +31,7 @@ _TEXT = """\
 This brings the repo to version {version} of its template {template}, at the same stage.
 
 The changes were merged with yours, and `uv.lock` was locked again. Read the template's CHANGELOG \
-for what it asks you to do, and merge when the checks are green.
+for steps that you must do yourself, and merge when the checks are green.
 """
 
 
@@ -83,11 +83,11 @@ def state_in(file: Path) -> Iterator[State]:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield State(file)
     except BlockingIOError as error:
-        raise RungError(f"Another rung is at work with {file}. Wait until it is done.") from error
+        raise RungError(f"Another rung uses {file}. Wait until it has finished.") from error
 
 
 class Pace:
-    """The limit of pull requests a minute: each one starts somebody's CI."""
+    """Limits the pull requests a minute, because each one starts a CI run."""
 
     def __init__(self, per_minute: int) -> None:
         self._seconds = 60 / per_minute
@@ -104,15 +104,15 @@ class Pace:
 def all_upgraded(
     found: Sequence[tuple[Found, Row]], one: Callable[[Found, Row], Outcome]
 ) -> Iterator[Iterator[Outcome]]:
-    """In the order of the repos, several at once. An interrupt lets the running ones end."""
+    """Upgrades several repos at once; yields outcomes in order. On Ctrl-C, running ones finish."""
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
         yield pool.map(lambda pair: one(*pair), found)
     except KeyboardInterrupt as interrupt:
         pool.shutdown(wait=False, cancel_futures=True)
-        print("rung: Stopping. The repos at work are finished first.", file=sys.stderr)
+        print("rung: Stopping after the repos in progress.", file=sys.stderr)
         pool.shutdown()
-        raise RungError("Stopped. Run the same command again to go on.") from interrupt
+        raise RungError("Stopped. Run the same command again to continue.") from interrupt
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -217,7 +217,7 @@ def _run(command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[bytes
             capture_output=True,
             timeout=_SECONDS,
             check=False,
-            start_new_session=True,  # A Ctrl-C must not cut a push short.
+            start_new_session=True,  # A Ctrl-C must not interrupt a push.
         )
     except subprocess.TimeoutExpired as error:
         raise _GitFailedError(f"{Path(command[0]).name} took longer than {_SECONDS} s") from error

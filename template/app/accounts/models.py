@@ -15,12 +15,12 @@ class Account(Base):
     email: Mapped[str] = mapped_column(unique=True)  # lower case, see schemas.Email
     password_hash: Mapped[str]
     is_staff: Mapped[bool] = mapped_column(server_default="false")
-    # From where it has logged in lately: no guess from elsewhere locks it out there.
+    # Where it has logged in lately: guesses from other addresses do not lock it out there.
     known_addresses: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
 
 
 class LoginAttempts(Base):
-    """How many guesses there were lately: at one account, from one address, or both."""
+    """The number of recent guesses: at one account, from one address, or both."""
 
     __tablename__ = "login_attempts"
 

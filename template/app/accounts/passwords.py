@@ -1,4 +1,4 @@
-"""Hashing passwords, and refusing those that are easy to guess."""
+"""Hashes passwords, and refuses those that are easy to guess."""
 
 import os
 import re
@@ -10,13 +10,13 @@ from zxcvbn import zxcvbn
 
 from app.errors import Unprocessable
 
-# OWASP has several equally strong settings for Argon2id. This one needs least memory: 7 MiB, 40 ms.
+# OWASP lists equally strong settings for Argon2id. This one needs the least memory: 7 MiB, 40 ms.
 _HASHER = argon2.PasswordHasher(time_cost=5, memory_cost=7 * 1024, parallelism=1)
 
-# More than one hash per core would only queue inside the processor and hold memory meanwhile.
+# More than one hash per core would not be faster, and would need more memory.
 ONE_PER_CORE = anyio.CapacityLimiter(os.process_cpu_count() or 1)
 
-# Checked when there is no such account, so that the answer takes as long.
+# Checked when the account does not exist, so that both answers take the same time.
 _NOBODYS_HASH = _HASHER.hash(os.urandom(16).hex())
 
 # zxcvbn takes up to 40 ms for this many characters, and far longer for more.
@@ -28,7 +28,7 @@ class GuessablePassword(Unprocessable):
 
 
 async def hash_new(password: SecretStr, *context: str) -> str:
-    """Raises GuessablePassword. `context` is what an attacker tries first: e-mail, product."""
+    """Raises GuessablePassword. `context`: texts that an attacker tries first (e-mail, product)."""
 
     known = [*context, *re.findall(r"[^@\s]+", " ".join(context))]
     known += re.findall(r"\w{3,}", " ".join(context))
@@ -43,7 +43,7 @@ async def hash_new(password: SecretStr, *context: str) -> str:
 
 
 async def is_correct(password: SecretStr, password_hash: str | None) -> bool:
-    """Takes as long, and is false, when there is no account: its hash is None.
+    """False if the account does not exist (password_hash is None). That takes the same time.
 
     The caller holds ONE_PER_CORE.
     """

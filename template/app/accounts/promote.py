@@ -1,4 +1,4 @@
-"""Makes an account staff, or no longer: `python -m app.accounts.promote EMAIL [--revoke]`."""
+"""Gives or revokes staff rights: `python -m app.accounts.promote EMAIL [--revoke]`."""
 
 import argparse
 import asyncio
@@ -16,13 +16,13 @@ async def main(email: str, *, revoke: bool = False) -> None:
         database.transaction() as write,
     ):
         if not await service.promote(write, email, is_staff=not revoke):
-            sys.exit(f"There is no account {email}: it has to register first.")
+            sys.exit(f"There is no account {email}. Register it first.")
     print(f"{email} is {'no longer staff' if revoke else 'staff now'}.")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m app.accounts.promote", description=__doc__)
     parser.add_argument("email", metavar="EMAIL")
-    parser.add_argument("--revoke", action="store_true", help="make the account staff no longer")
+    parser.add_argument("--revoke", action="store_true", help="revoke the account's staff rights")
     given = parser.parse_args()
     asyncio.run(main(given.email, revoke=given.revoke))

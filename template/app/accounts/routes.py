@@ -23,7 +23,7 @@ class NoSuchSession(NotFound):
 
 
 def client_address(request: Request) -> str:
-    """As the throttle counts it."""
+    """The client's address, in the form that the throttle counts."""
     return throttle.network_of(request.client.host if request.client else "")
 
 

@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from app.requests import RequestBody
 
-# One @ with something around it. Only a mail to the address can tell whether it works.
+# One @ with something around it. Only a mail to the address can show whether it works.
 EMAIL = r"^[!-?A-~]+@[!-?A-~]+$"
 
 
@@ -37,8 +37,8 @@ Email = Annotated[
 
 
 def _normalized(password: object) -> object:
-    """Two keyboards may send é as one character or as two. JSON can also hold half a character,
-    which cannot be hashed."""
+    """Keyboards may send é as one character or as two. JSON can also hold a lone surrogate, which
+    cannot be hashed."""
     if isinstance(password, str):
         try:
             password.encode()
@@ -48,7 +48,7 @@ def _normalized(password: object) -> object:
     return password
 
 
-# Length makes a password strong. Hashing more than 128 characters is only work.
+# Length makes a password strong. More than 128 characters cost time and add nothing.
 LEAST, MOST = 12, 128
 
 

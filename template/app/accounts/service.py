@@ -1,4 +1,4 @@
-"""Changes to accounts: registering, logging in, changing a password, making staff."""
+"""Changes to accounts: registration, login, passwords, staff rights."""
 
 from typing import Annotated
 from uuid import UUID
@@ -53,7 +53,7 @@ async def register(write: WriteSession, email: str, password: SecretStr) -> Acco
 
 
 async def authenticate(write: WriteSession, credentials: Credentials, address: str) -> Account:
-    """Takes as long whether there is such an account or not.
+    """Takes the same time whether the account exists or not.
 
     Raises WrongCredentials and TooManyLogins.
     """
@@ -79,7 +79,7 @@ async def change_password(
     if new == current:
         raise SamePassword
     password_hash = await passwords.hash_new(new, account.email, Settings().title)
-    # Of two changes at once the second finds that its current password is not current any more.
+    # Of two concurrent changes, the second fails: its current password is no longer current.
     if not await _hash_is_still(write, account):
         raise WrongPassword
     changed = update(Account).where(Account.id == account_id)
@@ -88,7 +88,7 @@ async def change_password(
 
 
 async def promote(write: WriteSession, email: str, *, is_staff: bool = True) -> bool:
-    """Makes an account staff, or staff no longer. False when there is no such account."""
+    """Gives or revokes staff rights. False if the account does not exist."""
     changed = update(Account).where(Account.email == email.lower()).values(is_staff=is_staff)
     account_id = await write.scalar(changed.returning(Account.id))
     if account_id is not None:
@@ -97,7 +97,7 @@ async def promote(write: WriteSession, email: str, *, is_staff: bool = True) -> 
 
 
 async def require_staff(read: ReadSession, user: CurrentUser) -> User:
-    """Raises StaffOnly. Asks Postgres each time: who was staff yesterday need not be today."""
+    """Raises StaffOnly. Asks Postgres each time, because staff rights can be revoked."""
     account = await queries.account_by_id(read, user.id)
     if account is None or not account.is_staff:
         raise StaffOnly
@@ -112,8 +112,8 @@ async def _is_correct(
 ) -> bool:
     """Counts a wrong password as a guess. Commits. Raises TooManyLogins."""
     account_id = account.id if account else None
-    await write.commit()  # nobody may hold a connection while waiting for a core
-    # One guess per core is checked and counted before the next one, so parallel guesses count too.
+    await write.commit()  # hold no connection while waiting for a core
+    # Each core checks and counts one guess before the next one, so parallel guesses count too.
     async with passwords.ONE_PER_CORE:
         try:
             await throttle.check_login(write, account, email, address)
@@ -127,19 +127,19 @@ async def _is_correct(
             return False
     if account:
         await throttle.note_success(write, account, address)
-        await write.commit()  # whatever fails later, the password was right
+        await write.commit()  # The password was right, even if a later step fails.
     return True
 
 
 async def _hash_is_still(write: WriteSession, account: Account) -> bool:
-    """Whether the password is the one that was checked. The lock holds until the commit, so a
-    change of the password waits for a login, whose session it then ends.
+    """True if the password has not changed since it was checked. Locks the row until the commit:
+    a concurrent change of the password waits for this login, and then ends its session.
 
-    Compared here, because Postgres logs the values in a WHERE clause of slow statements."""
+    Compared in Python, because Postgres logs the values in a WHERE clause of slow statements."""
     locked = select(Account.password_hash).where(Account.id == account.id).with_for_update()
     return await write.scalar(locked) == account.password_hash
 
 
 def _log_event(kind: str, account_id: UUID | None) -> None:
-    """A security event. It holds no personal data."""
+    """Logs a security event, without personal data."""
     log.info("security", kind=kind, account_id=account_id)

@@ -1,7 +1,7 @@
-"""Limits on guessing at passwords, and on registering.
+"""Limits password guesses and registrations.
 
-Only a wrong password counts as a guess, and a registration counts against its address. A request
-that is refused counts nowhere, so nobody can keep somebody else locked out.
+Only a wrong password counts as a guess, and a registration counts against its address. A refused
+request does not count, so an attacker cannot keep somebody else locked out.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -16,9 +16,9 @@ from app.infra.database import WriteSession
 
 WINDOW = timedelta(minutes=15)
 TRIES_PER_ACCOUNT_AND_ADDRESS = 10
-TRIES_PER_ACCOUNT = 100  # more, or ten guesses would lock an account
-TRIES_PER_ADDRESS = 100  # an office shares one
-KNOWN_ADDRESSES = 20  # of each account
+TRIES_PER_ACCOUNT = 100  # higher, because otherwise ten guesses would lock an account
+TRIES_PER_ADDRESS = 100  # higher, because an office shares one address
+KNOWN_ADDRESSES = 20  # for each account
 
 
 class TooManyLogins(AppError):
@@ -28,7 +28,7 @@ class TooManyLogins(AppError):
 
 
 def network_of(address: str) -> str:
-    """A client owns a whole IPv6 /64, so that counts as one address."""
+    """A client has a whole IPv6 /64, so that network counts as one address."""
     try:
         ip = ip_address(address)
     except ValueError:
@@ -41,8 +41,8 @@ def network_of(address: str) -> str:
 async def check_login(
     write: WriteSession, account: Account | None, email: str, address: str
 ) -> None:
-    """Raises TooManyLogins. Where the account has logged in before, only guesses that were made
-    there, at this account, count."""
+    """Raises TooManyLogins. At an address where the account has logged in before, only guesses at
+    this account from this address count."""
     limits = _limits(email, address)
     if account and address in account.known_addresses:
         limits = {_pair(email, address): TRIES_PER_ACCOUNT_AND_ADDRESS}
@@ -56,7 +56,7 @@ async def count_guess(write: WriteSession, email: str, address: str) -> None:
 
 
 async def note_success(write: WriteSession, account: Account, address: str) -> None:
-    """Forgives the guesses from this address, and knows it from now on."""
+    """Deletes the guesses from this address, and adds it to the known addresses."""
     guesses = delete(LoginAttempts).where(LoginAttempts.origin == _pair(account.email, address))
     await write.execute(guesses)
     if address not in account.known_addresses:
@@ -72,7 +72,7 @@ async def count_registration(write: WriteSession, address: str) -> None:
 
 
 async def unlock(write: WriteSession, email: str) -> None:
-    """Forgets the guesses at an account, wherever they came from."""
+    """Deletes all guesses at an account, from any address."""
     from_anywhere = LoginAttempts.origin.startswith(f"account:{email} ", autoescape=True)
     at_account = or_(LoginAttempts.origin == f"account:{email}", from_anywhere)
     await write.execute(

@@ -20,5 +20,5 @@ async def main(email: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("Say which account: python -m app.accounts.unlock EMAIL")
+        sys.exit("Give the account's e-mail: python -m app.accounts.unlock EMAIL")
     asyncio.run(main(sys.argv[1]))

@@ -5,7 +5,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from app.requests import RequestBody
 
-# Postgres has no place for the character NUL.
+# Postgres cannot store the character NUL.
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 Description = Annotated[str, StringConstraints(max_length=5000, pattern=r"^[^\x00]*$")]
 Cents = Annotated[int, Field(ge=0, le=100_000_000)]
@@ -20,7 +20,7 @@ class ProductIn(RequestBody):
 
 
 class ProductChange(RequestBody):
-    """Only what is given changes."""
+    """A field that is missing or null does not change."""
 
     name: Name | None = None
     description: Description | None = None

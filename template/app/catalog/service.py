@@ -39,9 +39,9 @@ async def change_product(write: WriteSession, product_id: UUID, change: ProductC
 
 
 async def take_from_stock(write: WriteSession, quantities: Mapping[UUID, int]) -> dict[UUID, int]:
-    """Takes all or nothing; the products' prices in cents. Raises UnknownProduct, OutOfStock."""
+    """All or nothing. Returns the products' prices in cents. Raises UnknownProduct, OutOfStock."""
     locked = await write.scalars(
-        # Locked in one order by everybody: two orders for the same things cannot deadlock.
+        # Always locked in the order of ids, so two orders for the same things cannot deadlock.
         select(Product).where(Product.id.in_(quantities)).order_by(Product.id).with_for_update()
     )
     products = {product.id: product for product in locked}

@@ -34,7 +34,7 @@ PAGES = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
 
 
 class Answer:
-    """In the scope of each request. A HEAD request is routed as GET and loses its body."""
+    """Stored in the scope of each request. Turns a HEAD request into a GET and drops the body."""
 
     __slots__ = ("_is_head", "_scope", "_send", "defaults", "ended_at", "headers", "late", "status")
 
@@ -42,7 +42,7 @@ class Answer:
         self.status = 0  # until the answer starts
         self.ended_at = 0.0  # by time.perf_counter(), when the last part is sent
         self.headers: list[Header] = []
-        # Each is added unless the app sets it.
+        # Added to each answer in which the app does not set them.
         self.defaults = HEADERS_OF_PAGES if scope["path"] in PAGES else HEADERS
         # Called when the answer starts, with the headers so far.
         self.late: list[Callable[[list[Header]], Iterable[Header]]] = []

@@ -17,7 +17,7 @@ from app.infra.reads import leave_as_it_is, prepare_reading_connection
 
 __all__ = ["DatabaseSettings", "close_in_time", "connect", "reading_pool", "transaction_engine"]
 
-# For all connections of a pool together. None of them is in use by then.
+# For all connections of a pool together. No request uses them at that time.
 CLOSE_SECONDS = 1.0
 
 
@@ -33,7 +33,7 @@ async def connect(
 
 
 async def reading_pool(settings: DatabaseSettings, url: PostgresDsn) -> asyncpg.Pool:
-    """Opens no connection yet: a process starts while Postgres is away, and is not ready."""
+    """Opens no connection yet, so that a process can start (unready) while Postgres is away."""
 
     async def connect_for_reading(*_: Any, **pool_options: Any) -> asyncpg.Connection:
         return await connect(settings, url, read_only=True, **pool_options)
@@ -54,7 +54,7 @@ def transaction_engine(settings: DatabaseSettings) -> AsyncEngine:
 
 
 async def close_in_time(closing: Awaitable[None]) -> None:
-    """The process ends now, also when the server does not answer."""
+    """Limits the time, because the process must end even if the server does not answer."""
     with suppress(TimeoutError):
         async with asyncio.timeout(CLOSE_SECONDS):
             await closing

@@ -34,7 +34,7 @@ READ_ONLY = "25006"
 
 
 class Pool(NamedTuple):
-    """Its connections, and how many requests wait for one."""
+    """The connections of a pool, and how many requests wait for one."""
 
     used: int
     idle: int
@@ -69,7 +69,7 @@ class Database:
         return cast("AsyncAdaptedQueuePool", self._writes.pool)
 
     def pools(self) -> dict[str, "Pool"]:
-        # Neither library tells who waits. Both keep the waiters in asyncio's queue.
+        # Neither library reports its waiters. Both keep them in an asyncio queue.
         found = {
             name: Pool(
                 pool.get_size() - pool.get_idle_size(),
@@ -116,14 +116,14 @@ class Database:
 
     async def check(self) -> None:
         """On new connections, because a busy pool does not mean that Postgres is down."""
-        # Mostly both are one URL: then as a writer, because a replica takes readers only.
+        # Usually both are one URL. Then check as a writer: a replica would accept a reader.
         ways = {self._settings.read_url: True, self._settings.url: False}
         for url, read_only in ways.items():
             connection = await connect(self._settings, url, read_only=read_only)
             await connection.close()
 
     def _note_writes(self, refused: BaseException | None) -> None:
-        """Logs that a failover has begun, and that it is over."""
+        """Logs the begin and the end of a failover."""
         if self._takes_writes == (refused is None):
             return
         self._takes_writes = refused is None

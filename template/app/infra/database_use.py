@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""How much of the database one request uses: for its log line."""
+"""Measures one request's use of the database, for its log line."""
 
 import time
 from collections.abc import Iterator
@@ -21,13 +21,13 @@ class DatabaseUse:
     wait_seconds: float = 0.0  # until a pool gave a connection
 
     def note(self, asked: float, connected: float) -> None:
-        """One statement that has just ended. Times are those of time.perf_counter()."""
+        """Adds a statement that has just ended. Times come from time.perf_counter()."""
         self.calls += 1
         self.wait_seconds += connected - asked
         self.seconds += time.perf_counter() - connected
 
 
-# Commands and tasks of the app have no request: nobody reads what they add to this one.
+# Commands and background tasks have no request. Nothing reads what they add here.
 _NO_REQUEST = DatabaseUse()  # per copy: nobody reads it
 this_request: ContextVar[DatabaseUse] = ContextVar("database_use", default=_NO_REQUEST)
 
@@ -54,7 +54,7 @@ def time_statements(engine: AsyncEngine) -> None:
 
 @contextmanager
 def commit_timed() -> Iterator[None]:
-    """COMMIT may flush first, and those statements are timed already."""
+    """Does not count a flush before the COMMIT twice, because its statements are timed already."""
     use = this_request.get()
     began = time.perf_counter() - use.seconds - use.wait_seconds
     yield

@@ -30,10 +30,10 @@ KNOWN_TO_POSTGRES = (
     "|default_transaction_isolation|synchronous_commit"
 )
 KNOWN = re.compile(f"{KNOWN_TO_ASYNCPG}|{KNOWN_TO_POSTGRES}", re.IGNORECASE)
-# asyncpg never binds to the channel, and both values allow that.
+# asyncpg never uses channel binding, and both values allow that.
 NO_EFFECT = (("channel_binding", "prefer"), ("channel_binding", "disable"))
 INSTEAD = {
-    "channel_binding": "asyncpg cannot bind to the channel; sslmode=verify-full proves the server",
+    "channel_binding": "asyncpg has no channel binding; sslmode=verify-full proves the server",
     "pgbouncer": "with a pooler in between set DATABASE_POOLED=true, from stage 2 on",
 }
 
@@ -82,7 +82,7 @@ class PostgresSettings(BaseSettings):
     write_pool: PositiveInt = 8
     pool_wait_seconds: PositiveFloat = 5
     connect_seconds: PositiveFloat = 3
-    # With a pooler this is only how long a process waits: the pooler sets the server's own limit.
+    # With a pooler, this only limits the wait of a process: the pooler sets the server's limit.
     statement_seconds: PositiveFloat = 10
 
     _translated = model_validator(mode="before")(with_connect_seconds)

@@ -21,7 +21,7 @@ def read[SettingsT: BaseSettings](settings: type[SettingsT], **given: Any) -> Se
         wrong = [
             f"  {_place(prefix, problem['loc'])}: {problem['msg']}"
             for problem in error.errors(include_input=False)
-            # This default is made of another variable, which is wrong and named already.
+            # This default depends on another variable, which is wrong and named already.
             if problem["type"] != "default_factory_not_called"
         ]
         advice = "See deploy/env.example. On a laptop, `python -m dev COMMAND` gives the rest."

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Failures that clients are told about."""
+"""Failures that clients see as an answer, such as 503."""
 
 import re
 from collections.abc import Mapping

@@ -11,14 +11,14 @@ from app.infra.stored_files import UploadRequest, valid
 
 
 class LinkInvalid(Failure):
-    """The link was changed, or its time is over."""
+    """The link was changed, or has expired."""
 
     status = 403
     title = "The link is not valid, or no longer"
 
 
 class FileLinks:
-    """Links to the app's own /files. Each is good for one request, and for a time."""
+    """Links to the app's own /files. Each one fixes method and key, and expires."""
 
     def __init__(self, signer: Signer, base_url: str, lifetime: timedelta) -> None:
         self._signer = signer
@@ -39,7 +39,7 @@ class FileLinks:
             raise LinkInvalid
 
     def _signed_url(self, method: str, key: str, *facts: object) -> str:
-        valid(key)  # no link for a key that no route takes
+        valid(key)  # no link for a key that no route accepts
         expires = int(time.time() + self._lifetime.total_seconds())
         signature = self._signer.sign("file", method, key, expires, *facts)
         names = ("expires", "signature", "content_type", "size")

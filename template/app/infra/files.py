@@ -66,7 +66,7 @@ Signature = Annotated[str, Query(max_length=64)]
 Expires = Annotated[int, Query(ge=0, lt=2**53)]
 ContentType = Annotated[str, Query(max_length=100)]
 
-# Domain code makes the links and clients follow them: their form is no part of the API.
+# Domain code creates the links and clients follow them, so their form is not part of the API.
 router = APIRouter(prefix="/files", include_in_schema=False)
 
 

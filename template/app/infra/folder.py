@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Files in a folder: written completely or not at all, also across a crash."""
+"""Files in a folder: stored completely or not at all, even after a crash."""
 
 import os
 import time
@@ -20,12 +20,12 @@ from app.infra.stored_files import (
     valid,
 )
 
-# After this time nobody can still be sending a file that a crash left unfinished.
+# After this time, no client can still be sending an unfinished file.
 ABANDONED_SECONDS = 24 * 3600
 
 
 class Folder:
-    """Files in a folder. A file is there whole or not at all, also after a crash."""
+    """Files in a folder. A file exists completely or not at all, even after a crash."""
 
     def __init__(self, root: Path) -> None:
         self._root = anyio.Path(root)
@@ -36,11 +36,11 @@ class Folder:
         await target.parent.mkdir(parents=True, exist_ok=True)
         async with self._written_aside(chunks, size) as complete:
             try:
-                # Unlike a rename, a link never replaces what is there.
+                # Unlike a rename, a link never replaces an existing file.
                 await target.hardlink_to(complete)
             except FileExistsError:
                 raise FileExists(key) from None
-        # A name is its folder's content: without this a crash may forget the file, or its folder.
+        # A file's name is data of its folder. Without this fsync a crash may lose the name.
         for folder in (target.parent, target.parent.parent):
             await anyio.to_thread.run_sync(_sync_folder, folder)
 
@@ -59,7 +59,7 @@ class Folder:
         return await facts_of(self.get(key))
 
     async def delete(self, key: str) -> None:
-        """Deleting what is not there is no error."""
+        """Deleting a missing file is no error."""
         await self.path(key).unlink(missing_ok=True)
 
     def path(self, key: str) -> anyio.Path:

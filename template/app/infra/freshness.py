@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.infra.reads import Reader
 from app.infra.repeated_reads import repeated_reads
 
-# All of the code, once the app has been imported.
+# All queries with @max_stale, once the app has been imported.
 stale_queries: list["StaleQuery[..., Any]"] = []
 
 
@@ -48,7 +48,7 @@ class StaleQuery[**P, R]:
 def max_stale[**P, R](
     *, minutes: float = 0, seconds: float = 0
 ) -> Callable[[Callable[Concatenate[Reader, P], Awaitable[R]]], StaleQuery[P, R]]:
-    """Say of a query that an answer of this age does no harm.
+    """Marks a query whose answer may be this old.
 
     A client still sees its own writes at once.
     """

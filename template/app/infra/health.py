@@ -13,7 +13,7 @@ from app.infra.failures import Unavailable
 
 log = structlog.get_logger()
 
-# A load balancer asks every few seconds, and must have its answer before it asks again.
+# A load balancer asks every few seconds. It must get its answer before it asks again.
 CHECK_SECONDS = 1.0
 
 type ReadinessCheck = Callable[[], Awaitable[None]]

@@ -10,16 +10,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.infra.answers import HEADERS
 
-# Request line and headers together, and all between two parts of a chunked body: extensions of
-# chunks, trailers. A body that arrives at once may be longer.
+# Limits the request line and headers together, and the data between two parts of a chunked body
+# (chunk extensions, trailers). A body that arrives at once may be longer.
 MAX_HEAD_BYTES = 64 * 1024
 
-# The same as in deploy/haproxy.cfg: to send the whole head, and between two parts of a body or of
-# an answer.
+# The same as in deploy/haproxy.cfg: the time to send the whole head, and the time between two parts
+# of a body or of an answer.
 HEAD_SECONDS = 10.0
 SILENCE_SECONDS = 30.0
 
-# Of a request that never reaches the app.
+# For a request that never reaches the app.
 HEADERS_OF_REFUSALS = b"".join(b"%b: %b\r\n" % header for header in HEADERS).decode()
 
 # An IPv6 address with an embedded IPv4 address.

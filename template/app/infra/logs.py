@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Logs on stdout: one line a request, and one form for our lines and those of libraries."""
+"""Logs on stdout: one line for each request, and one format for our lines and libraries' lines."""
 
 import json
 import logging.config
@@ -51,7 +51,7 @@ class LogSettings(BaseSettings):
 
 
 class RequestLog:
-    """One line a request, and its id on the answer and on every line logged meanwhile."""
+    """Logs one line a request, and adds the request's id to its answer and to all its log lines."""
 
     def __init__(self, app: ASGIApp, *, shows_paths: bool) -> None:
         self.app = app

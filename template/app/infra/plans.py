@@ -23,7 +23,7 @@ class Scan(NamedTuple):
 
 
 async def scans(connection: asyncpg.Connection, sql: str) -> list[Scan]:
-    """From the generic plan, which Postgres makes without knowing the values."""
+    """The scans of the generic plan, which Postgres makes without knowing the values."""
     return [
         Scan(
             kind=node["Node Type"],

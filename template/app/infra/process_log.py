@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""One line a minute: what the process got of its processor, its event loop and its pools."""
+"""Logs one line a minute: the process's share of a processor, its event loop and its pools."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 LOOK_SECONDS = 0.1
 
-# Of the thread of the event loop: nanoseconds on a processor, and ready to run without one.
+# Of the event loop's thread: nanoseconds on a processor, and nanoseconds waiting for one.
 SCHEDULER = Path("/proc/thread-self/schedstat")
 
 
@@ -51,7 +51,7 @@ def processor() -> Processor:
 
 
 class Pools:
-    """Looked at ten times a second. Shares are of those looks."""
+    """Samples ten times a second. Shares are shares of the samples."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -81,11 +81,11 @@ class Query[RowT]:
 
     @cached_property
     def fixed(self) -> "Form[RowT]":
-        """Without any optional part, in the default order."""
+        """The form without any optional part, in the default order."""
         return self._form(self._default_order, ())
 
     def form(self, values: dict[str, Any]) -> "Form[RowT]":
-        """The form for these values, without those that it does not take. Raises TypeError."""
+        """The form for these values. Removes values that it does not use. Raises TypeError."""
         if self._is_fixed:
             return self.fixed
         order = values.pop("order", None) or self._default_order

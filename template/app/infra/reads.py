@@ -26,7 +26,7 @@ class Reader:
 
     Each statement runs alone, without BEGIN and ROLLBACK, and sees all that was committed before.
     No connection is held between two statements, so a request that waits for something slow in
-    between takes none from the others. Raises Unavailable.
+    between blocks no other request. Raises Unavailable.
     """
 
     __slots__ = ("_patience", "_pool", "cache")
@@ -105,7 +105,7 @@ class Reader:
         try:
             records: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
             return records
-        # TimeoutError is an OSError: as a lost connection the slow query would run a second time.
+        # TimeoutError is an OSError. Treated as a lost connection, the slow query would run again.
         except (TimeoutError, asyncpg.QueryCanceledError) as error:
             raise Unavailable("Postgres: a query took too long") from error
         finally:

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""How many answers of @max_stale a cache would have had, before there is one."""
+"""Estimates the hit ratio that a cache of @max_stale answers would have, before there is one."""
 
 import time
 from typing import Any

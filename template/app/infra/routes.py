@@ -20,9 +20,9 @@ class Candidate(NamedTuple):
 
 
 class RoutesInOnePass:
-    """Stands in front of FastAPI's router and serves what its first matching route would.
+    """Runs before FastAPI's router, and calls the same route that FastAPI would find first.
 
-    FastAPI serves all else: an unknown path, another method, a form, a mount, a websocket.
+    FastAPI handles everything else: an unknown path, another method, a form, a mount, a websocket.
     """
 
     def __init__(self, app: FastAPI) -> None:
@@ -32,7 +32,7 @@ class RoutesInOnePass:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not scope.get("root_path"):
-            if self._candidates is None:  # By the first request all routes are there.
+            if self._candidates is None:  # All routes exist by the first request.
                 found = _candidates(iter_route_contexts(self._router.routes))
                 self._candidates = list(found)  # per copy: the same in all
             path, method = scope["path"], scope["method"]

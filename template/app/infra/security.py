@@ -28,11 +28,11 @@ MAX_BODY_BYTES = 64 * 1024
 
 
 class CrossSiteWriteRefusal:
-    """Refuses a write that another site's page makes with the visitor's cookie.
+    """Refuses a write that another site's page sends with the visitor's cookie.
 
     Browsers say where a request comes from: Sec-Fetch-Site, or Origin in older ones. Other clients
-    send neither. A request that carries a token and no cookie passes, because no browser adds a
-    token without being asked.
+    send neither. A request with a token and no cookie passes, because a browser never adds a token
+    automatically.
     """
 
     def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
@@ -62,7 +62,7 @@ class CrossSiteWriteRefusal:
 
 
 class BodyLimit:
-    """Stops reading a body that is larger than anybody needs."""
+    """Stops reading a body that is larger than its limit."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

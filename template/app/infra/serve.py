@@ -31,7 +31,7 @@ def main(create_app: str = "app.main:create_app") -> None:
 
 
 def configured() -> Config:
-    """All but the app."""
+    """uvicorn's settings, without the app."""
     proxies = _trusted_proxies(os.environ.get("FORWARDED_ALLOW_IPS") or "")
     return Config(
         app="",

@@ -21,7 +21,7 @@ from app.infra.tables import Base
 
 log = structlog.get_logger()
 
-# Writing "seen" at every request would turn each read into a write.
+# Updating seen_at at every request would turn each read into a write.
 SEEN_PRECISION = timedelta(minutes=5)
 
 
@@ -35,8 +35,8 @@ class SessionSettings(BaseSettings):
 
 
 class LoginSession(Base):
-    """The cookie holds 256 random bits; only their hash is stored, so a stolen table opens no
-    session."""
+    """The cookie holds 256 random bits. Only their hash is stored, so a stolen table gives access
+    to no session."""
 
     __tablename__ = "login_sessions"
 
@@ -92,11 +92,11 @@ class SessionRows:
         self._idle = settings.idle
 
     async def find(self, token_hash: bytes) -> Session | None:
-        """None if there is none, or it has ended. Raises Unavailable."""
+        """None if the session does not exist or has ended. Raises Unavailable."""
         return await self._reader().first(SESSION_BY_TOKEN, token_hash=token_hash, idle=self._idle)
 
     async def note_visit(self, token_hash: bytes, session: Session) -> None:
-        # Requests that arrive together need not queue for the same note.
+        # Of requests that arrive together, only one must update seen_at.
         stale = (LoginSession.token_hash == token_hash) & (
             LoginSession.seen_at < func.now() - SEEN_PRECISION
         )
@@ -119,13 +119,13 @@ class SessionRows:
         await write.flush()
 
     async def end(self, write: AsyncSession, token_hash: bytes) -> Sequence[bytes]:
-        """The hashes of those that it ended: one, or none."""
+        """Returns the hashes of the ended sessions: one, or none."""
         return await _delete(write, LoginSession.token_hash == token_hash)
 
     async def end_all(
         self, write: AsyncSession, user_id: UUID, *, besides: bytes | None = None
     ) -> Sequence[bytes]:
-        """The hashes of those that it ended."""
+        """Returns the hashes of the ended sessions."""
         ended = LoginSession.user_id == user_id
         if besides is not None:
             ended &= LoginSession.token_hash != besides

@@ -11,7 +11,7 @@ from starlette.types import Scope
 # (localhost counts as secure), so no other site can plant one.
 COOKIE = "__Host-session"
 
-# A longer token is none of ours.
+# The app never creates a longer token.
 _CHARACTERS = r"[!-~]{1,200}"
 _COOKIE = re.compile(rb"(?:^|;)\s*" + COOKIE.encode() + rb"=([^;\s\"]{1,200})\s*(?:;|$)")
 
@@ -45,8 +45,8 @@ class CarriedToken(NamedTuple):
 
 
 def token_of(scope: Scope) -> CarriedToken:
-    """The token that a request carries. A header comes before the cookie, because browsers send
-    cookies without being asked."""
+    """The token that a request carries. A header takes precedence over the cookie, because browsers
+    send cookies automatically."""
     in_header = in_cookie = None
     for name, value in scope["headers"]:
         if name == b"cookie":
@@ -60,5 +60,5 @@ def token_of(scope: Scope) -> CarriedToken:
 
 
 def hash_of(token: str) -> bytes:
-    """Only this is stored: a stolen table opens no session."""
+    """Only the hash is stored, so a stolen table gives access to no session."""
     return hashlib.sha256(token.encode()).digest()

@@ -26,7 +26,7 @@ from app.infra.session_tokens import CHALLENGE, COOKIE, hash_of, token_of
 
 
 class LoginNeeded(Failure):
-    """No session, or one that has ended."""
+    """The request has no session, or its session has ended."""
 
     status = 401
     title = "Log in first"
@@ -47,8 +47,8 @@ _BEARER = HTTPBearer(scheme_name="token")
 class _Described(SecurityBase):
     """A dependency that OpenAPI shows as a way to log in.
 
-    The dependencies below work and describe at once. FastAPI solves each dependency for each
-    request: two that only described were 11% of `GET /me`.
+    The dependencies below also do the work. FastAPI resolves each dependency for each request: two
+    that only described the login took 11% of the time of `GET /me`.
     """
 
     def __init__(self, scheme: APIKeyCookie | HTTPBearer) -> None:
@@ -103,7 +103,7 @@ class StartedSession:
 
 @dataclass(frozen=True, slots=True)
 class ActiveSession:
-    """`id` names a session and opens none."""
+    """`id` identifies a session, but is not a token."""
 
     id: str
     seen_at: datetime
@@ -122,9 +122,9 @@ class LoginSessions:
         self._token, self._is_by_header, _ = token_of(request.scope)
 
     async def start(self, user_id: UUID, *, cookie: bool = True) -> StartedSession:
-        """Always a new token: one that was planted before the login is worth nothing after it.
+        """Always creates a new token, so a token that an attacker planted before is useless.
 
-        With cookie=False the client gets the token only from the answer that the route makes.
+        With cookie=False, the client gets the token only if the route returns it.
         """
         await self._end_presented()
         token = secrets.token_urlsafe(32)
@@ -172,7 +172,7 @@ class LoginSessions:
 
     async def end_others(self, user_id: UUID) -> None:
         """Ends every other session of the user. The caller stays logged in: a browser gets a new
-        cookie, and a token stays valid because its client would not learn of a new one."""
+        cookie. A token stays valid, because its client would not receive a new one."""
         if self._is_by_header and self._token is not None:
             await self._store.end_all(self._write, user_id, besides=hash_of(self._token))
         else:

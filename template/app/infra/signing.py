@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Signatures on what clients carry for us, so that it comes back as it was."""
+"""Signs data that clients store for the app, so that they cannot change it."""
 
 import hmac
 import zlib
@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infra import environment
 
-# Parts of keys that are written in examples.
+# Words that occur in example keys.
 _PUBLISHED = (
     *("changeme", "changethis", "dockercompose", "example", "insecure", "placeholder"),
     *("replaceme", "replacethis", "yoursecret"),
@@ -36,12 +36,12 @@ def _is_guessable(key: str) -> bool:
 
 
 class SigningSettings(BaseSettings):
-    """To change the key without a refused signature, let all copies accept both: first give each
-    the new key as SECRET_KEY_PREVIOUS, then swap the two, then drop the old one."""
+    """To change the key without refusing a signature: first set the new key as SECRET_KEY_PREVIOUS
+    on all copies, so that they accept both. Then swap the two. Then remove the old one."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True)
 
-    # For a laptop, where the key may stand in a file that everybody can read.
+    # For a laptop, where the key may be in a public file.
     secret_key_is_public: bool = False
     secret_key: Annotated[SecretStr, Field(min_length=32), AfterValidator(_hard_to_guess)]
     secret_key_previous: Annotated[SecretStr, Field(min_length=32)] | None = None
@@ -50,7 +50,7 @@ class SigningSettings(BaseSettings):
 class Signer:
     """Signs with one key, and accepts signatures of the previous one too.
 
-    A signature is good for one purpose only, because the purpose is signed as well.
+    A signature is valid for one purpose only, because the purpose is part of the signed data.
     """
 
     def __init__(self, secret_key: SecretStr, previous: SecretStr | None = None) -> None:

@@ -9,7 +9,7 @@ _FROM = re.compile(r"(?<!DISTINCT )\bFROM\b", re.IGNORECASE)
 _TEXT = re.compile(r"'[^']*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _INNERMOST = re.compile(r"\([^()]*\)")
 
-# Takes the place of all that is inside parentheses: no word can be read there.
+# Replaces each character inside parentheses, so that no word is found there.
 HIDDEN = "\0"
 
 

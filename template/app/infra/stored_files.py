@@ -34,7 +34,7 @@ class FileExists(Failure):
 
 
 class WrongSize(Failure):
-    """The bytes that arrived are not as many as announced."""
+    """The number of received bytes is not the announced one."""
 
     status = 422
     title = "The file has another size than announced"
@@ -57,7 +57,7 @@ class UploadRequest:
 
 
 class FileStore(Protocol):
-    """The operations on `files`, in every store. Each raises Unavailable."""
+    """The operations of every store of files. Each raises Unavailable."""
 
     def link(self, key: str, content_type: str) -> str: ...
     def upload_request(self, key: str, content_type: str, size: int) -> UploadRequest: ...

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Base: what all tables share."""
+"""Base: the settings that all tables share."""
 
 from datetime import datetime
 

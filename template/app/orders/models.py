@@ -8,8 +8,8 @@ from app.infra.tables import Base
 
 
 class Order(Base):
-    """Accounts and products are known by id only, without a foreign key: what modules share goes
-    through their services, so that their tables can part one day."""
+    """Holds the ids of accounts and products without foreign keys. Modules meet only through their
+    services, so that a module's tables can move to another database later."""
 
     __tablename__ = "orders"
     __table_args__ = (
@@ -33,4 +33,4 @@ class OrderItem(Base):
     order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id"), primary_key=True)
     product_id: Mapped[UUID] = mapped_column(primary_key=True)
     quantity: Mapped[int]
-    unit_price_cents: Mapped[int]  # as it was when the order was placed
+    unit_price_cents: Mapped[int]  # at the time of the order

@@ -26,7 +26,7 @@ async def place_order(
             min_length=8,
             max_length=100,
             pattern=r"^[\w-]+$",
-            description="Made by the client, one an order: a retry with it orders nothing twice.",
+            description="The client makes one for each order. A retry with it is no second order.",
         ),
     ],
 ) -> OrderOut:

@@ -22,12 +22,12 @@ class KeyReused(Conflict):
 async def place_order(
     write: WriteSession, account_id: UUID, idempotency_key: str, wanted: OrderIn
 ) -> Order:
-    """Sent again with the same key, it answers with the order that the first one made.
+    """With a key that was used before, returns the order of the first request.
 
     Raises UnknownProduct, OutOfStock, KeyReused.
     """
     quantities = wanted.quantities()
-    # While another transaction holds the same key, this statement waits for its outcome.
+    # If another transaction has inserted the same key, this statement waits until it ends.
     order_id = await write.scalar(
         insert(Order)
         .values(account_id=account_id, idempotency_key=idempotency_key)

@@ -8,8 +8,8 @@ from app.infra.tables import Base
 
 
 class Upload(Base):
-    """The row is older than its file and is deleted after it, so no file is ever forgotten. An
-    upload that was never completed, or was deleted, is swept a day later."""
+    """The row exists before its file and is deleted after it, so each file has a row. The sweep
+    deletes an upload a day later if it was never completed, or was deleted."""
 
     __tablename__ = "uploads"
     __table_args__ = (

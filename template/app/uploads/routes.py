@@ -38,7 +38,7 @@ async def start_upload(
     """Send the bytes with the request in the answer. Then complete the upload."""
     try:
         await service.sweep(write, files)
-    except Unavailable as error:  # the next announcement sweeps them
+    except Unavailable as error:  # the next start_upload tries again
         log.warning("files of old uploads were not deleted", reason=str(error))
     upload = await service.start_upload(write, user.id, announced)
     send_to = files.upload_request(upload.key, upload.content_type, upload.size)

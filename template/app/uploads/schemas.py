@@ -22,7 +22,7 @@ class UploadOut(BaseModel):
     size: int
     sha256: str
     completed_at: datetime
-    link: str = Field(description="Anybody with this link gets the image, for some minutes.")
+    link: str = Field(description="Anybody with this link can get the image, for some minutes.")
 
 
 class SendTo(BaseModel):

@@ -9,10 +9,10 @@ from app.infra.files import FileMissing, Files
 from app.uploads.models import Upload
 from app.uploads.schemas import UploadIn
 
-# The link to send a file works for minutes. A file that is missing after a day never comes.
+# A link to send a file works for minutes, so a file that is missing after a day will never arrive.
 SWEPT_AFTER = timedelta(days=1)
 
-# Of each account. A deleted file counts until it is swept, because its link may still send it.
+# For each account. A deleted file counts until the sweep, because its link can still send it.
 QUOTA_BYTES = 500 * 1024 * 1024
 
 SIGNATURES = {
@@ -40,11 +40,11 @@ class NotThatImage(Unprocessable):
 
 async def start_upload(write: WriteSession, account_id: UUID, announced: UploadIn) -> Upload:
     """Raises NoRoom."""
-    # One announcement of an account at a time: each counts those before it.
+    # One start_upload of an account at a time, so that each counts the earlier ones.
     await write.execute(select(func.pg_advisory_xact_lock(func.hashtext(str(account_id)))))
     taken = select(func.coalesce(func.sum(Upload.size), 0)).where(Upload.account_id == account_id)
     if (await write.scalar(taken) or 0) + announced.size > QUOTA_BYTES:
-        raise NoRoom("Delete some. A deleted upload makes room after a day.")
+        raise NoRoom("Delete some. A deleted upload frees its space after a day.")
     upload = Upload(
         account_id=account_id,
         key=f"uploads/{uuid4()}",
@@ -59,9 +59,9 @@ async def start_upload(write: WriteSession, account_id: UUID, announced: UploadI
 async def complete_upload(
     write: WriteSession, files: Files, account_id: UUID, upload_id: UUID
 ) -> Upload:
-    """Doing it again changes nothing. Raises NoSuchUpload, NotSentYet, NotThatImage."""
+    """A second call changes nothing. Raises NoSuchUpload, NotSentYet, NotThatImage."""
     upload = await _own_upload(write, account_id, upload_id)
-    # Reading a file takes long: hold no connection meanwhile.
+    # Reading a file is slow: hold no connection meanwhile.
     await write.commit()
     if upload.completed_at is None:
         try:
@@ -82,7 +82,7 @@ async def complete_upload(
 async def delete_upload(
     write: WriteSession, files: Files, account_id: UUID, upload_id: UUID
 ) -> None:
-    """Raises NoSuchUpload. The row stays a day, because a link may still send the file again."""
+    """Raises NoSuchUpload. The row stays for a day, because a link can still send the file."""
     upload = await _own_upload(write, account_id, upload_id)
     upload.deleted_at = await write.scalar(select(func.now()))
     await write.commit()
@@ -100,7 +100,7 @@ async def sweep(write: WriteSession, files: Files) -> None:
         .limit(20)
         .with_for_update(skip_locked=True)
     )
-    # Marked as deleted, they can no longer be completed.
+    # An upload that is marked as deleted cannot be completed.
     swept = await write.execute(
         update(Upload)
         .where(Upload.id.in_(expired))
@@ -110,16 +110,17 @@ async def sweep(write: WriteSession, files: Files) -> None:
     keys = {row.id: row.key for row in swept}
     if not keys:
         return
-    # Deleting files takes long: hold no connection meanwhile.
+    # Deleting files is slow: hold no connection meanwhile.
     await write.commit()
     for key in keys.values():
-        # The file first: a row without a file is swept again, a file without a row never is.
+        # The file first: the next sweep finds a row without a file, but no sweep finds a file
+        # without a row.
         await files.delete(key)
     await write.execute(delete(Upload).where(Upload.id.in_(keys)))
 
 
 def _is_image(content_type: str, head: bytes) -> bool:
-    """Looks at the first bytes only. The rest may hold a script, a place, or 2^32 pixels."""
+    """Checks only the first bytes. The rest may hold a script, a GPS position or 2^32 pixels."""
     if content_type == "image/webp":
         return head.startswith(b"RIFF") and head[8:12] == b"WEBP"
     return head.startswith(SIGNATURES[content_type])

@@ -1,8 +1,8 @@
 # Rung's file: advancing to another stage may change it.
 """Answers of queries with @max_stale, cached in Redis.
 
-Each entry has the position that the primary's log had before the answer was read. A client that
-must see a position gets only answers read after it. An older answer never replaces a newer one.
+Each entry stores the primary's WAL position from before its read. A client that must see a position
+gets only answers read after it. An older answer never replaces a newer one.
 """
 
 import asyncio

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Reads of Postgres past the cache: one at a time for each key, and a limit for all."""
+"""Reads of Postgres that bypass the cache: one at a time for each key, and a limit for all."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -33,7 +33,7 @@ class ReadLimit:
 
 
 class Load:
-    """An answer on its way from Postgres, for all requests that come meanwhile."""
+    """An answer that is being read from Postgres. Later requests for the key wait for it."""
 
     task: asyncio.Task[bytes]
     as_of: Position | None = None  # it shows all that was committed before this position

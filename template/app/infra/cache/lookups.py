@@ -31,7 +31,7 @@ type Waiting = dict[str, list[asyncio.Future[bytes | None]]]
 
 
 class RedisAway(Exception):
-    """Redis did not do it, or not in time, or failed a moment ago and is not asked."""
+    """Redis refused, timed out, or the circuit breaker is open after a recent failure."""
 
 
 class RedisLookups:
@@ -65,8 +65,8 @@ class RedisLookups:
     def get(self, key: str) -> Awaitable[bytes | None]:
         """Raises RedisAway.
 
-        Callers that come while a lookup is on its way share the next one: a round trip costs 50 µs
-        of CPU, each further key in it 3 µs.
+        Callers that arrive during a lookup share the next one: a round trip costs 50 µs of CPU,
+        each further key in it 3 µs.
         """
         answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, []).append(answer)

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The position that a read shows, taken before it begins."""
+"""Samples the WAL position before a read, which the read then certainly shows."""
 
 import asyncio
 

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The cache's Redis, as an optimisation: nothing waits for an answer that does not come at once."""
+"""The cache's Redis. It is an optimisation, so no request waits long for its answer."""
 
 import time
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from app.infra.cache.entry import Entry
 from app.infra.cache.lookups import CONNECT_SECONDS, CONNECTION_LOST, RedisLookups
 from app.infra.own_writes.log_position import ENCODED_LENGTH
 
-# One failure may be our own fault: a process that was busy for 50 ms reads the answer too late.
+# One failure may be our own fault: a process that was busy for 50 ms sees the answer too late.
 FAILURES_IN_A_ROW = 3
 
 # Lookups share one connection; the others are for what fills the cache. With redis-py's own limit
@@ -94,7 +94,7 @@ class CacheServer:
     async def put(self, key: str, entry: Entry, seconds: float) -> bool:
         """False if the entry there is newer. Raises RedisAway.
 
-        The end is a time of day: counted from when a server that hung goes on, it would be late.
+        The expiry is a time of day. A duration would start only when a server that hung continues.
         """
         arguments = (bytes(entry), _milliseconds(time.time() + seconds))
         return bool(await self.lookups.run(self._put(keys=[key], args=arguments)))

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""After SIGTERM a copy goes on serving until the load balancer has noticed."""
+"""After SIGTERM, a copy continues to serve until the load balancer has noticed."""
 
 import os
 import time
@@ -30,8 +30,8 @@ class DrainSettings(BaseSettings):
 
 
 class Server(uvicorn.Server):
-    """Uvicorn alone closes its listener at the first SIGTERM, while the load balancer still sends
-    requests. 1,092 of 6,000 failed while three copies were restarted in turn."""
+    """Plain uvicorn closes its listener at the first SIGTERM, while the load balancer still sends
+    requests: 1,092 of 6,000 failed while three copies were restarted one after another."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -57,7 +57,7 @@ class Server(uvicorn.Server):
 
 class PoliteClosing:
     """While draining, each answer closes its connection. A later request on it would be lost, and
-    only a safe one can be sent again."""
+    the load balancer can repeat only a safe one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

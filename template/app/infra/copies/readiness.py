@@ -1,9 +1,9 @@
 # Rung's file: advancing to another stage may change it.
-"""Ready means that this copy can serve, not that all it depends on answers.
+"""Ready means that this copy can serve, not that all its servers answer.
 
-A server that is away is away for every copy. If they all left, the load balancer could send nobody
-even to what still works, such as cached reads. But a copy that has never reached what it depends
-on is a deploy gone wrong, and gets no traffic.
+A server that is away is away for every copy. If all copies then became unready, even requests that
+still work, such as cached reads, would fail. But a copy that has never reached its servers belongs
+to a failed deploy, and gets no traffic.
 """
 
 import asyncio

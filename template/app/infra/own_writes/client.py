@@ -1,8 +1,8 @@
 # Rung's file: advancing to another stage may change it.
 """The client of a request, and the WAL position that its reads must show.
 
-A write's position stands with the client's login session. Its answer also carries the position,
-signed, in a cookie and in a header. A client that sends it back needs no lookup of its
+A write's position is stored with the client's login session. The answer also carries the position,
+signed, in a cookie and in a header. For a client that sends it back, the app needs no lookup of the
 session. Any other client with a session costs one lookup by primary key.
 """
 
@@ -42,14 +42,14 @@ class PositionStore(Protocol):
 
 
 class SessionFinder(Protocol):
-    """The store of login sessions. To find a session is to learn its position."""
+    """The store of login sessions. Finding a session also reads its position."""
 
     async def find(self, token_hash: bytes) -> object: ...
 
 
 @dataclass
 class SessionPositions:
-    """Where positions stand: in the row of the session, and in other stores."""
+    """The places that store positions: the row of the session, and other stores."""
 
     connect: Callable[[], Awaitable[asyncpg.Connection]]
     in_rows: bool = True
@@ -84,8 +84,8 @@ class Client:
 
     @property
     def noted_sessions(self) -> list[bytes]:
-        """The sessions that a commit's position must stand with. A browser that keeps cookies
-        brings the position back."""
+        """The sessions that must store a commit's position. A browser that keeps cookies sends
+        the position back itself."""
         if self.token_hash and not self.carried.keeps_cookies:
             return [self.token_hash, *self.started]
         return self.started
@@ -111,7 +111,7 @@ class Client:
     async def find_once[T](
         self, token_hash: bytes, find: Callable[[bytes], Coroutine[Any, Any, T]]
     ) -> T:
-        """One lookup of the request's session for all that ask."""
+        """All callers of one request share one lookup of its session."""
         if token_hash != self.token_hash:
             return await find(token_hash)
         key = (find, token_hash)
@@ -121,12 +121,12 @@ class Client:
         return found
 
     def has_started(self, token_hash: bytes) -> None:
-        """The position of the commit that starts a session stands with that session."""
+        """The commit that starts a session stores its position with that session."""
         if self._sessions:  # else this is no request
             self.started.append(token_hash)
 
     def learn(self, position: Position | None) -> None:
-        """A position that stands with the session."""
+        """Adds a position that is stored with the session."""
         self.is_resolved = True
         self.min_position = max(filter(None, (self.min_position, position)), default=None)
 

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""After each commit: note how far the WAL has come, for the client and with its login session."""
+"""After each commit: notes the WAL position, for the client and with its login session."""
 
 import asyncpg
 import structlog
@@ -27,8 +27,8 @@ log = structlog.get_logger()
 class PositionedSession(Session):
     """Notes the position on the commit's own connection, and never before the commit.
 
-    A replica may have reached a position taken before the commit while the commit itself is still
-    on its way: 525 of 4,000 reads were then stale, and none of 4,000 this way.
+    A replica can reach a position from before the commit without having replayed the commit. With
+    such positions 525 of 4,000 reads were stale; with these, none of 4,000.
     """
 
 
@@ -84,7 +84,7 @@ async def _noted_in_rows(
 
 
 def note_positions(app: FastAPI) -> None:
-    """Of every commit from now on, and return them to clients. Calling it again changes nothing."""
+    """Notes the position of every later commit, and returns it to clients. Idempotent."""
     database: Database = app.state.database
     if database.session_class is not PositionedSession:
         database.session_class = PositionedSession

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Positions in Postgres' write-ahead log (WAL), and how far the primary's log has come."""
+"""Positions in Postgres' write-ahead log (WAL), and the primary's current position."""
 
 import re
 import time
@@ -72,7 +72,7 @@ NOT_KNOWN = Position(2**32, 0)
 
 
 def reachable(timeline: int, lsn: int) -> Position:
-    """From what Postgres says: the position at which a replica has replayed all before it."""
+    """Parses Postgres' answer: a replica at this position has replayed everything before it."""
     offset = lsn % PAGE
     return Position(timeline, lsn - offset if offset in PAGE_HEADERS else lsn)
 

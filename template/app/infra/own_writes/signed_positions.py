@@ -27,7 +27,7 @@ _IN_HEADER = re.compile(rb"\s*" + _SIGNED + rb"\s*")
 _IN_COOKIE = re.compile(rb"(__Host-wrote-[0-9a-f]{1,16})=" + _SIGNED + rb"(?=;|$)")
 _MARKER = re.compile(rf"(?:^|;)\s*{KEEPS_COOKIES}=1\s*(?:;|$)".encode())
 
-# More are none of ours: each answer to a write removes the cookies that came with the request.
+# The app never leaves more: each answer to a write removes the cookies that came with the request.
 MOST_COOKIES = 50
 
 
@@ -44,7 +44,7 @@ class Carried(NamedTuple):
 
     @property
     def is_any(self) -> bool:
-        """The client brings back what it was given, so its positions are complete."""
+        """True if the client sends back what it was given, so its positions are complete."""
         return bool(self.header or self.cookies or self.keeps_cookies)
 
 

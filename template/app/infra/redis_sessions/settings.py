@@ -29,7 +29,7 @@ class MoveSettings(BaseSettings):
 
     store: Step = Step.POSTGRES
     redis_url: RedisDsn | None = Field(default=None, validate_default=True)
-    # With less, a busy process would mistake its own late look at the answer for a timeout.
+    # With less, a busy process that reads the answer late would count it as a timeout.
     redis_seconds: PositiveFloat = 1
 
     @field_validator("redis_url")

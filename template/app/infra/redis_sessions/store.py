@@ -76,8 +76,8 @@ redis.call('SET', session, '', 'PX', lifetime)
 
 
 class RedisSessions:
-    """An ended session leaves a tombstone, so that no late copy revives it. The tombstone lives as
-    long as a last visit would have kept the session alive.
+    """An ended session leaves a tombstone, so that a late write of another copy cannot revive it.
+    The tombstone lives as long as a last visit would have kept the session alive.
 
     Starts and ends are sent as the last step before COMMIT. So a session exists before a client
     has its token. A transaction that fails earlier changes nothing. One that Redis does not accept

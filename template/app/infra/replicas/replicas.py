@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Replicas of Postgres: how far each is, and which of them may answer a read."""
+"""Replicas of Postgres: the position of each, and which of them may answer a read."""
 
 import asyncio
 import hashlib
@@ -33,7 +33,7 @@ WHERE_THE_REPLICA_IS = """
         ) AS timeline_id
 """
 
-# A server that does not answer for so long gets no reads. Reads that it has go elsewhere.
+# A server that does not answer for this long gets no reads. Its running reads go to another server.
 SILENCE_SECONDS = 1.0
 
 # While a read waits for a replica, which mostly catches up within 3 ms.
@@ -43,8 +43,8 @@ HURRIED_POLL_SECONDS = 0.002
 class ReplicaSettings(BaseSettings):
     """Without a URL every read goes to the primary.
 
-    Each process opens up to DATABASE_READ_POOL connections to each replica, and to the primary and
-    each replica one more, over which it asks how far they are.
+    Each process opens up to DATABASE_READ_POOL connections to each replica. It opens one more to
+    each replica and to the primary, to ask for their positions.
     """
 
     model_config = SettingsConfigDict(env_prefix="DATABASE_REPLICA_")
@@ -60,7 +60,7 @@ class ReplicaSettings(BaseSettings):
 
 
 class StatusConnection:
-    """A connection that asks one server how far it is. A lost one is opened again."""
+    """A connection that asks one server for its position. Reconnects when it is lost."""
 
     def __init__(self, database: DatabaseSettings, url: PostgresDsn) -> None:
         self._database = database
@@ -86,7 +86,7 @@ class StatusConnection:
 
 
 class Replica:
-    """One standby server, and how far it was when it was last asked."""
+    """One standby server, and its last known position."""
 
     pool: asyncpg.Pool
 
@@ -104,7 +104,7 @@ class Replica:
         self._poll_requested.set()
 
     async def reaches(self, lsn: int, within: float) -> bool:
-        """All that wait share one question to the server."""
+        """All waiting reads share one query to the server."""
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = (lsn, reached)
         self._waiting.append(waiting)
@@ -135,7 +135,7 @@ class Replica:
 
 
 class Replicas:
-    """Knows how far each replica is, and which of them may answer a read."""
+    """Knows the position of each replica, and which of them may answer a read."""
 
     def __init__(self, database: DatabaseSettings, settings: ReplicaSettings) -> None:
         self._database = database
@@ -162,7 +162,7 @@ class Replicas:
         for replica in (usual, *able):
             if replica.lsn >= lsn:
                 return replica
-        # To wait for a replica that is far behind would only make the answer later.
+        # Waiting for a replica that is far behind would only delay the answer.
         is_close = usual.seconds_behind < 2 * self._settings.poll_seconds
         if is_close and await usual.reaches(lsn, self._settings.wait_seconds):
             return usual

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Sends each read to a replica that shows all that the client must see, or to the primary."""
+"""Sends each read to a replica that has replayed the client's position, or to the primary."""
 
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -32,9 +32,9 @@ WORTH_ASKING_ELSEWHERE = (
 
 
 class RoutedReader(Reader):
-    """Reads from a replica that shows all that the request must see, else from the primary.
+    """Reads from a replica that has replayed the request's position, otherwise from the primary.
 
-    Other people's writes may be missing for as long as a replica may be behind.
+    Writes of other clients may be missing for as long as a replica may be behind.
     """
 
     __slots__ = ("_max_stale", "_replicas")

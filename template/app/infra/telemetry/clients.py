@@ -1,8 +1,8 @@
 # Rung's file: advancing to another stage may change it.
 """Spans of SQL statements and of outgoing HTTP requests.
 
-The drivers are wrapped in place, as OpenTelemetry's own instrumentations do it, so that no other
-file has to know. Without telemetry nothing is wrapped.
+Patches the drivers, as OpenTelemetry's own instrumentations do, so that no other file changes.
+Without telemetry nothing is patched.
 """
 
 import functools

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Threads send all telemetry: a receiver that is away costs a bounded queue and log lines."""
+"""Sends telemetry in threads. A receiver that is away costs only a bounded queue and log lines."""
 
 import logging
 import math

@@ -51,11 +51,11 @@ class Ids(RandomIdGenerator):
 
 
 class RequestTelemetry:
-    """Decides whether a request is sampled, as the provider's sampler would: for a request
-    that is not, the SDK's start_span takes 6 µs.
+    """Decides whether a request is sampled, as the provider's sampler would. This saves the SDK's
+    start_span (6 µs) for an unsampled request.
 
-    Errors and slow requests are always kept. One that was not sampled is recorded when it has
-    ended, without children: nothing was recorded meanwhile."""
+    Errors and slow requests are always kept. An unsampled one is recorded when it has ended,
+    without child spans, because nothing was recorded before."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 # Rung's file: advancing to another stage may change it.
-"""While files move: each is found in the folder or in S3.
+"""While files move: finds each file in the folder or in S3.
 
-Copies of two neighbouring steps work side by side, whichever way the deploy goes: where a step
-puts files, its neighbours look for them.
+Copies of two neighbouring steps run side by side, in both directions of a deploy: each step looks
+for files in the places where its neighbours put them.
 """
 
 from collections.abc import AsyncIterable, AsyncIterator

@@ -34,8 +34,8 @@ async def elsewhere(write: AsyncSession, other: ModuleSessions) -> AsyncGenerato
         finally:
             write.info[Held] = held
         return
-    await write.commit()
     _refuse_open(held, write)
+    await write.commit()
     async with database.transaction() as theirs:
         theirs.info[Held] = Held(held.app, database, held.beside, is_elsewhere=True)
         yield theirs

@@ -22,9 +22,10 @@ SEEN = Path(".dev", "module-borders.json")
 
 ADVICE = {
     "transaction": (
-        "One transaction cannot span two databases. Commit your own row first, in a state such as"
-        " 'pending'. Let the other module's service do its part under that row's id, so that doing"
-        " it again changes nothing. Then note its answer, a refusal too."
+        "One transaction cannot span two databases. Write your own row first, in a state such as"
+        " 'pending'. Then `async with elsewhere(write, catalog) as theirs:` lets the other module's"
+        " service do its part with `theirs`, under that row's id, so that doing it again changes"
+        " nothing. Then note its answer, a refusal too."
     ),
     "statement": (
         "No JOIN spans two databases. Read the first module's rows, then the other's by their ids,"

@@ -14,7 +14,9 @@ import greenlet  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from _pytest.terminal import TerminalReporter
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.orm import Session, SessionTransaction
 
+from app.infra.module_databases.sessions import Held
 from app.infra.reads import Query
 from dev.module_databases import code
 from dev.module_databases.borders import (
@@ -60,6 +62,8 @@ class Watch:
         event.listen(Engine, "before_cursor_execute", self._in_transaction)
         event.listen(Engine, "commit", _end)
         event.listen(Engine, "rollback", _end)
+        event.listen(Session, "after_begin", _go_elsewhere)
+        event.listen(Session, "after_transaction_end", _come_back)
         fetch = asyncpg.Connection.fetch
 
         @functools.wraps(fetch)
@@ -100,6 +104,26 @@ class Watch:
 def _end(connection: Connection) -> None:
     if not connection.invalidated:  # a lost connection has no info
         connection.info.pop(PROPERTY, None)
+
+
+def _go_elsewhere(session: Session, begun: SessionTransaction, connection: Connection) -> None:
+    """In one database elsewhere() is a savepoint of the same transaction, but a border as well."""
+    held: Held | None = session.info.get(Held)
+    if held and held.is_elsewhere and _is_savepoint(begun):
+        transaction = connection.info.setdefault(PROPERTY, Transaction())
+        session.info[PROPERTY] = transaction, transaction.touched
+        transaction.touched = set()
+
+
+def _come_back(session: Session, ended: SessionTransaction) -> None:
+    if PROPERTY in session.info and _is_savepoint(ended):
+        transaction, touched = session.info.pop(PROPERTY)
+        transaction.touched = touched
+
+
+def _is_savepoint(transaction: SessionTransaction) -> bool:
+    """Not one inside of another."""
+    return transaction.nested and not (transaction.parent and transaction.parent.nested)
 
 
 def _places() -> Iterator[Place]:

@@ -4,6 +4,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastapi import FastAPI, Request
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -19,12 +20,14 @@ _modules: dict[str, "ModuleSessions"] = {}
 class TwoDatabases(Exception):
     """Two databases cannot commit together: one could fail after the other is done."""
 
-    def __init__(self, module: str) -> None:
-        super().__init__(
-            f"This request has open transactions in the database of {module!r} and in another one."
-            " They cannot commit together, so both were rolled back. Let a request write through"
-            " one session. See docs/guide/module_databases/second-database.md."
-        )
+
+class Held(NamedTuple):
+    """What a session of a module knows, for elsewhere()."""
+
+    app: FastAPI
+    database: Database
+    beside: list[AsyncSession]  # all sessions of its request
+    is_elsewhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class ModuleSessions:
     name: str
 
     def database(self, app: FastAPI) -> Database:
-        """The module's own database, or the common one: for tasks, commands and tests."""
+        """The module's own database, or the common one."""
         common: Database = app.state.database
         return self._own(app) or common
 
@@ -43,17 +46,32 @@ class ModuleSessions:
         return self.database(request.app).reader()
 
     async def write(self, request: Request, common: WriteSession) -> AsyncGenerator[AsyncSession]:
-        own = self._own(request.app)
+        app: FastAPI = request.app
+        held: Held = common.info.setdefault(Held, Held(app, app.state.database, [common]))
+        own = self._own(app)
         if own is None:
             yield common
             return
-        beside: list[AsyncSession] = common.info.setdefault("beside", [common])
         async with own.transaction() as session:
-            beside.append(session)
+            session.info[Held] = Held(app, own, held.beside)
+            held.beside.append(session)
             yield session
             # A session without a statement has no connection, and commits nothing.
-            if session.in_transaction() and sum(one.in_transaction() for one in beside) > 1:
-                raise TwoDatabases(self.name)
+            if session.in_transaction() and sum(one.in_transaction() for one in held.beside) > 1:
+                raise TwoDatabases(
+                    f"This request has open transactions in the database of {self.name!r} and in"
+                    " another one. They cannot commit together, so both were rolled back. Let it"
+                    " write through one session, and cross with elsewhere():"
+                    " docs/guide/module_databases/second-database.md."
+                )
+
+    @asynccontextmanager
+    async def transaction(self, app: FastAPI) -> AsyncGenerator[AsyncSession]:
+        """For tasks and commands."""
+        database = self.database(app)
+        async with database.transaction() as session:
+            session.info[Held] = Held(app, database, [session])
+            yield session
 
     def _own(self, app: FastAPI) -> Database | None:
         databases: dict[str, Database] = app.state.module_databases

@@ -1,15 +1,18 @@
 # Rung's file: advancing to another stage may change it.
-"""A small app of two modules, whose borders are crossed in each way."""
+"""A second Postgres, and a small app of two modules whose borders are crossed in each way."""
 
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from dev import postgres
 from dev.postgres import REPOSITORY
+from dev.pytest_plugin import RUN, Databases
 
 FILES = {
     "pytest.ini": "[pytest]\ntestpaths = tests\nanyio_mode = auto\n",
@@ -92,6 +95,8 @@ async def counted(read: ReadSession, others: str) -> int:
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.infra.module_databases.crossing import elsewhere
+from app.infra.module_databases.sessions import module_sessions
 from app.pets.models import Pet
 from app.vets import service as vets
 from app.vets.models import Vet
@@ -111,6 +116,13 @@ async def all_of(write: AsyncSession, vet_id: int) -> list[Pet]:
 async def rename(write: AsyncSession, pet_id: int, then) -> None:
     (await write.get_one(Pet, pet_id)).name = "Rex"
     await then(write, 1)
+
+
+async def visit_elsewhere(write: AsyncSession, pet_id: int) -> None:
+    pet = await write.get_one(Pet, pet_id)
+    async with elsewhere(write, module_sessions("vets")) as theirs:
+        await vets.note_visit(theirs, pet.vet_id)
+    await write.refresh(pet)
 """,
     "tests/conftest.py": """\
 import os
@@ -123,11 +135,11 @@ from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
 
 TABLES = \"\"\"
-    CREATE TABLE IF NOT EXISTS vets (id bigint, visits bigint);
-    CREATE TABLE IF NOT EXISTS pets (id bigint, name text, vet_id bigint);
-    TRUNCATE vets, pets;
-    INSERT INTO vets VALUES (1, 0);
-    INSERT INTO pets VALUES (1, 'Tom', 1);
+    SELECT pg_advisory_xact_lock(1); -- two workers share the database
+    CREATE TABLE IF NOT EXISTS vets (id bigint PRIMARY KEY, visits bigint);
+    CREATE TABLE IF NOT EXISTS pets (id bigint PRIMARY KEY, name text, vet_id bigint);
+    INSERT INTO vets VALUES (1, 0) ON CONFLICT DO NOTHING;
+    INSERT INTO pets VALUES (1, 'Tom', 1) ON CONFLICT DO NOTHING;
 \"\"\"
 
 
@@ -145,6 +157,9 @@ async def database():
         yield database
 """,
     "tests/test_pets.py": """\
+from fastapi import FastAPI
+
+from app.infra.module_databases.sessions import module_sessions
 from app.pets import queries, service
 from app.vets import service as vets
 
@@ -159,6 +174,13 @@ async def test_the_code_does_not_show_these(database):
     async with database.transaction() as write:
         await service.rename(write, 1, vets.note_visit)
     assert await queries.counted(database.reader(), "vets")
+
+
+async def test_an_explicit_crossing_is_no_debt(database):
+    app = FastAPI()
+    app.state.database, app.state.module_databases = database, {}
+    async with module_sessions("pets").transaction(app) as write:
+        await service.visit_elsewhere(write, 1)
 
 
 async def test_one_transaction_after_the_other_crosses_no_border(database):
@@ -209,6 +231,14 @@ class Practice:
     def tests(self, *options: str) -> tuple[int, str]:
         plugins = ["-p", "dev.module_databases.plugin", "-p", "no:schemathesis"]
         return self.runs("pytest", "-q", *plugins, *options)
+
+
+@pytest.fixture(scope="session")
+def second_server() -> Iterator[Databases]:
+    """A Postgres beside that of the services."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    with postgres.throwaway(f"rung-second-{RUN}-{worker}") as url, Databases(url) as databases:
+        yield databases
 
 
 @pytest.fixture

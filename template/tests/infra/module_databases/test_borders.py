@@ -13,13 +13,13 @@ app/pets/models.py:13: Pet.vet_id: foreign key of pets + vets
 app/pets/models.py:15: Pet.vet: relationship of pets + vets
 app/pets/queries.py:12: QUERIES.'with vets': statement of pets + vets
 app/pets/queries.py:14: VISITS: statement of pets + vets
-app/pets/service.py:12: visit: transaction of pets + vets
-app/pets/service.py:16: all_of: statement of pets + vets
+app/pets/service.py:14: visit: transaction of pets + vets
+app/pets/service.py:18: all_of: statement of pets + vets
 """
 
 IN_THE_TESTS = """\
 app/pets/queries.py:23: counted: statement of pets + vets
-app/pets/service.py:22: rename: transaction of pets + vets
+app/pets/service.py:24: rename: transaction of pets + vets
 """
 
 BORDERS = "dev.module_databases"
@@ -92,7 +92,7 @@ def test_a_new_transaction_across_a_border_fails_the_tests(practice: Practice) -
     status, said = practice.tests("-n", "2")
 
     assert status == 1
-    assert "app/pets/service.py:22: name_again: transaction of pets + vets\n" in said
+    assert "app/pets/service.py:24: name_again: transaction of pets + vets\n" in said
     assert "module-borders.txt: paid, so delete its line: app/pets/service.py rename:" in said
 
     # A part of the tests cannot tell that a debt is paid.

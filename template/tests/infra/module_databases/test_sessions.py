@@ -1,7 +1,6 @@
 # Rung's file: advancing to another stage may change it.
 """A module with its own Postgres, and without: its sessions, settings, readiness and metrics."""
 
-import os
 import socket
 from collections.abc import Iterator
 from typing import Annotated
@@ -17,8 +16,7 @@ from app.infra.environment import EnvironmentIncomplete
 from app.infra.module_databases.sessions import module_sessions
 from app.infra.reads import Reader
 from app.infra.telemetry import sources
-from dev import postgres
-from dev.pytest_plugin import RUN, Databases, Services
+from dev.pytest_plugin import Databases, Services
 from tests.infra.conftest import Serve, bare_app
 
 parcels = module_sessions("parcels")
@@ -29,13 +27,6 @@ letters = module_sessions("letters")
 LettersWrite = Annotated[AsyncSession, Depends(letters.write, scope="function")]
 
 WHERE = "SELECT current_database() || ' ' || pg_backend_pid() || ' ' || pg_current_xact_id()"
-
-
-@pytest.fixture(scope="session")
-def second_server() -> Iterator[Databases]:
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-    with postgres.throwaway(f"rung-second-{RUN}-{worker}") as url, Databases(url) as databases:
-        yield databases
 
 
 @pytest.fixture

@@ -56,3 +56,23 @@ def test_the_runbooks_of_a_year_are_followed_and_no_client_notices(
     if report["seconds"]["replicas/failover.md 1."] < 3:
         assert report["people"]["a planned failover"]["announced"] == 0
     assert report["primary lost"]["listed as lost"] >= report["primary lost"]["lost"] == 3
+
+
+@pytest.mark.slow
+def test_a_column_changes_while_two_versions_use_it_and_the_lint_agrees_with_the_page(
+    render: Render, tmp_path: Path
+) -> None:
+    report = driven(render({"stage": 1}), tmp_path / "shop", "runbook_schema")
+
+    assert report["failed"] == []
+    assert (report["differ"], report["wrong"], report["empty"]) == (0, 0, 0)
+    assert report["split"] == [
+        ["Ada Lovelace", "Ada", "Lovelace"],
+        ["Alan Perlis", "Alan", "Perlis"],
+        ["Grace Hopper", "Grace", "Hopper"],
+    ]
+    assert report["not tried"] == []
+    lint = report["lint"]
+    assert {name: rules for name, rules in lint.items() if name.startswith("safe") and rules} == {}
+    for number, rule in enumerate(report["unsafe"]):
+        assert rule in lint[f"unsafe_{number}"]

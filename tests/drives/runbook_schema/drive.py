@@ -1,0 +1,237 @@
+"""Follows docs/runbooks/schema-changes.md while an old and a new version use the tables.
+
+Runs in a generated repo: python -m runbook_schema.drive
+"""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+from dev import postgres
+
+PAGE = postgres.REPOSITORY / "docs/runbooks/schema-changes.md"
+VERSIONS = postgres.REPOSITORY / "migrations/versions"
+SECONDS = 300
+
+TABLES = """
+CREATE TABLE items (id uuid PRIMARY KEY DEFAULT uuidv7(), name text NOT NULL);
+CREATE TABLE people (id uuid PRIMARY KEY DEFAULT uuidv7(), full_name text NOT NULL);
+INSERT INTO items (name) SELECT 'item ' || n FROM generate_series(1, 20000) n;
+INSERT INTO people (full_name) SELECT 'Ada Lovelace' FROM generate_series(1, 5000) n;
+"""
+
+# The first column of the page's table, as statements, and the rule that refuses each.
+UNSAFE = {
+    "ALTER TABLE items RENAME COLUMN name TO title": "renaming-column",
+    "ALTER TABLE items RENAME TO things": "renaming-table",
+    "ALTER TABLE items ADD COLUMN title text NOT NULL": "adding-required-field",
+    "ALTER TABLE items ALTER COLUMN title SET NOT NULL": "adding-not-nullable-field",
+    "ALTER TABLE items ALTER COLUMN name TYPE varchar(9)": "changing-column-type",
+    "CREATE INDEX by_name ON items (name)": "require-concurrent-index-creation",
+    "ALTER TABLE items ADD CONSTRAINT c CHECK (name <> '')": "constraint-missing-not-valid",
+    "ALTER TABLE items ADD CONSTRAINT c FOREIGN KEY (id) REFERENCES people (id)": (
+        "constraint-missing-not-valid"
+    ),
+    "ALTER TABLE items ADD CONSTRAINT c UNIQUE (name)": "disallowed-unique-constraint",
+    "ALTER TABLE items DROP COLUMN name": "ban-drop-column",
+    "DROP TABLE items": "ban-drop-table",
+    "DROP FUNCTION items_name_is_title()": "ban-drop-function",
+}
+MIGRATION = '''
+from alembic import op
+
+revision = "{revision}"
+down_revision = "{before}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute("""{sql}""")
+
+
+def downgrade() -> None: ...
+'''
+
+
+def blocks(section: str) -> list[tuple[str, str]]:
+    page = PAGE.read_text(encoding="utf-8")
+    [text] = re.findall(rf"^## {section}.*?(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```(sql|bash)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+class Versions:
+    """The statements of two versions of an app, each of which knows one name of a column."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.expected: dict[UUID, str] = {}
+        self.statements: Counter[str] = Counter()
+        self.failed: list[str] = []
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    def start(self, column: str) -> None:
+        self._running[column] = asyncio.create_task(self._live(column))
+
+    async def stop(self, column: str) -> None:
+        """Ends what it has begun, as a copy does."""
+        await self._running.pop(column)
+
+    async def until_used(self, column: str, statements: int = 30) -> None:
+        wanted = self.statements[column] + statements
+        async with asyncio.timeout(SECONDS):
+            while self.statements[column] < wanted and not self._running[column].done():
+                await asyncio.sleep(0.01)
+
+    async def _live(self, column: str) -> None:
+        connection = await asyncpg.connect(self._url)
+        mine: list[UUID] = []
+        while column in self._running:
+            try:
+                await self._use(connection, column, mine)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                self.failed.append(f"{column}: {error!r}")
+                return
+
+    async def _use(self, connection: asyncpg.Connection, column: str, mine: list[UUID]) -> None:
+        insert = f"INSERT INTO items ({column}) VALUES ($1) RETURNING id"  # noqa: S608
+        update = f"UPDATE items SET {column} = $1 WHERE id = $2"  # noqa: S608
+        text = uuid4().hex
+        mine.append(await connection.fetchval(insert, text))
+        self.expected[mine[-1]] = text
+        text, row = uuid4().hex, mine[len(mine) // 2]
+        await connection.execute(update, text, row)
+        self.expected[row] = text
+        await connection.fetch(f"SELECT id, {column} FROM items WHERE id = $1", row)  # noqa: S608
+        self.statements[column] += 3
+        await asyncio.sleep(0.005)
+
+
+async def migrated(connection: asyncpg.Connection, sql: str) -> None:
+    """With the limits of migrations/env.py, and as often as it says."""
+    for _ in range(100):
+        try:
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = '3s';{sql}")
+        except asyncpg.LockNotAvailableError:
+            continue
+        return
+    raise AssertionError(f"never got its lock: {sql}")
+
+
+def lint_warnings() -> dict[str, list[str]]:
+    """The rules that each migration breaks: those of the page, and those that it warns of."""
+    safe = [sql for number in "123" for kind, sql in blocks(f"{number}\\.") if kind == "sql"]
+    named = [(f"safe_{n}", sql) for n, sql in enumerate(safe)]
+    named += [(f"unsafe_{n}", sql) for n, sql in enumerate(UNSAFE)]
+    before = "0001"
+    for revision, sql in named:
+        text = MIGRATION.format(revision=revision, before=before, sql=sql)
+        (VERSIONS / f"{revision}.py").write_text(text, encoding="utf-8")
+        before = revision
+    lint = [sys.executable, "-m", "dev.lint_migrations"]
+    done = subprocess.run(lint, capture_output=True, text=True, check=False)
+    broken = re.findall(r"squawkhq\.com/docs/([a-z-]+).*?/(\w+)\.sql:", done.stdout, re.DOTALL)
+    assert broken, done.stderr
+    return {name: [rule for rule, file in broken if file == name] for name, _ in named}
+
+
+def not_tried() -> list[str]:
+    """Forms that the page calls refused, and that are no statement here."""
+    rows = re.findall(r"^\| (`.*?) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    forms = [form for row in rows for form in re.findall(r"`(.*?)`", row)]
+    assert forms
+    patterns = {form: ".*".join(map(re.escape, form.split("…"))) for form in forms}
+    return [
+        form
+        for form, pattern in patterns.items()
+        if not any(re.search(pattern, one) for one in UNSAFE)
+    ]
+
+
+async def followed(url: str) -> dict[str, Any]:
+    connection = await asyncpg.connect(url)
+    await connection.execute(TABLES)
+    expand, backfill, check, contract = (text for _, text in blocks("1\\."))
+    not_null, validate = (text for _, text in blocks("3\\."))
+    versions = Versions(url)
+    versions.start("name")
+    await versions.until_used("name")
+    begun = time.monotonic()
+    await migrated(connection, expand)
+    await versions.until_used("name")
+    await migrated(connection, not_null)
+    await in_bash(url, f"{backfill}\n{check}")
+    await migrated(connection, validate)
+    versions.start("title")
+    await asyncio.gather(*(versions.until_used(one, 300) for one in ("name", "title")))
+    differ = await connection.fetchval("SELECT count(*) FROM items WHERE name <> title")
+    await versions.stop("name")
+    await migrated(connection, contract)
+    await versions.until_used("title")
+    await versions.stop("title")
+    seconds = time.monotonic() - begun
+    rows = dict(await connection.fetch("SELECT id, title FROM items"))
+    is_empty = [row for row, title in rows.items() if not title]
+    wrong = [row for row, text in versions.expected.items() if rows.get(row) != text]
+    report = {
+        "failed": versions.failed,
+        "differ": differ,
+        "wrong": len(wrong),
+        "empty": len(is_empty),
+        "rows": len(rows),
+        "statements": dict(versions.statements),
+        "seconds": round(seconds, 1),
+        "split": await split(connection),
+    }
+    await connection.close()
+    return report
+
+
+async def split(connection: asyncpg.Connection) -> list[list[str]]:
+    for _, sql in blocks("2\\."):
+        await migrated(connection, sql)
+    await connection.execute("UPDATE people SET full_name = full_name WHERE first_name IS NULL")
+    for statement in (
+        "INSERT INTO people (full_name) VALUES ('Grace Brewster Hopper')",
+        "INSERT INTO people (first_name, last_name) VALUES ('Alan', 'Turing')",
+        "UPDATE people SET last_name = 'Perlis' WHERE first_name = 'Alan'",
+        "UPDATE people SET full_name = 'Grace Hopper' WHERE first_name = 'Grace'",
+    ):
+        await connection.execute(statement)
+    found = await connection.fetch("SELECT DISTINCT full_name, first_name, last_name FROM people")
+    return sorted([list(row) for row in found])
+
+
+async def in_bash(url: str, commands: str) -> None:
+    environment = postgres.environment() | {
+        "PATH": f"{postgres.binaries()}:{os.environ['PATH']}",
+        "DIRECT": url,
+    }
+    done = await asyncio.create_subprocess_exec(
+        *("bash", "-eu", "-o", "pipefail", "-c", commands),
+        env=environment,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await done.communicate()
+    assert done.returncode == 0, f"{commands}\n{said.decode()}"
+
+
+def main() -> None:
+    with ExitStack() as stack:
+        report = asyncio.run(followed(stack.enter_context(postgres.for_load())))
+    report |= {"unsafe": list(UNSAFE.values()), "not tried": not_tried(), "lint": lint_warnings()}
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -40,7 +40,7 @@ def refuse_unless_it_can_run(command: list[str]) -> None:
 
 
 def run(command: list[str], environment: dict[str, str]) -> int:
-    """Returns the exit code that a shell would give."""
+    """Returns the exit code that a shell would return."""
     process = subprocess.Popen(command, env=environment)
 
     def end(*_: object) -> None:

@@ -34,7 +34,7 @@ PAGE = Path(__file__).with_name("data.html")
 
 
 class Rows(ModelView):
-    """A change would go round the team's rules, the cache and the positions of clients."""
+    """Read-only: a change would bypass the team's rules, the cache and clients' positions."""
 
     def __init__(self, mapper: Mapper[Any]) -> None:
         columns: list[Any] = [column.key for column in mapper.column_attrs]
@@ -69,7 +69,7 @@ class AnyColumn(ModelConverter):
 
 
 class OnlyHere:
-    """Rung cannot know who is staff in this business, so nobody looks in from elsewhere."""
+    """Serves this machine only, because Rung cannot know who is staff in this business."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -82,14 +82,14 @@ class OnlyHere:
 
 
 def is_here(request: Request) -> bool:
-    """The name counts as well: a stranger's may lead to 127.0.0.1."""
+    """Checks the host name too, because a stranger's name may point to 127.0.0.1."""
     sender = request.client.host if request.client else None
     forwarded = {"forwarded", "x-forwarded-for", "x-forwarded-host"} & set(request.headers)
     return request.url.hostname in HERE and sender in HERE and not forwarded
 
 
 def pages(title: str) -> list[BaseRoute]:
-    """The models are those that the app has imported."""
+    """The pages of the models that the app has imported."""
     admin = Admin(
         engine(),
         title=title,

@@ -52,7 +52,7 @@ OTHER_SERVERS = re.compile(
 
 
 class PostgresError(Exception):
-    """Says why there is no Postgres and what to do."""
+    """The message says why Postgres does not run and what to do."""
 
 
 def for_development() -> AbstractContextManager[str]:
@@ -100,8 +100,8 @@ def binaries() -> Path:
 
 
 def _owned_by_us(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
-    # Root would give the files to the archive's owner. The filter "data" would not, but leaves
-    # modes to the umask, and under 077 Postgres' user could not enter the folders.
+    # As root, the files would belong to the archive's owner. The filter "data" avoids that, but the
+    # umask then sets the modes, and under 077 Postgres' user could not enter the folders.
     safe = tarfile.tar_filter(member, folder)
     return safe.replace(uid=os.getuid(), gid=os.getgid(), uname="", gname="", deep=False)
 

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Judges queries by the rows and pages that they read from filled tables: tests/test_indexes.py."""
+"""Checks how many rows and pages each query reads from filled tables: tests/test_indexes.py."""
 
 import importlib
 import json
@@ -59,7 +59,7 @@ FOREIGN_KEYS_WITHOUT_INDEX = """
 
 
 class NotFilled(AssertionError):
-    """Says which line the test needs."""
+    """The message names the line that the test needs."""
 
 
 @dataclass
@@ -90,7 +90,7 @@ class FilledTables:
         await self.connection.execute("SET plan_cache_mode = force_generic_plan")
 
     async def findings(self, query: Query[Any]) -> list[str]:
-        """What is wrong with each form of a query: nothing, if it reads what it returns."""
+        """The problems of each form of a query. None if it reads only the rows that it returns."""
         found = []
         for said, form in query.forms():
             statement = form.statement
@@ -113,7 +113,7 @@ class FilledTables:
         return found
 
     async def _literal(self, column: Column[Any] | None, kind: str, default: Any) -> str:
-        """The value of a row in the middle of the table, or one of the type."""
+        """The value of a row in the middle of the table, or any value of the type."""
         base = kind.removesuffix("[]")
         if default is not None and not isinstance(default, list):
             value = str(default)
@@ -194,7 +194,7 @@ class FilledTables:
 
 
 def declared_queries(app: ModuleType) -> dict[str, Query[Any]]:
-    """Each Query of the app by its place, wherever it is kept: in a dict, in a class, in a list."""
+    """Each Query of the app by its place, also in a dict, in a class or in a list."""
     for module in pkgutil.walk_packages(app.__path__, f"{app.__name__}."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
@@ -249,7 +249,7 @@ def _rows_read(node: dict[str, Any]) -> float:
 
 
 def _reads_to_drop(node: dict[str, Any]) -> bool:
-    """On these tables every row passes the filter. On a team's, most may not."""
+    """In these tables every row passes the filter. In a team's tables, most rows may not."""
     has_range = re.search("[<>]", node.get("Index Cond", "")) is not None
     return has_range and "Filter" in node and _rows_read(node) < FEW
 

@@ -39,7 +39,7 @@ def create_app() -> start_page.WithPages:
 
 
 def end_with_reloader() -> None:
-    """End with the reloader, even if it is killed and cannot stop this process."""
+    """Ends with the reloader, even if the reloader is killed and cannot stop this process."""
 
     def wait_for_reloader() -> None:
         if reloader := multiprocessing.parent_process():
@@ -50,7 +50,7 @@ def end_with_reloader() -> None:
 
 
 def refuse_wrong_environment() -> None:
-    """Without this the reloader would wait for an edit of app/, which cannot repair it."""
+    """Ends at once: the reloader would wait for an edit of app/, which cannot fix this error."""
     # The reloader shows any other error and starts again after an edit.
     with suppress(Exception):
         from app import main
@@ -68,7 +68,7 @@ def migrate_and_seed() -> None:
 
 
 def run(module: str, *arguments: str, stdout: int | None = None) -> str:
-    """Returns what it says to `stdout`."""
+    """Returns the command's stdout."""
     done = subprocess.run([sys.executable, "-m", module, *arguments], stdout=stdout, text=True)
     if done.returncode != 0:
         sys.exit(done.returncode)

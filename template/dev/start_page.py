@@ -30,7 +30,7 @@ SERVER = re.compile(r"(\w+)://([^/@\s]*@)?(?:127\.0\.0\.1|localhost):(\d{1,5})\b
 
 
 class WithPages:
-    """The app, with these pages where it has none."""
+    """The app, plus these pages at paths where the app has none."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
@@ -43,7 +43,7 @@ class WithPages:
 
 def _pages(app: FastAPI) -> Iterator[BaseRoute]:
     async def start(request: Request) -> HTMLResponse:
-        # Another name may be a stranger's, who made it lead here.
+        # A stranger may have pointed another name to this machine.
         secret = seeded(os.environ) if data.is_here(request) else ""
         return HTMLResponse(start_page(app.title, os.environ, secret))
 
@@ -91,7 +91,7 @@ def _parts(environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def doctor(now: datetime) -> str:
-    """What `make doctor` said last, and when."""
+    """The last verdict of `make doctor`, and its age."""
     try:
         found = json.loads(VERDICT.read_text(encoding="utf-8"))
         age, verdict = now - datetime.fromisoformat(found["at"]), found["verdict"]
@@ -106,7 +106,7 @@ def doctor(now: datetime) -> str:
 
 
 def servers(environment: Mapping[str, str]) -> Iterator[tuple[str, str, int]]:
-    """The variable, scheme and port of each server on this machine that the app was told of."""
+    """The variable, scheme and port of each server on this machine in the app's environment."""
     for name, value in sorted(environment.items()):
         for scheme, _, port in SERVER.findall(value):
             yield name, scheme, int(port)
@@ -124,7 +124,7 @@ def _row(name: str, scheme: str, port: int) -> str:
 
 
 def seeded(environment: Mapping[str, str]) -> str:
-    """What the seed said when it filled this repository's own database."""
+    """The output of the seed that filled this repository's own database."""
     folder = postgres.own_server(environment.get("DATABASE_URL", ""))
     said = folder / "seeded" if folder else None
     return said.read_text(encoding="utf-8").strip() if said and said.exists() else ""

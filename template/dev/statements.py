@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Counts the statements that a test sends to Postgres, so that N+1 queries show as a number."""
+"""Counts the statements that a test sends to Postgres, to find N+1 queries."""
 
 import functools
 import re
@@ -19,14 +19,14 @@ AROUND = re.compile(
 
 
 class Statements:
-    """Of all connections that are opened while they are watched."""
+    """The statements of all connections that are opened while this is active."""
 
     def __init__(self) -> None:
         self._counting: list[list[str]] = []
 
     @contextmanager
     def counted(self) -> Iterator[list[str]]:
-        """The SQL of each statement that is sent meanwhile."""
+        """Collects the SQL of each statement that is sent inside the `with` block."""
         counting: list[str] = []
         self._counting.append(counting)
         try:

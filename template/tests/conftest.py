@@ -87,7 +87,7 @@ def browser(app: FastAPI) -> AsyncClient:
 
 @pytest.fixture
 async def open_connections(database: Database) -> None:
-    """For tests of requests at the same time: otherwise the first of them would be answered before
+    """For tests of concurrent requests: otherwise the first of them would be answered before
     the others have connected."""
 
     async def use_one() -> None:

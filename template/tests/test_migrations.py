@@ -1,4 +1,4 @@
-"""The migrations make what the models say, on an empty Postgres."""
+"""On an empty Postgres, the migrations create exactly the tables of the models."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The API's description, and the running app against it with requests that Schemathesis makes."""
+"""Checks the API's description, and that the running app answers as described (Schemathesis)."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ CHECKS = [
     "unsupported_method",
 ]
 
-# Each of these ends or replaces the session that the others need.
+# Each of these paths ends or replaces the session that the other paths need.
 SESSION_PATHS = ["/accounts", "/session", "/tokens", "/tokens/current", "/me/sessions"]
 ABOUT_SESSIONS = [f"--include-path={path}" for path in SESSION_PATHS]
 ABOUT_THE_REST = [f"--exclude-path={path}" for path in SESSION_PATHS]
@@ -85,7 +85,7 @@ def test_everything_else_answers_as_described(server: str, tmp_path: Path, is_st
 
 
 def assert_answers_as_described(server: str, *login: str, options: list[str]) -> None:
-    """No 5xx, and no status, media type or body that the description does not have."""
+    """No 5xx, and no status, media type or body that the description does not name."""
     run = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", *login, "run", f"{server}/openapi.json"),

@@ -214,7 +214,7 @@ async def test_orders_come_in_pages(ada: AsyncClient, mug: dict[str, Any]) -> No
 async def test_a_page_of_orders_takes_as_many_statements_as_one_order(
     ada: AsyncClient, mug: dict[str, Any], lamp: dict[str, Any], statements: Statements
 ) -> None:
-    """Otherwise it asks once for each order (N+1). Write such a test for each list of yours."""
+    """Otherwise each order needs one more (N+1). Write such a test for each of your lists."""
     counts = []
     for quantities in ({mug["id"]: 1}, {mug["id"]: 1, lamp["id"]: 1}, {mug["id"]: 1}):
         (await order(ada, quantities)).raise_for_status()

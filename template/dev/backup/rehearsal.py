@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Restores a backup into a throwaway Postgres and judges it: `make restore-rehearsal`."""
+"""Restores a backup into a temporary Postgres and checks it: `make restore-rehearsal`."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1
 
 
 class RehearsalError(Exception):
-    """Says why nothing was proved and what to do."""
+    """The message says why the rehearsal failed and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Archive:
         if not environment.get("BACKUP"):
             raise RehearsalError(
                 "Say where the backups are: make restore-rehearsal BACKUP=s3://bucket/folder\n"
-                "docs/runbooks/backup.md says how they come there."
+                "docs/runbooks/backup.md says how to make them."
             )
         if shutil.which("barman-cloud-restore") is None:
             raise RehearsalError(NO_BARMAN)
@@ -95,8 +95,8 @@ class Archive:
 
 
 def _end_of(backup: Mapping[str, str]) -> datetime:
-    # Older barman has no end_time_iso and leaves the zone out. If the zone was not UTC, Postgres
-    # refuses a backup that ended too late.
+    # An older barman has no end_time_iso and no zone. If the zone was not UTC, Postgres refuses a
+    # backup that ended too late.
     text = backup.get("end_time_iso")
     if text:
         return datetime.fromisoformat(text)
@@ -144,7 +144,7 @@ def rehearse(archive: Archive, until: datetime | None, role: str) -> None:
     if last_commit is None:
         print("The WAL has no commit since the backup began.")
     else:
-        print(f"The last commit in it is of {last_commit:%F %T%z}.")
+        print(f"The last commit in it is from {last_commit:%F %T%z}.")
     if until is None:
         lost = (began - (last_commit or backup.ended)).total_seconds()
         print(
@@ -256,7 +256,7 @@ async def _fetch(folder: Path, role: str, database: str, statement: str) -> list
 
 
 def _check_every_page(folder: Path, role: str) -> None:
-    """Reads every table and index, as a file that was damaged long ago is in every backup."""
+    """Reads every table and index, because an old damaged file is in every backup."""
     done = subprocess.run(
         [
             *(postgres.binaries() / "pg_amcheck", "--all", "--install-missing"),

@@ -18,7 +18,7 @@ START_SECONDS = 10
 
 
 class ServerError(postgres.PostgresError):
-    """Says why the server does not run, and what to do."""
+    """The message says why the server does not run, and what to do."""
 
 
 class Server(ABC):
@@ -50,7 +50,7 @@ class Server(ABC):
 
     @contextmanager
     def running(self) -> Iterator[Self]:
-        """Concurrent commands share it. It never outlives them, however they end."""
+        """Concurrent commands share it. It ends with the last of them, even after kill -9."""
         with ExitStack() as stack:
             stack.callback(self._wait)
             stack.enter_context(
@@ -60,7 +60,7 @@ class Server(ABC):
             yield self
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Also after it has died: on the same port, with the same disk."""
+        """Starts it, also after it has died: on the same port, with the same disk."""
         process = supervisor.supervise(
             self.command(),
             self.folder,
@@ -74,12 +74,12 @@ class Server(ABC):
         return process
 
     def die(self) -> None:
-        """Killed: it writes nothing more to disk."""
+        """Kills it: it writes nothing more to disk."""
         self.signal(signal.SIGKILL)
         self._supervisors[-1].wait()
 
     def hang(self) -> None:
-        """Its connections stay open and get no answer until it goes on."""
+        """Stops it: its connections stay open and get no answer until go_on()."""
         self.signal(signal.SIGSTOP)
 
     def go_on(self) -> None:

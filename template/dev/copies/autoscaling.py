@@ -20,7 +20,7 @@ def read() -> Capacity:
 
 
 def scaled(written: Capacity) -> Capacity:
-    """With the number of copies that autoscaling may start."""
+    """Replaces the copies by the largest number that autoscaling may start."""
     if not FILE.exists():
         print(f"There is no {FILE}: the copies are those of {written.main or capacity.FILE}.")
         return written

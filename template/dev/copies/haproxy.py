@@ -20,7 +20,7 @@ START_SECONDS = 10
 
 
 class HAProxyError(postgres.PostgresError):
-    """Says why there is no HAProxy, and what to do."""
+    """The message says why HAProxy does not run, and what to do."""
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def running(
 ) -> Iterator[str]:
     """Yields the URL of an HAProxy in front of these ports, even if nothing listens there yet.
 
-    It never outlives this process, however this process ends.
+    It ends with this process, even after kill -9.
     """
     folder = folder or postgres.temporary_folder() / f"haproxy-{secrets.token_hex(4)}"
     url = f"http://127.0.0.1:{port}"

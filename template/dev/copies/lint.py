@@ -1,8 +1,8 @@
 # Rung's file: advancing to another stage may change it.
 """Refuse state in app/ that one process keeps from one request to the next.
 
-The next request of the same person reaches another copy, which does not know it, and the copy that
-knew may be gone. A line with state that is the same in every copy, or may be lost with one, ends
+The next request of the same person may reach another copy, which does not have that state, and the
+first copy may be gone. If state is the same in every copy, or may be lost with one, end its line
 with `# per copy: ` and the reason.
 """
 
@@ -54,7 +54,7 @@ def _made_by_the_module(tree: ast.Module) -> Iterator[Finding]:
 
 
 def _changed(tree: ast.Module) -> Iterator[Finding]:
-    """By a function: a container of this module, or another's, or the app's own attributes."""
+    """Changes that a function makes: to a container of any module, or to the app's attributes."""
     kept = {name for name, value in _assigned([tree]) if _is_container(value)}
     imported = set(_imported(tree))
     for function in _functions(tree):
@@ -71,7 +71,7 @@ def _changed(tree: ast.Module) -> Iterator[Finding]:
 
 
 def _closed_over(tree: ast.Module) -> Iterator[Finding]:
-    """By what a decorator returns: it runs once, before the first request."""
+    """Changes by the function that a decorator returns. The decorator itself runs only once."""
     for decorator in _functions(tree):
         if isinstance(decorator, ast.FunctionDef):
             kept = {name for name, value in _assigned([decorator]) if _is_container(value)}
@@ -84,7 +84,7 @@ def _closed_over(tree: ast.Module) -> Iterator[Finding]:
 
 
 def _cached(tree: ast.Module) -> Iterator[Finding]:
-    """A function that takes nothing, such as one that reads settings, is a constant."""
+    """A cached function without parameters, such as one that reads settings, is a constant."""
     for function in _functions(tree):
         for decorator in function.decorator_list:
             called = decorator.func if isinstance(decorator, ast.Call) else decorator

@@ -21,7 +21,7 @@ APP = (sys.executable, "-m", "app.infra.serve")
 
 
 class CopyError(postgres.PostgresError):
-    """The message says why a copy does not serve."""
+    """The message says why a copy does not become ready."""
 
 
 class Copy:
@@ -97,7 +97,7 @@ class Copy:
 def running(
     folder: Path, environment: Mapping[str, str], program: Sequence[str] = APP
 ) -> Iterator[Copy]:
-    """Yields it before it is ready. It never outlives this process, however that ends."""
+    """Yields it before it is ready. It ends with this process, even after kill -9."""
     copy = Copy(folder, environment, program)
     try:
         with supervisor.shared(folder, copy.start, remove=False):

@@ -101,7 +101,7 @@ def _readiness(port: int, question: bytes) -> str:
         return "no, nobody listens"
     if question is READY and b" 200 " not in answer[:20]:
         return "no, it says 503"
-    return "yes" if answer else "no, it hangs up"
+    return "yes" if answer else "no, it closes the connection"
 
 
 def _is_in_use(users: Path) -> bool:

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""make module-borders NAME=orders: what stands in the way of moving that module's tables."""
+"""make module-borders NAME=orders: what prevents a move of that module's tables."""
 
 import sys
 import textwrap

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The borders between modules: whose a table is, what crosses a border, and the known debts."""
+"""The borders between modules: the owner of each table, the crossings, and the known debts."""
 
 import importlib
 import json
@@ -113,7 +113,7 @@ def modules_in(sql: str, owner_of: Mapping[str, str]) -> set[str]:
 
 
 def known_debts() -> list[str] | None:
-    """None before the team has made its list."""
+    """None if the team has no list yet."""
     if not DEBTS.exists():
         return None
     lines = (line.strip() for line in DEBTS.read_text(encoding="utf-8").splitlines())
@@ -137,7 +137,7 @@ def seen_in_tests() -> dict[Crossing, set[str]] | None:
 
 
 def remember(seen: Mapping[Crossing, set[str]], ran: set[str], *, is_whole: bool) -> None:
-    """A run of some tests says nothing about what the others saw before."""
+    """Keeps the results of the other tests, because a run may include only some."""
     entries = {crossing: sorted(tests) for crossing, tests in seen.items()}
     if not is_whole:
         for crossing, tests in (seen_in_tests() or {}).items():
@@ -148,6 +148,6 @@ def remember(seen: Mapping[Crossing, set[str]], ran: set[str], *, is_whole: bool
 
 
 def without_doubles(*several: Iterable[Crossing]) -> list[Crossing]:
-    """By file and line; of one debt only the first."""
+    """Sorted by file and line, with only the first crossing of each debt."""
     found = {one.debt: one for crossings in reversed(several) for one in crossings}
     return sorted(found.values(), key=lambda one: (one.file, one.line))

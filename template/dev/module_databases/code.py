@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Finds in the code, without running it, what crosses the border of a module."""
+"""Finds crossings of a module's border in the code, without running it."""
 
 import ast
 import inspect
@@ -23,7 +23,7 @@ type Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def crossings() -> list[Crossing]:
-    """All of app/, by file and line."""
+    """All crossings in app/, by file and line."""
     import_app()
     owner_of = owners()
     found = {*_in_models(owner_of), *_in_queries(owner_of)}

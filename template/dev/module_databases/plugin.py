@@ -44,7 +44,7 @@ class Place(NamedTuple):
 
 
 class Transaction:
-    """The modules whose tables it has touched so far."""
+    """The modules whose tables this transaction has touched so far."""
 
     def __init__(self) -> None:
         self.touched: set[str] = set()
@@ -138,7 +138,7 @@ def _places() -> Iterator[Place]:
 
 
 def _frames() -> Iterator[FrameType]:
-    """SQLAlchemy runs in a greenlet: its caller's frames are those of the parent."""
+    """SQLAlchemy runs in a greenlet, so the caller's frames belong to the parent."""
     frame: FrameType | None = sys._getframe()
     current = greenlet.getcurrent()
     while frame is not None:

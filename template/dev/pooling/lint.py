@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Refuse SQL in app/ that leaves something behind in its session.
+"""Refuse SQL in app/ that changes the state of its session.
 
 Through a pooler in transaction mode the session belongs to another client once the transaction has
 ended. The lint reads string literals. For SQL that uses DATABASE_DIRECT_URL on purpose, end the

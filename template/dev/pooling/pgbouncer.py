@@ -23,12 +23,12 @@ START_SECONDS = 10
 
 
 class PgBouncerError(postgres.PostgresError):
-    """Says why there is no PgBouncer, and what to do."""
+    """The message says why PgBouncer does not run, and what to do."""
 
 
 @dataclass
 class PgBouncer:
-    """`url` and `read_url` are what DATABASE_URL and DATABASE_READ_URL are in production."""
+    """`url` and `read_url` correspond to DATABASE_URL and DATABASE_READ_URL in production."""
 
     url: str
     read_url: str
@@ -42,7 +42,7 @@ class PgBouncer:
         return (self._folder / "log").read_text(errors="replace")
 
     def restart(self) -> None:
-        """As the runbook does it: transactions end, then it goes, and is started again."""
+        """Restarts as the runbook does: transactions end, then PgBouncer stops and starts again."""
         self._end(signal.SIGINT)
         self.start()
 
@@ -88,8 +88,8 @@ class PgBouncer:
 def running(
     postgres_url: str, *, by_port: int | None = None, **settings: str | int
 ) -> Iterator[PgBouncer]:
-    """One in front of this database, reached by another port if given; `settings` differ from the
-    configuration's [pgbouncer]. It never outlives this process, however that ends.
+    """A PgBouncer in front of this database, reached by another port if given. `settings` override
+    the configuration's [pgbouncer]. It ends with this process, even after kill -9.
     """
     program()
     folder = postgres.state_folder() / f"pgbouncer-{secrets.token_hex(4)}"
@@ -111,7 +111,7 @@ def running(
     finally:
         for process in bouncer._supervisors:
             process.wait()
-        shutil.rmtree(folder, ignore_errors=True)  # still there if it ended unasked
+        shutil.rmtree(folder, ignore_errors=True)  # still there if it crashed
 
 
 def program() -> str:
@@ -163,7 +163,7 @@ def _write(
 
 
 def _stored_password(server: SplitResult) -> str:
-    """As Postgres stores it, which is all that PgBouncer needs to let its clients in."""
+    """The password's hash, as Postgres stores it. PgBouncer needs no more to accept clients."""
     query = """SELECT format('"%s" "%s"', rolname, rolpassword)
         FROM pg_authid WHERE rolname = current_user"""
     found = subprocess.run(

@@ -22,7 +22,7 @@ def session_server() -> Iterator[valkey.Valkey]:
 def services(
     services: "Services", session_server: valkey.Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> "Services":
-    """With login sessions in Redis. Tests share it: tokens are random, and so are users' ids."""
+    """Login sessions in a Redis that tests share, because tokens and users' ids are random."""
     monkeypatch.setenv("SESSION_STORE", "redis")
     monkeypatch.setenv("SESSION_REDIS_URL", session_server.url)
     monkeypatch.setenv("SESSION_REDIS_SECONDS", "5")  # the machine may be busy

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Delay the replica, to see how the app behaves behind it."""
+"""Delay the replica, to see how the app behaves with replication lag."""
 
 import asyncio
 import os
@@ -20,9 +20,9 @@ def main() -> None:
 
 
 def hold_back(given: str) -> None:
-    """By `given` milliseconds."""
+    """Delays the replica by `given` milliseconds."""
     if not given.isdecimal():
-        sys.exit(f"{given!r} is no number of milliseconds. For two seconds: make lag MS=2000")
+        sys.exit(f"{given!r} is not a number of milliseconds. For two seconds: make lag MS=2000")
     url = os.environ.get("DATABASE_REPLICA_URLS", "").split(",")[0]
     if not url and (own := replica.for_development()):
         url = f"{own}/postgres"
@@ -31,8 +31,8 @@ def hold_back(given: str) -> None:
     try:
         asyncio.run(_delay(url, int(given)))
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        sys.exit(f"The replica cannot be told: {str(error) or 'no answer in time'}")
-    print(f"The replica now applies what it receives {int(given)} ms later.")
+        sys.exit(f"The replica cannot be delayed: {str(error) or 'no answer in time'}")
+    print(f"The replica now applies each change {int(given)} ms late.")
 
 
 async def _delay(url: str, milliseconds: int) -> None:

@@ -29,7 +29,7 @@ def for_development() -> str | None:
 
 @contextmanager
 def of(primary: str, folder: Path, settings: Mapping[str, str]) -> Iterator[str]:
-    """Copied again at each start, because an old copy may lack more than the primary still has."""
+    """Copies it again at each start, because the primary may no longer have the WAL it needs."""
 
     def copy_primary(data: Path) -> None:
         shutil.rmtree(data, ignore_errors=True)

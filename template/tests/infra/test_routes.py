@@ -72,7 +72,7 @@ async def test_every_request_is_answered_as_by_fastapi_itself(root_path: str) ->
     assert statuses == {200, 201, 404, 405}
 
 
-async def test_fastapi_searches_only_for_what_is_left_to_it(
+async def test_fastapi_handles_only_the_requests_that_are_left_to_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(utils, "ensure_multipart_is_installed", lambda: None)

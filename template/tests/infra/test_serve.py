@@ -70,7 +70,7 @@ async def connected(
             writer.close()
 
 
-async def test_without_trusted_proxies_nobody_names_another_address(
+async def test_without_trusted_proxies_no_client_can_set_its_address(
     echo: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
@@ -169,9 +169,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("request_", MALFORMED)
-async def test_what_is_no_http_is_a_400_with_security_headers(
-    echo: FastAPI, request_: bytes
-) -> None:
+async def test_invalid_http_is_a_400_with_security_headers(echo: FastAPI, request_: bytes) -> None:
     async with connected(echo) as (reader, writer):
         writer.write(request_)
         head = await reader.readuntil(b"\r\n\r\n")

@@ -97,7 +97,7 @@ async def test_an_app_without_documentation_has_none_in_development() -> None:
 
 
 @pytest.mark.parametrize(("host", "is_told"), [("localhost:8000", True), ("evil.example", False)])
-async def test_only_this_machine_is_told_what_the_seed_said(
+async def test_only_this_machine_sees_the_output_of_the_seed(
     bare: FastAPI, monkeypatch: pytest.MonkeyPatch, host: str, is_told: bool
 ) -> None:
     monkeypatch.setattr(start_page, "seeded", lambda environment: "password <123>")

@@ -1,4 +1,4 @@
-"""`make load`: visitors of the sample shop. Give them the habits of your own visitors."""
+"""`make load`: visitors of the sample shop. Change it to what your own visitors do."""
 
 import random
 from http.cookiejar import DefaultCookiePolicy

@@ -77,7 +77,7 @@ async def test_a_quiet_cache_is_well(server: Valkey) -> None:
     assert judge(evidence(stage=3, capabilities={NAME: found.model_dump()})).verdict.rule == "stay"
 
 
-async def test_a_cache_that_is_away_is_missing_in_one_line(server: Valkey) -> None:
+async def test_a_cache_that_is_away_is_reported_in_one_line(server: Valkey) -> None:
     server.die()
 
     with pytest.raises(Missing) as missing:
@@ -103,7 +103,7 @@ def test_each_rule_has_its_case(rule: Any) -> None:
     assert judged_without(rule, found) == "stay"
 
 
-def test_a_cache_that_drops_only_what_nobody_asks_for_is_well() -> None:
+def test_a_cache_that_drops_only_unused_keys_is_healthy() -> None:
     seen = WELL | {"evicted": 500, "hits": 9000, "misses": 700}
 
     assert judge(evidence(stage=3, capabilities={NAME: seen})).verdict.rule == "stay"

@@ -59,7 +59,7 @@ async def test_a_copy_reports_a_lost_server_and_stays_ready(
         await until_it_says(client, 200, [])
 
 
-async def test_a_copy_that_never_reached_what_it_depends_on_gets_no_traffic_until_it_does(
+async def test_a_copy_gets_no_traffic_until_it_has_reached_its_servers(
     bare: FastAPI, serve: Serve, warehouse: Warehouse
 ) -> None:
     warehouse.is_there = False

@@ -26,7 +26,7 @@ BORDERS = "dev.module_databases"
 LINT = "dev.module_databases.lint"
 
 
-def test_the_code_shows_what_stands_in_the_way(practice: Practice) -> None:
+def test_the_code_shows_the_crossings(practice: Practice) -> None:
     status, said = practice.runs(BORDERS, "vets")
 
     assert status == 0, said
@@ -38,7 +38,7 @@ def test_the_code_shows_what_stands_in_the_way(practice: Practice) -> None:
     assert (status, said) == (1, "No module 'vats' has tables. These have: pets, vets\n")
 
 
-def test_the_tests_show_what_the_code_hides(practice: Practice) -> None:
+def test_the_tests_show_crossings_that_the_code_hides(practice: Practice) -> None:
     status, said = practice.tests()
     assert status == 0, said  # there is no list yet, so nothing is refused
 

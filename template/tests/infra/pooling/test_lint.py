@@ -31,7 +31,7 @@ from dev.pooling.lint import find
         ('text("DEALLOCATE ALL")', "pooler"),
     ],
 )
-def test_what_outlives_its_transaction_is_found(line: str, instead: str) -> None:
+def test_state_that_outlives_its_transaction_is_found(line: str, instead: str) -> None:
     [found] = find(f"'''SET is only spoken of here.'''\n# SET a = 1\n{line}\n")
 
     assert found.line == 3
@@ -59,5 +59,5 @@ def test_what_outlives_its_transaction_is_found(line: str, instead: str) -> None
         'connection.execute("LISTEN orders")  # direct',
     ],
 )
-def test_what_ends_with_its_transaction_is_left_alone(line: str) -> None:
+def test_state_that_ends_with_its_transaction_is_allowed(line: str) -> None:
     assert find(line) == []

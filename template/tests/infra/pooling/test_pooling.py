@@ -135,7 +135,7 @@ async def test_a_read_only_alias_is_not_used_for_writes(
 
 
 @pytest.mark.parametrize("missing", ["read_url", "direct_url"])
-def test_without_a_url_for_each_way_the_process_does_not_start(
+def test_without_each_url_the_process_does_not_start(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_POOLED", "true")
@@ -184,7 +184,7 @@ async def test_a_session_begins_through_the_pooler_as_it_does_without(
     await past.close()
 
 
-async def test_the_direct_way_is_one_session_with_the_apps_own_settings(
+async def test_a_direct_connection_is_one_session_with_the_apps_own_settings(
     services: Services, bouncer: PgBouncer
 ) -> None:
     pooled = settings(services, bouncer, statement_seconds=7)

@@ -24,7 +24,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-async def test_a_server_that_fills_up_is_told_before_nobody_can_log_in(
+async def test_a_server_is_reported_before_it_is_full_and_logins_fail(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with valkey.running("sessions", maxmemory="4mb") as server:

@@ -59,10 +59,10 @@ def test_the_command_itself_starts_no_replica() -> None:
     [
         (
             "postgresql://127.0.0.1:{unused}/app",
-            "The replica cannot be told: .*Connect call failed",
+            "The replica cannot be delayed: .*Connect call failed",
         ),
-        ("postgresql://127.0.0.1:nowhere/app", "The replica cannot be told: "),
-        ("127.0.0.1", "The replica cannot be told: invalid DSN"),
+        ("postgresql://127.0.0.1:nowhere/app", "The replica cannot be delayed: "),
+        ("127.0.0.1", "The replica cannot be delayed: invalid DSN"),
     ],
 )
 def test_a_missing_replica_gives_a_clear_message(
@@ -85,6 +85,6 @@ def test_it_holds_back_the_running_replica(
 
     lag.hold_back("2000")
 
-    assert capsys.readouterr().out == "The replica now applies what it receives 2000 ms later.\n"
+    assert capsys.readouterr().out == "The replica now applies each change 2000 ms late.\n"
     held = "(SELECT setting = '2000' FROM pg_settings WHERE name = 'recovery_min_apply_delay')"
     assert asyncio.run(replica.said_yes(held))

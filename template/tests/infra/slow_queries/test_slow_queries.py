@@ -355,7 +355,7 @@ def test_the_limit_is_one_of_statements_and_shares_stay_shares_of_all(database: 
     assert 0.5 < slowest.share < 1
 
 
-def test_what_is_planned_is_not_run(database: str) -> None:
+def test_planning_a_statement_does_not_run_it(database: str) -> None:
     run(database, VISITS.format(rows=10_000))
     run(database, "CREATE SEQUENCE asked")
     run(database, "SELECT nextval('asked') FROM visits WHERE page = $1 LIMIT 1", "x", times=110)
@@ -391,7 +391,7 @@ def test_a_statement_of_the_report_that_takes_too_long_ends_it_with_one_line(
 
 
 @pytest.mark.usefixtures("full_report")
-def test_json_holds_what_the_text_says(
+def test_the_json_report_has_the_same_facts_as_the_text(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = printed(capsys, monkeypatch)

@@ -124,7 +124,7 @@ async def test_a_client_that_echoes_the_header_costs_no_lookup_on_the_primary(
         assert await calls(primary, "login_sessions") == lookups
 
 
-async def test_a_write_sends_nobody_else_to_the_primary(replica: Server) -> None:
+async def test_a_write_does_not_send_other_clients_to_the_primary(replica: Server) -> None:
     async with copies_of(diary_app()) as (copy,):
         await until_replica_is_read([copy], replica)
         token = await logged_in(copy)

@@ -35,7 +35,7 @@ async def test_a_logout_that_postgres_refuses_changes_nothing(
 
 
 @pytest.mark.parametrize("step", IN_BOTH)
-async def test_a_commit_that_fails_at_the_very_end_is_refused_and_revives_nobody(
+async def test_a_commit_that_fails_is_refused_and_revives_no_session(
     at: At, postgres: asyncpg.Connection, step: Step
 ) -> None:
     token = await logged_in(at(step))
@@ -57,10 +57,10 @@ FAIL_AT_COMMIT = """
 """
 
 
-async def test_a_row_that_comes_back_brings_nobody_back(
+async def test_a_row_that_is_restored_does_not_revive_its_session(
     at: At, postgres: asyncpg.Connection, backfill: Backfill
 ) -> None:
-    """A lagging replica shows such a row, or a copy that was read before the logout."""
+    """Such a row comes from a lagging replica, or was read before the logout."""
     app = at(Step.REDIS_THEN_POSTGRES)
     token = await logged_in(app)
     rows = await postgres.fetch("SELECT * FROM login_sessions")
@@ -74,7 +74,7 @@ async def test_a_row_that_comes_back_brings_nobody_back(
 
 
 @pytest.mark.parametrize("path", ["/logout", "/logout-everywhere/{ada}", "/login/{ada}"])
-async def test_a_copy_that_comes_too_late_brings_nobody_back(at: At, path: str) -> None:
+async def test_a_late_copy_does_not_revive_an_ended_session(at: At, path: str) -> None:
     app = at(Step.WRITE_BOTH)
     token = await logged_in(at(Step.POSTGRES), ADA)
     row = await app.state.session_store.find(hash_of(token))

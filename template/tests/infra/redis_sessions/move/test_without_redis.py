@@ -28,7 +28,7 @@ WITHOUT_REDIS = {
 
 
 @pytest.mark.parametrize("step", WITHOUT_REDIS)
-async def test_while_redis_is_down_nobody_is_or_seems_logged_out(
+async def test_nobody_is_or_seems_logged_out_while_redis_is_down(
     at: At, server: Valkey, step: Step
 ) -> None:
     app = at(step)
@@ -47,7 +47,7 @@ async def test_while_redis_is_down_nobody_is_or_seems_logged_out(
 
 
 @pytest.mark.parametrize("step", WITHOUT_REDIS)
-async def test_while_redis_hangs_nobody_is_or_seems_logged_out(
+async def test_nobody_is_or_seems_logged_out_while_redis_hangs(
     impatient: None, at: At, server: Valkey, step: Step
 ) -> None:
     app = at(step)
@@ -64,7 +64,7 @@ async def test_while_redis_hangs_nobody_is_or_seems_logged_out(
 
 
 @pytest.mark.parametrize("step", WITHOUT_REDIS)
-async def test_while_redis_hangs_not_each_logout_waits_for_it(
+async def test_repeated_logouts_do_not_each_wait_while_redis_hangs(
     impatient: None, at: At, server: Valkey, step: Step
 ) -> None:
     token = await logged_in(at(step))
@@ -77,7 +77,7 @@ async def test_while_redis_hangs_not_each_logout_waits_for_it(
 
 
 @pytest.mark.parametrize("step", [Step.REDIS_THEN_POSTGRES, Step.REDIS_FIRST])
-async def test_while_redis_hangs_not_each_visit_waits_for_it(
+async def test_repeated_visits_do_not_each_wait_while_redis_hangs(
     impatient: None, at: At, server: Valkey, step: Step
 ) -> None:
     token = await logged_in(at(step))

@@ -144,7 +144,7 @@ async def test_the_file_of_a_killed_copier_is_copied_again(
     assert [chunk async for chunk in bucket.get(key)] == [b"the whole picture"]
 
 
-async def test_the_way_back_does_not_take_a_partial_copy_for_the_file(
+async def test_the_move_back_does_not_treat_a_partial_copy_as_the_file(
     pictures: Pictures, bucket: Bucket, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = await pictures.uploaded("ada", b"the whole picture")
@@ -197,7 +197,7 @@ async def test_s3_is_waited_for(
     assert str(await move()).endswith("Nothing is lost. When it answers again, run this again.")
 
 
-async def test_s3_is_waited_for_while_files_are_compared(
+async def test_comparing_files_waits_for_s3_to_come_back(
     pictures: Pictures, own_server: rclone.S3
 ) -> None:
     key = await pictures.uploaded("ada", b"hello")

@@ -72,7 +72,7 @@ def test_commands_work_as_people_of_fastapi_expect(project: Path, command: str, 
 def test_without_a_database_the_command_to_type_is_named(project: Path, command: str) -> None:
     done = run(*as_typed(*command.split()), within=project)
     assert done.returncode != 0
-    assert "On a laptop, `python -m dev COMMAND` gives the rest." in done.stdout + done.stderr
+    assert "On a laptop, put `uv run python -m dev` before it." in done.stdout + done.stderr
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ def read[SettingsT: BaseSettings](settings: type[SettingsT], **given: Any) -> Se
             # This default depends on another variable, which is wrong and named already.
             if problem["type"] != "default_factory_not_called"
         ]
-        advice = "See deploy/env.example. On a laptop, `python -m dev COMMAND` gives the rest."
+        advice = "See deploy/env.example. On a laptop, put `uv run python -m dev` before it."
         lines = ["Missing or wrong in the environment:", *wrong, advice]
         raise EnvironmentIncomplete("\n".join(lines)) from None
 

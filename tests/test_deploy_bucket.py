@@ -12,7 +12,7 @@ def test_the_command_of_the_runbook_names_the_bucket_and_the_origin_everywhere(
     render: Render, tmp_path: Path
 ) -> None:
     project = render({"stage": 4})
-    runbook = (project / "docs" / "runbooks" / "to-stage-4.md").read_text()
+    runbook = (project / "docs" / "runbooks" / "s3" / "move-the-files.md").read_text()
     lines = runbook.splitlines()
     [at] = [number for number, line in enumerate(lines) if "deploy/s3-$what.json" in line]
     commands = "\n".join(lines[at - 1 : at + 1])

@@ -1,8 +1,10 @@
 """A live service to the next stage and back, by the commands printed in its runbooks."""
 
-import importlib.util
+import importlib
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -66,6 +68,10 @@ Back:
 undo two
 ```
 
+## 3. Three
+
+Follow [another page](further/three.md).
+
 ## All the way back to stage 1
 
 ```bash
@@ -74,34 +80,55 @@ revert
 """
 
 
+FOLLOWED = """\
+# Another page
+
+## 1. One
+
+```bash
+three
+```
+
+Back:
+
+```bash
+undo three
+```
+"""
+
+
 @pytest.fixture(scope="module")
-def runbook() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("runbook", CLIMB / "runbook.py")
-    assert spec
-    assert spec.loader
-    module = sys.modules["runbook"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def runbook() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(CLIMB)
+        yield importlib.import_module("runbook")
+
+
+@pytest.fixture(scope="module")
+def plan(runbook: ModuleType) -> ModuleType:
+    return importlib.import_module("plan")
 
 
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
     page = tmp_path / "to-stage-2.md"
     page.write_text(PAGE, encoding="utf-8")
+    (tmp_path / "further").mkdir()
+    (tmp_path / "further/three.md").write_text(FOLLOWED, encoding="utf-8")
     return page
 
 
 def test_the_way_is_all_commands_and_checks_in_order(runbook: ModuleType, page: Path) -> None:
     way = [block.commands for block in runbook.the_way([page])]
 
-    assert way == ["prepare", "one", "look at one", "two", "look at two", "two again"]
+    assert way == ["prepare", "one", "look at one", "two", "look at two", "two again", "three"]
 
 
 def test_the_way_back_begins_with_the_last_step_and_reverts_the_code_last(
     runbook: ModuleType, page: Path
 ) -> None:
     assert [block.commands for block in runbook.the_way_back([page])] == [
-        *("undo two", "undo one", "revert")
+        *("undo three", "undo two", "undo one", "revert")
     ]
 
 
@@ -115,28 +142,96 @@ def test_a_page_without_commands_or_without_their_end_is_refused(
         runbook.blocks(page)
 
 
-def test_every_command_of_the_runbooks_from_stage_to_stage_is_a_shell_command(
+@pytest.mark.parametrize(
+    ("cut", "undone", "next_is"),
+    [
+        ("two", ["undo two"], "two"),
+        ("two again", ["undo two"], "two"),  # the section begins again
+        ("prepare", [], "prepare"),  # its page knows no way back
+        ("undo two", [], "undo two"),
+    ],
+)
+def test_a_section_that_was_cut_is_undone_and_begins_again(
+    runbook: ModuleType, plan: ModuleType, page: Path, cut: str, undone: list[str], next_is: str
+) -> None:
+    both = runbook.the_way([page]) + runbook.the_way_back([page])
+    steps = [plan.Step("quiet"), *(plan.Step(one.name, one) for one in both)]
+    at = next(n for n, one in enumerate(steps) if one.action and one.action.commands == cut)
+    stand = plan.Stand(page, 2, 1, 1, 1, faults=False, next=at, is_begun=True)
+
+    assert [one.commands for one in plan.begin_again(steps, stand)] == undone
+    assert steps[stand.next].action.commands == next_is
+
+
+def test_a_step_that_was_not_begun_is_the_next_one(
+    runbook: ModuleType, plan: ModuleType, page: Path
+) -> None:
+    steps = [plan.Step(one.name, one) for one in runbook.the_way([page])]
+    stand = plan.Stand(page, 2, 1, 1, 1, faults=False, next=4)
+
+    assert plan.begin_again(steps, stand) == []
+    assert stand.next == 4
+
+
+def test_where_a_climb_stands_is_written_down(plan: ModuleType, tmp_path: Path) -> None:
+    ledger = importlib.import_module("ledger")
+    stand = plan.Stand(tmp_path / "stand.json", 4, 8, 60.0, 60, faults=True, next=7, head="c0ffee")
+    stand.done.append(ledger.Counts("stage 1, nothing happens", milliseconds=[1.5, 2.5]))
+    stand.write()
+
+    assert plan.Stand.of(tmp_path) == stand
+
+
+def test_a_folder_where_no_climb_was_is_refused_in_words(plan: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(plan.ResumeError, match="there is no"):
+        plan.Stand.of(tmp_path)
+
+
+def test_every_command_of_the_runbooks_is_a_shell_command(
     runbook: ModuleType, render: Render
 ) -> None:
-    pages = render({"stage": 3, "replica_routing": True}) / "docs" / "runbooks"
-    to_stage_2 = ("to-stage-2.md", "replicas/add-a-replica.md")
-    for name in ("deploy.md", *to_stage_2, "to-stage-3.md", "cache/add-the-cache.md"):
-        for block in runbook.blocks(pages / name):
+    pages = render({"stage": 4, "replica_routing": True}) / "docs" / "runbooks"
+    for page in sorted(pages.rglob("*.md")):
+        for block in runbook.blocks(page):
             done = subprocess.run(
                 ["bash", "-n", "-c", block.commands], capture_output=True, text=True, check=False
             )
             assert done.returncode == 0, f"{block.name}: {done.stderr}"
 
 
+def stopped_after(step: str, command: list[str | Path]) -> str:
+    """In the middle of what comes next. Returns all that was said."""
+    said = ""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            said += line
+            if line.startswith(f"| {step} |"):
+                process.terminate()
+    return said
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("installed")
-def test_a_live_service_goes_to_stage_3_and_back_and_no_client_notices(
+def test_a_live_service_goes_to_stage_3_and_back_after_a_stop_and_no_client_notices(
     template: Path, tmp_path: Path
 ) -> None:
     page = tmp_path / "climb.html"
-    quick = ["--to=3", "--visitors=8", "--rate=60", "--requests=60", f"--html={page}"]
-    done = subprocess.run(
+    quick = ["--to=3", "--visitors=8", "--rate=60", "--requests=60"]
+    said = stopped_after(
+        "to-stage-2.md: 3. The pooler: do 1",
         [sys.executable, CLIMB, "--template", template, *quick],
+    )
+    go_on = re.search(r"To go on: (--resume) (\S+)", said)
+    assert go_on, said
+    done = subprocess.run(
+        [sys.executable, CLIMB, *go_on.groups(), f"--html={page}"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -145,6 +240,7 @@ def test_a_live_service_goes_to_stage_3_and_back_and_no_client_notices(
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "The climb stands at" in done.stdout
     assert "| stage 3, nothing happens |" in done.stdout
     assert "| stage 1 again, nothing happens |" in done.stdout
     assert "<svg" in page.read_text(encoding="utf-8")

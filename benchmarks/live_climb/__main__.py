@@ -21,8 +21,9 @@ import journey
 import report
 from ledger import Counts, Ledger
 from place import Place, PlaceError
-from runbook import Block, RunbookError, blocks
-from visitors import Load
+from plan import ResumeError, Stand, Step, begin_again, steps_of
+from runbook import RunbookError, blocks
+from visitors import GoneWrongError, Load
 
 STEP_SECONDS = 600
 PRODUCTS = """
@@ -37,76 +38,98 @@ class StepError(Exception):
 
 
 class Climb:
-    def __init__(self, folder: Path, top: int, visitors: int, rate: float, requests: int) -> None:
+    def __init__(self, stand: Stand) -> None:
+        self.stand = stand
+        folder = stand.file.parent
         self.place = Place(folder)
         self.ledger = Ledger(folder / "ledger.jsonl")
-        self.steps: list[Counts] = []
-        self._legs = [leg for leg in journey.LEGS if leg.stage <= top]
-        self._visitors, self._rate, self._requests = visitors, rate, requests
-        self._first = ""
-        self._advances: list[str] = []
         self._functions = ""
 
     def prepare(self, template: Path | None) -> None:
-        folder = self.place.folder
+        folder, stand = self.place.folder, self.stand
         if template is None:
             template = journey.template_of(folder / "template")
         repo = self.place.repo
         journey.new_repo(repo, template)
-        self._first = journey.run(repo, "git", "rev-parse", "HEAD").strip()
-        self._advances = [journey.advance(repo, leg) for leg in self._legs]
+        stand.first = journey.head(repo)
+        legs = [leg for leg in journey.LEGS if leg.stage <= stand.top]
+        stand.advances = [journey.advance(repo, leg) for leg in legs]
         self.place.prepare()
 
     async def run(self) -> None:
-        repo = self.place.repo
+        repo, stand = self.place.repo, self.stand
+        steps = steps_of(repo, stand)
+        journey.take(repo, stand.advances[-1])
         page = repo / "docs/runbooks/deploy.md"
         self._functions = "\n".join(one.commands for one in blocks(page))
+        if stand.head:
+            await self._go_on(steps)
+        else:
+            await self._begin(page)
+        load = Load(self.place.url, self.ledger, stand.visitors, stand.rate)
+        load.start()
+        print(report.HEAD, flush=True)
+        try:
+            async with asyncio.timeout(STEP_SECONDS):
+                await load.keep_sessions()
+            while stand.next < len(steps):
+                await self._take(load, steps[stand.next])
+        finally:
+            await load.stop()
+        stand.done[-1].lost += await load.files_that_are_lost()
+        stand.done[-1].logged_out += await load.sessions_that_are_lost()
+
+    async def _begin(self, page: Path) -> None:
         proxy = re.search(r"```haproxy\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
         if proxy is None:
             raise RunbookError(f"{page}: there is no configuration of HAProxy in it.")
         self.place.start_balancer(proxy[1])
-        await self._executed(f'release {self._first}\ndeploy "$ONE" "$TWO"', "the first deploy")
+        first = f'release {self.stand.first}\ndeploy "$ONE" "$TWO"'
+        await self._executed(first, "the first deploy")
         self.place.query(PRODUCTS)
-        load = Load(self.place.url, self.ledger, self._visitors, self._rate)
-        load.start()
-        print(report.HEAD, flush=True)
-        try:
-            await asyncio.sleep(3)  # everybody has logged in
-            await self._measured(load, "stage 1, nothing happens", None)
-            ways_back = []
-            for leg, advance in zip(self._legs, self._advances, strict=True):
-                journey.take(repo, advance)
-                ways_back.append((leg.stage - 1, advance, journey.steps(repo, leg, back=True)))
-                for step in journey.steps(repo, leg, back=False):
-                    await self._measured(load, step.name, step)
-                await self._measured(load, f"stage {leg.stage}, nothing happens", None)
-            for stage, advance, way_back in reversed(ways_back):
-                self.place.variables["ADVANCE"] = advance
-                for step in way_back:
-                    await self._measured(load, step.name, step)
-                await self._measured(load, f"stage {stage} again, nothing happens", None)
-        finally:
-            await load.stop()
-        self.steps[-1].lost += await load.files_that_are_lost()
 
-    async def _measured(self, load: Load, name: str, step: Block | None) -> None:
+    async def _go_on(self, steps: list[Step]) -> None:
+        stand = self.stand
+        journey.take(self.place.repo, stand.head)
+        self.place.start_again(stand.variables)
+        await self._executed('deploy "$ONE" "$TWO"', "the deploy after a stop")
+        name = steps[stand.next].name
+        print(f"The climb stands at {name}{', which was cut' if stand.is_begun else ''}.")
+        for undone in begin_again(steps, stand):
+            print(f"First its way back: {undone.name}.")
+            with suppress(StepError):  # as far as it was begun
+                await self._executed(f"set +e\n{undone.commands}", undone.name)
+        print(f"It goes on with {steps[stand.next].name}.", flush=True)
+
+    async def _take(self, load: Load, step: Step) -> None:
         """Runs a step while people use the service, then looks for what they wrote."""
-        load.counts = counts = Counts(name)
+        stand = self.stand
+        if step.merged:
+            journey.take(self.place.repo, step.merged)
+        if step.reverted:
+            self.place.variables["ADVANCE"] = step.reverted
+        stand.head, stand.is_begun = journey.head(self.place.repo), True
+        stand.variables = self.place.variables
+        stand.write()
+        load.counts = counts = Counts(step.name)
         begun = time.perf_counter()
-        load.announced = step is not None and step.restarts_postgres
-        if step is None:
-            await asyncio.sleep(self._requests / self._rate)
+        load.announced = step.action is not None and step.action.is_announced
+        if step.action is None:
+            await asyncio.sleep(stand.requests / stand.rate)
         else:
-            await self._executed(step.commands, name)
+            await self._executed(step.action.commands, step.name)
         if load.announced:
             await self._until_all_is_well(load)
+        load.url = self.place.url
         counts.seconds = time.perf_counter() - begun
         counts.lost += await asyncio.to_thread(self._lost_rows)
-        self.steps.append(counts)
-        print(report.row(counts), flush=True)
+        stand.done.append(counts)
+        stand.next, stand.is_begun = stand.next + 1, False
+        stand.write()
+        print(report.row(counts, stand.done[0]), flush=True)
 
     async def _until_all_is_well(self, load: Load) -> None:
-        """The two processes were taken out of rotation while Postgres was away."""
+        """The two processes may have been taken out of rotation while a server was away."""
         for name in ("ONE", "TWO"):
             line = f"^app,{self.place.variables[name]},.*,UP,"
             seen = f'curl -fsS "$BALANCER/;csv" | grep -q "{line}"'
@@ -138,6 +161,9 @@ class Climb:
             except subprocess.TimeoutExpired:
                 process.kill()
                 status = process.wait()
+            except asyncio.CancelledError:
+                process.kill()  # else its end would be waited for
+                raise
         if status != 0:
             said = log.read_bytes()[begins:].decode(errors="replace")[-2000:]
             raise StepError(f"The climb stands at {name!r}:\n{commands}\n\n{said}")
@@ -157,6 +183,13 @@ async def climbed(climb: Climb) -> None:
         reaper.cancel()
 
 
+def new_stand(options: argparse.Namespace) -> Stand:
+    folder = Path(tempfile.mkdtemp(prefix="live-climb-"))
+    folder.chmod(0o755)  # Postgres' own user must be able to enter it
+    load = (options.visitors, options.rate, options.requests)
+    return Stand(folder / "stand.json", options.to, *load, options.faults)
+
+
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     top = journey.LEGS[-1].stage
@@ -164,33 +197,46 @@ def main() -> int:
     arguments.add_argument("--visitors", type=int, default=16)
     arguments.add_argument("--rate", type=float, default=80, help="requests a second")
     arguments.add_argument("--requests", type=int, default=800, help="in each quiet step")
+    arguments.add_argument(
+        "--faults", action="store_true", help="kill servers while the service stays at a stage"
+    )
     arguments.add_argument("--html", type=Path, help="write a page with the time line")
+    arguments.add_argument(
+        "--resume", type=Path, metavar="FOLDER", help="go on with a climb that was stopped there"
+    )
     arguments.add_argument("--template", type=Path, help="a tagged template, not the working tree")
     options = arguments.parse_args()
-    # Postgres' own user must be able to enter it.
-    folder = Path(tempfile.mkdtemp(prefix="live-climb-"))
-    folder.chmod(0o755)
-    climb = Climb(folder, options.to, options.visitors, options.rate, options.requests)
     stands = ""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        climb.prepare(options.template)
+        climb = Climb(Stand.of(options.resume.resolve()) if options.resume else new_stand(options))
+    except ResumeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    folder, done = climb.place.folder, climb.stand.done
+    try:
+        if not options.resume:
+            climb.prepare(options.template)
         asyncio.run(climbed(climb))
+    except (TimeoutError, GoneWrongError) as error:
+        stands = f"The visitors could not log in: {error}"
     except (StepError, RunbookError, PlaceError, journey.JourneyError) as error:
         stands = str(error)
     except KeyboardInterrupt:
-        stands = f"Stopped after {len(climb.steps)} steps."
+        stands = f"Stopped after {len(done)} steps."
     finally:
         climb.place.stop()
-    print(report.row(report.total(climb.steps)))
+    if done:
+        print(report.row(report.total(done), done[0]))
     for one in climb.ledger.seen[:20]:
         print(one)
     if options.html:
-        report.write_page(options.html, climb.steps, climb.ledger.seen)
+        report.write_page(options.html, done, climb.ledger.seen)
     if stands:
-        print(f"{stands}\nThe logs are in {folder}.", file=sys.stderr)
+        go_on = f" To go on: --resume {folder}" if climb.stand.file.exists() else ""
+        print(f"{stands}\nThe logs are in {folder}.{go_on}", file=sys.stderr)
         return 1
-    if not all(one.is_clean for one in climb.steps):
+    if not all(one.is_clean for one in done):
         print(f"A client saw a fault. The logs are in {folder}.", file=sys.stderr)
         return 1
     with suppress(OSError):

@@ -31,7 +31,7 @@ class Answer:
 
 class Browser:
     def __init__(self, base: str, address: str) -> None:
-        self._base = base
+        self.base = base
         self._address = address  # of 127.0.0.0/8: the app counts logins by address
         self.cookies: dict[str, str] = {}
         self.token = ""
@@ -40,11 +40,11 @@ class Browser:
     async def ask(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> Answer:
-        address = urlsplit(path if "://" in path else self._base + path)
+        address = urlsplit(path if "://" in path else self.base + path)
         host = address.netloc
         target = address.path + (f"?{address.query}" if address.query else "")
         lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
-        if host == urlsplit(self._base).netloc:
+        if host == urlsplit(self.base).netloc:
             if self.token:
                 lines.append(f"Authorization: Bearer {self.token}")
             if self.cookies:

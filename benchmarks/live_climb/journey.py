@@ -26,7 +26,8 @@ class Leg:
 
 LEGS = (
     Leg(2, ("to-stage-2.md", "replicas/add-a-replica.md"), ("replica_routing=true",)),
-    Leg(3, ("to-stage-3.md", "cache/add-the-cache.md")),
+    Leg(3, ("to-stage-3.md",)),
+    Leg(4, ("to-stage-4.md",)),
 )
 
 
@@ -55,6 +56,10 @@ def advance(repo: Path, leg: Leg) -> str:
     data = [f"--data={one}" for one in leg.data]
     rung(repo, "advance", "--to", str(leg.stage), "--yes", *data)
     commit(repo, f"Advance to stage {leg.stage}")
+    return head(repo)
+
+
+def head(repo: Path) -> str:
     return run(repo, "git", "rev-parse", "HEAD").strip()
 
 

@@ -16,7 +16,7 @@ class Counts:
     name: str
     seconds: float = 0.0
     milliseconds: list[float] = field(default_factory=list)
-    # While Postgres restarts, which a runbook announces.
+    # While a server is away, as announced: a runbook restarts Postgres.
     announced: int = 0
     # A write whose connection was closed without an answer, sent again with the same key.
     asked_again: int = 0
@@ -47,7 +47,12 @@ class Ledger:
         self.rows: dict[str, set[str]] = {"orders": set(), "reviews": set(), "uploads": set()}
         self.files: dict[str, list[tuple[str, str]]] = {}  # of an e-mail: upload, SHA-256
         self.ended: list[str] = []  # tokens
+        self.kept: dict[str, str] = {}  # of an e-mail: a token that nobody uses until the end
         self.seen: list[str] = []  # what was wrong, in words
+        if file.exists():
+            for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
+                if line.endswith("\n"):  # else it was cut
+                    self._take(json.loads(line))
 
     def note(self, kind: str, **what: Any) -> None:
         entry = {"kind": kind, **what}
@@ -59,6 +64,8 @@ class Ledger:
         match entry["kind"]:
             case "account":
                 self.accounts[entry["email"]] = entry
+            case "kept":
+                self.kept[entry["email"]] = entry["token"]
             case "ended":
                 self.ended.append(entry["token"])
             case table:

@@ -21,6 +21,8 @@ from typing import IO
 
 NOBODY = 65534  # Postgres and PgBouncer refuse root
 PR_SET_CHILD_SUBREAPER = 36
+BUCKET = "files"
+FILES_ROWS = "SELECT key, CASE WHEN deleted_at IS NULL THEN sha256 END AS sha256 FROM uploads"
 PROGRAMS = ("psql", "initdb", "pg_ctl", "pg_basebackup")
 
 
@@ -36,11 +38,13 @@ class Place:
         self.servers = folder / "servers"
         self.pooler = folder / "pooler"
         self.cache = folder / "cache"
+        self.sessions = folder / "sessions"
+        self.buckets = folder / "buckets"
         self.programs = folder / "bin"
         self.variables: dict[str, str] = {}
         self._started: set[int] = set()
         self._starting = threading.Lock()
-        self._balancer: subprocess.Popen[bytes] | None = None
+        self._servers: list[subprocess.Popen[bytes]] = []
         # A process outlives the commands that started it. Adopted here, it can be awaited.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -54,11 +58,24 @@ class Place:
 
     @property
     def url(self) -> str:
+        """Where the name of the service leads now."""
+        name = self.folder / "name"
+        if name.exists():
+            self.variables["URL"] = url = name.read_text(encoding="utf-8").strip()
+            is_new = url == self.variables["PROXY_URL"]
+            self.variables["BALANCER"] = self.variables[f"{'NEW' if is_new else 'OLD'}_BALANCER"]
         return self.variables["URL"]
 
     def prepare(self) -> None:
         """Everything that a service of stage 1 has, but the app. The repo is at its last stage."""
-        for folder in (self.site, self.servers, self.pooler, self.cache, self.programs):
+        for folder in (
+            self.site,
+            self.servers,
+            self.pooler,
+            self.cache,
+            self.sessions,
+            self.programs,
+        ):
             folder.mkdir()
         (self.site / "files").mkdir()
         if os.geteuid() == 0:
@@ -75,9 +92,40 @@ class Place:
             "LISTEN_ADDRESS": "127.0.0.1",
             "FORWARDED_ALLOW_IPS": "127.0.0.1",
             "LOG_FORMAT": "json",
+            # The machine may be busy, because everything runs on it.
+            "SESSION_REDIS_SECONDS": "5",
         }
         lines = [f"{name}='{value}'\n" for name, value in settings.items()]
         (self.site / "app.env").write_text("".join(lines), encoding="utf-8")
+        if (self.programs / "rclone").exists():
+            self._make_bucket()
+            self._start_s3()
+
+    def start_again(self, variables: dict[str, str]) -> None:
+        """What ran when the climb was stopped, as after a loss of power. The app comes later."""
+        self.stop()
+        self.variables = variables
+        primary, folder = self.servers / "primary", self.folder
+        self._run("pg_ctl", "-D", str(primary), "-l", f"{primary}.log", "-w", "start")
+        if (self.servers / "replica/standby.signal").exists():
+            with suppress(PlaceError):  # its copy was cut
+                self._run("start-replica")
+        self._start_proxy()
+        if (self.programs / "serve-s3").exists():
+            self._start_s3()
+        commands = {
+            self.pooler / "pid": ("pgbouncer", "-q", "-d", str(self.pooler / "pgbouncer.ini")),
+            self.cache / "pid": ("valkey-server", str(self.cache / "cache.conf")),
+            self.sessions / "pid": ("valkey-server", str(self.sessions / "sessions.conf")),
+            folder / "collector.pid": ("start-collector",),
+            folder / "new-haproxy.pid": ("start-proxy", str(self.site / "haproxy.cfg")),
+        }
+        for file in self.site.glob("*.pid"):
+            file.unlink()
+        for file, command in commands.items():
+            if file.exists():
+                file.unlink()
+                self._run(*command)
 
     def start_balancer(self, configuration: str) -> None:
         """With the ports of this place, and no other change."""
@@ -93,8 +141,7 @@ class Place:
             configuration = configuration.replace(written, here)
         file = self.folder / "haproxy.cfg"
         file.write_text(configuration, encoding="utf-8")
-        with (self.folder / "haproxy.log").open("ab") as log:
-            self._balancer = self.start(["haproxy", "-db", "-f", str(file)], log)
+        self._start_proxy()
 
     def start(self, command: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
         """The caller awaits it."""
@@ -130,9 +177,8 @@ class Place:
         for data in self.servers.glob("*/postmaster.pid"):
             with suppress(PlaceError):
                 self._run("pg_ctl", "-D", str(data.parent), "-m", "immediate", "stop")
-        mark = f"CLIMB={self.folder}".encode()
         for _ in range(100):
-            left = [pid for pid in self._processes(mark) if pid != os.getpid()]
+            left = [pid for pid in self._processes() if pid != os.getpid()]
             for pid in left:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -140,15 +186,18 @@ class Place:
             if not left:
                 break
             time.sleep(0.05)
-        if self._balancer:
-            self._balancer.wait()
+        for server in self._servers:
+            server.wait()
 
-    def _processes(self, mark: bytes) -> list[int]:
+    def _processes(self) -> list[int]:
         found = []
-        for environment in Path("/proc").glob("[0-9]*/environ"):
+        mark, program = f"CLIMB={self.folder}".encode(), f"{self.folder}/".encode()
+        for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                if mark in environment.read_bytes().split(b"\0"):
-                    found.append(int(environment.parent.name))
+                # Valkey writes its title over its environment.
+                is_ours = (process / "cmdline").read_bytes().startswith(program)
+                if is_ours or mark in (process / "environ").read_bytes().split(b"\0"):
+                    found.append(int(process.name))
         return found
 
     def _install(self) -> None:
@@ -156,6 +205,9 @@ class Place:
         if (self.repo / "dev/cache").exists():
             found = self._found_in_repo("from dev.cache import valkey; print(valkey.program())")
             self._program("valkey-server", f'exec {found} "$@"')
+        if (self.repo / "dev/s3").exists():
+            found = self._found_in_repo("from dev.s3 import rclone; print(rclone.program())")
+            self._program("rclone", f'exec {found} "$@"')
         as_nobody = ""
         if os.geteuid() == 0:
             as_nobody = f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups "
@@ -199,7 +251,10 @@ class Place:
     def _name_everything(self) -> None:
         """The variables of docs/runbooks/deploy.md and its neighbours."""
         app, admin, replicator = (secrets.token_hex(16) for _ in range(3))
-        one, two, proxy, statistics, postgres, pooler, replica, cache, collector = unused_ports(9)
+        one, two, proxy, statistics, postgres, pooler, replica, cache, collector, sessions, s3 = (
+            unused_ports(11)
+        )
+        new_proxy, new_statistics = unused_ports(2)
         data, replica_data = self.servers / "primary", self.servers / "replica"
         start = f"pg_ctl -D {replica_data} -l {replica_data}.log -w -o '-p {replica}' start"
         self._program("start-replica", start)
@@ -208,18 +263,38 @@ class Place:
         receiver = f".venv/bin/python dev/telemetry/traces_server.py {collector}"
         self._program(
             "start-collector",
+            'cd -P "$SITE/release"\n'
             f"PYTHONPATH=. {receiver} </dev/null >{self.folder}/collector.log 2>&1 &\n"
             f"echo $! >{self.folder}/collector.pid\n"
             f"until curl -fsS -o /dev/null http://127.0.0.1:{collector}/; do sleep 0.1; done",
         )
-        self._program("stop-collector", f'kill "$(cat {self.folder}/collector.pid)"')
+        pid = f"{self.folder}/collector.pid"
+        self._program("stop-collector", f'kill "$(cat {pid})" && rm {pid}')
+        new = f"{self.folder}/new-haproxy"
+        here = f"s/bind :8000/bind 127.0.0.1:{new_proxy}/; s/:8404/:{new_statistics}/"
+        self._program(
+            "start-proxy",
+            f"sed '{here}' \"$1\" >{new}.cfg\n"
+            f"haproxy -db -f {new}.cfg </dev/null >>{new}.log 2>&1 &\necho $! >{new}.pid\n"
+            f"until curl -sS -o /dev/null http://127.0.0.1:{new_proxy}/; do sleep 0.1; done",
+        )
+        self._program("stop-proxy", f'kill -USR1 "$(cat {new}.pid)" && rm {new}.pid')
+        self._program("move-name", f'echo "$1" >{self.folder}/name')
+        url, new_url = f"http://127.0.0.1:{proxy}", f"http://127.0.0.1:{new_proxy}"
         self.variables = {
             "REPO": str(self.repo),
             "SITE": str(self.site),
             "ONE": one,
             "TWO": two,
-            "URL": f"http://127.0.0.1:{proxy}",
+            "URL": url,
             "BALANCER": f"http://127.0.0.1:{statistics}",
+            "OLD_BALANCER": f"http://127.0.0.1:{statistics}",
+            "NEW_BALANCER": f"http://127.0.0.1:{new_statistics}",
+            "OLD_URL": url,
+            "PROXY_URL": new_url,
+            "START_PROXY": "start-proxy",
+            "STOP_PROXY": "stop-proxy",
+            "MOVE_NAME": "move-name",
             "POSTGRES": f"postgresql://postgres:{admin}@127.0.0.1:{postgres}/app",
             "DIRECT": f"postgresql://app:{app}@127.0.0.1:{postgres}/app",
             "POSTGRES_PLACE": f"host=127.0.0.1 port={postgres} dbname=app",
@@ -243,6 +318,12 @@ class Place:
             "CACHE_HOST": "127.0.0.1",
             "CACHE_PORT": cache,
             "CACHE_PASSWORD": secrets.token_hex(16),
+            "SESSIONS": str(self.sessions),
+            "SESSIONS_HOST": "127.0.0.1",
+            "SESSIONS_PORT": sessions,
+            "SESSIONS_PASSWORD": secrets.token_hex(16),
+            "S3_SETTINGS": f"FILES_BUCKET={BUCKET} FILES_S3_ENDPOINT=http://127.0.0.1:{s3}",
+            "FILES_ROWS": FILES_ROWS,
         }
 
     def _make_postgres(self) -> None:
@@ -271,6 +352,25 @@ class Place:
         server = self.variables["POSTGRES"].rpartition("/")[0]
         role = f"CREATE ROLE app LOGIN PASSWORD '{app}'"
         self._run("psql", f"{server}/postgres", "-c", role, "-c", "CREATE DATABASE app OWNER app")
+
+    def _start_proxy(self) -> None:
+        with (self.folder / "haproxy.log").open("ab") as log:
+            command = ["haproxy", "-db", "-f", str(self.folder / "haproxy.cfg")]
+            self._servers.append(self.start(command, log))
+
+    def _start_s3(self) -> None:
+        with (self.folder / "s3.log").open("ab") as log:
+            self._servers.append(self.start(["serve-s3"], log))
+
+    def _make_bucket(self) -> None:
+        """Amazon's part: the bucket and its keys are there before the runbook begins."""
+        (self.buckets / BUCKET).mkdir(parents=True)
+        key, secret = "climb", secrets.token_hex(16)
+        with (self.site / "app.env").open("a", encoding="utf-8") as variables:
+            variables.write(f"AWS_ACCESS_KEY_ID='{key}'\nAWS_SECRET_ACCESS_KEY='{secret}'\n")
+        address = self.variables["S3_SETTINGS"].rpartition("://")[2]
+        options = f"--addr {address} --config '' --auth-key {key},{secret} {self.buckets}"
+        self._program("serve-s3", f"exec rclone serve s3 {options}")
 
     def _run(self, *command: str) -> str:
         # A server that stays would keep a pipe open.

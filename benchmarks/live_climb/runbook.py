@@ -27,12 +27,15 @@ class Block:
         return f"{self.page}: {self.section}: {self.part} {self.number}"
 
     @property
-    def restarts_postgres(self) -> bool:
+    def is_announced(self) -> bool:
         return RESTART in self.commands
 
 
 def blocks(page: Path) -> list[Block]:
-    """Those fenced as `bash`. A paragraph that begins with Check or Back says what follows it."""
+    """Those fenced as `bash`, and those of a page that this one says to follow.
+
+    A paragraph that begins with Check or Back says what comes after it.
+    """
     found: list[Block] = []
     section, part, fence = "", "do", None
     lines: list[str] = []
@@ -42,14 +45,20 @@ def blocks(page: Path) -> list[Block]:
                 lines.append(line)
                 continue
             if fence == "bash":
-                number = sum((one.section, one.part) == (section, part) for one in found) + 1
+                same = [
+                    one
+                    for one in found
+                    if (one.page, one.section, one.part) == (page.name, section, part)
+                ]
                 commands = "\n".join(lines)
-                found.append(Block(page.name, section, part, number, commands))  # type: ignore[arg-type]
+                found.append(Block(page.name, section, part, len(same) + 1, commands))  # type: ignore[arg-type]
             fence, lines = None, []
         elif line.strip().startswith("```"):
             fence = line.strip().removeprefix("```")
         elif line.startswith("## "):
             section, part = line.removeprefix("## "), "do"
+        elif followed := re.match(r"Follow \[.*\]\((.*)\)", line):
+            found += blocks(page.parent / followed[1])
         elif named := re.match(r"(?:- )?(Check|Back)\b", line):
             part = named[1].lower()
         elif re.match(r"\d+\. ", line):
@@ -71,12 +80,12 @@ def the_way_back(pages: list[Path]) -> list[Block]:
     last_first: list[Block] = []
     ends: list[Block] = []
     for page in reversed(pages):
-        steps: dict[str, list[Block]] = {}
+        steps: dict[tuple[str, str], list[Block]] = {}
         for one in blocks(page):
             if _last(one):
                 ends.append(one)
             elif one.part == "back":
-                steps.setdefault(one.section, []).append(one)
+                steps.setdefault((one.page, one.section), []).append(one)
         last_first += [one for section in reversed(steps) for one in steps[section]]
     return last_first + ends
 

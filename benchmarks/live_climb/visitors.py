@@ -53,6 +53,18 @@ class Load:
             self.ledger.seen.append(f"{time.strftime('%X')} {self.counts.name}: {kind}: {what}")
         return GoneWrongError(what)
 
+    async def keep_sessions(self) -> None:
+        """When everybody is logged in: one more a visitor, which nobody uses until the end.
+
+        Raises GoneWrongError.
+        """
+        while not all(one.is_logged_in for one in self._visitors):
+            await asyncio.sleep(0.05)
+        await asyncio.gather(*(one.keep_a_session() for one in self._visitors))
+
+    async def sessions_that_are_lost(self) -> int:
+        return sum(await asyncio.gather(*(one.has_lost_its_session() for one in self._visitors)))
+
     async def files_that_are_lost(self) -> int:
         """Each file that was ever acknowledged, read by its owner."""
         return sum(await asyncio.gather(*(one.lost_files() for one in self._visitors)))
@@ -73,7 +85,8 @@ class Visitor:
         self._due = 0.0
         self._products: list[str] = []
         self._stock = load.stock
-        self._is_logged_in = False
+        self.is_logged_in = False
+        self._kept = Browser(load.url, self._address)
         self._doings: list[tuple[int, Callable[[], Awaitable[None]]]] = [
             (30, self._look_around),
             (15, self._who_am_i),
@@ -90,7 +103,7 @@ class Visitor:
         weights, doings = zip(*self._doings, strict=True)
         while not self._load.is_over:
             try:
-                if not self._is_logged_in:
+                if not self.is_logged_in:
                     await self._begin()
                 for doing in self._random.choices(doings, weights, k=10):
                     await doing()
@@ -107,7 +120,7 @@ class Visitor:
             await self._log_in()
         if not self._is_browser:
             await self._log_in()
-        self._is_logged_in = True
+        self.is_logged_in = True
 
     async def _register(self, browser: Browser, email: str, password: str) -> None:
         person = {"email": email, "password": password}
@@ -128,16 +141,16 @@ class Visitor:
 
     async def _log_in_again(self) -> None:
         old = self._browser.token or self._browser.cookies.get("__Host-session", "")
+        self.is_logged_in = False  # also when there is no good answer: the session may have ended
         if self._is_browser:
             await self._ask("DELETE", "/session", expected=(204,))
         else:
             # Sent twice, the first may have ended it.
             await self._ask("DELETE", "/tokens/current", expected=(204,), again=(204, 401))
-        self._is_logged_in = False
         self._ledger.note("ended", token=old)
         await self._is_ended(old)
         await self._log_in()
-        self._is_logged_in = True
+        self.is_logged_in = True
 
     async def _try_an_ended_session(self) -> None:
         if self._ledger.ended:
@@ -214,7 +227,12 @@ class Visitor:
         started = (await self._ask("POST", "/uploads", announced, expected=(201,))).json()
         send_to = started["send_to"]
         await self._send(
-            send_to["method"], send_to["url"], content, send_to["headers"], expected=(200, 201, 204)
+            send_to["method"],
+            send_to["url"],
+            content,
+            send_to["headers"],
+            expected=(200, 201, 204),
+            again=(200, 201, 204, 409),  # sent twice, the first may have arrived
         )
         completion = f"/uploads/{started['id']}/completion"
         done = (await self._ask("POST", completion, {})).json()
@@ -232,9 +250,28 @@ class Visitor:
         link = await self._ask("GET", f"/uploads/{upload}/image", expected=(307, 404))
         if link.status == 404:
             raise self._load.fault("lost", f"upload {upload}")
-        file = await self._send("GET", link.header("location"), expected=(200, 404))
+        file = await self._send("GET", link.header("location"), expected=(200, 307, 404))
+        if file.status == 307:  # while files move, the link leads to the app, which sends on to S3
+            file = await self._send("GET", file.header("location"), expected=(200, 404))
         if hashlib.sha256(file.body).hexdigest() != digest:
             raise self._load.fault("lost", f"the file of {upload}: {file.status}")
+
+    async def keep_a_session(self) -> None:
+        if self._email not in self._ledger.kept:
+            person = {"email": self._email, "password": self._password}
+            answer = await self._ask("POST", "/tokens", person, browser=self._kept, expected=(201,))
+            self._ledger.note("kept", email=self._email, token=answer.json()["token"])
+        self._kept.token = self._ledger.kept[self._email]
+        self._kept.close()
+
+    async def has_lost_its_session(self) -> bool:
+        try:
+            answer = await self._ask("GET", "/me", browser=self._kept, expected=(200, 401))
+        except GoneWrongError:  # counted as failed
+            return False
+        finally:
+            self._kept.close()
+        return answer.status == 401
 
     async def lost_files(self) -> int:
         lost = 0
@@ -271,6 +308,7 @@ class Visitor:
         again: tuple[int, ...] | None = None,
     ) -> Answer:
         browser = browser or self._browser
+        browser.base = self._load.url
         await self._wait_for_the_turn()
         counts = self._load.counts
         begun = time.perf_counter()
@@ -290,8 +328,8 @@ class Visitor:
             counts.milliseconds.append((time.perf_counter() - begun) * 1000)
         if answer.status in expected:
             return answer
-        if answer.status == 401 and self._is_logged_in and browser is self._browser:
-            self._is_logged_in = False
+        if answer.status == 401 and self.is_logged_in and browser is self._browser:
+            self.is_logged_in = False
             raise self._load.fault("logged_out", what)
         raise self._load.fault("failed", f"{what}: {answer.status} {answer.body[:200]!r}")
 

@@ -1,0 +1,66 @@
+"""What happens to a service between the steps of its runbooks: servers are killed and come back."""
+
+from dataclasses import dataclass
+
+POOLER = 'pgbouncer -q -d "$POOLER/pgbouncer.ini"'
+
+
+@dataclass(frozen=True)
+class Fault:
+    stage: int  # where its server arrives
+    what: str
+    commands: str
+    # Requests that fail meanwhile are counted apart, because nothing can answer them.
+    is_announced: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"fault: {self.what}"
+
+
+def _killed(folder: str, server: str) -> str:
+    """A server with a configuration of its runbook, away for two seconds."""
+    return f'kill -KILL "$(cat "{folder}/pid")"\nsleep 2\nvalkey-server "{folder}/{server}.conf"'
+
+
+# Both copies notice within five seconds, and say so at /ready.
+SESSIONS_AWAY = """\
+both() {
+    for port in "$ONE" "$TWO"; do
+        curl -fsS "http://127.0.0.1:$port/ready" | grep -q "$@" sessions || return 1
+    done
+}
+kill -KILL "$(cat "$SESSIONS/pid")"
+until both; do sleep 0.1; done
+valkey-server "$SESSIONS/sessions.conf"
+until both -v; do sleep 0.1; done"""
+
+FAULTS = (
+    Fault(1, "kill -9 of one process", 'kill -KILL "$(cat "$SITE/$ONE.pid")"\ndeploy "$ONE"'),
+    Fault(1, "kill -9 of the other", 'kill -KILL "$(cat "$SITE/$TWO.pid")"\ndeploy "$TWO"'),
+    Fault(
+        1,
+        "the connection of the operator is lost",
+        'for port in "$ONE" "$TWO"; do kill -HUP "$(cat "$SITE/$port.pid")"; done\nsleep 1\n'
+        'for port in "$ONE" "$TWO"; do kill -0 "$(cat "$SITE/$port.pid")"; done',
+    ),
+    Fault(
+        2,
+        "PgBouncer restarts",
+        'old=$(cat "$POOLER/pid")\nkill -INT "$old"\n'
+        f'while kill -0 "$old" 2>/dev/null; do sleep 0.1; done\n{POOLER}',
+    ),
+    Fault(2, "the replica is away for two seconds", "$STOP_REPLICA\nsleep 2\n$START_REPLICA"),
+    Fault(3, "kill -9 of the cache, back in two seconds", _killed("$CACHE", "cache")),
+    Fault(
+        4,
+        "kill -9 of the sessions' Redis, back when both copies know",
+        SESSIONS_AWAY,
+        is_announced=True,
+    ),
+)
+
+
+def faults_at(stage: int, top: int) -> list[Fault]:
+    """Each where its server is new, and all where everything is there."""
+    return [fault for fault in FAULTS if fault.stage == stage or stage == top]

@@ -1,0 +1,114 @@
+"""All steps of a climb in order, and where it stands, in a file that outlives a kill."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Self
+
+import journey
+from kills import Fault, faults_at
+from ledger import Counts
+from runbook import Block
+
+
+class ResumeError(Exception):
+    """Says why a climb cannot go on."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Without an action nothing happens, as on most days."""
+
+    name: str
+    action: Block | Fault | None = None
+    merged: str = ""  # the commit of the advance that the team merges before it
+    reverted: str = ""  # the commit of the advance that is undone
+
+
+@dataclass
+class Stand:
+    """Written before and after each step."""
+
+    file: Path
+    top: int
+    visitors: int
+    rate: float
+    requests: int
+    faults: bool
+    first: str = ""
+    advances: list[str] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)
+    next: int = 0  # the index of a step
+    is_begun: bool = False
+    head: str = ""  # of the repo, before that step
+    done: list[Counts] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """Raises ResumeError."""
+        file = folder / "stand.json"
+        try:
+            kept = json.loads(file.read_text(encoding="utf-8"))
+        except OSError:
+            raise ResumeError(
+                f"Cannot go on: there is no {file}. Give the folder that a climb named when it"
+                " stopped. Before its first step it cannot go on: start a new one."
+            ) from None
+        done = [Counts(**one) for one in kept.pop("done")]
+        return cls(file, **kept, done=done)
+
+    def write(self) -> None:
+        kept = asdict(self)
+        del kept["file"]
+        new = self.file.with_suffix(".new")
+        new.write_text(json.dumps(kept), encoding="utf-8")
+        new.replace(self.file)
+
+
+def steps_of(repo: Path, stand: Stand) -> list[Step]:
+    """Up to the top and back. A page is gone once its advance is reverted, so all are read here."""
+    up = _stays(1, stand)
+    back: list[Step] = []
+    legs = [leg for leg in journey.LEGS if leg.stage <= stand.top]
+    for leg, advance in zip(legs, stand.advances, strict=True):
+        journey.take(repo, advance)
+        merged = advance
+        for one in journey.steps(repo, leg, back=False):
+            up.append(Step(one.name, one, merged=merged))
+            merged = ""
+        up += _stays(leg.stage, stand)
+        way_back = [
+            Step(one.name, one, reverted=advance) for one in journey.steps(repo, leg, back=True)
+        ]
+        back = [*way_back, Step(f"stage {leg.stage - 1} again, nothing happens"), *back]
+    return up + back
+
+
+def begin_again(steps: Sequence[Step], stand: Stand) -> list[Block]:
+    """A section that was cut begins again: its way back as far as it goes, then its first step.
+
+    Returns the commands of that way back.
+    """
+    cut = steps[stand.next].action
+    if not stand.is_begun or not isinstance(cut, Block) or cut.part == "back":
+        return []
+
+    def is_same(step: Step, part: str) -> bool:
+        of = step.action
+        return (
+            isinstance(of, Block)
+            and (of.page, of.section) == (cut.page, cut.section)
+            and (of.part == "back") == (part == "back")
+        )
+
+    undone = [one.action for one in steps if is_same(one, "back")]
+    if undone:
+        stand.next = next(n for n, one in enumerate(steps) if is_same(one, "do"))
+    return [one for one in undone if isinstance(one, Block)]
+
+
+def _stays(stage: int, stand: Stand) -> list[Step]:
+    faults = faults_at(stage, stand.top) if stand.faults else []
+    quiet = Step(f"stage {stage}, nothing happens")
+    return [quiet, *(Step(one.name, one) for one in faults)]

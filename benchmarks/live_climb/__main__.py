@@ -93,8 +93,11 @@ class Climb:
         journey.take(self.place.repo, stand.head)
         self.place.start_again(stand.variables)
         await self._executed('deploy "$ONE" "$TWO"', "the deploy after a stop")
-        name = steps[stand.next].name
-        print(f"The climb stands at {name}{', which was cut' if stand.is_begun else ''}.")
+        if stand.next == len(steps):
+            print("All steps are done.", flush=True)
+            return
+        cut = ", which was cut" if stand.is_begun else ""
+        print(f"The climb stands at {steps[stand.next].name}{cut}.")
         for undone in begin_again(steps, stand):
             print(f"First its way back: {undone.name}.")
             with suppress(StepError):  # as far as it was begun

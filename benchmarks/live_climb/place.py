@@ -42,7 +42,7 @@ class Place:
         self.buckets = folder / "buckets"
         self.programs = folder / "bin"
         self.variables: dict[str, str] = {}
-        self._started: set[int] = set()
+        self._started: list[subprocess.Popen[bytes]] = []
         self._starting = threading.Lock()
         self._servers: list[subprocess.Popen[bytes]] = []
         # A process outlives the commands that started it. Adopted here, it can be awaited.
@@ -154,7 +154,7 @@ class Place:
                 stdout=output,
                 stderr=output,
             )
-            self._started.add(started.pid)
+            self._started.append(started)
         return started
 
     def query(self, sql: str) -> list[str]:
@@ -168,8 +168,12 @@ class Place:
             with suppress(OSError):
                 state, parent = stat.read_text().rpartition(")")[2].split()[:2]
                 pid = int(stat.parent.name)
+                if (state, parent) != ("Z", str(os.getpid())):
+                    continue
                 with self._starting:
-                    if (state, parent) == ("Z", str(os.getpid())) and pid not in self._started:
+                    # The kernel gives the pid of one that was awaited to another process.
+                    self._started = [one for one in self._started if one.returncode is None]
+                    if pid not in {one.pid for one in self._started}:
                         os.waitpid(pid, os.WNOHANG)
 
     def stop(self) -> None:

@@ -31,10 +31,11 @@ def ask(**about):
 
 typed = sys.stdin.read() if "--password-stdin" in sys.argv else ""
 name = os.path.basename(sys.argv[0])
-answer = ask(name=name, arguments=sys.argv[1:], parent=os.getppid(), typed=typed)
+about = {{"name": name, "parent": os.getppid(), "folder": os.getcwd()}}
+answer = ask(arguments=sys.argv[1:], typed=typed, **about)
 if answer.get("wait"):
     signal.sigwait([signal.SIGINT])
-    ask(name=name, arguments=["has ended"], parent=os.getppid(), typed="")
+    ask(arguments=["has ended"], typed="", **about)
 if answer.get("writes"):
     open(answer["writes"], "w").close()
 sys.stdout.write(answer.get("says", ""))
@@ -70,6 +71,16 @@ class Cloud:
     kill_with: int = signal.SIGKILL
     pid: int = 0
 
+    definitions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of consoles, by ARN."""
+    shells: list[list[str]] = field(default_factory=list)
+    """What the plugin was started with."""
+    stops: str = ""
+    """Why a console's task ends before it is ready."""
+    applied: list[list[str]] = field(default_factory=list)
+    unprotected: str = ""
+    """What overrides the module while Terraform destroys it."""
+
     def happens(self, event: str) -> bool:
         """Whether the release was sent its signal now."""
         self.events.append(event)
@@ -81,9 +92,11 @@ class Cloud:
 
     # Programs
 
-    def program(self, name: str, arguments: list[str], parent: int, typed: str) -> dict[str, Any]:
+    def program(
+        self, name: str, arguments: list[str], parent: int, typed: str, folder: str
+    ) -> dict[str, Any]:
         self.pid = parent
-        event = f"{name} {arguments[0]}"
+        event = name if name == PLUGIN else f"{name} {arguments[0]}"
         if event == "docker login":
             assert typed == "password"
         killed = self.happens(event)
@@ -97,8 +110,17 @@ class Cloud:
                 return {"writes": "checked.tfplan"}
             case "terraform show":
                 return {"says": json.dumps(self.plan)}
+            case "terraform apply" if "-auto-approve" in arguments:
+                self.applied.append(arguments)
             case "terraform apply":
                 self.apply()
+            case "terraform state":
+                return {"says": "".join(f"module.service.{one}\n" for one in THERE)}
+            case "terraform destroy":
+                override = Path(folder, "../../deploy/aws/destroy_override.tf")
+                self.unprotected = override.read_text(encoding="utf-8")
+            case "session-manager-plugin":
+                self.shells.append(arguments)
             case "terraform output":
                 return {"says": json.dumps(self.output())}
             case "docker build":
@@ -135,6 +157,8 @@ class Cloud:
 
     def run_task(self, asked: dict[str, Any]) -> dict[str, Any]:
         made = asked["taskDefinition"]
+        if asked["startedBy"] == "console":
+            return self.run_console(made, asked)
         assert self.revisions[int(made.rpartition(":")[2]) - 1].rpartition(":")[2] in self.images
         assert asked["overrides"]["containerOverrides"] == [
             {"name": "app", "command": ["alembic", "upgrade", "head"]}
@@ -164,12 +188,85 @@ class Cloud:
         """Each look finds a task one step further."""
         for arn in asked["tasks"]:
             task = self.tasks[arn]
-            if task["lastStatus"] == "RUNNING":
+            if task["startedBy"] == "console":
+                self.start_console(task)
+            elif task["lastStatus"] == "RUNNING":
                 task["lastStatus"] = "STOPPED"
                 task["containers"][0]["exitCode"] = self.exit_code
             elif task["lastStatus"] == "PROVISIONING":
                 task["lastStatus"] = "RUNNING"
         return {"tasks": [self.tasks[arn] for arn in asked["tasks"]], "failures": []}
+
+    # ECS: a console
+
+    def describe_task_definition(self, asked: dict[str, Any]) -> dict[str, Any]:
+        number = int(asked["taskDefinition"].rpartition(":")[2])
+        app = {"name": "app", "image": self.revisions[number - 1], "readonlyRootFilesystem": True}
+        return {
+            "taskDefinition": {
+                "taskDefinitionArn": revision(number),
+                "family": "shop-production",
+                "containerDefinitions": [app, {"name": "collector"}],
+                "taskRoleArn": "arn:aws:iam::123456789012:role/app",
+                "networkMode": "awsvpc",
+                "cpu": "512",
+                "memory": "1024",
+                "requiresCompatibilities": ["FARGATE"],
+                "revision": number,
+            }
+        }
+
+    def register_task_definition(self, asked: dict[str, Any]) -> dict[str, Any]:
+        arn = f"{revision(0).rpartition('/')[0]}/{asked['family']}:{len(self.definitions) + 1}"
+        self.definitions[arn] = asked | {"status": "ACTIVE"}
+        return {"taskDefinition": asked | {"taskDefinitionArn": arn}}
+
+    def deregister_task_definition(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self.definitions[asked["taskDefinition"]]["status"] = "INACTIVE"
+        return {"taskDefinition": {"taskDefinitionArn": asked["taskDefinition"]}}
+
+    def run_console(self, made: str, asked: dict[str, Any]) -> dict[str, Any]:
+        assert self.definitions[made]["status"] == "ACTIVE"
+        assert asked["overrides"]["containerOverrides"] == [
+            {"name": "app", "command": ["sleep", "3600"]}
+        ]
+        arn = f"{SERVICE.replace('service', 'task')}/console{len(self.tasks)}"
+        self.tasks[arn] = {
+            "taskArn": arn,
+            "taskDefinitionArn": made,
+            "lastStatus": "PROVISIONING",
+            "enableExecuteCommand": asked["enableExecuteCommand"],
+            "startedBy": "console",
+            "containers": [{"name": "app"}],
+        }
+        return {"tasks": [self.tasks[arn]], "failures": []}
+
+    def start_console(self, task: dict[str, Any]) -> None:
+        """The agent starts after its container, and never in a file system that is read-only."""
+        [app] = task["containers"]
+        [definition] = self.definitions[task["taskDefinitionArn"]]["containerDefinitions"]
+        if self.stops:
+            task |= {"lastStatus": "STOPPED", "stoppedReason": self.stops}
+        elif task["lastStatus"] == "PROVISIONING":
+            task["lastStatus"] = "RUNNING"
+            agent = {"name": "ExecuteCommandAgent", "lastStatus": "PENDING"}
+            app |= {"runtimeId": "7f-app", "managedAgents": [agent]}
+        elif task["enableExecuteCommand"] and not definition["readonlyRootFilesystem"]:
+            app["managedAgents"][0]["lastStatus"] = "RUNNING"
+
+    def execute_command(self, asked: dict[str, Any]) -> dict[str, Any]:
+        task = self.tasks[asked["task"]]
+        [agent] = task["containers"][0].get("managedAgents", [{"lastStatus": "PENDING"}])
+        if task["lastStatus"] != "RUNNING" or agent["lastStatus"] != "RUNNING":
+            return {"__type": "TargetNotConnectedException"}
+        assert asked["interactive"] is True
+        assert asked["container"] == "app"
+        session = {"sessionId": "ecs-1", "streamUrl": "wss://ssm", "tokenValue": "token"}
+        return {"session": session}
+
+    def stop_task(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self.tasks[asked["task"]]["lastStatus"] = "STOPPED"
+        return {"task": self.tasks[asked["task"]]}
 
     # ECS: the service
 
@@ -245,10 +342,24 @@ class Cloud:
         return {"serviceRevisions": [{"taskDefinition": made} for made in arns]}
 
 
+# Of stage 1, as far as `make destroy` must unprotect it.
+THERE = (
+    "aws_db_instance.main",
+    "aws_ecr_repository.app",
+    "aws_efs_file_system.files",
+    "aws_lb.main",
+)
+PLUGIN = "session-manager-plugin"
+
 OPERATIONS: dict[str, Callable[[Cloud, dict[str, Any]], dict[str, Any]]] = {
     "DescribeImages": Cloud.describe_images,
     "GetAuthorizationToken": Cloud.get_authorization_token,
+    "DeregisterTaskDefinition": Cloud.deregister_task_definition,
+    "DescribeTaskDefinition": Cloud.describe_task_definition,
+    "ExecuteCommand": Cloud.execute_command,
+    "RegisterTaskDefinition": Cloud.register_task_definition,
     "RunTask": Cloud.run_task,
+    "StopTask": Cloud.stop_task,
     "ListTasks": Cloud.list_tasks,
     "DescribeTasks": Cloud.describe_tasks,
     "UpdateService": Cloud.update_service,
@@ -289,7 +400,7 @@ class Served:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Answers, cloud))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         programs.mkdir()
-        for name in ("terraform", "docker"):
+        for name in ("terraform", "docker", PLUGIN):
             (programs / name).write_text(PROGRAM.format(python=sys.executable, url=self.url))
             (programs / name).chmod(0o755)
 

@@ -1,5 +1,6 @@
 """`make deploy` of the generated repo, against moto and a truthful stub of ECS."""
 
+import json
 import os
 import shutil
 import signal
@@ -80,18 +81,20 @@ class Production:
         self.main.write_text(self.main.read_text().replace(old, new))
         git("commit", "-qam", "change", cwd=self.repo)
 
-    def make(self, command: str = "deploy", **given: str) -> subprocess.CompletedProcess[str]:
+    def make(
+        self, command: str = "deploy", typed: str = "", **given: str
+    ) -> subprocess.CompletedProcess[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "dev.deploy", command],
             cwd=self.repo,
             env=self.environment | given,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         self.cloud.pid = process.pid
-        said, failed = process.communicate(timeout=120)
+        said, failed = process.communicate(typed, timeout=120)
         return subprocess.CompletedProcess(command, process.returncode, said, failed)
 
     def released(self, command: str = "deploy", **given: str) -> str:
@@ -357,6 +360,71 @@ def test_a_plan_that_loses_data_stops_the_release(production: Production) -> Non
 def test_an_environment_is_destroyed_only_by_its_name(production: Production) -> None:
     assert "Nothing was destroyed" in production.refused("destroy")
     assert production.cloud.events == []
+
+
+def test_what_has_its_name_typed_is_unprotected_and_destroyed(production: Production) -> None:
+    said = production.released("destroy", typed="shop-production\n")
+
+    cloud = production.cloud
+    assert in_order(cloud.events, "terraform state", "terraform apply", "terraform destroy")
+    [applied] = cloud.applied
+    # Only of what is there. A folder of files has no protection but Terraform's own.
+    assert [one for one in applied if one.startswith("-target=")] == [
+        f"-target=module.service.{one}"
+        for one in ("aws_db_instance.main", "aws_lb.main", "aws_ecr_repository.app")
+    ]
+    assert "deletion_protection = false" in cloud.unprotected
+    assert cloud.unprotected.count("prevent_destroy = false") == 6
+    assert "shop-production is destroyed" in said
+    # The next release is of a clean tree.
+    assert git("status", "--porcelain", cwd=production.repo) == ""
+
+
+def console_of(production: Production) -> tuple[dict[str, Any], dict[str, Any]]:
+    [definition] = production.cloud.definitions.values()
+    [task] = [one for one in production.cloud.tasks.values() if one["startedBy"] == "console"]
+    return definition, task
+
+
+def test_a_console_is_a_shell_in_a_task_that_goes_with_it(production: Production) -> None:
+    production.released()
+    copies = production.cloud.service()
+
+    production.released("console")
+
+    definition, task = console_of(production)
+    [[session, region, action, _, target, endpoint]] = production.cloud.shells
+    assert json.loads(session)["tokenValue"] == "token"
+    assert (region, action) == (REGION, "StartSession")
+    name = task["taskArn"].rpartition("/")[2]
+    assert json.loads(target) == {"Target": f"ecs:shop-production_{name}_7f-app"}
+    assert endpoint.startswith("http")
+    [app] = definition["containerDefinitions"]
+    assert app["image"] == production.cloud.revisions[0]
+    assert definition["taskRoleArn"].endswith("role/app")
+    assert (task["lastStatus"], definition["status"]) == ("STOPPED", "INACTIVE")
+    assert production.cloud.service() == copies
+
+
+def test_ctrl_c_while_a_console_starts_leaves_no_task(production: Production) -> None:
+    production.released()
+    production.cloud.kill_at, production.cloud.kill_with = "DescribeTasks", signal.SIGINT
+
+    assert production.make("console").returncode == 130
+
+    definition, task = console_of(production)
+    assert production.cloud.shells == []
+    assert (task["lastStatus"], definition["status"]) == ("STOPPED", "INACTIVE")
+
+
+def test_a_console_that_does_not_start_says_why(production: Production) -> None:
+    production.released()
+    production.cloud.stops = "CannotPullContainerError: not found"
+
+    refused = production.refused("console")
+
+    assert refused == "The task stopped: CannotPullContainerError: not found\n"
+    assert console_of(production)[0]["status"] == "INACTIVE"
 
 
 def test_nothing_released_cannot_be_rolled_back(

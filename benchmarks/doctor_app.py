@@ -18,14 +18,21 @@ TABLES = """
     INSERT INTO counters VALUES (1, 0);
     CREATE TABLE imported (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, page text);
     CREATE INDEX ON imported (page);
+    CREATE TABLE crowd (id int PRIMARY KEY, n int NOT NULL) WITH (autovacuum_enabled = false);
+    INSERT INTO crowd SELECT n, 0 FROM generate_series(1, 1000) AS n;
     ANALYZE
 """
 SUM = "SELECT count(*), sum(id * $1::int) FROM generate_series(1, 400000) AS id"
 
 
 @max_stale(minutes=5)
-async def total(read: Reader, key: int) -> None:
-    await read.fetch(SUM, key)
+async def total(read: Reader, key: int) -> list[int]:
+    return [row[0] for row in await read.fetch(SUM, key)]
+
+
+@max_stale(minutes=5)
+async def large(read: Reader, key: int) -> list[str]:
+    return [row[0] for row in await read.fetch("SELECT repeat(md5($1::int::text), 500)", key)]
 
 
 def create_app() -> FastAPI:
@@ -60,6 +67,27 @@ def create_app() -> FastAPI:
     async def call(write: WriteSession) -> None:
         await write.execute(text("SELECT 1"))
         await asyncio.sleep(6)
+
+    @app.get("/call-on-a-row")
+    async def call_on_a_row(write: WriteSession) -> None:
+        await write.execute(text("UPDATE counters SET n = n + 1 WHERE id = 1"))
+        await asyncio.sleep(4)
+
+    @app.get("/change")
+    async def change(write: WriteSession) -> None:
+        await write.execute(text("INSERT INTO imported (page) VALUES ('home')"))
+
+    @app.get("/crowd")
+    async def crowd(read: ReadSession) -> None:
+        await read.fetch("SELECT sum(n) FROM crowd")
+
+    @app.get("/large")
+    async def large_answers(read: ReadSession) -> None:
+        await large(read, next(keys) % 400)
+
+    @app.get("/unsaid")
+    async def unsaid(read: ReadSession) -> None:
+        await read.fetch(SUM, 1)
 
     @app.get("/import")
     async def imports(write: WriteSession) -> None:

@@ -40,6 +40,7 @@ from app.infra.own_writes.client import OwnWrites, this_client
 from app.infra.own_writes.commits import PositionedSession
 from app.infra.own_writes.log_position import NOT_KNOWN, Position, encoded
 from app.infra.reads import Reader
+from app.infra.repeated_reads import repeated_reads
 from app.infra.telemetry import tracing
 from app.infra.telemetry.metrics import observe
 
@@ -51,6 +52,7 @@ TOMBSTONE_SECONDS = 2 * LONGEST_LOAD
 
 # One process refreshes an entry at this share of its lifetime, so that no request waits for it.
 DUE_AFTER = 0.8
+SHORTEST = 0.9  # share of max_stale that an entry lives
 
 # An answer without rows is cached briefly: the first row may be created at any moment.
 EMPTY_SECONDS = (1.0, 3.0)
@@ -129,6 +131,7 @@ class Cache:
         self, query: StaleQuery[..., R], read: Reader, args: Any, kwargs: Any
     ) -> R:
         self.stats.bypassed += 1
+        repeated_reads.note(query, args, kwargs, query.max_stale.total_seconds())
         async with self._limit:
             return await query.ask(read.within(query.max_stale), *args, **kwargs)
 
@@ -140,6 +143,8 @@ class Cache:
             began = time.monotonic()
             load.as_of = await self._sampler.sample(primary)
             self.stats.loads += 1
+            until_refresh = query.max_stale.total_seconds() * SHORTEST * DUE_AFTER
+            repeated_reads.note(query, args, kwargs, until_refresh)
             body = format_of(query).encode(await query.ask(primary, *args, **kwargs))
         if load.as_of:
             await self._store(key, load.as_of, body, query.max_stale, time.monotonic() - began)
@@ -181,7 +186,7 @@ class Cache:
 
 def _lifetime(body: bytes, max_stale: timedelta) -> float:
     """At most max_stale; shorter by a random part, so that entries do not all end together."""
-    seconds = max_stale.total_seconds() * random.uniform(0.9, 1)  # noqa: S311
+    seconds = max_stale.total_seconds() * random.uniform(SHORTEST, 1)  # noqa: S311
     return min(seconds, random.uniform(*EMPTY_SECONDS)) if has_no_rows(body) else seconds  # noqa: S311
 
 

@@ -1,12 +1,18 @@
 # Rung's file: advancing to another stage may change it.
 """The doctor's findings, without parameter values or addresses, so you can send them to others."""
 
+import re
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 VERSION = 1
+# host:port, IPv4 and IPv6
+ADDRESS = re.compile(
+    r"[\w.-]+:\d{2,5}\b|\b\d{1,3}(?:\.\d{1,3}){3}\b|(?<!\w)[\da-f]{0,4}(?::[\da-f]{0,4}){2,7}(?!\w)",
+    re.IGNORECASE,
+)
 
 
 class Seen(BaseModel):
@@ -17,6 +23,12 @@ class Skipped(Seen):
     source: str
     why: str
     remedy: str
+
+    @field_validator("why")
+    @classmethod
+    def _without_addresses(cls, why: str) -> str:
+        """A driver's message names the server that it could not reach."""
+        return ADDRESS.sub("its address", why)
 
 
 class Scan(Seen):

@@ -213,9 +213,10 @@ def vacuum(evidence: Evidence) -> Finding | None:
 
 def checkpoints(evidence: Evidence) -> Finding | None:
     database = evidence.database
-    if not database or not database.requested_checkpoints or not database.active:
+    # One alone has no interval: a short window may just have met it.
+    if not database or (database.requested_checkpoints or 0) < 2 or not database.active:
         return None
-    every = evidence.window_s / database.requested_checkpoints
+    every = evidence.window_s / (database.requested_checkpoints or 1)
     if every >= 30 or database.in_io < 0.25 * database.active:
         return None
     return Finding(
@@ -365,8 +366,8 @@ def pool(evidence: Evidence) -> Finding | None:
 
 RULES: tuple[Rule, ...] = (
     clocks,
-    unavailable,
     connections,
+    unavailable,
     ddl_lock,
     idle_in_tx,
     hot_row,

@@ -22,6 +22,7 @@ from app.infra.cache.server import Stats
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database, ReadSession, WriteSession
 from app.infra.own_writes.client import this_client
+from app.infra.repeated_reads import RepeatedReads
 from dev.cache import valkey
 from dev.pytest_plugin import Services
 from tests.infra.cache import caching
@@ -115,6 +116,24 @@ async def test_an_answer_that_was_read_once_comes_from_the_cache(
     assert loads.count == 1
     cache: Cache = app.state.cache
     assert (cache.stats.hits, cache.stats.misses, cache.stats.loads) == (2, 1, 1)
+
+
+async def test_the_doctor_hears_of_what_postgres_answers_again_and_not_of_hits(
+    reader: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = RepeatedReads()
+    monkeypatch.setattr("app.infra.cache.cache.repeated_reads", noted)
+    for _ in range(3):
+        await body(reader, "/notes/1")
+
+    assert (noted.reads, noted.hits) == (1, 0)
+
+    monkeypatch.setenv("CACHE_READS", "false")
+    async with serving(notes_app()) as past_the_cache:
+        for _ in range(3):
+            await body(past_the_cache, "/notes/1")
+
+    assert (noted.reads, noted.hits) == (4, 3)
 
 
 async def test_500_readers_of_a_cold_key_cause_one_load_in_each_process(

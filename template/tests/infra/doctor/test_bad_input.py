@@ -4,6 +4,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 import structlog
 
 from app.infra.doctor import __main__ as command
-from app.infra.doctor.evidence import Evidence
+from app.infra.doctor.evidence import Evidence, Skipped
 
 HERE = Path.cwd()
 NOWHERE = "postgresql://app:x@127.0.0.1:1/app"
@@ -112,6 +113,22 @@ def test_evidence_of_strangers_is_refused_in_one_line(
     assert reason in line
 
 
+@pytest.mark.parametrize(
+    "why",
+    [
+        "Error 111 connecting to cache.internal:6379. Connection refused.",
+        "[Errno 111] Connect call failed ('10.0.0.3', 5432)",
+        'no pg_hba.conf entry for host "fd00::1:2", user "app"',
+    ],
+)
+def test_evidence_names_no_address(why: str) -> None:
+    found = Skipped(source="the cache", why=why, remedy="bring it").why
+
+    assert "its address" in found
+    assert not {"cache.internal", "10.0.0.3", "fd00"} & set(re.split(r"[^\w.]+", found))
+    assert "10" not in found
+
+
 @pytest.mark.parametrize("place", ["nowhere.json", "."])
 def test_evidence_that_cannot_be_read_is_refused_in_one_line(doctor: Doctor, place: str) -> None:
     code, _, err = doctor("--from", place)
@@ -169,6 +186,7 @@ def test_without_postgres_and_log_each_is_told_in_a_line(tmp_path: Path) -> None
         "  Skipped  requests",
     ]
     assert "make psql" in shown.stdout
+    assert "127.0.0.1" not in shown.stdout.partition("To have it")[0]
     assert "LOG_FORMAT=json" in shown.stdout
     # The verdict is shown although it cannot be kept.
     [line] = shown.stderr.splitlines()

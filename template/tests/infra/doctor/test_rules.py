@@ -126,6 +126,11 @@ CASES: dict[str, tuple[str, int | None, Evidence]] = {
         None,
         evidence(unavailable=["files"], database={"longest_idle_s": 6}),
     ),
+    "the app is away from a database that is full": (
+        "connections",
+        2,
+        evidence(unavailable=["database"], refused=True, database=None),
+    ),
     # Its /ready said that the database was away; it looked too late.
     "a server seems away to a late app": (
         "app-cpu",
@@ -292,6 +297,18 @@ CASES: dict[str, tuple[str, int | None, Evidence]] = {
         None,
         evidence(
             database={"statements": [statement(), statement(calls=1, share=0.9, scans=[scan()])]}
+        ),
+    ),
+    "one checkpoint in a short window, beside an import": (
+        "writes",
+        None,
+        evidence(
+            database=BUSY
+            | {
+                "in_io": 0.3,
+                "requested_checkpoints": 1,
+                "statements": [statement(sql="INSERT INTO orders VALUES ($1)")],
+            }
         ),
     ),
     "a checkpoint that disturbs nobody": (

@@ -23,15 +23,34 @@ class Route(NamedTuple):
         return body
 
 
-async def routes(app: ASGIApp) -> dict[str, Route]:
-    """One product, a page of them, and the account of somebody who is logged in."""
+class Order(NamedTuple):
+    """An order of two products, again and again with a new key."""
+
+    app: ASGIApp
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+    async def ask(self) -> bytes:
+        key = (b"idempotency-key", uuid4().hex.encode())
+        headers = (*self.headers, key)
+        status, _, body = await asked(self.app, "POST", "/orders", headers=headers, body=self.body)
+        if status != 201:
+            raise SystemExit(f"POST /orders answered {status}: {body.decode()}")
+        return body
+
+
+async def routes(app: ASGIApp) -> dict[str, Route | Order]:
+    """One product, a page of them, the account of somebody who is logged in, and an order."""
     page = Route(app, "/products", b"limit=20")
-    [product, *_] = json.loads(await page.ask())["products"]
-    cookie = await _cookie_of_somebody(app)
+    [product, other, *_] = json.loads(await page.ask())["products"]
+    cookie = (b"cookie", await _cookie_of_somebody(app))
+    wanted = [{"product_id": one["id"], "quantity": 1} for one in (product, other)]
+    body = json.dumps({"items": wanted}).encode()
     return {
         "item": Route(app, f"/products/{product['id']}"),
         "page": page,
-        "me": Route(app, "/me", headers=((b"cookie", cookie),)),
+        "me": Route(app, "/me", headers=(cookie,)),
+        "order": Order(app, (cookie, *_json(body)), body),
     }
 
 
@@ -79,8 +98,11 @@ async def asked(
 async def _cookie_of_somebody(app: ASGIApp) -> bytes:
     person = {"email": f"{uuid4()}@example.com", "password": "correct horse battery staple"}
     body = json.dumps(person).encode()
-    length = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
-    status, headers, answer = await asked(app, "POST", "/accounts", headers=length, body=body)
+    status, headers, answer = await asked(app, "POST", "/accounts", headers=_json(body), body=body)
     if status != 201:
         raise SystemExit(f"POST /accounts answered {status}: {answer.decode()}")
     return next(value for name, value in headers if name == b"set-cookie").split(b";")[0]
+
+
+def _json(body: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    return ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))

@@ -25,7 +25,7 @@ from dev import postgres
 
 FILL = """
 INSERT INTO products (name, description, price_cents, stock)
-SELECT 'Product ' || n, repeat('Well made. ', 10), n, 100 FROM generate_series(1, 1000) n
+SELECT 'Product ' || n, repeat('Well made. ', 10), n, 1000000 FROM generate_series(1, 1000) n
 """
 
 

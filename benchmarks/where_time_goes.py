@@ -1,6 +1,6 @@
 """Microseconds of processor time that one route spends in each layer. In a generated repo:
 
-    uv run python ../rung/benchmarks/where_time_goes.py [item|page|me]
+    uv run python ../rung/benchmarks/where_time_goes.py [item|page|me|order]
 
 Asks the app in this process, so the server is not in it. A profiler (cProfile) says how a
 request's time is shared out. The same request without the profiler says how much there is to share.
@@ -19,7 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import uvloop
-from in_process import Route, routes
+from in_process import Order, Route, routes
 from serving import migrated_and_filled
 
 sys.path.insert(0, str(Path.cwd()))
@@ -67,7 +67,7 @@ async def measure(name: str) -> tuple[float, dict[str, float]]:
     return whole, shared_out(pstats.Stats(profile))
 
 
-async def seconds(route: Route) -> float:
+async def seconds(route: Route | Order) -> float:
     began = time.process_time()
     for _ in range(REQUESTS):
         await route.ask()
@@ -97,7 +97,7 @@ def layer_of(place: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("route", nargs="?", default="item", choices=("item", "page", "me"))
+    parser.add_argument("route", nargs="?", default="item", choices=("item", "page", "me", "order"))
     name = parser.parse_args().route
     out = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the app's log lines

@@ -57,7 +57,7 @@ class Answer:
             self.status = message["status"]
             headers = [*message["headers"], *self.headers]
             for headers_of in self.late:
-                headers = [*headers, *headers_of(headers)]
+                headers += list(headers_of(headers))
             own = {name for name, _ in headers}
             headers += [header for header in self.defaults if header[0] not in own]
             message["headers"] = headers

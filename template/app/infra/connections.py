@@ -4,15 +4,22 @@
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 from pydantic import PostgresDsn
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import event
+from sqlalchemy.dialects.postgresql.asyncpg import (
+    AsyncAdapt_asyncpg_connection,
+    AsyncAdapt_asyncpg_dbapi,
+)
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.infra.database_use import TimedPool, time_statements
-from app.infra.failures import CANNOT_CONNECT, NotConnected
-from app.infra.postgres import DatabaseSettings, open_connection, transaction_engine_with
+from app.infra.failures import CANNOT_CONNECT, CONNECTION_LOST, NotConnected
+from app.infra.postgres import DatabaseSettings, open_connection
 from app.infra.reads import leave_as_it_is, prepare_reading_connection
 
 __all__ = ["DatabaseSettings", "close_in_time", "connect", "reading_pool", "transaction_engine"]
@@ -48,9 +55,38 @@ async def reading_pool(settings: DatabaseSettings, url: PostgresDsn) -> asyncpg.
 
 
 def transaction_engine(settings: DatabaseSettings) -> AsyncEngine:
-    engine = transaction_engine_with(settings, lambda: connect(settings, settings.url), TimedPool)
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        poolclass=TimedPool,
+        connect_args={
+            "async_creator_fn": lambda: connect(settings, settings.url),
+            **settings.engine_options,
+        },
+        pool_size=settings.write_pool,
+        max_overflow=0,
+        pool_timeout=settings.pool_wait_seconds,
+        hide_parameters=True,  # in errors, and so in the log
+    )
+    event.listen(engine.sync_engine, "checkout", _begin)
     time_statements(engine)
     return engine
+
+
+def _begin(connection: AsyncAdapt_asyncpg_connection, entry: ConnectionPoolEntry, _: Any) -> None:
+    """In place of pool_pre_ping, which takes three round trips before the first statement. The
+    BEGIN has to be sent anyway, and it fails when the connection is lost: SQLAlchemy then replaces
+    the connection."""
+    memory = cast("dict[str, bool]", entry.record_info)  # stays when the connection is replaced
+    try:
+        connection.run_async(lambda _: connection._start_transaction())  # type: ignore[no-untyped-call]
+    except TimeoutError:  # which is an OSError
+        raise
+    except (AsyncAdapt_asyncpg_dbapi.Error, *CONNECTION_LOST) as error:
+        if memory.pop("replaced", False):
+            raise NotConnected("Postgres: new connections are closed at once") from error
+        memory["replaced"] = True
+        raise InvalidatePoolError from error
+    memory.pop("replaced", None)
 
 
 async def close_in_time(closing: Awaitable[None]) -> None:

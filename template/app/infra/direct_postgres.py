@@ -2,7 +2,7 @@
 """Postgres without a pooler in between: its settings, and how a connection is opened."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -16,8 +16,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import Pool
 
 # asyncpg sends a parameter that it does not know to Postgres, which then refuses each connection.
 KNOWN_TO_ASYNCPG = (
@@ -69,9 +67,6 @@ def with_connect_seconds(given: Mapping[str, Any]) -> dict[str, Any]:
     return dict(given)
 
 
-type Connect = Callable[[], Awaitable[asyncpg.Connection]]
-
-
 class PostgresSettings(BaseSettings):
     """Each process opens at most read_pool + write_pool connections."""
 
@@ -86,6 +81,11 @@ class PostgresSettings(BaseSettings):
     statement_seconds: PositiveFloat = 10
 
     _translated = model_validator(mode="before")(with_connect_seconds)
+
+    @property
+    def engine_options(self) -> dict[str, Any]:
+        """Of the connections for transactions."""
+        return {}
 
 
 class DatabaseSettings(PostgresSettings):
@@ -118,19 +118,4 @@ async def open_connection(
             "jit": "off",
         },
         **options,
-    )
-
-
-def transaction_engine_with(
-    settings: PostgresSettings, connect: Connect, pool: type[Pool]
-) -> AsyncEngine:
-    return create_async_engine(
-        "postgresql+asyncpg://",
-        poolclass=pool,
-        async_creator=connect,
-        pool_size=settings.write_pool,
-        max_overflow=0,
-        pool_timeout=settings.pool_wait_seconds,
-        hide_parameters=True,  # in errors, and so in the log
-        pool_pre_ping=True,
     )

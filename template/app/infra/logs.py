@@ -16,7 +16,7 @@ from pydantic import PositiveFloat
 from pydantic_core import PydanticSerializationError, to_json
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from starlette.types import ASGIApp, Receive, Scope, Send
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 from app.infra import environment
 from app.infra.answers import answer_of
@@ -30,11 +30,28 @@ QUIET_WHEN_WELL = frozenset({"/live", "/ready"})
 # An id that a client or proxy sends is part of every log line, so it has safe characters only.
 _ACCEPTABLE_ID = re.compile(rb"[\w.:-]{8,128}")
 
+
+class Timestamp:
+    """Writes what structlog's TimeStamper does, in a third of its instructions."""
+
+    def __init__(self) -> None:
+        self._kept = (0, "")
+
+    def __call__(self, logger: object, method: str, line: EventDict) -> EventDict:
+        second, nanoseconds = divmod(time.time_ns(), 10**9)
+        known, text = self._kept
+        if known != second:
+            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._kept = second, text
+        line["timestamp"] = f"{text}.{nanoseconds // 1000:06}Z"
+        return line
+
+
 # Add fields to every line, ours and those of libraries.
 ENRICH: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,
     structlog.processors.add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    Timestamp(),
 )
 
 

@@ -44,6 +44,9 @@ class CarriedToken(NamedTuple):
     in_cookie: bool = False
 
 
+NO_TOKEN = CarriedToken(None)
+
+
 def token_of(scope: Scope) -> CarriedToken:
     """The token that a request carries. A header takes precedence over the cookie, because browsers
     send cookies automatically."""
@@ -55,7 +58,9 @@ def token_of(scope: Scope) -> CarriedToken:
             matches = (pattern.fullmatch(value) for pattern in _carriers[name])
             in_header = next(filter(None, matches), None)
     found = in_header or in_cookie
-    text = found[1].decode("latin-1") if found else None
+    if found is None:
+        return NO_TOKEN
+    text = found[1].decode("latin-1")
     return CarriedToken(text, in_header is not None, in_cookie is not None)
 
 

@@ -3,6 +3,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import selectinload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from app.catalog import service as catalog
 from app.errors import Conflict, NotFound
@@ -28,26 +29,28 @@ async def place_order(
     """
     quantities = wanted.quantities()
     # If another transaction has inserted the same key, this statement waits until it ends.
-    order_id = await write.scalar(
+    order: Order | None = await write.scalar(
         insert(Order)
         .values(account_id=account_id, idempotency_key=idempotency_key)
         .on_conflict_do_nothing(index_elements=[Order.account_id, Order.idempotency_key])
-        .returning(Order.id)
+        .returning(Order)
     )
-    if order_id is None:
+    if order is None:
         return await _order_placed_before(write, account_id, idempotency_key, quantities)
     prices = await catalog.take_from_stock(write, quantities)
-    write.add_all(
+    items = [
         OrderItem(
-            order_id=order_id,
+            order_id=order.id,
             product_id=product_id,
             quantity=quantity,
             unit_price_cents=prices[product_id],
         )
-        for product_id, quantity in quantities.items()
-    )
+        for product_id, quantity in sorted(quantities.items())
+    ]
+    write.add_all(items)
     await write.flush()
-    return await _one_order(write, Order.id == order_id)
+    set_committed_value(order, "items", items)  # a new order's: nothing to load
+    return order
 
 
 async def cancel_order(write: WriteSession, account_id: UUID, order_id: UUID) -> Order:

@@ -133,6 +133,17 @@ async def test_a_read_costs_one_round_trip(services: Services) -> None:
         assert [message[:1] for message in line.sent] == [b"B"]
 
 
+async def test_a_transaction_costs_no_round_trip_besides_its_own(services: Services) -> None:
+    async with proxy(services) as line, Database(settings(services, line.port)) as database:
+        for _ in range(2):  # the first connects, and prepares the statement
+            line.sent.clear()
+            async with database.transaction() as write:
+                await write.execute(text("SELECT 1"))
+
+        # BEGIN, the statement, COMMIT: no ping before and no reset after.
+        assert [message[:1] for message in line.sent] == [b"Q", b"B", b"Q"]
+
+
 @pytest.mark.usefixtures("notes")
 async def test_no_value_of_a_failed_write_is_in_its_error(services: Services) -> None:
     value = secrets.randbelow(10**9) + 10

@@ -10,7 +10,7 @@ import structlog
 from fastapi import FastAPI
 from structlog.testing import capture_logs
 
-from app.infra.logs import LogSettings, configure
+from app.infra.logs import LogSettings, Timestamp, configure
 from tests.infra.conftest import Serve, bare_app
 
 
@@ -53,6 +53,17 @@ async def test_a_request_is_one_line_with_its_route_and_not_its_path(
         "db_wait_ms": 0.0,
         "request_id": answer.headers["x-request-id"],
     }
+
+
+def test_a_line_has_the_time_in_utc_to_the_microsecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    stamp = Timestamp()
+    for nanoseconds, text in (
+        (1_795_692_599_000_001_999, "2026-11-26T11:29:59.000001Z"),
+        (1_795_692_599_999_999_999, "2026-11-26T11:29:59.999999Z"),
+        (1_795_692_600_000_000_000, "2026-11-26T11:30:00.000000Z"),
+    ):
+        monkeypatch.setattr("app.infra.logs.time.time_ns", lambda now=nanoseconds: now)
+        assert stamp(None, "info", {}) == {"timestamp": text}
 
 
 @pytest.mark.usefixtures("services")

@@ -40,6 +40,8 @@ class Carried(NamedTuple):
 
     @property
     def position(self) -> Position | None:
+        if not self.cookies:
+            return self.header
         return max(filter(None, (self.header, *self.cookies.values())), default=None)
 
     @property
@@ -68,7 +70,9 @@ class SignedPositions:
                     cookie, *signed = found.groups()
                     if position := self._verified(*signed):
                         cookies[cookie.decode()] = position
-        return Carried(header, cookies, keeps_cookies)
+        if header or cookies or keeps_cookies:
+            return Carried(header, cookies, keeps_cookies)
+        return NOTHING
 
     def header(self, position: Position) -> Header:
         return HEADER, self._signed(position).encode()

@@ -4,7 +4,7 @@
 import asyncio
 import time
 from contextlib import ExitStack
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import asyncpg
 from pydantic import (
@@ -16,18 +16,10 @@ from pydantic import (
     field_validator,
 )
 from pydantic_settings import NoDecode, SettingsConfigDict
-from sqlalchemy import event
-from sqlalchemy.dialects.postgresql.asyncpg import (
-    AsyncAdapt_asyncpg_connection,
-    AsyncAdapt_asyncpg_dbapi,
-)
-from sqlalchemy.exc import InvalidatePoolError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from app.infra import direct_postgres
-from app.infra.direct_postgres import Connect, PostgresSettings, PostgresUrl
-from app.infra.failures import CONNECTION_LOST, NotConnected
+from app.infra.direct_postgres import PostgresSettings, PostgresUrl
+from app.infra.failures import NotConnected
 
 RETRY_SECONDS = 0.05
 
@@ -83,48 +75,16 @@ class PooledSettings(PostgresSettings):
         default_factory=lambda given: 0 if given["pooled"] else 100
     )
 
+    @property
+    def engine_options(self) -> dict[str, Any]:
+        return {"prepared_statement_cache_size": self.statement_cache}
+
     @field_validator("read_url", "direct_url")
     @classmethod
     def _differs_when_pooled(cls, url: PostgresDsn, info: ValidationInfo) -> PostgresDsn:
         if info.data.get("pooled") and url == info.data.get("url"):
             raise ValueError(WHEN_POOLED[str(info.field_name)])
         return url
-
-
-def transaction_engine_with(
-    settings: PooledSettings, connect: Connect, pool: type[Pool]
-) -> AsyncEngine:
-    engine = create_async_engine(
-        "postgresql+asyncpg://",
-        poolclass=pool,
-        connect_args={
-            "async_creator_fn": connect,
-            "prepared_statement_cache_size": settings.statement_cache,
-        },
-        pool_size=settings.write_pool,
-        max_overflow=0,
-        pool_timeout=settings.pool_wait_seconds,
-        hide_parameters=True,  # in errors, and so in the log
-    )
-    event.listen(engine.sync_engine, "checkout", _begin)
-    return engine
-
-
-def _begin(connection: AsyncAdapt_asyncpg_connection, entry: ConnectionPoolEntry, _: Any) -> None:
-    """In place of pool_pre_ping, which takes three round trips before the first statement. The
-    BEGIN has to be sent anyway, and it fails when the connection is lost: SQLAlchemy then replaces
-    the connection."""
-    memory = cast("dict[str, bool]", entry.record_info)  # stays when the connection is replaced
-    try:
-        connection.run_async(lambda _: connection._start_transaction())  # type: ignore[no-untyped-call]
-    except TimeoutError:  # which is an OSError
-        raise
-    except (AsyncAdapt_asyncpg_dbapi.Error, *CONNECTION_LOST) as error:
-        if memory.pop("replaced", False):
-            raise NotConnected("Postgres: new connections are closed at once") from error
-        memory["replaced"] = True
-        raise InvalidatePoolError from error
-    memory.pop("replaced", None)
 
 
 async def open_connection(

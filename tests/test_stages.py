@@ -5,8 +5,9 @@ from variants import QUESTIONS
 def test_the_ladder_is_what_the_template_offers() -> None:
     offered = QUESTIONS["stage"]["choices"]
     assert [stage.number for stage in LADDER] == list(offered.values())
-    assert list(offered) == [
-        f"{stage.number} {stage.name}: {stage.users}, {stage.arrives}" for stage in LADDER
+    # What arrives is shorter there: a question fits 60 columns.
+    assert [choice.partition(", ")[0] for choice in offered] == [
+        f"{stage.number} {stage.name}: {stage.users}" for stage in LADDER
     ]
 
 

@@ -84,7 +84,7 @@ class Watch:
         modules = modules_in(sql, self._owner_of)
         if not modules:
             return
-        # A flush at COMMIT has no code of the team's around it: then the statement before counts.
+        # No code of the team calls the flush at COMMIT. Then the place of the statement before counts.
         transaction.places = list(_places()) or transaction.places
         if len(modules) > 1 and not _is_declared(sql):
             self._cross("statement", modules, transaction.places)

@@ -8,8 +8,8 @@ import asyncpg
 from app.infra.own_writes.log_position import WRITTEN_UP_TO, Position, reachable
 from app.infra.reads import Reader
 
-# The snapshot is older than the position in the same row, and younger than the one read before.
-# xmax follows the last transaction that has ended. A newer one may run, and may be committing.
+# Postgres takes the snapshot before it reads the position of the same row, and after the position
+# of the previous row. xmax follows the last transaction that has ended. A newer one may run, and may be committing.
 HOW_FAR = f"""
     SELECT timeline_id, lsn,
         pg_snapshot_xmin(seen) = pg_snapshot_xmax(seen)
@@ -23,7 +23,7 @@ class Sampler:
 
     A commit is in the log before anybody can see it. So the end of the log proves nothing about
     a commit that stands exactly there. But when nobody writes, the commit at the previous sample
-    can be seen. Without this rule an answer cached after a write is of no use until the next one.
+    can be seen. Without this rule no answer cached after a write could be used until another write.
     """
 
     def __init__(self) -> None:

@@ -137,7 +137,7 @@ class Client:
 
     def wrote(self, position: Position) -> None:
         self.has_written = self.is_resolved = True
-        # A position that is not known after an earlier commit is less than this one.
+        # An earlier commit without a known position came before this one.
         known = self.min_position if self.min_position != NOT_KNOWN else None
         self.min_position = max(position, known or position)
 

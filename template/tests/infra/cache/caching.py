@@ -124,7 +124,7 @@ async def serving(app: FastAPI) -> AsyncGenerator[AsyncClient]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             if holds():
                 return

@@ -190,7 +190,7 @@ class People:
 
     async def until_all_are_there(self) -> None:
         async with asyncio.timeout(SECONDS):
-            while not all(one._is_logged_in for one in self.load._visitors):
+            while not all(one.is_logged_in for one in self.load._visitors):
                 await asyncio.sleep(0.05)
 
     def report(self) -> dict[str, Any]:

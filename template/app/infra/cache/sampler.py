@@ -9,7 +9,8 @@ from app.infra.own_writes.log_position import WRITTEN_UP_TO, Position, reachable
 from app.infra.reads import Reader
 
 # Postgres takes the snapshot before it reads the position of the same row, and after the position
-# of the previous row. xmax follows the last transaction that has ended. A newer one may run, and may be committing.
+# of the previous row. xmax follows the last transaction that has ended. A newer one may run, and
+# may be committing.
 HOW_FAR = f"""
     SELECT timeline_id, lsn,
         pg_snapshot_xmin(seen) = pg_snapshot_xmax(seen)

@@ -3,6 +3,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 import structlog
 from starlette.requests import Request
@@ -36,9 +37,9 @@ PAGES = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
 class Answer:
     """Stored in the scope of each request. Turns a HEAD request into a GET and drops the body."""
 
-    __slots__ = ("_is_head", "_scope", "_send", "defaults", "ended_at", "headers", "late", "status")
+    __slots__ = ("_is_head", "defaults", "ended_at", "headers", "late", "status")
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope) -> None:
         self.status = 0  # until the answer starts
         self.ended_at = 0.0  # by time.perf_counter(), when the last part is sent
         self.headers: list[Header] = []
@@ -46,13 +47,11 @@ class Answer:
         self.defaults = HEADERS_OF_PAGES if scope["path"] in PAGES else HEADERS
         # Called when the answer starts, with the headers so far.
         self.late: list[Callable[[list[Header]], Iterable[Header]]] = []
-        self._scope = scope
-        self._send = send
         self._is_head = scope["method"] == "HEAD"
         if self._is_head:
             scope["method"] = "GET"
 
-    def send(self, message: Message) -> Awaitable[None]:
+    def pass_on(self, scope: Scope, send: Send, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message["headers"], *self.headers]
@@ -62,21 +61,23 @@ class Answer:
             headers += [header for header in self.defaults if header[0] not in own]
             message["headers"] = headers
             if self._is_head:
-                self._scope["method"] = "HEAD"
+                scope["method"] = "HEAD"
         elif message["type"] == "http.response.body":
             if self._is_head:
                 message["body"] = b""
             if not message.get("more_body"):
                 self.ended_at = time.perf_counter()
-        return self._send(message)
+        return send(message)
 
 
 def answer_of(scope: Scope, send: Send) -> tuple[Answer, Send]:
     """The request's answer, and the `send` to pass on. The first caller creates the answer."""
     if "answer" in scope:
         return scope["answer"], send
-    answer = scope["answer"] = Answer(scope, send)
-    return answer, answer.send
+    answer = scope["answer"] = Answer(scope)
+    # The answer itself holds neither. In a circle, each request would wait for the garbage
+    # collector: p99 was 19 ms in place of 9.
+    return answer, partial(answer.pass_on, scope, send)
 
 
 class UnexpectedErrors:

@@ -84,7 +84,7 @@ class Watch:
         modules = modules_in(sql, self._owner_of)
         if not modules:
             return
-        # No code of the team calls the flush at COMMIT. Then the place of the statement before counts.
+        # No code of the team calls the flush at COMMIT: the place of the statement before counts.
         transaction.places = list(_places()) or transaction.places
         if len(modules) > 1 and not _is_declared(sql):
             self._cross("statement", modules, transaction.places)

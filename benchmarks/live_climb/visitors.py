@@ -53,13 +53,16 @@ class Load:
             self.ledger.seen.append(f"{time.strftime('%X')} {self.counts.name}: {kind}: {what}")
         return GoneWrongError(what)
 
+    async def until_all_are_logged_in(self) -> None:
+        while not all(one.is_logged_in for one in self._visitors):
+            await asyncio.sleep(0.05)
+
     async def keep_sessions(self) -> None:
         """When everybody is logged in: one more a visitor, which nobody uses until the end.
 
         Raises GoneWrongError.
         """
-        while not all(one.is_logged_in for one in self._visitors):
-            await asyncio.sleep(0.05)
+        await self.until_all_are_logged_in()
         await asyncio.gather(*(one.keep_a_session() for one in self._visitors))
 
     async def sessions_that_are_lost(self) -> int:

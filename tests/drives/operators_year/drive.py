@@ -5,7 +5,6 @@ python -m operators_year.drive
 """
 
 import asyncio
-import hashlib
 import json
 import re
 import secrets
@@ -60,15 +59,6 @@ class RotatingS3(rclone.S3):
 class Person(Visitor):
     async def _review(self) -> None:
         """The repo has no such module."""
-
-    async def _read_back(self, upload: str, digest: str) -> None:
-        """The app may lead on to S3."""
-        answer = await self._ask("GET", f"/uploads/{upload}/image", expected=(307, 404))
-        while answer.status == 307:
-            there = answer.header("location")
-            answer = await self._send("GET", there, expected=(200, 307, 404))
-        if hashlib.sha256(answer.body).hexdigest() != digest:
-            raise self._load.fault("lost", f"the file of {upload}: {answer.status}")
 
 
 class Site(Place):
@@ -190,8 +180,7 @@ class People:
 
     async def until_all_are_there(self) -> None:
         async with asyncio.timeout(SECONDS):
-            while not all(one.is_logged_in for one in self.load._visitors):
-                await asyncio.sleep(0.05)
+            await self.load.until_all_are_logged_in()
 
     def report(self) -> dict[str, Any]:
         return {

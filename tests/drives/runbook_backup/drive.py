@@ -213,7 +213,6 @@ def recovered_to_a_moment(site: Site) -> dict[str, object]:
     seconds = time.monotonic() - started
     there = site.ids()
     at = until.timestamp()
-    site.value("INSERT INTO login_sessions SELECT 1") if False else None
     site.follow("4")
     return {
         "rehearsal": rehearsal,

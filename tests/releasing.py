@@ -163,13 +163,17 @@ class Cloud:
         assert asked["overrides"]["containerOverrides"] == [
             {"name": "app", "command": ["alembic", "upgrade", "head"]}
         ]
-        arn = f"{SERVICE.replace('service', 'task')}/{len(self.tasks)}"
+        return self._begun(asked, f"{len(self.tasks)}")
+
+    def _begun(self, asked: dict[str, Any], name: str, **more: Any) -> dict[str, Any]:
+        arn = f"{SERVICE.replace('service', 'task')}/{name}"
         self.tasks[arn] = {
             "taskArn": arn,
-            "taskDefinitionArn": made,
+            "taskDefinitionArn": asked["taskDefinition"],
             "lastStatus": "PROVISIONING",
             "startedBy": asked["startedBy"],
             "containers": [{"name": "app"}],
+            **more,
         }
         return {"tasks": [self.tasks[arn]], "failures": []}
 
@@ -230,16 +234,8 @@ class Cloud:
         assert asked["overrides"]["containerOverrides"] == [
             {"name": "app", "command": ["sleep", "3600"]}
         ]
-        arn = f"{SERVICE.replace('service', 'task')}/console{len(self.tasks)}"
-        self.tasks[arn] = {
-            "taskArn": arn,
-            "taskDefinitionArn": made,
-            "lastStatus": "PROVISIONING",
-            "enableExecuteCommand": asked["enableExecuteCommand"],
-            "startedBy": "console",
-            "containers": [{"name": "app"}],
-        }
-        return {"tasks": [self.tasks[arn]], "failures": []}
+        enabled = asked["enableExecuteCommand"]
+        return self._begun(asked, f"console{len(self.tasks)}", enableExecuteCommand=enabled)
 
     def start_console(self, task: dict[str, Any]) -> None:
         """The agent starts after its container, and never in a file system that is read-only."""

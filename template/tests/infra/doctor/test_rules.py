@@ -240,6 +240,13 @@ CASES: dict[str, tuple[str, int | None, Evidence]] = {
         None,
         evidence(database={"active": 4, "in_io": 3, "requested_checkpoints": 4}),
     ),
+    "a checkpoint each 2 s, and one that writes holds up the others": (
+        "checkpoints",
+        None,
+        evidence(
+            database={"active": 6, "on_processor": 1.5, "in_io": 0.5, "requested_checkpoints": 4}
+        ),
+    ),
     "a slow disk": ("disk", None, evidence(database={"active": 4, "in_io": 3})),
     "an import": (
         "writes",

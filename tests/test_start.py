@@ -14,6 +14,8 @@ from browsing import chromium
 from conftest import Render
 from serving import free_port, make_dev, run
 
+START_IT = "On a laptop, leave `make dev` running in another shell, and try again."
+
 
 @pytest.fixture
 def project(render: Render, tmp_path: Path) -> Path:
@@ -25,33 +27,92 @@ def as_typed(*command: str) -> tuple[str, ...]:
     return ("uv", "run", "--quiet", *command)
 
 
+def serves(project: Path, command: str, path: str = "/live") -> bytes:
+    """What the app answers at `path`. `command` ends with the option that takes the port."""
+    port = free_port()
+    with project.with_suffix(".served").open("w+") as log:
+        server = subprocess.Popen(
+            as_typed(*command.split(), str(port)),
+            cwd=project,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while not (answer := answers(f"http://127.0.0.1:{port}{path}")):
+                said = Path(log.name).read_text(encoding="utf-8")
+                assert server.poll() is None, said
+                assert time.monotonic() < deadline, said
+                time.sleep(0.2)
+        finally:
+            os.killpg(server.pid, signal.SIGINT)
+            server.wait(timeout=60)
+    return answer
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["uvicorn app.main:app --port", "fastapi dev --port"])
 def test_the_app_starts_as_people_of_fastapi_expect(project: Path, command: str) -> None:
-    port = free_port()
-    words = as_typed("python", "-m", "dev", *command.split(), str(port))
-    with (project / "log").open("w") as log:
-        server = subprocess.Popen(
-            words, cwd=project, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        deadline = time.monotonic() + 120
-        while not answers(f"http://127.0.0.1:{port}/live"):
-            said = (project / "log").read_text()
-            assert server.poll() is None, said
-            assert time.monotonic() < deadline, said
-            time.sleep(0.2)
-    finally:
-        os.killpg(server.pid, signal.SIGINT)
-        server.wait(timeout=60)
+    assert serves(project, f"python -m dev {command}")
 
 
-def answers(url: str) -> bool:
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "commands"),
+    [
+        (1, ("uvicorn app.main:app --port", "fastapi dev --port")),
+        (4, ("uvicorn app.main:app --port",)),
+    ],
+)
+def test_commands_in_a_second_shell_use_the_servers_of_make_dev(
+    render: Render, tmp_path: Path, stage: int, commands: tuple[str, ...]
+) -> None:
+    project = tmp_path / "shop"
+    shutil.copytree(render({"stage": stage, "replica_routing": stage > 1}), project)
+
+    with make_dev(project, free_port()) as url:
+        seeded = answers(f"{url}/products")
+        assert b"Walnut desk lamp" in seeded
+        for command in commands:
+            assert serves(project, command, "/products") == seeded
+        for command, said in (
+            ("alembic upgrade head", ""),
+            ("alembic current", "0001 (head)"),
+            ("python -m app.accounts.unlock staff@example.com", "can log in again"),
+        ):
+            done = run(*as_typed(*command.split()), within=project)
+            assert (done.returncode, said in done.stdout) == (0, True), done.stdout + done.stderr
+
+    done = run(*as_typed("alembic", "current"), within=project)
+    assert (done.returncode, START_IT in done.stderr) == (1, True), done.stderr
+
+
+@pytest.mark.slow
+def test_make_dev_that_was_killed_lends_nothing(project: Path) -> None:
+    words = as_typed("python", "-m", "dev", "sh", "-c", "echo ready; sleep 600")
+    lender = subprocess.Popen(
+        words, cwd=project, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert lender.stdout
+    assert lender.stdout.readline() == "ready\n"
+    os.killpg(lender.pid, signal.SIGKILL)
+    lender.communicate()
+
+    done = run(*as_typed("alembic", "current"), within=project)
+
+    assert (project / ".dev/environment.json").exists()
+    assert (done.returncode, START_IT in done.stderr) == (1, True), done.stderr
+
+
+def answers(url: str) -> bytes:
+    """Its body, which is empty while the app does not answer."""
     try:
-        with urlopen(url, timeout=5):
-            return True
+        with urlopen(url, timeout=5) as answer:
+            body: bytes = answer.read()
+            return body
     except OSError:
-        return False
+        return b""
 
 
 @pytest.mark.slow
@@ -72,7 +133,7 @@ def test_commands_work_as_people_of_fastapi_expect(project: Path, command: str, 
 def test_without_a_database_the_command_to_type_is_named(project: Path, command: str) -> None:
     done = run(*as_typed(*command.split()), within=project)
     assert done.returncode != 0
-    assert "On a laptop, put `uv run python -m dev` before it." in done.stdout + done.stderr
+    assert START_IT in done.stdout + done.stderr
 
 
 @pytest.mark.slow

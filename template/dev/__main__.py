@@ -1,11 +1,15 @@
 # Rung's file: advancing to another stage may change it.
 """python -m dev COMMAND…: run a command with this stage's services and the app's environment."""
 
+import fcntl
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from dotenv import dotenv_values
 
@@ -15,13 +19,15 @@ from dev import postgres, services
 # for ever: a second signal while it handles the first is enough.
 SECONDS_TO_END = 5
 
+LENT = postgres.REPOSITORY / ".dev" / "environment.json"
+
 
 def main() -> None:
     command = sys.argv[1:]
     refuse_unless_it_can_run(command)
     in_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
     try:
-        with services.environment(in_file | dict(os.environ)) as environment:
+        with services.environment(in_file | dict(os.environ)) as environment, lent(environment):
             sys.exit(run(command, environment))
     except postgres.PostgresError as error:
         sys.exit(str(error))
@@ -37,6 +43,25 @@ def refuse_unless_it_can_run(command: list[str]) -> None:
     if not shutil.which(command[0]):
         print(f"Cannot run {command[0]!r}: there is no such program here.", file=sys.stderr)
         sys.exit(127)
+
+
+@contextmanager
+def lent(environment: Mapping[str, str]) -> Iterator[None]:
+    """Lends this command's variables to app.infra.environment in other shells. A shell with a
+    DATABASE_URL lends nothing: it may lead to any server."""
+    if os.environ.get("DATABASE_URL"):
+        yield
+        return
+    changed = {name for name, _ in environment.items() ^ os.environ.items()}
+    own = {name: environment.get(name) for name in changed}
+    LENT.parent.mkdir(exist_ok=True)
+    written = LENT.with_suffix(f".{os.getpid()}")
+    written.touch(mode=0o600)
+    written.write_text(json.dumps(own), encoding="utf-8")
+    with LENT.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        written.replace(LENT)
+        yield
 
 
 def run(command: list[str], environment: dict[str, str]) -> int:

@@ -1,10 +1,18 @@
 # Rung's file: advancing to another stage may change it.
 """Reads settings from environment variables, or stops the process with a message."""
 
+import fcntl
+import json
+import os
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
+
+# `make dev` lends its variables to commands in other shells. The path does not depend on the
+# current folder, and the image has no .dev: nothing is read in production.
+LENT = Path(__file__).parents[2] / ".dev" / "environment.json"
 
 
 class EnvironmentIncomplete(SystemExit):
@@ -14,6 +22,8 @@ class EnvironmentIncomplete(SystemExit):
 def read[SettingsT: BaseSettings](settings: type[SettingsT], **given: Any) -> SettingsT:
     """`given` replaces variables. Raises EnvironmentIncomplete, which shows no values: they may be
     secrets."""
+    if not os.environ.get("DATABASE_URL"):
+        _borrow_from_make_dev()
     prefix = settings.model_config.get("env_prefix", "")
     try:
         return settings(**given)
@@ -24,9 +34,28 @@ def read[SettingsT: BaseSettings](settings: type[SettingsT], **given: Any) -> Se
             # This default depends on another variable, which is wrong and named already.
             if problem["type"] != "default_factory_not_called"
         ]
-        advice = "See deploy/env.example. On a laptop, put `uv run python -m dev` before it."
+        advice = "See deploy/env.example."
+        if not os.environ.get("DATABASE_URL"):
+            advice += " On a laptop, leave `make dev` running in another shell, and try again."
         lines = ["Missing or wrong in the environment:", *wrong, advice]
         raise EnvironmentIncomplete("\n".join(lines)) from None
+
+
+def _borrow_from_make_dev() -> None:
+    try:
+        # Lenders share this lock while they run. It ends with its process, also after kill -9.
+        with LENT.with_suffix(".lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return
+    except PermissionError as error:
+        raise EnvironmentIncomplete(f"{error}\nRun this as the user of `make dev`.") from None
+    except BlockingIOError:
+        for name, value in json.loads(LENT.read_text(encoding="utf-8")).items():
+            if value is None:  # a variable of libpq, which leads to another server
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = os.environ.get(name) or value
 
 
 def _place(prefix: str, location: tuple[int | str, ...]) -> str:

@@ -4,11 +4,15 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from app.infra import environment
+from app.infra.connections import DatabaseSettings
 from app.infra.environment import EnvironmentIncomplete
 from app.main import create_app
+from dev import __main__ as dev
 from dev.pytest_plugin import Services
 
 
@@ -61,3 +65,46 @@ def test_a_port_out_of_range_stops_the_start(port: str) -> None:
 
     assert start.returncode == 1
     assert start.stderr.startswith(f"PORT is {port!r}, and must be a number from 1 to 65535")
+
+
+@pytest.fixture
+def lent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of `make dev`. What a test borrows from it goes back afterwards."""
+    for name in ("DATABASE_URL", "PGSSLMODE", "LOG_LEVEL", "SECRET_KEY"):
+        monkeypatch.setenv(name, "")
+    file = tmp_path / ".dev" / "environment.json"
+    monkeypatch.setattr(dev, "LENT", file)
+    monkeypatch.setattr(environment, "LENT", file)
+    return file
+
+
+def test_a_shell_without_a_database_borrows_the_variables_of_make_dev_while_it_runs(
+    lent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOG_LEVEL", "ERROR")
+    url = "postgresql://app@127.0.0.1:5432/app"
+    own = {**os.environ, "DATABASE_URL": url, "LOG_LEVEL": "DEBUG"}
+    del own["PGSSLMODE"]
+
+    with dev.lent(own):
+        assert lent.stat().st_mode & 0o077 == 0
+        assert str(environment.read(DatabaseSettings).url) == url
+        assert os.environ["LOG_LEVEL"] == "ERROR"
+        assert "PGSSLMODE" not in os.environ
+
+    monkeypatch.setenv("DATABASE_URL", "")
+    with pytest.raises(EnvironmentIncomplete, match="leave `make dev` running in another shell"):
+        environment.read(DatabaseSettings)
+
+
+def test_a_shell_with_a_database_borrows_and_lends_nothing(
+    lent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dev.lent({**os.environ, "DATABASE_URL": "postgresql://lent/app", "SECRET_KEY": "lent"}):
+        monkeypatch.setenv("DATABASE_URL", "postgresql://given/app")
+        before = lent.read_bytes()
+
+        assert str(environment.read(DatabaseSettings).url) == "postgresql://given/app"
+        assert os.environ["SECRET_KEY"] == ""
+        with dev.lent({**os.environ, "SECRET_KEY": "another"}):
+            assert lent.read_bytes() == before

@@ -5,7 +5,7 @@ docs/guide/doctor.md says where each threshold comes from.
 """
 
 from app.infra.doctor.capabilities import CAPABILITIES
-from app.infra.doctor.evidence import Database, Evidence, Route, Scan, Statement
+from app.infra.doctor.evidence import Database, Evidence, Requests, Route, Scan, Statement
 from app.infra.doctor.finding import Finding, Judgement, Rule, keeps_idle
 
 # Without one of these the doctor names no stage: what it did not see could be the reason.
@@ -60,14 +60,20 @@ def unavailable(evidence: Evidence) -> Finding | None:
 
 
 def unavailable_to_a_late_app(evidence: Evidence) -> Finding | None:
-    if not evidence.unavailable:
+    away = [name for name in evidence.unavailable if not _answers_all(name, evidence.requests)]
+    if not away:
         return None
     return Finding(
         rule="unavailable",
-        text=f"the app cannot reach {', '.join(evidence.unavailable)}",
+        text=f"the app cannot reach {', '.join(away)}",
         do="bring it back: its own log says why it went",
         evidence=["unavailable in the answer of /ready"],
     )
+
+
+def _answers_all(server: str, requests: Requests | None) -> bool:
+    """A database that is only busy is too late for /ready, but no request fails."""
+    return server == "database" and bool(requests and requests.db_ms and not requests.errors)
 
 
 def connections(evidence: Evidence) -> Finding | None:

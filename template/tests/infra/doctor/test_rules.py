@@ -131,12 +131,29 @@ CASES: dict[str, tuple[str, int | None, Evidence]] = {
         2,
         evidence(unavailable=["database"], refused=True, database=None),
     ),
+    "the database is away from the app only": (
+        "unavailable",
+        None,
+        evidence(unavailable=["database"], requests={"errors": 3}),
+    ),
+    "the database is away, and the log has no statement": (
+        "unavailable",
+        None,
+        evidence(unavailable=["database"], requests={"db_ms": None}),
+    ),
+    "the database is too busy for /ready, and no request fails": (
+        "replicas",
+        2,
+        evidence(unavailable=["database"], database=BUSY | {"statements": READS}),
+    ),
     # Its /ready said that the database was away; it looked too late.
     "a server seems away to a late app": (
         "app-cpu",
         None,
         evidence(
-            unavailable=["database"], process={"got": 0.84, "wanted": 0.99, "loop_p90_ms": 700}
+            unavailable=["database"],
+            requests={"errors": 3},
+            process={"got": 0.84, "wanted": 0.99, "loop_p90_ms": 700},
         ),
     ),
     "a server is away, and nobody knows what the app wanted": (

@@ -2,11 +2,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
+import argon2
 import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient, create_ssl_context
 from sqlalchemy import text
 
+from app.accounts import passwords
 from app.accounts import service as accounts
 from app.infra.database import Database
 from app.main import create_app
@@ -17,12 +19,26 @@ PASSWORD = "correct horse battery staple"
 # Shared, because reading the certificate authorities takes 15 ms.
 TLS = create_ssl_context()
 
+# A strong hash takes 14 ms, and most tests need several.
+QUICK_HASHER = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
 type LogIn = Callable[[str], Awaitable[AsyncClient]]
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def quick_hashes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "strong_hashes" not in request.fixturenames:
+        monkeypatch.setattr(passwords, "HASHER", QUICK_HASHER)
+
+
+@pytest.fixture
+def strong_hashes() -> None:
+    """For tests of the hashes: passwords are hashed as in production."""
 
 
 @pytest.fixture

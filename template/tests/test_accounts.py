@@ -81,6 +81,7 @@ async def test_a_person_is_told_what_to_write_instead(
     assert [error["message"] for error in answer.json()["errors"]] == [message]
 
 
+@pytest.mark.usefixtures("strong_hashes")
 async def test_the_password_is_stored_as_an_argon2id_hash(
     ada: AsyncClient, database: Database
 ) -> None:
@@ -154,6 +155,7 @@ async def test_a_wrong_password_and_an_unknown_account_get_the_same_answer(
     assert wrong.headers.keys() == unknown.headers.keys()
 
 
+@pytest.mark.usefixtures("strong_hashes")
 async def test_an_unknown_account_costs_the_same_hash(
     ada: AsyncClient, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

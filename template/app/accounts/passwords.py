@@ -11,13 +11,13 @@ from zxcvbn import zxcvbn
 from app.errors import Unprocessable
 
 # OWASP lists equally strong settings for Argon2id. This one needs the least memory: 7 MiB, 40 ms.
-_HASHER = argon2.PasswordHasher(time_cost=5, memory_cost=7 * 1024, parallelism=1)
+HASHER = argon2.PasswordHasher(time_cost=5, memory_cost=7 * 1024, parallelism=1)
 
 # More than one hash per core would not be faster, and would need more memory.
 ONE_PER_CORE = anyio.CapacityLimiter(os.process_cpu_count() or 1)
 
 # Checked when the account does not exist, so that both answers take the same time.
-_NOBODYS_HASH = _HASHER.hash(os.urandom(16).hex())
+_NOBODYS_HASH = HASHER.hash(os.urandom(16).hex())
 
 # zxcvbn takes up to 40 ms for this many characters, and far longer for more.
 _JUDGED_CHARACTERS = 24
@@ -37,7 +37,7 @@ async def hash_new(password: SecretStr, *context: str) -> str:
         judged = password.get_secret_value()[:_JUDGED_CHARACTERS]
         if zxcvbn(judged, user_inputs=known)["score"] < 3:  # fewer than 10^8 guesses
             raise GuessablePassword("Use several words that nobody would expect together.")
-        return _HASHER.hash(password.get_secret_value())
+        return HASHER.hash(password.get_secret_value())
 
     return await anyio.to_thread.run_sync(judge_and_hash, limiter=ONE_PER_CORE)
 
@@ -50,7 +50,7 @@ async def is_correct(password: SecretStr, password_hash: str | None) -> bool:
 
     def verify() -> bool:
         try:
-            return _HASHER.verify(password_hash or _NOBODYS_HASH, password.get_secret_value())
+            return HASHER.verify(password_hash or _NOBODYS_HASH, password.get_secret_value())
         except argon2.exceptions.VerifyMismatchError:
             return False
 

@@ -122,7 +122,7 @@ def record(desk: Path) -> Session:
     session.folder = desk / "shop"
     with session.running("make dev", until="Application startup", show="Seeded|^  "):
         session.type('curl -s "localhost:8000/products?limit=1"')
-    session.type("rung advance --to 4 --yes --commit", last=6)
+    session.type("rung advance --to 4 --yes --commit", last=7)
     with session.running("make stack COPIES=2", until="Table", show="App|app-|haproxy|NAME"):
         pid = Path(session.folder, ".dev/stack/app-1/server.pid").read_text(encoding="utf-8")
         session.type(

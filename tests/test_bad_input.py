@@ -57,7 +57,8 @@ def mostly_slow(rows: list[tuple[Any, str]]) -> list[Any]:
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux has /proc")
 def test_a_place_where_not_even_root_may_write_is_refused(person: Person) -> None:
     with person.leaving_no_trace():
-        refused(person.types("new", "/proc/shop"), 1, "/proc/shop cannot be created")
+        said = "/proc/shop/here cannot be created: No such file or directory (/proc)."
+        refused(person.types("new", "/proc/shop/here"), 1, said)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,12 @@ _PREFIX = ".rung-new-"
 @contextmanager
 def workspace_for(dest: Path) -> Iterator[Path]:
     """A folder on dest's file system, removed at the end with everything that was not placed."""
-    workspace = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_nearest_folder(dest.resolve())))
+    nearest = _nearest_folder(dest.resolve())
+    try:
+        workspace = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=nearest))
+    except OSError as error:
+        error.filename = str(nearest)  # the person did not ask for the workspace
+        raise
     with temporary_files_in(workspace):
         try:
             yield workspace

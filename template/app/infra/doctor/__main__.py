@@ -62,8 +62,13 @@ def main() -> None:
     sys.exit(code)
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        refuse(f"doctor: {message}. All options: --help")
+
+
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="doctor", description=__doc__)
+    parser = Parser(prog="doctor", description=__doc__)
     parser.add_argument("--seconds", type=_seconds, default=30.0, help="how long to look: 30")
     parser.add_argument("--log", type=_log, help="the app's log in JSON, or - for a pipe")
     parser.add_argument("--database-cpus", type=_count, help="processors of the database's server")

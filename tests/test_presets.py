@@ -69,8 +69,9 @@ BAD: dict[str, tuple[str, str]] = {
     "a bad team": ("team.yml", "team: Keep it on one line"),
     "a repo that is not there": (
         "file:///nowhere/x.git",
-        "The answers of nowhere/x cannot be read",
+        "The answers of nowhere/x cannot be read: fatal: '/nowhere/x.git' does not appear to be",
     ),
+    "nothing": ("", "The answers file .copier-answers.yml cannot be read: No such file"),
 }
 
 

@@ -106,7 +106,7 @@ def new(
     create_project(
         dest,
         given,
-        lambda: company_defaults() | (answers_like(like) if like else {}),
+        lambda: company_defaults() | ({} if like is None else answers_like(like)),
         template=template,
         ask=not defaults and sys.stdin.isatty() and sys.stdout.isatty(),
         commit=not no_git,

@@ -16,7 +16,8 @@ HOST = "127.0.0.1"
 BANNER = """
   App       http://{host}:{port}/
   API docs  http://{host}:{port}/docs
-  Postgres  {database}   (make psql)
+  Postgres  {database}
+  SQL       make psql
 """
 
 

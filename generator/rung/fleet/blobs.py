@@ -60,7 +60,10 @@ def _run(*arguments: str) -> None:
     except subprocess.TimeoutExpired as error:
         raise RepoError(f"git took longer than {_CLONING_SECONDS} s") from error
     if done.returncode != 0:
-        raise RepoError(last_line(decoded(done.stderr))[:200])
+        said = decoded(done.stderr)
+        # Lines of general advice follow this one, and the reason stands before it.
+        reason = said.partition("fatal: Could not read from remote repository")[0]
+        raise RepoError(last_line(reason.strip() or said)[:200].rstrip("."))
 
 
 def files_at_head(

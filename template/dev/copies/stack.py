@@ -60,7 +60,8 @@ def links(url: str, environment: Mapping[str, str]) -> Iterator[str]:
     if collector := environment.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         yield f"  Charts    {collector}/charts"
         yield f"  Traces    {collector}"
-    yield f"  Postgres  {environment['DATABASE_URL']}   (make psql)"
+    yield f"  Postgres  {environment['DATABASE_URL']}"
+    yield "  SQL       make psql"
 
 
 @contextmanager

@@ -97,12 +97,13 @@ def alone(services: Services, installed: None) -> Iterator[None]:
 
 def test_each_page_that_a_stack_has_is_shown() -> None:
     environment = {"DATABASE_URL": "postgresql://here/app"}
-    docs, database = links("http://127.0.0.1:8000", environment)
+    docs, database, prompt = links("http://127.0.0.1:8000", environment)
     assert docs == "  API docs  http://127.0.0.1:8000/docs"
-    assert database == "  Postgres  postgresql://here/app   (make psql)"
+    assert database == "  Postgres  postgresql://here/app"
+    assert prompt == "  SQL       make psql"
 
     environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
-    _, charts, traces, _ = links("http://127.0.0.1:8000", environment)
+    _, charts, traces, *_ = links("http://127.0.0.1:8000", environment)
     assert charts == "  Charts    http://127.0.0.1:4318/charts"
     assert traces == "  Traces    http://127.0.0.1:4318"
 

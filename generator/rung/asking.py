@@ -38,7 +38,7 @@ def going_back() -> Iterator[Keyboard]:
 
 
 def before_the_last(answers: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Of Copier's AnswersMap: the answers that stay when the last one is asked again."""
+    """The answers in Copier's AnswersMap that stay when the last question is asked again."""
     asked = [key for key in answers.user if key not in given and key not in answers.hidden]
     return {key: answers.user[key] for key in asked[:-1]}
 

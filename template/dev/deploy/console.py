@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""`make console`: a shell in a task of its own, because ECS cannot enter a read-only copy."""
+"""`make console`: a shell in a separate task, because ECS cannot enter a read-only copy."""
 
 import json
 import shutil

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Runs the migration as a task of its own, with the new revision, before any copy has it."""
+"""Runs the migration as a separate task of the new revision, before any copy has it."""
 
 from typing import Any
 

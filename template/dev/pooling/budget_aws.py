@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What production on AWS runs: the variables in environments/NAME/main.tf, and the size of RDS."""
+"""The capacity of production on AWS: variables of environments/NAME/main.tf, and RDS' size."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from dev.deploy.programs import Stop
 from dev.pooling import capacity
 from dev.pooling.capacity import Capacity
 
-# GiB of the size `large`. A micro has an eighth, 8xlarge sixteen times as much.
+# Memory of the size `large` in GiB. A micro has an eighth of it, an 8xlarge sixteen times as much.
 LARGE = {"t": 8, "m": 8, "r": 16, "x": 32}
 SIZES = {"micro": 1 / 8, "small": 1 / 4, "medium": 1 / 2, "large": 1, "xlarge": 2}
 # DBInstanceClassMemory is less than the memory: Postgres 18 on db.t4g.small has 181, not 225.
@@ -41,7 +41,7 @@ def read(environment: str) -> Capacity:
     except Stop as stop:
         sys.exit(str(stop))
     for name in [name for name in os.environ if name.startswith("DATABASE_")]:
-        del os.environ[name]  # Of this machine, not of production.
+        del os.environ[name]  # It belongs to this machine, not to production.
     os.environ.update(of_the_app)
     try:
         return Capacity.model_validate(capacity.read().model_dump() | found)
@@ -50,7 +50,7 @@ def read(environment: str) -> Capacity:
 
 
 def max_connections(size: str) -> int:
-    """What RDS allows by itself: LEAST({DBInstanceClassMemory/9531392}, 5000)."""
+    """The default of RDS: LEAST({DBInstanceClassMemory/9531392}, 5000)."""
     found = re.fullmatch(r"db\.([a-z])\w*\.(?:(\d+)(?=xlarge))?(\w+)", size)
     if not found or found[1] not in LARGE or found[3] not in SIZES:
         raise Stop(f"The memory of {size} is not known. Add it in dev/pooling/budget_aws.py.")

@@ -20,7 +20,7 @@ POSTGRES = Path("deploy/postgres.conf")
 BOUNCER = Path("deploy/pgbouncer.ini")
 # A readiness check has a separate connection, so that a busy pool is not taken for an outage.
 CHECK = 1
-# So has the question for the WAL positions of the primary and each replica.
+# The query for the WAL positions of the primary and each replica has a separate connection too.
 QUESTION = 1
 # Postgres' defaults for settings that its file leaves out.
 DEFAULTS = {
@@ -38,7 +38,7 @@ class Postgres(NamedTuple):
 
     @property
     def allowed(self) -> int:
-        """How many an ordinary user may open."""
+        """The connections that an ordinary user may open."""
         return self.max_connections - self.superuser_reserved - self.reserved
 
     def more(self, needed: int) -> str:
@@ -49,7 +49,7 @@ class Postgres(NamedTuple):
 
 
 class Pools(BaseModel):
-    """PgBouncer's."""
+    """The sizes of PgBouncer's pools."""
 
     max_client_conn: PositiveInt
     default_pool_size: PositiveInt
@@ -118,7 +118,7 @@ def pooled(
             "PgBouncer's clients",
             f"{capacity.processes} x ({of_a_process})",
             clients,
-            pools.max_client_conn,  # Of one: the others may be away.
+            pools.max_client_conn,  # Of one PgBouncer: the others may be away.
             f"set max_client_conn = {clients} in {BOUNCER}",
         )
     ]
@@ -149,7 +149,7 @@ def postgres_limits(configuration: str) -> Postgres:
 
 
 def _settings(capacity: Capacity) -> DatabaseSettings:
-    """With the sizes that the app would have here; where the URLs lead does not matter."""
+    """The app's pool sizes. The URLs do not matter here."""
     settings = environment.read(
         DatabaseSettings,
         url=PostgresDsn("postgresql://app"),
@@ -179,13 +179,13 @@ def _pools(bouncer: ConfigParser) -> Pools:
 
 
 def _replicas(bouncer: ConfigParser) -> int:
-    """Each replica has its own name there. The first server is the primary's."""
+    """The number of replicas. Each has a different name, and the first server is the primary."""
     aliases = list(_servers(bouncer).values())
     return sum(aliases[1:])
 
 
 def _servers(bouncer: ConfigParser) -> dict[str, int]:
-    """How many of PgBouncer's databases, each with a separate pool, lead to each server."""
+    """For each server: how many of PgBouncer's databases lead to it. Each has a separate pool."""
     servers: dict[str, int] = {}
     for connection in bouncer["databases"].values():
         keys = dict(re.findall(r"(\w+)=(\S+)", connection))

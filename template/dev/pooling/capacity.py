@@ -20,7 +20,7 @@ class Capacity(BaseModel, extra="forbid", frozen=True):
     pgbouncers: PositiveInt = 1
     database_cpus: PositiveInt | None = None  # read by `make doctor`
 
-    # Of AWS only: dev/pooling/budget_aws.py.
+    # Set on AWS only, by dev/pooling/budget_aws.py.
     main: Path | None = None
     replicas: NonNegativeInt | None = None
     pool_size: PositiveInt | None = None
@@ -32,7 +32,7 @@ class Capacity(BaseModel, extra="forbid", frozen=True):
 
 
 class Need(NamedTuple):
-    """Connections that something opens at most, beside what it may."""
+    """The connections that one part opens at most, and its limit."""
 
     what: str
     sum: str

@@ -58,7 +58,7 @@ def _in_strings(tree: ast.Module) -> Iterator[Finding]:
         text = None if id(node) in ignored else _text(node)
         if text is None or not isinstance(node, ast.expr):
             continue
-        # A part of a longer text proves nothing.
+        # Do not judge a part of a longer text alone.
         ignored |= {id(part) for part in ast.walk(node)}
         flags = re.DOTALL | (re.IGNORECASE if id(node) in sql else re.NOFLAG)
         for statement in _statements(text):
@@ -88,7 +88,7 @@ def _is_local(call: str) -> bool:
 
 
 def _text(node: ast.AST) -> str | None:
-    """The known parts of a string. {} stands for the others."""
+    """The text of a string, with {} for each part that is not known."""
     match node:
         case ast.Constant(value=str(text)):
             return text

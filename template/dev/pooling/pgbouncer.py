@@ -115,7 +115,7 @@ def running(
 
 
 def program() -> str:
-    # Debian has it in /usr/sbin, which is not everybody's PATH.
+    # Debian has it in /usr/sbin, which the PATH of an ordinary user may lack.
     found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if found is None:
         raise PgBouncerError("pgbouncer is not installed: make system-packages")

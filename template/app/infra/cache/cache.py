@@ -164,13 +164,13 @@ class Cache:
     ) -> None:
         if key not in self._refreshing:
             self._refreshing.add(key)
-            # In an empty context: it is no part of the request that happens to start it.
+            # In an empty context, because it does not belong to the request that starts it.
             self._single_flight.start(self._refresh(key, lifetime, fetch), Context())
 
     async def _refresh(
         self, key: str, lifetime: float, fetch: Callable[[Load], Awaitable[bytes]]
     ) -> None:
-        # Only until the entry ends. After that a request loads it and waits.
+        # Only until the entry expires. After that a request loads it and waits.
         claimed_for = min(LONGEST_LOAD, lifetime * (1 - DUE_AFTER))
         try:
             if await self._server.claim(f"{key}:refresh", claimed_for):

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The cache's Redis for the doctor: what it drops is asked for again when it is too small."""
+"""The cache's Redis for the doctor: if it is too small, requests miss the entries that it drops."""
 
 from app.infra import environment
 from app.infra.cache.redis_seen import RedisSeen, busy, look_at_redis, refuses
@@ -21,7 +21,7 @@ def too_small(evidence: Evidence) -> Finding | None:
         return None
     hits = found.hits / max(found.hits + found.misses, 1)
     if hits >= 0.8:
-        return None  # it drops what nobody asks for
+        return None  # it drops entries that nobody reads
     return Finding(
         rule="cache-too-small",
         text="the cache drops answers that are asked for again",

@@ -62,10 +62,10 @@ def tombstone(position: Position) -> Entry:
     return Entry(encoded(after), 0, b"")
 
 
-# Emptiness shows in one of these.
+# An envelope without rows is empty in one of these fields.
 ABSENT = re.compile(rb"null|\[\]|\{\}")
 
-# Numbers and texts with such names say where a page is, not what is in it.
+# Fields with these names say where the page is, not what it contains.
 PAGING = re.compile(r"cursor|next|prev|before|after|offset|page|limit|size", re.IGNORECASE)
 
 
@@ -112,7 +112,7 @@ class AnswerFormat[R]:
         return f"{self._versioned_name}:{text}"
 
     def encode(self, answer: R) -> bytes:
-        # By the fields' names, because it is read by them, whatever aliases clients are shown.
+        # By field names, because it is read by them. Clients may see aliases.
         return self._adapter.dump_json(answer, by_alias=False, round_trip=True)
 
     def decode(self, body: bytes) -> R:
@@ -156,7 +156,7 @@ def format_of(query: StaleQuery[..., Any]) -> AnswerFormat[Any]:
     return AnswerFormat(query)
 
 
-# Texts are quoted, so that nothing in them looks like another argument.
+# Texts are quoted, so that no part of them looks like another argument.
 _TEXT: dict[type, Callable[[Any], str]] = {
     str: lambda text: f"'{quote(text, safe='')}'",
     UUID: str,

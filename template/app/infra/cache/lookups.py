@@ -125,7 +125,7 @@ class RedisLookups:
                 batch = {}
         finally:
             self._asking = None
-            if batch or self._waiting:  # whatever happened, nobody waits for ever
+            if batch or self._waiting:  # also after an error: nobody may wait for ever
                 _give_up(batch)
                 _give_up(self._waiting)
 

@@ -32,7 +32,7 @@ class RedisSeen(Seen):
 
 
 async def look_at_redis(url: RedisDsn, seconds: float, variable: str) -> RedisSeen:
-    """Two readings make what happened in between. Raises Missing."""
+    """The difference of two readings. Raises Missing."""
     remedy = f'redis-cli -u "${variable}" INFO: the doctor needs INFO and SLOWLOG GET'
     client = Redis.from_url(
         str(url),
@@ -76,12 +76,12 @@ def _processor(info: dict[str, Any]) -> float:
 
 
 def _more(before: dict[str, Any], after: dict[str, Any], name: str) -> int:
-    """A server that began again counts from 0."""
+    """A server that was restarted counts from 0."""
     return int(after[name] - before[name] if after[name] >= before[name] else after[name])
 
 
 def busy(name: str, found: RedisSeen | None) -> Finding | None:
-    """Its one processor, or a command that holds all others up."""
+    """Its one processor is the limit, or a slow command delays all others."""
     if not found or (found.processor < 0.7 and (found.slow < 10 or found.slowest_ms < 50)):
         return None
     slow = f"; {found.slow} slow commands, the slowest {found.slowest} {found.slowest_ms:.0f} ms"

@@ -126,7 +126,7 @@ def load(file: Path) -> Evidence:
         if isinstance(version, int) and version > VERSION:
             refuse(f"{file} has version {version}, and this doctor reads {VERSION}: rung upgrade.")
         evidence = known(Evidence.model_validate(found))
-        evidence.model_dump_json()  # half a character cannot be written again
+        evidence.model_dump_json()  # raises UnicodeEncodeError for half a character
         return evidence
     except OSError as error:
         refuse(f"{file} cannot be read: {error.strerror}.")
@@ -139,7 +139,7 @@ def load(file: Path) -> Evidence:
 
 
 def known(evidence: Evidence) -> Evidence:
-    """Raises ValidationError. A later stage's evidence is skipped in words, not overlooked."""
+    """Raises ValidationError. Evidence of a later stage becomes a "skipped" line."""
     models = {capability.name: capability.model for capability in CAPABILITIES}
     skipped = list(evidence.skipped)
     for name, found in evidence.capabilities.items():
@@ -186,7 +186,7 @@ def look(options: argparse.Namespace) -> Evidence:
 
 
 def processors(settings: DatabaseSettings) -> int | None:
-    """Of the database's server: Postgres does not know."""
+    """The processors of the database's server, which Postgres does not report."""
     if all(host["host"] in LOCAL for host in settings.direct_url.hosts()):
         return os.cpu_count()
     try:
@@ -205,7 +205,7 @@ class Postgres(NamedTuple):
 async def look_at_all(
     settings: DatabaseSettings, window: Window
 ) -> tuple[Postgres, list[tuple[str, Told | None]]]:
-    """All at the same time, so that they see the same load."""
+    """Looks at all servers at the same time, so that all see the same load."""
     asked = asyncio.gather(*(ask(one, window) for one in CAPABILITIES))
     postgres, told = await asyncio.gather(look_at_primary(settings, window), asked)
     return postgres, [(one.name, found) for one, found in zip(CAPABILITIES, told, strict=True)]
@@ -262,7 +262,7 @@ def read_log(
 
 
 def stage() -> int:
-    """From the folders that are there: production's image has no answers file."""
+    """The stage, from the folders: production's image has no answers file."""
     here = Path(__file__).parent.parent
     arrived = {"copies": 4, "cache": 3, "slow_queries": 2}
     return next((number for name, number in arrived.items() if (here / name).is_dir()), 1)

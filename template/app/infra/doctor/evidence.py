@@ -32,7 +32,7 @@ class Skipped(Seen):
 
 
 class Scan(Seen):
-    """A part of a plan that reads a table and throws rows away."""
+    """A part of a plan that reads a table and discards rows."""
 
     kind: str
     table: str
@@ -41,7 +41,7 @@ class Scan(Seen):
 
 
 class Statement(Seen):
-    """In the window. `share` is of the time of all statements, to 1."""
+    """A statement in the window. `share`: its part of the time of all statements, from 0 to 1."""
 
     sql: str
     calls: int
@@ -98,7 +98,7 @@ class Route(Seen):
 
 
 class Requests(Seen):
-    """From the log's request lines."""
+    """Sums over the request lines of the log."""
 
     count: int
     seconds: float
@@ -112,7 +112,7 @@ class Requests(Seen):
 
 
 class Process(Seen):
-    """From the log's process lines: means of the lines."""
+    """Means over the process lines of the log."""
 
     lines: int
     got: float

@@ -37,7 +37,7 @@ type Rule = Callable[[Evidence], Finding | None]
 
 
 class Missing(Exception):
-    """The source cannot be read: why, and the command that brings it."""
+    """The source cannot be read. `remedy` is the command that makes it readable."""
 
     def __init__(self, why: str, remedy: str) -> None:
         super().__init__(why)
@@ -74,5 +74,5 @@ def seen[SeenT: Seen](evidence: Evidence, model: type[SeenT], name: str) -> Seen
 
 
 def keeps_idle(database: Database | None) -> bool:
-    """Its processors are less than half busy, so they are not why requests wait."""
+    """True if its processors are less than half busy: they are not the reason why requests wait."""
     return bool(database and database.on_processor < 0.5 * (database.processors or 1))

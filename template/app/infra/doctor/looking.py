@@ -17,7 +17,7 @@ from app.infra.doctor.evidence import Database, Scan, Skipped, Statement, Table
 from app.infra.failures import NotConnected
 
 SAMPLE_SECONDS = 0.5
-# Fewer rows need no index, and few statements are worth a plan.
+# A smaller table needs no index. Only the costliest statements get a plan.
 MOST_PLANS = 5
 WORTH_A_PLAN = 0.2
 
@@ -106,7 +106,7 @@ type Idling = tuple[int, datetime]  # process, and since when
 
 
 class Look(NamedTuple):
-    """Two of them make what happened in between."""
+    """The counters at one moment. The difference of two is what happened in between."""
 
     statements: dict[int, asyncpg.Record] | None
     tables: dict[int, asyncpg.Record] | None
@@ -188,7 +188,7 @@ class Looking:
                     {
                         "sql": " ".join(now["sql"].split())[:2000],
                         "calls": calls,
-                        # One that began long before the window ends in it with all of its time.
+                        # A statement that began before the window adds its whole time when it ends.
                         "total_ms": min(now["ms"] - less.get("ms", 0.0), calls * window_ms),
                         "rows": now["rows"] - less.get("rows", 0),
                         "pages": now["pages"] - less.get("pages", 0),
@@ -278,7 +278,7 @@ def _sessions(samples: list[list[asyncpg.Record]]) -> dict[str, Any]:
             idle[since].append(one["seconds"])
             if one["pid"] in blocking:
                 blockers.add(since)
-    # Seen in one of several looks it is short, and its seconds are a jump of Postgres' clock.
+    # Only one of several samples shows it, so it is short: Postgres' clock has jumped.
     long = {one: max(found) for one, found in idle.items() if len(found) > 1 or len(samples) == 1}
     return {
         "samples": len(samples),

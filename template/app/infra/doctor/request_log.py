@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The last minutes of the app's log, read from its end."""
+"""Reads the last minutes of the app's log, from its end."""
 
 import json
 import math
@@ -25,11 +25,11 @@ type Line = dict[str, Any]
 
 
 class LogUnreadable(Exception):
-    """Says why, and what to do."""
+    """The message says why, and what to do."""
 
 
 def read(place: Path | BinaryIO, seconds: float) -> tuple[Requests | None, Process | None]:
-    """Of the last `seconds` before the last line. Raises LogUnreadable."""
+    """Reads the last `seconds` before the last line. Raises LogUnreadable."""
     try:
         if isinstance(place, Path):
             with place.open("rb") as file:
@@ -66,7 +66,7 @@ def _from_the_end(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The last one first. The oldest may be the end of a line, which is no JSON."""
+    """The newest line first. The oldest may be half a line, which is not JSON."""
     rest = b""
     for block in blocks:
         first, *lines = (block + rest).split(b"\n")

@@ -8,7 +8,7 @@ from app.infra.doctor.capabilities import CAPABILITIES
 from app.infra.doctor.evidence import Database, Evidence, Requests, Route, Scan, Statement
 from app.infra.doctor.finding import Finding, Judgement, Rule, keeps_idle
 
-# Without one of these the doctor names no stage: what it did not see could be the reason.
+# If one of these is missing, the doctor names no stage, because the cause may be there.
 NEEDED_TO_ADVANCE = frozenset(
     {"sessions", "statements", "plans", "requests", "process lines"}
     | {capability.name for capability in CAPABILITIES}
@@ -54,7 +54,7 @@ def clocks(evidence: Evidence) -> Finding | None:
 
 
 def unavailable(evidence: Evidence) -> Finding | None:
-    """A process whose loop is late sees its servers too late: its own rules come first."""
+    """Not for a process with a late event loop: it gets its servers' answers too late."""
     late = evidence.process and evidence.process.loop_p90_ms >= 100
     return None if late else unavailable_to_a_late_app(evidence)
 
@@ -72,7 +72,7 @@ def unavailable_to_a_late_app(evidence: Evidence) -> Finding | None:
 
 
 def _answers_all(server: str, requests: Requests | None) -> bool:
-    """A database that is only busy is too late for /ready, but no request fails."""
+    """A busy database answers /ready too late, but no request fails."""
     return server == "database" and bool(requests and requests.db_ms and not requests.errors)
 
 
@@ -160,7 +160,7 @@ def _lacks_index(statement: Statement, scan: Scan) -> bool:
     rows, pages = statement.rows / statement.calls, statement.pages / statement.calls
     if scan.kind == "Seq Scan":
         return rows < 0.01 * scan.table_rows
-    # It walks an index for its order and throws almost everything away.
+    # The plan reads an index for its order and discards almost all rows.
     return pages >= 500 and pages >= 20 * max(rows, 1)
 
 
@@ -174,7 +174,7 @@ def n_plus_1(evidence: Evidence) -> Finding | None:
 
 
 def cheap_n_plus_1(evidence: Evidence) -> Finding | None:
-    """Comes last: it grows with the data, and is in front of nobody yet."""
+    """The last rule: the cost grows with the data, but it is not the bottleneck yet."""
     routes = evidence.requests.routes if evidence.requests else []
     statements = sum(route.requests * (route.median_calls or 0) for route in routes)
     for route in routes:
@@ -219,11 +219,11 @@ def vacuum(evidence: Evidence) -> Finding | None:
 
 def checkpoints(evidence: Evidence) -> Finding | None:
     database = evidence.database
-    # One alone has no interval: a short window may just have met it.
+    # One checkpoint has no interval: a short window may contain it by chance.
     if not database or (database.requested_checkpoints or 0) < 2 or not database.active:
         return None
     every = evidence.window_s / (database.requested_checkpoints or 1)
-    # One session writes, and the others wait for its page: they do not wait for the disk by name.
+    # One session writes a page and others wait for that page, so their wait event is not IO.
     held_up = database.active - database.on_processor
     held_up -= database.waits_for_row + database.waits_for_table
     if every >= 30 or held_up < max(0.25 * database.active, 0.5):
@@ -445,7 +445,7 @@ def _sessions(count: float, database: Database, do: str) -> str:
 
 
 def _is_busy(database: Database | None) -> bool:
-    """At 70% of its processors, by the sessions that wait for nothing else."""
+    """True from 70% of its processors, counted by the sessions that wait for nothing."""
     return bool(
         database and database.processors and database.on_processor >= 0.7 * database.processors
     )
@@ -464,13 +464,13 @@ def _read_share(database: Database | None) -> float:
 
 
 def _busy_with_reads(evidence: Evidence) -> Database | None:
-    """The first of the primary and its replicas."""
+    """The first busy server of the primary and its replicas."""
     busy = (one for one in _servers(evidence) if _is_busy(one) and _read_share(one) >= 0.6)
     return next(busy, None)
 
 
 def _repeats(evidence: Evidence) -> float | None:
-    """None: not measured, because no query says @max_stale or none was asked."""
+    """None if not measured: no query has @max_stale, or no such query ran."""
     process = evidence.process
     if not process or process.stale_reads < 100:
         return None

@@ -20,16 +20,16 @@ from doctor_app import TABLES
 WINDOW = 9
 HERE = Path(__file__).parent
 
-# As on a machine of its own: with a busy neighbour the verdict is `starved`, which is true.
+# As on a separate machine: beside a busy neighbour the verdict is `starved`, rightly.
 FIRST = ("nice", "-n", "-15")
 
 type Settings = tuple[tuple[str, str | int], ...]
 
 
 class Case(NamedTuple):
-    """`prepare` is SQL before the app starts, `beside` runs under load, on own connections.
+    """`prepare` is SQL before the app starts, `beside` runs under load, on separate connections.
 
-    `leave`: all connections but so many are taken. `before` is put before the app's command.
+    `leave`: this many connections stay free, all others are taken. `before` is put before the app's command.
     """
 
     route: str
@@ -219,7 +219,7 @@ async def _run(url: str, sql: str) -> None:
 
 
 async def _taken(url: str, leave: int | None) -> list[asyncpg.Connection]:
-    """All connections that the server gives, but so many."""
+    """Takes all connections of the server except `leave`."""
     taken: list[asyncpg.Connection] = []
     if leave is None:
         return taken

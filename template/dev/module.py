@@ -11,7 +11,7 @@ from string import Template
 USAGE = "Give a plural name: make module NAME=reviews (or NAME=news MODEL=NewsItem)"
 MAIN = Path("app/main.py")
 
-# Of English plurals, the longest first. MODEL=… is for the others.
+# Endings of English plurals, the longest first. MODEL=… is for other plurals.
 ENDINGS = {"sses": "ss", "ies": "y", "xes": "x", "ss": "ss", "s": ""}
 
 FILES = {

@@ -84,7 +84,7 @@ class PostgresSettings(BaseSettings):
 
     @property
     def engine_options(self) -> dict[str, Any]:
-        """Of the connections for transactions."""
+        """Options for the connections of transactions."""
         return {}
 
 

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 LOOK_SECONDS = 0.1
 
-# Of the event loop's thread: nanoseconds on a processor, and nanoseconds waiting for one.
+# The event loop's thread: nanoseconds on a processor, and nanoseconds waiting for one.
 SCHEDULER = Path("/proc/thread-self/schedstat")
 
 

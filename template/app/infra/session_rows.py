@@ -96,7 +96,7 @@ class SessionRows:
         return await self._reader().first(SESSION_BY_TOKEN, token_hash=token_hash, idle=self._idle)
 
     async def note_visit(self, token_hash: bytes, session: Session) -> None:
-        # Of requests that arrive together, only one must update seen_at.
+        # If requests arrive together, only one of them must update seen_at.
         stale = (LoginSession.token_hash == token_hash) & (
             LoginSession.seen_at < func.now() - SEEN_PRECISION
         )

@@ -79,7 +79,7 @@ def reachable(timeline: int, lsn: int) -> Position:
 
 
 def encoded(position: Position) -> bytes:
-    """Of fixed length, so that the bytes compare as the positions do, also in Redis."""
+    """A fixed length: the bytes sort in the order of the positions, also in Redis."""
     return b"%09x.%016x" % position
 
 

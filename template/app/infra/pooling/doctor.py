@@ -23,7 +23,7 @@ type Row = dict[str, str]
 
 
 class PgBouncerSeen(Seen):
-    """Of all pools together. Clients and servers are means of the samples."""
+    """All pools together. Clients and servers are means of the samples."""
 
     waiting_samples: float  # share of the samples in which a client waited
     waiting: float

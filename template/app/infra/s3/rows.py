@@ -48,7 +48,7 @@ class Rows:
         return await self._fetch("key = ANY($1)", asked) if asked else []
 
     async def want(self, key: str) -> bool:
-        """Whether a file has to be there."""
+        """True if a row says that the file must exist."""
         return any(row.sha256 for row in await self.among([key]))
 
     async def are_there(self) -> bool:

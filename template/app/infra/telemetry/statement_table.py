@@ -14,7 +14,7 @@ _SUBQUERY = re.compile(rf"\bFROM\s+(?:LATERAL\s+)?({HIDDEN}+)", re.IGNORECASE)
 
 @functools.lru_cache(maxsize=1000)  # per copy: the same in all
 def table_of(sql: str) -> str | None:
-    """Of a subquery only if the statement names no other."""
+    """The table that the statement names first, or that of its subquery if it names none."""
     masked = outer(sql)
     if found := _TARGET.search(masked):
         return found[1]

@@ -36,7 +36,7 @@ def children(pid: int) -> list[int]:
 
 
 def pids() -> dict[str, int]:
-    """Of the servers that have one: a copy that starts again has none for a moment."""
+    """The process ids of the servers. A copy that is restarting has none for a moment."""
     found = {name: pid for name, (_, _, _, pid, *_) in table().items()}
     return {name: int(pid) for name, pid in found.items() if pid != "-"}
 

@@ -40,7 +40,7 @@ async def _page(read: Reader, diary: int) -> int | None:
 
 
 def diary_app() -> FastAPI:
-    """Of the environment as it is."""
+    """An app of diaries, with the settings of the environment."""
     app = bare_app()
 
     @app.post("/tokens")
@@ -100,7 +100,7 @@ async def logged_in(copy: AsyncClient) -> dict[str, str]:
 
 
 async def mistakes_of_many(copies: list[AsyncClient], rounds: int = ROUNDS) -> Counter[str]:
-    """What 16 clients met that write at one copy and read at the other."""
+    """The mistakes that 16 clients see. Each writes at one copy and reads at the other."""
     each = rounds // CLIENTS
     counted = await asyncio.gather(*(mistakes(copies, each) for _ in range(CLIENTS)))
     assert not any(copy.cookies for copy in copies)

@@ -36,7 +36,7 @@ type Budget = Callable[..., Counted]
 def budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Budget:
-    """What `make budget` says, with this deploy/capacity.toml and the other files as they are."""
+    """The output of `make budget` with this deploy/capacity.toml and the real other files."""
     deploy = tmp_path / "deploy"
     deploy.mkdir()
     for configuration in (ROOT / "deploy").glob("*.conf"):

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What `make lag` says and does."""
+"""`make lag` stops a replica and shows its lag."""
 
 import asyncio
 import shutil

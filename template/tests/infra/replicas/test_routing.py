@@ -116,7 +116,7 @@ async def written(client: AsyncClient) -> str:
 
 
 async def ports_read(app: FastAPI, clients: Sequence[str] = CLIENT_NAMES) -> set[int]:
-    """Of the servers that answered these clients."""
+    """The ports of the servers that answered these clients."""
     async with browser(app) as browsers:
         return {
             (await got(browsers, "/notes/0", {"cookie": f"__Host-session={client}"})).port

@@ -27,7 +27,7 @@ VISITS = """
     CREATE INDEX ix_visits_guest ON visits (guest);
     ANALYZE visits
 """
-# Of this database only: other workers count on the same server.
+# Only this database's statements: other workers use the same server.
 RESET = """
     SELECT pg_stat_statements_reset(0, oid, 0) FROM pg_database WHERE datname = current_database()
 """

@@ -29,7 +29,8 @@ type Settings = tuple[tuple[str, str | int], ...]
 class Case(NamedTuple):
     """`prepare` is SQL before the app starts, `beside` runs under load, on separate connections.
 
-    `leave`: this many connections stay free, all others are taken. `before` is put before the app's command.
+    `leave`: this many connections stay free, all others are taken. `before` stands before the
+    app's command.
     """
 
     route: str

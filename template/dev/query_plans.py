@@ -5,7 +5,7 @@ import importlib
 import json
 import pkgutil
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -18,6 +18,7 @@ from sqlalchemy import BinaryExpression, BindParameter, Column, MetaData, Table
 from sqlalchemy.dialects.postgresql import dialect
 from sqlalchemy.sql import operators, visitors
 
+from app.infra.plans import nodes_of
 from app.infra.reads import Query
 
 ROWS = 20_000
@@ -221,7 +222,7 @@ def _compared(statement: visitors.ExternallyTraversible) -> dict[str, Column[Any
 
 
 def _finding(plan: dict[str, Any]) -> str:
-    nodes = list(_nodes(plan))
+    nodes = list(nodes_of(plan))
     returned = max(plan["Actual Rows"] * plan["Actual Loops"], 1)
     read = sum(_rows_read(node) for node in nodes)
     pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
@@ -233,12 +234,6 @@ def _finding(plan: dict[str, Any]) -> str:
     return f"it reads {read:,.0f} rows and {pages:,} pages to return {returned:,.0f}. " + _advice(
         worst
     )
-
-
-def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield node
-    for child in node.get("Plans", ()):
-        yield from _nodes(child)
 
 
 def _rows_read(node: dict[str, Any]) -> float:

@@ -32,7 +32,7 @@ async def scans(connection: asyncpg.Connection, sql: str) -> list[Scan]:
             index_name=node.get("Index Name"),
             filter=node.get("Filter"),
         )
-        for node in _nodes(await _plan(connection, sql))
+        for node in nodes_of(await _plan(connection, sql))
         if "Relation Name" in node
     ]
 
@@ -56,7 +56,8 @@ async def _plan(connection: asyncpg.Connection, sql: str) -> dict[str, Any]:
     return top
 
 
-def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def nodes_of(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The node of a plan, and all below it."""
     yield node
     for child in node.get("Plans", ()):
-        yield from _nodes(child)
+        yield from nodes_of(child)

@@ -54,7 +54,7 @@ class RoutesInOnePass:
         # One router at a time, when a request first comes to it: FastAPI takes 1 ms for a route.
         # All routes exist by the first request.
         for candidate in _candidates(iter_route_contexts(self._router.routes)):
-            self._candidates.append(candidate)
+            self._candidates.append(candidate)  # per copy: the same in all
             yield candidate
 
 

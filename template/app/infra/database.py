@@ -1,7 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """The database of this process: its pools, ReadSession and WriteSession."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, NamedTuple, Self, cast
 
@@ -42,6 +42,9 @@ class Pool(NamedTuple):
     waiting: int
 
 
+type Pools = Callable[[], dict[str, Pool]]
+
+
 class Database:
     """Two pools on one Postgres: one that can only read, one for transactions.
 
@@ -68,7 +71,7 @@ class Database:
     def writing_pool(self) -> AsyncAdaptedQueuePool:
         return cast("AsyncAdaptedQueuePool", self._writes.pool)
 
-    def pools(self) -> dict[str, "Pool"]:
+    def pools(self) -> dict[str, Pool]:
         # Neither library reports its waiters. Both keep them in an asyncio queue.
         found = {
             name: Pool(
@@ -167,6 +170,7 @@ def install(app: FastAPI) -> None:
 
 def serve_from(app: FastAPI, database: Database) -> None:
     app.state.database = database
+    app.state.pools = database.pools  # of the whole process, for its log and metrics
     health.add_readiness_check(app, "database", database.check)
 
 

@@ -14,7 +14,7 @@ import structlog
 from fastapi import FastAPI
 
 from app.infra import environment
-from app.infra.database import Database
+from app.infra.database import Pools
 from app.infra.logs import LogSettings
 from app.infra.repeated_reads import repeated_reads
 
@@ -50,18 +50,18 @@ def processor() -> Processor:
     return Processor(now, int(got) / 1e9, int(waited) / 1e9)
 
 
-class Pools:
+class PoolUse:
     """Samples ten times a second. Shares are shares of the samples."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, pools: Pools) -> None:
+        self._pools = pools
         self._looks = 0
         self._used: dict[str, int] = {}
         self._waiting: dict[str, int] = {}
 
     def look(self) -> None:
         self._looks += 1
-        for name, pool in self._database.pools().items():
+        for name, pool in self._pools().items():
             self._used[name] = self._used.get(name, 0) + pool.used
             self._waiting[name] = self._waiting.get(name, 0) + (pool.waiting > 0)
 
@@ -72,17 +72,17 @@ class Pools:
                 "used": round(self._used.get(name, 0) / max(self._looks, 1), 2),
                 "waiting": round(self._waiting.get(name, 0) / max(self._looks, 1), 3),
             }
-            for name, pool in self._database.pools().items()
+            for name, pool in self._pools().items()
         }
 
 
 async def write_lines(app: FastAPI, seconds: float) -> None:
     while True:
-        log.info("process", pid=os.getpid(), **await watch(app.state.database, seconds))
+        log.info("process", pid=os.getpid(), **await watch(app.state.pools, seconds))
 
 
-async def watch(database: Database, seconds: float) -> dict[str, Any]:
-    begun, pools, delays = processor(), Pools(database), []
+async def watch(pools: Pools, seconds: float) -> dict[str, Any]:
+    begun, use, delays = processor(), PoolUse(pools), []
     reads, hits = repeated_reads.reads, repeated_reads.hits
     now = begun.at
     while now < begun.at + seconds:
@@ -90,7 +90,7 @@ async def watch(database: Database, seconds: float) -> dict[str, Any]:
         await asyncio.sleep(LOOK_SECONDS)
         now = time.monotonic()
         delays.append(max(0.0, now - due))
-        pools.look()
+        use.look()
     ended = processor()
     tenths = [delays[0]] * 9 if len(delays) < 2 else quantiles(delays, n=10, method="inclusive")
     return {
@@ -98,7 +98,7 @@ async def watch(database: Database, seconds: float) -> dict[str, Any]:
         **ended.since(begun),
         "loop_p50_ms": round(tenths[4] * 1000, 1),
         "loop_p90_ms": round(tenths[8] * 1000, 1),
-        "pools": pools.line(),
+        "pools": use.line(),
         "stale_reads": repeated_reads.reads - reads,
         "stale_repeats": repeated_reads.hits - hits,
     }

@@ -118,7 +118,7 @@ async def test_a_process_logs_its_pools_and_its_event_loop(services: Services) -
     async with Database(narrow) as database, busy_reading(database):
         waiting = asyncio.create_task(database.reader().fetch("SELECT 1"))
         block = asyncio.create_task(blocks_the_loop())
-        found = await watch(database, 1.0)
+        found = await watch(database.pools, 1.0)
         for task in (waiting, block):
             task.cancel()
         await asyncio.gather(waiting, block, return_exceptions=True)

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra import health
-from app.infra.database import Database, Pool, WriteSession
+from app.infra.database import Database, Pool, Pools, WriteSession
 from app.infra.module_databases import settings
 from app.infra.reads import Reader
 
@@ -97,15 +97,16 @@ def install(app: FastAPI) -> None:
     for module, database in databases.items():
         health.add_readiness_check(app, f"database of {module}", database.check)
 
+    common: Pools = app.state.pools
+
     def pools() -> dict[str, Pool]:
-        common: Database = app.state.database
-        return common.pools() | {
+        return common() | {
             f"{module} {name}": pool
             for module, database in databases.items()
             for name, pool in database.pools().items()
         }
 
-    app.state.pools = pools  # for metrics
+    app.state.pools = pools
 
 
 @asynccontextmanager

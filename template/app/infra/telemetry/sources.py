@@ -4,11 +4,11 @@
 deploy/telemetry/ shows them and raises alerts on them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from fastapi import FastAPI
 
-from app.infra.database import Database, Pool
+from app.infra.database import Pool, Pools
 from app.infra.telemetry.metrics import Histogram, HistogramInstrument, Instrument
 from app.infra.telemetry.requests import RequestKey, request_attributes
 from app.infra.telemetry.tracing import Attributes
@@ -17,7 +17,6 @@ from app.infra.telemetry.tracing import Attributes
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 DELAY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
-type Pools = Callable[[], dict[str, Pool]]
 type Points = Iterator[tuple[float, Attributes]]
 
 
@@ -42,9 +41,7 @@ def of_event_loop(delays: Histogram[None]) -> HistogramInstrument:
 
 
 def of_pools(app: FastAPI) -> list[Instrument]:
-    database: Database = app.state.database
-    # A module with its own database adds the pools that lead there.
-    pools: Pools = getattr(app.state, "pools", database.pools)
+    pools: Pools = app.state.pools
     return [
         Instrument(
             "db.client.connection.count",

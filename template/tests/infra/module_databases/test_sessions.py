@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.infra import process_log
 from app.infra.database import ReadSession, WriteSession
 from app.infra.environment import EnvironmentIncomplete
 from app.infra.module_databases.sessions import module_sessions
@@ -176,6 +177,8 @@ async def test_the_own_databases_are_ready_and_counted(
         most = sources.of_pools(app)[1]
         pools = {point[1]["db.client.connection.pool.name"] for point in most.read()}
         assert {"reads", "writes", "parcels reads", "parcels writes"} <= pools
+        logged = await process_log.watch(app.state.pools, seconds=0.1)
+        assert logged["pools"].keys() == pools
 
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # it does not listen

@@ -40,6 +40,7 @@ LAYERS = {
     "pool": r"asyncpg/pool",
     "Postgres driver": r"asyncpg",
     "Redis client": r"/redis/",
+    "SQLAlchemy": r"sqlalchemy|greenlet",
     "dependencies": r"fastapi/(dependencies|security|params)|contextlib|/anyio/",
     "response": r"starlette/(responses|datastructures|requests)|fastapi/(encoders|responses)",
     "validation, JSON": r"pydantic|/json/|fastapi/_compat",

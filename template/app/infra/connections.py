@@ -17,8 +17,9 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from app.infra.database_use import TimedPool, time_statements
+from app.infra.database_use import time_statements
 from app.infra.failures import CANNOT_CONNECT, CONNECTION_LOST, NotConnected
+from app.infra.fair_pool import FairPool
 from app.infra.postgres import DatabaseSettings, open_connection
 from app.infra.reads import leave_as_it_is, prepare_reading_connection
 
@@ -57,7 +58,7 @@ async def reading_pool(settings: DatabaseSettings, url: PostgresDsn) -> asyncpg.
 def transaction_engine(settings: DatabaseSettings) -> AsyncEngine:
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        poolclass=TimedPool,
+        poolclass=FairPool,
         connect_args={
             "async_creator_fn": lambda: connect(settings, settings.url),
             **settings.engine_options,

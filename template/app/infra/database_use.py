@@ -10,8 +10,6 @@ from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import AsyncAdaptedQueuePool
-from sqlalchemy.pool.base import PoolProxiedConnection
 
 
 @dataclass(slots=True)
@@ -30,15 +28,6 @@ class DatabaseUse:
 # Commands and background tasks have no request. Nothing reads what they add here.
 _NO_REQUEST = DatabaseUse()  # per copy: nobody reads it
 this_request: ContextVar[DatabaseUse] = ContextVar("database_use", default=_NO_REQUEST)
-
-
-class TimedPool(AsyncAdaptedQueuePool):
-    def connect(self) -> PoolProxiedConnection:
-        asked = time.perf_counter()
-        try:
-            return super().connect()
-        finally:
-            this_request.get().wait_seconds += time.perf_counter() - asked
 
 
 def time_statements(engine: AsyncEngine) -> None:

@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 
-from dev.pooling.findings import Finding, report
+from dev.pooling.findings import Finding, name_of, report
 
 EXCUSED = re.compile(r"# per copy: \S")
 
@@ -46,7 +46,7 @@ def _made_by_the_module(tree: ast.Module) -> Iterator[Finding]:
     for name, value in _assigned([tree, *_classes(tree)]):
         if not isinstance(value, ast.Call):
             continue
-        made = _name(value.func)
+        made = name_of(value.func)
         if made in LOCKS:
             yield Finding(value.lineno, f"{name}: {LOCKED}")
         elif made in changing or (made in COUNTERS and _root(value.func) != "func"):  # SQL's
@@ -64,7 +64,7 @@ def _changed(tree: ast.Module) -> Iterator[Finding]:
                 yield Finding(node.lineno, f"{', '.join(node.names)}: {KEPT}")
         for line, target in _changes(function):
             root = _root(target)
-            others = root in imported and _name(target).isupper()
+            others = root in imported and name_of(target).isupper()
             attached = ".app.state." in ast.unparse(target)
             if attached or (root not in own and (others or root in kept)):
                 yield Finding(line, f"{ast.unparse(target)}: {KEPT}")
@@ -88,7 +88,7 @@ def _cached(tree: ast.Module) -> Iterator[Finding]:
     for function in _functions(tree):
         for decorator in function.decorator_list:
             called = decorator.func if isinstance(decorator, ast.Call) else decorator
-            if _name(called) in CACHES and ast.unparse(function.args):
+            if name_of(called) in CACHES and ast.unparse(function.args):
                 yield Finding(decorator.lineno, f"{function.name}: {CACHED}")
 
 
@@ -138,7 +138,7 @@ def _assigned(
 
 
 def _is_container(value: ast.expr) -> bool:
-    is_made = isinstance(value, ast.Call) and _name(value.func) in CONTAINERS
+    is_made = isinstance(value, ast.Call) and name_of(value.func) in CONTAINERS
     return is_made or isinstance(value, DISPLAYS)
 
 
@@ -168,15 +168,7 @@ def _classes(tree: ast.Module) -> Iterator[ast.ClassDef]:
 def _root(node: ast.expr) -> str:
     while isinstance(node, ast.Attribute | ast.Subscript):
         node = node.value
-    return _name(node)
-
-
-def _name(node: ast.expr) -> str:
-    match node:
-        case ast.Attribute(attr=name) | ast.Name(id=name):
-            return name
-        case _:
-            return ""
+    return name_of(node)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """The findings of a linter of app/, and how they are reported."""
 
+import ast
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -23,3 +24,11 @@ def report(find: Callable[[str], Iterable[Finding]], *, ending: str) -> None:
     ]
     if findings:
         sys.exit("\n".join([*findings, ending]))
+
+
+def name_of(node: ast.expr) -> str:
+    match node:
+        case ast.Attribute(attr=name) | ast.Name(id=name):
+            return name
+        case _:
+            return ""

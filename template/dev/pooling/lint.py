@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from dev.pooling.findings import Finding, report
+from dev.pooling.findings import Finding, name_of, report
 
 BEGINNINGS = {
     r"SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)(SESSION\s+)?[\w.{}%]+(\s*=|\s+\S)": (
@@ -73,7 +73,7 @@ def _in_strings(tree: ast.Module) -> Iterator[Finding]:
 
 def _in_calls(tree: ast.Module) -> Iterator[Finding]:
     for call in _calls(tree):
-        name = _name(call)
+        name = name_of(call.func)
         for pattern, problem in FUNCTIONS.items():
             if re.fullmatch(pattern, name) and not _is_local(ast.unparse(call)):
                 yield Finding(call.lineno, problem)
@@ -113,16 +113,8 @@ def _docstrings(tree: ast.Module) -> Iterator[ast.AST]:
 
 def _calls(tree: ast.Module, names: set[str] | None = None) -> Iterator[ast.Call]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and (names is None or _name(node) in names):
+        if isinstance(node, ast.Call) and (names is None or name_of(node.func) in names):
             yield node
-
-
-def _name(call: ast.Call) -> str:
-    match call.func:
-        case ast.Attribute(attr=name) | ast.Name(id=name):
-            return name
-        case _:
-            return ""
 
 
 if __name__ == "__main__":

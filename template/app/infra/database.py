@@ -23,7 +23,7 @@ from app.infra.connections import (
     transaction_engine,
 )
 from app.infra.database_use import commit_timed
-from app.infra.failures import NotConnected, Unavailable, is_transient
+from app.infra.failures import TYPES_CHANGED, NotConnected, Unavailable, is_transient
 from app.infra.reads import Reader
 from app.infra.tables import Base as Base
 
@@ -107,6 +107,8 @@ class Database:
             raise Unavailable("Postgres: every writing connection is busy") from error
         except (asyncpg.InternalClientError, TimeoutError) as error:
             raise Unavailable("Postgres: the connection was lost, or did not answer") from error
+        except TYPES_CHANGED as error:
+            raise Unavailable(f"Postgres: a type changed meanwhile: {error}") from error
         except sqlalchemy.exc.DBAPIError as error:
             if error.connection_invalidated:
                 if getattr(error.orig, "sqlstate", None) == READ_ONLY:

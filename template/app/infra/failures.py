@@ -1,11 +1,11 @@
 # Rung's file: advancing to another stage may change it.
 """Failures that clients see as an answer, such as 503."""
 
-import re
 from collections.abc import Mapping
 from typing import ClassVar
 
 import asyncpg
+from asyncpg.pgproto import pgproto
 
 
 class Failure(Exception):
@@ -38,14 +38,12 @@ CONNECTION_LOST = (
     asyncpg.InternalClientError,  # Postgres closed the connection as a statement began
 )
 
-# A statement that ran too long or waited too long for a lock, a deadlock, a conflict.
-_WORTH_ANOTHER_TRY = frozenset({"57014", "55P03", "40P01", "40001"})
+# A migration changed a type after the driver asked for it, so the rows do not fit.
+TYPES_CHANGED = (asyncpg.InvalidCachedStatementError, BufferError, pgproto.BufferError)
 
-# A migration changed a table under a prepared statement, or while the statement was planned.
-_INVALID_PLAN = re.compile(
-    "cached statement plan is invalid|cache lookup failed|could not open relation"
-    "|tuple concurrently updated"
-)
+# A statement that ran too long or waited too long for a lock, a deadlock, a conflict. XX000 is an
+# internal error: while a migration runs, a statement may meet one of many ("cache lookup failed").
+_WORTH_ANOTHER_TRY = frozenset({"57014", "55P03", "40P01", "40001", "XX000"})
 
 # Also a wrong password, or a database that does not exist.
 CANNOT_CONNECT = (*CONNECTION_LOST, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -54,4 +52,4 @@ CANNOT_CONNECT = (*CONNECTION_LOST, asyncpg.PostgresError, asyncpg.InterfaceErro
 def is_transient(error: BaseException | None) -> bool:
     """Whether the same statement may succeed a moment later."""
     state = getattr(error, "sqlstate", None)
-    return state in _WORTH_ANOTHER_TRY or _INVALID_PLAN.search(str(error)) is not None
+    return state in _WORTH_ANOTHER_TRY or "cached statement plan is invalid" in str(error)

@@ -10,7 +10,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra.database_use import this_request
-from app.infra.failures import CONNECTION_LOST, Unavailable, is_transient
+from app.infra.failures import CONNECTION_LOST, TYPES_CHANGED, Unavailable, is_transient
 from app.infra.queries import Form, Query, nested
 
 __all__ = ["Query", "Reader", "in_transaction", "nested"]
@@ -72,6 +72,8 @@ class Reader:
             return await self._answer(sql, arguments)
         except CONNECTION_LOST as error:
             raise Unavailable(f"Postgres: the connection was lost: {error}") from error
+        except TYPES_CHANGED as error:
+            raise Unavailable(f"Postgres: a type changed meanwhile: {error}") from error
         except asyncpg.PostgresError as error:
             if not is_transient(error):
                 raise
@@ -84,12 +86,14 @@ class Reader:
         begun = time.monotonic()
         try:
             return await self._run(self._pool, sql, arguments)
+        except (*TYPES_CHANGED, asyncpg.InternalServerError, ValueError):
+            pass  # The second try learns the new types. What is really wrong fails again.
         except (asyncpg.InterfaceError, *CONNECTION_LOST):
             # A SELECT may run twice, but not after a long wait, say in a pooler's queue.
             if time.monotonic() - begun > self._patience:
                 raise
-        # Usually all connections were closed together, and the pool has not noticed some of them.
-        await self._pool.expire_connections()
+            # Usually all were closed together, and the pool has not noticed some of them.
+            await self._pool.expire_connections()
         return await self._run(self._pool, sql, arguments)
 
     async def _run(

@@ -375,6 +375,17 @@ async def test_altering_a_table_under_load_causes_no_error_but_unavailable(
             done.set()
 
 
+async def test_an_internal_error_of_postgres_is_unavailable(services: Services) -> None:
+    """While a migration runs, Postgres reports one of many. This one needs no migration."""
+    internal_error = "SELECT range_in('1', 23, -1) IS NULL"
+    async with Database(settings(services)) as database:
+        with pytest.raises(Unavailable, match="type 23 is not a range type"):
+            await database.reader().fetch(internal_error)
+        with pytest.raises(Unavailable, match="type 23 is not a range type"):
+            async with database.transaction() as write:
+                await write.execute(text(internal_error))
+
+
 @pytest.mark.usefixtures("notes")
 async def test_connections_to_a_server_that_became_read_only_are_replaced(
     services: Services,
@@ -450,6 +461,7 @@ class Line:
     port: int
     sent: list[bytes]
     is_silent: bool = False
+    replaced: tuple[bytes, bytes] | None = None  # once: the old bytes and the new ones
 
 
 @asynccontextmanager
@@ -466,6 +478,9 @@ async def proxy(services: Services) -> AsyncGenerator[Line]:
     ) -> None:
         while part := await source.read(2**16):
             seen.append(part)
+            if line.replaced and line.replaced[0] in part:
+                part = part.replace(*line.replaced)
+                line.replaced = None
             if not line.is_silent:
                 to.write(part)
         to.close()

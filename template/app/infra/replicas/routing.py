@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from app.infra import database, environment
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
-from app.infra.failures import CONNECTION_LOST, NotConnected
+from app.infra.failures import CONNECTION_LOST, TYPES_CHANGED, NotConnected
 from app.infra.own_writes import commits
 from app.infra.own_writes.client import this_client
 from app.infra.reads import Reader
@@ -21,9 +21,10 @@ from app.infra.replicas.replicas import Replica, Replicas, ReplicaSettings
 # conflict), or a migration has not arrived at this replica yet.
 WORTH_ASKING_ELSEWHERE = (
     *CONNECTION_LOST,
+    *TYPES_CHANGED,
     NotConnected,
     asyncpg.InterfaceError,
-    asyncpg.InvalidCachedStatementError,
+    asyncpg.InternalServerError,
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.UndefinedTableError,

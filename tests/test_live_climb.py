@@ -1,6 +1,7 @@
 """A live service to the next stage and back, by the commands printed in its runbooks."""
 
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -186,6 +187,31 @@ def test_a_folder_where_no_climb_was_is_refused_in_words(plan: ModuleType, tmp_p
         plan.Stand.of(tmp_path)
 
 
+@pytest.mark.usefixtures("plan")  # puts the climb on the path
+@pytest.mark.parametrize("times", [[7.0], [1.0, 9.0], [3.0] * 50 + [90.0]])
+def test_the_p99_of_few_requests_is_not_above_the_slowest(times: list[float]) -> None:
+    counts = importlib.import_module("ledger").Counts("a step", milliseconds=times)
+
+    assert min(times) < counts.p99 <= max(times) or counts.p99 == times[0]
+
+
+def test_the_page_shows_the_limit_of_the_p99_and_where_each_stage_begins(
+    plan: ModuleType, tmp_path: Path
+) -> None:
+    report, ledger = importlib.import_module("report"), importlib.import_module("ledger")
+    steps = [
+        ledger.Counts(f"stage 1{plan.QUIET}", 3.0, [10.0, 10.0]),
+        ledger.Counts("to-stage-2.md: 1. One: do 1", 2.0, [60.0, 60.0]),
+        ledger.Counts(f"stage 2{plan.QUIET}", 3.0, [12.0, 12.0]),
+    ]
+    report.write_page(tmp_path / "climb.html", steps, [])
+
+    page = (tmp_path / "climb.html").read_text(encoding="utf-8")
+    assert "3 times the p99 of the first quiet step: 30 ms" in page
+    assert 'y1="80.0" y2="80.0"' in page  # the highest bar is twice the limit, and 160 high
+    assert re.findall(r"<text[^>]*>(.*?)</text>", page) == ["stage 1", "stage 2"]
+
+
 def test_every_command_from_stage_to_stage_is_a_shell_command(
     runbook: ModuleType, render: Render
 ) -> None:
@@ -216,6 +242,6 @@ def test_a_live_service_goes_to_stage_3_and_back_and_no_client_notices(
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "| stage 3, nothing happens |" in done.stdout
-    assert "| stage 1 again, nothing happens |" in done.stdout
+    assert done.stdout.count("| stage 3, nothing happens |") == 1
+    assert done.stdout.count("| stage 1 again, nothing happens |") == 1
     assert "<svg" in page.read_text(encoding="utf-8")

@@ -44,6 +44,7 @@ class Climb:
         self.place = Place(folder)
         self.ledger = Ledger(folder / "ledger.jsonl")
         self._functions = ""
+        self._printed = len(stand.done)
 
     def prepare(self, template: Path | None) -> None:
         folder, stand = self.place.folder, self.stand
@@ -129,7 +130,13 @@ class Climb:
         stand.done.append(counts)
         stand.next, stand.is_begun = stand.next + 1, False
         stand.write()
-        print(report.row(counts, stand.done[0]), flush=True)
+        self.print_rows(len(stand.done) - 1)
+
+    def print_rows(self, until: int) -> None:
+        """A row comes one step late: requests under way at the end of its step belong to it."""
+        for one in self.stand.done[self._printed : until]:
+            print(report.row(one, self.stand.done[0]), flush=True)
+        self._printed = until
 
     async def _until_all_is_well(self, load: Load) -> None:
         """The two processes may have been taken out of rotation while a server was away."""
@@ -229,6 +236,7 @@ def main() -> int:
         stands = f"Stopped after {len(done)} steps."
     finally:
         climb.place.stop()
+    climb.print_rows(len(done))
     if done:
         print(report.row(report.total(done), done[0]))
     for one in climb.ledger.seen[:20]:

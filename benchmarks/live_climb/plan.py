@@ -11,6 +11,8 @@ from kills import Fault, faults_at
 from ledger import Counts
 from runbook import Block
 
+QUIET = ", nothing happens"
+
 
 class ResumeError(Exception):
     """Says why a climb cannot go on."""
@@ -81,7 +83,7 @@ def steps_of(repo: Path, stand: Stand) -> list[Step]:
         way_back = [
             Step(one.name, one, reverted=advance) for one in journey.steps(repo, leg, back=True)
         ]
-        back = [*way_back, Step(f"stage {leg.stage - 1} again, nothing happens"), *back]
+        back = [*way_back, Step(f"stage {leg.stage - 1} again{QUIET}"), *back]
     return up + back
 
 
@@ -110,5 +112,5 @@ def begin_again(steps: Sequence[Step], stand: Stand) -> list[Block]:
 
 def _stays(stage: int, stand: Stand) -> list[Step]:
     faults = faults_at(stage, stand.top) if stand.faults else []
-    quiet = Step(f"stage {stage}, nothing happens")
+    quiet = Step(f"stage {stage}{QUIET}")
     return [quiet, *(Step(one.name, one) for one in faults)]

@@ -5,7 +5,9 @@ from html import escape
 from pathlib import Path
 
 from ledger import Counts
+from plan import QUIET
 
+LIMIT = 3  # times the quiet p99
 HEAD = (
     "| step | s | requests | failed | p50 ms | p99 ms | quiet p99s | logged out | lost "
     "| stale | revived | asked again | announced |\n"
@@ -44,10 +46,15 @@ def total(steps: Sequence[Counts]) -> Counts:
 
 
 def write_page(file: Path, steps: Sequence[Counts], seen: Sequence[str]) -> None:
-    """A bar a step: as long as it took, as high as its p99, red if a client saw a fault."""
+    """A bar a step: as long as it took, as high as its p99, red if a client saw a fault.
+
+    Quiet steps have their names below. The dashed line is the limit of a step's p99.
+    """
     width, height, at = 1000, 160, 0.0
     seconds = sum(one.seconds for one in steps) or 1
-    slowest = max((one.p99 for one in steps), default=1) or 1
+    limit = steps[0].p99 * LIMIT if steps else 0.0
+    slowest = max([limit, *(one.p99 for one in steps)]) or 1
+    line = height - limit / slowest * height
     bars, rows = [], []
     for one in steps:
         w, h = one.seconds / seconds * width, max(2, one.p99 / slowest * height)
@@ -57,6 +64,10 @@ def write_page(file: Path, steps: Sequence[Counts], seen: Sequence[str]) -> None
             f'<rect x="{at:.1f}" y="{height - h:.1f}" width="{max(w - 1, 1):.1f}" height="{h:.1f}"'
             f' fill="{color}"><title>{title}</title></rect>'
         )
+        if one.name.endswith(QUIET):
+            anchor = "end" if at > width / 2 else "start"
+            place = f'x="{at:.0f}" y="{height + 14}" text-anchor="{anchor}"'
+            bars.append(f"<text {place}>{escape(one.name.removesuffix(QUIET))}</text>")
         at += w
         cells = row(one, steps[0]).strip("| ").split(" | ")
         rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
@@ -70,8 +81,9 @@ td, th {{ padding: 2px 8px; text-align: right; border-bottom: 1px solid #ddd }}
 td:first-child, th:first-child {{ text-align: left }}</style>
 <h1>The live climb</h1>
 <p>{seconds:.0f} s. Each bar is a step of a runbook, as high as its p99.
-The highest is {slowest:.0f} ms.</p>
-<svg viewBox="0 0 {width} {height}" width="100%">{"".join(bars)}</svg>
+The dashed line is {LIMIT} times the p99 of the first quiet step: {limit:.0f} ms.</p>
+<svg viewBox="0 0 {width} {height + 20}" width="100%" font-size="12">{"".join(bars)}
+<line x2="{width}" y1="{line:.1f}" y2="{line:.1f}" stroke="#555" stroke-dasharray="6"/></svg>
 <table><tr>{heads}</tr>{"".join(rows)}</table>
 <h2>Faults that clients saw</h2><ul>{faults}</ul></html>
 """,

@@ -59,6 +59,29 @@ def test_the_runbooks_of_a_year_are_followed_and_no_client_notices(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("installed")
+def test_postgres_changes_to_the_next_major_and_back_and_no_write_is_lost(
+    render: Render, tmp_path: Path
+) -> None:
+    made = render({"stage": 4, "replica_routing": True})
+    drives = (REPO / "benchmarks" / "live_climb", "operators_year", "runbook_upgrade")
+    report = driven(made, tmp_path / "shop", *drives)
+
+    assert report["refused without a key"]
+    assert report["versions"] == ["17", "18", "17"]
+    assert report["tickets"] > 0
+    assert (report["lost tickets"], report["doubled tickets"], report["lost orders"]) == (0, 0, 0)
+    waited = report["longest wait of a write"]
+    if max(waited.values()) < 3:
+        assert report["refused tickets"] == []
+    for name, people in report["people"].items():
+        assert {fault: people[fault] for fault in FAULTS} == dict.fromkeys(FAULTS, 0), report
+        assert people["requests"] > 0, name
+        if max(waited.values()) < 3:
+            assert people["announced"] == 0, report
+
+
+@pytest.mark.slow
 def test_a_column_changes_while_two_versions_use_it_and_the_lint_agrees_with_the_page(
     render: Render, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.infra.connections import DatabaseSettings, close_in_time, connect, reading_pool
 from app.infra.failures import Unavailable
 from app.infra.own_writes.client import REMEMBERED, Client
-from app.infra.own_writes.log_position import FLUSHED_UP_TO, PrimaryLog, reachable
+from app.infra.own_writes.log_position import FLUSHED_UP_TO, Position, PrimaryLog, reachable
 from app.infra.pooling.connections import PostgresUrls, server_name
 
 log = structlog.get_logger()
@@ -124,6 +124,12 @@ class Replica:
             if lsn >= wanted and not reached.done():
                 reached.set_result(None)
 
+    def forget_position(self) -> None:
+        """It belongs to an older timeline. After an upgrade of Postgres that may be another server,
+        whose greater position proves nothing."""
+        self.lsn, self.seconds_behind, self.is_in_rotation = 0, math.inf, None
+        self.poll_soon()
+
     async def wait_for_next_poll(self, poll_seconds: float) -> None:
         if self._waiting:
             await asyncio.sleep(HURRIED_POLL_SECONDS)
@@ -185,8 +191,14 @@ class Replicas:
         with closing(StatusConnection(self._database, self._database.read_url)) as status:
             while True:
                 if answer := await status.ask(FLUSHED_UP_TO):
-                    self._primary.add_sample(reachable(answer["timeline_id"], answer["lsn"]))
+                    self.see_primary(reachable(answer["timeline_id"], answer["lsn"]))
                 await asyncio.sleep(self._settings.poll_seconds)
+
+    def see_primary(self, position: Position) -> None:
+        if position.timeline != self._primary.timeline:
+            for replica in self.replicas:
+                replica.forget_position()
+        self._primary.add_sample(position)
 
     async def _watch(self, replica: Replica) -> None:
         with closing(StatusConnection(self._database, replica.url)) as status:

@@ -7,19 +7,25 @@ import os
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import asyncpg
 import pytest
 from fastapi import BackgroundTasks, FastAPI
 from httpx import AsyncClient
-from pydantic import BaseModel
+from pydantic import BaseModel, PostgresDsn
 from sqlalchemy import text
 
+from app.infra import environment
+from app.infra.connections import DatabaseSettings
 from app.infra.database import Database, ReadSession, WriteSession
 from app.infra.environment import EnvironmentIncomplete
 from app.infra.freshness import max_stale
-from app.infra.own_writes.client import this_client
+from app.infra.own_writes.client import Client, this_client
+from app.infra.own_writes.log_position import Position
+from app.infra.own_writes.signed_positions import Carried
 from app.infra.reads import Reader
+from app.infra.replicas.replicas import Replicas, ReplicaSettings
 from dev.pytest_plugin import RUN
 from tests.infra.conftest import Serve, bare_app, browser
 from tests.infra.replicas.conftest import create_tables
@@ -455,6 +461,22 @@ async def test_after_a_failover_old_positions_do_not_send_reads_to_the_primary(
                 assert stray.port not in await ports_read(new)
     finally:
         await asyncio.to_thread(next, starting, None)
+
+
+async def test_on_a_new_timeline_what_a_replica_had_replayed_before_proves_nothing() -> None:
+    settings = ReplicaSettings(urls=[PostgresDsn("postgresql://replica/app")])
+    replicas = Replicas(environment.read(DatabaseSettings), settings)
+    (replica,) = replicas.replicas
+    replicas.see_primary(Position(1, 9000))
+    replica.has_replayed(9000)
+    replica.seconds_behind, replica.is_in_rotation = 0.0, True
+    assert await replicas.choose(Client(), None, besides=None) is replica
+
+    replicas.see_primary(Position(2, 100))  # a server of the next major, say
+    writer = Client(carried=Carried(Position(2, 500)))
+    for allowed in (None, timedelta(minutes=5)):
+        assert await replicas.choose(writer, allowed, besides=None) is None
+        assert await replicas.choose(Client(), allowed, besides=None) is None
 
 
 async def test_without_a_replica_the_primary_answers_and_no_position_is_sent(serve: Serve) -> None:

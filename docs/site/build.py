@@ -19,6 +19,9 @@ FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 STAGES = [f"template/docs/stage-{number}.md" for number in (1, 2, 3, 4)]
 LAST = ["docs/comparison.md", "benchmarks/README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
 
+# A line of code has up to 130 characters, and the theme shows 95.
+WIDER = "@media (min-width: 1400px) { .md-grid { max-width: 76rem } }\n"
+
 SCHEMES = {"light": "default", "dark": "slate"}
 
 type Nav = list[dict[str, str | Nav]]
@@ -59,6 +62,7 @@ def write_pages(folder: Path) -> list[str]:
     for picture in (*REPO.glob("docs/**/*.svg"), *REPO.glob("template/docs/**/*.svg")):
         shutil.copy(picture, folder / "pictures")
     _write(folder / "cli.md", _cli_reference())
+    _write(folder / "wider.css", WIDER)
     decisions = [target for target in sources.values() if target.startswith("decisions/")]
     listed = [f"- [{_title(folder / one)}]({Path(one).name})" for one in decisions]
     _write(folder / "decisions/index.md", "# Decisions\n\n" + "\n".join(listed) + "\n")
@@ -128,6 +132,7 @@ def _config(pages: Path, site: Path) -> str:
         [
             "[project]",
             *lines,
+            'extra_css = ["wider.css"]',
             f"nav = {_as_toml(_nav(pages))}",
             "[project.theme]",
             f"features = {json.dumps(features)}",

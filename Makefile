@@ -5,7 +5,11 @@ UV := sh template/dev/uv
 PYTHON := 3.13
 IS_PYTHON := import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(PYTHON)")
 ifneq ($(UV_PYTHON),)
-PYTHON := $(shell '$(UV_PYTHON)' -c '$(IS_PYTHON)' 2>/dev/null && echo '$(UV_PYTHON)' || echo $(PYTHON))
+ifeq ($(shell '$(UV_PYTHON)' -c '$(IS_PYTHON)' 2>/dev/null && echo yes),yes)
+PYTHON := $(UV_PYTHON)
+else
+$(warning UV_PYTHON is not used: $(UV_PYTHON) is no Python $(PYTHON), or does not run)
+endif
 endif
 new install: export UV_PYTHON = $(PYTHON)
 

@@ -146,11 +146,18 @@ def test_make_new_takes_uv_python_only_for_its_own_version(tmp_path: Path, named
     uv.write_text('#!/bin/sh\necho "$UV_PYTHON"\n')
     uv.chmod(0o755)
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "UV_PYTHON": named}
-    shown = subprocess.check_output(
-        ["make", "--silent", "new", "DEST=shop"], cwd=TEMPLATE.parent, env=environment, text=True
+    done = subprocess.run(
+        ["make", "--silent", "new", "DEST=shop"],
+        cwd=TEMPLATE.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     python = (TEMPLATE / ".python-version").read_text().strip()
-    assert shown == f"{sys.executable if named == sys.executable else python}\n"
+    assert done.stdout == f"{sys.executable if named == sys.executable else python}\n"
+    wrong = f"UV_PYTHON is not used: {named} is no Python {python}, or does not run\n"
+    assert done.stderr.partition(": ")[2] == (wrong if named == "/nowhere/python" else "")
 
 
 def healthcheck() -> list[str]:

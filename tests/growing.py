@@ -39,6 +39,7 @@ RETRIES = 3
     "app/infra/simple.py": f"{MARK}\nSIMPLE = True\nPLAIN = True\n",
     "app/infra/slow_queries.py": f"{MARK}\nSLOW_MS = 200\n",
     "dev/replica.py": f"{MARK}\nREPLICAS = 1\n",
+    "deploy/proxy.tf": f"{MARK}\n",
     "deploy/compose.yaml.jinja": f"""{MARK}
 services:
   web:
@@ -59,6 +60,7 @@ EXCLUDES = """\
   - "{% if stage < 2 %}app/infra/slow_queries.py{% endif %}"
   - "{% if stage < 2 %}docs/runbooks{% endif %}"
   - "{% if not replica_routing %}dev/replica.py{% endif %}"
+  - "{% if stage < 2 or pooler | default('') != 'rds_proxy' %}deploy/proxy.tf{% endif %}"
 """
 
 ADDED = ["app/infra/slow_queries.py", "docs/runbooks/to-stage-2.md"]

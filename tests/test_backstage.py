@@ -44,9 +44,9 @@ def test_a_question_is_in_the_form_at_the_stages_that_ask_it() -> None:
     }
     assert later == {
         1: [],
-        2: ["replica_routing"],
-        3: ["replica_routing"],
-        4: ["module_databases", "replica_routing"],
+        2: ["pooler", "replica_routing"],
+        3: ["pooler", "replica_routing"],
+        4: ["module_databases", "pooler", "replica_routing"],
     }
 
 

@@ -86,7 +86,7 @@ def test_a_place_where_not_even_root_may_write_is_refused(person: Person) -> Non
             (
                 ["--stage", "2", "--data", "has_replicas=true"],
                 "does not ask for has_replicas. It asks for project_name, project_slug, "
-                "description, team, stage, replica_routing, module_databases.\n",
+                "description, team, stage, replica_routing, pooler, module_databases.\n",
             ),
             (["--stage", "3", "--data", "replica_routing=maybe"], "'maybe' is neither yes nor no"),
             (

@@ -182,9 +182,16 @@ GUARD = (
         (1, {"stage": 4, "replica_routing": True}, "", {VALKEY, BUCKET}),
         (3, {"stage": 4}, "", {VALKEY, BUCKET}),
         (1, {"stage": 2}, "", {"aws_service_discovery_service"}),
+        (1, {"stage": 2, "pooler": "rds_proxy"}, "", {"aws_db_proxy"}),
         (4, {"stage": 4}, MORNING, {SCHEDULED}),
     ],
-    ids=["1-to-4-with-replicas", "3-to-4", "1-to-2", "4-of-a-newer-template"],
+    ids=[
+        "1-to-4-with-replicas",
+        "3-to-4",
+        "1-to-2",
+        "1-to-2-with-rds-proxy",
+        "4-of-a-newer-template",
+    ],
 )
 def test_an_advance_deletes_and_replaces_nothing_that_holds_data(
     render: Render,
@@ -219,3 +226,36 @@ def test_an_advance_from_2_to_3_keeps_a_replica_and_what_holds_data(
     assert VALKEY in created(plan)
     assert "aws_db_instance" not in created(plan)
     assert refused(project, plan) == "\n"
+
+
+@needs_terraform
+@pytest.mark.slow
+def test_rds_proxy_in_place_of_pgbouncer_deletes_nothing_but_pgbouncer(
+    render: Render, tmp_path: Path, aws: dict[str, str]
+) -> None:
+    project = render({"stage": 2, "pooler": "rds_proxy"})
+
+    plan = planned(project, tmp_path, recorded(2, replica=False), aws)
+
+    rest = {one for one in changes(plan) if one not in MAY_CHANGE}
+    assert {what for _, what in rest} == {"delete"}
+    assert {name for name, _ in rest} == {
+        "aws_ecs_service.pgbouncer",
+        "aws_ecs_task_definition.pgbouncer",
+        "aws_security_group.pgbouncer",
+        "aws_service_discovery_private_dns_namespace.main",
+        "aws_service_discovery_service.pgbouncer",
+        "aws_vpc_security_group_egress_rule.pgbouncer",
+        "aws_vpc_security_group_ingress_rule.database_from_pgbouncer",
+        "aws_vpc_security_group_ingress_rule.pgbouncer_from_app",
+    }
+    assert "aws_db_proxy" in created(plan)
+    assert refused(project, plan) == "\n"
+    # Back again: the secret of the proxies goes, and the database's stays.
+    secrets = [one for one in plan if one["type"] == "aws_secretsmanager_secret"]
+    for one in secrets:
+        one["change"]["actions"] = ["delete"]
+    assert {one["name"] for one in secrets} == {"database", "rds_proxy", "secret_key"}
+    said = refused(project, secrets)
+    assert "aws_secretsmanager_secret.database holds a key" in said
+    assert "rds_proxy" not in said

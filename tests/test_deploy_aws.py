@@ -14,10 +14,12 @@ from typing import Any
 import hcl2
 import pytest
 from conftest import Render
-from variants import JOURNEYS, VARIANTS, Journey, described, variant_name
+from variants import JOURNEYS, VARIANTS, WITH_RDS_PROXY, Journey, described, variant_name
 
 # Parsing the module takes 2 to 3 s in each test.
 pytestmark = pytest.mark.slow
+
+ON_AWS = [*VARIANTS, WITH_RDS_PROXY]
 
 type Block = dict[str, Any]
 
@@ -104,7 +106,7 @@ def unknown_names(files: list[str]) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+@pytest.mark.parametrize("variant", ON_AWS, ids=variant_name)
 def test_the_provider_knows_each_name(render: Render, variant: dict[str, Any]) -> None:
     assert unknown_names(texts(render(variant))) == []
 
@@ -130,7 +132,7 @@ def test_an_advance_drops_no_resource_and_changes_no_line_of_one(
     assert {name: after.get(name) for name in before} == before
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+@pytest.mark.parametrize("variant", ON_AWS, ids=variant_name)
 def test_what_holds_data_follows_the_stage_in_nothing_but_its_logs(
     render: Render, variant: dict[str, Any]
 ) -> None:
@@ -147,7 +149,7 @@ def test_what_holds_data_follows_the_stage_in_nothing_but_its_logs(
         assert body["lifecycle"][0]["prevent_destroy"] is True, name
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+@pytest.mark.parametrize("variant", ON_AWS, ids=variant_name)
 def test_the_task_is_given_only_settings_that_the_app_of_its_stage_has(
     render: Render, variant: dict[str, Any]
 ) -> None:
@@ -162,7 +164,7 @@ def test_the_task_is_given_only_settings_that_the_app_of_its_stage_has(
     assert given - set(known) == NOT_OF_THE_APP
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+@pytest.mark.parametrize("variant", ON_AWS, ids=variant_name)
 def test_what_a_file_of_a_capability_adds_is_used(render: Render, variant: dict[str, Any]) -> None:
     project = render(variant)
     added = set(re.findall(r"^  (\w+_environment) += ", module(project), re.MULTILINE))
@@ -172,7 +174,7 @@ def test_what_a_file_of_a_capability_adds_is_used(render: Render, variant: dict[
     assert added - set(re.findall(r"local\.(\w+)", stage)) <= {"collector_environment"}
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+@pytest.mark.parametrize("variant", ON_AWS, ids=variant_name)
 def test_no_secret_is_written_where_the_state_keeps_it(
     render: Render, variant: dict[str, Any]
 ) -> None:
@@ -250,13 +252,13 @@ def terraform(*arguments: str, cwd: Path, typed: str | None = None) -> str:
 
 
 @needs_terraform
-@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+@pytest.mark.parametrize("variant", ON_AWS, ids=variant_name)
 def test_terraform_finds_nothing_to_format(render: Render, variant: dict[str, Any]) -> None:
     assert terraform("fmt", "-check", "-recursive", cwd=render(variant)) == ""
 
 
 @needs_terraform
-@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+@pytest.mark.parametrize("variant", ON_AWS, ids=variant_name)
 def test_terraform_finds_production_valid(
     render: Render, variant: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -275,6 +277,7 @@ def evaluated(project: Path, folder: Path, file: str, name: str) -> str:
     found = re.search(r"^locals \{$.*?^\}$", text, re.MULTILINE | re.DOTALL)
     assert found
     only = re.sub(r"aws_\w+\.main\.(\w+)", r'"main.\1"', found[0])
+    only = re.sub(r'aws_db_proxy\.main\["(\w+)"\]\.endpoint', r'"\1.proxy"', only)
     only = only.replace("var.pgbouncer.pool_size", "7")
     given = 'locals {\n  database_url = ""\n  replica_hosts = ["one", "two"]\n}\n'
     (folder / "aws").mkdir()
@@ -299,6 +302,52 @@ def test_rds_is_told_what_postgres_conf_says(render: Render, tmp_path: Path) -> 
         "pg_stat_statements.track_utility": "0",
         "track_io_timing": "1",
     }
+
+
+def test_a_choice_of_pooler_changes_no_other_resource(render: Render) -> None:
+    bouncer = resources(render({**WITH_RDS_PROXY, "pooler": "pgbouncer"}))
+    proxy = resources(render(WITH_RDS_PROXY))
+
+    assert bouncer.keys() - proxy.keys() == {
+        "aws_ecs_service.pgbouncer",
+        "aws_ecs_task_definition.pgbouncer",
+        "aws_security_group.pgbouncer",
+        "aws_service_discovery_private_dns_namespace.main",
+        "aws_service_discovery_service.pgbouncer",
+        "aws_vpc_security_group_egress_rule.pgbouncer",
+        "aws_vpc_security_group_ingress_rule.database_from_pgbouncer",
+        "aws_vpc_security_group_ingress_rule.pgbouncer_from_app",
+    }
+    both = bouncer.keys() & proxy.keys()
+    assert {name: bouncer[name] for name in both} == {name: proxy[name] for name in both}
+    assert proxy["aws_db_proxy.main"]["require_tls"] is True
+
+
+@needs_terraform
+def test_each_proxy_begins_its_sessions_as_an_alias_of_pgbouncer(
+    render: Render, tmp_path: Path
+) -> None:
+    project = render(WITH_RDS_PROXY)
+    ini = (project / "deploy/pgbouncer.ini").read_text()
+
+    said = json.loads(json.loads(evaluated(project, tmp_path, "rds-proxy.tf", "rds_proxies")))
+
+    assert set(said) == {"app", "app_read"}
+    for alias, query in said.items():
+        assert f"\n{alias} = host=postgres port=5432 dbname=app connect_query='{query}'\n" in ini
+    assert "default_transaction_read_only = on" in said["app_read"]
+
+
+@needs_terraform
+def test_with_rds_proxy_the_app_reads_from_the_replicas_themselves(
+    render: Render, tmp_path: Path
+) -> None:
+    said = evaluated(render(WITH_RDS_PROXY), tmp_path, "rds-proxy.tf", "pooler_replica_urls")
+
+    assert json.loads(json.loads(said)) == [
+        "postgresql://app@one:5432/app",
+        "postgresql://app@two:5432/app",
+    ]
 
 
 @needs_terraform

@@ -57,6 +57,32 @@ def test_the_table_has_what_the_stage_runs_and_adds_up(
     assert "Left out: traffic" in done.stdout
 
 
+def test_a_proxy_costs_by_the_processors_of_its_database(render: Render, tmp_path: Path) -> None:
+    project = shutil.copytree(render({"stage": 2, "pooler": "rds_proxy"}), tmp_path / "shop")
+
+    found = parts(cost(project).stdout)
+
+    assert "PgBouncer" not in found
+    assert found["RDS Proxy"] == pytest.approx(2 * 2 * 0.015 * 730, abs=0.01)
+    assert found["secrets"] == pytest.approx(3 * 0.4, abs=0.01)
+    after = shown(2)
+    address = 'module.service.aws_db_proxy.main["app"]'
+    proxy = {"address": address, "mode": "managed", "type": "aws_db_proxy", "values": {}}
+    after["root_module"]["child_modules"][0]["resources"].append(proxy)
+    said = change(project, {"prior_state": {"values": shown(2)}, "planned_values": after})
+    assert said.splitlines()[1].split() == ['aws_db_proxy.main["app"]', "+21.90"]
+    sizes = "import sys; from dev.deploy.cost import vcpus; print(*map(vcpus, sys.argv[1:]))"
+    classes = ["db.t4g.micro", "db.m7g.large", "db.r7g.xlarge", "db.m7g.4xlarge"]
+    known = subprocess.run(
+        [sys.executable, "-c", sizes, *classes],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert known.stdout == "2 2 4 16\n"
+
+
 def test_x86_costs_more_than_graviton(render: Render, tmp_path: Path) -> None:
     old = "  image           = var.image\n"
     project = changed(render, tmp_path, old, f'{old}  architecture = "X86_64"\n')
@@ -110,7 +136,7 @@ def test_each_price_has_a_source_and_all_have_a_date(render: Render) -> None:
 
     assert prices["as_of"]
     assert set(prices["sources"]) == {
-        *("fargate", "load balancer", "addresses", "Postgres", "Valkey", "secrets")
+        *("fargate", "load balancer", "addresses", "RDS Proxy", "Postgres", "Valkey", "secrets")
     }
     defaults = (project / "deploy" / "aws" / "variables.tf").read_text()
     assert any(size in defaults for size in prices["postgres"])

@@ -223,6 +223,29 @@ def test_the_budget_of_aws_takes_copies_and_sizes_from_the_environment(
     assert budget(2, "  pgbouncer = { pool_size = 12 }\n").returncode == 0
     assert budget(2, "  pgbouncer = { pool_size = 13 }\n").returncode == 1
 
+    # Only files of Terraform differ.
+    aws = projects[2] / "deploy" / "aws"
+    with_proxy = render({"stage": 2, "replica_routing": True, "pooler": "rds_proxy"})
+    shutil.rmtree(aws)
+    shutil.copytree(with_proxy / "deploy" / "aws", aws)
+    delivered = budget(2, "  copies = 1\n")
+    assert delivered.returncode == 0, delivered.stdout + delivered.stderr
+    assert "  2 x 40% of 76 + 3" in delivered.stdout
+    assert re.search(r"Postgres .* 65 +73$", delivered.stdout, re.MULTILINE)
+    assert re.search(
+        r"each replica .*2 x \(16 \+ 1\) \+ 3 +37 +73$", delivered.stdout, re.MULTILINE
+    )
+    tight = budget(2, "  copies = 1\n  rds_proxy = { connections_percent = 50 }\n")
+    assert tight.returncode == 1
+    assert "set connections_percent = 46 of rds_proxy in environments/production" in tight.stderr
+    percent = "  copies = 1\n  rds_proxy = { connections_percent = %s }\n"
+    assert budget(2, percent % 46).returncode == 0
+    assert budget(2, percent % 47).returncode == 1
+    assert (
+        "proxy_percent: Input should be less than or equal to 100"
+        in budget(2, percent % 101).stderr
+    )
+
 
 @pytest.mark.parametrize(
     ("given", "said"),

@@ -187,6 +187,15 @@ def test_an_option_edited_by_hand_is_refused(repo: Repo, own_growing_template: P
     assert "The answers say replica_routing: true, but the files belong to" in reason
 
 
+def test_a_choice_edited_by_hand_is_refused(repo: Repo, own_growing_template: Path) -> None:
+    repo.advances("--commit")
+    repo.edits(".copier-answers.yml", "pooler: pgbouncer", "pooler: rds_proxy")
+    (own_growing_template / "template" / "later.txt").write_text("later\n")
+    release(own_growing_template, "v0.2.0")
+    reason = repo.refuses("upgrade")
+    assert "The answers say pooler: rds_proxy, but the files belong to pooler: pgbouncer" in reason
+
+
 @pytest.mark.slow
 def test_the_recorded_version_moves_only_with_the_files(repo: Repo) -> None:
     repo.edits("app/infra/wiring.py", '    "database",\n]', '    "database",\n    "ours",\n]')

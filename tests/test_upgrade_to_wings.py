@@ -9,14 +9,14 @@ import pytest
 from conftest import REPO, working_tree
 from growing import Repo
 from people import Person, git
-from variants import STAGES, VARIANTS, asked, variant_name
+from variants import VARIANTS, asked, variant_name
 
 # The last commit with a flat app/infra.
 FLAT = "dc273e222fd3"
 
-# Options that came later are not among its questions.
-LATER = {"module_databases"}
-THEN = [one for one in VARIANTS if not any(one[name] for name in LATER)]
+# Questions that came later: the default, and the first stage that asks.
+LATER = {"module_databases": ("false", 4), "pooler": ("pgbouncer", 2)}
+THEN = [one for one in VARIANTS if not any(one.get(name) for name in LATER)]
 FULL = THEN[-1]
 
 pytestmark = pytest.mark.slow
@@ -77,9 +77,10 @@ def old(two_versions: Path, person: Person, request: pytest.FixtureRequest) -> R
 
 
 def answered(old: Repo) -> list[str]:
-    """An upgrade adds nothing unasked: stage 4 asks one question more than then."""
-    asks = old.answers()["stage"] == STAGES[-1]
-    return [word for name in LATER if asks for word in ("--data", f"{name}=false")]
+    """An upgrade adds nothing unasked: a stage may ask more questions than then."""
+    stage = old.answers()["stage"]
+    given = [f"{name}={default}" for name, (default, first) in LATER.items() if stage >= first]
+    return [word for answer in given for word in ("--data", answer)]
 
 
 @pytest.mark.parametrize("old", THEN, ids=variant_name, indirect=True)

@@ -35,6 +35,9 @@ def at(stage: int, chosen: Collection[str]) -> dict[str, Any]:
     return {"stage": stage, **{name: name in chosen and offered(name, stage) for name in OPTIONS}}
 
 
+# Its files are one of Terraform, so only tests of deploy/aws render it.
+WITH_RDS_PROXY: dict[str, Any] = {**at(STAGES[-1], ["replica_routing"]), "pooler": "rds_proxy"}
+
 # An option adds one variant, with all options before it: two options do not need four a stage.
 CHOICES = [OPTIONS[:n] for n in range(len(OPTIONS) + 1)]
 
@@ -54,7 +57,8 @@ def asked(variant: dict[str, Any]) -> dict[str, Any]:
 def variant_name(variant: dict[str, Any]) -> str:
     """stage-2-replica_routing"""
     chosen = [name for name in OPTIONS if variant[name]]
-    return "-".join([f"stage-{variant['stage']}", *chosen])
+    pooler = [variant["pooler"]] if "pooler" in variant else []
+    return "-".join([f"stage-{variant['stage']}", *chosen, *pooler])
 
 
 type Journey = tuple[dict[str, Any], ...]

@@ -9,17 +9,23 @@ from rung import stages
 from rung.answers import Answer
 from rung.errors import RungError
 from rung.project import Project, is_rungs, shown
+from rung.questions import Questions
 from rung.rendering import ANSWERS_FILE, Rendered, render_again
 from rung.scratch import Scratch, Tree
 
 
 def refuse_edited_by_hand(
-    project: Project, recorded: Mapping[str, Any], yours: Tree, before: Tree, scratch: Scratch
+    project: Project,
+    recorded: Mapping[str, Any],
+    questions: Questions,
+    yours: Tree,
+    before: Tree,
+    scratch: Scratch,
 ) -> None:
     """After an edit by hand, a step would silently skip the files of that answer."""
     if not _doubtful(project, yours, before):
         return
-    for number, (key, value) in enumerate(_other_answers(project)):
+    for number, (key, value) in enumerate(_other_answers(project, questions)):
         files = _files(scratch, f"other-{number}", recorded, {key: value})
         telling = before.keys() ^ files.keys()
         if telling and all((path in yours) == (path in files) for path in telling):
@@ -44,13 +50,17 @@ def _marked(file: Path) -> bool:
         return b"Rung's file:" in lines.readline()
 
 
-def _other_answers(project: Project) -> Iterator[tuple[str, Answer]]:
+def _other_answers(project: Project, questions: Questions) -> Iterator[tuple[str, Answer]]:
     for stage in stages.LADDER:
         if stage.number != project.stage:
             yield "stage", stage.number
     for key, value in project.answers.items():
         if isinstance(value, bool):
             yield key, not value
+        elif key != "stage" and isinstance(
+            choices := questions.get(key, {}).get("choices"), Mapping
+        ):
+            yield from ((key, one) for one in choices.values() if one != value)
 
 
 def _files(

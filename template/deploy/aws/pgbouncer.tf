@@ -11,13 +11,14 @@ variable "pgbouncer" {
 
 locals {
   pgbouncer_url = "postgresql://app@pgbouncer.${aws_service_discovery_private_dns_namespace.main.name}:6432"
-  pgbouncer_environment = {
+  pooler_environment = {
     DATABASE_POOLED          = "true"
     DATABASE_URL             = "${local.pgbouncer_url}/app"
     DATABASE_READ_URL        = "${local.pgbouncer_url}/app_read"
     DATABASE_DIRECT_URL      = local.database_url
     DATABASE_STATEMENT_CACHE = "100"
   }
+  pooler_replica_urls = [for i, _ in local.replica_hosts : "${local.pgbouncer_url}/app_replica_${i + 1}"]
   # deploy/pgbouncer.ini for this network. Each replica has its own name, because the app asks each how far it is.
   pgbouncer_lines = flatten([
     for line in split("\n", file("${path.module}/../pgbouncer.ini")) : startswith(line, "app_replica = ") ? tolist([

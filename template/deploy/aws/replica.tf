@@ -7,7 +7,7 @@ variable "replicas" {
 
 locals {
   replica_environment = {
-    DATABASE_REPLICA_URLS = join(",", [for i in range(var.replicas) : "${local.pgbouncer_url}/app_replica_${i + 1}"])
+    DATABASE_REPLICA_URLS = join(",", [for i in range(var.replicas) : local.pooler_replica_urls[i]])
   }
 }
 

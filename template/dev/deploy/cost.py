@@ -19,6 +19,9 @@ LEFT_OUT = (
     "beyond the size of the database, tax, and every discount."
 )
 
+# deploy/aws/rds-proxy.tf.
+PROXIES = 2
+
 type Row = tuple[str, str, float]
 
 
@@ -64,8 +67,12 @@ def rows(said: dict[str, Any], prices: dict[str, Any]) -> list[Row]:
         ("app", f"{copies} x {size}, with address", copies * task(said["cpu"], said["memory"])),
         ("load balancer", "2 addresses", balancer_of(prices)),
         ("Postgres", f"{servers} x {data}", postgres(servers)),
-        ("secrets", "2", 2 * monthly["secret"]),
     ]
+    secrets = 3 if "rds_proxy" in said else 2
+    found.append(("secrets", f"{secrets}", secrets * monthly["secret"]))
+    if "rds_proxy" in said:
+        money = PROXIES * proxy_of(prices, database["class"])
+        found.append(("RDS Proxy", f"{PROXIES} x {vcpus(database['class'])} vCPU", money))
     if "pgbouncer" in said:
         count = said["pgbouncer"]["copies"]
         found.append(("PgBouncer", f"{count} x 0.25 vCPU, 0.5 GB", count * task(256, 512)))
@@ -88,6 +95,16 @@ def task_of(prices: dict[str, Any], architecture: str, cpu: float, memory: float
 def postgres_of(prices: dict[str, Any], size: str, storage: float) -> float:
     server = priced(prices, "postgres", size) * prices["hours"]
     return float(server + storage * prices["monthly"]["storage_gb"])
+
+
+def proxy_of(prices: dict[str, Any], size: str) -> float:
+    """A proxy costs by the processors of its database."""
+    return float(vcpus(size) * prices["hourly"]["proxy_vcpu"] * prices["hours"])
+
+
+def vcpus(size: str) -> int:
+    found = re.search(r"\.(?:(\d+)(?=xlarge))?(\w+)$", size)
+    return 4 * int(found[1] or 1) if found and found[2] == "xlarge" else 2
 
 
 def valkey_of(prices: dict[str, Any], size: str, nodes: int) -> float:
@@ -131,6 +148,8 @@ def costs(values: dict[str, Any], prices: dict[str, Any]) -> dict[str, float]:
                 storage = says.get("allocated_storage") or primary.get("allocated_storage", 0)
                 servers = 2 if says.get("multi_az") else 1
                 return servers * postgres_of(prices, says["instance_class"], storage)
+            case "aws_db_proxy":
+                return proxy_of(prices, primary.get("instance_class", ""))
             case "aws_elasticache_replication_group":
                 return valkey_of(prices, says["node_type"], says.get("num_cache_clusters") or 1)
             case "aws_lb":

@@ -17,6 +17,11 @@ HOLDS = {
     "aws_secretsmanager_secret": "a key",
     "aws_secretsmanager_secret_version": "a key",
 }
+COPIES = {
+    ("aws_elasticache_replication_group", "cache"),
+    ("aws_secretsmanager_secret", "rds_proxy"),
+    ("aws_secretsmanager_secret_version", "rds_proxy"),
+}
 PLAN = "checked.tfplan"
 
 
@@ -39,11 +44,9 @@ def losses(plan: dict[str, Any]) -> list[str]:
 
 
 def is_a_copy(one: dict[str, Any]) -> bool:
-    """A replica and the cache hold nothing that Postgres does not have."""
+    """Postgres has what a replica and the cache hold, and another secret what RDS Proxy's holds."""
     before = one["change"].get("before") or {}
-    return bool(before.get("replicate_source_db")) or (
-        one["type"] == "aws_elasticache_replication_group" and one["name"] == "cache"
-    )
+    return bool(before.get("replicate_source_db")) or (one["type"], one["name"]) in COPIES
 
 
 def plan(folder: Path, image: str) -> None:

@@ -32,11 +32,14 @@ def read(environment: str) -> Capacity:
             "main": folder / "main.tf",
             "copies": said["copies"],
             "pooled": True,
-            "pgbouncers": said["pgbouncer"]["copies"],
-            "pool_size": said["pgbouncer"]["pool_size"],
             "replicas": said.get("replicas", 0),
             "max_connections": max_connections(size),
         }
+        if "rds_proxy" in said:
+            found["proxy_percent"] = said["rds_proxy"]["connections_percent"]
+        else:
+            found["pgbouncers"] = said["pgbouncer"]["copies"]
+            found["pool_size"] = said["pgbouncer"]["pool_size"]
         of_the_app = settings(folder, said["extra_environment"])
     except Stop as stop:
         sys.exit(str(stop))

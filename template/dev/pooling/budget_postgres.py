@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
-"""Connections to Postgres, and to PgBouncer before it."""
+"""Connections to Postgres, and to the pooler before it."""
 
+import math
 import os
 import re
 import sys
@@ -20,6 +21,8 @@ POSTGRES = Path("deploy/postgres.conf")
 BOUNCER = Path("deploy/pgbouncer.ini")
 # A readiness check has a separate connection, so that a busy pool is not taken for an outage.
 CHECK = 1
+# On AWS each alias is a proxy: deploy/aws/rds-proxy.tf.
+PROXIES = 2
 # The query for the WAL positions of the primary and each replica has a separate connection too.
 QUESTION = 1
 # Postgres' defaults for settings that its file leaves out.
@@ -63,6 +66,8 @@ def needs(capacity: Capacity) -> list[Need]:
     postgres = postgres_limits(POSTGRES.read_text())
     if capacity.max_connections:
         postgres = postgres._replace(max_connections=capacity.max_connections, main=capacity.main)
+    if settings.pooled and capacity.proxy_percent:
+        return proxied(settings, capacity, capacity.proxy_percent, replicas or 0, postgres)
     if settings.pooled:
         bouncer = _bouncer()
         known = _replicas(bouncer) if replicas is None else replicas
@@ -141,6 +146,32 @@ def pooled(
             )
         )
     return needs
+
+
+def proxied(
+    settings: DatabaseSettings, capacity: Capacity, percent: int, replicas: int, postgres: Postgres
+) -> list[Need]:
+    """RDS Proxy's pools lead to the primary, the processes' own to the replicas."""
+    needed = PROXIES * math.ceil(postgres.max_connections * percent / 100) + capacity.direct
+    fitting = (postgres.allowed - capacity.direct) // PROXIES * 100 // postgres.max_connections
+    smaller = f"connections_percent = {fitting} of rds_proxy in {capacity.main}"
+    remedies = [smaller, postgres.more(needed)] if fitting > 0 else [postgres.more(needed)]
+    primary = Need(
+        "Postgres",
+        f"{PROXIES} x {percent}% of {postgres.max_connections} + {capacity.direct}",
+        needed,
+        postgres.allowed,
+        f"set {', or '.join(remedies)}",
+    )
+    each = capacity.processes * (settings.read_pool + QUESTION) + capacity.direct
+    replica = Need(
+        "each replica",
+        f"{capacity.processes} x ({settings.read_pool} + {QUESTION}) + {capacity.direct}",
+        each,
+        postgres.allowed,
+        f"set {postgres.more(each)}",
+    )
+    return [primary, *([replica] if replicas else [])]
 
 
 def postgres_limits(configuration: str) -> Postgres:

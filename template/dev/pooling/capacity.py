@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
 
 FILE = Path("deploy/capacity.toml")
 
@@ -24,6 +24,7 @@ class Capacity(BaseModel, extra="forbid", frozen=True):
     main: Path | None = None
     replicas: NonNegativeInt | None = None
     pool_size: PositiveInt | None = None
+    proxy_percent: int | None = Field(default=None, ge=1, le=100)
     max_connections: PositiveInt | None = None
 
     @property

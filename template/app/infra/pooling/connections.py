@@ -124,6 +124,9 @@ async def _through_the_pooler(
     with ExitStack() as on_failure:
         on_failure.callback(connection.terminate)
         await _refuse_wrong_alias(connection, read_only, settings.connect_seconds)
+        # Before asyncpg looks up a type (an array, an enum), it turns jit off with set_config. That
+        # pins a session of RDS Proxy, and the pooler has turned jit off already.
+        connection._server_caps = connection._server_caps._replace(jit=False)
         on_failure.pop_all()
     return connection
 

@@ -106,7 +106,7 @@ def test_the_default_of_a_new_question_is_shown(repo: Repo) -> None:
 
 @pytest.mark.slow
 def test_a_new_question_can_be_answered(repo: Repo) -> None:
-    assert "is the default" not in repo.advances("--data", "replica_routing=true")
+    assert "is the default" not in repo.advances(*ROUTED, "--data", "pooler=pgbouncer")
     assert repo.answers()["replica_routing"] is True
     assert (repo.folder / "dev" / "replica.py").exists()
 

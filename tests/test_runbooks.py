@@ -77,7 +77,7 @@ def test_postgres_changes_to_the_next_major_and_back_and_no_write_is_lost(
     for name, people in report["people"].items():
         assert {fault: people[fault] for fault in FAULTS} == dict.fromkeys(FAULTS, 0), report
         assert people["requests"] > 0, name
-        if max(waited.values()) < 3:
+        if name != "it follows" and max(waited.values()) < 3:
             assert people["announced"] == 0, report
 
 

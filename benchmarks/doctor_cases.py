@@ -81,7 +81,7 @@ PLAIN = {
         "/same", "not-known", pause=0, prepare=("DROP EXTENSION pg_stat_statements",)
     ),
     "different reads": Case("/different", "replicas", pause=0, advance_to=2),
-    "python": Case("/cpu", "app-cpu", pause=0),
+    "python": Case("/cpu", "app-cpu", pause=0, advance_to=4, advance_from=3),
     "python beside a neighbour": Case(
         "/cpu",
         "starved",
@@ -204,8 +204,8 @@ def main() -> None:
 
 def _advance(case: Case) -> int | None:
     """A repo that is at that stage already is not sent there."""
-    stage = doctor_stack.stage()
-    return case.advance_to if case.advance_to and case.advance_to > stage else None
+    stage, to = doctor_stack.stage(), case.advance_to
+    return to if to and case.advance_from <= stage < to else None
 
 
 def told(rule: str, stage: int | None) -> str:

@@ -38,6 +38,7 @@ class Case(NamedTuple):
     clients: int = 4
     pause: float = 0.02
     advance_to: int | None = None
+    advance_from: int = 1
     environment: tuple[tuple[str, str], ...] = ()
     prepare: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()

@@ -1,12 +1,16 @@
 """A live service to the next stage and back, by the commands printed in its runbooks."""
 
+import asyncio
+import hashlib
 import importlib
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from conftest import REPO, Render
@@ -193,6 +197,41 @@ def test_the_p99_of_few_requests_is_not_above_the_slowest(times: list[float]) ->
     counts = importlib.import_module("ledger").Counts("a step", milliseconds=times)
 
     assert min(times) < counts.p99 <= max(times) or counts.p99 == times[0]
+
+
+@pytest.mark.usefixtures("plan")  # puts the climb on the path
+def test_at_the_end_a_file_counts_once_as_lost_or_as_failed(tmp_path: Path) -> None:
+    """The owner of four files: whole, gone, with other bytes, and for now not available."""
+    ledger = importlib.import_module("ledger").Ledger(tmp_path / "ledger")
+    answers = {"whole": (200, b"whole"), "gone": (404, b""), "other": (200, b"else")}
+    for upload in (*answers, "away"):
+        digest = hashlib.sha256(upload.encode()).hexdigest()
+        ledger.note("uploads", id=upload, sha256=digest, email="visitor-0@example.com")
+
+    async def answer(requests: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while head := await requests.readuntil(b"\r\n\r\n"):
+                path = head.split()[1].decode()
+                upload = path.split("/")[2]
+                if path.startswith("/uploads/"):
+                    status, body = (503 if upload == "away" else 307), b""
+                else:
+                    status, body = answers[upload]
+                lines = f"HTTP/1.1 {status} \r\nLocation: /files/{upload}\r\n"
+                client.write(f"{lines}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        client.close()
+
+    async def read_them() -> Any:
+        async with await asyncio.start_server(answer, "127.0.0.1") as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            load = importlib.import_module("visitors").Load(url, ledger, visitors=1, rate=1000)
+            await load.read_all_files()
+            server.close_clients()
+            return load
+
+    load = asyncio.run(read_them())
+    assert (load.counts.lost, load.counts.failed) == (2, 1)
+    assert len(ledger.seen) == 3
 
 
 def test_the_page_shows_the_limit_of_the_p99_and_where_each_stage_begins(

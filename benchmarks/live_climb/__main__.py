@@ -77,7 +77,8 @@ class Climb:
                 await self._take(load, steps[stand.next])
         finally:
             await load.stop()
-        stand.done[-1].lost += await load.files_that_are_lost()
+        load.counts = stand.done[-1]
+        await load.read_all_files()
         stand.done[-1].logged_out += await load.sessions_that_are_lost()
 
     async def _begin(self, page: Path) -> None:

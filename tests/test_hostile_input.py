@@ -641,6 +641,36 @@ def test_a_command_line(person: Person, row: tuple[str, ...]) -> None:
     refuses(person, *row)
 
 
+EXPLAINED: Rows[tuple[str, tuple[str, ...]]] = {
+    "completion for a named shell": ("takes no value", ("--install-completion", "zsh")),
+    "completion and a command": ("takes no value", ("--show-completion", "new", "shop")),
+    "an option of new without a value": ("See rung new --help.", ("new", "--stage")),
+    "an option of a command's command": ("See rung fleet upgrade", ("fleet", "upgrade", "--ref")),
+    "a fleet that cannot be fetched": ("No repo can be read", ("fleet", "http://127.0.0.1:9/x")),
+}
+
+
+@rows(EXPLAINED, quick=("completion for a named shell", "an option of new without a value"))
+def test_a_command_line_is_explained(person: Person, row: tuple[str, tuple[str, ...]]) -> None:
+    person.environment["HOME"] = str(person.desk)  # A shell's own files would be written there.
+    said, words = row
+    assert said in refuses(person, *words)
+
+
+STAGES: Rows[tuple[str, str]] = {
+    "too late": ("There is no stage 9", "9"),
+    "too early": ("There is no stage 0", "0"),
+    "the same": ("is at stage 1 (foundation) already", "1"),
+    "possible, but nobody can be asked": ("needs a terminal", "2"),
+}
+
+
+@rows(STAGES, quick=("too late",))
+def test_a_stage_is_judged_before_anybody_is_asked(repo: Repo, row: tuple[str, str]) -> None:
+    said, stage = row
+    assert said in refuses(repo.person, "advance", f"--to={stage}", at=repo.folder)
+
+
 REFS: Rows[str] = {
     "an option": "--help",
     "nothing": "nothing",

@@ -38,6 +38,7 @@ class Options:
 
 
 class Conversation(Protocol):
+    def require_terminal(self) -> None: ...
     def show(self, plan: Plan) -> None: ...
     def agree(self, plan: Plan) -> bool: ...
 
@@ -148,6 +149,7 @@ def _take_step(
                         check_answers(project, origin, Scratch(workspace, folder))
                     raise
                 refuse_unready(project)
+                person.require_terminal()
                 if options.commit:
                     git.require_identity(folder, otherwise="leave out --commit")
             with workspace_in(folder, git_dir) as workspace:

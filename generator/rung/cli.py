@@ -26,19 +26,32 @@ app = typer.Typer(
 def run() -> int:
     """Run the command that was typed; returns the exit code."""
     command: Any = typer.main.get_command(app)
+    words = sys.argv[1:]
+    if words[1:] and words[0] in {"--install-completion", "--show-completion"}:
+        raise UsageError(f"rung {words[0]} takes no value: it is for the shell that you use.")
     try:
         return command.main(prog_name="rung", standalone_mode=False) or 0
     except Exit as ended:
         return ended.exit_code
     except TyperException as error:
         context = getattr(error, "ctx", None)
-        if not sys.argv[1:] and context:
+        if not words and context:
             print(context.get_help())
             return 2
-        words = " ".join(error.format_message().split())[:300]
-        path = context.command_path if context else "rung"
-        stop = "" if words.endswith((".", "?")) else "."
-        raise UsageError(f"{words}{stop} See {path} --help.") from error
+        said = " ".join(error.format_message().split())[:300]
+        path = context.command_path if context else _typed(command, words)
+        stop = "" if said.endswith((".", "?")) else "."
+        raise UsageError(f"{said}{stop} See {path} --help.") from error
+
+
+def _typed(command: Any, words: list[str]) -> str:
+    """The command, because Click does not say which one misses an option's value."""
+    path = ["rung"]
+    for word in words:
+        if (command := getattr(command, "commands", {}).get(word)) is None:
+            break
+        path.append(word)
+    return " ".join(path)
 
 
 def _print_version(wanted: bool) -> None:
@@ -177,10 +190,6 @@ def advance(
     from rung.answers import parse_answers
     from rung.report import Conversation
 
-    if not (yes or dry_run or (sys.stdin.isatty() and sys.stdout.isatty())):
-        raise UsageError(
-            "rung advance asks for confirmation and needs a terminal. Pass --yes or --dry-run."
-        )
     options = Options(parse_answers(data or []), template, commit, keep_conflicts)
     person = Conversation(ask=not yes, dry_run=dry_run, diff=diff)
     person.conclude(take(path, to, options, person, interrupts), committed=commit)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rung.doctor import last_verdict
-from rung.errors import RungError, printable
+from rung.errors import RungError, UsageError, printable
 from rung.merge import Kind
 from rung.plan import Plan
 from rung.project import shown
@@ -38,6 +38,13 @@ class Conversation:
     ask: bool
     dry_run: bool
     diff: bool
+
+    def require_terminal(self) -> None:
+        asks = self.ask and not self.dry_run
+        if asks and not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise UsageError(
+                "rung advance asks for confirmation and needs a terminal. Pass --yes or --dry-run."
+            )
 
     def show(self, plan: Plan) -> None:
         print(f"{_heading(plan)}\n\n{_table(plan)}\n")

@@ -71,6 +71,7 @@ async def test_a_password_has_12_to_128_characters(client: AsyncClient, password
         ({"password": "elevenchars"}, "Use at least 12 characters"),
         ({"password": "x" * 129}, "Use at most 128 characters"),
         ({"email": "ada"}, "Write an e-mail address, such as ada@example.com"),
+        ({"email": "\u212a@example.com"}, "Write an e-mail address, such as ada@example.com"),
     ],
 )
 async def test_a_person_is_told_what_to_write_instead(
@@ -354,6 +355,27 @@ async def test_unlocking_forgets_the_guesses_at_one_account(
 
     assert (await client.post("/session", json=ADA)).status_code == 200
     assert (await guesses(database))["account:grace@example.com"] == 10
+
+
+@pytest.mark.parametrize(
+    "email",
+    ["nobody@example.com", "", "%", "\u212a@example.com", "ad\u00e1@example.com", "\udcff@x"],
+)
+async def test_nobody_is_unlocked_or_promoted_by_an_email_that_no_account_has(
+    client: AsyncClient, email: str
+) -> None:
+    await client.post("/accounts", json={**ADA, "email": "k@example.com"})
+
+    for command in (unlock, promote):
+        with pytest.raises(SystemExit, match="There is no account"):
+            await command.main(email)
+
+
+async def test_an_email_may_be_typed_in_capitals_and_with_spaces(ada: AsyncClient) -> None:
+    for command in (unlock, promote):
+        await command.main(" ADA@Example.com\n")
+
+    assert (await ada.get("/me")).json()["is_staff"] is True
 
 
 async def test_registering_is_limited_by_address(client: AsyncClient, database: Database) -> None:

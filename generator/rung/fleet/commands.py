@@ -64,7 +64,7 @@ def report(
     from rung import git
     from rung.fleet.line import measured_by
     from rung.fleet.sources import find
-    from rung.fleet.survey import WANTED, Policy, survey
+    from rung.fleet.survey import NOT_RUNGS, WANTED, Policy, survey
     from rung.fleet.table import summary, table
 
     policy = Policy(max_behind, min_version, min_stage)
@@ -80,6 +80,8 @@ def report(
         for text in table(rows, drift=drift):
             print(text)
         print(f"\n{summary(rows)}")
+    if rows and all(row.stage is None and row.problem != NOT_RUNGS for row in rows):
+        raise RungError("No repo can be read. Check the sources, the network and your access.")
     if broken:
         lines = [f"  {row.repo}: {'; '.join(broken[row.place])}" for row in rows
                  if row.place in broken]  # fmt: skip

@@ -5,13 +5,13 @@ from uuid import UUID
 
 import structlog
 from fastapi import Depends
-from pydantic import SecretStr
+from pydantic import SecretStr, TypeAdapter, ValidationError
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.accounts import passwords, queries, throttle
 from app.accounts.models import Account
-from app.accounts.schemas import Credentials
+from app.accounts.schemas import Credentials, Email
 from app.errors import AppError, Conflict, Forbidden, Unprocessable
 from app.infra.database import ReadSession, WriteSession
 from app.infra.sessions import CurrentUser, LoginNeeded, User
@@ -89,11 +89,21 @@ async def change_password(
 
 async def promote(write: WriteSession, email: str, *, is_staff: bool = True) -> bool:
     """Gives or revokes staff rights. False if the account does not exist."""
-    changed = update(Account).where(Account.email == email.lower()).values(is_staff=is_staff)
-    account_id = await write.scalar(changed.returning(Account.id))
-    if account_id is not None:
-        _log_event("staff_changed", account_id)
-    return account_id is not None
+    account = await account_called(write, email)
+    if account is not None:
+        account.is_staff = is_staff
+        _log_event("staff_changed", account.id)
+    return account is not None
+
+
+async def account_called(write: WriteSession, email: str) -> Account | None:
+    """The account with this e-mail, as an operator types it."""
+    try:
+        known = TypeAdapter[str](Email).validate_python(email)
+    except ValidationError:  # No account can have such an e-mail.
+        return None
+    account: Account | None = await write.scalar(select(Account).where(Account.email == known))
+    return account
 
 
 async def require_staff(read: ReadSession, user: CurrentUser) -> User:

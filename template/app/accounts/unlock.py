@@ -3,7 +3,7 @@
 import asyncio
 import sys
 
-from app.accounts import throttle
+from app.accounts import service, throttle
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
@@ -14,7 +14,10 @@ async def main(email: str) -> None:
         Database(environment.read(DatabaseSettings)) as database,
         database.transaction() as write,
     ):
-        await throttle.unlock(write, email.lower())
+        account = await service.account_called(write, email)
+        if account is None:
+            sys.exit(f"There is no account {email}.")
+        await throttle.unlock(write, account.email)
     print(f"{email} can log in again.")
 
 

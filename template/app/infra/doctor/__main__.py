@@ -64,7 +64,7 @@ def main() -> None:
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        refuse(f"doctor: {message.rstrip(".")}. All options: --help")
+        refuse(f"doctor: {message.rstrip('.')}. All options: --help")
 
 
 def parsed() -> argparse.Namespace:

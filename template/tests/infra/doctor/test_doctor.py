@@ -252,7 +252,9 @@ def test_a_log_that_is_not_there_is_said_before_looking() -> None:
     refused = doctor("--seconds", "3600", "--log", "none.log")
 
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.endswith("argument --log: there is no file none.log\n")
+    assert refused.stderr == (
+        "doctor: argument --log: there is no file none.log. All options: --help\n"
+    )
 
 
 def test_evidence_of_a_later_stage_is_skipped_in_words(tmp_path: Path) -> None:

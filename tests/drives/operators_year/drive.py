@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -328,14 +328,18 @@ async def reaping(site: Site) -> None:
         await asyncio.sleep(0.05)
 
 
-def main() -> None:
+def report_on[SiteT: Site](
+    make_site: Callable[[Path, ExitStack], SiteT],
+    follow: Callable[[SiteT], Coroutine[Any, Any, dict[str, Any]]],
+) -> None:
+    """Prints what `follow` reports, on a new site that is removed afterwards."""
     # Postgres' own user must be able to enter it.
-    folder = Path(tempfile.mkdtemp(prefix="operators-year-"))
+    folder = Path(tempfile.mkdtemp(prefix="runbook-"))
     folder.chmod(0o755)
     with ExitStack() as stack:
-        site = Site(folder, stack)
+        site = make_site(folder, stack)
         try:
-            report = asyncio.run(year(site))
+            report = asyncio.run(follow(site))
         finally:
             site.stop()
     print(json.dumps(report))
@@ -343,4 +347,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    report_on(Site, year)

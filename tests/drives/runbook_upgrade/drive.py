@@ -5,21 +5,18 @@ operators_year: python -m runbook_upgrade.drive
 """
 
 import asyncio
-import json
 import re
 import secrets
 import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 from dev import postgres
-from operators_year.drive import SECONDS, People, Site, reaping
+from operators_year.drive import SECONDS, People, Site, reaping, report_on
 
 sys.path.append(str(postgres.REPOSITORY / "live_climb"))
 
@@ -248,19 +245,5 @@ def version(site: UpgradeSite) -> str:
     return said.strip().split(".")[0]
 
 
-def main() -> None:
-    # Postgres' own user must be able to enter it.
-    folder = Path(tempfile.mkdtemp(prefix="runbook-upgrade-"))
-    folder.chmod(0o755)
-    with ExitStack() as stack:
-        site = UpgradeSite(folder, stack)
-        try:
-            report = asyncio.run(upgraded(site))
-        finally:
-            site.stop()
-    print(json.dumps(report))
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 if __name__ == "__main__":
-    main()
+    report_on(UpgradeSite, upgraded)

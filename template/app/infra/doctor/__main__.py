@@ -5,6 +5,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 import tomllib
@@ -51,12 +52,18 @@ def main() -> None:
             return
         sys.exit(conclude(evidence[0], options))
     code = INTERRUPTED
+
+    def end_at_once(*_: object) -> None:
+        # KeyboardInterrupt leaves a traceback when it meets asyncio.run as it starts or ends.
+        if sys.stderr.isatty():
+            os.write(sys.stderr.fileno(), b"\r\x1b[K")
+        os._exit(code)
+
+    signal.signal(signal.SIGINT, end_at_once)
     try:
         code = conclude(look(options), options)
         while options.watch:
             code = conclude(look(options), options)
-    except KeyboardInterrupt:
-        say("")
     except environment.EnvironmentIncomplete as error:
         refuse(str(error))
     sys.exit(code)

@@ -227,14 +227,3 @@ def test_a_file_that_cannot_be_written_is_told_in_one_line(doctor: Doctor, optio
     assert (code, out) == (2, "")
     [line] = err.splitlines()
     assert "cannot be written" in line
-
-
-def test_a_look_that_is_interrupted_has_no_verdict(
-    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(command, "look", interrupted)
-
-    assert doctor() == (130, "", "")

@@ -297,6 +297,25 @@ async def test_a_connection_that_ends_in_the_middle_of_a_look_is_told(database: 
     assert "sessions" in [one.source for one in skipped]
 
 
+async def test_a_look_that_is_interrupted_has_no_verdict(empty_database: str) -> None:
+    doctor = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "app.infra.doctor", "--seconds", "3600"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    connection = await asyncpg.connect(empty_database)
+    name = urlsplit(empty_database).path[1:]
+    looks = "SELECT FROM pg_stat_activity WHERE (datname, application_name) = ($1, 'rung doctor')"
+    async with asyncio.timeout(60):
+        while not await connection.fetch(looks, name):  # noqa: ASYNC110  # Postgres knows
+            await asyncio.sleep(0.05)
+    await connection.close()
+    doctor.send_signal(signal.SIGINT)
+
+    assert await doctor.communicate() == (b"", b"")
+    assert doctor.returncode == 130
+
+
 def test_watching_shows_look_after_look_until_it_is_interrupted(empty_database: str) -> None:
     watching = subprocess.Popen(
         [sys.executable, "-u", "-m", "app.infra.doctor", "--watch", "--seconds", "1"],

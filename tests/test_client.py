@@ -76,8 +76,10 @@ def test_the_client_compiles_and_calls_the_running_app(
 def test_without_a_running_app_it_says_what_to_do(render: Render, tmp_path: Path) -> None:
     project = tmp_path / "shop"
     shutil.copytree(render({"stage": 1}), project)
-    refused = run("make", "client", f"HOST=http://localhost:{free_port()}", within=project)
+    port = free_port()
+    refused = run("make", "client", f"PORT={port}", within=project)
     assert refused.returncode != 0
+    assert f"http://localhost:{port}/" in refused.stderr
     assert "Start the app first: make dev" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert not (project / "client").exists()

@@ -26,9 +26,9 @@ def test_the_tour_works_twice_and_its_data_survives_a_restart(
     port = free_port()
 
     with make_dev(project, port) as url:
-        _take_the_tour(project, url)
+        _take_the_tour(project, f"PORT={port}")
         time.sleep(1)  # The tour puts the second into the names that it makes.
-        account, products, order, _announced, upload = _take_the_tour(project, url)
+        account, products, order, _announced, upload = _take_the_tour(project, f"HOST={url}")
         _assert_every_printed_link_works(log)
 
     assert re.fullmatch(r"ada-\d+@example\.com", account["email"])
@@ -46,9 +46,9 @@ def test_the_tour_works_twice_and_its_data_survives_a_restart(
     assert after == {**before, ordered: before[ordered] - 2}
 
 
-def _take_the_tour(project: Path, url: str) -> list[Any]:
+def _take_the_tour(project: Path, where: str) -> list[Any]:
     tour = subprocess.run(
-        ["make", "tour", f"HOST={url}"],
+        ["make", "tour", where],
         cwd=project,
         capture_output=True,
         text=True,

@@ -12,7 +12,7 @@ FOLDER = "client"
 
 
 def main() -> None:
-    host = os.environ.get("HOST") or "http://localhost:8000"
+    host = os.environ.get("HOST") or f"http://localhost:{os.environ.get('PORT') or 8000}"
     schema = f"{host.rstrip('/')}/openapi.json"
     refuse_unless_it_answers(host, schema)
     status = subprocess.run(

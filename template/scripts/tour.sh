@@ -1,7 +1,7 @@
 # A person's first visit: register, look around, order, upload an image. `make tour` runs it.
 set -eu
 
-shop=${HOST:-http://localhost:8000}
+shop=${HOST:-http://localhost:${PORT:-8000}}  # as `make dev`
 json='content-type: application/json'
 now=$(date +%s)
 desk=$(mktemp -d)

@@ -25,6 +25,7 @@ from dev.s3 import rclone
 sys.path.append(str(postgres.REPOSITORY / "live_climb"))
 
 import place
+from browser import Browser
 from ledger import Counts, Ledger
 from place import Place
 from runbook import blocks
@@ -40,6 +41,9 @@ A_PRODUCT = """
 INSERT INTO products (name, description, price_cents, stock) VALUES ('lost', '', 1, 1)
 """
 FAILOVER = "replicas/failover.md"
+UNLOCKING = "../../app/accounts/unlocking.md"
+ADDRESS = "127.3.0.1"
+GUESSES = 10  # the limit for one account from one address
 WRITTEN = "SELECT id FROM orders UNION ALL SELECT id FROM uploads"
 
 
@@ -292,6 +296,30 @@ def way_to_the_replica(site: Site) -> str:
     return f"host=127.0.0.1 port={port} user=replicator password={password}"
 
 
+async def unlock(site: Site) -> list[int]:
+    """What the owner of an account is answered at its limit, and after each way to unlock it."""
+    email, right = "locked@example.com", "the secret of somebody locked"
+    somebody = Browser(site.url, ADDRESS)
+
+    async def post(path: str, password: str) -> int:
+        person = json.dumps({"email": email, "password": password}).encode()
+        json_type = {"Content-Type": "application/json"}
+        return (await somebody.ask("POST", path, person, json_type)).status
+
+    answers = [await post("/accounts", right)]
+    for section in ("2.", "3."):
+        for _ in range(GUESSES):
+            await post("/session", "a wrong password")
+        answers.append(await post("/session", right))
+        counted = site.follow(UNLOCKING, "1.")
+        assert f"account:{email} address:{ADDRESS}" in counted
+        site.variables |= {"EMAIL": email, "ADDRESS": ADDRESS}
+        site.follow(UNLOCKING, section)
+        answers.append(await post("/session", right))
+    somebody.close()
+    return answers
+
+
 async def year(site: Site) -> dict[str, Any]:
     reaper = asyncio.create_task(reaping(site))
     try:
@@ -300,6 +328,9 @@ async def year(site: Site) -> dict[str, Any]:
         people.load.start()
         try:
             await people.until_all_are_there()
+            unlocked = await people.while_they_use_it(
+                "an account is unlocked", lambda: asyncio.run(unlock(site))
+            )
             rotated = await people.while_they_use_it("rotation", lambda: rotate(site))
             # On a busy machine the pause may be longer than people wait.
             people.load.announced = True
@@ -315,6 +346,7 @@ async def year(site: Site) -> dict[str, Any]:
     finally:
         reaper.cancel()
     return {
+        "an owner is answered": unlocked,
         "rotation": rotated,
         "primary lost": lost,
         "people": people.report() | they.report(),

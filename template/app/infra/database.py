@@ -59,6 +59,7 @@ class Database:
         self._settings = settings
         self._takes_writes = True
         self._reads: asyncpg.Pool
+        self._reader: Reader
         self._writes = transaction_engine(settings)
         event.listen(self._writes.sync_engine, "handle_error", _on_error)
 
@@ -89,7 +90,8 @@ class Database:
         }
 
     def reader(self) -> Reader:
-        return Reader(self._reads, self._settings.pool_wait_seconds, self.cache)
+        """One for all requests: it holds nothing of theirs."""
+        return self._reader
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncSession]:
@@ -147,6 +149,7 @@ class Database:
 
     async def __aenter__(self) -> Self:
         self._reads = await reading_pool(self._settings, self._settings.read_url)
+        self._reader = Reader(self._reads, self._settings.pool_wait_seconds, self.cache)
         return self
 
     async def __aexit__(self, *_: object) -> None:

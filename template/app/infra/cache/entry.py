@@ -19,9 +19,11 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
 
 from app.infra.freshness import StaleQuery
-from app.infra.own_writes.log_position import Position, encoded, is_encoded
+from app.infra.own_writes.log_position import ENCODED, Position, encoded
 
 LONGEST_KEY = 200
+
+_STORED = re.compile(rb"(?P<as_of>%b) (?P<due>\d{1,15}) (?P<body>.*)" % ENCODED, re.DOTALL)
 
 
 class Entry(NamedTuple):
@@ -39,12 +41,8 @@ class Entry(NamedTuple):
         """None if there is no valid entry."""
         if raw is None:
             return None
-        try:
-            as_of, due, body = raw.split(b" ", 2)
-            entry = cls(as_of, int(due), body)
-        except ValueError:
-            return None
-        return entry if is_encoded(as_of) else None
+        found = _STORED.fullmatch(raw)
+        return cls(found["as_of"], int(found["due"]), found["body"]) if found else None
 
     def __bytes__(self) -> bytes:
         return b"%b %d %b" % self

@@ -9,16 +9,18 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import NonNegativeFloat
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.infra import environment
-from app.infra.answers import answer_of
 
 # A process manager may signal a process twice, directly and with its group: count that once.
 AT_ONCE_SECONDS = 1
 
 # The key in scope["state"], which the server shares with its app.
 DRAINING = "draining"
+
+# Of each answer while draining. A later request on its connection would be lost, and the load
+# balancer can repeat only a safe one.
+CLOSE = (b"connection", b"close")
 
 
 class DrainSettings(BaseSettings):
@@ -45,6 +47,9 @@ class Server(uvicorn.Server):
         elif self._told_at is None:
             self._told_at = now
             self.lifespan.state[DRAINING] = True
+            # Uvicorn makes the second list from the first once a second.
+            self.config.encoded_headers.append(CLOSE)
+            self.server_state.default_headers.append(CLOSE)
         elif now - self._told_at > AT_ONCE_SECONDS:
             # The second signal. The kernel keeps most signals from a container's first process.
             os._exit(128 + sig)
@@ -55,20 +60,5 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-class PoliteClosing:
-    """While draining, each answer closes its connection. A later request on it would be lost, and
-    the load balancer can repeat only a safe one."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope.get("state", {}).get(DRAINING):
-            answer, send = answer_of(scope, send)
-            answer.headers.append((b"connection", b"close"))
-        await self.app(scope, receive, send)
-
-
 def install(app: FastAPI) -> None:
     app.state.server_class = Server
-    app.add_middleware(PoliteClosing)

@@ -34,7 +34,8 @@ ENCODED_NOW = """
     ), 9, '0')
     || '.' || lpad(to_hex((pg_current_wal_insert_lsn() - '0/0')::bigint), 16, '0')
 """
-_ENCODED = re.compile(rb"([0-9a-f]{9})\.([0-9a-f]{16})")
+ENCODED = rb"([0-9a-f]{9})\.([0-9a-f]{16})"
+_ENCODED = re.compile(ENCODED)
 ENCODED_LENGTH = 9 + 1 + 16
 
 
@@ -81,10 +82,6 @@ def reachable(timeline: int, lsn: int) -> Position:
 def encoded(position: Position) -> bytes:
     """A fixed length: the bytes sort in the order of the positions, also in Redis."""
     return b"%09x.%016x" % position
-
-
-def is_encoded(text: bytes) -> bool:
-    return _ENCODED.fullmatch(text) is not None
 
 
 def decoded(text: str) -> Position | None:

@@ -88,13 +88,11 @@ class RoutedDatabase(Database):
         }
         return super().reading_pools | of_replicas
 
-    def reader(self) -> RoutedReader:
-        seconds = self._settings.pool_wait_seconds
-        return RoutedReader(self._reads, seconds, self._replicas, cache=self.cache)
-
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             await super().__aenter__()
+            seconds = self._settings.pool_wait_seconds
+            self._reader = RoutedReader(self._reads, seconds, self._replicas, cache=self.cache)
             stack.push_async_exit(super().__aexit__)
             await stack.enter_async_context(self._replicas)
             self._stack = stack.pop_all()

@@ -44,7 +44,7 @@ async def no_longer_ready(copy: Copy) -> Answer:
 
 @pytest.mark.slow
 async def test_after_sigterm_a_copy_is_not_ready_serves_on_and_ends(start: Start) -> None:
-    copy = start("2")
+    copy = start("4")
     with closing(Browser(copy.url)) as browser:
         before = await browser.ask("GET", "/products")
 
@@ -57,6 +57,11 @@ async def test_after_sigterm_a_copy_is_not_ready_serves_on_and_ends(start: Start
         assert (before.status, during.status) == (200, 200)
         assert "connection" not in before.headers
         assert during.headers["connection"] == "close"
+        async with asyncio.timeout(60):
+            later = during
+            while later.headers["date"] == during.headers["date"]:
+                later = await browser.ask("GET", "/products")
+        assert later.headers["connection"] == "close"
     assert await asyncio.to_thread(copy.wait) == 0
 
 

@@ -30,7 +30,7 @@ LINE = {"event": "request", "method": "GET", "route": "/products/{id}", "status"
 def notes() -> float:
     """Processor seconds of the notes of one request with one read."""
     from app.infra.database_use import DatabaseUse, this_request
-    from app.infra.repeated_reads import RepeatedReads
+    from app.infra.freshness import RepeatedReads
 
     reads, key = RepeatedReads(), (uuid4(),)
     began = time.process_time()

@@ -32,7 +32,7 @@ REQUESTS = 2000
 LAYERS = {
     "log line": r"structlog|app/infra/(logs|database_use)|/logging/",
     "session": r"app/infra/session|app/infra/redis_sessions",
-    "cache": r"app/infra/(cache|repeated_reads|freshness)",
+    "cache": r"app/infra/(cache|freshness)",
     "own writes, replicas": r"app/infra/(own_writes|replicas)",
     "telemetry": r"app/infra/telemetry|opentelemetry",
     "query": r"app/infra/(reads|queries|database|connections)",

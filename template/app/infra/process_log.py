@@ -15,8 +15,8 @@ from fastapi import FastAPI
 
 from app.infra import environment
 from app.infra.database import Pools
+from app.infra.freshness import repeated_reads
 from app.infra.logs import LogSettings
-from app.infra.repeated_reads import repeated_reads
 
 log = structlog.get_logger()
 

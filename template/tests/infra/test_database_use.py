@@ -13,11 +13,10 @@ from fastapi import FastAPI
 from sqlalchemy import text
 
 from app.infra.database import Database, ReadSession, WriteSession
-from app.infra.freshness import max_stale
+from app.infra.freshness import MOST_KEYS, RepeatedReads, max_stale, repeated_reads
 from app.infra.logs import LogSettings, configure
 from app.infra.process_log import Processor, processor, watch
 from app.infra.reads import Reader
-from app.infra.repeated_reads import MOST_KEYS, RepeatedReads, repeated_reads
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app
 from tests.infra.test_database import busy_reading, settings
@@ -156,7 +155,7 @@ def test_a_busy_thread_gets_or_wants_its_processor() -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     now = [1000.0]
     with monkeypatch.context() as patched:
-        patched.setattr("app.infra.repeated_reads.time.monotonic", lambda: now[0])
+        patched.setattr("app.infra.freshness.time.monotonic", lambda: now[0])
         yield now
 
 

@@ -26,21 +26,19 @@ from sqlalchemy.util import await_only
 
 from app.infra import environment
 from app.infra.cache.entry import Entry, format_of, has_no_rows, tombstone
-from app.infra.cache.loads import Load, ReadLimit, SingleFlight
+from app.infra.cache.loads import Load, ReadLimit, Sampler, SingleFlight
 from app.infra.cache.lookups import RedisAway
 from app.infra.cache.metrics import of_cache
-from app.infra.cache.sampler import Sampler
 from app.infra.cache.server import CacheServer, CacheSettings, Stats
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
 from app.infra.failures import Unavailable
-from app.infra.freshness import StaleQuery, stale_queries
+from app.infra.freshness import StaleQuery, repeated_reads, stale_queries
 from app.infra.own_writes import commits
 from app.infra.own_writes.client import OwnWrites, this_client
 from app.infra.own_writes.commits import PositionedSession
 from app.infra.own_writes.log_position import NOT_KNOWN, Position, encoded
 from app.infra.reads import Reader
-from app.infra.repeated_reads import repeated_reads
 from app.infra.telemetry import tracing
 from app.infra.telemetry.metrics import observe
 

@@ -17,12 +17,12 @@ from sqlalchemy import text
 from app.infra import environment
 from app.infra.cache.cache import Cache
 from app.infra.cache.entry import Entry, format_of
-from app.infra.cache.sampler import HOW_FAR
+from app.infra.cache.loads import HOW_FAR
 from app.infra.cache.server import Stats
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database, ReadSession, WriteSession
+from app.infra.freshness import RepeatedReads
 from app.infra.own_writes.client import this_client
-from app.infra.repeated_reads import RepeatedReads
 from dev.cache import valkey
 from dev.pytest_plugin import Services
 from tests.infra.cache import caching

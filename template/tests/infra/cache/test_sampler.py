@@ -3,7 +3,7 @@
 
 import asyncpg
 
-from app.infra.cache.sampler import Sampler
+from app.infra.cache.loads import Sampler
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
 from app.infra.own_writes.log_position import WRITTEN_UP_TO, reachable

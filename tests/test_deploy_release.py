@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -378,6 +379,17 @@ def test_what_has_its_name_typed_is_unprotected_and_destroyed(production: Produc
     assert "shop-production is destroyed" in said
     # The next release is of a clean tree.
     assert git("status", "--porcelain", cwd=production.repo) == ""
+
+
+def test_each_destroy_names_its_final_snapshot_by_the_time(production: Production) -> None:
+    began = datetime.now(UTC).replace(microsecond=0)
+
+    production.released("destroy", typed="shop-production\n")
+
+    [name] = re.findall('final_snapshot_identifier = "(.*)"', production.cloud.unprotected)
+    assert name.startswith("shop-production-main-final-")
+    named = datetime.strptime(f"{name[-15:]}Z", "%Y%m%d-%H%M%S%z")
+    assert began <= named <= datetime.now(UTC)
 
 
 def console_of(production: Production) -> tuple[dict[str, Any], dict[str, Any]]:

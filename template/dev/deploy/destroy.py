@@ -3,6 +3,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from dev.deploy.environment import Environment
@@ -13,9 +14,11 @@ MODULE = Path("deploy/aws")
 # release uses it.
 OVERRIDE = MODULE / "destroy_override.tf"
 
+SNAPSHOT = 'final_snapshot_identifier = "{}"'
 UNPROTECTED = {
-    "aws_db_instance": "deletion_protection = false",
+    "aws_db_instance": f"deletion_protection = false\n  {SNAPSHOT}",
     "aws_ecr_repository": "force_delete = true",
+    "aws_elasticache_replication_group": SNAPSHOT,
     "aws_lb": "enable_deletion_protection = false",
     "aws_s3_bucket": "force_destroy = true",
 }
@@ -39,8 +42,11 @@ def destroy(read: Environment, begin: Callable[[], object]) -> None:
         for kind, name in found
         if kind in UNPROTECTED and f"module.service.{kind}.{name}" in there
     ]
+    # Each time another: AWS refuses the name of a snapshot that an earlier environment left.
+    snapshot = f"{read.id}-{{}}-final-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    overrides = [override(kind, name, snapshot.format(name)) for kind, name in found]
     yes = ("-input=false", "-auto-approve")
-    OVERRIDE.write_text("".join(map(override, *zip(*found, strict=True))), encoding="utf-8")
+    OVERRIDE.write_text("".join(overrides), encoding="utf-8")
     try:
         say("Taking the protection away")
         if targets and not run("terraform", "apply", *yes, *targets, cwd=read.folder):
@@ -49,7 +55,7 @@ def destroy(read: Environment, begin: Callable[[], object]) -> None:
             raise Stop("Not all is destroyed: the reason is above. Run the same command again.")
     finally:
         OVERRIDE.unlink()
-    say(f"{read.id} is destroyed. Terraform's state bucket and the final snapshot stay.")
+    say(f"{read.id} is destroyed. Terraform's state bucket and the final snapshots stay.")
 
 
 def protected() -> list[tuple[str, str]]:
@@ -58,8 +64,8 @@ def protected() -> list[tuple[str, str]]:
     return [(kind, name) for kind, name, body in resources if PROTECTED.search(body)]
 
 
-def override(kind: str, name: str) -> str:
-    unprotected = UNPROTECTED.get(kind, "")
+def override(kind: str, name: str, snapshot: str) -> str:
+    unprotected = UNPROTECTED.get(kind, "").format(snapshot)
     head = f'resource "{kind}" "{name}" ' + "{"
     lines = [head, f"  {unprotected}", "  lifecycle {", "    prevent_destroy = false", "  }", "}"]
     return "\n".join([*lines, ""])

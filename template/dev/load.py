@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from dev import ports, postgres, services
+from dev import migrate, ports, postgres, services
 
 REPORT = postgres.REPOSITORY / ".dev" / "load.html"
 
@@ -89,7 +89,7 @@ def _database_and_files() -> Iterator[dict[str, str]]:
     with postgres.for_load() as url, tempfile.TemporaryDirectory() as files:
         given = {**os.environ, "DATABASE_URL": url, "FILES_FOLDER": files}
         with services.environment(given) as environment:
-            subprocess.run(["alembic", "upgrade", "head"], env=environment, check=True)
+            migrate.upgrade(environment)
             if importlib.util.find_spec("app.seed"):
                 seed = [sys.executable, "-m", "app.seed"]
                 subprocess.run(seed, env=environment, check=True)

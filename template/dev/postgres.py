@@ -69,8 +69,7 @@ def for_load() -> AbstractContextManager[str]:
 def _database(name: str, stop_with: signal.Signals, *, remove: bool) -> Iterator[str]:
     folder = state_folder() / name
     with server(folder, SETTINGS, stop_with=stop_with, remove=remove) as url:
-        asyncio.run(_prepare_database(url))
-        yield f"{url}/{DATABASE}"
+        yield _database_on(url, DATABASE)
 
 
 @contextmanager
@@ -190,6 +189,16 @@ def own_server(url: str) -> Path | None:
     folders = (state_folder() / "postgres", state_folder() / "load")
     ours = (folder for folder in folders if (folder / "port").exists())
     return next((folder for folder in ours if url == f"{_url(folder)}/{DATABASE}"), None)
+
+
+def database_on(folder: Path, module: str) -> str:
+    """URL of a module's own database on the server in `folder`."""
+    return _database_on(_url(folder), f"{DATABASE}_{module}")
+
+
+def _database_on(server: str, name: str) -> str:
+    asyncio.run(_prepare_database(server, name))
+    return f"{server}/{name}"
 
 
 def _url(folder: Path) -> str:
@@ -312,11 +321,11 @@ def _user_for(data: Path) -> int | None:
     return data.stat().st_uid  # in a container: the host's user, whose data this is
 
 
-async def _prepare_database(server: str) -> None:
+async def _prepare_database(server: str, name: str) -> None:
     async with _connected(server) as connection:
         await connection.execute("SELECT pg_advisory_lock(1)")  # two commands may start at once
-        if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
-            await connection.execute(f"CREATE DATABASE {DATABASE}")
-        async with _connected(server, DATABASE) as in_database:
+        if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", name):
+            await connection.execute(f"CREATE DATABASE {name}")
+        async with _connected(server, name) as in_database:
             for extension in postgres_settings.EXTENSIONS:
                 await in_database.execute(f"CREATE EXTENSION IF NOT EXISTS {extension}")

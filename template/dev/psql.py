@@ -5,6 +5,11 @@ import os
 
 from dev import postgres
 
-if __name__ == "__main__":
+
+def run(url: str) -> None:
     psql = postgres.binaries() / "psql"
-    os.execve(psql, ["psql", os.environ["DATABASE_URL"]], postgres.environment())  # noqa: S606
+    os.execve(psql, ["psql", url], postgres.environment())  # noqa: S606
+
+
+if __name__ == "__main__":
+    run(os.environ["DATABASE_URL"])

@@ -10,7 +10,7 @@ import sys
 import threading
 from contextlib import suppress
 
-from dev import start_page
+from dev import migrate, services, start_page
 
 HOST = "127.0.0.1"
 BANNER = """
@@ -26,7 +26,8 @@ def main() -> None:
     refuse_unusable_port(port)
     refuse_wrong_environment()
     migrate_and_seed()
-    print(BANNER.format(host=HOST, port=port, database=os.environ["DATABASE_URL"]), flush=True)
+    urls = "\n            ".join(services.databases(os.environ))
+    print(BANNER.format(host=HOST, port=port, database=urls), flush=True)
     uvicorn = [sys.executable, "-m", "uvicorn", "dev.serve:create_app", "--factory"]
     options = ["--host", HOST, "--port", port, "--reload", "--reload-dir", "app", "--no-access-log"]
     os.execv(uvicorn[0], uvicorn + options)  # noqa: S606
@@ -60,20 +61,20 @@ def refuse_wrong_environment() -> None:
 
 
 def migrate_and_seed() -> None:
-    run("alembic", "upgrade", "head")
+    migrate.upgrade(os.environ)
     if importlib.util.find_spec("app.seed"):
         # The last line, because the others are logs.
-        if said := run("app.seed", stdout=subprocess.PIPE).strip().rpartition("\n")[2]:
+        if said := seed().strip().rpartition("\n")[2]:
             start_page.keep_seeded(os.environ, said)
         print(said or start_page.seeded(os.environ))
 
 
-def run(module: str, *arguments: str, stdout: int | None = None) -> str:
-    """Returns the command's stdout."""
-    done = subprocess.run([sys.executable, "-m", module, *arguments], stdout=stdout, text=True)
+def seed() -> str:
+    """Returns its stdout."""
+    done = subprocess.run([sys.executable, "-m", "app.seed"], stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         sys.exit(done.returncode)
-    return done.stdout or ""
+    return done.stdout
 
 
 def refuse_unusable_port(port: str, target: str = "dev") -> None:

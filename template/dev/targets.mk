@@ -19,7 +19,7 @@ dev: ## Migrate, seed and serve with reload (PORT=8000), on the Postgres in .dev
 	@$(WITH_SERVICES) python -m dev.serve
 
 migrate: ## Bring the database to the newest migration
-	@$(WITH_SERVICES) sh -c 'alembic upgrade head && printf "The database is at " && alembic current'
+	@$(WITH_SERVICES) python -m dev.migrate
 
 migration: ## Write a migration from the changes of the models: make migration m="add a note"
 	@test -n "$(m)" || { echo 'Say what it does: make migration m="add a note"' >&2; exit 2; }

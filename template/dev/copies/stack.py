@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
-from dev import postgres, serve
+from dev import postgres, serve, services
 from dev.copies import haproxy, stack_copy, stack_status
 from dev.copies.stack_copy import Copy
 from dev.pooling import pgbouncer
@@ -60,7 +60,8 @@ def links(url: str, environment: Mapping[str, str]) -> Iterator[str]:
     if collector := environment.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         yield f"  Charts    {collector}/charts"
         yield f"  Traces    {collector}"
-    yield f"  Postgres  {environment['DATABASE_URL']}"
+    for url in services.databases(environment):
+        yield f"  Postgres  {url}"
     yield "  SQL       make psql"
 
 

@@ -1,7 +1,13 @@
 # Rung's file: advancing to another stage may change it.
-.PHONY: module-borders
+.PHONY: module-borders module-migration module-psql
 
 LINTERS += module_databases.lint
 
 module-borders: ## Show what stands in the way of moving a module's tables to a database: NAME=orders
 	@$(RUN) python -m dev.module_databases "$(NAME)" "$(RECORD)"
+
+module-migration: ## Write a migration for a module's own database: NAME=orders m="add a note"
+	@$(WITH_SERVICES) python -m dev.module_databases.migration "$(NAME)" "$(m)"
+
+module-psql: ## A SQL prompt on a module's own database: NAME=orders
+	@$(WITH_SERVICES) python -m dev.module_databases.psql "$(NAME)"

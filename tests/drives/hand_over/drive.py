@@ -1,27 +1,22 @@
-"""Runs the team's tests of orders three ways, and tests of its own with two databases."""
+"""Gives orders a database as on a laptop, then runs the team's tests of orders three ways."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-
-from dev import postgres
-from dev.pytest_plugin import Databases
 
 TWINS = "tests/test_twins.py"
 TESTS = ("tests/test_orders.py", "tests/test_orders_hand_over.py", TWINS)
 # Requests that the schema refuses reach no database.
 CHOSEN = ("-k", "not a_quantity_is_a_whole_number")
 PYTEST = (sys.executable, "-m", "pytest", "-n", "2", "-p", "hand_over.ways", *CHOSEN)
-MODULE = (sys.executable, "-m", "app.infra.module_databases", "orders")
+LAPTOP = (sys.executable, "-m", "dev", sys.executable, "-m")
+MIGRATED = r"The database app is at 0003 \(head\)\nThe database app_orders is at \w+ \(head\)\n"
 
 
-def run(*command: str, **variables: str) -> str:
-    done = subprocess.run(
-        command, env={**os.environ, **variables}, capture_output=True, text=True, check=False
-    )
+def run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stdout[-15_000:] + done.stderr[-3000:])
     return done.stdout
@@ -29,15 +24,10 @@ def run(*command: str, **variables: str) -> str:
 
 def main() -> None:
     shutil.copy("hand_over/test_twins.py", TWINS)  # where the team's fixtures are
-    with (
-        postgres.throwaway(f"rung-hand-over-{os.getpid()}") as server,
-        Databases(server) as databases,
-        databases.created() as url,
-    ):
-        own = {"MODULE_ORDERS_DATABASE_URL": url, "DATABASE_URL": url}
-        run(*MODULE, "revision", "--autogenerate", "-m", "the orders", **own)
-        run(*MODULE, "upgrade", "head", **own)
-        outcome = run(*PYTEST, *TESTS, SECOND_SERVER=server, ORDERS_TEMPLATE=url.rpartition("/")[2])
+    run(*LAPTOP, "dev.module_databases.migration", "orders", "the orders")
+    if not re.search(MIGRATED, said := run(*LAPTOP, "dev.migrate")):
+        sys.exit(said)
+    outcome = run(*PYTEST, *TESTS)
     print(json.dumps(re.findall(r"(\d+) (\w+)", outcome.strip().splitlines()[-1])))
 
 

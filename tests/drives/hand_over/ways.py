@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from app.infra.module_databases.crossing import elsewhere
 from app.infra.module_databases.sessions import ModuleSessions, module_sessions
-from dev.pytest_plugin import Databases
+from dev.pytest_plugin import Services
 from fastapi import FastAPI
 from httpx import ASGITransport, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -58,19 +58,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("way", WAYS[:2] if makes_it else WAYS, indirect=True)
 
 
-@pytest.fixture(scope="session")
-def second_server() -> Iterator[Databases]:
-    with Databases(os.environ["SECOND_SERVER"]) as databases:
-        yield databases
-
-
 @pytest.fixture
-def two_databases(second_server: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    template = f'TEMPLATE "{os.environ["ORDERS_TEMPLATE"]}" STRATEGY FILE_COPY'
-    with second_server.created(template) as url:
-        monkeypatch.setenv("MODULE_ORDERS_DATABASE_URL", url)
-        be_patient("MODULE_ORDERS_DATABASE", monkeypatch)
-        yield
+def two_databases(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Orders have a history of migrations, so the tests' services include their database."""
+    assert os.environ["MODULE_ORDERS_DATABASE_URL"] != services.database_url
+    be_patient("MODULE_ORDERS_DATABASE", monkeypatch)
 
 
 def be_patient(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,10 +72,12 @@ def be_patient(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def way(request: pytest.FixtureRequest, services: Services, monkeypatch: pytest.MonkeyPatch) -> str:
     chosen: str = getattr(request, "param", WAYS[1])
     be_patient("DATABASE", monkeypatch)
-    if chosen != WAYS[0]:
+    if chosen == WAYS[0]:
+        monkeypatch.delenv("MODULE_ORDERS_DATABASE_URL")
+    else:
         request.getfixturevalue("two_databases")
     if chosen == WAYS[2]:
         monkeypatch.setattr("app.orders.service.elsewhere", crashing)

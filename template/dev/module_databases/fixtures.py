@@ -1,0 +1,53 @@
+# Rung's file: advancing to another stage may change it.
+"""Fixtures: each module that has a history has its own database in each test."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from dev.module_databases import own
+from dev.pytest_plugin import Databases, Services, migrate
+
+pytest_plugins = ["dev.module_databases.plugin"]
+
+
+def pytest_configure() -> None:
+    """The tests have their own services: no module's variable leads to another server."""
+    for name in [name for name in os.environ if own.SETTING.fullmatch(name)]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def module_templates(databases: Databases) -> Iterator[dict[str, str]]:
+    """By variable, the name of the database that `services` copies for each test."""
+    with ExitStack() as stack:
+        names = {}
+        for module in own.with_history():
+            url = stack.enter_context(migrated(databases, own.MIGRATIONS / module))
+            names[own.variable(module)] = urlsplit(url).path.removeprefix("/")
+        yield names
+
+
+@contextmanager
+def migrated(databases: Databases, history: Path) -> Iterator[str]:
+    with databases.created() as url:
+        migrate(url, version_locations=str(history))
+        yield url
+
+
+@pytest.fixture
+def services(
+    services: Services,
+    module_templates: dict[str, str],
+    databases: Databases,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Services]:
+    with ExitStack() as stack:
+        for variable, template in module_templates.items():
+            copied = databases.created(f'TEMPLATE "{template}" STRATEGY FILE_COPY')
+            monkeypatch.setenv(variable, stack.enter_context(copied))
+        yield services

@@ -1,0 +1,97 @@
+# Rung's file: advancing to another stage may change it.
+"""`make dev` and the tests: a module with migrations for its own database has one."""
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from app.infra.module_databases import settings
+from dev import postgres, services
+from dev.module_databases import fixtures, migration, own, psql
+from dev.pytest_plugin import Databases
+from tests.infra.module_databases.test_migrations import tables
+
+MIGRATION = """
+from alembic import op
+import sqlalchemy as sa
+
+revision = "a1"
+down_revision = None
+
+def upgrade():
+    op.create_table("parcels", sa.Column("id", sa.BigInteger, primary_key=True))
+"""
+VARIABLE = "MODULE_PARCELS_DATABASE_URL"
+
+
+@pytest.fixture
+def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module with migrations for its own database."""
+    for folder in ("app/parcels", "app/letters", "migrations/parcels", "migrations/versions"):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder in ("parcels", "versions"):
+        (tmp_path / "migrations" / folder / "a1.py").write_text(MIGRATION)
+    monkeypatch.setattr(own, "APP", tmp_path / "app")
+    monkeypatch.setattr(own, "MIGRATIONS", tmp_path / "migrations")
+    return tmp_path / "migrations/parcels"
+
+
+def test_a_history_gives_a_module_its_own_database(history: Path) -> None:
+    assert own.with_history() == ["parcels"]
+    assert own.variable("parcels") == settings.prefix_of("parcels") + "URL" == VARIABLE
+    (history / "a1.py").unlink()
+    assert own.with_history() == []
+
+
+def test_the_tests_migrate_it(history: Path, databases: Databases) -> None:
+    with fixtures.migrated(databases, history) as url:
+        assert tables(url) == {"parcels", "alembic_version"}
+
+
+@pytest.mark.slow
+def test_make_dev_makes_it_beside_the_common_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = postgres.for_load()
+    with server as common, own.beside("parcels", {"DATABASE_URL": common}) as found:
+        environment = {"DATABASE_URL": common, **found}
+        assert found == {VARIABLE: f"{common}_parcels"}
+        assert tables(found[VARIABLE]) == set()
+        with own.beside("parcels", {"DATABASE_URL": common}) as again:
+            assert again == found
+        assert list(services.databases(environment)) == [common, f"{common}_parcels"]
+        assert services.databases(environment)[f"{common}_parcels"][1:] == ["parcels"]
+
+
+def test_beside_another_server_a_module_uses_the_common_database() -> None:
+    elsewhere = {"DATABASE_URL": "postgresql://app@db.example/app"}
+    with own.beside("parcels", elsewhere) as found:
+        assert found == {}
+    assert list(services.databases(elsewhere)) == [elsewhere["DATABASE_URL"]]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "said"),
+    [
+        (migration, ["", ""], "Say which module and what it does: make module-migration"),
+        (migration, ["letters", ""], "Say which module and what it does: make module-migration"),
+        (migration, ["../app", "one"], "There is no module app/../app."),
+        (migration, ["letters", "one"], "Set MODULE_LETTERS_DATABASE_URL: DATABASE_URL leads to"),
+        (psql, ["letters"], "'letters' has no database of its own. These have: parcels."),
+    ],
+)
+def test_a_wrong_name_is_refused_in_one_line(
+    command: ModuleType,
+    arguments: list[str],
+    said: str,
+    history: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://app@db.example/app")
+    monkeypatch.setenv(VARIABLE, "postgresql://app@db.example/parcels")
+    monkeypatch.setattr("sys.argv", ["make", *arguments])
+    with pytest.raises(SystemExit) as refused:
+        command.main()
+    assert str(refused.value).startswith(said)
+    assert "\n" not in str(refused.value)
+    assert [one.name for one in history.iterdir()] == ["a1.py"]

@@ -1,0 +1,112 @@
+# Rung's file: advancing to another stage may change it.
+"""python -m app.infra.module_databases.move orders copy: a module's tables to their own Postgres.
+
+Run it while the service runs. After a kill run the same step again: each looks what is there.
+"""
+
+import argparse
+import asyncio
+import importlib
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+
+import asyncpg
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from pydantic import PostgresDsn
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.dialects.postgresql import dialect
+
+from app.infra import environment
+from app.infra.connections import DatabaseSettings
+from app.infra.direct_postgres import PostgresUrl
+from app.infra.module_databases import settings
+from app.infra.module_databases.__main__ import history_of, tables_of
+from app.infra.module_databases.move import copying
+from app.infra.module_databases.move.preflight import complaints
+from app.infra.module_databases.move.sides import Move, Refused, Side, connected
+
+type Step = Callable[[Move], Awaitable[str]]
+
+
+class MoveSettings(BaseSettings):
+    """Administrators' URLs, without a pooler. Each server also reaches the other one by them."""
+
+    model_config = SettingsConfigDict(env_prefix="MOVE_")
+
+    from_url: PostgresUrl
+    to_url: PostgresUrl
+
+
+async def preflight(move: Move) -> str:
+    if found := await complaints(move):
+        raise Refused("\n".join(found))
+    return (
+        f"Nothing prevents the move of {move.module} that a database shows. What the code shows:"
+        f" make module-borders NAME={move.module}"
+    )
+
+
+async def status(move: Move) -> str:
+    return (await copying.progress(move)).line()
+
+
+STEPS: dict[str, Step] = {
+    "preflight": preflight,
+    "copy": copying.copy,
+    "status": status,
+    "abort": copying.abort,
+}
+TOGETHER = {preflight, status}  # they only look
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m app.infra.module_databases.move")
+    parser.add_argument("module")
+    parser.add_argument("step", choices=STEPS)
+    arguments = parser.parse_args(given)
+    importlib.import_module("app.main")  # it imports the models of every module
+    found = tables_of(arguments.module)
+    if not found:
+        sys.exit(f"No table belongs to the module {arguments.module!r}.")
+    preparer = dialect().identifier_preparer  # type: ignore[no-untyped-call]
+    tables = tuple(sorted(preparer.format_table(table) for table in found))
+    try:
+        print(asyncio.run(_take(STEPS[arguments.step], arguments.module, tables)))
+    except Refused as error:
+        sys.exit(str(error))
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        sys.exit(f"{str(error) or repr(error)}\nNothing is lost: run it again.")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+async def _take(step: Step, module: str, tables: tuple[str, ...]) -> str:
+    urls = environment.read(MoveSettings)
+    config = Config(toml_file="pyproject.toml")
+    common = frozenset(ScriptDirectory.from_config(config).get_heads())
+    config.set_main_option("version_locations", str(history_of(module, config, begins=False)))
+    own = frozenset(ScriptDirectory.from_config(config).get_heads())
+    apps = environment.read(DatabaseSettings).direct_url, settings.read(module).direct_url
+    async with AsyncExitStack() as stack:
+
+        async def side(
+            name: str, url: PostgresDsn, app: PostgresDsn, heads: frozenset[str]
+        ) -> Side:
+            connection = await stack.enter_async_context(connected(str(url)))
+            return Side(name, str(url), str(app), connection, heads)
+
+        move = Move(
+            module,
+            tables,
+            old=await side("The old database", urls.from_url, apps[0], common),
+            new=await side("The new database", urls.to_url, apps[1], own),
+        )
+        if step not in TOGETHER:
+            await stack.enter_async_context(move.alone())
+        return await step(move)
+
+
+if __name__ == "__main__":
+    main()

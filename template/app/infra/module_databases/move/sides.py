@@ -1,0 +1,186 @@
+# Rung's file: advancing to another stage may change it.
+"""The two databases of a move, and what the move leaves in them."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import asyncpg
+
+CONNECT_SECONDS = 10.0
+OTHER_COMMAND_SECONDS = 5.0
+
+# Rows are compared as text, so both servers must write values in the same way.
+SETTINGS = {
+    "application_name": "move of a module",
+    "statement_timeout": "0",
+    "timezone": "UTC",
+    "datestyle": "ISO",
+    "intervalstyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+}
+
+# CREATE SUBSCRIPTION holds a password, which must not be logged. Only some roles may say so.
+NOT_LOGGED = """
+    SELECT set_config(name, value, true) FROM (VALUES
+        ('log_statement', 'none'), ('log_min_duration_statement', '-1'),
+        ('log_min_error_statement', 'panic')
+    ) AS quiet (name, value) WHERE has_parameter_privilege(name, 'SET')
+"""
+
+
+class Refused(Exception):
+    """Each line says what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Side:
+    name: str
+    # Of an administrator, without a pooler. The other server uses it too.
+    url: str
+    app_url: str
+    connection: asyncpg.Connection
+    # The revisions that its migrations lead to, if it has migrations.
+    heads: frozenset[str] | None = None
+
+    async def value(self, query: str, *values: Any) -> Any:
+        return await self.connection.fetchval(query, *values)
+
+    async def rows(self, query: str, *values: Any) -> list[asyncpg.Record]:
+        found: list[asyncpg.Record] = await self.connection.fetch(query, *values)
+        return found
+
+    async def run(self, statement: str, *values: Any) -> None:
+        await self.connection.execute(statement, *values)
+
+    async def position(self) -> str:
+        """Whoever has replayed it has everything that was committed before. It is flushed."""
+        position: str = await self.value(
+            "SELECT pg_logical_emit_message(false, 'move', '', true)::text"
+        )
+        return position
+
+
+class Slot(NamedTuple):
+    is_lost: bool
+    bytes_behind: int
+
+
+@dataclass(frozen=True)
+class Way:
+    """Replication in one direction. Its publication, slot and subscription have its name."""
+
+    name: str
+    tables: tuple[str, ...]
+    source: Side
+    target: Side
+
+    async def begin(self, *, copy_data: bool) -> None:
+        """Goes on where a killed one has ended."""
+        if not await self.is_published():
+            tables = ", ".join(self.tables)
+            await self.source.run(f"CREATE PUBLICATION {self.name} FOR TABLE {tables}")
+        # The slot comes second: its changes can be sent only with a publication from before them.
+        if await self.slot() is None:
+            create = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')"
+            await self.source.run(create, self.name)
+        if not await self.is_subscribed():
+            url = self.source.url.replace("'", "''")
+            async with self.target.connection.transaction():
+                await self.target.run(NOT_LOGGED)
+                await self.target.run(
+                    f"CREATE SUBSCRIPTION {self.name} CONNECTION '{url}' PUBLICATION {self.name}"
+                    f" WITH (create_slot = false, slot_name = '{self.name}',"
+                    # What the other way has brought is not sent back.
+                    f" origin = none, copy_data = {copy_data},"
+                    # Else what is replayed counts only when the WAL writer has come by.
+                    " synchronous_commit = on)"
+                )
+
+    async def end(self) -> None:
+        if await self.is_subscribed():
+            if await self.slot() is None:  # then DROP would ask for it in vain
+                await self.target.run(f"ALTER SUBSCRIPTION {self.name} DISABLE")
+                await self.target.run(f"ALTER SUBSCRIPTION {self.name} SET (slot_name = NONE)")
+            await self.target.run(f"DROP SUBSCRIPTION {self.name}")  # and its slots
+        if await self.slot() is not None:
+            await self.source.run("SELECT pg_drop_replication_slot($1)", self.name)
+        await self.source.run(f"DROP PUBLICATION IF EXISTS {self.name}")
+
+    async def is_published(self) -> bool:
+        return await self.source.value(PUBLISHED, self.name) is not None
+
+    async def is_subscribed(self) -> bool:
+        return await self.target.value(SUBSCRIBED, self.name) is not None
+
+    async def slot(self) -> Slot | None:
+        found = await self.source.rows(SLOT, self.name)
+        return Slot(*found[0]) if found else None
+
+    async def has_replayed(self, position: str) -> bool:
+        return await self.source.value(REPLAYED, self.name, position) is True
+
+    async def refuse_if_lost(self) -> None:
+        slot = await self.slot()
+        if slot is None or slot.is_lost:
+            raise Refused(
+                f"The slot {self.name} of {self.source.name} has lost WAL that {self.target.name}"
+                " still needs. Raise max_slot_wal_keep_size, then run abort, and copy again."
+            )
+
+
+PUBLISHED = "SELECT true FROM pg_publication WHERE pubname = $1"
+SUBSCRIBED = """
+    SELECT true FROM pg_subscription WHERE subname = $1
+    AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+SLOT = """
+    SELECT wal_status = 'lost',
+        greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::bigint
+    FROM pg_replication_slots WHERE slot_name = $1
+"""
+REPLAYED = """
+    SELECT confirmed_flush_lsn >= $2::text::pg_lsn FROM pg_replication_slots WHERE slot_name = $1
+"""
+
+
+@dataclass(frozen=True)
+class Move:
+    module: str
+    tables: tuple[str, ...]
+    old: Side
+    new: Side
+
+    @property
+    def name(self) -> str:
+        return f"move_{self.module}"
+
+    @property
+    def there(self) -> Way:
+        return Way(self.name, self.tables, self.old, self.new)
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncGenerator[None]:
+        """Raises Refused while another command works on this move. A killed one may take a moment
+        until its server notices."""
+        lock = "SELECT pg_advisory_lock(hashtextextended($1, 0))"  # direct
+        try:
+            async with self.old.connection.transaction():
+                await self.old.run(f"SET LOCAL lock_timeout = '{OTHER_COMMAND_SECONDS}s'")
+                await self.old.run(lock, self.name)
+        except asyncpg.LockNotAvailableError:
+            raise Refused(f"Another command moves {self.module} right now.") from None
+        yield
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncGenerator[asyncpg.Connection]:
+    connection = await asyncpg.connect(
+        url, timeout=CONNECT_SECONDS, server_settings=SETTINGS, statement_cache_size=0
+    )
+    try:
+        yield connection
+    finally:
+        await connection.close()

@@ -1,0 +1,133 @@
+# Rung's file: advancing to another stage may change it.
+"""What the preflight refuses, in one line each."""
+
+import dataclasses
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from app.infra.module_databases.move.copying import copy
+from app.infra.module_databases.move.preflight import complaints
+from app.infra.module_databases.move.sides import Move, Refused, connected
+from dev.pytest_plugin import Databases
+from tests.infra.module_databases.move.conftest import ROLE
+
+pytestmark = pytest.mark.slow
+
+
+async def test_nothing_is_refused_when_all_is_right(move: Move) -> None:
+    assert await complaints(move) == []
+
+
+@pytest.mark.parametrize(
+    ("side", "statement", "line"),
+    [
+        ("old", "DROP TABLE stamps", "stamps does not exist in The old database: run the migra"),
+        ("new", "ALTER TABLE stamps DROP CONSTRAINT stamps_pkey", "stamps has no primary key, so"),
+        ("old", "ALTER TABLE stamps REPLICA IDENTITY NOTHING", "stamps has no primary key, so an"),
+        (
+            "old",
+            "ALTER TABLE parcels ADD COLUMN weight int",
+            "parcels differs: 'weight integer' is only in the old database. Run the migrations",
+        ),
+        (
+            "new",
+            "ALTER TABLE parcels ALTER COLUMN sent SET NOT NULL",
+            "parcels differs: 'sent timestamp with time zone' is only in the old database.",
+        ),
+        (
+            "new",
+            "INSERT INTO parcels VALUES (uuidv7(), 'left behind')",
+            "parcels has rows in the new database already. Look whose they are, and empty it.",
+        ),
+        (
+            "old",
+            "CREATE TABLE letters (id int PRIMARY KEY, parcel uuid REFERENCES parcels (id))",
+            "letters: the foreign key letters_parcel_fkey leads to parcels, across the border.",
+        ),
+        (
+            "new",
+            "DROP TABLE stamps; CREATE TABLE stamps (id int) PARTITION BY HASH (id)",
+            "stamps is partitioned or a view, and only plain tables can move.",
+        ),
+        (
+            "old",
+            f"ALTER ROLE {ROLE} SUPERUSER",
+            f"The old database: the app's role {ROLE} is a superuser, which no fence holds",
+        ),
+        (
+            "new",
+            f"ALTER ROLE {ROLE} NOLOGIN",
+            f'The new database: the app cannot connect: role "{ROLE}" is not permitted to log in',
+        ),
+    ],
+)
+async def test_each_obstacle_is_one_line(move: Move, side: str, statement: str, line: str) -> None:
+    await getattr(move, side).run(statement)
+    try:
+        found = await complaints(move)
+
+        with pytest.raises(Refused) as refused:
+            await copy(move)
+    finally:
+        await getattr(move, side).run(f"ALTER ROLE {ROLE} NOSUPERUSER LOGIN")
+    assert [one[: len(line)] for one in found][:1] == [line]
+    assert str(refused.value) == "\n".join(found)
+    assert not await move.there.is_published()
+
+
+async def test_one_database_is_not_two(move: Move) -> None:
+    same = dataclasses.replace(move, new=move.old)
+
+    [found] = await complaints(same)
+
+    assert found == "MOVE_FROM_URL and MOVE_TO_URL lead to one database: give the module its own."
+
+
+@pytest.fixture
+def plain_database(second_server: Databases) -> Iterator[str]:
+    """On a server with Postgres' own settings."""
+    with second_server.created() as url:
+        yield url
+
+
+async def test_a_server_that_cannot_replicate_is_named(move: Move, plain_database: str) -> None:
+    async with connected(plain_database) as connection:
+        side = dataclasses.replace(
+            move.old,
+            url=plain_database,
+            app_url=plain_database,
+            connection=connection,
+            heads=frozenset({"0007"}),
+        )
+        found = "\n".join(await complaints(dataclasses.replace(move, old=side)))
+
+    assert "The old database: the app's role app is a superuser" in found
+    assert "The old database: wal_level is not logical. Set it, and restart the server." in found
+    assert "The old database: max_slot_wal_keep_size is unset, so a slot that nobody" in found
+    assert "The old database: migrations are pending. Run them, and freeze those of" in found
+    assert found.count("\n") == 3
+
+
+async def test_slots_that_are_taken_are_counted(move: Move) -> None:
+    free = int(await move.old.value("SHOW max_replication_slots"))
+    for number in range(free - 2):
+        await move.old.run(f"SELECT pg_create_physical_replication_slot('taken_{number}')")
+    try:
+        found = await complaints(move)
+    finally:
+        await move.old.run("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+    assert found == [
+        "The old database: 2 free of max_replication_slots, and the move needs 3. Raise it, and"
+        " restart the server."
+    ]
+
+
+async def test_a_url_of_another_database_is_noticed(move: Move) -> None:
+    elsewhere = urlsplit(move.old.app_url)._replace(path="/postgres").geturl()
+    wrong = dataclasses.replace(move.old, app_url=elsewhere)
+
+    assert await complaints(dataclasses.replace(move, old=wrong)) == [
+        "The old database: the app's URL leads to another database than the move's."
+    ]

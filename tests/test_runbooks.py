@@ -9,6 +9,7 @@ import pytest
 from checking import driven
 from conftest import REPO, Render
 
+VISITORS = 8
 FAULTS = ("failed", "logged_out", "lost", "stale", "revived")
 RUNBOOKS = sorted((REPO / "template/docs/runbooks").rglob("*.md"))
 
@@ -80,6 +81,31 @@ def test_postgres_changes_to_the_next_major_and_back_and_no_write_is_lost(
         assert {fault: people[fault] for fault in FAULTS} == dict.fromkeys(FAULTS, 0), report
         assert people["requests"] > 0, name
         if name != "it follows" and max(waited.values()) < 3:
+            assert people["announced"] == 0, report
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("installed")
+def test_the_session_redis_is_upgraded_and_lost_and_people_log_in_again_only_if_nothing_is_left(
+    render: Render, tmp_path: Path
+) -> None:
+    if shutil.which("redis-check-rdb") is None and os.environ.get("CI") != "true":
+        pytest.skip("an older Redis is missing: apt-get install redis-tools")
+    made = render({"stage": 4, "replica_routing": True})
+    drives = (REPO / "benchmarks" / "live_climb", "operators_year", "runbook_losses")
+    report = driven(made, tmp_path / "shop", *drives)
+
+    before, after, *later = report["versions"]
+    assert (before, later) == ("redis 7", [before, after])
+    assert after.startswith("valkey ")
+    kept = {"a replica is left": 0, "the disk is left": 0, "nothing is left": VISITORS}
+    assert report["logged out of those kept"] == kept
+    for name, people in report["people"].items():
+        faults = {fault: people[fault] for fault in FAULTS}
+        if name == "nothing is left":
+            assert 0 < faults.pop("logged_out") <= VISITORS, report
+        assert set(faults.values()) == {0}, report
+        if name in report["switches"] and people["seconds"] < 4:
             assert people["announced"] == 0, report
 
 

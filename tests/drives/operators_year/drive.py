@@ -100,7 +100,7 @@ class Site(Place):
 
     def _start_the_servers_of_later_stages(self) -> None:
         self.cache = self._stack.enter_context(valkey.running("cache"))
-        self.sessions = self._stack.enter_context(valkey.running("sessions"))
+        sessions_url = self._start_the_session_redis()
         self.s3 = RotatingS3(rclone.own_folder("s3"))
         self._stack.enter_context(self.s3.running())
         self.s3.die()
@@ -112,7 +112,7 @@ class Site(Place):
             "DATABASE_READ_URL": f"{pooled}/app_read",
             "DATABASE_REPLICA_URLS": f"{pooled}/app_replica",
             "DATABASE_DIRECT_URL": self.variables["DIRECT"],
-            **{"CACHE_URL": self.cache.url, "SESSION_REDIS_URL": self.sessions.url},
+            **{"CACHE_URL": self.cache.url, "SESSION_REDIS_URL": sessions_url},
             "SESSION_STORE": "redis",
             **self.s3.variables(),
             "FILES_STORE": "read-both",  # links to files are signed until S3 takes uploads
@@ -122,6 +122,9 @@ class Site(Place):
         }
         with (self.site / "app.env").open("a", encoding="utf-8") as file:
             file.writelines(f"{name}='{value}'\n" for name, value in settings.items())
+
+    def _start_the_session_redis(self) -> str:
+        return self._stack.enter_context(valkey.running("sessions")).url
 
     def settings(self) -> list[str]:
         return (self.site / "app.env").read_text(encoding="utf-8").splitlines()

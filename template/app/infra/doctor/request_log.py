@@ -19,6 +19,7 @@ MOST_BYTES = 48 << 20
 FEWEST_SECONDS = 150.0
 # Concurrent requests log a little out of order. More than this is a clock that was set back.
 OUT_OF_ORDER_SECONDS = 5.0
+PROCESS = b'"process"'
 NO_CONNECTION = ("connection slots", "too many clients")
 
 type Line = dict[str, Any]
@@ -102,7 +103,10 @@ def _judge(lines: Iterable[bytes], seconds: float) -> tuple[Requests | None, Pro
     requests = _Requests()
     processes: list[Line] = []
     strangers = known = 0
+    age = 0.0
     for raw in lines:
+        if age > seconds and PROCESS not in raw:
+            continue  # not parsed, because these are most lines of a busy log
         line = _parsed(raw)
         if line is None:
             strangers += bool(raw.strip())

@@ -6,7 +6,7 @@ In a generated repo:
 
 Each case is one route of doctor_app.py under load for about 12 s, with a new Postgres: some 20 s
 each on a quiet machine. Each stage has the cases of the servers that it has. It exits 1 when a
-verdict is wrong. `--keep` writes the evidence of each case: the quick tests judge it again.
+verdict is wrong. `--keep` writes the evidence of each run: the quick tests judge it again.
 """
 
 import argparse
@@ -185,21 +185,23 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1, help="of each case")
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
-    names = (options.only or here()) * options.runs
+    names = options.only or here()
+    tries = [(run, name) for run in range(1, options.runs + 1) for name in names]
     right: Counter[str] = Counter()
     wrong_advances = 0
-    for name in names:
+    for run, name in tries:
         case = CASES[name]
         wanted = told(case.rule, _advance(case))
-        rule, stage = doctor_stack.tried(name, case, options.keep)
+        keep = options.keep and options.keep / f"run-{run}"
+        rule, stage = doctor_stack.tried(name, case, keep)
         right[name] += told(rule, stage) == wanted
         wrong_advances += stage not in (None, _advance(case))
         print(f"| {name} | {wanted} | {told(rule, stage)} |", flush=True)
     print("\n| case | runs | right |\n|---|---|---|")
-    for name in dict.fromkeys(names):
-        print(f"| {name} | {names.count(name)} | {right[name]} |")
-    print(f"\n{right.total()} of {len(names)} right, {wrong_advances} wrong advances")
-    sys.exit(right.total() < len(names))
+    for name in names:
+        print(f"| {name} | {options.runs} | {right[name]} |")
+    print(f"\n{right.total()} of {len(tries)} right, {wrong_advances} wrong advances")
+    sys.exit(right.total() < len(tries))
 
 
 def _advance(case: Case) -> int | None:

@@ -81,6 +81,7 @@ def tried(name: str, case: Case, keep: Path | None) -> tuple[str, int | None]:
         if case.neighbour:
             opened.enter_context(_neighbour())
         kept = Path(keep or folder, f"{name.replace(' ', '-').replace(',', '')}.json")
+        kept.parent.mkdir(parents=True, exist_ok=True)
         return asyncio.run(_judged(case, stack, bases, log, kept))
 
 

@@ -5,14 +5,18 @@ from app.infra import environment
 from app.infra.cache.redis_seen import RedisSeen, busy, look_at_redis, refuses
 from app.infra.cache.server import CacheSettings
 from app.infra.doctor.evidence import Evidence
-from app.infra.doctor.finding import Capability, Finding, Told, Window, seen
+from app.infra.doctor.finding import Capability, CapabilityEvidence, Finding, Window, seen
 
 NAME = "the cache"
 
 
-async def look(window: Window) -> Told | None:
+async def look(window: Window) -> CapabilityEvidence | None:
     url = environment.read(CacheSettings).url
-    return None if url is None else Told(await look_at_redis(url, window.seconds, "CACHE_URL"))
+    return (
+        None
+        if url is None
+        else CapabilityEvidence(await look_at_redis(url, window.seconds, "CACHE_URL"))
+    )
 
 
 def too_small(evidence: Evidence) -> Finding | None:

@@ -9,14 +9,14 @@ from pydantic import RedisDsn
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.infra.doctor.evidence import Seen
+from app.infra.doctor.evidence import EvidencePart
 from app.infra.doctor.finding import Finding, Missing
 
 ANSWER_SECONDS = 3.0
 SLOWEST = 128
 
 
-class RedisSeen(Seen):
+class RedisSeen(EvidencePart):
     """In the window. Redis runs commands on one processor."""
 
     processor: float

@@ -27,7 +27,7 @@ from app.infra.connections import DatabaseSettings
 from app.infra.doctor import readiness, report, request_log
 from app.infra.doctor.capabilities import CAPABILITIES
 from app.infra.doctor.evidence import VERSION, Database, Evidence, Process, Requests, Skipped
-from app.infra.doctor.finding import Capability, Missing, Told, Window
+from app.infra.doctor.finding import Capability, CapabilityEvidence, Missing, Window
 from app.infra.doctor.looking import Refused, look_at_postgres
 from app.infra.doctor.rules import judge
 from app.infra.failures import NotConnected
@@ -172,13 +172,13 @@ def look(options: argparse.Namespace) -> Evidence:
     settings = environment.read(DatabaseSettings)
     began = time.monotonic()
     window = Window(options.seconds, options.database_cpus or processors(settings))
-    postgres, told = asyncio.run(look_at_all(settings, window))
+    postgres, capabilities = asyncio.run(look_at_all(settings, window))
     say("/ready")
     unavailable, not_ready = readiness.look(options.url)
     say("the log")
     requests, process, problems = read_log(options)
     say("")
-    skipped = [one for _, found in told if found for one in found.skipped]
+    skipped = [one for _, found in capabilities if found for one in found.skipped]
     return Evidence(
         stage=stage(),
         at=datetime.now(UTC),
@@ -189,9 +189,9 @@ def look(options: argparse.Namespace) -> Evidence:
         requests=requests,
         process=process,
         unavailable=unavailable,
-        readers=[reader for _, found in told if found for reader in found.readers],
+        readers=[reader for _, found in capabilities if found for reader in found.readers],
         capabilities={
-            name: found.seen.model_dump() for name, found in told if found and found.seen
+            name: found.seen.model_dump() for name, found in capabilities if found and found.seen
         },
         skipped=[*postgres.skipped, *skipped, *not_ready, *problems],
     )
@@ -216,11 +216,13 @@ class Postgres(NamedTuple):
 
 async def look_at_all(
     settings: DatabaseSettings, window: Window
-) -> tuple[Postgres, list[tuple[str, Told | None]]]:
+) -> tuple[Postgres, list[tuple[str, CapabilityEvidence | None]]]:
     """Looks at all servers at the same time, so that all see the same load."""
     asked = asyncio.gather(*(ask(one, window) for one in CAPABILITIES))
-    postgres, told = await asyncio.gather(look_at_primary(settings, window), asked)
-    return postgres, [(one.name, found) for one, found in zip(CAPABILITIES, told, strict=True)]
+    postgres, capabilities = await asyncio.gather(look_at_primary(settings, window), asked)
+    return postgres, [
+        (one.name, found) for one, found in zip(CAPABILITIES, capabilities, strict=True)
+    ]
 
 
 async def look_at_primary(settings: DatabaseSettings, window: Window) -> Postgres:
@@ -235,12 +237,12 @@ async def look_at_primary(settings: DatabaseSettings, window: Window) -> Postgre
         return Postgres(None, [Skipped(source="sessions", why=why, remedy=remedy)])
 
 
-async def ask(capability: Capability, window: Window) -> Told | None:
+async def ask(capability: Capability, window: Window) -> CapabilityEvidence | None:
     try:
         return await capability.look(window)
     except Missing as missing:
         gap = Skipped(source=capability.name, why=missing.why, remedy=missing.remedy)
-        return Told(None, skipped=[gap])
+        return CapabilityEvidence(None, skipped=[gap])
 
 
 def read_log(

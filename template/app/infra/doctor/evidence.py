@@ -15,11 +15,11 @@ ADDRESS = re.compile(
 )
 
 
-class Seen(BaseModel):
+class EvidencePart(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
-class Skipped(Seen):
+class Skipped(EvidencePart):
     source: str
     why: str
     remedy: str
@@ -31,7 +31,7 @@ class Skipped(Seen):
         return ADDRESS.sub("its address", why)
 
 
-class Scan(Seen):
+class Scan(EvidencePart):
     """A part of a plan that reads a table and discards rows."""
 
     kind: str
@@ -40,7 +40,7 @@ class Scan(Seen):
     filter: str
 
 
-class Statement(Seen):
+class Statement(EvidencePart):
     """A statement in the window. `share`: its part of the time of all statements, from 0 to 1."""
 
     sql: str
@@ -60,14 +60,14 @@ class Statement(Seen):
         return self.total_ms / max(self.calls, 1)
 
 
-class Table(Seen):
+class Table(EvidencePart):
     name: str
     live: int
     dead: int
     written: int  # rows, in the window
 
 
-class Database(Seen):
+class Database(EvidencePart):
     """Sessions are means of the samples in the window."""
 
     samples: int
@@ -89,7 +89,7 @@ class Database(Seen):
     fullest_sequence: float | None
 
 
-class Route(Seen):
+class Route(EvidencePart):
     route: str
     requests: int
     total_ms: float
@@ -97,7 +97,7 @@ class Route(Seen):
     median_calls: float | None
 
 
-class Requests(Seen):
+class Requests(EvidencePart):
     """Sums over the request lines of the log."""
 
     count: int
@@ -111,7 +111,7 @@ class Requests(Seen):
     routes: list[Route]
 
 
-class Process(Seen):
+class Process(EvidencePart):
     """Means over the process lines of the log."""
 
     lines: int
@@ -123,7 +123,7 @@ class Process(Seen):
     stale_repeats: int
 
 
-class Evidence(Seen):
+class Evidence(EvidencePart):
     kind: Literal["rung doctor"] = "rung doctor"
     version: Literal[1] = 1
     stage: int = Field(ge=1, le=4)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from app.infra.doctor.evidence import Database, Evidence, Seen, Skipped
+from app.infra.doctor.evidence import Database, Evidence, EvidencePart, Skipped
 
 
 class Finding(BaseModel):
@@ -45,10 +45,10 @@ class Missing(Exception):
         self.remedy = remedy
 
 
-class Told(NamedTuple):
+class CapabilityEvidence(NamedTuple):
     """`readers` are servers that answer reads in the primary's place."""
 
-    seen: Seen | None
+    seen: EvidencePart | None
     readers: Sequence[Database] = ()
     skipped: Sequence[Skipped] = ()
 
@@ -62,12 +62,12 @@ class Capability(NamedTuple):
     """`look` takes the whole window. It gives None if the capability is not in use."""
 
     name: str
-    model: type[Seen]
-    look: Callable[[Window], Awaitable[Told | None]]  # raises Missing
+    model: type[EvidencePart]
+    look: Callable[[Window], Awaitable[CapabilityEvidence | None]]  # raises Missing
     rules: tuple[Rule, ...]
 
 
-def seen[SeenT: Seen](evidence: Evidence, model: type[SeenT], name: str) -> SeenT | None:
+def seen[PartT: EvidencePart](evidence: Evidence, model: type[PartT], name: str) -> PartT | None:
     """The capability's own evidence, or None."""
     found = evidence.capabilities.get(name)
     return None if found is None else model.model_validate(found)

@@ -10,8 +10,16 @@ from pydantic import PostgresDsn
 
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
-from app.infra.doctor.evidence import Evidence, Seen
-from app.infra.doctor.finding import Capability, Finding, Missing, Told, Window, keeps_idle, seen
+from app.infra.doctor.evidence import Evidence, EvidencePart
+from app.infra.doctor.finding import (
+    Capability,
+    CapabilityEvidence,
+    Finding,
+    Missing,
+    Window,
+    keeps_idle,
+    seen,
+)
 from app.infra.failures import CANNOT_CONNECT
 
 NAME = "PgBouncer"
@@ -22,7 +30,7 @@ REMEDY = "name the role in stats_users of pgbouncer.ini, then send SIGHUP"
 type Row = dict[str, str]
 
 
-class PgBouncerSeen(Seen):
+class PgBouncerSeen(EvidencePart):
     """All pools together. Clients and servers are means of the samples."""
 
     waiting_samples: float  # share of the samples in which a client waited
@@ -101,7 +109,7 @@ def _values(body: bytes) -> list[str]:
     return values
 
 
-async def look(window: Window) -> Told | None:
+async def look(window: Window) -> CapabilityEvidence | None:
     settings = environment.read(DatabaseSettings)
     if not settings.pooled:
         return None
@@ -121,7 +129,7 @@ async def look(window: Window) -> Told | None:
     finally:
         connection.terminate()
     transactions, waited = after[0] - before[0], after[1] - before[1]
-    return Told(
+    return CapabilityEvidence(
         PgBouncerSeen(
             waiting_samples=fmean(one["cl_waiting"] > 0 for one in samples),
             waiting=fmean(one["cl_waiting"] for one in samples),

@@ -4,17 +4,17 @@
 from app.infra import environment
 from app.infra.cache.redis_seen import RedisSeen, busy, look_at_redis, refuses
 from app.infra.doctor.evidence import Evidence
-from app.infra.doctor.finding import Capability, Finding, Told, Window, seen
+from app.infra.doctor.finding import Capability, CapabilityEvidence, Finding, Window, seen
 from app.infra.redis_sessions.settings import MoveSettings
 
 NAME = "login sessions"
 
 
-async def look(window: Window) -> Told | None:
+async def look(window: Window) -> CapabilityEvidence | None:
     url = environment.read(MoveSettings).redis_url
     if url is None:
         return None
-    return Told(await look_at_redis(url, window.seconds, "SESSION_REDIS_URL"))
+    return CapabilityEvidence(await look_at_redis(url, window.seconds, "SESSION_REDIS_URL"))
 
 
 def nearly_full(evidence: Evidence) -> Finding | None:

@@ -11,8 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
-from app.infra.doctor.evidence import Database, Evidence, Seen, Skipped
-from app.infra.doctor.finding import Capability, Finding, Told, Window, seen
+from app.infra.doctor.evidence import Database, Evidence, EvidencePart, Skipped
+from app.infra.doctor.finding import Capability, CapabilityEvidence, Finding, Window, seen
 from app.infra.doctor.looking import Refused, look_at_postgres
 from app.infra.failures import NotConnected
 from app.infra.pooling.connections import PostgresUrls
@@ -31,18 +31,18 @@ class DirectSettings(BaseSettings):
     direct_urls: PostgresUrls = []
 
 
-class ReplicaSeen(Seen):
+class ReplicaSeen(EvidencePart):
     """In the order of DATABASE_REPLICA_URLS: an address does not belong into evidence."""
 
     left_out: float  # share of the samples in which the app would send it no reads
     behind_s: float | None  # at most; None: it did not answer, or follows another primary
 
 
-class ReplicasSeen(Seen):
+class ReplicasSeen(EvidencePart):
     replicas: list[ReplicaSeen]
 
 
-async def look(window: Window) -> Told | None:
+async def look(window: Window) -> CapabilityEvidence | None:
     replicas = environment.read(ReplicaSettings)
     if not replicas.urls:
         return None
@@ -59,7 +59,7 @@ async def look(window: Window) -> Told | None:
         remedy = "set DATABASE_REPLICA_DIRECT_URLS, which leads past the pooler"
         skipped = [Skipped(source=STATEMENTS, why="a pooler stands in front", remedy=remedy)]
     readers = [one for one in found if isinstance(one, Database)]
-    return Told(ReplicasSeen(replicas=lag), readers, skipped)
+    return CapabilityEvidence(ReplicasSeen(replicas=lag), readers, skipped)
 
 
 async def _lag(

@@ -44,11 +44,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Valkey]:
 
 async def seen_during(work: Any) -> RedisSeen:
     working = asyncio.create_task(work)
-    told = await look(Window(0.5, 8))
+    capability = await look(Window(0.5, 8))
     await working
-    assert told
-    assert isinstance(told.seen, RedisSeen)
-    return told.seen
+    assert capability
+    assert isinstance(capability.seen, RedisSeen)
+    return capability.seen
 
 
 async def test_evictions_and_slow_commands_are_seen_without_arguments(server: Valkey) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app.infra.doctor.finding import Missing, Told, Window
+from app.infra.doctor.finding import CapabilityEvidence, Missing, Window
 from app.infra.doctor.rules import judge
 from app.infra.pooling.doctor import NAME, PGBOUNCER, PgBouncerSeen, clients_run_out, look
 from dev.pooling import pgbouncer
@@ -74,33 +74,33 @@ async def clients(url: str, number: int) -> AsyncGenerator[None]:
             connection.terminate()
 
 
-def verdict(told: Told | None, **seen: Any) -> str:
-    assert told
-    assert told.seen
-    found = evidence(stage=2, capabilities={NAME: told.seen.model_dump()}, **seen)
+def verdict(capability: CapabilityEvidence | None, **seen: Any) -> str:
+    assert capability
+    assert capability.seen
+    found = evidence(stage=2, capabilities={NAME: capability.seen.model_dump()}, **seen)
     return judge(found).verdict.rule
 
 
 @pytest.mark.slow
 async def test_clients_that_wait_in_the_pooler_are_seen(bouncer: PgBouncer) -> None:
     async with clients(bouncer.url, 8):
-        told = await look(Window(2, 8))
+        capability = await look(Window(2, 8))
 
-    assert verdict(told) == "pooler"
-    assert told
-    assert isinstance(told.seen, PgBouncerSeen)
-    assert told.seen.clients == 8
-    assert told.seen.waiting >= 6
-    assert told.seen.transactions > 0
-    assert told.seen.wait_ms > 0
+    assert verdict(capability) == "pooler"
+    assert capability
+    assert isinstance(capability.seen, PgBouncerSeen)
+    assert capability.seen.clients == 8
+    assert capability.seen.waiting >= 6
+    assert capability.seen.transactions > 0
+    assert capability.seen.wait_ms > 0
 
 
 @pytest.mark.slow
 async def test_a_pooler_without_waiting_clients_is_well(bouncer: PgBouncer) -> None:
     async with clients(bouncer.url, 1):
-        told = await look(Window(1, 8))
+        capability = await look(Window(1, 8))
 
-    assert verdict(told) == "stay"
+    assert verdict(capability) == "stay"
 
 
 async def test_without_a_pooler_there_is_nothing_to_see(services: Services) -> None:

@@ -32,11 +32,11 @@ async def test_a_server_is_reported_before_it_is_full_and_logins_fail(
         async with Redis.from_url(server.url) as client:
             await client.config_set("maxmemory", (await client.info())["used_memory"] + 50_000)
 
-        told = await look(Window(0.1, 8))
+        capability = await look(Window(0.1, 8))
 
-    assert told
-    assert isinstance(told.seen, RedisSeen)
-    found = evidence(stage=4, capabilities={NAME: told.seen.model_dump()})
+    assert capability
+    assert isinstance(capability.seen, RedisSeen)
+    found = evidence(stage=4, capabilities={NAME: capability.seen.model_dump()})
     assert judge(found).verdict.rule == "sessions-full"
 
 

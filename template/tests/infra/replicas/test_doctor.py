@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app.infra.doctor.finding import Told, Window
+from app.infra.doctor.finding import CapabilityEvidence, Window
 from app.infra.doctor.rules import judge
 from app.infra.replicas.doctor import NAME, REPLICAS, STATEMENTS, ReplicasSeen, look
 from tests.infra.doctor.test_rules import BUSY, READS, evidence, judged_without, scan, statement
@@ -24,10 +24,10 @@ def urls(replica: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_REPLICA_URLS", replica.url)
 
 
-def seen(told: Told | None) -> ReplicasSeen:
-    assert told
-    assert isinstance(told.seen, ReplicasSeen)
-    return told.seen
+def seen(capability: CapabilityEvidence | None) -> ReplicasSeen:
+    assert capability
+    assert isinstance(capability.seen, ReplicasSeen)
+    return capability.seen
 
 
 @pytest.mark.slow
@@ -47,17 +47,17 @@ async def test_reads_on_the_replica_are_seen_and_their_statements_counted(
 
     await replica.becomes("EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements')")
     reading = asyncio.create_task(reads())
-    told = await look(Window(3, 8))
+    capability = await look(Window(3, 8))
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
 
-    assert seen(told).replicas[0].left_out == 0
-    assert told
-    [reader] = told.readers
+    assert seen(capability).replicas[0].left_out == 0
+    assert capability
+    [reader] = capability.readers
     assert reader.statements
     assert reader.statements[0].sql == READ
-    assert not told.skipped
-    assert str(replica.port) not in seen(told).model_dump_json()
+    assert not capability.skipped
+    assert str(replica.port) not in seen(capability).model_dump_json()
 
 
 @pytest.mark.slow
@@ -66,14 +66,14 @@ async def test_a_silent_replica_is_named(replica: Server, monkeypatch: pytest.Mo
     monkeypatch.setenv("DATABASE_CONNECT_SECONDS", "2")
     replica.signal(signal.SIGSTOP)
     try:
-        told = await look(Window(6, 8))
+        capability = await look(Window(6, 8))
     finally:
         replica.signal(signal.SIGCONT)
 
-    assert told
-    found = evidence(stage=2, capabilities={NAME: seen(told).model_dump()})
+    assert capability
+    found = evidence(stage=2, capabilities={NAME: seen(capability).model_dump()})
     assert judge(found).verdict.rule == "replica-behind"
-    assert [one.source for one in told.skipped] == [STATEMENTS]
+    assert [one.source for one in capability.skipped] == [STATEMENTS]
 
 
 @pytest.mark.slow
@@ -86,17 +86,17 @@ async def test_behind_a_pooler_its_statements_need_another_url(
         monkeypatch.setenv(f"DATABASE_{name}", value)
     monkeypatch.setattr("app.infra.replicas.doctor.Replicas", _Quiet)
 
-    told = await look(Window(1, 8))
+    capability = await look(Window(1, 8))
 
-    assert told
-    [skipped] = told.skipped
+    assert capability
+    [skipped] = capability.skipped
     assert "DATABASE_REPLICA_DIRECT_URLS" in skipped.remedy
 
     monkeypatch.setenv("DATABASE_REPLICA_DIRECT_URLS", replica.url)
-    told = await look(Window(1, 8))
+    capability = await look(Window(1, 8))
 
-    assert told
-    assert len(told.readers) == 1
+    assert capability
+    assert len(capability.readers) == 1
 
 
 class _Quiet:

@@ -9,8 +9,13 @@ from typing import Any
 import pytest
 from conftest import Render
 
-# The smallest and the largest. The other stages have the same lines: test_deploy_aws.py.
-SCANNED: list[dict[str, Any]] = [{"stage": 1}, {"stage": 4, "replica_routing": True}]
+# The smallest, the largest, and the other pooler. The other stages have the same lines:
+# test_deploy_aws.py.
+SCANNED: list[dict[str, Any]] = [
+    {"stage": 1},
+    {"stage": 2, "pooler": "rds_proxy"},
+    {"stage": 4, "replica_routing": True},
+]
 
 NO_KEY = "AWS' own key encrypts it, and a key of yours costs and can lock you out"
 YOURS = "Costs by traffic, and each company has a place for it: add it in environments/"
@@ -19,7 +24,9 @@ REASONS = {
     "CKV2_AWS_11 aws_vpc.main": YOURS,
     "CKV2_AWS_28 aws_lb.main": YOURS,
     "CKV2_AWS_50 aws_elasticache_replication_group.cache": "Postgres has what the cache holds",
+    "CKV2_AWS_5 aws_security_group.rds_proxy": "The proxies have it: checkov does not look there",
     "CKV2_AWS_57 aws_secretsmanager_secret.database": "Running copies keep the old password",
+    "CKV2_AWS_57 aws_secretsmanager_secret.rds_proxy": "It follows that of the database",
     "CKV2_AWS_57 aws_secretsmanager_secret.secret_key": "The runbook of keys rotates it in steps",
     "CKV2_AWS_62 aws_s3_bucket.files": "Nothing listens",
     "CKV_AWS_118 aws_db_instance.main": "An agent that costs; Performance Insights shows the load",
@@ -30,6 +37,7 @@ REASONS = {
     "CKV_AWS_144 aws_s3_bucket.files": "A second region is a decision of the business",
     "CKV_AWS_145 aws_s3_bucket.files": NO_KEY,
     "CKV_AWS_149 aws_secretsmanager_secret.database": NO_KEY,
+    "CKV_AWS_149 aws_secretsmanager_secret.rds_proxy": NO_KEY,
     "CKV_AWS_149 aws_secretsmanager_secret.secret_key": NO_KEY,
     "CKV_AWS_157 aws_db_instance.main": "database.multi_az, which costs the database twice",
     "CKV_AWS_157 aws_db_instance.replica[0]": REPLICA,

@@ -2,6 +2,7 @@
 """PgBouncer's console for the doctor: clients that wait, and for how long."""
 
 import asyncio
+import re
 import time
 from statistics import fmean
 
@@ -10,7 +11,7 @@ from pydantic import PostgresDsn
 
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
-from app.infra.doctor.evidence import Evidence, EvidencePart
+from app.infra.doctor.evidence import Evidence, EvidencePart, Skipped
 from app.infra.doctor.finding import (
     Capability,
     CapabilityEvidence,
@@ -26,6 +27,15 @@ NAME = "PgBouncer"
 LOOK_SECONDS = 1.0
 ANSWER_SECONDS = 3.0
 REMEDY = "name the role in stats_users of pgbouncer.ini, then send SIGHUP"
+
+RDS_PROXY = re.compile(r"\.proxy-[^.]+\.[^.]+\.rds\.amazonaws\.com(\.cn)?$")
+# Under its own name: nobody can bring this evidence, so no verdict waits for it.
+NO_CONSOLE = Skipped(
+    source="RDS Proxy",
+    why="it has no console",
+    remedy="read DatabaseConnectionsBorrowLatency and DatabaseConnectionsCurrentlySessionPinned"
+    " of both proxies in CloudWatch",
+)
 
 type Row = dict[str, str]
 
@@ -113,6 +123,8 @@ async def look(window: Window) -> CapabilityEvidence | None:
     settings = environment.read(DatabaseSettings)
     if not settings.pooled:
         return None
+    if any(RDS_PROXY.search(host["host"] or "") for host in settings.url.hosts()):
+        return CapabilityEvidence(None, skipped=[NO_CONSOLE])
     connection = await _connect(settings.url, settings.connect_seconds)
     try:
         console = Console(connection._transport)

@@ -129,11 +129,29 @@ async def test_a_console_that_is_away_is_missing(pooled: Callable[[str], None]) 
 async def test_a_pooler_without_a_console_is_missing(
     services: Services, pooled: Callable[[str], None]
 ) -> None:
-    """RDS Proxy has none: its `pgbouncer` is a database like others, and does not exist."""
+    """Its `pgbouncer` is a database like others, and does not exist."""
     pooled(services.database_url.replace("127.0.0.1", "localhost"))
 
     with pytest.raises(Missing, match=r"^[^\n]+$"):
         await look(Window(1, 8))
+
+
+@pytest.mark.parametrize(
+    "zone", ["eu-central-1.rds.amazonaws.com", "cn-north-1.rds.amazonaws.com.cn"]
+)
+async def test_rds_proxy_is_skipped_by_its_name_and_hides_no_verdict(
+    pooled: Callable[[str], None], zone: str
+) -> None:
+    pooled(f"postgresql://app:secret@shop-production-app.proxy-c7f1.{zone}:5432/app")
+
+    told = await look(Window(1, 8))
+
+    assert told
+    [skipped] = told.skipped
+    assert (skipped.source, skipped.why) == ("RDS Proxy", "it has no console")
+    assert "CloudWatch" in skipped.remedy
+    found = evidence(stage=2, database=BUSY | {"statements": READS}, skipped=told.skipped)
+    assert judge(found).verdict.rule == "replicas"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
 import asyncio
+import os
+import sys
+import threading
 from uuid import UUID
 
 import argon2
@@ -39,6 +42,15 @@ async def test_registering_logs_in(client: AsyncClient) -> None:
         "email": "ada@example.com",
         "is_staff": False,
     }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads are Linux's")
+async def test_a_hash_does_not_delay_other_peoples_requests(ada: AsyncClient) -> None:
+    hashing = [thread for thread in threading.enumerate() if thread.name.startswith("hash_")]
+
+    assert hashing
+    for thread in hashing:
+        assert os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) >= 10
 
 
 async def test_an_email_address_registers_once(ada: AsyncClient, client: AsyncClient) -> None:

@@ -1,7 +1,11 @@
 """Hashes passwords, and refuses those that are easy to guess."""
 
+import asyncio
 import os
 import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import anyio
 import argon2
@@ -15,6 +19,16 @@ HASHER = argon2.PasswordHasher(time_cost=5, memory_cost=7 * 1024, parallelism=1)
 
 # More than one hash per core would not be faster, and would need more memory.
 ONE_PER_CORE = anyio.CapacityLimiter(os.process_cpu_count() or 1)
+
+
+def _let_others_go_first() -> None:
+    """A hash must not delay other people's requests."""
+    if sys.platform == "linux":  # elsewhere it would be for the whole process
+        with suppress(OSError):  # a sandbox may refuse it
+            os.nice(10)
+
+
+_HASHING = ThreadPoolExecutor(os.process_cpu_count() or 1, "hash", _let_others_go_first)
 
 # Checked when the account does not exist, so that both answers take the same time.
 _NOBODYS_HASH = HASHER.hash(os.urandom(16).hex())
@@ -33,13 +47,15 @@ async def hash_new(password: SecretStr, *context: str) -> str:
     known = [*context, *re.findall(r"[^@\s]+", " ".join(context))]
     known += re.findall(r"\w{3,}", " ".join(context))
 
-    def judge_and_hash() -> str:
+    def judge() -> None:
         judged = password.get_secret_value()[:_JUDGED_CHARACTERS]
         if zxcvbn(judged, user_inputs=known)["score"] < 3:  # fewer than 10^8 guesses
             raise GuessablePassword("Use several words that nobody would expect together.")
-        return HASHER.hash(password.get_secret_value())
 
-    return await anyio.to_thread.run_sync(judge_and_hash, limiter=ONE_PER_CORE)
+    async with ONE_PER_CORE:
+        await anyio.to_thread.run_sync(judge)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(_HASHING, HASHER.hash, password.get_secret_value())
 
 
 async def is_correct(password: SecretStr, password_hash: str | None) -> bool:
@@ -54,4 +70,5 @@ async def is_correct(password: SecretStr, password_hash: str | None) -> bool:
         except argon2.exceptions.VerifyMismatchError:
             return False
 
-    return await anyio.to_thread.run_sync(verify) and password_hash is not None
+    is_equal = await asyncio.get_running_loop().run_in_executor(_HASHING, verify)
+    return is_equal and password_hash is not None

@@ -98,7 +98,9 @@ class RequestLog:
                     method=scope["method"],
                     **({"path": scope["path"]} if is_unknown else {"route": route}),
                     status=answer.status,
-                    duration_ms=round((time.perf_counter() - started) * 1000, 1),
+                    duration_ms=round(
+                        ((answer.ended_at or time.perf_counter()) - started) * 1000, 1
+                    ),
                     db_calls=use.calls,
                     db_ms=round(use.seconds * 1000, 1),
                     db_wait_ms=round(use.wait_seconds * 1000, 1),

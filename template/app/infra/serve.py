@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from uvicorn import Config, Server
 from uvicorn.importer import import_from_string
 
-from app.infra.http_limits import KnownAddress, LimitedHttp
+from app.infra.http_limits import KnownAddress, LateRefusals, LimitedHttp
 
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  # of a container's own network
 
@@ -25,6 +25,9 @@ def main(create_app: str = "app.main:create_app") -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+    # While a thread runs Python (zxcvbn judges a password for 40 ms), each step of the event loop
+    # waits that long for the GIL. The default is 5 ms, and a request takes several steps.
+    sys.setswitchinterval(0.0002)
     server_class: type[Server] = getattr(app.state, "server_class", Server)
     with suppress(KeyboardInterrupt):  # uvicorn raises it again when all is closed
         server_class(config).run()
@@ -51,7 +54,8 @@ def configured() -> Config:
 
 
 def load(config: Config, app: FastAPI) -> None:
-    config.app = KnownAddress(app) if config.proxy_headers else app
+    late = LateRefusals(app)
+    config.app = KnownAddress(late) if config.proxy_headers else late
     config.load()
 
 

@@ -2,6 +2,8 @@
 """The server in production: which proxies it trusts, and what a connection may cost."""
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
@@ -10,7 +12,7 @@ import pytest
 from fastapi import FastAPI, Request
 from uvicorn.server import ServerState
 
-from app.infra import http_limits, serve
+from app.infra import http_limits, logs, serve
 
 CHUNKED = b"POST /names HTTP/1.1\r\nhost: shop\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -33,6 +35,10 @@ def echo() -> FastAPI:
     async def names(request: Request) -> list[str]:
         await request.body()
         return list(request.headers)
+
+    @app.get("/limited", status_code=429)
+    async def limited() -> str:
+        return "too often"
 
     @app.get("/long")
     async def long() -> str:
@@ -153,6 +159,11 @@ MALFORMED = [
         b"GET /caller HTTP/1.1\r\n%b\r\n\r\n" % header
         for header in (b": x", b"a b: c", b"a\x00: b")
     ),
+    b"GET /caller HTTP/1.1\r\naccept: */*\r\n\r\n",
+    *(
+        b"GET /caller HTTP/1.1\r\nhost: shop\r\n%b: x\r\n%b: x\r\n\r\n" % (name, name.upper())
+        for name in sorted(http_limits.SINGLE_FIELDS)
+    ),
     *(b"GET %b HTTP/1.1\r\nhost: shop\r\n\r\n" % path for path in (b"\xc3\xbc", b"a:b", b"/\x00")),
     *(
         b"POST /names HTTP/1.1\r\n%b\r\n\r\n" % header
@@ -166,6 +177,30 @@ MALFORMED = [
     ),
     *(CHUNKED + chunk for chunk in (b"-1\r\n", b"g\r\n", b"f" * 17 + b"\r\n", b"1\r\nxy\r\n")),
 ]
+
+
+async def test_http_1_0_needs_no_host_and_lists_may_have_several_lines(echo: FastAPI) -> None:
+    lists = b"accept: a/b\r\naccept: c/d\r\ncookie: a=1\r\ncookie: b=2\r\n\r\n"
+    for request in (b"GET /caller HTTP/1.0\r\n", b"GET /caller HTTP/1.1\r\nhost: shop\r\n"):
+        async with connected(echo) as (reader, writer):
+            writer.write(request + lists)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+HEAD = b"GET /caller HTTP/1.1\r\nhost: shop\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"), [(HEAD, b""), (HEAD, b"\r\n"), (CHUNKED + b"0\r\n", b"")]
+)
+async def test_more_headers_or_trailers_than_any_client_sends_are_refused(
+    echo: FastAPI, begin: bytes, end: bytes
+) -> None:
+    async with connected(echo) as (reader, writer):
+        writer.write(begin + b"a: b\r\n" * (http_limits.MAX_FIELDS + 1) + end)
+        answer = await reader.read()
+
+    assert answer.startswith(b"HTTP/1.1 431 ")
 
 
 @pytest.mark.parametrize("request_", MALFORMED)
@@ -185,6 +220,74 @@ async def test_a_long_body_in_chunks_is_read_and_its_trailers_are_dropped(echo: 
         writer.write(CHUNKED + body + b"0\r\nauthorization: Bearer stolen\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
         assert await reader.readuntil(b"]") == b'["host","transfer-encoding"]'
+
+
+async def test_a_body_in_tiny_chunks_is_read_whole(echo: FastAPI) -> None:
+    async with connected(echo) as (reader, writer):
+        body = b"1\r\nx\r\n" * 40_000 + b"0\r\n\r\n"
+        writer.write(CHUNKED.replace(b"/names", b"/length") + body)
+        await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readexactly(5) == b"40000"
+
+
+async def test_tiny_chunks_do_not_keep_others_waiting(
+    echo: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_limits, "REST_SECONDS", 3600)
+    async with connected(echo) as (_, writer), connected(echo) as (reader, other):
+        writer.write(CHUNKED + b"1\r\nx\r\n" * 1_000_000)
+        await asyncio.sleep(0)
+        other.write(b"GET /caller HTTP/1.1\r\nhost: shop\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        assert writer.transport.get_write_buffer_size() > 0  # nothing more is read from it
+
+
+async def test_pipelined_requests_are_answered_up_to_a_number(echo: FastAPI) -> None:
+    request = b"GET /caller HTTP/1.1\r\nhost: shop\r\n\r\n"
+    async with connected(echo) as (reader, writer):
+        writer.write(request * http_limits.MAX_PIPELINED)
+        for _ in range(http_limits.MAX_PIPELINED):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            await reader.readuntil(b'"')
+            await reader.readuntil(b'"')
+        writer.write(request * 10_000)
+        answers = b""
+        with suppress(ConnectionResetError):
+            while part := await reader.read(2**20):
+                answers += part
+
+    assert answers.count(b"HTTP/1.1 ") <= http_limits.MAX_PIPELINED
+
+
+async def test_a_refusal_comes_late_and_its_log_line_counts_no_waiting(
+    echo: FastAPI, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOG_FORMAT", "json")
+    logs.install(echo)
+    started = time.monotonic()
+    async with connected(echo) as (reader, writer):
+        writer.write(b"GET /limited HTTP/1.1\r\nhost: shop\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+    seconds = time.monotonic() - started
+
+    assert head.startswith(b"HTTP/1.1 429 ")
+    assert seconds > http_limits.HELD_SECONDS
+    [line] = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "429" in line]
+    assert line["duration_ms"] / 1000 < seconds - http_limits.HELD_SECONDS
+
+
+async def test_refusals_are_held_up_to_a_number(
+    echo: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_limits, "HELD_SECONDS", 3600)
+    monkeypatch.setattr(http_limits, "MOST_HELD", 1)
+    app = httpx.ASGITransport(http_limits.LateRefusals(echo))
+    async with httpx.AsyncClient(transport=app, base_url="http://shop") as client:
+        two = [asyncio.create_task(client.get("/limited")) for _ in range(2)]
+        [answered], [held] = await asyncio.wait(two, return_when=asyncio.FIRST_COMPLETED)
+        assert answered.result().status_code == 429
+        assert (await client.get("/caller")).status_code == 200
+        held.cancel()
 
 
 async def test_a_client_that_does_not_read_its_answer_is_left(

@@ -50,6 +50,12 @@ class Flooder:
     async def trailers_of_200_mib(self) -> None:
         await self._endless(CHUNKED + b"0\r\n", b"a: b\r\n" * 100_000, 350)
 
+    async def tiny_chunks(self) -> None:
+        await self._endless(CHUNKED, b"1\r\nx\r\n" * 100_000, 350)
+
+    async def pipelined_requests(self) -> None:
+        await self._endless(b"", b"GET /live HTTP/1.1\r\nHost: shop\r\n\r\n" * 25_000, 200)
+
     async def a_body_of_200_mib(self) -> None:
         await self._endless(CHUNKED, b"100000\r\n" + b"a" * MIB + b"\r\n", 200)
 

@@ -20,6 +20,8 @@ FEWEST_SECONDS = 150.0
 # Concurrent requests log a little out of order. More than this is a clock that was set back.
 OUT_OF_ORDER_SECONDS = 5.0
 PROCESS = b'"process"'
+# Logged only when they fail. A busy database fails them while it answers each request.
+PROBES = ("/live", "/ready")
 NO_CONNECTION = ("connection slots", "too many clients")
 
 type Line = dict[str, Any]
@@ -123,7 +125,8 @@ def _judge(lines: Iterable[bytes], seconds: float) -> tuple[Requests | None, Pro
             continue
         requests.seconds = age
         if line.get("event") == "request":
-            requests.add(line)
+            if line.get("route") not in PROBES:
+                requests.add(line)
         elif any(sign in raw.decode(errors="replace") for sign in NO_CONNECTION):
             requests.refused += 1
     if not known:

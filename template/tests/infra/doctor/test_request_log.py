@@ -58,6 +58,15 @@ def test_only_the_window_before_the_last_line_counts(tmp_path: Path) -> None:
     assert requests.routes[0].median_calls == 2
 
 
+def test_a_probe_that_fails_is_no_failed_request(tmp_path: Path) -> None:
+    lines = [request(0), request(1, route="/ready", status=503, duration_ms=1000.0)]
+
+    requests, _ = request_log.read(written(tmp_path, lines), 10)
+
+    assert requests is not None
+    assert (requests.count, requests.errors, requests.p95_ms) == (1, 0, 10.0)
+
+
 def test_process_lines_come_once_a_minute_so_more_of_the_log_counts(tmp_path: Path) -> None:
     lines = [process(0, cpu_got=0.3), process(60), request(100), process(120, cpu_wanted=None)]
 

@@ -2,6 +2,7 @@
 .PHONY: module-borders module-migration module-psql
 
 LINTERS += module_databases.lint
+SLOW_QUERIES = app.infra.module_databases.slow_queries
 
 module-borders: ## Show what stands in the way of moving a module's tables to a database: NAME=orders
 	@$(RUN) python -m dev.module_databases "$(NAME)" "$(RECORD)"

@@ -1,5 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 .PHONY: slow-queries
 
+SLOW_QUERIES ?= app.infra.slow_queries
+
 slow-queries: ## Slow statements, missing and needless indexes of the database: ARGS="--limit 20"
-	@$(WITH_SERVICES) python -m app.infra.slow_queries $(ARGS)
+	@$(WITH_SERVICES) python -m $(SLOW_QUERIES) $(ARGS)

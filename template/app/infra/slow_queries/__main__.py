@@ -130,22 +130,30 @@ FAILURES = (
 
 
 def main() -> None:
+    arguments = parsed()
+    report = reported(environment.read(ServerSettings), arguments.limit)
+    print(report.as_json() if arguments.json else report.as_text())
+    if report.problems:
+        sys.exit("\n".join(report.problems))
+
+
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="slow_queries", description=__doc__)
     parser.add_argument("--limit", type=_at_least_one, default=10, help="how many statements: 10")
     parser.add_argument("--json", action="store_true", help="the same as a JSON object")
-    arguments = parser.parse_args()
-    settings = environment.read(ServerSettings)
+    return parser.parse_args()
+
+
+def reported(settings: ServerSettings, limit: int) -> Report:
+    """Raises SystemExit, which says what Postgres lacks."""
     try:
-        report = asyncio.run(make_report(settings, arguments.limit))
+        return asyncio.run(make_report(settings, limit))
     except ReportImpossible as error:
         sys.exit(str(error))
     except Unavailable as error:
         sys.exit(_in_one_line(error))
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         sys.exit(f"Postgres: {_in_one_line(error)}")
-    print(report.as_json() if arguments.json else report.as_text())
-    if away := [replica for replica in report.replicas if replica.problem]:
-        sys.exit("\n".join(f"Replica {replica.server}: {replica.problem}" for replica in away))
 
 
 def _at_least_one(given: str) -> int:

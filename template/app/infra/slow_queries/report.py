@@ -135,6 +135,11 @@ class Report(BaseModel):
     invalid_indexes: list[InvalidIndex]
     replicas: list[ReplicaReport]
 
+    @property
+    def problems(self) -> list[str]:
+        away = [replica for replica in self.replicas if replica.problem]
+        return [f"Replica {replica.server}: {replica.problem}" for replica in away]
+
     def as_json(self) -> str:
         return json.dumps(self.model_dump(mode="json"), indent=2)
 

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Fixtures: each module that has a history has its own database in each test."""
+"""Fixtures: each module that has a history has its own database in each test of the team."""
 
 import os
 from collections.abc import Iterator
@@ -9,10 +9,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from dev import postgres
 from dev.module_databases import own
 from dev.pytest_plugin import Databases, Services, migrate
 
 pytest_plugins = ["dev.module_databases.plugin"]
+
+WITHOUT_MODULES = postgres.REPOSITORY / "tests" / "infra"
 
 
 def pytest_configure() -> None:
@@ -41,13 +44,17 @@ def migrated(databases: Databases, history: Path) -> Iterator[str]:
 
 @pytest.fixture
 def services(
+    request: pytest.FixtureRequest,
     services: Services,
-    module_templates: dict[str, str],
     databases: Databases,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Services]:
+    if request.path.is_relative_to(WITHOUT_MODULES):
+        yield services
+        return
+    templates: dict[str, str] = request.getfixturevalue("module_templates")
     with ExitStack() as stack:
-        for variable, template in module_templates.items():
+        for variable, template in templates.items():
             copied = databases.created(f'TEMPLATE "{template}" STRATEGY FILE_COPY')
             monkeypatch.setenv(variable, stack.enter_context(copied))
         yield services

@@ -19,6 +19,7 @@ class Capacity(BaseModel, extra="forbid", frozen=True):
     pooled: bool = False
     pgbouncers: PositiveInt = 1
     database_cpus: PositiveInt | None = None  # read by `make doctor`
+    module_cpus: dict[str, PositiveInt] = {}  # the same, of modules' own databases
 
     # Set on AWS only, by dev/pooling/budget_aws.py.
     main: Path | None = None

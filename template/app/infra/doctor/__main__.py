@@ -190,6 +190,9 @@ def look(options: argparse.Namespace) -> Evidence:
         process=process,
         unavailable=unavailable,
         readers=[reader for _, found in capabilities if found for reader in found.readers],
+        others={
+            name: one for _, found in capabilities if found for name, one in found.others.items()
+        },
         capabilities={
             name: found.seen.model_dump() for name, found in capabilities if found and found.seen
         },

@@ -136,5 +136,6 @@ class Evidence(EvidencePart):
     process: Process | None = None
     unavailable: list[str] = []  # servers that the app cannot reach, by its /ready
     readers: list[Database] = []  # servers that answer reads in the primary's place
+    others: dict[str, Database] = {}  # databases with tables of their own, by name
     capabilities: dict[str, dict[str, Any]] = {}  # by name: each capability has its own model
     skipped: list[Skipped] = []

@@ -1,7 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """One conclusion of a rule, and what a capability adds to the doctor."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from pydantic import BaseModel
@@ -46,11 +46,13 @@ class Missing(Exception):
 
 
 class CapabilityEvidence(NamedTuple):
-    """`readers` are servers that answer reads in the primary's place."""
+    """`readers` are servers that answer reads in the primary's place. `others` are databases with
+    tables of their own, by name."""
 
     seen: EvidencePart | None
     readers: Sequence[Database] = ()
     skipped: Sequence[Skipped] = ()
+    others: Mapping[str, Database] = {}
 
 
 class Window(NamedTuple):

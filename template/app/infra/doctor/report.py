@@ -109,7 +109,8 @@ def _numbers(evidence: Evidence) -> str:
         per_second = requests.count / requests.seconds if requests.seconds else 0.0
         errors = requests.errors / max(requests.count, 1)
         found.append(f"{per_second:.0f} requests/s, p95 {requests.p95_ms:.0f} ms, 5xx {errors:.0%}")
-    if database := evidence.database:
+    common = {"database": evidence.database} if evidence.database else {}
+    for name, database in (common | evidence.others).items():
         known = f" of {database.processors} processors" if database.processors else " processors"
-        found.append(f"the database keeps {database.on_processor:.1f}{known} busy")
+        found.append(f"the {name} keeps {database.on_processor:.1f}{known} busy")
     return "; ".join(found) or "nothing could be read"

@@ -4,6 +4,8 @@
 docs/guide/doctor.md says where each threshold comes from.
 """
 
+from functools import wraps
+
 from app.infra.doctor.capabilities import CAPABILITIES
 from app.infra.doctor.evidence import Database, Evidence, Requests, Route, Scan, Statement
 from app.infra.doctor.finding import Finding, Judgement, Rule, keeps_idle
@@ -363,7 +365,8 @@ def app(evidence: Evidence) -> Finding | None:
 
 def pool(evidence: Evidence) -> Finding | None:
     process = evidence.process
-    if not process or process.waiting_lines < 0.5 or not keeps_idle(evidence.database):
+    idle = all(map(keeps_idle, (evidence.database, *evidence.others.values())))
+    if not process or process.waiting_lines < 0.5 or not idle:
         return None
     return Finding(
         rule="pool",
@@ -373,21 +376,38 @@ def pool(evidence: Evidence) -> Finding | None:
     )
 
 
+def _of_each(rule: Rule) -> Rule:
+    """Judges the other databases too, each by its own numbers alone."""
+
+    @wraps(rule)
+    def judged(evidence: Evidence) -> Finding | None:
+        if found := rule(evidence):
+            return found
+        for name, database in evidence.others.items():
+            kept = evidence.model_dump(include={"stage", "at", "window_s"})
+            if found := rule(Evidence(**kept, database=database)):
+                text = f"{name}: {found.text}"
+                return found.model_copy(update={"text": text, "advance_to": None})
+        return None
+
+    return judged
+
+
 RULES: tuple[Rule, ...] = (
-    clocks,
-    connections,
+    _of_each(clocks),
+    _of_each(connections),
     unavailable,
-    ddl_lock,
-    idle_in_tx,
-    hot_row,
-    index,
+    _of_each(ddl_lock),
+    _of_each(idle_in_tx),
+    _of_each(hot_row),
+    _of_each(index),
     n_plus_1,
-    vacuum,
-    checkpoints,
-    disk,
+    _of_each(vacuum),
+    _of_each(checkpoints),
+    _of_each(disk),
     *(rule for capability in CAPABILITIES for rule in capability.rules),
     processors_not_known,
-    writes,
+    _of_each(writes),
     cache,
     replicas,
     app,

@@ -64,6 +64,7 @@ class Cloud:
     succeeded: list[str] = field(default_factory=list)
     desired: int = 0
 
+    terraform: str = "1.11.4"
     plan: dict[str, Any] = field(default_factory=dict)
     exit_code: int = 0
     healthy: bool = True
@@ -97,6 +98,8 @@ class Cloud:
     ) -> dict[str, Any]:
         self.pid = parent
         event = name if name == PLUGIN else f"{name} {arguments[0]}"
+        if event == "terraform version":
+            return {"says": json.dumps({"terraform_version": self.terraform})}
         if event == "docker login":
             assert typed == "password"
         killed = self.happens(event)
@@ -371,7 +374,11 @@ class Answers(BaseHTTPRequestHandler):
         super().__init__(*arguments)
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        received = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path.startswith("/expired"):
+            self.send_error_of_aws("ExpiredToken", "The security token is expired")
+            return
+        asked = json.loads(received)
         if self.path == "/program":
             answer = self.cloud.program(**asked)
         else:
@@ -380,6 +387,14 @@ class Answers(BaseHTTPRequestHandler):
             self.cloud.happens(operation)
         body = json.dumps(answer).encode()
         self.send_response(400 if "__type" in answer else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def send_error_of_aws(self, code: str, message: str) -> None:
+        error = f"<Code>{code}</Code><Message>{message}</Message>"
+        body = f"<ErrorResponse><Error>{error}</Error></ErrorResponse>".encode()
+        self.send_response(403)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -281,6 +281,11 @@ def test_ctrl_c_lets_terraform_save_its_state(production: Production) -> None:
     production.released()
 
 
+def make_bucket(client: Callable[..., Any]) -> None:
+    place = {"LocationConstraint": REGION}
+    client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration=place)
+
+
 def nothing_was_made(production: Production, client: Callable[..., Any]) -> bool:
     reads = {"DescribeImages"}
     return set(production.cloud.events) <= reads and not client("s3").list_buckets()["Buckets"]
@@ -313,15 +318,123 @@ def test_a_wrong_main_tf_is_one_line_and_nothing_is_made(
     assert nothing_was_made(production, client)
 
 
-def test_without_credentials_nothing_is_made(
-    production: Production, client: Callable[..., Any]
+# In one process, because each would import botocore again.
+REFUSALS = """
+import json, sys
+from dev.deploy.__main__ import run
+from dev.deploy.programs import Stop
+
+said = {}
+for command in sys.argv[1:]:
+    try:
+        run(command)
+    except Stop as stop:
+        said[command] = str(stop)
+print()  # The question of destroy ends without a line.
+print(json.dumps(said))
+"""
+ALL = ("deploy", "plan", "rollback", "console", "destroy")
+SIGN_IN = "Sign in to AWS (AWS_PROFILE, or the role of your CI), then run the same command again."
+
+# What is given, the commands, what each of them says.
+REFUSED: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
+    "no credentials": (
+        dict.fromkeys(KEYS, ""),
+        ALL,
+        f"There are no credentials for AWS. {SIGN_IN}",
+    ),
+    "half of the credentials": (
+        {"AWS_SECRET_ACCESS_KEY": ""},
+        ALL,
+        "AWS could not be asked: Partial credentials found in env, missing: "
+        f"AWS_SECRET_ACCESS_KEY. {SIGN_IN}",
+    ),
+    "an unknown profile": (
+        {"AWS_PROFILE": "nobody"},
+        ALL,
+        f"AWS could not be asked: The config profile (nobody) could not be found. {SIGN_IN}",
+    ),
+    "an expired token": (
+        {"AWS_ENDPOINT_URL_STS": "{stub}/expired"},
+        ALL,
+        f"AWS does not accept your credentials: The security token is expired. {SIGN_IN}",
+    ),
+    "no network": (
+        {"AWS_ENDPOINT_URL_STS": "http://127.0.0.1:1"},
+        ALL,
+        'AWS cannot be reached: Could not connect to the endpoint URL: "http://127.0.0.1:1/". '
+        "Check your network (VPN, HTTPS_PROXY), then run the same command again.",
+    ),
+    "no Terraform": (
+        {"PATH": "/nowhere"},
+        ALL,
+        "Terraform is not installed, or not on your PATH. Install 1.11 or newer.",
+    ),
+    "an old Terraform": (
+        {"TERRAFORM": "1.9.8"},
+        ALL,
+        "Terraform 1.9.8 is too old. Install 1.11 or newer.",
+    ),
+    "nothing released": (
+        {},
+        ("rollback", "console", "destroy"),
+        f"shop-production was never released: there is no bucket {BUCKET} with its state. "
+        "Run `make deploy ENV=production` first.",
+    ),
+    "no number": (
+        {"TO": "latest"},
+        ("rollback",),
+        "TO is the number of a revision: make rollback TO=41",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_each_command_refuses_in_one_line_and_makes_nothing(
+    production: Production, client: Callable[..., Any], case: str
 ) -> None:
+    given, commands, said = REFUSED[case]
+    stub = production.environment["AWS_ENDPOINT_URL_ECS"]
+    production.cloud.terraform = given.get("TERRAFORM", production.cloud.terraform)
+
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSALS, *commands],
+        cwd=production.repo,
+        env=production.environment | {name: text.format(stub=stub) for name, text in given.items()},
+        input="shop-production\n",  # destroy asks for it.
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(commands, said)
+    assert nothing_was_made(production, client)
+
+
+def test_without_credentials_it_fails_in_one_line(production: Production) -> None:
     for key in KEYS:
         del production.environment[key]
 
     refused = production.refused()
 
-    assert refused.startswith("There are no credentials for AWS. Sign in")
+    assert refused == f"There are no credentials for AWS. {SIGN_IN}\n"
+
+
+def test_without_a_builder_nothing_is_made(
+    production: Production, client: Callable[..., Any], tmp_path: Path
+) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for program in ("git", "terraform"):
+        found = shutil.which(program, path=production.environment["PATH"])
+        assert found
+        (few / program).symlink_to(found)
+
+    refused = production.refused(PATH=str(few))
+
+    assert refused.startswith("Neither Docker runs here nor is there buildah.")
     assert refused.count("\n") == 1
     assert nothing_was_made(production, client)
 
@@ -335,15 +448,15 @@ def test_a_dirty_tree_is_not_released(production: Production, client: Callable[.
     assert nothing_was_made(production, client)
 
 
+@pytest.mark.parametrize("command", ["deploy", "plan", "destroy"])
 def test_a_state_that_somebody_holds_is_not_planned(
-    production: Production, client: Callable[..., Any]
+    production: Production, client: Callable[..., Any], command: str
 ) -> None:
-    s3 = client("s3")
-    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    make_bucket(client)
     held = '{"ID": "7f-1", "Who": "ada@laptop", "Created": "2026-11-26T07:00:00.123Z"}'
-    s3.put_object(Bucket=BUCKET, Key="production.tfstate.tflock", Body=held)
+    client("s3").put_object(Bucket=BUCKET, Key="production.tfstate.tflock", Body=held)
 
-    refused = production.refused()
+    refused = production.refused(command, typed="shop-production\n")
 
     assert refused.startswith("ada@laptop holds the state since 2026-11-26T07:00:00. Wait")
     assert "terraform -chdir=environments/production force-unlock 7f-1" in refused
@@ -363,7 +476,10 @@ def test_an_environment_is_destroyed_only_by_its_name(production: Production) ->
     assert production.cloud.events == []
 
 
-def test_what_has_its_name_typed_is_unprotected_and_destroyed(production: Production) -> None:
+def test_what_has_its_name_typed_is_unprotected_and_destroyed(
+    production: Production, client: Callable[..., Any]
+) -> None:
+    make_bucket(client)
     said = production.released("destroy", typed="shop-production\n")
 
     cloud = production.cloud
@@ -381,7 +497,10 @@ def test_what_has_its_name_typed_is_unprotected_and_destroyed(production: Produc
     assert git("status", "--porcelain", cwd=production.repo) == ""
 
 
-def test_each_destroy_names_its_final_snapshot_by_the_time(production: Production) -> None:
+def test_each_destroy_names_its_final_snapshot_by_the_time(
+    production: Production, client: Callable[..., Any]
+) -> None:
+    make_bucket(client)
     began = datetime.now(UTC).replace(microsecond=0)
 
     production.released("destroy", typed="shop-production\n")
@@ -437,10 +556,3 @@ def test_a_console_that_does_not_start_says_why(production: Production) -> None:
 
     assert refused == "The task stopped: CannotPullContainerError: not found\n"
     assert console_of(production)[0]["status"] == "INACTIVE"
-
-
-def test_nothing_released_cannot_be_rolled_back(
-    production: Production, client: Callable[..., Any]
-) -> None:
-    assert "shop-production was never released" in production.refused("rollback")
-    assert nothing_was_made(production, client)

@@ -6,12 +6,20 @@ from contextlib import contextmanager
 from typing import Any
 
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    NoCredentialsError,
+    NoRegionError,
+)
+from botocore.exceptions import ConnectionError as NotConnectedError
 from botocore.session import Session
 
 from dev.deploy.programs import Stop
 
 SIGN_IN = "Sign in to AWS (AWS_PROFILE, or the role of your CI), then run the same command again."
+NETWORK = "Check your network (VPN, HTTPS_PROXY), then run the same command again."
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "SignatureDoesNotMatch"}
 EXPIRED |= {"UnrecognizedClientException", "RequestExpired"}
 
@@ -28,14 +36,17 @@ class Aws:
         if region not in known:
             raise Stop(f"AWS has no region {region}. Correct it in environments/*/main.tf.")
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, attempts: int = 5) -> Any:
         config = Config(
-            connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": 5}
+            connect_timeout=10,
+            read_timeout=60,
+            retries={"mode": "standard", "max_attempts": attempts},
         )
         return self.session.create_client(service, region_name=self.region, config=config)
 
     def account(self) -> str:
-        return str(self.client("sts").get_caller_identity()["Account"])
+        """The first question to AWS. Without a network it fails soon."""
+        return str(self.client("sts", attempts=2).get_caller_identity()["Account"])
 
 
 @contextmanager
@@ -45,15 +56,21 @@ def explained() -> Iterator[None]:
     except (NoCredentialsError, NoRegionError) as error:
         raise Stop(f"There are no credentials for AWS. {SIGN_IN}") from error
     except ClientError as error:
-        said = error.response["Error"]
+        said = error.response["Error"].get("Message", "")
         if code(error) in EXPIRED:
-            raise Stop(
-                f"AWS does not accept your credentials: {said['Message']} {SIGN_IN}"
-            ) from error
-        what = f"{error.operation_name}: {code(error)}: {said.get('Message', '')}"
-        raise Stop(f"AWS refused {what}\nCorrect this, then run the same command again.") from error
+            why = sentence(f"AWS does not accept your credentials: {said}")
+            raise Stop(f"{why} {SIGN_IN}") from error
+        why = sentence(f"AWS refused {error.operation_name}: {code(error)}: {said}")
+        raise Stop(f"{why} Correct this, then run the same command again.") from error
+    except (NotConnectedError, HTTPClientError) as error:
+        raise Stop(f"{sentence(f'AWS cannot be reached: {error}')} {NETWORK}") from error
     except BotoCoreError as error:
-        raise Stop(f"AWS could not be asked: {error}\n{SIGN_IN}") from error
+        raise Stop(f"{sentence(f'AWS could not be asked: {error}')} {SIGN_IN}") from error
+
+
+def sentence(text: str) -> str:
+    """On one line, with one full stop."""
+    return f"{' '.join(text.split()).rstrip('.')}."
 
 
 def code(error: ClientError) -> str:

@@ -28,7 +28,7 @@ def run(command: str, folder: Path) -> None:
             case "console":
                 console.open_one(*deployed(read))
             case "destroy":
-                destroy.destroy(read, lambda: begin(read))
+                destroy.destroy(read, lambda: begin(read, released=True))
             case _:
                 raise Stop(f"There is no command {command}.")
 
@@ -86,13 +86,16 @@ def rollback(read: Environment, to: str) -> None:
     say(f"{short(revision)} is in service.")
 
 
-def begin(read: Environment) -> None:
+def begin(read: Environment, released: bool = False) -> None:
     """A plan may follow: the state is there, and nobody else holds it."""
     aws = Aws(read.region)
     account = aws.account()
     bucket = state.bucket_of(read, account)
     state.refuse_lock(aws, read, bucket, account)
-    state.make_bucket(aws, bucket, account)
+    if released:
+        state.need_bucket(aws, read, bucket, account)
+    else:
+        state.make_bucket(aws, bucket, account)
     state.initialise(read, bucket)
 
 
@@ -101,7 +104,6 @@ def deployed(read: Environment) -> tuple[Aws, dict[str, Any]]:
     aws = Aws(read.region)
     account = aws.account()
     bucket = state.bucket_of(read, account)
-    if state.region_of(aws.client("s3"), bucket, account) is None:
-        raise Stop(f"{read.id} was never released: there is no bucket {bucket} with its state.")
+    state.need_bucket(aws, read, bucket, account)
     state.initialise(read, bucket)
     return aws, state.outputs(read)["release"]

@@ -15,13 +15,12 @@ ARCHITECTURES = ("ARM64", "X86_64")
 
 
 def folder_of(environment: str) -> Path:
-    folder = Path("environments") / environment
-    if not environment or environment != folder.name or not (folder / "main.tf").is_file():
-        known = sorted(file.parent.name for file in Path("environments").glob("*/main.tf"))
+    known = sorted(file.parent.name for file in Path("environments").glob("*/main.tf"))
+    if environment not in known:
         raise Stop(
             f"Say which environment: ENV=production. There is: {', '.join(known) or 'none'}."
         )
-    return folder
+    return Path("environments") / environment
 
 
 @dataclass(frozen=True)

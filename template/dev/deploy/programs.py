@@ -1,12 +1,18 @@
 # Rung's file: advancing to another stage may change it.
 """Runs Terraform, Docker and git so that an interrupt never cuts them off."""
 
+import json
+import os
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+
+# deploy/aws/versions.tf says the same.
+OLDEST_TERRAFORM = (1, 11)
 
 
 class Stop(Exception):
@@ -40,9 +46,23 @@ def output(*command: str, cwd: Path = Path()) -> str:
     return done.stdout
 
 
+@cache
 def need_terraform() -> None:
+    """Before anything is made: Terraform itself looks at its version when it begins."""
+    newer = f"Install {'.'.join(map(str, OLDEST_TERRAFORM))} or newer."
     if not shutil.which("terraform"):
-        raise Stop("Terraform is not installed, or not on your PATH. Install 1.11 or newer.")
+        raise Stop(f"Terraform is not installed, or not on your PATH. {newer}")
+    asked = ("terraform", "version", "-json")
+    # Else it asks the internet for a newer version.
+    environment = os.environ | {"CHECKPOINT_DISABLE": "1"}
+    try:
+        done = subprocess.run(asked, capture_output=True, check=True, env=environment)
+        version = str(json.loads(done.stdout)["terraform_version"])
+        found = tuple(int(number) for number in version.split("-")[0].split("."))
+    except (OSError, subprocess.CalledProcessError, ValueError, KeyError) as error:
+        raise Stop(f"Terraform does not start: `{' '.join(asked)}` fails. {newer}") from error
+    if found < OLDEST_TERRAFORM:
+        raise Stop(f"Terraform {version} is too old. {newer}")
 
 
 def until(seconds: float) -> Iterator[None]:

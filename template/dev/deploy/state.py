@@ -52,6 +52,14 @@ def refuse_lock(aws: Aws, environment: Environment, bucket: str, account: str) -
     )
 
 
+def need_bucket(aws: Aws, environment: Environment, bucket: str, account: str) -> None:
+    if region_of(aws.client("s3"), bucket, account) is None:
+        raise Stop(
+            f"{environment.id} was never released: there is no bucket {bucket} with its state. "
+            f"Run `make deploy {environment.make}` first."
+        )
+
+
 def make_bucket(aws: Aws, bucket: str, account: str) -> None:
     s3 = aws.client("s3")
     if region_of(s3, bucket, account) is None:

@@ -1,18 +1,19 @@
 # Rung's file: advancing to another stage may change it.
 .PHONY: deploy deploy-plan deploy-apply rollback console destroy cost
-DEPLOY = ENV="$(ENV)" $(RUN) --group deploy python -m dev.deploy
+# make hands ENV, IMAGE and TO on, so no quote in them is the shell's.
+DEPLOY = $(RUN) --group deploy python -m dev.deploy
 
 deploy: ## Release this commit to AWS, or go on with it: ENV=production
 	@$(DEPLOY) deploy
 
 deploy-plan: ## Show what would change on AWS, and refuse to lose data: ENV=production [IMAGE=…]
-	@IMAGE="$(IMAGE)" $(DEPLOY) plan
+	@$(DEPLOY) plan
 
 deploy-apply: ## Change what the last `make deploy-plan` has shown: ENV=production
 	@$(DEPLOY) apply
 
 rollback: ## Go back to the release before, or to a revision: ENV=production [TO=41]
-	@TO="$(TO)" $(DEPLOY) rollback
+	@$(DEPLOY) rollback
 
 console: ## A shell beside the running copies, with their settings: ENV=production
 	@$(DEPLOY) console

@@ -10,14 +10,23 @@ from typing import Any
 
 import pytest
 
+from dev.deploy.__main__ import run
 from dev.deploy.guard import losses
+from dev.deploy.programs import Stop
 
 ROOT = Path(__file__).parents[2]
+
+COMMANDS = ("deploy", "plan", "apply", "rollback", "console", "destroy", "cost")
+NO_ENVIRONMENT = (
+    *("", "staging", "x" * 300, "production\n"),
+    *("..", ".", "production/", "./production", "../environments/production", "/etc"),
+)
 
 # Stands in for Terraform: plans what plan.json says, and applies a plan that is there.
 TERRAFORM = """\
 #!/bin/sh
 case $1 in
+version) echo "{\\"terraform_version\\": \\"${VERSION:-1.11.0}\\"}" ;;
 plan) echo "$@" > planned; echo > checked.tfplan ;;
 show) cat plan.json ;;
 apply) test -e checked.tfplan && echo > applied && exit ${APPLY:-0} ;;
@@ -134,17 +143,53 @@ def test_an_apply_that_stops_says_how_to_go_on(production: Path) -> None:
     assert "Run `make deploy-plan` again" in stopped.stderr
 
 
-@pytest.mark.parametrize("name", ["", "staging", "../production", "."])
-def test_an_environment_that_is_not_there_is_one_line(production: Path, name: str) -> None:
-    refused = deploy(production, ENV=name)
+def test_an_environment_that_is_not_there_is_one_line(production: Path) -> None:
+    refused = deploy(production, ENV="../production")
 
     assert refused.returncode == 1
     assert refused.stderr == "Say which environment: ENV=production. There is: production.\n"
 
 
-def test_a_missing_terraform_is_one_line(production: Path) -> None:
-    refused = deploy(production, PATH="/nowhere")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_takes_only_an_environment_that_is_there(
+    production: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(production.parents[1])
+    for name in NO_ENVIRONMENT:
+        monkeypatch.setenv("ENV", name)
+        with pytest.raises(Stop, match=r"^Say which environment: .* There is: production\.$"):
+            run(command)
 
-    assert refused.returncode == 1
-    assert refused.stderr.count("\n") == 1
-    assert "Terraform is not installed" in refused.stderr
+
+def test_make_hands_on_what_was_typed_and_runs_none_of_it(tmp_path: Path) -> None:
+    typed = f"production'; touch {tmp_path}/made; \"`touch {tmp_path}/made`"
+    shown = ["RUN=printenv ENV #", f"ENV={typed}"]
+    outside_make = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+
+    for target in ("deploy", "deploy-plan", "deploy-apply", "rollback", "console", "destroy"):
+        command = ["make", "--no-print-directory", target, *shown]
+        done = subprocess.run(
+            command, cwd=ROOT, env=outside_make, capture_output=True, text=True, check=False
+        )
+        assert done.stdout == f"{typed}\n", done.stderr
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["plan", "apply"])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"PATH": "/nowhere"}, "Terraform is not installed, or not on your PATH."),
+        ({"VERSION": "1.10.5"}, "Terraform 1.10.5 is too old."),
+        ({"VERSION": "new"}, "Terraform does not start: `terraform version -json` fails."),
+    ],
+)
+def test_a_terraform_that_does_not_do_is_one_line(
+    production: Path, command: str, given: dict[str, str], said: str
+) -> None:
+    refused = deploy(production, command, **given)
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == f"{said} Install 1.11 or newer.\n"
+    assert not (production / "planned").exists()

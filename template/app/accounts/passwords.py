@@ -20,6 +20,9 @@ HASHER = argon2.PasswordHasher(time_cost=5, memory_cost=7 * 1024, parallelism=1)
 # More than one hash per core would not be faster, and would need more memory.
 ONE_PER_CORE = anyio.CapacityLimiter(os.process_cpu_count() or 1)
 
+# zxcvbn is Python: a second one would only take the GIL from other people's requests.
+_JUDGING = anyio.CapacityLimiter(1)
+
 
 def _let_others_go_first() -> None:
     """A hash must not delay other people's requests."""
@@ -53,7 +56,7 @@ async def hash_new(password: SecretStr, *context: str) -> str:
             raise GuessablePassword("Use several words that nobody would expect together.")
 
     async with ONE_PER_CORE:
-        await anyio.to_thread.run_sync(judge)
+        await anyio.to_thread.run_sync(judge, limiter=_JUDGING)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(_HASHING, HASHER.hash, password.get_secret_value())
 

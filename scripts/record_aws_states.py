@@ -3,7 +3,8 @@
     uv run --with ministack python scripts/record_aws_states.py PLUGINS
 
 It takes ten minutes. PLUGINS is a folder with provider aws 5.100, laid out as for `-plugin-dir`.
-tests/test_deploy_advance.py plans the next stage from each state.
+tests/test_deploy_advance.py plans the next stage from each state, and an upgrade of the template
+from older-stage-4.json.gz: copy stage-4.json.gz there before you record.
 """
 
 import gzip

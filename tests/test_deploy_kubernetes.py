@@ -344,8 +344,8 @@ def test_images_are_those_of_compose(shop: Path) -> None:
     assert manifests["Cluster/database"]["spec"]["imageName"].endswith(":18")
 
 
-def pages_yaml(project: Path) -> list[str]:
-    page = (project / "docs/guide/kubernetes.md").read_text()
+def pages_yaml(project: Path, name: str = "kubernetes.md") -> list[str]:
+    page = (project / "docs/guide" / name).read_text()
     return re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
 
 
@@ -371,6 +371,23 @@ def test_the_pages_examples_work_together(shop: Path, tmp_path: Path) -> None:
     assert manifests["ConfigMap/collector"]["data"]["VENDOR"] == "datadog"
     assert "datadog.yaml" in manifests["ConfigMap/collector"]["data"]
     assert manifests["HorizontalPodAutoscaler/app"]["spec"]["minReplicas"] == 4
+
+
+def test_the_patch_of_the_page_migrates_a_modules_database_too(
+    render: Render, tmp_path: Path
+) -> None:
+    shop = shutil.copytree(render(VARIANTS[-1]), tmp_path / "shop")
+    [patch] = pages_yaml(shop, "module_databases/production.md")
+    own = shop / "environments" / "production"
+    with (own / "kustomization.yaml").open("a") as overlay:
+        overlay.write(patch)
+
+    [job] = containers(built(own)["Job/migrate"]["spec"]["template"]["spec"])
+
+    assert job["command"] == [
+        *("sh", "-c"),
+        "alembic upgrade head && python -m app.infra.module_databases billing upgrade head",
+    ]
 
 
 # Records what it is asked to do, applies to a folder, and fails where it is told to.

@@ -9,6 +9,7 @@ from conftest import Render, working_tree
 from edits.carried import commit
 from growing import Repo, release
 from people import COPIER, Person, git
+from variants import VARIANTS
 
 MOVES = ("redis_sessions/move", "s3/move")
 DELETED = (
@@ -29,9 +30,11 @@ def delete_the_moves(project: Path) -> None:
 @pytest.mark.slow
 def test_the_checks_pass_without_the_code_of_the_moves(render: Render, tmp_path: Path) -> None:
     project = tmp_path / "shop"
-    shutil.copytree(render({"stage": 4, "replica_routing": True}), project)
+    shutil.copytree(render(VARIANTS[-1]), project)
     git("init", "--quiet", cwd=project)
     delete_the_moves(project)
+    for place in ("app", "tests"):
+        shutil.rmtree(project / place / "infra" / "module_databases" / "move")
     commit(project, "The moves are finished")
     tests = ["tests/infra/redis_sessions", "tests/infra/s3", "tests/infra/test_sessions.py"]
     for command in (

@@ -23,7 +23,7 @@ from app.infra.connections import DatabaseSettings
 from app.infra.direct_postgres import PostgresUrl
 from app.infra.module_databases import settings
 from app.infra.module_databases.__main__ import history_of, tables_of
-from app.infra.module_databases.move import copying
+from app.infra.module_databases.move import comparing, copying, cutting, fence
 from app.infra.module_databases.move.preflight import complaints
 from app.infra.module_databases.move.sides import Move, Refused, Side, connected
 
@@ -49,16 +49,30 @@ async def preflight(move: Move) -> str:
 
 
 async def status(move: Move) -> str:
-    return (await copying.progress(move)).line()
+    if not await fence.is_closed(move.old, move):
+        return (await copying.progress(move)).line()
+    if await fence.is_closed(move.new, move):
+        return f"{move.module}: neither database takes writes. Run cut or back again."
+    if not await move.back.is_subscribed():
+        return f"{move.module}: has its own database, and there is no way back."
+    seconds = await copying.seconds_behind(move.back)
+    return (
+        f"{move.module}: the new database takes the writes, and the old one is"
+        f" {copying.in_words(seconds)} behind."
+    )
 
 
 STEPS: dict[str, Step] = {
     "preflight": preflight,
     "copy": copying.copy,
     "status": status,
+    "compare": comparing.compare,
     "abort": copying.abort,
+    "cut": cutting.cut,
+    "back": cutting.back,
+    "own": cutting.own,
 }
-TOGETHER = {preflight, status}  # they only look
+TOGETHER = {preflight, status, comparing.compare}  # they only look
 
 
 def main(given: Sequence[str] | None = None) -> None:

@@ -51,11 +51,7 @@ class Progress:
         parts = [f"{self.module}: {self.ready} of {self.tables} tables copied"]
         if not self.is_copied:
             parts.append(f"about {self.rows:,} of {self.of_rows:,} rows")
-        behind = (
-            f"more than {MEASURED_SECONDS:.0f} s"
-            if self.seconds_behind is None
-            else f"{self.seconds_behind:.2f} s"
-        )
+        behind = in_words(self.seconds_behind)
         parts.append(f"{self.bytes_behind / 1e6:,.1f} MB and {behind} behind")
         if before and not self.is_copied and self.rows > before.rows:
             rate = (self.rows - before.rows) / (self.at - before.at)
@@ -102,7 +98,9 @@ async def progress(move: Move) -> Progress:
         tables=len(states),
         ready=sum(row["is_ready"] for row in states),
         rows=sum(
-            total[row["table"]] if row["is_ready"] or row["is_copied"] else row["rows"]
+            total[row["table"]]
+            if row["is_ready"] or row["is_copied"]
+            else min(row["rows"], total[row["table"]])
             for row in states
         ),
         of_rows=sum(total.values()),
@@ -124,12 +122,18 @@ async def seconds_behind(way: Way) -> float | None:
     return time.monotonic() - begun
 
 
+def in_words(seconds: float | None) -> str:
+    return f"more than {MEASURED_SECONDS:.0f} s" if seconds is None else f"{seconds:.2f} s"
+
+
 async def abort(move: Move) -> str:
     """The old database stays as it is: it has served all the time."""
     if await fence.is_closed(move.old, move):
         raise Refused(f"{move.module} has moved: the old tables take no writes. First: back")
+    await move.back.end()
     await move.there.end()
-    await fence.remove(move.new, move)
+    for side in (move.new, move.old):
+        await fence.remove(side, move)
     return (
         f"{move.module}: replication has ended, and the old database is as before. The new one"
         f" keeps what was copied. Before the next copy, there: TRUNCATE {', '.join(move.tables)}"

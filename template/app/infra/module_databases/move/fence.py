@@ -2,30 +2,37 @@
 """The fence: a trigger that refuses each write to a module's tables, but not those of replication.
 
 A trigger, because it holds for the tables' owner too, and because its error is one that the app
-answers with 503. Readers go on: neither statement conflicts with theirs.
+answers with 503. It can be opened without a lock on any table: only its function changes.
 """
 
-from app.infra.module_databases.move.sides import Move, Side
+from app.infra.module_databases.move.sides import Move, Side, patiently
 
 TRIGGER = "move_fence"
 
-# 55P03 is an error that may pass: app/infra/failures.py.
 FUNCTION = """
     CREATE OR REPLACE FUNCTION {name}_fence() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        RAISE 'The tables of {module} take no writes here: they live in their other database'
-        USING ERRCODE = '55P03';
+        {does}; RETURN NULL;
     END $$
 """
+# 55P03 is an error that may pass: app/infra/failures.py.
+REFUSE = """
+    RAISE 'The tables of {module} take no writes here: they live in their other database'
+    USING ERRCODE = '55P03'
+"""
 CLOSED = """
-    SELECT count(*) FROM pg_trigger
-    WHERE tgname = '{trigger}' AND tgenabled <> 'D' AND tgrelid = ANY($1::text[]::regclass[])
+    SELECT (SELECT count(*) FROM pg_trigger WHERE tgname = '{trigger}' AND tgrelid IN (
+        SELECT to_regclass(name) FROM unnest($2::text[]) AS name
+    )) = cardinality($2) AND EXISTS (
+        SELECT FROM pg_proc WHERE oid = to_regproc($1) AND prosrc LIKE '%RAISE%'
+    )
 """
 
 
 async def close(side: Side, move: Move) -> None:
     """In one transaction, which may be the caller's."""
     async with side.connection.transaction():
-        await side.run(FUNCTION.format(name=move.name, module=move.module))
+        refuse = REFUSE.format(module=move.module)
+        await side.run(FUNCTION.format(name=move.name, does=refuse))
         for table in move.tables:
             await side.run(
                 f"CREATE OR REPLACE TRIGGER {TRIGGER}"
@@ -34,10 +41,16 @@ async def close(side: Side, move: Move) -> None:
             )
 
 
+async def open_again(side: Side, move: Move) -> None:
+    await side.run(FUNCTION.format(name=move.name, does="NULL"))
+
+
 async def is_closed(side: Side, move: Move) -> bool:
-    closed: int = await side.value(CLOSED.format(trigger=TRIGGER), move.tables)
-    return closed == len(move.tables)
+    query = CLOSED.format(trigger=TRIGGER)
+    return await side.value(query, f"{move.name}_fence", move.tables) is True
 
 
 async def remove(side: Side, move: Move) -> None:
-    await side.run(f"DROP FUNCTION IF EXISTS {move.name}_fence() CASCADE")
+    """The triggers too, whose tables it locks for a moment."""
+    drop = f"DROP FUNCTION IF EXISTS {move.name}_fence() CASCADE"
+    await patiently(side, lambda: side.run(drop))

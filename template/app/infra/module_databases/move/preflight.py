@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 
 import asyncpg
 
+from app.infra.module_databases.move import sequences
 from app.infra.module_databases.move.sides import Move, Side, connected
 
 OLDEST = 17  # its pg_logical_emit_message() flushes
@@ -18,9 +19,11 @@ SHAPE = """
     SELECT relkind::text, relreplident::text AS identity,
         EXISTS (SELECT FROM pg_index WHERE indrelid = pg_class.oid AND indisprimary) AS has_key,
         ARRAY(
-            SELECT format('%s %s%s', attname, format_type(atttypid, atttypmod),
-                CASE WHEN attnotnull THEN ' NOT NULL' END)
-            FROM pg_attribute WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
+            SELECT concat(attname, ' ', format_type(atttypid, atttypmod),
+                CASE WHEN attnotnull THEN ' NOT NULL' END,
+                ' DEFAULT ' || pg_get_expr(adbin, adrelid))
+            FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+            WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
         ) AS columns
     FROM pg_class WHERE oid = to_regclass($1)
 """
@@ -47,6 +50,11 @@ async def complaints(move: Move) -> list[str]:
     found = [line async for line in _of_tables(move)]
     if any("does not exist" in line for line in found):
         return found
+    theirs = await sequences.of(move.new, move.tables)
+    found += [
+        f"The sequence {name} does not exist in the new database: run the migrations there."
+        for name in (await sequences.of(move.old, move.tables)).keys() - theirs
+    ]
     for row in await move.old.rows(ACROSS, move.tables):
         found.append(
             f"{row['here']}: the foreign key {row['conname']} leads to {row['there']}, across the"

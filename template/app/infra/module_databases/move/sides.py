@@ -1,7 +1,8 @@
 # Rung's file: advancing to another stage may change it.
 """The two databases of a move, and what the move leaves in them."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,7 +10,8 @@ from typing import Any, NamedTuple
 import asyncpg
 
 CONNECT_SECONDS = 10.0
-OTHER_COMMAND_SECONDS = 5.0
+OTHER_COMMAND_SECONDS = 5
+SLOT_SECONDS = 60
 
 # Rows are compared as text, so both servers must write values in the same way.
 SETTINGS = {
@@ -31,8 +33,24 @@ NOT_LOGGED = """
 """
 
 
+# For transactions that hold up those of the app. The second line is for a command that vanishes
+# with its machine, the third for an autovacuum in the way: it gives up after that time.
+PATIENCE = """
+    SET LOCAL lock_timeout = '300ms';
+    SET LOCAL idle_in_transaction_session_timeout = '5s';
+    SELECT set_config('deadlock_timeout', '50ms', true)
+    WHERE has_parameter_privilege('deadlock_timeout', 'SET');
+"""
+TRIES = 20
+PAUSE_SECONDS = 0.5
+
+
 class Refused(Exception):
     """Each line says what is wrong and what to do."""
+
+
+class TooSlow(Exception):
+    """The transaction is rolled back, and the next try may succeed."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +102,7 @@ class Way:
             await self.source.run(f"CREATE PUBLICATION {self.name} FOR TABLE {tables}")
         # The slot comes second: its changes can be sent only with a publication from before them.
         if await self.slot() is None:
-            create = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')"
-            await self.source.run(create, self.name)
+            await self._create_slot()
         if not await self.is_subscribed():
             url = self.source.url.replace("'", "''")
             async with self.target.connection.transaction():
@@ -98,6 +115,19 @@ class Way:
                     # Else what is replayed counts only when the WAL writer has come by.
                     " synchronous_commit = on)"
                 )
+
+    async def _create_slot(self) -> None:
+        """Waits for each transaction that is open there."""
+        create = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')"
+        try:
+            async with self.source.connection.transaction():
+                await self.source.run(f"SET LOCAL lock_timeout = '{SLOT_SECONDS}s'")
+                await self.source.run(create, self.name)
+        except asyncpg.LockNotAvailableError:
+            raise Refused(
+                f"{self.source.name} has a transaction that is open for more than {SLOT_SECONDS} s:"
+                " end it (pg_stat_activity), and run this again."
+            ) from None
 
     async def end(self) -> None:
         if await self.is_subscribed():
@@ -121,6 +151,13 @@ class Way:
 
     async def has_replayed(self, position: str) -> bool:
         return await self.source.value(REPLAYED, self.name, position) is True
+
+    async def catch_up(self) -> None:
+        """Waits until the target has what the source has committed by now."""
+        position = await self.source.position()
+        while not await self.has_replayed(position):
+            await self.refuse_if_lost()
+            await asyncio.sleep(0.005)
 
     async def refuse_if_lost(self) -> None:
         slot = await self.slot()
@@ -161,6 +198,10 @@ class Move:
     def there(self) -> Way:
         return Way(self.name, self.tables, self.old, self.new)
 
+    @property
+    def back(self) -> Way:
+        return Way(f"{self.name}_back", self.tables, self.new, self.old)
+
     @asynccontextmanager
     async def alone(self) -> AsyncGenerator[None]:
         """Raises Refused while another command works on this move. A killed one may take a moment
@@ -173,6 +214,23 @@ class Move:
         except asyncpg.LockNotAvailableError:
             raise Refused(f"Another command moves {self.module} right now.") from None
         yield
+
+
+async def patiently[T](side: Side, act: Callable[[], Awaitable[T]]) -> T:
+    """In a transaction that holds up those of the app for a moment only, or gives up."""
+    reason = ""
+    for _ in range(TRIES):
+        try:
+            async with side.connection.transaction():
+                await side.run(PATIENCE)
+                return await act()
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, TooSlow) as error:
+            reason = str(error)
+        await asyncio.sleep(PAUSE_SECONDS)
+    raise Refused(
+        f"{side.name} gave no moment in {TRIES} tries ({reason}), so nothing has changed. Look for"
+        " long transactions in its pg_stat_activity, and run this again."
+    )
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from app.infra.module_databases.move.sides import Move, Side, connected
+from app.infra.module_databases.move.sides import Move, Side, Way, connected
 from dev import postgres
 from dev.pytest_plugin import RUN, Databases
 
@@ -76,7 +76,8 @@ def urls(servers: tuple[Databases, Databases]) -> Iterator[Urls]:
 async def move(urls: Urls) -> AsyncIterator[Move]:
     async with moving(urls) as move:
         yield move
-        await move.there.end()
+        for way in (move.back, move.there):
+            await way.end()
 
 
 async def becomes(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -85,6 +86,27 @@ async def becomes(condition: Callable[[], Awaitable[bool]]) -> None:
             if await condition():
                 return
             await asyncio.sleep(0.01)
+
+
+LEFT = """
+    SELECT slot_name FROM pg_replication_slots
+    UNION ALL SELECT pubname FROM pg_publication
+    UNION ALL SELECT subname FROM pg_subscription
+    UNION ALL SELECT tgname FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL SELECT proname FROM pg_proc WHERE proname LIKE 'move%'
+"""
+HASHES = "SELECT md5(string_agg(row::text, ',' ORDER BY row::text)) FROM {} AS row"
+
+
+async def are_equal(move: Move, way: Way) -> bool:
+    """When nobody writes."""
+    position = await way.source.position()
+    await becomes(lambda: way.has_replayed(position))
+    for table in TABLES:
+        old, new = [await side.value(HASHES.format(table)) for side in (move.old, move.new)]
+        if old != new:
+            return False
+    return True
 
 
 @asynccontextmanager

@@ -1,0 +1,167 @@
+# Rung's file: advancing to another stage may change it.
+"""The cut and its way back while clients write, killed at each statement."""
+
+import asyncio
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+
+from app.infra.database import WriteSession
+from app.infra.module_databases.move import copying, cutting, fence, sides
+from app.infra.module_databases.move.comparing import compare
+from app.infra.module_databases.move.copying import abort, copy
+from app.infra.module_databases.move.cutting import back, cut, own
+from app.infra.module_databases.move.sides import Move, Refused, connected
+from dev.pytest_plugin import Services
+from tests.infra.conftest import Serve, bare_app
+from tests.infra.module_databases.move.conftest import (
+    LEFT,
+    Urls,
+    are_equal,
+    as_the_app,
+    moving,
+)
+from tests.infra.module_databases.move.senders import Senders, killed_at_each_statement
+
+pytestmark = pytest.mark.slow
+
+TEXTS = "SELECT id, text FROM parcels WHERE text NOT LIKE 'x%'"
+TAMPER = """
+    SET session_replication_role = replica;
+    DELETE FROM parcels WHERE id = (SELECT id FROM parcels WHERE text LIKE 'x%' LIMIT 1);
+    UPDATE stamps SET parcel = NULL WHERE id IN (1, 2);
+    INSERT INTO stamps (id) VALUES (1000000);
+"""
+
+
+async def test_there_and_back_killed_at_each_statement_nothing_is_lost(
+    move: Move, urls: Urls
+) -> None:
+    await copy(move)
+    senders = Senders(urls)
+    async with asyncio.TaskGroup() as sending:
+        for _ in range(3):
+            sending.create_task(senders.send())
+        await senders.until(50)
+        assert await killed_at_each_statement(urls, cut) > 30
+        assert not await fence.is_closed(move.new, move)
+        await senders.until(senders.writes + 50)
+        assert "hold the same" in await compare(move)
+        assert await killed_at_each_statement(urls, back) > 10
+        assert not await fence.is_closed(move.old, move)
+        await senders.until(senders.writes + 50)
+        senders.stop()
+
+    assert await are_equal(move, move.there)
+    for side in (move.old, move.new):
+        assert {row["id"]: row["text"] for row in await side.rows(TEXTS)} == senders.sent
+    await abort(move)
+    for side in (move.old, move.new):
+        assert await side.rows(LEFT) == []
+
+
+async def test_a_transaction_that_does_not_end_prevents_the_cut_and_no_write(
+    move: Move, urls: Urls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sides, "TRIES", 2)
+    await copy(move)
+    app = await asyncpg.connect(as_the_app(urls[0]))
+    async with app.transaction():
+        await app.execute("INSERT INTO stamps DEFAULT VALUES")
+        with pytest.raises(
+            Refused, match=r"gave no moment in 2 tries \(.*lock timeout\), so nothing"
+        ):
+            await cut(move)
+        await app.execute("INSERT INTO stamps DEFAULT VALUES")
+
+    assert "The new database takes the writes of parcels. The fence held" in await cut(move)
+    with pytest.raises(asyncpg.LockNotAvailableError):
+        await app.execute("INSERT INTO stamps DEFAULT VALUES")
+    await app.close()
+    assert await are_equal(move, move.back)
+    assert (await cut(move)).startswith("The new database takes the writes of parcels already.")
+    with pytest.raises(Refused, match="has moved: the old tables take no writes"):
+        await abort(move)
+
+
+async def test_a_new_database_that_does_not_replay_prevents_the_cut(
+    move: Move, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutting, "FOLLOWS_WITHIN_TRIES", 1)
+    monkeypatch.setattr(copying, "MEASURED_SECONDS", 0.5)
+    with pytest.raises(Refused, match="No copy of parcels runs"):
+        await cut(move)
+    await copy(move)
+    await move.back.begin(copy_data=False)
+    async with connected(move.new.url) as other, other.transaction():
+        # What is replayed waits for the end of this transaction.
+        await other.execute("SET session_replication_role = replica")
+        await other.execute("INSERT INTO stamps VALUES (1000000)")
+        await move.old.run("INSERT INTO stamps VALUES (1000000)")
+        with pytest.raises(Refused, match="The new database does not follow The old database"):
+            await cut(move)
+        monkeypatch.setattr(sides, "SLOT_SECONDS", 1)
+        await move.back.end()
+        with pytest.raises(Refused, match="The new database has a transaction that is open for mo"):
+            await cut(move)
+        assert not await fence.is_closed(move.old, move)
+        await other.execute("DELETE FROM stamps WHERE id = 1000000")
+    assert await are_equal(move, move.there)
+
+
+async def test_own_ends_replication_and_the_old_tables_take_no_writes(move: Move) -> None:
+    with pytest.raises(Refused, match="parcels still lives in the old database"):
+        await own(move)
+    await copy(move)
+    await cut(move)
+
+    assert "drop them in a migration, then run this again" in await own(move)
+    assert await move.new.rows(LEFT) == []
+    assert await fence.is_closed(move.old, move)
+    await move.new.run("INSERT INTO stamps DEFAULT VALUES")
+    with pytest.raises(Refused, match="parcels has no way back"):
+        await back(move)
+
+    await move.old.run("DROP TABLE stamps, parcels")
+    assert "nothing of the move is left" in await own(move)
+    assert await move.old.rows(LEFT) == []
+
+
+async def test_compare_finds_each_row_that_differs_while_clients_write(
+    move: Move, urls: Urls
+) -> None:
+    await copy(move)
+    senders = Senders(urls)
+    async with asyncio.TaskGroup() as sending:
+        sending.create_task(senders.send())
+        assert "both databases hold the same" in await compare(move)
+        async with connected(urls[1]) as other:
+            await other.execute(TAMPER)
+        with pytest.raises(Refused) as refused:
+            await compare(move)
+        senders.stop()
+
+    parcels, stamps = str(refused.value).splitlines()
+    assert parcels.startswith("parcels: 1 rows differ: (")
+    assert stamps == "stamps: 3 rows differ: (1), (1000000), (2)"
+
+
+async def test_the_app_answers_503_to_a_write_that_the_fence_refuses(
+    services: Services, serve: Serve
+) -> None:
+    app = bare_app()
+
+    @app.post("/parcels")
+    async def send(write: WriteSession) -> None:
+        await write.execute(text("INSERT INTO parcels VALUES (1)"))
+
+    async with moving((services.database_url, services.database_url)) as move:
+        for table in move.tables:
+            await move.old.run(f"CREATE TABLE {table} (id int PRIMARY KEY)")
+        async with serve(app) as client:
+            await fence.close(move.old, move)
+            refused = await client.post("/parcels")
+            assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+            await fence.open_again(move.old, move)
+            assert (await client.post("/parcels")).status_code == 200

@@ -65,6 +65,7 @@ class Senders:
                     await asyncio.sleep(0.005)
                 else:
                     self.writes += 1
+                    await asyncio.sleep(0.002)  # the command needs the processor too
                     return
 
 
@@ -83,17 +84,20 @@ async def _take_back(connection: asyncpg.Connection, parcel: UUID) -> None:
     await connection.execute("DELETE FROM parcels WHERE id = $1", parcel)
 
 
-async def killed_at_each_statement(urls: Urls, step: Callable[[Move], Awaitable[str]]) -> int:
+async def killed_at_each_statement(
+    urls: Urls, step: Callable[[Move], Awaitable[str]], every: int = 1
+) -> int:
     """Runs the step again and again, killed before its first statement, its second, and so on,
     until it ends. Returns the number of kills."""
     processes.set_forkserver_preload([__name__])
-    for number in count(1):
+    for kills in count():
+        number = 1 + kills * every
         process = processes.Process(target=_take, args=(urls, step, number, dict(os.environ)))
         process.start()
         await asyncio.to_thread(process.join, 60)
         if process.exitcode != -signal.SIGKILL:
             assert process.exitcode == 0
-            return number - 1
+            return kills
     raise AssertionError
 
 

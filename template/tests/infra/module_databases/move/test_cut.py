@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from app.infra.database import WriteSession
 from app.infra.module_databases.move import copying, cutting, fence, sides
+from app.infra.module_databases.move.__main__ import status
 from app.infra.module_databases.move.comparing import compare
 from app.infra.module_databases.move.copying import abort, copy
 from app.infra.module_databases.move.cutting import back, cut, own
@@ -80,6 +81,9 @@ async def test_a_transaction_that_does_not_end_prevents_the_cut_and_no_write(
         await app.execute("INSERT INTO stamps DEFAULT VALUES")
     await app.close()
     assert await are_equal(move, move.back)
+    assert (await status(move)).startswith(
+        "parcels: the new database takes the writes, and the old one is "
+    )
     assert (await cut(move)).startswith("The new database takes the writes of parcels already.")
     with pytest.raises(Refused, match="has moved: the old tables take no writes"):
         await abort(move)
@@ -114,11 +118,15 @@ async def test_own_ends_replication_and_the_old_tables_take_no_writes(move: Move
     with pytest.raises(Refused, match="parcels still lives in the old database"):
         await own(move)
     await copy(move)
+    assert (await status(move)).startswith("parcels: 2 of 2 tables copied, 0.")
+    await fence.close(move.old, move)
+    assert "neither database takes writes. Run cut or back again" in await status(move)
     await cut(move)
 
     assert "drop them in a migration, then run this again" in await own(move)
     assert await move.new.rows(LEFT) == []
     assert await fence.is_closed(move.old, move)
+    assert "has its own database, and there is no way back" in await status(move)
     await move.new.run("INSERT INTO stamps DEFAULT VALUES")
     with pytest.raises(Refused, match="parcels has no way back"):
         await back(move)

@@ -25,6 +25,7 @@ FILES = (
     "dev/pooling/capacity.py",
     "dev/pooling/lint.py",
     "dev/pooling/pgbouncer.py",
+    "dev/pooling/server.py",
     "dev/pooling/targets.mk",
 )
 

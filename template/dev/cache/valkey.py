@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dev import postgres
-from dev.cache.server import Server, ServerError, own_folder
+from dev.pooling.server import Server, ServerError, own_folder
 
 
 class Valkey(Server):

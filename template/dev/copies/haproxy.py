@@ -3,24 +3,33 @@
 
 import os
 import re
-import secrets
-import shutil
-import signal
-import socket
 import subprocess
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from dev import ports, postgres, supervisor
+from dev import ports, postgres
+from dev.pooling.server import Server, ServerError, installed, own_folder
 
 CONFIGURATION = postgres.REPOSITORY / "deploy" / "haproxy.cfg"
-START_SECONDS = 10
 
 
-class HAProxyError(postgres.PostgresError):
-    """The message says why HAProxy does not run, and what to do."""
+class HAProxy(Server):
+    name = "HAProxy"
+
+    def __init__(self, folder: Path, unlimited_clients: str) -> None:
+        super().__init__(folder, remove=True)
+        self._unlimited_clients = unlimited_clients
+
+    def command(self) -> list[str | Path]:
+        return [program(), "-db", "-f", self.folder / "haproxy.cfg"]
+
+    def environment(self) -> Mapping[str, str]:
+        given = self._unlimited_clients
+        return {**os.environ, **({"UNLIMITED_CLIENTS": given} if given else {})}
+
+    def _start_unless_running(self) -> subprocess.Popen[bytes]:
+        return self.start()  # on the port that its configuration names
 
 
 @contextmanager
@@ -36,35 +45,16 @@ def running(
 
     It ends with this process, even after kill -9.
     """
-    folder = folder or postgres.temporary_folder() / f"haproxy-{secrets.token_hex(4)}"
-    url = f"http://127.0.0.1:{port}"
-    environment = dict(os.environ)
-    if unlimited_clients:
-        environment["UNLIMITED_CLIENTS"] = unlimited_clients
-
-    def start() -> subprocess.Popen[bytes]:
-        (folder / "port").write_text(str(port))
-        (folder / "haproxy.cfg").write_text(configuration(copies, port, check_every))
-        process = supervisor.supervise(
-            [program(), "-db", "-f", folder / "haproxy.cfg"],
-            folder,
-            env=environment,
-            stop_with=signal.SIGTERM,
-            remove=True,
-        )
-        _wait_until_it_listens(process, port, folder / "log")
-        return process
-
-    with supervisor.shared(folder, start, remove=True):
-        yield url
+    folder = folder or own_folder("haproxy")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "port").write_text(str(port))
+    (folder / "haproxy.cfg").write_text(configuration(copies, port, check_every))
+    with HAProxy(folder, unlimited_clients).running():
+        yield f"http://127.0.0.1:{port}"
 
 
 def program() -> str:
-    # Debian has it in /usr/sbin, which the PATH of an ordinary user may lack.
-    found = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if found is None:
-        raise HAProxyError("haproxy is not installed: make system-packages")
-    return found
+    return installed("haproxy")
 
 
 def configuration(copies: Sequence[int], port: int, check_every: str) -> str:
@@ -80,17 +70,5 @@ def configuration(copies: Sequence[int], port: int, check_every: str) -> str:
     for line, here in changes.items():
         written, found = re.subn(line, here, written, flags=re.MULTILINE)
         if found != 1:
-            raise HAProxyError(f"{CONFIGURATION} has {found} lines like {line}, and should have 1.")
+            raise ServerError(f"{CONFIGURATION} has {found} lines like {line}, and should have 1.")
     return written
-
-
-def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        with socket.socket() as client:
-            if client.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        if process.poll() is not None or time.monotonic() > deadline:
-            end = log.read_text(errors="replace")[-2000:]
-            raise HAProxyError(f"HAProxy did not start:\n{end}")
-        time.sleep(0.01)

@@ -4,84 +4,60 @@
 import os
 import re
 import secrets
-import shutil
 import signal
-import socket
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from configparser import ConfigParser
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from dev import ports, postgres, supervisor
+from dev import ports, postgres
+from dev.pooling.server import Server, ServerError, installed
 
 CONFIGURATION = postgres.REPOSITORY / "deploy" / "pgbouncer.ini"
-START_SECONDS = 10
 
 
-class PgBouncerError(postgres.PostgresError):
-    """The message says why PgBouncer does not run, and what to do."""
-
-
-@dataclass
-class PgBouncer:
+class PgBouncer(Server):
     """`url` and `read_url` correspond to DATABASE_URL and DATABASE_READ_URL in production."""
 
-    url: str
-    read_url: str
-    # For psql: SHOW POOLS, SHOW STATS.
-    console_url: str
-    _folder: Path
-    _supervisors: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    name = "PgBouncer"
+    user = postgres.SERVER_USER
+
+    def __init__(self, folder: Path, server: SplitResult) -> None:
+        super().__init__(folder, remove=True)
+        self._login = f"{server.username}:{server.password}"
 
     @property
-    def log(self) -> str:
-        return (self._folder / "log").read_text(errors="replace")
+    def url(self) -> str:
+        return self._leads_to("app")
+
+    @property
+    def read_url(self) -> str:
+        return self._leads_to("app_read")
+
+    @property
+    def console_url(self) -> str:
+        """For psql: SHOW POOLS, SHOW STATS."""
+        return self._leads_to("pgbouncer")
+
+    def command(self) -> list[str | Path]:
+        return [program(), self.folder / "pgbouncer.ini"]
 
     def restart(self) -> None:
         """Restarts as the runbook does: transactions end, then PgBouncer stops and starts again."""
-        self._end(signal.SIGINT)
+        self.signal(signal.SIGINT)
+        self._supervisors[-1].wait()
         self.start()
 
     def reload(self) -> None:
-        self._tell(signal.SIGHUP)
+        self.signal(signal.SIGHUP)
 
-    def die(self) -> None:
-        self._end(signal.SIGKILL)
+    def _start_unless_running(self) -> subprocess.Popen[bytes]:
+        return self.start()  # on the port that its configuration names
 
-    def start(self) -> None:
-        process = supervisor.supervise(
-            [program(), self._folder / "pgbouncer.ini"],
-            self._folder,
-            env=os.environ,
-            stop_with=signal.SIGKILL,  # it keeps nothing, and its clients are gone
-            user=postgres.SERVER_USER,
-            remove=True,
-        )
-        self._supervisors.append(process)
-        self._wait_until_it_serves(process)
-
-    def _tell(self, order: signal.Signals) -> None:
-        os.kill(int((self._folder / "pid").read_text()), order)
-
-    def _end(self, order: signal.Signals) -> None:
-        self._tell(order)
-        self._supervisors[-1].wait()
-        (self._folder / "pid").unlink(missing_ok=True)
-
-    def _wait_until_it_serves(self, process: subprocess.Popen[bytes]) -> None:
-        server = urlsplit(self.url)
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            with socket.socket() as client:
-                if client.connect_ex((server.hostname, server.port)) == 0:
-                    return
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise PgBouncerError(f"PgBouncer did not start:\n{self.log[-2000:]}")
-            time.sleep(0.01)
+    def _leads_to(self, database: str) -> str:
+        return f"postgresql://{self._login}@127.0.0.1:{self.port}/{database}"
 
 
 @contextmanager
@@ -96,30 +72,14 @@ def running(
     folder.mkdir(mode=0o755)
     server = urlsplit(postgres_url)
     port = ports.unused()
-    (folder / "port").write_text(str(port))
     _write(folder, server, by_port or server.port, {**settings, "listen_port": port})
-    base = f"postgresql://{server.username}:{server.password}@127.0.0.1:{port}"
-    bouncer = PgBouncer(f"{base}/app", f"{base}/app_read", f"{base}/pgbouncer", folder)
-
-    def start() -> subprocess.Popen[bytes]:
-        bouncer.start()
-        return bouncer._supervisors[-1]
-
-    try:
-        with supervisor.shared(folder, start, remove=True):
-            yield bouncer
-    finally:
-        for process in bouncer._supervisors:
-            process.wait()
-        shutil.rmtree(folder, ignore_errors=True)  # still there if it crashed
+    (folder / "port").write_text(str(port))
+    with PgBouncer(folder, server).running() as bouncer:
+        yield bouncer
 
 
 def program() -> str:
-    # Debian has it in /usr/sbin, which the PATH of an ordinary user may lack.
-    found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if found is None:
-        raise PgBouncerError("pgbouncer is not installed: make system-packages")
-    return found
+    return installed("pgbouncer")
 
 
 def configuration() -> ConfigParser:
@@ -144,7 +104,6 @@ def _write(
     here_settings = {
         "listen_addr": "127.0.0.1",
         "auth_file": folder / "userlist.txt",
-        "pidfile": folder / "pid",
         "stats_users": server.username,
         **settings,
     }
@@ -173,7 +132,7 @@ def _stored_password(server: SplitResult) -> str:
         text=True,
     )
     if found.returncode != 0:
-        raise PgBouncerError(f"Postgres did not say how it stores the password:\n{found.stderr}")
+        raise ServerError(f"Postgres did not say how it stores the password:\n{found.stderr}")
     return found.stdout
 
 

@@ -2,7 +2,6 @@
 """An S3 on this machine, rclone from its wheel. It keeps a bucket as a folder."""
 
 import os
-import socket
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from dev import postgres
-from dev.cache.server import START_SECONDS, Server, own_folder
+from dev.pooling.server import START_SECONDS, Server, own_folder
 
 KEY_ID = "rung"
 BUCKET = "files"
@@ -53,10 +52,6 @@ class S3(Server):
     def environment(self) -> Mapping[str, str]:
         # Not among the arguments, which every user of this machine can read.
         return {**os.environ, "RCLONE_AUTH_KEY": f'"{KEY_ID},{self.password}"'}
-
-    def serves(self) -> bool:
-        with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", self.port)) == 0
 
     def _make(self, bucket: str) -> None:
         # By request, because rclone reads its folder only once in five minutes. Reading it each

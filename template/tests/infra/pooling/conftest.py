@@ -6,13 +6,14 @@ import os
 import pytest
 
 from dev.pooling import pgbouncer
+from dev.pooling.server import ServerError
 
 
 @pytest.fixture
 def installed() -> None:
     try:
         pgbouncer.program()
-    except pgbouncer.PgBouncerError as error:
+    except ServerError as error:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))

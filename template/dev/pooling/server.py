@@ -3,7 +3,9 @@
 
 import os
 import secrets
+import shutil
 import signal
+import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -22,9 +24,10 @@ class ServerError(postgres.PostgresError):
 
 
 class Server(ABC):
-    """Each has its own folder and password."""
+    """Each has its own folder and port."""
 
     name: str
+    user: int | None = None
 
     def __init__(self, folder: Path, *, remove: bool = False) -> None:
         self.folder = folder
@@ -37,8 +40,9 @@ class Server(ABC):
     def environment(self) -> Mapping[str, str]:
         return os.environ
 
-    @abstractmethod
-    def serves(self) -> bool: ...
+    def serves(self) -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == 0
 
     @property
     def port(self) -> int:
@@ -46,7 +50,15 @@ class Server(ABC):
 
     @property
     def password(self) -> str:
-        return (self.folder / "password").read_text()
+        secret = self.folder / "password"
+        if not secret.exists():  # at its first start, which one command makes at a time
+            secret.touch(mode=0o600)
+            secret.write_text(secrets.token_hex(16))
+        return secret.read_text()
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
 
     @contextmanager
     def running(self) -> Iterator[Self]:
@@ -61,10 +73,12 @@ class Server(ABC):
 
     def start(self) -> subprocess.Popen[bytes]:
         """Starts it, also after it has died: on the same port, with the same disk."""
+        (self.folder / "server.pid").unlink(missing_ok=True)
         process = supervisor.supervise(
             self.command(),
             self.folder,
             env=self.environment(),
+            user=self.user,
             # With SIGTERM Valkey takes up to 0.1 s to end. Nobody needs this one's data.
             stop_with=signal.SIGKILL if self._remove else signal.SIGTERM,
             remove=self._remove,
@@ -94,10 +108,6 @@ class Server(ABC):
             process.wait()
 
     def _start_unless_running(self) -> subprocess.Popen[bytes] | None:
-        secret = self.folder / "password"
-        if not secret.exists():
-            secret.touch(mode=0o600)
-            secret.write_text(secrets.token_hex(16))
         if (self.folder / "port").exists() and self.serves():
             return None
         ports.keep(self.folder / "port")
@@ -105,13 +115,22 @@ class Server(ABC):
 
     def _wait_until_it_serves(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while not self.serves():
+        pid = self.folder / "server.pid"
+        while not (pid.exists() and pid.read_text() and self.serves()):
             if process.poll() is not None or time.monotonic() > deadline:
-                log = (self.folder / "log").read_text(errors="replace")
-                raise ServerError(f"{self.name} did not start:\n{log[-2000:]}")
+                raise ServerError(f"{self.name} did not start:\n{self.log[-2000:]}")
             time.sleep(0.01)
 
 
 def own_folder(name: str) -> Path:
     """For a server that is removed after its last user."""
     return postgres.temporary_folder() / f"{name}-{secrets.token_hex(4)}"
+
+
+def installed(name: str) -> str:
+    """Path of a program of the system's, or how to install it."""
+    # Debian has it in /usr/sbin, which the PATH of an ordinary user may lack.
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if found is None:
+        raise ServerError(f"{name} is not installed: make system-packages")
+    return found

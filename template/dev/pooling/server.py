@@ -44,6 +44,9 @@ class Server(ABC):
         with socket.socket() as client:
             return client.connect_ex(("127.0.0.1", self.port)) == 0
 
+    def is_running(self) -> bool:
+        return (self.folder / "port").exists() and self.serves()
+
     @property
     def port(self) -> int:
         return int((self.folder / "port").read_text())
@@ -108,7 +111,7 @@ class Server(ABC):
             process.wait()
 
     def _start_unless_running(self) -> subprocess.Popen[bytes] | None:
-        if (self.folder / "port").exists() and self.serves():
+        if self.is_running():
             return None
         ports.keep(self.folder / "port")
         return self.start()

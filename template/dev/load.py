@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def refuse_wrong_size(users: str, duration: str) -> None:
-    """Locust itself would refuse them only after a database and a server have started."""
+    """Locust would refuse a wrong value only after a database and a server have started."""
     if not re.fullmatch("[0-9]{1,6}", users) or int(users) == 0:
         sys.exit(f"USERS={users} is not a number of users. Write USERS=20.")
     if not re.fullmatch("(?=[0-9])([0-9]+h)?([0-9]+m)?([0-9]+s?)?", duration):

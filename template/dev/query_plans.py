@@ -91,30 +91,30 @@ class FilledTables:
         await self.connection.execute("SET plan_cache_mode = force_generic_plan")
 
     async def findings(self, query: Query[Any]) -> list[str]:
-        """The problems of each form of a query. None if it reads only the rows that it returns."""
+        """The problems of each form of a query: none if it reads only the rows that it returns."""
         found = []
-        for said, form in query.forms():
+        for description, form in query.forms():
             statement = form.statement
             columns = _compared(statement)
             await self.connection.execute(f"PREPARE query AS {form.sql}")
             try:
                 types = await self.connection.fetchval(PARAMETERS)
-                given = [
+                arguments = [
                     await self._literal(columns.get(name), kind, form.defaults.get(name))
                     for name, kind in zip(form.positions, types, strict=True)
                 ]
-                asked = f"EXECUTE query({', '.join(given)})" if given else "EXECUTE query"
+                values = f"({', '.join(arguments)})" if arguments else ""
                 plan = await self.connection.fetchval(
-                    f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {asked}"
+                    f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE query{values}"
                 )
             finally:
                 await self.connection.execute("DEALLOCATE query")
             if finding := _finding(json.loads(plan)[0]["Plan"]):
-                found.append(f"{said or 'as it is'}: {finding}")
+                found.append(f"{description or 'as it is'}: {finding}")
         return found
 
     async def _literal(self, column: Column[Any] | None, kind: str, default: Any) -> str:
-        """The value of a row in the middle of the table, or any value of the type."""
+        """SQL for a parameter: the value in the middle of the table, or any of its type."""
         base = kind.removesuffix("[]")
         if default is not None and not isinstance(default, list):
             value = str(default)
@@ -134,7 +134,7 @@ class FilledTables:
         return f"ARRAY[{quoted}]::{kind}" if kind != base else f"{quoted}::{kind}"
 
     def _rows(self, table: Table) -> str:
-        """A SELECT that fills the table. A foreign key takes the rows of its table in turn."""
+        """A SELECT that fills the table. A foreign key refers to each row of its table in turn."""
         values, sources = {}, [f"generate_series(1, {ROWS}) n"]
         for column in table.columns:
             target = self._target(column)
@@ -171,7 +171,7 @@ class FilledTables:
         }
 
     def _in_order(self) -> list[Table]:
-        """A table after those whose keys it holds."""
+        """The tables, each after those whose keys it holds."""
         targets = {
             table: {
                 target.table
@@ -199,9 +199,9 @@ def declared_queries(app: ModuleType) -> dict[str, Query[Any]]:
     for module in pkgutil.walk_packages(app.__path__, f"{app.__name__}."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    mine = f"{app.__name__}."
+    prefix = f"{app.__name__}."
     return {
-        query.declared_at: query for query in Query.declared if query.declared_at.startswith(mine)
+        query.declared_at: query for query in Query.declared if query.declared_at.startswith(prefix)
     }
 
 
@@ -215,9 +215,9 @@ def _compared(statement: visitors.ExternallyTraversible) -> dict[str, Column[Any
     found = {}
     for element in visitors.iterate(statement):
         if isinstance(element, BinaryExpression) and isinstance(element.left, Column):
-            given = getattr(element.right, "element", element.right)  # of any_(…)
-            if isinstance(given, BindParameter) and isinstance(element.left.table, Table):
-                found[given.key] = element.left
+            compared = getattr(element.right, "element", element.right)  # of any_(…)
+            if isinstance(compared, BindParameter) and isinstance(element.left.table, Table):
+                found[compared.key] = element.left
     return found
 
 
@@ -226,10 +226,11 @@ def _finding(plan: dict[str, Any]) -> str:
     returned = max(plan["Actual Rows"] * plan["Actual Loops"], 1)
     read = sum(_rows_read(node) for node in nodes)
     pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
-    is_much = read > max(MOST_ROWS, ROWS_FOR_EACH_ROW * returned)
-    if not (is_much or pages > max(MOST_PAGES, ROWS_FOR_EACH_ROW * returned)):
-        guess = next((node for node in nodes if _reads_to_drop(node)), None)
-        return f"it filters a range of the index. {_advice(guess)}" if guess else ""
+    reads_many_rows = read > max(MOST_ROWS, ROWS_FOR_EACH_ROW * returned)
+    reads_many_pages = pages > max(MOST_PAGES, ROWS_FOR_EACH_ROW * returned)
+    if not (reads_many_rows or reads_many_pages):
+        suspect = next((node for node in nodes if _reads_to_drop(node)), None)
+        return f"it filters a range of the index. {_advice(suspect)}" if suspect else ""
     worst = max(nodes, key=_rows_read)
     return f"it reads {read:,.0f} rows and {pages:,} pages to return {returned:,.0f}. " + _advice(
         worst
@@ -239,8 +240,8 @@ def _finding(plan: dict[str, Any]) -> str:
 def _rows_read(node: dict[str, Any]) -> float:
     if "Relation Name" not in node and "Index Name" not in node:
         return 0
-    each = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
-    return float(each * node["Actual Loops"])
+    in_each_loop = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+    return float(in_each_loop * node["Actual Loops"])
 
 
 def _reads_to_drop(node: dict[str, Any]) -> bool:

@@ -35,21 +35,23 @@ CACHED = "each copy would remember its own answers for ever: @max_stale is share
 def find(source: str) -> list[Finding]:
     tree = ast.parse(source)
     lines = source.splitlines()
-    looks = (_made_by_the_module, _changed, _closed_over, _cached, _middleware)
-    found = {finding for look in looks for finding in look(tree)}
-    return sorted(one for one in found if not EXCUSED.search(lines[one.line - 1]))
+    checks = (_made_by_the_module, _changed, _closed_over, _cached, _middleware)
+    findings = {finding for check in checks for finding in check(tree)}
+    return sorted(found for found in findings if not EXCUSED.search(lines[found.line - 1]))
 
 
 def _made_by_the_module(tree: ast.Module) -> Iterator[Finding]:
-    """Locks, queues, and instances of classes that change themselves."""
-    changing = {one.name for one in _classes(tree) if any(_changes_itself(one))}
+    """Locks, queues, and objects whose methods change them."""
+    changing = {defined.name for defined in _classes(tree) if any(_changes_itself(defined))}
     for name, value in _assigned([tree, *_classes(tree)]):
         if not isinstance(value, ast.Call):
             continue
         made = name_of(value.func)
         if made in LOCKS:
             yield Finding(value.lineno, f"{name}: {LOCKED}")
-        elif made in changing or (made in COUNTERS and _root(value.func) != "func"):  # SQL's
+        elif made in changing or (
+            made in COUNTERS and _root(value.func) != "func"  # func.count(…) is SQL
+        ):
             yield Finding(value.lineno, f"{name} changes from request to request: {KEPT}")
 
 
@@ -64,9 +66,9 @@ def _changed(tree: ast.Module) -> Iterator[Finding]:
                 yield Finding(node.lineno, f"{', '.join(node.names)}: {KEPT}")
         for line, target in _changes(function):
             root = _root(target)
-            others = root in imported and name_of(target).isupper()
-            attached = ".app.state." in ast.unparse(target)
-            if attached or (root not in own and (others or root in kept)):
+            is_of_the_app = ".app.state." in ast.unparse(target)
+            is_of_another_module = root in imported and name_of(target).isupper()
+            if is_of_the_app or (root not in own and (is_of_another_module or root in kept)):
                 yield Finding(line, f"{ast.unparse(target)}: {KEPT}")
 
 
@@ -93,17 +95,18 @@ def _cached(tree: ast.Module) -> Iterator[Finding]:
 
 
 def _middleware(tree: ast.Module) -> Iterator[Finding]:
-    for one in _classes(tree):
-        if any(f.name == "__call__" and "scope" in ast.unparse(f.args) for f in _functions(one)):
-            for line, target in _changes_itself(one):
+    for defined in _classes(tree):
+        calls = (method for method in _functions(defined) if method.name == "__call__")
+        if any("scope" in ast.unparse(call.args) for call in calls):
+            for line, target in _changes_itself(defined):
                 yield Finding(line, f"{ast.unparse(target)}: {KEPT}")
 
 
-def _changes_itself(one: ast.ClassDef) -> Iterator[tuple[int, ast.expr]]:
-    """After it was made."""
-    for function in _functions(one):
-        if function.name not in {"__init__", "__post_init__"}:
-            yield from (found for found in _changes(function) if _root(found[1]) == "self")
+def _changes_itself(defined: ast.ClassDef) -> Iterator[tuple[int, ast.expr]]:
+    """Where methods change the object after it was made, and what."""
+    for method in _functions(defined):
+        if method.name not in {"__init__", "__post_init__"}:
+            yield from (change for change in _changes(method) if _root(change[1]) == "self")
 
 
 def _changes(tree: ast.AST) -> Iterator[tuple[int, ast.expr]]:

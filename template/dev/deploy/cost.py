@@ -43,42 +43,40 @@ def cost(folder: Path) -> str:
     )
 
 
-def rows(said: dict[str, Any], prices: dict[str, Any]) -> list[Row]:
-    monthly = prices["monthly"]
-    database = said["database"]
+def rows(variables: dict[str, Any], prices: dict[str, Any]) -> list[Row]:
+    database = variables["database"]
 
     def task(cpu: float, memory: float) -> float:
-        return task_of(prices, said["architecture"], cpu, memory)
+        return task_of(prices, variables["architecture"], cpu, memory)
 
     def postgres(times: int) -> float:
         return times * postgres_of(prices, database["class"], database["storage"])
 
-    def valkey(one: dict[str, Any]) -> Row:
-        return (
-            "",
-            f"{one['nodes']} x {one['node_type']}",
-            valkey_of(prices, one["node_type"], one["nodes"]),
-        )
-
-    copies, servers = least_copies(said["copies"]), 2 if database["multi_az"] else 1
-    size = f"{said['cpu'] / 1024:g} vCPU, {said['memory'] / 1024:g} GB"
+    cpu, memory = variables["cpu"], variables["memory"]
+    copies, servers = least_copies(variables["copies"]), 2 if database["multi_az"] else 1
+    size = f"{cpu / 1024:g} vCPU, {memory / 1024:g} GB"
     data = f"{database['class']}, {database['storage']} GB"
+    secrets = 3 if "rds_proxy" in variables else 2
     found = [
-        ("app", f"{copies} x {size}, with address", copies * task(said["cpu"], said["memory"])),
+        ("app", f"{copies} x {size}, with address", copies * task(cpu, memory)),
         ("load balancer", "2 addresses", balancer_of(prices)),
         ("Postgres", f"{servers} x {data}", postgres(servers)),
+        ("secrets", f"{secrets}", secrets * prices["monthly"]["secret"]),
     ]
-    secrets = 3 if "rds_proxy" in said else 2
-    found.append(("secrets", f"{secrets}", secrets * monthly["secret"]))
-    if "rds_proxy" in said:
+    if "rds_proxy" in variables:
         money = PROXIES * proxy_of(prices, database["class"])
         found.append(("RDS Proxy", f"{PROXIES} x {vcpus(database['class'])} vCPU", money))
-    if "pgbouncer" in said:
-        count = said["pgbouncer"]["copies"]
+    if "pgbouncer" in variables:
+        count = variables["pgbouncer"]["copies"]
         found.append(("PgBouncer", f"{count} x 0.25 vCPU, 0.5 GB", count * task(256, 512)))
-    if "replicas" in said:
-        found.append(("replicas", f"{said['replicas']} x {data}", postgres(said["replicas"])))
-    found += [(name, *valkey(said[name])[1:]) for name in ("cache", "sessions") if name in said]
+    if "replicas" in variables:
+        count = variables["replicas"]
+        found.append(("replicas", f"{count} x {data}", postgres(count)))
+    for name in ("cache", "sessions"):
+        if name in variables:
+            nodes, node_type = variables[name]["nodes"], variables[name]["node_type"]
+            money = valkey_of(prices, node_type, nodes)
+            found.append((name, f"{nodes} x {node_type}", money))
     return found
 
 
@@ -117,7 +115,7 @@ def balancer_of(prices: dict[str, Any]) -> float:
 
 
 def change(plan: dict[str, Any]) -> str:
-    """Before and after a plan of Terraform, with each resource whose cost changes."""
+    """What a plan of Terraform changes: the cost before and after, and of each resource."""
     prices = known()
     try:
         before = costs(plan.get("prior_state", {}).get("values", {}), prices)
@@ -135,23 +133,23 @@ def change(plan: dict[str, Any]) -> str:
     return "\n".join([f"Cost: {total}", *lines])
 
 
-def costs(values: dict[str, Any], prices: dict[str, Any]) -> dict[str, float]:
-    """Of each resource in a state or plan, as `terraform show -json` writes it."""
-    found = {one["address"]: one for one in resources(values.get("root_module", {}))}
+def costs(state: dict[str, Any], prices: dict[str, Any]) -> dict[str, float]:
+    """The cost of each resource in a state or plan, as `terraform show -json` writes it."""
+    found = {one["address"]: one for one in resources(state.get("root_module", {}))}
     primary = found.get(f"{MODULE_ADDRESS}aws_db_instance.main", {"values": {}})["values"]
 
-    def of(address: str, resource: dict[str, Any]) -> float:
-        says = resource["values"]
+    def cost_of(address: str, resource: dict[str, Any]) -> float:
+        values = resource["values"]
         match resource["type"]:
             case "aws_db_instance":
                 # A replica's storage is known once it exists. Until then it is the primary's.
-                storage = says.get("allocated_storage") or primary.get("allocated_storage", 0)
-                servers = 2 if says.get("multi_az") else 1
-                return servers * postgres_of(prices, says["instance_class"], storage)
+                storage = values.get("allocated_storage") or primary.get("allocated_storage", 0)
+                servers = 2 if values.get("multi_az") else 1
+                return servers * postgres_of(prices, values["instance_class"], storage)
             case "aws_db_proxy":
                 return proxy_of(prices, primary.get("instance_class", ""))
             case "aws_elasticache_replication_group":
-                return valkey_of(prices, says["node_type"], says.get("num_cache_clusters") or 1)
+                return valkey_of(prices, values["node_type"], values.get("num_cache_clusters") or 1)
             case "aws_lb":
                 return balancer_of(prices)
             case "aws_secretsmanager_secret":
@@ -159,7 +157,7 @@ def costs(values: dict[str, Any], prices: dict[str, Any]) -> dict[str, float]:
             case "aws_ecs_service":
                 task = found.get(address.replace("aws_ecs_service", "aws_ecs_task_definition"))
                 target = found.get(address.replace("aws_ecs_service", "aws_appautoscaling_target"))
-                count = target["values"]["min_capacity"] if target else says["desired_count"]
+                count = target["values"]["min_capacity"] if target else values["desired_count"]
                 if task:  # A service of the team's may have another name than its task.
                     cpu, memory = (int(task["values"][name]) for name in ("cpu", "memory"))
                     platform = (task["values"].get("runtime_platform") or [{}])[0]
@@ -168,7 +166,8 @@ def costs(values: dict[str, Any], prices: dict[str, Any]) -> dict[str, float]:
         return 0
 
     return {
-        address.removeprefix(MODULE_ADDRESS): of(address, one) for address, one in found.items()
+        address.removeprefix(MODULE_ADDRESS): cost_of(address, resource)
+        for address, resource in found.items()
     }
 
 

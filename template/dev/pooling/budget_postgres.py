@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Connections to Postgres, and to the pooler before it."""
+"""Counts the connections to Postgres, and to the pooler in front of it."""
 
 import math
 import os
@@ -19,12 +19,12 @@ from dev.pooling.capacity import Capacity, Need, refuse
 
 POSTGRES = Path("deploy/postgres.conf")
 BOUNCER = Path("deploy/pgbouncer.ini")
-# A readiness check has a separate connection, so that a busy pool is not taken for an outage.
+# The readiness check has its own connection, because a busy pool is no outage.
 CHECK = 1
 # On AWS each alias is a proxy: deploy/aws/rds-proxy.tf.
 PROXIES = 2
-# The query for the WAL positions of the primary and each replica has a separate connection too.
-QUESTION = 1
+# The query for the WAL positions has its own connection to the primary and to each replica.
+POSITIONS = 1
 # Postgres' defaults for settings that its file leaves out.
 DEFAULTS = {
     "max_connections": 100,
@@ -37,7 +37,7 @@ class Postgres(NamedTuple):
     max_connections: int
     superuser_reserved: int
     reserved: int
-    main: Path | None = None  # Where AWS takes the size from.
+    main: Path | None = None  # on AWS, the file that sets the database's class
 
     @property
     def allowed(self) -> int:
@@ -45,6 +45,7 @@ class Postgres(NamedTuple):
         return self.max_connections - self.superuser_reserved - self.reserved
 
     def more(self, needed: int) -> str:
+        """How to allow that many."""
         if self.main:
             return f"a larger class of database in {self.main}"
         most = needed + self.superuser_reserved + self.reserved
@@ -83,8 +84,8 @@ def direct(
     def need(what: str, besides_reads: list[int], first: str) -> Need:
         others = sum(besides_reads)
         needed = capacity.processes * (settings.read_pool + others) + capacity.direct
-        fitting = (postgres.allowed - capacity.direct) // capacity.processes - others
-        smaller = f"DATABASE_READ_POOL={fitting}" if fitting > 0 else ""
+        largest = (postgres.allowed - capacity.direct) // capacity.processes - others
+        smaller = f"DATABASE_READ_POOL={largest}" if largest > 0 else ""
         remedies = [first, smaller, postgres.more(needed)]
         pools = " + ".join(map(str, [settings.read_pool, *besides_reads]))
         return Need(
@@ -97,10 +98,10 @@ def direct(
 
     primary = need(
         "Postgres",
-        [settings.write_pool, CHECK + (QUESTION if replicas else 0)],
+        [settings.write_pool, CHECK + (POSITIONS if replicas else 0)],
         "put PgBouncer in front of it and set DATABASE_POOLED=true",
     )
-    return [primary, *([need("each replica", [QUESTION], "")] if replicas else [])]
+    return [primary, *([need("each replica", [POSITIONS], "")] if replicas else [])]
 
 
 def pooled(
@@ -113,17 +114,17 @@ def pooled(
     """The processes' pools lead to PgBouncer, and its pools to Postgres."""
     pools = _pools(bouncer)
     size, reserve = capacity.pool_size or pools.default_pool_size, pools.reserve_pool_size
-    of_replicas = f" + {replicas} x ({settings.read_pool} + {QUESTION})" if replicas else ""
-    own = CHECK + (QUESTION if replicas else 0)
+    of_replicas = f" + {replicas} x ({settings.read_pool} + {POSITIONS})" if replicas else ""
+    own = CHECK + (POSITIONS if replicas else 0)
     each = settings.read_pool + settings.write_pool + own
-    clients = capacity.processes * (each + replicas * (settings.read_pool + QUESTION))
+    clients = capacity.processes * (each + replicas * (settings.read_pool + POSITIONS))
     of_a_process = f"{settings.read_pool} + {settings.write_pool} + {own}{of_replicas}"
     needs = [
         Need(
             "PgBouncer's clients",
             f"{capacity.processes} x ({of_a_process})",
             clients,
-            pools.max_client_conn,  # Of one PgBouncer: the others may be away.
+            pools.max_client_conn,  # of one PgBouncer, because the others may be away
             f"set max_client_conn = {clients} in {BOUNCER}",
         )
     ]
@@ -131,11 +132,11 @@ def pooled(
     for server, aliases in _servers(bouncer).items():
         pools_there = capacity.pgbouncers * aliases
         needed = pools_there * (size + reserve) + capacity.direct
-        fitting = (postgres.allowed - capacity.direct) // pools_there - reserve
-        smaller = f"default_pool_size = {fitting} in {BOUNCER}"
+        largest = (postgres.allowed - capacity.direct) // pools_there - reserve
+        smaller = f"default_pool_size = {largest} in {BOUNCER}"
         if capacity.main:
-            smaller = f"pool_size = {fitting} of pgbouncer in {capacity.main}"
-        remedies = [smaller, postgres.more(needed)] if fitting > 0 else [postgres.more(needed)]
+            smaller = f"pool_size = {largest} of pgbouncer in {capacity.main}"
+        remedies = [smaller, postgres.more(needed)] if largest > 0 else [postgres.more(needed)]
         needs.append(
             Need(
                 f"Postgres at {server}",
@@ -151,11 +152,11 @@ def pooled(
 def proxied(
     settings: DatabaseSettings, capacity: Capacity, percent: int, replicas: int, postgres: Postgres
 ) -> list[Need]:
-    """RDS Proxy's pools lead to the primary, the processes' own to the replicas."""
+    """RDS Proxy's pools lead to the primary, the processes' pools to the replicas."""
     needed = PROXIES * math.ceil(postgres.max_connections * percent / 100) + capacity.direct
-    fitting = (postgres.allowed - capacity.direct) // PROXIES * 100 // postgres.max_connections
-    smaller = f"connections_percent = {fitting} of rds_proxy in {capacity.main}"
-    remedies = [smaller, postgres.more(needed)] if fitting > 0 else [postgres.more(needed)]
+    largest = (postgres.allowed - capacity.direct) // PROXIES * 100 // postgres.max_connections
+    smaller = f"connections_percent = {largest} of rds_proxy in {capacity.main}"
+    remedies = [smaller, postgres.more(needed)] if largest > 0 else [postgres.more(needed)]
     primary = Need(
         "Postgres",
         f"{PROXIES} x {percent}% of {postgres.max_connections} + {capacity.direct}",
@@ -163,10 +164,10 @@ def proxied(
         postgres.allowed,
         f"set {', or '.join(remedies)}",
     )
-    each = capacity.processes * (settings.read_pool + QUESTION) + capacity.direct
+    each = capacity.processes * (settings.read_pool + POSITIONS) + capacity.direct
     replica = Need(
         "each replica",
-        f"{capacity.processes} x ({settings.read_pool} + {QUESTION}) + {capacity.direct}",
+        f"{capacity.processes} x ({settings.read_pool} + {POSITIONS}) + {capacity.direct}",
         each,
         postgres.allowed,
         f"set {postgres.more(each)}",
@@ -187,8 +188,9 @@ def _settings(capacity: Capacity) -> DatabaseSettings:
         read_url=PostgresDsn("postgresql://app_read"),
         direct_url=PostgresDsn("postgresql://direct"),
     )
-    said = "DATABASE_POOLED" in os.environ
-    return settings if said else settings.model_copy(update={"pooled": capacity.pooled})
+    if "DATABASE_POOLED" in os.environ:
+        return settings
+    return settings.model_copy(update={"pooled": capacity.pooled})
 
 
 def _bouncer() -> ConfigParser:
@@ -210,13 +212,13 @@ def _pools(bouncer: ConfigParser) -> Pools:
 
 
 def _replicas(bouncer: ConfigParser) -> int:
-    """The number of replicas. Each has a different name, and the first server is the primary."""
+    """The number of replicas: the databases that lead to any server but the first, the primary."""
     aliases = list(_servers(bouncer).values())
     return sum(aliases[1:])
 
 
 def _servers(bouncer: ConfigParser) -> dict[str, int]:
-    """For each server: how many of PgBouncer's databases lead to it. Each has a separate pool."""
+    """How many of PgBouncer's databases lead to each server. Each database has its own pool."""
     servers: dict[str, int] = {}
     for connection in bouncer["databases"].values():
         keys = dict(re.findall(r"(\w+)=(\S+)", connection))

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dev import postgres
-from dev.cache import server, valkey
+from dev.cache import valkey
+from dev.pooling.server import own_folder
 from operators_year.drive import SECONDS, People, Site, reaping, report_on
 
 sys.path.append(str(postgres.REPOSITORY / "live_climb"))
@@ -55,7 +56,7 @@ class OlderRedis(valkey.Valkey):
 
 class LossesSite(Site):
     def _start_the_session_redis(self) -> str:
-        folder, configuration = server.own_folder("sessions"), valkey._configuration("sessions")
+        folder, configuration = own_folder("sessions"), valkey._configuration("sessions")
         self.older = OlderRedis(folder, configuration, remove=True)
         self._stack.enter_context(self.older.running())
         port, orders = place.unused_ports(2)

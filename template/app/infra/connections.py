@@ -3,7 +3,7 @@
 
 import asyncio
 from collections.abc import Awaitable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, cast
 
 import asyncpg
@@ -21,7 +21,8 @@ from app.infra.database_use import time_statements
 from app.infra.failures import CANNOT_CONNECT, CONNECTION_LOST, NotConnected
 from app.infra.fair_pool import FairPool
 from app.infra.postgres import DatabaseSettings, open_connection
-from app.infra.reads import leave_as_it_is, prepare_reading_connection
+from app.infra.read_pool import ReadPool
+from app.infra.reads import prepare_reading_connection
 
 __all__ = ["DatabaseSettings", "close_in_time", "connect", "reading_pool", "transaction_engine"]
 
@@ -40,19 +41,18 @@ async def connect(
         raise NotConnected(f"Postgres: no connection could be opened: {reason}") from error
 
 
-async def reading_pool(settings: DatabaseSettings, url: PostgresDsn) -> asyncpg.Pool:
+def reading_pool(settings: DatabaseSettings, url: PostgresDsn) -> ReadPool:
     """Opens no connection yet, so that a process can start (unready) while Postgres is away."""
 
-    async def connect_for_reading(*_: Any, **pool_options: Any) -> asyncpg.Connection:
-        return await connect(settings, url, read_only=True, **pool_options)
+    async def connect_for_reading() -> asyncpg.Connection:
+        connection = await connect(settings, url, read_only=True)
+        with ExitStack() as on_failure:
+            on_failure.callback(connection.terminate)
+            await prepare_reading_connection(connection)
+            on_failure.pop_all()
+        return connection
 
-    return await asyncpg.create_pool(
-        min_size=0,
-        max_size=settings.read_pool,
-        connect=connect_for_reading,
-        init=prepare_reading_connection,
-        reset=leave_as_it_is,
-    )
+    return ReadPool(connect_for_reading, settings.read_pool)
 
 
 def transaction_engine(settings: DatabaseSettings) -> AsyncEngine:

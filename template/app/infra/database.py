@@ -24,6 +24,7 @@ from app.infra.connections import (
 )
 from app.infra.database_use import commit_timed
 from app.infra.failures import TYPES_CHANGED, NotConnected, Unavailable, is_transient
+from app.infra.read_pool import ReadPool
 from app.infra.reads import Reader
 from app.infra.tables import Base as Base
 
@@ -58,13 +59,13 @@ class Database:
     def __init__(self, settings: DatabaseSettings) -> None:
         self._settings = settings
         self._takes_writes = True
-        self._reads: asyncpg.Pool
+        self._reads: ReadPool
         self._reader: Reader
         self._writes = transaction_engine(settings)
         event.listen(self._writes.sync_engine, "handle_error", _on_error)
 
     @property
-    def reading_pools(self) -> dict[str, asyncpg.Pool]:
+    def reading_pools(self) -> dict[str, ReadPool]:
         """By name; empty before the start."""
         return {"reads": self._reads} if hasattr(self, "_reads") else {}
 
@@ -73,18 +74,12 @@ class Database:
         return cast("AsyncAdaptedQueuePool", self._writes.pool)
 
     def pools(self) -> dict[str, Pool]:
-        # Neither library reports its waiters. Both keep them in an asyncio queue.
         found = {
-            name: Pool(
-                pool.get_size() - pool.get_idle_size(),
-                pool.get_idle_size(),
-                pool.get_max_size(),
-                _getters(pool._queue),
-            )
+            name: Pool(pool.used, pool.idle, pool.most, pool.waiting)
             for name, pool in self.reading_pools.items()
         }
         writes: Any = self.writing_pool
-        waiting = _getters(writes._pool._queue)
+        waiting = writes._pool._queue.waiting  # SQLAlchemy does not report it
         return found | {
             "writes": Pool(writes.checkedout(), writes.checkedin(), writes.size(), waiting)
         }
@@ -115,7 +110,7 @@ class Database:
             if error.connection_invalidated:
                 if getattr(error.orig, "sqlstate", None) == READ_ONLY:
                     self._note_writes(error.orig)
-                await self._reads.expire_connections()  # they lead to the same lost server
+                self._reads.expire_connections()  # they lead to the same lost server
                 raise Unavailable("Postgres: the connection was lost") from error
             if is_transient(error.orig):
                 raise Unavailable(f"Postgres: {error.orig}") from error
@@ -148,17 +143,13 @@ class Database:
         )
 
     async def __aenter__(self) -> Self:
-        self._reads = await reading_pool(self._settings, self._settings.read_url)
+        self._reads = reading_pool(self._settings, self._settings.read_url)
         self._reader = Reader(self._reads, self._settings.pool_wait_seconds, self.cache)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await close_in_time(self._reads.close())
         await close_in_time(self._writes.dispose())
-
-
-def _getters(queue: Any) -> int:
-    return sum(not getter.done() for getter in list(queue._getters))
 
 
 def _on_error(failure: ExceptionContext) -> None:

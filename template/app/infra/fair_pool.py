@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The pool of connections for transactions: it serves the request that has waited longest."""
+"""A queue that serves the request that has waited longest, and the pool of transactions on it."""
 
 import asyncio
 import time
@@ -13,16 +13,22 @@ from sqlalchemy.util.queue import AsyncAdaptedQueue
 from app.infra.database_use import this_request
 
 
-class InOrder(asyncio.Queue[Any]):
+class InOrder[Item](asyncio.Queue[Item]):
     """Hands each item to the waiter that came first.
 
     asyncio.Queue only wakes that waiter. A newcomer may take the item before it runs, and the
     waiter goes back to the end: of 32 clients some waited 15 times as long as others.
     """
 
-    _getters: deque[asyncio.Future[Any]]  # of asyncio.Queue, which its type does not mention
+    # Both are of asyncio.Queue, but its type does not mention them.
+    _queue: deque[Item]
+    _getters: deque[asyncio.Future[Item]]
 
-    def put_nowait(self, item: Any) -> None:
+    @property
+    def waiting(self) -> int:
+        return sum(not waiter.done() for waiter in self._getters)
+
+    def put_nowait(self, item: Item) -> None:
         while self._getters:
             waiter = self._getters.popleft()
             if not waiter.done():
@@ -30,10 +36,10 @@ class InOrder(asyncio.Queue[Any]):
                 return
         super().put_nowait(item)
 
-    async def get(self) -> Any:
+    async def get(self) -> Item:
         if not self.empty():
             return self.get_nowait()
-        waiter = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[Item] = asyncio.get_running_loop().create_future()
         self._getters.append(waiter)
         try:
             return await waiter
@@ -48,7 +54,7 @@ class InOrder(asyncio.Queue[Any]):
 class _PoolQueue(AsyncAdaptedQueue[Any]):
     def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
         super().__init__(maxsize, use_lifo)
-        self._queue = InOrder(maxsize)
+        self._queue = InOrder[Any](maxsize)
 
 
 class FairPool(AsyncAdaptedQueuePool):

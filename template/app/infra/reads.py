@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.infra.database_use import this_request
 from app.infra.failures import CONNECTION_LOST, TYPES_CHANGED, Unavailable, is_transient
 from app.infra.queries import Form, Query, nested
+from app.infra.read_pool import ReadPool
 
 __all__ = ["Query", "Reader", "in_transaction", "nested"]
 
@@ -31,7 +32,7 @@ class Reader:
 
     __slots__ = ("_patience", "_pool", "cache")
 
-    def __init__(self, pool: asyncpg.Pool, patience: float, cache: Any = None) -> None:
+    def __init__(self, pool: ReadPool, patience: float, cache: Any = None) -> None:
         self._pool = pool
         self._patience = patience
         self.cache = cache  # of answers with @max_stale; there is none before stage 3
@@ -93,28 +94,28 @@ class Reader:
             if time.monotonic() - begun > self._patience:
                 raise
             # Usually all were closed together, and the pool has not noticed some of them.
-            await self._pool.expire_connections()
+            self._pool.expire_connections()
         return await self._run(self._pool, sql, arguments)
 
     async def _run(
-        self, pool: asyncpg.Pool, sql: str, arguments: tuple[Any, ...]
+        self, pool: ReadPool, sql: str, arguments: tuple[Any, ...]
     ) -> list[asyncpg.Record]:
         asked = time.perf_counter()
         try:
-            connection = await pool.acquire(timeout=self._patience)
+            pooled = await pool.acquire(self._patience)
         except TimeoutError as error:
             this_request.get().wait_seconds += time.perf_counter() - asked
             raise Unavailable("Postgres: every reading connection is busy") from error
         connected = time.perf_counter()
         try:
-            records: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
+            records: list[asyncpg.Record] = await pooled.connection.fetch(sql, *arguments)
             return records
         # TimeoutError is an OSError. Treated as a lost connection, the slow query would run again.
         except (TimeoutError, asyncpg.QueryCanceledError) as error:
             raise Unavailable("Postgres: a query took too long") from error
         finally:
             this_request.get().note(asked, connected)
-            await pool.release(connection)
+            pool.release(pooled)
 
 
 class TransactionReader(Reader):
@@ -149,7 +150,3 @@ async def prepare_reading_connection(connection: asyncpg.Connection) -> None:
         await connection.set_type_codec(
             name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
         )
-
-
-async def leave_as_it_is(connection: asyncpg.Connection) -> None:
-    """Replaces asyncpg's reset, a second round trip: a statement in autocommit leaves nothing."""

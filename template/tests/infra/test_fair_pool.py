@@ -61,7 +61,7 @@ async def test_a_request_that_is_cancelled_at_any_step_loses_no_connection(
 
 
 async def test_an_item_for_a_cancelled_waiter_goes_to_the_next() -> None:
-    queue = InOrder(1)
+    queue = InOrder[str](1)
     first, second = asyncio.create_task(queue.get()), asyncio.create_task(queue.get())
     await asyncio.sleep(0)
     queue.put_nowait("connection")
@@ -74,7 +74,7 @@ async def test_an_item_for_a_cancelled_waiter_goes_to_the_next() -> None:
 
 
 async def test_a_waiter_that_times_out_leaves_nothing_behind() -> None:
-    queue = InOrder(1)
+    queue = InOrder[str](1)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(queue.get(), 0.01)
 

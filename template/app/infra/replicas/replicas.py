@@ -18,6 +18,7 @@ from app.infra.failures import Unavailable
 from app.infra.own_writes.client import REMEMBERED, Client
 from app.infra.own_writes.log_position import FLUSHED_UP_TO, Position, PrimaryLog, reachable
 from app.infra.pooling.connections import PostgresUrls, server_name
+from app.infra.read_pool import ReadPool
 
 log = structlog.get_logger()
 
@@ -88,7 +89,7 @@ class StatusConnection:
 class Replica:
     """One standby server, and its last known position."""
 
-    pool: asyncpg.Pool
+    pool: ReadPool
 
     def __init__(self, url: PostgresDsn) -> None:
         self.url = url
@@ -176,7 +177,7 @@ class Replicas:
 
     async def __aenter__(self) -> Self:
         for replica in self.replicas:
-            replica.pool = await reading_pool(self._database, replica.url)
+            replica.pool = reading_pool(self._database, replica.url)
         watches = [self._watch_primary(), *map(self._watch, self.replicas)]
         self._watches = [asyncio.create_task(watch) for watch in watches]
         return self
@@ -207,7 +208,7 @@ class Replicas:
                 if answer is None:
                     # Its open reads end as lost connections and are asked elsewhere.
                     replica.pool.terminate()
-                    replica.pool = await reading_pool(self._database, replica.url)
+                    replica.pool = reading_pool(self._database, replica.url)
                 self._update(replica, answer)
                 await replica.wait_for_next_poll(self._settings.poll_seconds)
 

@@ -14,6 +14,7 @@ from app.infra.database import Database
 from app.infra.failures import CONNECTION_LOST, TYPES_CHANGED, NotConnected
 from app.infra.own_writes import commits
 from app.infra.own_writes.client import this_client
+from app.infra.read_pool import ReadPool
 from app.infra.reads import Reader
 from app.infra.replicas.replicas import Replica, Replicas, ReplicaSettings
 
@@ -42,7 +43,7 @@ class RoutedReader(Reader):
 
     def __init__(
         self,
-        primary: asyncpg.Pool,
+        primary: ReadPool,
         patience: float,
         replicas: Replicas,
         max_stale: timedelta | None = None,
@@ -82,7 +83,7 @@ class RoutedDatabase(Database):
         return self._replicas.replicas
 
     @property
-    def reading_pools(self) -> dict[str, asyncpg.Pool]:
+    def reading_pools(self) -> dict[str, ReadPool]:
         of_replicas = {
             f"reads from {one.name}": one.pool for one in self.replicas if hasattr(one, "pool")
         }

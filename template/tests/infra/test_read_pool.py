@@ -1,0 +1,277 @@
+# Rung's file: advancing to another stage may change it.
+"""Reads get their connections in the order in which they ask, and lose none, whatever happens."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from functools import partial
+
+import asyncpg
+import pytest
+
+from app.infra import read_pool
+from app.infra.connections import close_in_time
+from app.infra.read_pool import ReadPool
+from dev.pytest_plugin import Services
+
+
+@pytest.fixture
+async def pool(services: Services) -> AsyncGenerator[ReadPool]:
+    pool = ReadPool(partial(asyncpg.connect, services.database_url), 1)
+    yield pool
+    await close_in_time(pool.close())
+
+
+async def test_connections_are_given_in_the_order_of_asking(pool: ReadPool) -> None:
+    served = []
+
+    async def ask(name: str) -> None:
+        pooled = await pool.acquire(60)
+        served.append(name)
+        pool.release(pooled)
+
+    held = await pool.acquire(60)
+    async with asyncio.TaskGroup() as tasks:
+        for name in ("first", "second"):
+            tasks.create_task(ask(name))
+        await until_waiting(pool, 2)
+        pool.release(held)
+        await ask("newcomer")
+
+    assert served == ["first", "second", "newcomer"]
+
+
+async def test_the_connection_used_last_is_taken_first(services: Services) -> None:
+    pool = ReadPool(partial(asyncpg.connect, services.database_url), 2)
+    first, second = await pool.acquire(60), await pool.acquire(60)
+    pool.release(second)
+    pool.release(first)
+
+    assert await pool.acquire(60) is first
+    pool.terminate()
+
+
+async def test_a_read_that_is_cancelled_at_any_step_loses_no_connection(pool: ReadPool) -> None:
+    for steps in range(15):
+        held = await pool.acquire(60)
+        cancelled, other = asyncio.create_task(ask(pool)), asyncio.create_task(ask(pool))
+        await until_waiting(pool, 2)
+        if steps == 0:
+            cancelled.cancel()
+        pool.release(held)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        cancelled.cancel()
+        with suppress(asyncio.CancelledError):
+            await cancelled
+        assert await other == 1
+        await until_idle(pool)
+
+
+async def test_cancelled_while_a_connection_is_opened_frees_its_place(services: Services) -> None:
+    async def connect() -> asyncpg.Connection:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return await asyncpg.connect(services.database_url)
+
+    pool = ReadPool(connect, 1)
+    for steps in range(5):
+        opening = asyncio.create_task(ask(pool))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        opening.cancel()
+        with suppress(asyncio.CancelledError):
+            await opening
+        assert await asyncio.wait_for(ask(pool), 60) == 1
+        await until_idle(pool)
+        pool.expire_connections()
+    await close_in_time(pool.close())
+
+
+async def test_the_cancellation_of_one_statement_never_ends_the_next(pool: ReadPool) -> None:
+    held = await pool.acquire(60)
+    for _ in range(20):
+        slow = asyncio.create_task(held.connection.fetch("SELECT pg_sleep(60)"))
+        await asyncio.sleep(0.001)
+        slow.cancel()
+        with suppress(asyncio.CancelledError):
+            await slow
+        pool.release(held)
+        held = await pool.acquire(60)
+        assert await held.connection.fetchval("SELECT 1") == 1
+    pool.release(held)
+
+
+async def test_a_connection_that_cannot_be_opened_gives_its_place_to_the_next() -> None:
+    asked = asyncio.Event()
+
+    async def refuse() -> asyncpg.Connection:
+        await asked.wait()
+        raise ConnectionRefusedError
+
+    pool = ReadPool(refuse, 1)
+    tries = [asyncio.create_task(pool.acquire(60)) for _ in range(3)]
+    await until_waiting(pool, 2)
+    asked.set()
+
+    failed = await asyncio.wait_for(asyncio.gather(*tries, return_exceptions=True), 60)
+    assert [type(error) for error in failed] == [ConnectionRefusedError] * 3
+    assert (pool.used, pool.idle, pool.waiting) == (0, 0, 0)
+    assert pool._free.qsize() == 1
+    pool.terminate()
+
+
+async def test_a_waiter_that_gives_up_leaves_nothing_behind(pool: ReadPool) -> None:
+    held = await pool.acquire(60)
+    with pytest.raises(TimeoutError):
+        await pool.acquire(0.01)
+
+    assert pool.waiting == 0
+    pool.release(held)
+    assert (pool.used, pool.idle) == (0, 1)
+
+
+async def test_a_connection_lost_while_idle_or_in_use_is_replaced(pool: ReadPool) -> None:
+    lost = await pool.acquire(60)
+    lost.connection.terminate()
+    pool.release(lost)
+    idle = await pool.acquire(60)
+    pool.release(idle)
+    idle.connection.terminate()
+
+    assert await ask(pool) == 1
+    assert (pool.used, pool.idle) == (0, 1)
+
+
+async def test_a_place_is_free_again_when_a_server_that_hangs_answers(services: Services) -> None:
+    answers = asyncio.Event()
+
+    async def connect() -> asyncpg.Connection:
+        await answers.wait()
+        return await asyncpg.connect(services.database_url)
+
+    pool = ReadPool(connect, 2)
+    for _ in range(2):
+        tries = await asyncio.gather(
+            *(pool.acquire(0.05) for _ in range(4)), return_exceptions=True
+        )
+        assert [type(error) for error in tries] == [TimeoutError] * 4
+    answers.set()
+
+    assert await asyncio.gather(*(ask(pool) for _ in range(4))) == [1] * 4
+    assert pool._free.qsize() == 2
+    await close_in_time(pool.close())
+
+
+async def test_a_pool_that_is_ended_refuses_those_who_wait(pool: ReadPool) -> None:
+    reading = asyncio.create_task(ask(pool, "SELECT pg_sleep(60)"))
+    waiting = [asyncio.create_task(ask(pool)) for _ in range(3)]
+    await until_waiting(pool, 3)
+    pool.terminate()
+
+    ended = await asyncio.wait_for(asyncio.gather(reading, *waiting, return_exceptions=True), 60)
+    lost = (asyncpg.InterfaceError, asyncpg.ConnectionDoesNotExistError)
+    assert [isinstance(error, lost) for error in ended] == [True] * 4
+
+
+async def test_a_transaction_left_open_does_not_reach_the_next_reader(pool: ReadPool) -> None:
+    held = await pool.acquire(60)
+    await held.connection.execute("BEGIN")
+    pool.release(held)
+
+    following = await pool.acquire(60)
+    assert not following.connection.is_in_transaction()
+    pool.release(following)
+
+
+async def test_expired_connections_serve_nobody_else(pool: ReadPool) -> None:
+    held = await pool.acquire(60)
+    waiting = asyncio.create_task(pool.acquire(60))
+    await until_waiting(pool, 1)
+    pool.expire_connections()
+    pool.release(held)
+
+    following = await waiting
+    assert following is not held
+    pool.release(following)
+    pool.expire_connections()
+    last = await pool.acquire(60)
+    assert last is not following
+    assert following.connection.is_closed()
+    pool.release(last)
+
+
+async def test_connections_that_nobody_needs_are_closed(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_pool, "IDLE_SECONDS", 0.05)
+    pool = ReadPool(partial(asyncpg.connect, services.database_url), 1)
+    await ask(pool)
+    async with asyncio.timeout(60):
+        while pool._open:  # noqa: ASYNC110  # nothing tells of it
+            await asyncio.sleep(0.01)
+
+    assert await ask(pool) == 1
+    await close_in_time(pool.close())
+
+
+async def test_a_connection_is_replaced_after_many_statements(
+    pool: ReadPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_pool, "MOST_STATEMENTS", 2)
+    first = await pool.acquire(60)
+    pool.release(first)
+    assert await pool.acquire(60) is first
+    pool.release(first)
+    second = await pool.acquire(60)
+    assert second is not first
+    pool.release(second)
+
+
+async def test_closing_serves_those_who_wait_and_refuses_newcomers(pool: ReadPool) -> None:
+    held = await pool.acquire(60)
+    waiting = asyncio.create_task(ask(pool))
+    await until_waiting(pool, 1)
+    closing = asyncio.create_task(pool.close())
+    await until_waiting(pool, 2)
+
+    with pytest.raises(asyncpg.InterfaceError, match="closed"):
+        await pool.acquire(60)
+    assert await held.connection.fetchval("SELECT 1") == 1
+    pool.release(held)
+    await asyncio.wait_for(closing, 60)
+    assert await waiting == 1
+    assert held.connection.is_closed()
+
+
+async def test_closing_that_takes_too_long_ends_running_reads(pool: ReadPool) -> None:
+    reading = asyncio.create_task(ask(pool, "SELECT pg_sleep(60)"))
+    async with asyncio.timeout(60):
+        while not pool._open:  # noqa: ASYNC110  # nothing tells of it
+            await asyncio.sleep(0.001)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(pool.close(), 0.1)
+
+    with pytest.raises((asyncpg.InterfaceError, asyncpg.PostgresError, OSError)):
+        await asyncio.wait_for(reading, 60)
+
+
+async def ask(pool: ReadPool, sql: str = "SELECT 1") -> object:
+    pooled = await pool.acquire(60)
+    try:
+        return await pooled.connection.fetchval(sql)
+    finally:
+        pool.release(pooled)
+
+
+async def until_waiting(pool: ReadPool, count: int) -> None:
+    async with asyncio.timeout(60):
+        while pool.waiting < count:  # noqa: ASYNC110  # nothing tells of it
+            await asyncio.sleep(0)
+
+
+async def until_idle(pool: ReadPool) -> None:
+    """A cancelled statement may still be ending."""
+    async with asyncio.timeout(60):
+        while pool.used or pool._free.qsize() < pool.most:  # noqa: ASYNC110  # nothing tells of it
+            await asyncio.sleep(0.001)

@@ -2,13 +2,12 @@
 """The pool of connections for reads: it serves the request that has waited longest."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
 import asyncpg
-
-from app.infra.fair_pool import InOrder
 
 # A firewall may drop a connection that is quiet for longer, and tell nobody.
 IDLE_SECONDS = 300.0
@@ -16,6 +15,45 @@ IDLE_SECONDS = 300.0
 MOST_STATEMENTS = 50_000
 # A server that does not answer must not keep a connection open.
 CLOSE_SECONDS = 1.0
+
+
+class InOrder[Item](asyncio.Queue[Item]):
+    """Hands each item to the waiter that came first.
+
+    asyncio.Queue only wakes that waiter. A newcomer may take the item before it runs, and the
+    waiter goes back to the end: of 32 clients some waited 15 times as long as others.
+    """
+
+    # Both are of asyncio.Queue, but its type does not mention them.
+    _queue: deque[Item]
+    _getters: deque[asyncio.Future[Item]]
+
+    @property
+    def waiting(self) -> int:
+        # A copy, because metrics are read by another thread.
+        return sum(not waiter.done() for waiter in list(self._getters))
+
+    def put_nowait(self, item: Item) -> None:
+        while self._getters:
+            waiter = self._getters.popleft()
+            if not waiter.done():
+                waiter.set_result(item)
+                return
+        super().put_nowait(item)
+
+    async def get(self) -> Item:
+        if not self.empty():
+            return self.get_nowait()
+        waiter: asyncio.Future[Item] = asyncio.get_running_loop().create_future()
+        self._getters.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled():  # it was handed an item in the same moment
+                self.put_nowait(waiter.result())
+            elif waiter in self._getters:
+                self._getters.remove(waiter)
+            raise
 
 
 @dataclass(slots=True, eq=False)
@@ -65,7 +103,7 @@ class ReadPool:
 
     @property
     def idle(self) -> int:
-        return sum(place is not None for place in self._free._queue)
+        return sum(place is not None for place in list(self._free._queue))
 
     @property
     def waiting(self) -> int:

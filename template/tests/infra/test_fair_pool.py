@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event, text
 
 from app.infra.database import Database
-from app.infra.fair_pool import InOrder
+from app.infra.read_pool import InOrder
 from dev.pytest_plugin import Services
 from tests.infra.test_database import settings
 

@@ -105,6 +105,12 @@ async def test_a_new_database_that_does_not_replay_prevents_the_cut(
         await move.old.run("INSERT INTO stamps VALUES (1000000)")
         with pytest.raises(Refused, match="The new database does not follow The old database"):
             await cut(move)
+        # The same when it begins to be behind after it was asked.
+        monkeypatch.setattr(cutting, "_refuse_if_behind", lambda _: asyncio.sleep(0))
+        monkeypatch.setattr(cutting, "REPLAY_SECONDS", 0.1)
+        monkeypatch.setattr(sides, "TRIES", 1)
+        with pytest.raises(Refused, match="The new database did not replay within"):
+            await cut(move)
         monkeypatch.setattr(sides, "SLOT_SECONDS", 1)
         await move.back.end()
         with pytest.raises(Refused, match="The new database has a transaction that is open for mo"):

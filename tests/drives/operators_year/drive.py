@@ -95,8 +95,12 @@ class Site(Place):
         # Their deploys are those of the live climb.
         for name, step in (("to-stage-2.md", "3. The pooler"), ("replicas/add-a-replica.md", "1.")):
             self.follow(name, step, "do", only=lambda commands: "deploy " not in commands)
+        self._before_the_first_deploy()
         self.follow_text('in_app alembic upgrade head\ndeploy "$ONE" "$TWO"')
         self.query(PRODUCTS)
+
+    def _before_the_first_deploy(self) -> None:
+        """Another drive has more to prepare."""
 
     def _start_the_servers_of_later_stages(self) -> None:
         self.cache = self._stack.enter_context(valkey.running("cache"))
@@ -135,6 +139,8 @@ class Site(Place):
         section: str,
         part: str = "",
         only: Callable[[str], bool] = lambda _: True,
+        *,
+        deploys: bool = True,
     ) -> str:
         """What a section's commands and checks say, in one shell, or its way back."""
         parts = (part,) if part else ("do", "check")
@@ -146,10 +152,20 @@ class Site(Place):
         ]
         assert found, f"{page} has no commands in {section!r}"
         functions = [one.commands for one in all_blocks if not one.section]
+        if not deploys:
+            found = [re.sub("(?m)^deploy .*", "", commands) for commands in found]
         begun = time.perf_counter()
         said = self.follow_text("\n".join(functions + found))
         self.seconds[f"{page} {section}"] = round(time.perf_counter() - begun, 1)
         return said
+
+    def is_undone(self, page: str, section: str) -> bool:
+        """Whether the way back restores the settings. No process is deployed in between."""
+        before = self.settings()
+        self.follow(page, section, "do", deploys=False)
+        changed = self.settings() != before
+        self.follow(page, section, "back", deploys=False)
+        return changed and self.settings() == before
 
     def follow_text(self, commands: str) -> str:
         log = self.folder / "commands.log"

@@ -6,26 +6,31 @@ operators_year: python -m runbook_losses.drive
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from dev import postgres
 from dev.cache import valkey
 from dev.pooling.server import own_folder
+from dev.s3 import rclone
 from operators_year.drive import SECONDS, People, Site, reaping, report_on
 
 sys.path.append(str(postgres.REPOSITORY / "live_climb"))
 
 import place
+from ledger import Counts
 from runbook import blocks
 
 UPGRADE = "redis_sessions/upgrade-valkey.md"
 UPGRADE_CACHE = "cache/upgrade-valkey.md"
 LOSS = "redis_sessions/loss.md"
+ZONE = "copies/loss-of-a-zone.md"
+LOSS_OF_FILES = "s3/loss.md"
 HOST = "127.0.0.1"
 # Its address changes while it runs.
 THE_NAME = """
@@ -55,6 +60,10 @@ class OlderRedis(valkey.Valkey):
 
 
 class LossesSite(Site):
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        super().__init__(folder, stack)
+        self.undone: dict[str, bool] = {}
+
     def _start_the_session_redis(self) -> str:
         folder, configuration = own_folder("sessions"), valkey._configuration("sessions")
         self.older = OlderRedis(folder, configuration, remove=True)
@@ -78,6 +87,14 @@ class LossesSite(Site):
         }
         return f"redis://:{self.older.password}@{HOST}:{port}/0"
 
+    def _before_the_first_deploy(self) -> None:
+        make_two_poolers(self)
+
+    def _start_the_servers_of_later_stages(self) -> None:
+        super()._start_the_servers_of_later_stages()
+        with (self.site / "app.env").open("a", encoding="utf-8") as file:
+            file.write("FILES_STORE='s3'\n")
+
     def name_a_new_server(self, name: str, kind: str = "") -> None:
         folder = self.folder / name
         folder.mkdir()
@@ -93,6 +110,10 @@ class LossesSite(Site):
             names = (f"SESSIONS_{end}", f"NEW_{end}")
             was = [self.variables[name] for name in names]
             self.variables |= dict(zip(names, reversed(was), strict=True))
+
+    @property
+    def copies(self) -> tuple[str, str]:
+        return self.variables["ONE"], self.variables["TWO"]
 
     def kill(self, pid_file: Path) -> None:
         os.kill(int(pid_file.read_text(encoding="utf-8")), signal.SIGKILL)
@@ -121,8 +142,8 @@ async def upgraded(site: LossesSite, people: People) -> dict[str, Any]:
     people.load.announced = False
     site.name_a_new_server("valkey-cache", "CACHE")
     await use("an empty cache", lambda: site.follow(UPGRADE_CACHE, "1."))
+    site.undone[UPGRADE_CACHE] = await asyncio.to_thread(site.is_undone, UPGRADE_CACHE, "2.")
     await use("the app uses it", lambda: site.follow(UPGRADE_CACHE, "2."))
-    await use("the old cache again", lambda: site.follow(UPGRADE_CACHE, "2.", "back"))
     return {"versions": versions, "switches": list(SWITCHES)}
 
 
@@ -168,6 +189,129 @@ def lose_everything(site: LossesSite) -> None:
     site.follow(LOSS, "3.")
 
 
+def name_the_buckets(site: LossesSite) -> None:
+    remote = {
+        "TYPE": "s3",
+        "PROVIDER": "Other",
+        "ENDPOINT": site.s3.endpoint,
+        "ACCESS_KEY_ID": rclone.KEY_ID,
+        "SECRET_ACCESS_KEY": site.s3.password,
+    }
+    site.variables |= {f"RCLONE_CONFIG_SHOP_{name}": text for name, text in remote.items()} | {
+        "RCLONE_CONFIG": str(site.folder / "no-rclone.conf"),
+        "FILES": f"shop:{rclone.BUCKET}",
+        "FILES_COPY": str(site.folder / "copy-of-files"),
+        "NEW_FILES": "shop:files-2",
+        "NEW_S3_SETTINGS": "FILES_BUCKET=files-2",
+    }
+
+
+def lose_the_bucket(site: LossesSite) -> str:
+    site.follow_text('rclone purge "$FILES"')
+    site.follow(LOSS_OF_FILES, "2.")
+    return site.follow(LOSS_OF_FILES, "3.")
+
+
+def bring_back_the_old_bucket(site: LossesSite) -> None:
+    """The way back, but for its deploy. The app still uses the new bucket."""
+    site.follow(LOSS_OF_FILES, "2.", "back", deploys=False)
+    site.undone[LOSS_OF_FILES] = "FILES_BUCKET='files'" in site.settings()
+    site.follow_text('rclone check --one-way --size-only "$NEW_FILES" "$FILES"')
+
+
+async def bucket_lost(site: LossesSite, people: People) -> dict[str, Any]:
+    """Until the copy is back, reads count files as lost. So only the reading at the end counts."""
+    uploads = people.ledger.rows["uploads"]
+
+    async def until_there_are(count: int) -> None:
+        async with asyncio.timeout(SECONDS):
+            while len(uploads) < count:
+                await asyncio.sleep(0.05)
+
+    name_the_buckets(site)
+    await until_there_are(1)
+    copied = set(uploads)
+    await people.while_they_use_it("a copy of the bucket", lambda: site.follow(LOSS_OF_FILES, "1."))
+    await until_there_are(len(uploads) + 1)
+    said = await people.while_they_use_it("the bucket is gone", lambda: lose_the_bucket(site))
+    await people.load.stop()
+    await asyncio.to_thread(bring_back_the_old_bucket, site)
+    keys = ", ".join(f"'{key}'" for key in re.findall(r"^lost: (\S+)$", said, re.MULTILINE))
+    listed = set(site.query(f"SELECT id FROM uploads WHERE key IN ({keys or 'NULL'})"))  # noqa: S608
+    people.load.counts = Counts("all files are read")
+    await people.load.read_all_files()
+    return {
+        "files of the copy that are lost": len(copied & listed),
+        "files that are listed as lost": len(uploads & listed),
+        "files that are lost": people.load.counts.lost,
+    }
+
+
+def make_two_poolers(site: LossesSite) -> None:
+    """All but the deploy, because the first one comes after it."""
+    second, name = place.unused_ports(2)
+    folder = site.folder / "pooler-2"
+    folder.mkdir()
+    if os.geteuid() == 0:
+        os.chown(folder, place.NOBODY, place.NOBODY)
+    first = site.variables["POOLER_PORT"]
+    page = (site.pages / ZONE).read_text(encoding="utf-8")
+    [configuration] = re.findall(r"```haproxy\n(.*?)```", page, re.DOTALL)
+    for written, here in {"6433": name, "10.0.1.5:6432": first, "10.0.2.5:6432": second}.items():
+        assert written in configuration
+        host = f"{HOST}:" if ":" in written else ""
+        configuration = configuration.replace(written, host + here)
+    file = site.folder / "pooler-haproxy.cfg"
+    file.write_text(configuration, encoding="utf-8")
+    site._program("start-pooler-proxy", f"haproxy -D -f {file}")
+    site.variables |= {
+        "POOLER_2": str(folder),
+        "POOLER_2_PORT": second,
+        "POOLED_BY_NAME": site.variables["POOLED"].replace(f":{first}", f":{name}"),
+        "START_POOLER_PROXY": "start-pooler-proxy",
+    }
+    site.follow(ZONE, "1.")
+    site.undone[ZONE] = site.is_undone(ZONE, "2.")
+    site.follow(ZONE, "2.", "do", deploys=False)
+
+
+def start_a_second_proxy(site: LossesSite) -> None:
+    servers = "".join(f"    server {one} {HOST}:{one}\n" for one in site.copies)
+    text = (site.repo / "deploy/haproxy.cfg").read_text(encoding="utf-8")
+    text = re.sub(r"(?m)^    server-template .*\n", servers, text)
+    (site.site / "haproxy.cfg").write_text(text, encoding="utf-8")
+    site.follow(ZONE, "3.")
+
+
+def lose_a_zone(site: LossesSite) -> None:
+    """Each server of it that holds no data, the cache and the replica."""
+    site.kill(site.pooler / "pid")
+    site.kill(site.site / f"{site.copies[0]}.pid")
+    site._servers[0].kill()  # HAProxy
+    site.kill(Path(site.variables["NEW_CACHE"]) / "pid")
+    site._run("pg_ctl", "-D", str(site.servers / "replica"), "-m", "immediate", "stop")
+    site.follow(ZONE, "4.", only=lambda commands: "deploy " not in commands)
+
+
+def start_the_lost_copy(site: LossesSite) -> None:
+    site.follow(ZONE, "4.", only=lambda commands: "deploy " in commands)
+
+
+async def zone_lost(site: LossesSite, people: People) -> None:
+    load = people.load
+    await people.while_they_use_it("a second proxy", lambda: start_a_second_proxy(site))
+    await people.while_they_use_it("a zone is lost", lambda: lose_a_zone(site))
+    load.url = site.url
+    # Those that were on their way to the lost proxy have failed by then.
+    answered = len(load.counts.milliseconds) + 5 * len(load._visitors)
+    async with asyncio.timeout(SECONDS):
+        while len(load.counts.milliseconds) < answered:
+            await asyncio.sleep(0.05)
+    await people.until_all_are_there()
+    load.announced = False
+    await people.while_they_use_it("a copy more", lambda: start_the_lost_copy(site))
+
+
 async def losses(site: LossesSite) -> dict[str, Any]:
     reaper = asyncio.create_task(reaping(site))
     kept = {}
@@ -188,12 +332,16 @@ async def losses(site: LossesSite) -> dict[str, Any]:
                 await people.while_they_use_it(name, lambda lose=lose: lose(site))
                 kept[name] = await people.load.sessions_that_are_lost()
                 await people.until_all_are_there()
+            await zone_lost(site, people)
+            people.load.announced = True
+            report |= await bucket_lost(site, people)
         finally:
             await people.load.stop()
     finally:
         reaper.cancel()
     return report | {
         "logged out of those kept": kept,
+        "undone": site.undone,
         "people": people.report(),
         "seconds": site.seconds,
     }

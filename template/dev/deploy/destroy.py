@@ -43,8 +43,8 @@ def destroy(read: Environment, begin: Callable[[], object]) -> None:
         if kind in UNPROTECTED and f"module.service.{kind}.{name}" in there
     ]
     # Each time another: AWS refuses the name of a snapshot that an earlier environment left.
-    snapshot = f"{read.id}-{{}}-final-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    overrides = [override(kind, name, snapshot.format(name)) for kind, name in found]
+    now = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    overrides = [override(kind, name, f"{read.id}-{name}-final-{now}") for kind, name in found]
     yes = ("-input=false", "-auto-approve")
     OVERRIDE.write_text("".join(overrides), encoding="utf-8")
     try:

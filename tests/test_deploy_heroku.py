@@ -97,7 +97,7 @@ def test_dynos_run_what_the_image_runs(shop: Path) -> None:
 def test_the_build_installs_the_packages_that_the_image_has(shop: Path) -> None:
     hook = shop / "bin/post_compile"
     assert hook.stat().st_mode & stat.S_IXUSR
-    [groups] = re.findall(r"uv sync --frozen (.*)", (shop / "Dockerfile").read_text())
+    [groups] = re.findall(r"uv sync --frozen ([\w -]*\w)", (shop / "Dockerfile").read_text())
     assert f"exec uv sync --locked {groups} --compile-bytecode\n" in hook.read_text()
 
 

@@ -24,7 +24,7 @@ def read(module: str) -> DatabaseSettings:
     """The settings of DATABASE_…, each under the module's prefix."""
 
     class ModuleSettings(DatabaseSettings):
-        model_config = SettingsConfigDict(env_prefix=prefix_of(module))
+        model_config = SettingsConfigDict(env_prefix=prefix_of(module), env_ignore_empty=True)
 
     return environment.read(ModuleSettings)
 
@@ -46,9 +46,9 @@ def named() -> list[str]:
 
 
 def given() -> Iterator[tuple[str, str, str]]:
-    """The module, the variable, and the setting in its name."""
-    for variable in sorted(os.environ):
-        if found := _VARIABLE.fullmatch(variable):
+    """The module, the variable, and the setting in its name. An empty one is not given."""
+    for variable, value in sorted(os.environ.items()):
+        if value and (found := _VARIABLE.fullmatch(variable)):
             yield found[1].lower(), variable, found[2]
 
 

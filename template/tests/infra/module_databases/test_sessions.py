@@ -107,8 +107,9 @@ async def create_table(*urls: str) -> None:
 
 
 async def test_without_its_own_database_a_module_shares_the_transaction(
-    services: Services, serve: Serve
+    services: Services, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MODULE_PARCELS_DATABASE_URL", "")  # as an unset variable of a Compose file
     await create_table(services.database_url)
 
     async with serve(post_office()) as client:

@@ -87,7 +87,7 @@ def a_file_grown_into_a_package(repo: Repo) -> Iterator[None]:
 @edit("rewrites")
 def a_package_shrunk_to_a_file(repo: Repo) -> Iterator[None]:
     """app/accounts/ shrunk to app/accounts.py"""
-    repo.remove(*repo.files("app/accounts/*.py"))
+    repo.remove(*repo.files("app/accounts/*"))
     repo.write("app/accounts.py", "# One sign-in for all our services.\n")
     yield
     assert repo.read("app/accounts.py") == "# One sign-in for all our services.\n"

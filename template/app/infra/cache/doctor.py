@@ -12,11 +12,9 @@ NAME = "the cache"
 
 async def look(window: Window) -> CapabilityEvidence | None:
     url = environment.read(CacheSettings).url
-    return (
-        None
-        if url is None
-        else CapabilityEvidence(await look_at_redis(url, window.seconds, "CACHE_URL"))
-    )
+    if url is None:
+        return None
+    return CapabilityEvidence(await look_at_redis(url, window.seconds, "CACHE_URL"))
 
 
 def too_small(evidence: Evidence) -> Finding | None:

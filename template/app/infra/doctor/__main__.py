@@ -13,7 +13,6 @@ import json
 import signal
 import sys
 import time
-import tomllib
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,9 +25,10 @@ from app.infra import environment
 from app.infra.connections import DatabaseSettings
 from app.infra.doctor import readiness, report, request_log
 from app.infra.doctor.capabilities import CAPABILITIES
+from app.infra.doctor.capacity import processors
 from app.infra.doctor.evidence import VERSION, Database, Evidence, Process, Requests, Skipped
 from app.infra.doctor.finding import Capability, CapabilityEvidence, Missing, Window
-from app.infra.doctor.looking import Refused, look_at_postgres
+from app.infra.doctor.looking import Refused, gap, look_at_postgres
 from app.infra.doctor.rules import judge
 from app.infra.failures import NotConnected
 
@@ -37,8 +37,6 @@ INTERRUPTED = 130
 MOST_EVIDENCE_BYTES = 16 << 20
 LAST = Path(".dev/doctor.json")
 LOG = "python -m app.infra.doctor --log FILE, or --log - after a pipe such as docker logs"
-CAPACITY = Path("deploy/capacity.toml")
-LOCAL = ("localhost", "127.0.0.1", "::1", None)
 
 
 def main() -> None:
@@ -171,7 +169,7 @@ def refuse(message: str) -> NoReturn:
 def look(options: argparse.Namespace) -> Evidence:
     settings = environment.read(DatabaseSettings)
     began = time.monotonic()
-    window = Window(options.seconds, options.database_cpus or processors(settings))
+    window = Window(options.seconds, options.database_cpus or processors(settings, "database_cpus"))
     postgres, capabilities = asyncio.run(look_at_all(settings, window))
     say("/ready")
     unavailable, not_ready = readiness.look(options.url)
@@ -200,17 +198,6 @@ def look(options: argparse.Namespace) -> Evidence:
     )
 
 
-def processors(settings: DatabaseSettings) -> int | None:
-    """The processors of the database's server, which Postgres does not report."""
-    if all(host["host"] in LOCAL for host in settings.direct_url.hosts()):
-        return os.cpu_count()
-    try:
-        found = tomllib.loads(CAPACITY.read_text()).get("database_cpus")
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, int) and found > 0 else None
-
-
 class Postgres(NamedTuple):
     database: Database | None
     skipped: list[Skipped]
@@ -231,13 +218,11 @@ async def look_at_all(
 async def look_at_primary(settings: DatabaseSettings, window: Window) -> Postgres:
     try:
         return Postgres(*await look_at_postgres(settings, *window, say))
-    except Refused:
+    except Refused as error:
         remedy = "GRANT pg_use_reserved_connections to the doctor's role"
-        why = "no connection was left"
-        return Postgres(None, [Skipped(source="Postgres", why=why, remedy=remedy)], refused=True)
+        return Postgres(None, [gap("Postgres", error, remedy)], refused=True)
     except NotConnected as error:
-        why, remedy = " ".join(str(error).split()), "set DATABASE_URL, and try: make psql"
-        return Postgres(None, [Skipped(source="sessions", why=why, remedy=remedy)])
+        return Postgres(None, [gap("sessions", error, "set DATABASE_URL, and try: make psql")])
 
 
 async def ask(capability: Capability, window: Window) -> CapabilityEvidence | None:

@@ -8,6 +8,8 @@ from pydantic import BaseModel
 
 from app.infra.doctor.evidence import Database, Evidence, EvidencePart, Skipped
 
+BUSY = 0.7
+
 
 class Finding(BaseModel):
     rule: str
@@ -73,6 +75,26 @@ def seen[PartT: EvidencePart](evidence: Evidence, model: type[PartT], name: str)
     """The capability's own evidence, or None."""
     found = evidence.capabilities.get(name)
     return None if found is None else model.model_validate(found)
+
+
+def is_busy(database: Database) -> bool:
+    """True from 70% of its processors, counted by the sessions that wait for nothing."""
+    return bool(database.processors and database.on_processor >= BUSY * database.processors)
+
+
+def is_busy_with_reads(database: Database) -> bool:
+    return is_busy(database) and read_share(database) >= 0.6
+
+
+def read_share(database: Database) -> float:
+    return sum(one.share for one in database.statements or [] if one.is_read)
+
+
+def busy(database: Database) -> str:
+    return (
+        f"{database.on_processor:.1f} sessions keep {database.processors} processors busy"
+        " (pg_stat_activity)"
+    )
 
 
 def keeps_idle(database: Database | None) -> bool:

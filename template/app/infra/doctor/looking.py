@@ -242,6 +242,12 @@ class Looking:
             self.skipped.append(Skipped(source=source, why=why, remedy=remedy))
 
 
+def gap(source: str, error: NotConnected | Refused, remedy: str) -> Skipped:
+    """What is missing because a server could not be looked at."""
+    why = " ".join(str(error).split()) or "no connection was left"
+    return Skipped(source=source, why=why, remedy=remedy)
+
+
 async def look_at_postgres(
     settings: DatabaseSettings, seconds: float, cpus: int | None, say: Callable[[str], None]
 ) -> tuple[Database, list[Skipped]]:

@@ -8,7 +8,17 @@ from functools import wraps
 
 from app.infra.doctor.capabilities import CAPABILITIES
 from app.infra.doctor.evidence import Database, Evidence, Requests, Route, Scan, Statement
-from app.infra.doctor.finding import Finding, Judgement, Rule, keeps_idle
+from app.infra.doctor.finding import (
+    BUSY,
+    Finding,
+    Judgement,
+    Rule,
+    busy,
+    is_busy,
+    is_busy_with_reads,
+    keeps_idle,
+    read_share,
+)
 
 # If one of these is missing, the doctor names no stage, because the cause may be there.
 NEEDED_TO_ADVANCE = frozenset(
@@ -255,18 +265,17 @@ def disk(evidence: Evidence) -> Finding | None:
 
 def writes(evidence: Evidence) -> Finding | None:
     database = evidence.database
-    if not database or not _is_busy(database) or not _statements(evidence):
+    if not database or not is_busy(database) or not _statements(evidence):
         return None
-    share = _read_share(database)
-    if share >= 0.6:
+    if is_busy_with_reads(database):
         return None
     return Finding(
         rule="writes",
         text="the database's processor is busy with writes",
         do="write in batches, drop needless indexes, then a larger machine",
         evidence=[
-            _busy(database),
-            f"{1 - share:.0%} of its time is writes",
+            busy(database),
+            f"{1 - read_share(database):.0%} of its time is writes",
             *_most_written(database),
         ],
     )
@@ -291,7 +300,7 @@ def cache(evidence: Evidence) -> Finding | None:
         rule="cache",
         text="the database answers the same reads again and again",
         do="@max_stale on those queries; then the cache",
-        evidence=[_busy(server), f"{repeats:.0%} of the @max_stale reads repeat (process lines)"],
+        evidence=[busy(server), f"{repeats:.0%} of the @max_stale reads repeat (process lines)"],
         advance_to=3 if evidence.stage < 3 else None,
     )
 
@@ -305,7 +314,7 @@ def replicas(evidence: Evidence) -> Finding | None:
             rule="not-known",
             text="the database is busy with reads; whether they repeat is not known",
             do="say @max_stale of the busiest queries, and run this again in an hour",
-            evidence=[_busy(server)],
+            evidence=[busy(server)],
         )
     if repeats >= 0.5:
         return None
@@ -313,14 +322,14 @@ def replicas(evidence: Evidence) -> Finding | None:
         rule="replicas",
         text="the database's processor is busy with reads that differ",
         do=f"a larger machine first; then {'one more' if evidence.readers else 'a'} replica",
-        evidence=[_busy(server), f"only {repeats:.0%} of the @max_stale reads repeat"],
+        evidence=[busy(server), f"only {repeats:.0%} of the @max_stale reads repeat"],
         advance_to=2 if evidence.stage == 1 else None,
     )
 
 
 def processors_not_known(evidence: Evidence) -> Finding | None:
     most = max((one.on_processor for one in _servers(evidence) if not one.processors), default=0.0)
-    if most < 0.7:
+    if most < BUSY:
         return None
     return Finding(
         rule="not-known",
@@ -464,28 +473,9 @@ def _sessions(count: float, database: Database, do: str) -> str:
     return f"{count:.1f} of {database.active:.1f} active sessions {do} (pg_stat_activity)"
 
 
-def _is_busy(database: Database | None) -> bool:
-    """True from 70% of its processors, counted by the sessions that wait for nothing."""
-    return bool(
-        database and database.processors and database.on_processor >= 0.7 * database.processors
-    )
-
-
-def _busy(database: Database) -> str:
-    return (
-        f"{database.on_processor:.1f} sessions keep {database.processors} processors busy"
-        " (pg_stat_activity)"
-    )
-
-
-def _read_share(database: Database | None) -> float:
-    statements = (database.statements if database else None) or []
-    return sum(one.share for one in statements if one.is_read)
-
-
 def _busy_with_reads(evidence: Evidence) -> Database | None:
     """The first busy server of the primary and its replicas."""
-    busy = (one for one in _servers(evidence) if _is_busy(one) and _read_share(one) >= 0.6)
+    busy = (one for one in _servers(evidence) if is_busy_with_reads(one))
     return next(busy, None)
 
 

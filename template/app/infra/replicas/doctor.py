@@ -13,7 +13,7 @@ from app.infra import environment
 from app.infra.connections import DatabaseSettings
 from app.infra.doctor.evidence import Database, Evidence, EvidencePart, Skipped
 from app.infra.doctor.finding import Capability, CapabilityEvidence, Finding, Window, seen
-from app.infra.doctor.looking import Refused, look_at_postgres
+from app.infra.doctor.looking import Refused, gap, look_at_postgres
 from app.infra.failures import NotConnected
 from app.infra.pooling.connections import PostgresUrls
 from app.infra.replicas.replicas import Replicas, ReplicaSettings
@@ -93,9 +93,7 @@ async def _reader(
     try:
         found, _ = await look_at_postgres(settings, *window, lambda _: None)
     except (NotConnected, Refused) as error:
-        why = " ".join(str(error).split()) or "no connection was left"
-        remedy = "try psql with DATABASE_REPLICA_URLS"
-        return Skipped(source=STATEMENTS, why=why, remedy=remedy)
+        return gap(STATEMENTS, error, "try psql with DATABASE_REPLICA_URLS")
     return found
 
 

@@ -115,11 +115,8 @@ async def seconds_behind(way: Way) -> float | None:
     """Measured: how long the target takes to replay what is committed now."""
     begun = time.monotonic()
     position = await way.source.position()
-    while not await way.has_replayed(position):
-        if time.monotonic() - begun > MEASURED_SECONDS:
-            return None
-        await asyncio.sleep(0.005)
-    return time.monotonic() - begun
+    has_replayed = await way.replays(position, within=MEASURED_SECONDS)
+    return time.monotonic() - begun if has_replayed else None
 
 
 def in_words(seconds: float | None) -> str:

@@ -1,9 +1,9 @@
 # Rung's file: advancing to another stage may change it.
 """The cut and its way back: one side takes no more writes, then the other one takes them."""
 
-import asyncio
 import time
 
+from app.infra.module_databases import settings
 from app.infra.module_databases.move import fence
 from app.infra.module_databases.move.copying import progress, seconds_behind
 from app.infra.module_databases.move.sequences import advance
@@ -23,7 +23,7 @@ async def cut(move: Move) -> str:
     # It runs before it is needed. Until the cut there is nothing to bring back.
     await move.back.begin(copy_data=False)
     done = await _hand_over(move, move.there, after=move.back)
-    variable = f"MODULE_{move.module.upper()}_DATABASE_URL"
+    variable = f"{settings.prefix_of(move.module)}URL"
     return f"{done} Deploy with {variable} now: copies without it answer 503 to writes."
 
 
@@ -31,7 +31,7 @@ async def back(move: Move) -> str:
     if not await move.back.is_subscribed():
         raise Refused(f"{move.module} has no way back: no cut was made, or it has ended.")
     done = await _hand_over(move, move.back, after=move.there)
-    variable = f"MODULE_{move.module.upper()}_DATABASE_URL"
+    variable = f"{settings.prefix_of(move.module)}URL"
     return f"{done} Deploy without {variable} now: copies with it answer 503 to writes."
 
 
@@ -75,11 +75,8 @@ async def _close(move: Move, way: Way) -> float:
         begun = time.monotonic()
         # Writers conflict with this lock, and readers do not. Behind it no writer is half-way.
         await way.source.run(f"LOCK TABLE {', '.join(way.tables)} IN SHARE ROW EXCLUSIVE MODE")
-        position, locked = await way.source.position(), time.monotonic()
-        while not await way.has_replayed(position):
-            if time.monotonic() - locked > REPLAY_SECONDS:
-                raise TooSlow(f"{way.target.name} did not replay within {REPLAY_SECONDS:.0f} s")
-            await asyncio.sleep(0.001)
+        if not await way.replays(await way.source.position(), within=REPLAY_SECONDS):
+            raise TooSlow(f"{way.target.name} did not replay within {REPLAY_SECONDS:.0f} s")
         await fence.close(way.source, move)
         return begun
 

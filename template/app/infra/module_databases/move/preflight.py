@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What prevents a move, one line a reason."""
+"""The reasons that prevent a move, one line each."""
 
 from collections.abc import AsyncGenerator
 

@@ -2,6 +2,7 @@
 """The two databases of a move, and what the move leaves in them."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import asyncpg
 CONNECT_SECONDS = 10.0
 OTHER_COMMAND_SECONDS = 5
 SLOT_SECONDS = 60
+POLL_SECONDS = 0.001  # writers wait meanwhile
 
 # Rows are compared as text, so both servers must write values in the same way.
 SETTINGS = {
@@ -73,8 +75,17 @@ class Side:
     async def run(self, statement: str, *values: Any) -> None:
         await self.connection.execute(statement, *values)
 
+    async def run_within(self, seconds: int, statement: str, value: str, refusal: str) -> None:
+        """Raises Refused, with that text, when the lock is not free in time."""
+        try:
+            async with self.connection.transaction():
+                await self.run(f"SET LOCAL lock_timeout = '{seconds}s'")
+                await self.run(statement, value)
+        except asyncpg.LockNotAvailableError:
+            raise Refused(refusal) from None
+
     async def position(self) -> str:
-        """Whoever has replayed it has everything that was committed before. It is flushed."""
+        """A server that has replayed it has everything that was committed before. It is flushed."""
         position: str = await self.value(
             "SELECT pg_logical_emit_message(false, 'move', '', true)::text"
         )
@@ -110,7 +121,7 @@ class Way:
                 await self.target.run(
                     f"CREATE SUBSCRIPTION {self.name} CONNECTION '{url}' PUBLICATION {self.name}"
                     f" WITH (create_slot = false, slot_name = '{self.name}',"
-                    # What the other way has brought is not sent back.
+                    # Changes that the other way has brought are not sent back.
                     f" origin = none, copy_data = {copy_data},"
                     # Else what is replayed counts only when the WAL writer has come by.
                     " synchronous_commit = on)"
@@ -118,16 +129,12 @@ class Way:
 
     async def _create_slot(self) -> None:
         """Waits for each transaction that is open there."""
+        refusal = (
+            f"{self.source.name} has a transaction that is open for more than {SLOT_SECONDS} s:"
+            " end it (pg_stat_activity), and run this again."
+        )
         create = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')"
-        try:
-            async with self.source.connection.transaction():
-                await self.source.run(f"SET LOCAL lock_timeout = '{SLOT_SECONDS}s'")
-                await self.source.run(create, self.name)
-        except asyncpg.LockNotAvailableError:
-            raise Refused(
-                f"{self.source.name} has a transaction that is open for more than {SLOT_SECONDS} s:"
-                " end it (pg_stat_activity), and run this again."
-            ) from None
+        await self.source.run_within(SLOT_SECONDS, create, self.name, refusal)
 
     async def end(self) -> None:
         if await self.is_subscribed():
@@ -152,12 +159,21 @@ class Way:
     async def has_replayed(self, position: str) -> bool:
         return await self.source.value(REPLAYED, self.name, position) is True
 
+    async def replays(self, position: str, within: float) -> bool:
+        """Waits for it, for at most so many seconds."""
+        deadline = time.monotonic() + within
+        while not await self.has_replayed(position):
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(POLL_SECONDS)
+        return True
+
     async def catch_up(self) -> None:
         """Waits until the target has what the source has committed by now."""
         position = await self.source.position()
         while not await self.has_replayed(position):
             await self.refuse_if_lost()
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(POLL_SECONDS)
 
     async def refuse_if_lost(self) -> None:
         slot = await self.slot()
@@ -207,12 +223,8 @@ class Move:
         """Raises Refused while another command works on this move. A killed one may take a moment
         until its server notices."""
         lock = "SELECT pg_advisory_lock(hashtextextended($1, 0))"  # direct
-        try:
-            async with self.old.connection.transaction():
-                await self.old.run(f"SET LOCAL lock_timeout = '{OTHER_COMMAND_SECONDS}s'")
-                await self.old.run(lock, self.name)
-        except asyncpg.LockNotAvailableError:
-            raise Refused(f"Another command moves {self.module} right now.") from None
+        refusal = f"Another command moves {self.module} right now."
+        await self.old.run_within(OTHER_COMMAND_SECONDS, lock, self.name, refusal)
         yield
 
 

@@ -99,7 +99,7 @@ async def test_a_new_database_that_does_not_replay_prevents_the_cut(
     await copy(move)
     await move.back.begin(copy_data=False)
     async with connected(move.new.url) as other, other.transaction():
-        # What is replayed waits for the end of this transaction.
+        # The replay waits for the end of this transaction.
         await other.execute("SET session_replication_role = replica")
         await other.execute("INSERT INTO stamps VALUES (1000000)")
         await move.old.run("INSERT INTO stamps VALUES (1000000)")

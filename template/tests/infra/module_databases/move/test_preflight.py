@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What the preflight refuses, in one line each."""
+"""The preflight names each obstacle in one line."""
 
 import dataclasses
 from collections.abc import Iterator

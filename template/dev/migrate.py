@@ -22,10 +22,18 @@ def upgrade(environment: Mapping[str, str]) -> None:
         run(*history, "upgrade", "head", environment=environment)
 
 
-def run(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
-    done = subprocess.run([sys.executable, "-m", module, *arguments], env=environment)
+def run(
+    module: str,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    stdout: int | None = None,
+) -> str:
+    """Returns its stdout, if that is a pipe. A command that fails ends this one, too."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, env=environment, stdout=stdout, text=True)
     if done.returncode != 0:
         sys.exit(done.returncode)
+    return done.stdout or ""
 
 
 if __name__ == "__main__":

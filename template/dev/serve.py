@@ -64,17 +64,9 @@ def migrate_and_seed() -> None:
     migrate.upgrade(os.environ)
     if importlib.util.find_spec("app.seed"):
         # The last line, because the others are logs.
-        if said := seed().strip().rpartition("\n")[2]:
+        if said := migrate.run("app.seed", stdout=subprocess.PIPE).strip().rpartition("\n")[2]:
             start_page.keep_seeded(os.environ, said)
         print(said or start_page.seeded(os.environ))
-
-
-def seed() -> str:
-    """Returns its stdout."""
-    done = subprocess.run([sys.executable, "-m", "app.seed"], stdout=subprocess.PIPE, text=True)
-    if done.returncode != 0:
-        sys.exit(done.returncode)
-    return done.stdout
 
 
 def refuse_unusable_port(port: str, target: str = "dev") -> None:

@@ -115,7 +115,7 @@ def balancer_of(prices: dict[str, Any]) -> float:
 
 
 def change(plan: dict[str, Any]) -> str:
-    """What a plan of Terraform changes: the cost before and after, and of each resource."""
+    """The cost before and after a plan of Terraform, and that of each resource that changes."""
     prices = known()
     try:
         before = costs(plan.get("prior_state", {}).get("values", {}), prices)

@@ -41,8 +41,8 @@ MAY_CHANGE = {
     ("aws_appautoscaling_target.app", "update"),  # The fewest and the most copies.
     ("aws_ecs_task_definition.app", "replace"),  # A new revision; the old one stays.
 }
-# What the template changed since an older version of it was applied, at stage 4. After the states
-# are recorded again, an advance from them changes none of this.
+# The changes of the template since an older version of it was applied, at stage 4. After the
+# states are recorded again, an advance from them changes none of this.
 MAY_CHANGE_BY_AN_UPGRADE = MAY_CHANGE | {
     ("aws_ecs_task_definition.pgbouncer", "replace"),
     ("aws_ecs_service.pgbouncer", "update"),  # Rolls to the new revision.

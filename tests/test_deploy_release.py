@@ -336,7 +336,7 @@ print(json.dumps(said))
 ALL = ("deploy", "plan", "rollback", "console", "destroy")
 SIGN_IN = "Sign in to AWS (AWS_PROFILE, or the role of your CI), then run the same command again."
 
-# What is given, the commands, what each of them says.
+# The environment, the commands, and the line that each of them prints.
 REFUSED: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
     "no credentials": (
         dict.fromkeys(KEYS, ""),

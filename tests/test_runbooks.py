@@ -1,6 +1,5 @@
 """The runbooks of an operator: their commands are executed as they stand on the page."""
 
-import json
 import os
 import re
 import shutil
@@ -12,8 +11,6 @@ from conftest import REPO, Render
 
 VISITORS = 8
 FAULTS = ("failed", "logged_out", "lost", "stale", "revived")
-GONE = "the bucket is gone"
-FEW = 2
 RUNBOOKS = sorted((REPO / "template/docs/runbooks").rglob("*.md"))
 
 
@@ -94,7 +91,7 @@ def test_redis_is_upgraded_and_what_is_lost_for_good_is_only_what_the_runbook_sa
 ) -> None:
     if "RUNG_DRIVE_LOSSES" not in os.environ:
         pytest.skip("a busy machine turns it red by chance; to run it: RUNG_DRIVE_LOSSES=1")
-    if shutil.which("redis-check-rdb") is None:
+    if shutil.which("redis-check-rdb") is None and os.environ.get("CI") != "true":
         pytest.skip("an older Redis is missing: apt-get install redis-tools")
     made = render({"stage": 4, "replica_routing": True})
     drives = (REPO / "benchmarks" / "live_climb", "operators_year", "runbook_losses")
@@ -110,13 +107,11 @@ def test_redis_is_upgraded_and_what_is_lost_for_good_is_only_what_the_runbook_sa
     before_it = list(report["people"]).index("nothing is left")
     assert sum(logged_out[:before_it]) == 0, report
     assert 0 < sum(logged_out) <= VISITORS, report
-    steps = list(report["people"].items())
-    with_all_files = [people for name, people in steps[: list(report["people"]).index(GONE)]]
-    faults = sum(people["lost"] for people in with_all_files)
-    faults += sum(people[kind] for _, people in steps for kind in ("failed", "stale", "revived"))
-    # A request may outlive its step, and the last write of a killed server be lost.
-    assert faults <= FEW, json.dumps(report["people"])
-    for name, people in steps:
+    for name, people in report["people"].items():
+        faults = {fault: people[fault] for fault in FAULTS if fault != "logged_out"}
+        if name == "the bucket is gone":
+            faults.pop("lost")  # somebody looks at a file before it is there again
+        assert set(faults.values()) == {0}, report
         if name in report["switches"] and people["seconds"] < 4:
             assert people["announced"] == 0, report
     assert set(report["undone"].values()) == {True}, report["undone"]

@@ -316,7 +316,7 @@ def way_to_the_replica(site: Site) -> str:
 
 
 async def unlock(site: Site) -> list[int]:
-    """What the owner of an account is answered at its limit, and after each way to unlock it."""
+    """The answers to the owner of an account: at its limit, and after each way to unlock it."""
     email, right = "locked@example.com", "the secret of somebody locked"
     somebody = Browser(site.url, ADDRESS)
 

@@ -180,7 +180,9 @@ def test_a_step_that_was_not_begun_is_the_next_one(
 def test_where_a_climb_stands_is_written_down(plan: ModuleType, tmp_path: Path) -> None:
     ledger = importlib.import_module("ledger")
     stand = plan.Stand(tmp_path / "stand.json", 4, 8, 60.0, 60, faults=True, next=7, head="c0ffee")
-    stand.done.append(ledger.Counts("stage 1, nothing happens", milliseconds=[1.5, 2.5]))
+    stand.done.append(
+        ledger.Counts("stage 1, nothing happens", milliseconds=ledger.Times([1.5, 2.5]))
+    )
     stand.write()
 
     assert plan.Stand.of(tmp_path) == stand
@@ -194,9 +196,33 @@ def test_a_folder_where_no_climb_was_is_refused_in_words(plan: ModuleType, tmp_p
 @pytest.mark.usefixtures("plan")  # puts the climb on the path
 @pytest.mark.parametrize("times", [[7.0], [1.0, 9.0], [3.0] * 50 + [90.0]])
 def test_the_p99_of_few_requests_is_not_above_the_slowest(times: list[float]) -> None:
-    counts = importlib.import_module("ledger").Counts("a step", milliseconds=times)
+    ledger = importlib.import_module("ledger")
+    counts = ledger.Counts("a step", milliseconds=ledger.Times(times))
 
     assert min(times) < counts.p99 <= max(times) or counts.p99 == times[0]
+
+
+@pytest.mark.usefixtures("plan")  # puts the climb on the path
+def test_a_million_times_are_kept_as_few_numbers_and_their_p99_to_three_digits() -> None:
+    times = importlib.import_module("ledger").Times(n / 1000 for n in range(1, 100_001))
+
+    assert len(times) == 100_000
+    assert len(times.counted) < 3000
+    assert times.at(50) == pytest.approx(50, rel=0.005)
+    assert times.at(99) == pytest.approx(99, rel=0.005)
+
+
+def test_the_quiet_steps_share_the_total_that_was_asked_for(plan: ModuleType) -> None:
+    ledger = importlib.import_module("ledger")
+    stand = plan.Stand(Path(), 2, 1, 1, requests=10, faults=False, total=300)
+    carried = []
+    for name in (f"stage 1{plan.QUIET}", "1. One: do 1", f"stage 2{plan.QUIET}", "back", "last"):
+        wanted = stand.requests_of_a_quiet_step() if name.endswith(plan.QUIET) else 40
+        carried.append(wanted)
+        stand.done.append(ledger.Counts(name, milliseconds=ledger.Times([1.0] * wanted)))
+
+    assert carried == [100, 40, 60, 40, 40]
+    assert stand.requests_of_a_quiet_step() == 20
 
 
 @pytest.mark.usefixtures("plan")  # puts the climb on the path
@@ -239,9 +265,9 @@ def test_the_page_shows_the_limit_of_the_p99_and_where_each_stage_begins(
 ) -> None:
     report, ledger = importlib.import_module("report"), importlib.import_module("ledger")
     steps = [
-        ledger.Counts(f"stage 1{plan.QUIET}", 3.0, [10.0, 10.0]),
-        ledger.Counts("to-stage-2.md: 1. One: do 1", 2.0, [60.0, 60.0]),
-        ledger.Counts(f"stage 2{plan.QUIET}", 3.0, [12.0, 12.0]),
+        ledger.Counts(f"stage 1{plan.QUIET}", 3.0, ledger.Times([10.0, 10.0])),
+        ledger.Counts("to-stage-2.md: 1. One: do 1", 2.0, ledger.Times([60.0, 60.0])),
+        ledger.Counts(f"stage 2{plan.QUIET}", 3.0, ledger.Times([12.0, 12.0])),
     ]
     report.write_page(tmp_path / "climb.html", steps, [])
 

@@ -67,7 +67,8 @@ class Climb:
             await self._go_on(steps)
         else:
             await self._begin(page)
-        load = Load(self.place.url, self.ledger, stand.visitors, stand.rate)
+        load = Load(self.place.url, self.ledger, stand.visitors, stand.rate, stand.reads)
+        self.place.prefer_the_clients()
         load.start()
         print(report.HEAD, flush=True)
         try:
@@ -120,7 +121,9 @@ class Climb:
         begun = time.perf_counter()
         load.announced = step.action is not None and step.action.is_announced
         if step.action is None:
-            await asyncio.sleep(stand.requests / stand.rate)
+            wanted = stand.requests_of_a_quiet_step()
+            while len(counts.milliseconds) < wanted:
+                await asyncio.sleep(min(1.0, wanted / stand.rate / 10))
         else:
             await self._executed(step.action.commands, step.name)
         if load.announced:
@@ -198,7 +201,8 @@ def new_stand(options: argparse.Namespace) -> Stand:
     folder = Path(tempfile.mkdtemp(prefix="live-climb-"))
     folder.chmod(0o755)  # Postgres' own user must be able to enter it
     load = (options.visitors, options.rate, options.requests)
-    return Stand(folder / "stand.json", options.to, *load, options.faults)
+    more = {"reads": options.reads, "total": options.total}
+    return Stand(folder / "stand.json", options.to, *load, options.faults, **more)
 
 
 def main() -> int:
@@ -208,6 +212,8 @@ def main() -> int:
     arguments.add_argument("--visitors", type=int, default=16)
     arguments.add_argument("--rate", type=float, default=80, help="requests a second")
     arguments.add_argument("--requests", type=int, default=800, help="in each quiet step")
+    arguments.add_argument("--total", type=int, default=0, help="requests of the whole trip")
+    arguments.add_argument("--reads", type=int, default=1, help="how many times as many reads")
     arguments.add_argument(
         "--faults", action="store_true", help="kill servers while the service stays at a stage"
     )

@@ -1,12 +1,48 @@
 """Every write that was acknowledged, and what clients saw in each step. The file is for people."""
 
 import json
-import statistics
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 FAULTS = ("failed", "logged_out", "lost", "stale", "revived")
+
+
+class Times:
+    """How long requests took, in ms to three digits: those of a million are few numbers."""
+
+    def __init__(self, times: Iterable[float] = ()) -> None:
+        self.counted: Counter[float] = Counter()
+        for one in times:
+            self.append(one)
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[float, int]]) -> Self:
+        made = cls()
+        made.counted.update(dict(pairs))
+        return made
+
+    def append(self, milliseconds: float) -> None:
+        self.counted[float(f"{milliseconds:.3g}")] += 1
+
+    def __len__(self) -> int:
+        return self.counted.total()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Times) and self.counted == other.counted
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def at(self, percent: int) -> float:
+        """As long as these percent took at most."""
+        left = -(-len(self) * percent // 100)
+        for one, count in sorted(self.counted.items()):
+            left -= count
+            if left <= 0:
+                return one
+        return 0.0
 
 
 @dataclass
@@ -15,7 +51,7 @@ class Counts:
 
     name: str
     seconds: float = 0.0
-    milliseconds: list[float] = field(default_factory=list)
+    milliseconds: Times = field(default_factory=Times)
     # While a server is away, as announced: a runbook restarts Postgres.
     announced: int = 0
     # A write whose connection was closed without an answer, sent again with the same key.
@@ -28,14 +64,11 @@ class Counts:
 
     @property
     def p50(self) -> float:
-        return statistics.median(self.milliseconds) if self.milliseconds else 0.0
+        return self.milliseconds.at(50)
 
     @property
     def p99(self) -> float:
-        if len(self.milliseconds) < 2:
-            return max(self.milliseconds, default=0.0)
-        # "exclusive" would answer more than the slowest of fewer than 99 requests.
-        return statistics.quantiles(self.milliseconds, n=100, method="inclusive")[98]
+        return self.milliseconds.at(99)
 
     @property
     def is_clean(self) -> bool:

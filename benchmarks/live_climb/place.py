@@ -44,6 +44,7 @@ class Place:
         self.variables: dict[str, str] = {}
         self._started: list[subprocess.Popen[bytes]] = []
         self._starting = threading.Lock()
+        self._nice: tuple[str, ...] = ()
         self._servers: list[subprocess.Popen[bytes]] = []
         # A process outlives the commands that started it. Adopted here, it can be awaited.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -143,11 +144,17 @@ class Place:
         file.write_text(configuration, encoding="utf-8")
         self._start_proxy()
 
+    def prefer_the_clients(self) -> None:
+        """Clients have other machines, so what is measured must not be a wait of their process."""
+        with suppress(PermissionError):
+            os.nice(-10)
+            self._nice = ("nice", "-n", "10")
+
     def start(self, command: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
         """The caller awaits it."""
         with self._starting:
             started = subprocess.Popen(
-                command,
+                [*self._nice, *command],
                 env=self.environment,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -164,17 +171,17 @@ class Place:
 
     def adopt(self) -> None:
         """Ends the zombies among the processes that the runbooks' commands left here."""
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):
-                state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-                pid = int(stat.parent.name)
-                if (state, parent) != ("Z", str(os.getpid())):
-                    continue
+        with suppress(ChildProcessError):
+            # To look through /proc takes 6 ms, in which no client is served.
+            while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 with self._starting:
                     # The kernel gives the pid of one that was awaited to another process.
                     self._started = [one for one in self._started if one.returncode is None]
-                    if pid not in {one.pid for one in self._started}:
-                        os.waitpid(pid, os.WNOHANG)
+                    ours = {one.pid: one for one in self._started}.get(found.si_pid)
+                    if ours is None:
+                        os.waitpid(found.si_pid, os.WNOHANG)
+                    elif ours.poll() is None:
+                        return  # somebody awaits it
 
     def stop(self) -> None:
         """Ends every process of this place, also those of a run that was killed."""

@@ -8,7 +8,7 @@ from typing import Self
 
 import journey
 from kills import Fault, faults_at
-from ledger import Counts
+from ledger import Counts, Times
 from runbook import Block
 
 QUIET = ", nothing happens"
@@ -38,6 +38,8 @@ class Stand:
     rate: float
     requests: int
     faults: bool
+    reads: int = 1
+    total: int = 0
     first: str = ""
     advances: list[str] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)
@@ -57,12 +59,24 @@ class Stand:
                 f"Cannot go on: there is no {file}. Give the folder that a climb named when it"
                 " stopped. Before its first step it cannot go on: start a new one."
             ) from None
-        done = [Counts(**one) for one in kept.pop("done")]
+        done = [
+            Counts(**one | {"milliseconds": Times.of(one["milliseconds"])})
+            for one in kept.pop("done")
+        ]
         return cls(file, **kept, done=done)
+
+    def requests_of_a_quiet_step(self) -> int:
+        """The quiet steps share the total, so that each of its parts is as long."""
+        quiet = sum(one.name.endswith(QUIET) for one in self.done)
+        until_now = sum(len(one.milliseconds) for one in self.done)
+        of_all = 2 * self.top - 1
+        return max(self.requests, self.total * (quiet + 1) // of_all - until_now)
 
     def write(self) -> None:
         kept = asdict(self)
         del kept["file"]
+        for one in kept["done"]:
+            one["milliseconds"] = list(one["milliseconds"].counted.items())
         new = self.file.with_suffix(".new")
         new.write_text(json.dumps(kept), encoding="utf-8")
         new.replace(self.file)

@@ -30,7 +30,7 @@ def row(one: Counts, quiet: Counts) -> str:
 def total(steps: Sequence[Counts]) -> Counts:
     all_of_them = Counts("all")
     for one in steps:
-        all_of_them.milliseconds += one.milliseconds
+        all_of_them.milliseconds.counted += one.milliseconds.counted
         all_of_them.seconds += one.seconds
         for name in (
             "announced",

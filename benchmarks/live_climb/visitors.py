@@ -23,8 +23,11 @@ class GoneWrongError(Exception):
 
 
 class Load:
-    def __init__(self, url: str, ledger: Ledger, visitors: int, rate: float) -> None:
+    def __init__(
+        self, url: str, ledger: Ledger, visitors: int, rate: float, reads: int = 1
+    ) -> None:
         self.url = url
+        self.reads = reads
         self.ledger = ledger
         self.counts = Counts("warm up")
         self.announced = False
@@ -92,12 +95,12 @@ class Visitor:
         self.is_logged_in = False
         self._kept = Browser(load.url, self._address)
         self._doings: list[tuple[int, Callable[[], Awaitable[None]]]] = [
-            (30, self._look_around),
-            (15, self._who_am_i),
+            (30 * load.reads, self._look_around),
+            (15 * load.reads, self._who_am_i),
             (12, self._order),
             (12, self._review),
             (3, self._upload),
-            (10, self._look_at_a_file),
+            (10 * load.reads, self._look_at_a_file),
             (2, self._log_in_again),
             (4, self._try_an_ended_session),
             (1, self._somebody_new),

@@ -19,7 +19,7 @@ os.environ |= {"LOG_FORMAT": "json", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.
 from app.infra.telemetry.metrics import Histogram
 from app.infra.telemetry.requests import RequestTelemetry
 from app.infra.telemetry.settings import TelemetrySettings
-from app.infra.telemetry.span_export import SpanSender
+from app.infra.telemetry.export import SpanSender
 from app.infra.telemetry.telemetry import Telemetry
 
 CALLS = 20_000

@@ -16,14 +16,18 @@ import asyncpg
 from opentelemetry.trace import Span, SpanKind
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 
+from app.infra.statement_text import HIDDEN, outer
 from app.infra.telemetry import tracing
-from app.infra.telemetry.statement_table import table_of
 
 if TYPE_CHECKING:
     import httpx
 
 # Compiled queries hold no values; a text() may.
 _VALUES = re.compile(r"'(?:[^']|'')*'|(?<![\w$.])\d+(?:\.\d+)?\b")
+_TARGET = re.compile(
+    r"(?<!DISTINCT )\b(?:FROM|INTO|UPDATE)\s+(?:ONLY\s+)?\"?([\w.]+)", re.IGNORECASE
+)
+_SUBQUERY = re.compile(rf"\bFROM\s+(?:LATERAL\s+)?({HIDDEN}+)", re.IGNORECASE)
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -87,6 +91,18 @@ def _name(statement: str) -> str:
     verb = statement.split(maxsplit=1)[0].upper().rstrip(";") if statement.strip() else "SQL"
     table = table_of(statement)
     return f"{verb} {table}" if table else verb
+
+
+@functools.lru_cache(maxsize=1000)  # per copy: the same in all
+def table_of(sql: str) -> str | None:
+    """The table that the statement names first, or that of its subquery if it names none."""
+    masked = outer(sql)
+    if found := _TARGET.search(masked):
+        return found[1]
+    if inner := _SUBQUERY.search(masked):
+        return table_of(sql[inner.start(1) + 1 : inner.end(1) - 1])
+    anywhere = _TARGET.search(sql)
+    return anywhere[1] if anywhere else None
 
 
 def _trace_httpx() -> None:

@@ -11,7 +11,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor, TracerProvider
 
 from app.infra import environment, logs
-from app.infra.telemetry import clients, export, metrics, sources, tracing
+from app.infra.telemetry import clients, metrics, sources, tracing
 from app.infra.telemetry.metrics import Histogram
 from app.infra.telemetry.requests import RequestKey, RequestTelemetry
 from app.infra.telemetry.settings import TelemetrySettings, TracesSettings
@@ -69,19 +69,18 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     if telemetry is None:
         yield
         return
-    # Importing the exporters takes 0.3 s, and a process without an endpoint needs none.
-    from app.infra.telemetry import metric_export, span_export
+    from app.infra.telemetry import export  # takes 0.3 s
 
     settings = telemetry.settings
     senders: list[Callable[[], None]] = [telemetry.provider.shutdown]
     if settings.sends_traces:
-        spans = span_export.SpanSender(settings)
+        spans = export.SpanSender(settings)
         telemetry.provider.add_span_processor(spans)
         metrics.observe(app, *spans.instruments())
     if settings.sends_metrics:
         seconds = settings.metric_export_interval / 1000
         resource = telemetry.provider.resource
-        sender = metric_export.MetricSender(resource, app.state.instruments, seconds)
+        sender = export.MetricSender(resource, app.state.instruments, seconds)
         senders.append(sender.stop)
     watch = asyncio.create_task(metrics.watch_event_loop(telemetry.delays))
     try:

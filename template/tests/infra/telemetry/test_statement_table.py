@@ -3,7 +3,7 @@
 
 import pytest
 
-from app.infra.telemetry.statement_table import table_of
+from app.infra.telemetry.clients import table_of
 
 
 @pytest.mark.parametrize(

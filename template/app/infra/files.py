@@ -14,8 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infra import environment
 from app.infra.file_links import FileLinks, LinkInvalid
-from app.infra.folder import Folder
-from app.infra.linked_folder import LinkedFolder
+from app.infra.folder import Folder, LinkedFolder
 from app.infra.signing import signer_of
 from app.infra.stored_files import FileExists, FileMissing, FileStore, UploadRequest, WrongSize
 

@@ -9,12 +9,16 @@ from pathlib import Path
 from uuid import uuid4
 
 import anyio
+from fastapi.responses import FileResponse, Response
 
+from app.infra.file_links import FileLinks
 from app.infra.stored_files import (
     CHUNK_BYTES,
+    KEPT_BY_BROWSERS,
     FileExists,
     FileFacts,
     FileMissing,
+    UploadRequest,
     WrongSize,
     facts_of,
     valid,
@@ -31,7 +35,7 @@ class Folder:
         self._root = anyio.Path(root)
 
     async def put(self, key: str, chunks: AsyncIterable[bytes], size: int) -> None:
-        """Raises FileExists, and WrongSize as soon as more than `size` bytes have come."""
+        """Raises WrongSize as soon as more than `size` bytes have come."""
         target = self.path(key)
         await target.parent.mkdir(parents=True, exist_ok=True)
         async with self._written_aside(chunks, size) as complete:
@@ -45,7 +49,6 @@ class Folder:
             await anyio.to_thread.run_sync(_sync_folder, folder)
 
     async def get(self, key: str) -> AsyncIterator[bytes]:
-        """Raises FileMissing."""
         try:
             file = await self.path(key).open("rb")
         except FileNotFoundError:
@@ -55,11 +58,9 @@ class Folder:
                 yield chunk
 
     async def facts(self, key: str) -> FileFacts:
-        """Reads the whole file. Raises FileMissing."""
         return await facts_of(self.get(key))
 
     async def delete(self, key: str) -> None:
-        """Deleting a missing file is no error."""
         await self.path(key).unlink(missing_ok=True)
 
     def path(self, key: str) -> anyio.Path:
@@ -83,6 +84,28 @@ class Folder:
         finally:
             with anyio.CancelScope(shield=True):
                 await unfinished.unlink(missing_ok=True)
+
+
+class LinkedFolder(Folder):
+    """Private files, reached from outside only through links that expire."""
+
+    def __init__(self, root: Path, links: FileLinks) -> None:
+        super().__init__(root)
+        self._links = links
+
+    def link(self, key: str, content_type: str) -> str:
+        return self._links.to_get(key, content_type)
+
+    def upload_request(self, key: str, content_type: str, size: int) -> UploadRequest:
+        return self._links.to_put(key, content_type, size)
+
+    async def answer(self, key: str, content_type: str) -> Response:
+        path = self.path(key)
+        if not await path.is_file():
+            raise FileMissing(key)
+        return FileResponse(
+            path, media_type=content_type, headers={"cache-control": KEPT_BY_BROWSERS}
+        )
 
 
 async def _write(path: anyio.Path, chunks: AsyncIterable[bytes], size: int) -> None:

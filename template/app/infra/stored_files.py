@@ -57,7 +57,12 @@ class UploadRequest:
 
 
 class FileStore(Protocol):
-    """The operations of every store of files. Each raises Unavailable."""
+    """The operations of every store of files. Each raises Unavailable.
+
+    `put` raises FileExists and WrongSize. `get`, `facts` and `answer` raise FileMissing. `facts`
+    reads the whole file. `delete` of a missing file is no error. `answer` is for a client that
+    followed a link.
+    """
 
     def link(self, key: str, content_type: str) -> str: ...
     def upload_request(self, key: str, content_type: str, size: int) -> UploadRequest: ...

@@ -85,7 +85,6 @@ class Bucket:
         return RedirectResponse(self.link(key, content_type), 307)
 
     async def put(self, key: str, chunks: AsyncIterable[bytes], size: int) -> None:
-        """Raises FileExists and WrongSize."""
         if await self.size(key) is not None:  # not every S3 knows If-None-Match
             raise FileExists(key)
         headers = {"content-length": str(size), **IF_NEW}
@@ -95,7 +94,6 @@ class Bucket:
         _expect(answer, 200)
 
     async def get(self, key: str) -> AsyncIterator[bytes]:
-        """Raises FileMissing."""
         answer = await self._ask("GET", valid(key), streamed=True)
         try:
             if _error(answer) == "NoSuchKey":
@@ -109,7 +107,6 @@ class Bucket:
             await answer.aclose()
 
     async def facts(self, key: str) -> FileFacts:
-        """Reads the whole file. Raises FileMissing."""
         return await facts_of(self.get(key))
 
     async def size(self, key: str) -> int | None:
@@ -119,7 +116,6 @@ class Bucket:
         return int(answer.headers["content-length"]) if answer.status_code == 200 else None
 
     async def delete(self, key: str) -> None:
-        """Deleting what is not there is no error."""
         _expect(await self._ask("DELETE", valid(key)), 204)
 
     async def check(self) -> None:

@@ -10,8 +10,7 @@ from fastapi import FastAPI
 from app.infra import environment, files, health
 from app.infra.environment import EnvironmentIncomplete
 from app.infra.file_links import FileLinks
-from app.infra.folder import Folder
-from app.infra.linked_folder import LinkedFolder
+from app.infra.folder import Folder, LinkedFolder
 from app.infra.s3.bucket import Bucket
 from app.infra.s3.settings import FileSettings, Step, bucket_of
 from app.infra.stored_files import FileStore

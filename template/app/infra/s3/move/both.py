@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 
 from fastapi.responses import Response
 
-from app.infra.linked_folder import LinkedFolder
+from app.infra.folder import LinkedFolder
 from app.infra.s3.bucket import Bucket
 from app.infra.stored_files import FileExists, FileFacts, FileStore, UploadRequest
 
@@ -30,29 +30,24 @@ class BothStores:
         return self._filled.upload_request(key, content_type, size)
 
     async def put(self, key: str, chunks: AsyncIterable[bytes], size: int) -> None:
-        """Raises FileExists and WrongSize."""
         if await self._is_on_disk(key) or await self._bucket.size(key) is not None:
             raise FileExists(key)
         await self._filled.put(key, chunks, size)
 
     async def get(self, key: str) -> AsyncIterator[bytes]:
-        """Raises FileMissing."""
         async for chunk in (await self._store_of(key)).get(key):
             yield chunk
 
     async def facts(self, key: str) -> FileFacts:
-        """Reads the whole file. Raises FileMissing."""
         return await (await self._store_of(key)).facts(key)
 
     async def delete(self, key: str) -> None:
-        """Deleting what is not there is no error."""
         # In this order no deleted file comes back. The copier looks afterwards whether the original
         # is still there: if it is, the copy is deleted below, and if not, the copier deletes it.
         await self._emptied.delete(key)
         await self._filled.delete(key)
 
     async def answer(self, key: str, content_type: str) -> Response:
-        """Raises FileMissing."""
         return await (await self._store_of(key)).answer(key, content_type)
 
     async def _store_of(self, key: str) -> FileStore:

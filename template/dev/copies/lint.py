@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 
-from dev.pooling.findings import Finding, name_of, report
+from dev.pooling.findings import Finding, functions_in, name_of, report, root_of
 
 EXCUSED = re.compile(r"# per copy: \S")
 
@@ -50,7 +50,7 @@ def _made_by_the_module(tree: ast.Module) -> Iterator[Finding]:
         if made in LOCKS:
             yield Finding(value.lineno, f"{name}: {LOCKED}")
         elif made in changing or (
-            made in COUNTERS and _root(value.func) != "func"  # func.count(…) is SQL
+            made in COUNTERS and root_of(value.func) != "func"  # func.count(…) is SQL
         ):
             yield Finding(value.lineno, f"{name} changes from request to request: {KEPT}")
 
@@ -59,13 +59,13 @@ def _changed(tree: ast.Module) -> Iterator[Finding]:
     """Changes that a function makes: to a container of any module, or to the app's attributes."""
     kept = {name for name, value in _assigned([tree]) if _is_container(value)}
     imported = set(_imported(tree))
-    for function in _functions(tree):
+    for function in functions_in(tree):
         own = set(_own_names(function))
         for node in ast.walk(function):
             if isinstance(node, ast.Global):
                 yield Finding(node.lineno, f"{', '.join(node.names)}: {KEPT}")
         for line, target in _changes(function):
-            root = _root(target)
+            root = root_of(target)
             is_of_the_app = ".app.state." in ast.unparse(target)
             is_of_another_module = root in imported and name_of(target).isupper()
             if is_of_the_app or (root not in own and (is_of_another_module or root in kept)):
@@ -74,20 +74,20 @@ def _changed(tree: ast.Module) -> Iterator[Finding]:
 
 def _closed_over(tree: ast.Module) -> Iterator[Finding]:
     """Changes by the function that a decorator returns. The decorator itself runs only once."""
-    for decorator in _functions(tree):
+    for decorator in functions_in(tree):
         if isinstance(decorator, ast.FunctionDef):
             kept = {name for name, value in _assigned([decorator]) if _is_container(value)}
-            for function in _functions(decorator):
+            for function in functions_in(decorator):
                 if isinstance(function, ast.AsyncFunctionDef):
                     own = set(_own_names(function))
                     for line, target in _changes(function):
-                        if _root(target) in kept - own:
+                        if root_of(target) in kept - own:
                             yield Finding(line, f"{ast.unparse(target)}: {KEPT}")
 
 
 def _cached(tree: ast.Module) -> Iterator[Finding]:
     """A cached function without parameters, such as one that reads settings, is a constant."""
-    for function in _functions(tree):
+    for function in functions_in(tree):
         for decorator in function.decorator_list:
             called = decorator.func if isinstance(decorator, ast.Call) else decorator
             if name_of(called) in CACHES and ast.unparse(function.args):
@@ -96,7 +96,7 @@ def _cached(tree: ast.Module) -> Iterator[Finding]:
 
 def _middleware(tree: ast.Module) -> Iterator[Finding]:
     for defined in _classes(tree):
-        calls = (method for method in _functions(defined) if method.name == "__call__")
+        calls = (method for method in functions_in(defined) if method.name == "__call__")
         if any("scope" in ast.unparse(call.args) for call in calls):
             for line, target in _changes_itself(defined):
                 yield Finding(line, f"{ast.unparse(target)}: {KEPT}")
@@ -104,9 +104,9 @@ def _middleware(tree: ast.Module) -> Iterator[Finding]:
 
 def _changes_itself(defined: ast.ClassDef) -> Iterator[tuple[int, ast.expr]]:
     """Where methods change the object after it was made, and what."""
-    for method in _functions(defined):
+    for method in functions_in(defined):
         if method.name not in {"__init__", "__post_init__"}:
-            yield from (change for change in _changes(method) if _root(change[1]) == "self")
+            yield from (change for change in _changes(method) if root_of(change[1]) == "self")
 
 
 def _changes(tree: ast.AST) -> Iterator[tuple[int, ast.expr]]:
@@ -159,19 +159,8 @@ def _own_names(function: ast.AST) -> Iterator[str]:
             yield node.id
 
 
-def _functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    kinds = ast.FunctionDef | ast.AsyncFunctionDef
-    return (node for node in ast.walk(tree) if isinstance(node, kinds))
-
-
 def _classes(tree: ast.Module) -> Iterator[ast.ClassDef]:
     return (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
-
-
-def _root(node: ast.expr) -> str:
-    while isinstance(node, ast.Attribute | ast.Subscript):
-        node = node.value
-    return name_of(node)
 
 
 if __name__ == "__main__":

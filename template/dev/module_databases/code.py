@@ -14,12 +14,11 @@ from sqlalchemy.sql import visitors
 from app.infra.reads import Query
 from app.infra.tables import Base
 from dev.module_databases.borders import Crossing, import_app, module_of, modules_in, owners
+from dev.pooling.findings import Function, calls_in, functions_in, name_of, root_of
 
 BUILDERS = {"select", "insert", "update", "delete", "exists"}
 LOOKS_LIKE_SQL = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE)\b")
 SESSION = re.compile(r"(Write|WriteSession|AsyncSession)\b")
-
-type Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def crossings() -> list[Crossing]:
@@ -84,7 +83,7 @@ def _in_file(path: Path, owner_of: Mapping[str, str]) -> Iterator[Crossing]:
         for mapper in Base.registry.mappers
         if isinstance(mapper.local_table, Table) and mapper.local_table.name in owner_of
     }
-    for function in _functions(tree):
+    for function in functions_in(tree):
         for line, modules in _handed(function, own, imports, with_tables):
             yield Crossing("transaction", file, line, _name_at(tree, line), modules)
     local = {name for name in model_of if name in imports or own == model_of[name]}
@@ -103,8 +102,8 @@ def _handed(
     a seed, may hand it to one module, but not to two."""
     sessions = set(_sessions(function))
     touched = {own} & with_tables
-    for call in sorted(_calls(function), key=lambda call: call.lineno):
-        other = module_of(imports.get(_root(call.func), ""))
+    for call in sorted(calls_in(function), key=lambda call: call.lineno):
+        other = module_of(imports.get(root_of(call.func), ""))
         invalidates = isinstance(call.func, ast.Attribute) and call.func.attr == "invalidate"
         if other not in with_tables or other is None or invalidates:
             continue
@@ -124,13 +123,13 @@ def _sessions(function: Function) -> Iterator[str]:
     for node in ast.walk(function):
         if isinstance(node, ast.withitem) and isinstance(node.optional_vars, ast.Name):
             opened = node.context_expr
-            if isinstance(opened, ast.Call) and _last(opened.func) == "transaction":
+            if isinstance(opened, ast.Call) and name_of(opened.func) == "transaction":
                 yield node.optional_vars.id
 
 
 def _is_session(given: ast.expr, sessions: set[str]) -> bool:
     """`write`, or in_transaction(write)."""
-    if isinstance(given, ast.Call) and _last(given.func) == "in_transaction" and given.args:
+    if isinstance(given, ast.Call) and name_of(given.func) == "in_transaction" and given.args:
         given = given.args[0]
     return isinstance(given, ast.Name) and given.id in sessions
 
@@ -139,7 +138,7 @@ def _statements(
     tree: ast.Module, model_of: Mapping[str, str]
 ) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Statements that functions build. Those at module level become a Query, or a part of one."""
-    for function in _functions(tree):
+    for function in functions_in(tree):
         for statement in ast.walk(function):
             if isinstance(statement, ast.stmt):
                 for part in ast.iter_child_nodes(statement):
@@ -151,7 +150,7 @@ def _statements(
 
 
 def _builds(expression: ast.expr) -> bool:
-    return any(_last(call.func) in BUILDERS for call in _calls(expression))
+    return any(name_of(call.func) in BUILDERS for call in calls_in(expression))
 
 
 def _texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -206,27 +205,3 @@ def _name_at(tree: ast.Module, line: int) -> str:
 def _file(python_module: str) -> str:
     file = Path(sys.modules[python_module].__file__ or python_module)
     return file.relative_to(Path.cwd()).as_posix()
-
-
-def _functions(tree: ast.AST) -> Iterator[Function]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node
-
-
-def _calls(tree: ast.AST) -> Iterator[ast.Call]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
-
-
-def _root(node: ast.expr) -> str:
-    while isinstance(node, ast.Attribute):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def _last(node: ast.expr) -> str:
-    match node:
-        case ast.Attribute(attr=name) | ast.Name(id=name):
-            return name
-        case _:
-            return ""

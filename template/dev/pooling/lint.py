@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from dev.pooling.findings import Finding, name_of, report
+from dev.pooling.findings import Finding, calls_in, name_of, report
 
 BEGINNINGS = {
     r"SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)(SESSION\s+)?[\w.{}%]+(\s*=|\s+\S)": (
@@ -53,7 +53,12 @@ def find(source: str) -> list[Finding]:
 
 def _in_strings(tree: ast.Module) -> Iterator[Finding]:
     ignored = {id(part) for part in _docstrings(tree)}
-    sql = {id(argument) for call in _calls(tree, TAKES_SQL) for argument in call.args}
+    sql = {
+        id(argument)
+        for call in calls_in(tree)
+        if name_of(call.func) in TAKES_SQL
+        for argument in call.args
+    }
     for node in ast.walk(tree):
         text = None if id(node) in ignored else _text(node)
         if text is None or not isinstance(node, ast.expr):
@@ -72,7 +77,7 @@ def _in_strings(tree: ast.Module) -> Iterator[Finding]:
 
 
 def _in_calls(tree: ast.Module) -> Iterator[Finding]:
-    for call in _calls(tree):
+    for call in calls_in(tree):
         name = name_of(call.func)
         for pattern, problem in FUNCTIONS.items():
             if re.fullmatch(pattern, name) and not _is_local(ast.unparse(call)):
@@ -109,12 +114,6 @@ def _statements(text: str) -> Iterator[str]:
 def _docstrings(tree: ast.Module) -> Iterator[ast.AST]:
     """Docstrings, and other strings that stand alone."""
     return (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
-
-
-def _calls(tree: ast.Module, names: set[str] | None = None) -> Iterator[ast.Call]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and (names is None or name_of(node.func) in names):
-            yield node
 
 
 if __name__ == "__main__":

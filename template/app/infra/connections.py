@@ -2,6 +2,7 @@
 """Connections to Postgres: for one statement at a time, for transactions, and for commands."""
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from contextlib import ExitStack, suppress
 from typing import Any, cast
@@ -15,13 +16,14 @@ from sqlalchemy.dialects.postgresql.asyncpg import (
 )
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+from sqlalchemy.pool.base import PoolProxiedConnection
+from sqlalchemy.util.queue import AsyncAdaptedQueue
 
-from app.infra.database_use import time_statements
-from app.infra.failures import CANNOT_CONNECT, CONNECTION_LOST, NotConnected
-from app.infra.fair_pool import FairPool
+from app.infra.database_use import this_request, time_statements
+from app.infra.failures import CANNOT_CONNECT, CONNECTION_LOST, NotConnected, reason_of
 from app.infra.postgres import DatabaseSettings, open_connection
-from app.infra.read_pool import ReadPool
+from app.infra.read_pool import InOrder, ReadPool
 from app.infra.reads import prepare_reading_connection
 
 __all__ = ["DatabaseSettings", "close_in_time", "connect", "reading_pool", "transaction_engine"]
@@ -37,8 +39,8 @@ async def connect(
     try:
         return await open_connection(settings, url, read_only, options)
     except CANNOT_CONNECT as error:
-        reason = str(error) or "no answer in time"
-        raise NotConnected(f"Postgres: no connection could be opened: {reason}") from error
+        why = f"Postgres: no connection could be opened: {reason_of(error)}"
+        raise NotConnected(why) from error
 
 
 def reading_pool(settings: DatabaseSettings, url: PostgresDsn) -> ReadPool:
@@ -53,6 +55,25 @@ def reading_pool(settings: DatabaseSettings, url: PostgresDsn) -> ReadPool:
         return connection
 
     return ReadPool(connect_for_reading, settings.read_pool)
+
+
+class _PoolQueue(AsyncAdaptedQueue[Any]):
+    def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
+        super().__init__(maxsize, use_lifo)
+        self._queue = InOrder[Any](maxsize)
+
+
+class FairPool(AsyncAdaptedQueuePool):
+    """Serves the request that has waited longest, and measures the wait, for its log line."""
+
+    _queue_class = _PoolQueue
+
+    def connect(self) -> PoolProxiedConnection:
+        asked = time.perf_counter()
+        try:
+            return super().connect()
+        finally:
+            this_request.get().wait_seconds += time.perf_counter() - asked
 
 
 def transaction_engine(settings: DatabaseSettings) -> AsyncEngine:

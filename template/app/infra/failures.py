@@ -49,6 +49,11 @@ _WORTH_ANOTHER_TRY = frozenset({"57014", "55P03", "40P01", "40001", "XX000"})
 CANNOT_CONNECT = (*CONNECTION_LOST, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
+def reason_of(error: BaseException) -> str:
+    """Its message on one line. A timeout has none."""
+    return " ".join(str(error).split()) or "no answer in time"
+
+
 def is_transient(error: BaseException | None) -> bool:
     """Whether the same statement may succeed a moment later."""
     state = getattr(error, "sqlstate", None)

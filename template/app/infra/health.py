@@ -9,7 +9,7 @@ import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel
 
-from app.infra.failures import Unavailable
+from app.infra.failures import Unavailable, reason_of
 
 log = structlog.get_logger()
 
@@ -65,7 +65,7 @@ async def _passes(name: str, check: ReadinessCheck) -> bool:
         async with asyncio.timeout(CHECK_SECONDS):
             await check()
     except (Unavailable, TimeoutError) as error:
-        log.warning("unavailable", check=name, reason=str(error) or "no answer in time")
+        log.warning("unavailable", check=name, reason=reason_of(error))
         return False
     except Exception:  # a mistake in the check must not end a task that checks at intervals
         log.exception("a readiness check failed", check=name)

@@ -8,6 +8,7 @@ import sys
 import asyncpg
 from dotenv import load_dotenv
 
+from app.infra.failures import reason_of
 from dev.replicas import replica
 
 NONE_RUNS = """No replica runs here. Start `make dev` first, in another terminal.
@@ -31,7 +32,7 @@ def hold_back(given: str) -> None:
     try:
         asyncio.run(_delay(url, int(given)))
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        sys.exit(f"The replica cannot be delayed: {str(error) or 'no answer in time'}")
+        sys.exit(f"The replica cannot be delayed: {reason_of(error)}")
     print(f"The replica now applies each change {int(given)} ms late.")
 
 

@@ -171,12 +171,13 @@ def look(options: argparse.Namespace) -> Evidence:
     began = time.monotonic()
     window = Window(options.seconds, options.database_cpus or processors(settings, "database_cpus"))
     postgres, capabilities = asyncio.run(look_at_all(settings, window))
+    found = capabilities.values()
     say("/ready")
     unavailable, not_ready = readiness.look(options.url)
     say("the log")
     requests, process, problems = read_log(options)
     say("")
-    skipped = [one for _, found in capabilities if found for one in found.skipped]
+    skipped = [one for capability in found for one in capability.skipped]
     return Evidence(
         stage=stage(),
         at=datetime.now(UTC),
@@ -187,12 +188,10 @@ def look(options: argparse.Namespace) -> Evidence:
         requests=requests,
         process=process,
         unavailable=unavailable,
-        readers=[reader for _, found in capabilities if found for reader in found.readers],
-        others={
-            name: one for _, found in capabilities if found for name, one in found.others.items()
-        },
+        readers=[reader for capability in found for reader in capability.readers],
+        others={name: one for capability in found for name, one in capability.others.items()},
         capabilities={
-            name: found.seen.model_dump() for name, found in capabilities if found and found.seen
+            name: one.seen.model_dump() for name, one in capabilities.items() if one.seen
         },
         skipped=[*postgres.skipped, *skipped, *not_ready, *problems],
     )
@@ -206,13 +205,12 @@ class Postgres(NamedTuple):
 
 async def look_at_all(
     settings: DatabaseSettings, window: Window
-) -> tuple[Postgres, list[tuple[str, CapabilityEvidence | None]]]:
+) -> tuple[Postgres, dict[str, CapabilityEvidence]]:
     """Looks at all servers at the same time, so that all see the same load."""
     asked = asyncio.gather(*(ask(one, window) for one in CAPABILITIES))
-    postgres, capabilities = await asyncio.gather(look_at_primary(settings, window), asked)
-    return postgres, [
-        (one.name, found) for one, found in zip(CAPABILITIES, capabilities, strict=True)
-    ]
+    postgres, found = await asyncio.gather(look_at_primary(settings, window), asked)
+    names = [capability.name for capability in CAPABILITIES]
+    return postgres, {name: one for name, one in zip(names, found, strict=True) if one}
 
 
 async def look_at_primary(settings: DatabaseSettings, window: Window) -> Postgres:

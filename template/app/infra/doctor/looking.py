@@ -14,7 +14,7 @@ import asyncpg
 from app.infra import plans
 from app.infra.connections import DatabaseSettings, connect
 from app.infra.doctor.evidence import Database, Scan, Skipped, Statement, Table
-from app.infra.failures import NotConnected
+from app.infra.failures import NotConnected, reason_of
 
 SAMPLE_SECONDS = 0.5
 # A smaller table needs no index. Only the costliest statements get a plan.
@@ -212,7 +212,7 @@ class Looking:
         try:
             found = await plans.scans(self._connection, sql)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-            self._skip("plans", _in_one_line(error), "run this again")
+            self._skip("plans", reason_of(error), "run this again")
             return []
         return [
             Scan(
@@ -230,7 +230,7 @@ class Looking:
             records: list[asyncpg.Record] = await self._connection.fetch(sql)
             return records
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            self._skip(source, _in_one_line(error), "run this again")
+            self._skip(source, reason_of(error), "run this again")
             return None
 
     async def _first(self, source: str, sql: str) -> asyncpg.Record | None:
@@ -332,7 +332,3 @@ def _difference(before: int | None, after: int | None) -> int | None:
 def _more(before: int, after: int) -> int:
     """A counter that was reset in the window counts from 0."""
     return after - before if after >= before else after
-
-
-def _in_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or "no answer in time"

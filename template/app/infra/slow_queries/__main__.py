@@ -7,13 +7,14 @@ import sys
 from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
 from pydantic import Field, PostgresDsn
 
 from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
-from app.infra.failures import Unavailable
+from app.infra.failures import Unavailable, reason_of
 from app.infra.plans import Scan, scans
 from app.infra.pooling.connections import PostgresUrls, server_name
 from app.infra.slow_queries.indexes import all_indexes, duplicate, invalid, unused
@@ -151,9 +152,9 @@ def reported(settings: ServerSettings, limit: int) -> Report:
     except ReportImpossible as error:
         sys.exit(str(error))
     except Unavailable as error:
-        sys.exit(_in_one_line(error))
+        sys.exit(reason_of(error))
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        sys.exit(f"Postgres: {_in_one_line(error)}")
+        sys.exit(f"Postgres: {reason_of(error)}")
 
 
 def _at_least_one(given: str) -> int:
@@ -162,28 +163,19 @@ def _at_least_one(given: str) -> int:
     return int(given)
 
 
-def _in_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or "no answer in time"
-
-
 async def make_report(settings: ServerSettings, limit: int) -> Report:
     """Raises ReportImpossible, Unavailable, and asyncpg's own errors."""
     replicas, used = await _of_replicas(settings, limit)
     async with _session(settings, settings.direct_url) as connection:
-        server = await connection.fetchrow(SERVER)
-        _refuse_what_lacks(server)
+        server, counts = await _counts(connection, limit)
         forgotten = await connection.fetchrow(FORGOTTEN.format(schema=server["schema"]))
-        statements = await _statements(connection, server["schema"], limit)
-        planned = await _planned(connection, statements)
         indexes = await all_indexes(connection)
         return Report(
+            **counts,
             database=server["database"],
             statements_since=forgotten["stats_reset"],
             statements_forgotten=forgotten["dealloc"],
-            statements=statements[:limit],
             tables_since=server["counted_since"],
-            sequential_tables=await _sequential_tables(connection, planned),
-            filtering_scans=await _filtering_scans(connection, planned),
             unused_indexes=[one for one in unused(indexes) if one.index not in used],
             duplicate_indexes=duplicate(indexes),
             invalid_indexes=invalid(indexes),
@@ -200,37 +192,34 @@ async def _of_replicas(
         server = server_name(url)
         try:
             async with _session(settings, url) as connection:
-                counted = await connection.fetchrow(SERVER)
-                _refuse_what_lacks(counted)
-                statements = await _statements(connection, counted["schema"], limit)
-                planned = await _planned(connection, statements)
+                _, counts = await _counts(connection, limit)
                 used |= {index.name for index in await all_indexes(connection) if index.scans}
-                report = ReplicaReport(
-                    server=server,
-                    statements=statements[:limit],
-                    sequential_tables=await _sequential_tables(connection, planned),
-                    filtering_scans=await _filtering_scans(connection, planned),
-                )
+                report = ReplicaReport(server=server, **counts)
         except FAILURES as error:
-            report = ReplicaReport(server=server, problem=_in_one_line(error))
+            report = ReplicaReport(server=server, problem=reason_of(error))
         reports.append(report)
     return reports, used
 
 
-async def _statements(connection: asyncpg.Connection, schema: str, limit: int) -> list[Statement]:
-    found = await connection.fetch(STATEMENTS.format(schema=schema), max(limit, PLANNED))
-    return [Statement(**record) for record in found]
-
-
-async def _planned(
-    connection: asyncpg.Connection, statements: list[Statement]
-) -> list[tuple[Statement, Scan]]:
-    """Each scan in the plans of the costliest statements."""
-    return [
+async def _counts(
+    connection: asyncpg.Connection, limit: int
+) -> tuple[asyncpg.Record, dict[str, Any]]:
+    """What a server says about itself, and the part of the report that a replica has too."""
+    server = await connection.fetchrow(SERVER)
+    _refuse_what_lacks(server)
+    costliest = STATEMENTS.format(schema=server["schema"])
+    found = await connection.fetch(costliest, max(limit, PLANNED))
+    statements = [Statement(**record) for record in found]
+    planned = [
         (statement, scan)
         for statement in statements[:PLANNED]
         for scan in await scans(connection, statement.sql)
     ]
+    return server, {
+        "statements": statements[:limit],
+        "sequential_tables": await _sequential_tables(connection, planned),
+        "filtering_scans": await _filtering_scans(connection, planned),
+    }
 
 
 @asynccontextmanager
@@ -283,13 +272,7 @@ async def _sequential_tables(
     uses = defaultdict(list)
     for statement, scan in planned:
         if scan.kind == "Seq Scan":
-            use = SequentialUse(
-                id=statement.id,
-                sql=statement.sql,
-                calls=statement.calls,
-                mean_ms=statement.mean_ms,
-                filter=scan.filter,
-            )
+            use = SequentialUse(**dict(statement), filter=scan.filter)
             uses[scan.schema, scan.table].append(use)
     return [
         SequentialTable(**table, statements=uses[table["schema"], table["name"]])
@@ -306,10 +289,7 @@ async def _filtering_scans(
     }
     return [
         FilteringUse(
-            id=statement.id,
-            sql=statement.sql,
-            calls=statement.calls,
-            mean_ms=statement.mean_ms,
+            **dict(statement),
             table=table,
             index=scan.index_name,
             filter=scan.filter,

@@ -28,8 +28,7 @@ from app.infra import environment
 from app.infra.cache.entry import Entry, format_of, has_no_rows, tombstone
 from app.infra.cache.loads import Load, ReadLimit, Sampler, SingleFlight
 from app.infra.cache.lookups import RedisAway
-from app.infra.cache.metrics import of_cache
-from app.infra.cache.server import CacheServer, CacheSettings, Stats
+from app.infra.cache.server import CacheServer, CacheSettings, Stats, metrics_of
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
 from app.infra.failures import Unavailable
@@ -206,7 +205,7 @@ def install(app: FastAPI) -> None:
         limit = ReadLimit(at_once, pools.pool_wait_seconds)
         database.cache = app.state.cache = Cache(settings, server, limit)
         commits.note_positions(app)
-    observe(app, *of_cache(app.state.cache and app.state.cache.stats))
+    observe(app, *metrics_of(app.state.cache and app.state.cache.stats))
 
 
 @asynccontextmanager

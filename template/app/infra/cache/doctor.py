@@ -2,7 +2,7 @@
 """The cache's Redis for the doctor: if it is too small, requests miss the entries that it drops."""
 
 from app.infra import environment
-from app.infra.cache.redis_seen import RedisSeen, busy, look_at_redis, refuses
+from app.infra.cache.redis_seen import RedisSeen, look_at_redis, rules_of
 from app.infra.cache.server import CacheSettings
 from app.infra.doctor.evidence import Evidence
 from app.infra.doctor.finding import Capability, CapabilityEvidence, Finding, Window, seen
@@ -35,12 +35,4 @@ def too_small(evidence: Evidence) -> Finding | None:
     )
 
 
-def cache_is_busy(evidence: Evidence) -> Finding | None:
-    return busy(NAME, seen(evidence, RedisSeen, NAME))
-
-
-def cache_refuses(evidence: Evidence) -> Finding | None:
-    return refuses(NAME, seen(evidence, RedisSeen, NAME))
-
-
-CACHE = Capability(NAME, RedisSeen, look, (cache_refuses, cache_is_busy, too_small))
+CACHE = Capability(NAME, RedisSeen, look, (*rules_of(NAME), too_small))

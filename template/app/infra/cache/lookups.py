@@ -13,6 +13,8 @@ import redis
 import structlog
 from redis.asyncio import Redis
 
+from app.infra.failures import reason_of
+
 log = structlog.get_logger()
 
 KEYS_AT_ONCE = 100
@@ -85,7 +87,7 @@ class RedisLookups:
                 answer = await command
         except (OSError, redis.RedisError) as error:  # TimeoutError is an OSError
             await self._note_failure(error)
-            raise RedisAway(str(error) or "no answer in time") from error
+            raise RedisAway(reason_of(error)) from error
         self._failed_in_a_row = 0
         return answer
 
@@ -165,8 +167,7 @@ class RedisLookups:
 
     def _warn(self, error: Exception | None) -> None:
         if error:
-            reason = str(error) or "no answer in time"
-            log.warning(f"{self._name} is left alone", reason=reason)
+            log.warning(f"{self._name} is left alone", reason=reason_of(error))
 
     async def _drop_connections(self) -> None:
         pool = self._client.connection_pool

@@ -9,8 +9,9 @@ from pydantic import RedisDsn
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.infra.doctor.evidence import EvidencePart
-from app.infra.doctor.finding import Finding, Missing
+from app.infra.doctor.evidence import Evidence, EvidencePart
+from app.infra.doctor.finding import Finding, Missing, Rule, seen
+from app.infra.failures import reason_of
 
 ANSWER_SECONDS = 3.0
 SLOWEST = 128
@@ -49,7 +50,7 @@ async def look_at_redis(url: RedisDsn, seconds: float, variable: str) -> RedisSe
         took = time.monotonic() - began
         slow = [one for one in await client.slowlog_get(SLOWEST) if one["id"] > last]
     except (RedisError, OSError) as error:
-        raise Missing(str(error) or "no answer in time", remedy) from error
+        raise Missing(reason_of(error), remedy) from error
     finally:
         await client.aclose()
     return RedisSeen(
@@ -80,27 +81,32 @@ def _more(before: dict[str, Any], after: dict[str, Any], name: str) -> int:
     return int(after[name] - before[name] if after[name] >= before[name] else after[name])
 
 
-def busy(name: str, found: RedisSeen | None) -> Finding | None:
-    """Its one processor is the limit, or a slow command delays all others."""
-    if not found or (found.processor < 0.7 and (found.slow < 10 or found.slowest_ms < 50)):
-        return None
-    slow = f"; {found.slow} slow commands, the slowest {found.slowest} {found.slowest_ms:.0f} ms"
-    return Finding(
-        rule="redis-busy",
-        text=f"Redis of {name} is busy",
-        do="end the slow command, store smaller values, then a quicker processor",
-        evidence=[
-            f"{found.processor:.0%} of its processor (INFO){slow if found.slow else ''} (SLOWLOG)"
-        ],
-    )
+def rules_of(name: str) -> tuple[Rule, Rule]:
+    """The rules that hold for each Redis."""
 
+    def refuses(evidence: Evidence) -> Finding | None:
+        found = seen(evidence, RedisSeen, name)
+        if not found or not found.refused:
+            return None
+        return Finding(
+            rule="redis-refuses",
+            text=f"Redis of {name} refuses connections",
+            do="count them with `make budget`, then raise maxclients",
+            evidence=[f"{found.refused} refused in the window (INFO)"],
+        )
 
-def refuses(name: str, found: RedisSeen | None) -> Finding | None:
-    if not found or not found.refused:
-        return None
-    return Finding(
-        rule="redis-refuses",
-        text=f"Redis of {name} refuses connections",
-        do="count them with `make budget`, then raise maxclients",
-        evidence=[f"{found.refused} refused in the window (INFO)"],
-    )
+    def is_busy(evidence: Evidence) -> Finding | None:
+        """Its one processor is the limit, or a slow command delays all others."""
+        found = seen(evidence, RedisSeen, name)
+        if not found or (found.processor < 0.7 and (found.slow < 10 or found.slowest_ms < 50)):
+            return None
+        busy = f"{found.processor:.0%} of its processor (INFO)"
+        slow = f"{found.slow} slow commands, the slowest {found.slowest} {found.slowest_ms:.0f} ms"
+        return Finding(
+            rule="redis-busy",
+            text=f"Redis of {name} is busy",
+            do="end the slow command, store smaller values, then a quicker processor",
+            evidence=[f"{busy}; {slow} (SLOWLOG)" if found.slow else f"{busy} (SLOWLOG)"],
+        )
+
+    return refuses, is_busy

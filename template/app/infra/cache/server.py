@@ -2,6 +2,7 @@
 """The cache's Redis. It is an optimisation, so no request waits long for its answer."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,6 +15,7 @@ from redis.backoff import NoBackoff
 from app.infra.cache.entry import Entry
 from app.infra.cache.lookups import CONNECT_SECONDS, CONNECTION_LOST, RedisLookups
 from app.infra.own_writes.log_position import ENCODED_LENGTH
+from app.infra.telemetry.metrics import Instrument
 
 # One failure may be our own fault: a process that was busy for 50 ms sees the answer too late.
 FAILURES_IN_A_ROW = 3
@@ -67,6 +69,41 @@ class Stats:
     @property
     def failures(self) -> int:
         return self.lookups.failures
+
+    @property
+    def results(self) -> dict[str, int]:
+        return {"hit": self.hits, "miss": self.misses, "bypassed": self.bypassed}
+
+
+def metrics_of(stats: Stats | None) -> Iterator[Instrument]:
+    """deploy/telemetry/ shows these metrics and raises alerts on them. Without a cache they have no
+    points."""
+    counted = [stats] if stats else []
+    yield Instrument(
+        "cache.lookups",
+        "{lookup}",
+        "Results of lookups; bypassed, when the cache was not asked",
+        "counter",
+        lambda: [
+            (number, {"cache.result": result})
+            for one in counted
+            for result, number in one.results.items()
+        ],
+    )
+    yield Instrument(
+        "cache.refreshes",
+        "{refresh}",
+        "Answers that were read again before they expired",
+        "counter",
+        lambda: [(one.refreshes, {}) for one in counted],
+    )
+    yield Instrument(
+        "cache.failures",
+        "{operation}",
+        "Operations that the cache did not do, or not in time",
+        "counter",
+        lambda: [(one.failures, {}) for one in counted],
+    )
 
 
 class CacheServer:

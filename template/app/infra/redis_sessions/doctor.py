@@ -2,7 +2,7 @@
 """The login sessions' Redis for the doctor: it must drop no key, so it must not be full."""
 
 from app.infra import environment
-from app.infra.cache.redis_seen import RedisSeen, busy, look_at_redis, refuses
+from app.infra.cache.redis_seen import RedisSeen, look_at_redis, rules_of
 from app.infra.doctor.evidence import Evidence
 from app.infra.doctor.finding import Capability, CapabilityEvidence, Finding, Window, seen
 from app.infra.redis_sessions.settings import MoveSettings
@@ -29,12 +29,4 @@ def nearly_full(evidence: Evidence) -> Finding | None:
     )
 
 
-def sessions_are_busy(evidence: Evidence) -> Finding | None:
-    return busy(NAME, seen(evidence, RedisSeen, NAME))
-
-
-def sessions_refuse(evidence: Evidence) -> Finding | None:
-    return refuses(NAME, seen(evidence, RedisSeen, NAME))
-
-
-SESSIONS = Capability(NAME, RedisSeen, look, (nearly_full, sessions_refuse, sessions_are_busy))
+SESSIONS = Capability(NAME, RedisSeen, look, (nearly_full, *rules_of(NAME)))

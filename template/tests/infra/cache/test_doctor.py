@@ -30,8 +30,8 @@ WELL: dict[str, Any] = {
 }
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "too_small": ("cache-too-small", {"evicted": 500, "hits": 300, "misses": 700}),
-    "cache_is_busy": ("redis-busy", {"processor": 0.8}),
-    "cache_refuses": ("redis-refuses", {"refused": 3}),
+    "is_busy": ("redis-busy", {"processor": 0.8}),
+    "refuses": ("redis-refuses", {"refused": 3}),
 }
 
 

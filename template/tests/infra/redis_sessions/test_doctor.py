@@ -16,8 +16,8 @@ from tests.infra.doctor.test_rules import evidence, judged_without
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "nearly_full": ("sessions-full", {"memory": 95 << 20}),
-    "sessions_refuse": ("redis-refuses", {"refused": 3}),
-    "sessions_are_busy": (
+    "refuses": ("redis-refuses", {"refused": 3}),
+    "is_busy": (
         "redis-busy",
         {"slow": 20, "slowest_ms": 80.0, "slowest": "KEYS"},
     ),

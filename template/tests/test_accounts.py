@@ -4,10 +4,12 @@ import sys
 import threading
 from uuid import UUID
 
+import anyio
 import argon2
 import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
+from pydantic import SecretStr
 from sqlalchemy import select, update
 from structlog.testing import capture_logs
 
@@ -319,6 +321,27 @@ async def test_parallel_guesses_count_too(ada: AsyncClient, app: FastAPI) -> Non
     at_once = passwords.ONE_PER_CORE.total_tokens - 1
     assert statuses.count(401) <= throttle.TRIES_PER_ACCOUNT_AND_ADDRESS + at_once
     assert set(statuses) == {401, 429}
+
+
+async def test_guesses_from_one_address_leave_a_core_to_others(
+    ada: AsyncClient, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare, others_are_served = passwords.is_correct, asyncio.Event()
+
+    async def compare_late(password: SecretStr, password_hash: str | None) -> bool:
+        if password.get_secret_value() == A_GUESS["password"]:
+            await others_are_served.wait()
+        return await compare(password, password_hash)
+
+    monkeypatch.setattr(passwords, "ONE_PER_CORE", anyio.CapacityLimiter(2))
+    monkeypatch.setattr(passwords, "is_correct", compare_late)
+    flood = [asyncio.create_task(log_in_from(app, "192.0.2.1", A_GUESS)) for _ in range(4)]
+
+    async with asyncio.timeout(60):
+        for _ in range(3):
+            assert await log_in_from(app, "192.0.2.2", ADA) == 200
+    others_are_served.set()
+    assert set(await asyncio.gather(*flood)) == {401}
 
 
 async def test_all_addresses_of_an_ipv6_network_count_together(

@@ -38,7 +38,8 @@ async def register(
 ) -> AccountOut:
     """Creates the account and logs it in."""
     await throttle.count_registration(write, address)
-    account = await service.register(write, registration.email, registration.password)
+    async with throttle.turn_of(address):
+        account = await service.register(write, registration.email, registration.password)
     await throttle.note_success(write, account, address)
     await sessions.start(account.id)
     return AccountOut.model_validate(account, from_attributes=True)

@@ -124,7 +124,7 @@ async def _is_correct(
     account_id = account.id if account else None
     await write.commit()  # hold no connection while waiting for a core
     # Each core checks and counts one guess before the next one, so parallel guesses count too.
-    async with passwords.ONE_PER_CORE:
+    async with throttle.turn_of(address), passwords.ONE_PER_CORE:
         try:
             await throttle.check_login(write, account, email, address)
         except throttle.TooManyLogins:

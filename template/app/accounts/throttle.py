@@ -4,8 +4,10 @@ Only a wrong password counts as a guess, and a registration counts against its a
 request does not count, so an attacker cannot keep somebody else locked out.
 """
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv6Address, ip_address, ip_network
+from weakref import WeakValueDictionary
 
 from sqlalchemy import case, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
@@ -19,6 +21,9 @@ TRIES_PER_ACCOUNT_AND_ADDRESS = 10
 TRIES_PER_ACCOUNT = 100  # higher, because otherwise ten guesses would lock an account
 TRIES_PER_ADDRESS = 100  # higher, because an office shares one address
 KNOWN_ADDRESSES = 20  # for each account
+
+
+_turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
 
 class TooManyLogins(AppError):
@@ -36,6 +41,11 @@ def network_of(address: str) -> str:
     if not isinstance(ip, IPv6Address):
         return str(ip)
     return str(ip.ipv4_mapped or ip_network((int(ip), 64), strict=False))
+
+
+def turn_of(address: str) -> asyncio.Lock:
+    """Held while a password is hashed, so that one address never takes every core."""
+    return _turns.setdefault(address, asyncio.Lock())  # per copy: its own cores
 
 
 async def check_login(

@@ -25,8 +25,8 @@ def main(create_app: str = "app.main:create_app") -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-    # While a thread runs Python (zxcvbn judges a password for 40 ms), each step of the event loop
-    # waits that long for the GIL. The default is 5 ms, and a request takes several steps.
+    # While another thread runs Python, each step of the event loop waits that long for the GIL. The
+    # default is 5 ms, and a request takes several steps.
     sys.setswitchinterval(0.0002)
     server_class: type[Server] = getattr(app.state, "server_class", Server)
     with suppress(KeyboardInterrupt):  # uvicorn raises it again when all is closed

@@ -177,19 +177,19 @@ def looked(*options: str, **given: Any) -> subprocess.CompletedProcess[str]:
 
 LOWERED = """
 import os, runpy, sys
-before = os.nice(0)
+expected = min(os.nice(0) + 10, 19)  # these tests may have a low priority themselves
 sys.argv = ["doctor", "--help"]
 try:
     runpy.run_module("app.infra.doctor", run_name="__main__")
 finally:
-    print("lowered by", os.nice(0) - before)
+    print("lowered:", os.nice(0) == expected)
 """
 
 
 def test_the_service_beside_it_comes_first() -> None:
     shown = subprocess.run([sys.executable, "-c", LOWERED], capture_output=True, text=True)
 
-    assert "lowered by 10" in shown.stdout
+    assert "lowered: True" in shown.stdout
 
 
 def test_without_postgres_and_log_each_is_told_in_a_line(tmp_path: Path) -> None:

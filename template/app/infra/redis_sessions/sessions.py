@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from app.infra import environment, health
 from app.infra.environment import EnvironmentIncomplete
+from app.infra.redis_sessions.least_position import LeastPosition
 from app.infra.redis_sessions.settings import MoveSettings, Step
 from app.infra.redis_sessions.store import InRedis, RedisSessions
 from app.infra.session_rows import SessionRows, SessionSettings
@@ -21,10 +22,12 @@ def install(app: FastAPI) -> None:
     app.state.session_redis = None
     if move.redis_url is None or move.store is Step.POSTGRES:
         return
-    redis = RedisSessions(str(move.redis_url), move.redis_seconds, settings)
+    positions = getattr(app.state, "positions", None)
+    least = LeastPosition(app.state.database.reader) if positions else None
+    redis = RedisSessions(str(move.redis_url), move.redis_seconds, settings, least)
     app.state.session_store = _step(move.store)(rows, redis)
     app.state.session_redis = redis
-    if positions := getattr(app.state, "positions", None):
+    if positions:
         positions.in_rows = move.store is not Step.REDIS
         positions.stores.append(redis)
     health.add_readiness_check(app, "sessions", redis.check)

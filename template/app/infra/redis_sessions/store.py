@@ -10,7 +10,7 @@ from uuid import UUID
 
 import redis
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Connection, Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -25,6 +25,7 @@ from app.infra.failures import Unavailable
 from app.infra.own_writes.client import OwnWrites, this_client
 from app.infra.own_writes.log_position import Position, encoded
 from app.infra.own_writes.log_position import decoded as decoded_position
+from app.infra.redis_sessions.least_position import LeastPosition
 from app.infra.session_rows import Session, SessionRows, SessionSettings
 
 log = structlog.get_logger()
@@ -85,8 +86,15 @@ class RedisSessions:
     one stays ended. Raises Unavailable.
     """
 
-    def __init__(self, url: str, seconds: float, settings: SessionSettings) -> None:
+    def __init__(
+        self,
+        url: str,
+        seconds: float,
+        settings: SessionSettings,
+        least_position: LeastPosition | None = None,
+    ) -> None:
         self._settings = settings
+        self._least_position = least_position
         self.client = Redis.from_pool(
             BlockingConnectionPool.from_url(
                 url,
@@ -96,6 +104,7 @@ class RedisSessions:
                 socket_connect_timeout=seconds,
                 # A restarted server has closed every connection. A new one works.
                 retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+                redis_connect_func=self._connected,
             )
         )
         # A refused connection fails at once. Only a timeout opens the circuit breaker.
@@ -118,6 +127,8 @@ class RedisSessions:
         position = self._lookups.get(position_key(token_hash))  # in the same round trip
         held, noted = await self._answered(asyncio.gather(session, position))
         client.learn(decoded_position(noted.decode()) if noted else None)
+        if self._least_position:
+            client.learn(await self._least_position.now())
         return held
 
     async def note_position(self, token_hashes: list[bytes], position: Position) -> None:
@@ -225,6 +236,11 @@ class RedisSessions:
 
     async def close(self) -> None:
         await self._lookups.close()
+
+    async def _connected(self, connection: Connection) -> None:
+        if self._least_position:
+            self._least_position.note_connection()
+        await connection.on_connect()
 
     async def _answered[T](self, asked: Awaitable[T]) -> T:
         try:

@@ -7,9 +7,13 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import redis
 
 from app.infra.redis_sessions.settings import Step
+from app.infra.redis_sessions.store import position_key
+from app.infra.session_tokens import hash_of
 from dev.cache import valkey
+from dev.cache.valkey import Valkey
 from tests.infra.own_writes.replicas.pair import (
     calls,
     delayed,
@@ -21,6 +25,7 @@ from tests.infra.own_writes.silent_clients import (
     diary_app,
     logged_in,
     mistakes_of_many,
+    new_ids,
     status_of,
 )
 from tests.infra.replicas.replication import Cluster, Server
@@ -33,13 +38,21 @@ def servers() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def replica(servers: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
+def sessions(monkeypatch: pytest.MonkeyPatch) -> Iterator[Valkey]:
+    with valkey.running("sessions") as sessions:
+        monkeypatch.setenv("SESSION_REDIS_URL", sessions.url)
+        yield sessions
+
+
+@pytest.fixture
+def replica(
+    servers: Cluster, sessions: Valkey, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Server]:
     monkeypatch.setenv("FILES_FOLDER", str(tmp_path))
     monkeypatch.setenv("CACHE_PREFIX", uuid4().hex)
     monkeypatch.setenv("CACHE_OPERATION_SECONDS", "5")
-    with valkey.running("cache") as cache, valkey.running("sessions") as sessions:
+    with valkey.running("cache") as cache:
         monkeypatch.setenv("CACHE_URL", cache.url)
-        monkeypatch.setenv("SESSION_REDIS_URL", sessions.url)
         yield delayed(servers, monkeypatch)
 
 
@@ -78,6 +91,35 @@ async def test_with_its_session_in_redis_a_token_costs_no_lookup_on_the_primary(
             assert await status_of(copy, token) == 200
 
         assert await calls(servers.primary, "login_sessions") == lookups
+
+
+async def test_a_redis_that_lost_its_last_positions_hides_no_write(
+    replica: Server, sessions: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SESSION_STORE", Step.REDIS)
+    async with copies_of(diary_app(), diary_app()) as copies:
+        await until_replica_is_read(copies, replica)
+        one, other = copies
+        token = await logged_in(one)
+        paths = [f"/{kind}/{next(new_ids)}" for kind in ("cached-diaries", "diaries")]
+        for page in (1, 2):
+            for path in paths:
+                await one.put(path.replace("cached-", ""), params={"page": page}, headers=token)
+            if page == 1:
+                for path in paths:
+                    assert (await other.get(path, headers=token)).json() == 1
+
+        # As if it had died, or failed over, before the positions reached the disk or the replica.
+        with redis.from_url(sessions.url) as client:
+            bearer = token["Authorization"].removeprefix("Bearer ")
+            assert client.delete(position_key(hash_of(bearer))) == 1
+        sessions.die()
+        sessions.start()
+
+        for copy in (other, one):
+            assert await status_of(copy, token) == 200
+            for path in paths:
+                assert (await copy.get(path, headers=token)).json() == 2
 
 
 async def test_while_the_sessions_are_away_a_token_still_gets_answers_that_need_no_session(

@@ -7,8 +7,11 @@ import json
 import random
 import sys
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -49,8 +52,8 @@ class Load:
     def is_over(self) -> bool:
         return self._is_over
 
-    def fault(self, kind: str, what: str) -> GoneWrongError:
-        if self.announced and kind == "failed":
+    def fault(self, kind: str, what: str, *, announced: bool = False) -> GoneWrongError:
+        if kind == "failed" and (announced or self.announced):
             self.counts.announced += 1
         else:
             setattr(self.counts, kind, getattr(self.counts, kind) + 1)
@@ -94,6 +97,7 @@ class Visitor:
         self._stock = load.stock
         self.is_logged_in = False
         self._kept = Browser(load.url, self._address)
+        self._trail: deque[str] = deque(maxlen=4)  # its last requests
         self._doings: list[tuple[int, Callable[[], Awaitable[None]]]] = [
             (30 * load.reads, self._look_around),
             (15 * load.reads, self._who_am_i),
@@ -172,7 +176,7 @@ class Visitor:
         finally:
             thief.close()
         if answer.status == 200:
-            raise self._load.fault("revived", "a session that had ended")
+            raise self._fault("revived", "a session that had ended")
 
     async def _somebody_new(self) -> None:
         browser = Browser(self._load.url, next(self._load.addresses))
@@ -183,7 +187,7 @@ class Visitor:
         finally:
             browser.close()
         if answer.json()["email"] != email:
-            raise self._load.fault("stale", "GET /me after registering")
+            raise self._fault("stale", "GET /me after registering")
 
     async def _look_around(self) -> None:
         page = await self._ask("GET", "/products")
@@ -198,7 +202,7 @@ class Visitor:
     async def _who_am_i(self) -> None:
         me = (await self._ask("GET", "/me")).json()
         if me["email"] != self._email:
-            raise self._load.fault("failed", "GET /me: somebody else")
+            raise self._fault("failed", "GET /me: somebody else")
 
     async def _order(self) -> None:
         if not self._products:
@@ -211,14 +215,14 @@ class Visitor:
         self._ledger.note("orders", id=placed)
         listed = (await self._ask("GET", "/orders?limit=5")).json()["orders"]
         if listed[:1] == [] or listed[0]["id"] != placed:
-            raise self._load.fault("stale", "GET /orders after an order")
+            raise self._fault("stale", "GET /orders after an order")
         # Nobody fills the shelves, so a cached product shows the order by a smaller stock.
         if await self._look_at(product) >= most:
-            raise self._load.fault("stale", "GET /products/{id} after an order")
+            raise self._fault("stale", "GET /products/{id} after an order")
         if self._random.random() < 0.2:
             twice = (await self._ask("POST", "/orders", items, key, expected=(201,))).json()["id"]
             if twice != placed:
-                raise self._load.fault("failed", "an order was placed twice")
+                raise self._fault("failed", "an order was placed twice")
 
     async def _review(self) -> None:
         text = {"text": f"Well made, {uuid4().hex}."}
@@ -226,7 +230,7 @@ class Visitor:
         self._ledger.note("reviews", id=added)
         listed = (await self._ask("GET", "/reviews")).json()
         if added not in [one["id"] for one in listed]:
-            raise self._load.fault("stale", "GET /reviews after a review")
+            raise self._fault("stale", "GET /reviews after a review")
 
     async def _upload(self) -> None:
         content = GIF + uuid4().bytes
@@ -245,7 +249,7 @@ class Visitor:
         done = (await self._ask("POST", completion, {})).json()
         digest = hashlib.sha256(content).hexdigest()
         if done["sha256"] != digest:
-            raise self._load.fault("failed", "an upload with other bytes")
+            raise self._fault("failed", "an upload with other bytes")
         self._ledger.note("uploads", id=started["id"], sha256=digest, email=self._email)
         await self._read_back(started["id"], digest)
 
@@ -256,12 +260,12 @@ class Visitor:
     async def _read_back(self, upload: str, digest: str) -> None:
         link = await self._ask("GET", f"/uploads/{upload}/image", expected=(307, 404))
         if link.status == 404:
-            raise self._load.fault("lost", f"upload {upload}")
+            raise self._fault("lost", f"upload {upload}")
         file = await self._send("GET", link.header("location"), expected=(200, 307, 404))
         if file.status == 307:  # while files move, the link leads to the app, which sends on to S3
             file = await self._send("GET", file.header("location"), expected=(200, 404))
         if hashlib.sha256(file.body).hexdigest() != digest:
-            raise self._load.fault("lost", f"the file of {upload}: {file.status}")
+            raise self._fault("lost", f"the file of {upload}: {file.status}")
 
     async def keep_a_session(self) -> None:
         if self._email not in self._ledger.kept:
@@ -312,11 +316,13 @@ class Visitor:
         again: tuple[int, ...] | None = None,
     ) -> Answer:
         browser = browser or self._browser
-        browser.base = self._load.url
         await self._wait_for_the_turn()
-        counts = self._load.counts
+        browser.base, counts = self._load.url, self._load.counts
+        # A request may end after the time that it was announced for.
+        fault = partial(self._fault, announced=self._load.announced)
         begun = time.perf_counter()
         what = f"{method} {path.partition('?')[0]}"
+        result = "no answer"
         try:
             try:
                 answer = await browser.ask(method, path, content, headers)
@@ -326,16 +332,24 @@ class Visitor:
                 counts.asked_again += 1
                 answer = await browser.ask(method, path, content, headers)
                 expected = again or expected
+            result = f"{answer.status} {answer.header('x-request-id')}"
         except NoAnswerError as error:
-            raise self._load.fault("failed", f"{what}: {error}") from error
+            raise fault("failed", f"{what}: {error}") from error
         finally:
-            counts.milliseconds.append((time.perf_counter() - begun) * 1000)
+            took = (time.perf_counter() - begun) * 1000
+            counts.milliseconds.append(took)
+            self._trail.append(f"{datetime.now(UTC):%T.%f} after {took:.0f} ms {what} {result}")
         if answer.status in expected:
             return answer
         if answer.status == 401 and self.is_logged_in and browser is self._browser:
             self.is_logged_in = False
-            raise self._load.fault("logged_out", what)
-        raise self._load.fault("failed", f"{what}: {answer.status} {answer.body[:200]!r}")
+            raise fault("logged_out", what)
+        raise fault("failed", f"{what}: {answer.status} {answer.body[:200]!r}")
+
+    def _fault(self, kind: str, what: str, *, announced: bool = False) -> GoneWrongError:
+        who = f"{self._email}, {'cookie' if self._is_browser else 'token'}"
+        told = "\n    ".join((f"{what} ({who})", *self._trail))
+        return self._load.fault(kind, told, announced=announced)
 
     async def _wait_for_the_turn(self) -> None:
         now = time.perf_counter()

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ class Site(Place):
         self.repo = postgres.REPOSITORY
         self.pages = self.repo / "docs/runbooks"
         self.seconds: dict[str, float] = {}
+        self.followed: list[str] = []
         self._functions = ""
         self._stack = stack
 
@@ -155,8 +157,10 @@ class Site(Place):
         if not deploys:
             found = [re.sub("(?m)^deploy .*", "", commands) for commands in found]
         begun = time.perf_counter()
+        at = datetime.now(UTC)
         said = self.follow_text("\n".join(functions + found))
         self.seconds[f"{page} {section}"] = round(time.perf_counter() - begun, 1)
+        self.followed.append(f"{at:%T.%f} to {datetime.now(UTC):%T.%f} {page} {section} {part}")
         return said
 
     def is_undone(self, page: str, section: str) -> bool:
@@ -211,10 +215,22 @@ class People:
                 **asdict(one),
                 "milliseconds": None,
                 "requests": len(one.milliseconds),
-                "seen": self.ledger.seen,
             }
             for one in self.steps
         }
+
+    def evidence(self) -> list[str]:
+        """What went wrong, what the app logged about it, and when which section was followed."""
+        seen = self.ledger.seen
+        requests = re.findall(r" ([0-9a-f-]{32,36})$", "\n".join(seen), re.MULTILINE)
+        about = re.compile("|".join(('"level":"(?:warning|error)"', *requests)))
+        logged = [
+            f"{file.name} {line}"
+            for file in self._site.site.glob("[0-9]*.log")
+            for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
+            if about.search(line)
+        ]
+        return [*seen, *self._site.followed, *logged] if seen else []
 
 
 def refused(site: Site, url: str) -> bool:
@@ -369,6 +385,7 @@ async def year(site: Site) -> dict[str, Any]:
         "rotation": rotated,
         "primary lost": lost,
         "people": people.report() | they.report(),
+        "evidence": people.evidence() + they.evidence(),
         "seconds": site.seconds,
     }
 

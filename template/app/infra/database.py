@@ -9,7 +9,7 @@ import asyncpg
 import sqlalchemy.exc
 import structlog
 from fastapi import Depends, FastAPI, Request
-from sqlalchemy import ExceptionContext, event
+from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool
@@ -68,6 +68,10 @@ class Database:
     def reading_pools(self) -> dict[str, ReadPool]:
         """By name; empty before the start."""
         return {"reads": self._reads} if hasattr(self, "_reads") else {}
+
+    @property
+    def writing_engine(self) -> Engine:
+        return self._writes.sync_engine
 
     @property
     def writing_pool(self) -> AsyncAdaptedQueuePool:

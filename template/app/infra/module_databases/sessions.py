@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.infra import health
 from app.infra.database import Database, Pool, Pools, WriteSession
 from app.infra.module_databases import settings
+from app.infra.module_databases.following import FollowingDatabase
 from app.infra.reads import Reader
 
 _modules: dict[str, "ModuleSessions"] = {}
@@ -91,7 +92,10 @@ def module_sessions(module: str) -> ModuleSessions:
 def install(app: FastAPI) -> None:
     """After the common database."""
     databases = {
-        module: Database(found) for module, found in settings.read_all(_modules.keys()).items()
+        module: FollowingDatabase(found, module, app.state.database)
+        if settings.follows(module)
+        else Database(found)
+        for module, found in settings.read_all(_modules.keys()).items()
     }
     app.state.module_databases = databases
     for module, database in databases.items():

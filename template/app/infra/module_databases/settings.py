@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Collection, Iterator
 
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
@@ -13,7 +13,7 @@ from app.infra.environment import EnvironmentIncomplete
 
 _VARIABLE = re.compile(r"MODULE_(\w+?)_DATABASE_(\w+)")
 
-SETTINGS = [name.upper() for name in DatabaseSettings.model_fields]
+SETTINGS = [*(name.upper() for name in DatabaseSettings.model_fields), "FOLLOW"]
 
 
 def prefix_of(module: str) -> str:
@@ -27,6 +27,17 @@ def read(module: str) -> DatabaseSettings:
         model_config = SettingsConfigDict(env_prefix=prefix_of(module), env_ignore_empty=True)
 
     return environment.read(ModuleSettings)
+
+
+def follows(module: str) -> bool:
+    """Whether this process asks where the module lives, because its tables move."""
+
+    class FollowSettings(BaseSettings):
+        model_config = SettingsConfigDict(env_prefix=prefix_of(module), env_ignore_empty=True)
+
+        follow: bool = False
+
+    return environment.read(FollowSettings).follow
 
 
 def read_all(modules: Collection[str]) -> dict[str, DatabaseSettings]:

@@ -31,12 +31,16 @@ class PositionedSession(Session):
     such positions 525 of 4,000 reads were stale; with these, none of 4,000.
     """
 
+    def notes_position_on(self, connection: Connection) -> bool:
+        return True
+
 
 @event.listens_for(PositionedSession, "after_begin")
 def _keep_connection(
-    session: Session, transaction: SessionTransaction, connection: Connection
+    session: PositionedSession, transaction: SessionTransaction, connection: Connection
 ) -> None:
-    session.info["connection"] = connection
+    if session.notes_position_on(connection):
+        session.info["connection"] = connection
 
 
 @event.listens_for(PositionedSession, "after_commit")

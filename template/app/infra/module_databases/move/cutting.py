@@ -12,6 +12,10 @@ from app.infra.module_databases.move.sides import Move, Refused, TooSlow, Way, p
 REPLAY_SECONDS = 2.0
 FOLLOWS_WITHIN_TRIES = 5
 
+OTHERS = (
+    "Copies that follow the move write there already. Others answer 503 to writes: deploy them {}."
+)
+
 GONE = "SELECT bool_and(to_regclass(name) IS NULL) FROM unnest($1::text[]) AS name"
 
 
@@ -23,20 +27,23 @@ async def cut(move: Move) -> str:
     # It runs before it is needed. Until the cut there is nothing to bring back.
     await move.back.begin(copy_data=False)
     done = await _hand_over(move, move.there, after=move.back)
-    variable = f"{settings.prefix_of(move.module)}URL"
-    return f"{done} Deploy with {variable} now: copies without it answer 503 to writes."
+    return f"{done} {OTHERS.format(f'with {_variable(move)}')}"
 
 
 async def back(move: Move) -> str:
     if not await move.back.is_subscribed():
         raise Refused(f"{move.module} has no way back: no cut was made, or it has ended.")
     done = await _hand_over(move, move.back, after=move.there)
-    variable = f"{settings.prefix_of(move.module)}URL"
-    return f"{done} Deploy without {variable} now: copies with it answer 503 to writes."
+    return f"{done} {OTHERS.format(f'without {_variable(move)}')}"
+
+
+def _variable(move: Move) -> str:
+    return f"{settings.prefix_of(move.module)}URL"
 
 
 async def _hand_over(move: Move, way: Way, after: Way) -> str:
-    """Between its two commits neither side takes writes. Killed there, either step goes on."""
+    """Between its two commits neither side takes writes: copies that follow wait. Killed there,
+    either step goes on."""
     closed = await fence.is_closed(way.source, move), await fence.is_closed(way.target, move)
     if closed == (True, False):
         return f"{way.target.name} takes the writes of {move.module} already."
@@ -46,14 +53,12 @@ async def _hand_over(move: Move, way: Way, after: Way) -> str:
         )
     for each in (way, after):
         await _refuse_if_behind(each)
-    held_up = 0.0 if closed[0] else await _close(move, way)
-    begun = time.monotonic()
+    begun = time.monotonic() if closed[0] else await _close(move, way)
     await advance(way)
     await fence.open_again(way.target, move)
-    refused = time.monotonic() - begun
     return (
         f"{way.target.name} takes the writes of {move.module}. The fence held writers up for"
-        f" {held_up * 1000:.0f} ms, and refused them for {refused * 1000:.0f} ms."
+        f" {(time.monotonic() - begun) * 1000:.0f} ms."
     )
 
 
@@ -69,19 +74,20 @@ async def _refuse_if_behind(way: Way) -> None:
 
 
 async def _close(move: Move, way: Way) -> float:
-    """Returns how long writers had to wait, in seconds."""
+    """Returns when writers began to wait."""
 
     async def close() -> float:
         begun = time.monotonic()
-        # Writers conflict with this lock, and readers do not. Behind it no writer is half-way.
+        await fence.hold(way.source, move)
+        # The other writers conflict with this lock, and readers do not. Behind both no writer is
+        # half-way.
         await way.source.run(f"LOCK TABLE {', '.join(way.tables)} IN SHARE ROW EXCLUSIVE MODE")
         if not await way.replays(await way.source.position(), within=REPLAY_SECONDS):
             raise TooSlow(f"{way.target.name} did not replay within {REPLAY_SECONDS:.0f} s")
         await fence.close(way.source, move)
         return begun
 
-    begun = await patiently(way.source, close)
-    return time.monotonic() - begun
+    return await patiently(way.source, close)
 
 
 async def own(move: Move) -> str:
@@ -92,8 +98,8 @@ async def own(move: Move) -> str:
         raise Refused(f"{move.module} still lives in the old database. First: cut")
     await move.back.end()
     await move.there.end()
-    await fence.remove(move.new, move)
-    if are_gone:
+    if are_gone:  # until then a copy that still follows asks the fences
+        await fence.remove(move.new, move)
         await fence.remove(move.old, move)
         return f"{move.module} has its own database, and nothing of the move is left."
     return (

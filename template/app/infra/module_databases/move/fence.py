@@ -5,6 +5,7 @@ A trigger, because it holds for the tables' owner too, and because its error is 
 answers with 503. It can be opened without a lock on any table: only its function changes.
 """
 
+from app.infra.module_databases.home import LOCK
 from app.infra.module_databases.move.sides import Move, Side, patiently
 
 TRIGGER = "move_fence"
@@ -26,6 +27,12 @@ CLOSED = """
         SELECT FROM pg_proc WHERE oid = to_regproc($1) AND prosrc LIKE '%RAISE%'
     )
 """
+
+
+async def hold(side: Side, move: Move) -> None:
+    """Until the transaction ends: it waits for open transactions of copies that follow the move,
+    and new ones wait for it."""
+    await side.run(LOCK.format("", move.module))
 
 
 async def close(side: Side, move: Move) -> None:

@@ -4,6 +4,7 @@ Each app that closes resumes what is owed, and then compares its two databases.
 """
 
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -30,6 +31,7 @@ OWED = "SELECT idempotency_key FROM orders WHERE owed IS NOT NULL"
 CRASHED = 500
 
 crash_at: ContextVar[str | None] = ContextVar("crash_at", default=None)
+crashes: Counter[str] = Counter()  # by point
 
 
 class CrashError(Exception):
@@ -38,6 +40,8 @@ class CrashError(Exception):
 
 def reach(point: str) -> None:
     if crash_at.get() == point:
+        crash_at.set(None)
+        crashes[point] += 1
         raise CrashError
 
 
@@ -49,6 +53,10 @@ async def crashing(write: AsyncSession, other: ModuleSessions) -> AsyncGenerator
         yield theirs
         reach("done")
     reach("after")
+
+
+def crash_at_crossings(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("app.orders.service.elsewhere", crashing)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -80,7 +88,7 @@ def way(request: pytest.FixtureRequest, services: Services, monkeypatch: pytest.
     else:
         request.getfixturevalue("two_databases")
     if chosen == WAYS[2]:
-        monkeypatch.setattr("app.orders.service.elsewhere", crashing)
+        crash_at_crossings(monkeypatch)
         monkeypatch.setattr(ASGITransport, "handle_async_request", patient_client(count()))
     monkeypatch.setattr("app.orders.resume.install", check_at_end)
     return chosen

@@ -16,10 +16,10 @@ sys.path.insert(0, str(Path.cwd()))
 
 os.environ |= {"LOG_FORMAT": "json", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 
+from app.infra.telemetry.export import SpanSender
 from app.infra.telemetry.metrics import Histogram
 from app.infra.telemetry.requests import RequestTelemetry
 from app.infra.telemetry.settings import TelemetrySettings
-from app.infra.telemetry.export import SpanSender
 from app.infra.telemetry.telemetry import Telemetry
 
 CALLS = 20_000

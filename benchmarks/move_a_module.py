@@ -1,0 +1,410 @@
+"""The orders move to their own Postgres and back while people order, with a ledger of their writes:
+
+    uv run python ../rung/benchmarks/move_a_module.py [--rows 5000000] [--cuts 2] [--kill]
+
+Run it inside a generated repo of stage 4 with module_databases, as it was rendered. A copy of the
+repo gets the patch of the hand-over. Two processes of it serve browsers and clients with a token.
+Prints a row for each step. Exits 1 if a write was lost, an own write was not seen, a session ended,
+a request failed, or the two databases differ.
+"""
+
+import argparse
+import asyncio
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, asynccontextmanager
+from itertools import cycle
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx
+from hand_over import ORDERS, patched_copy
+from serving import FILL, serve_app
+
+sys.path.insert(0, str(Path(__file__).parent / "live_climb"))
+
+from dev import postgres, services
+from ledger import Counts, Ledger
+from visitors import GoneWrongError, Load, Visitor
+
+MIGRATION = ("dev", sys.executable, "-m", "dev.module_databases.migration", "orders", "the orders")
+MOVE = "app.infra.module_databases.move"
+PREFIX = "MODULE_ORDERS_DATABASE_"
+
+# As durable as a server is: fsync is on.
+SETTINGS = postgres.SETTINGS | {
+    "wal_level": "logical",
+    "max_slot_wal_keep_size": "20GB",
+    "max_wal_size": "4GB",
+    "max_connections": "100",
+}
+ROLE = "shop"
+ROWS = """
+    WITH new AS (
+        INSERT INTO orders (account_id, idempotency_key, placed_at)
+        SELECT uuidv7(), 'before-' || n, now() - n * interval '1 second'
+        FROM generate_series($1::int, $2::int) AS n RETURNING id
+    )
+    INSERT INTO order_items (order_id, product_id, quantity, unit_price_cents)
+    SELECT new.id, product.id, 1, 100 FROM new, (
+        SELECT id FROM products ORDER BY id LIMIT 2
+    ) AS product
+"""
+AT_ONCE = 250_000
+OWED = "SELECT count(*) FROM orders WHERE owed IS NOT NULL"
+SECONDS_BETWEEN = 10
+SETTLED_SECONDS = 120
+
+# The command, killed before one of its statements. It begins when it is told to: starting Python
+# again would take longer than the copies wait between the two commits of a cut.
+MOVER = f"""
+import asyncpg, itertools, os, signal
+from {MOVE}.__main__ import main
+import app.main
+numbers = itertools.count(1)
+def killed(act):
+    async def acts(*arguments, **options):
+        if next(numbers) == {{kill_at}}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await act(*arguments, **options)
+    return acts
+for name in ("execute", "fetch", "fetchval"):
+    setattr(asyncpg.Connection, name, killed(getattr(asyncpg.Connection, name)))
+print("ready", flush=True)
+input()
+main()
+"""
+
+
+class MoveError(Exception):
+    """What a command said."""
+
+
+class Buyer(Visitor):
+    """Orders, and reads each order back."""
+
+    def __init__(self, load: Load, number: int) -> None:
+        super().__init__(load, number)
+        self._doings = [
+            (50, self._order),
+            (10, self._look_around),
+            (10, self._who_am_i),
+            (1, self._log_in_again),
+            (2, self._try_an_ended_session),
+        ]
+
+
+class Buyers(Load):
+    """Each request goes to the next copy of the app."""
+
+    def __init__(self, urls: list[str], ledger: Ledger, buyers: int, rate: float) -> None:
+        self.refused = 0  # writes of the module, while no copy could take them
+        self.may_be_refused = False
+        self.turn_to(urls)
+        super().__init__(urls[0], ledger, 0, rate)
+        self.interval = buyers / rate
+        self._visitors = [Buyer(self, number) for number in range(buyers)]
+
+    def turn_to(self, urls: list[str]) -> None:
+        self._urls = cycle(urls)
+
+    @property
+    def url(self) -> str:
+        return next(self._urls)
+
+    @url.setter
+    def url(self, url: str) -> None:
+        pass
+
+    def fault(self, kind: str, what: str) -> GoneWrongError:
+        if self.may_be_refused and kind == "failed" and what.startswith("POST /orders: 503 "):
+            self.refused += 1
+            return GoneWrongError(what)
+        return super().fault(kind, what)
+
+
+class Shop:
+    """Two servers, and copies of the app with the settings of a step."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.repo = patched_copy(folder)
+        self.follows = (self.repo / "app/infra/module_databases/following.py").exists()
+        self.old, self.new = (start_server(folder / name, stack) for name in ("old", "new"))
+        self.environment = {
+            **os.environ,
+            "DATABASE_URL": as_the_app(self.old),
+            "FILES_FOLDER": str(folder),
+            "MOVE_FROM_URL": self.old,
+            "MOVE_TO_URL": self.new,
+        }
+        self.environment = stack.enter_context(services.environment(self.environment))
+        self.environment |= {"LOG_FORMAT": "json", "LOG_LEVEL": "ERROR"}
+        self.own = {f"{PREFIX}URL": as_the_app(self.new)}
+        self._copies = ExitStack()
+        stack.callback(lambda: self._copies.close())
+
+    def migrate(self) -> None:
+        self._run(*MIGRATION, environment=dict(os.environ))
+        self._run("alembic", "upgrade", "head")
+        self._run(*ORDERS[2:], "upgrade", "head", environment=self.environment | self.own)
+
+    def deploy(self, settings: dict[str, str], load: Buyers | None = None) -> list[str]:
+        """New copies first. Then the old ones end what they have begun."""
+        before, self._copies = self._copies, ExitStack()
+        environment = self.environment | settings
+        copies = [self._copies.enter_context(serve_app(environment, self.repo)) for _ in range(2)]
+        urls = [copy.url for copy in copies]
+        for url in urls:
+            until_ready(url)
+        if load:
+            load.turn_to(urls)
+            time.sleep(1)  # requests to the old copies end
+        before.close()
+        return urls
+
+    def mover(self, step: str, kill_at: int) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-c", MOVER.format(kill_at=kill_at), "orders", step],
+            cwd=self.repo,
+            env=self.environment | self.own,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        process.stdout.readline()
+        return process
+
+    def _run(self, module: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        command = [sys.executable, "-m", module, *arguments]
+        subprocess.run(command, cwd=self.repo, env=environment or self.environment, check=True)
+
+
+def ended(step: str, mover: "subprocess.Popen[str]") -> str:
+    """Its last line, or "" if it was killed. Raises MoveError."""
+    said, errors = mover.communicate("\n")
+    if mover.returncode == -signal.SIGKILL:
+        return ""
+    if mover.returncode != 0:
+        raise MoveError(f"{step}: {said[-2000:]}{errors[-2000:]}")
+    return said.strip().splitlines()[-1]
+
+
+def start_server(folder: Path, stack: ExitStack) -> str:
+    """Its URL for an administrator."""
+    server = postgres.server(folder, SETTINGS, stop_with=signal.SIGQUIT)
+    url = stack.enter_context(server)
+    role = f"CREATE ROLE {ROLE} LOGIN PASSWORD '{ROLE}'"
+    asyncio.run(run(f"{url}/postgres", role, f"CREATE DATABASE shop OWNER {ROLE}"))
+    return f"{url}/shop"
+
+
+def as_the_app(url: str) -> str:
+    """A superuser's writes could pass a fence."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{ROLE}:{ROLE}@{parts.hostname}:{parts.port}").geturl()
+
+
+async def run(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    for statement in statements:
+        await connection.execute(statement)
+    await connection.close()
+
+
+async def fill(url: str, orders: int) -> None:
+    await run(url, FILL)
+    connection = await asyncpg.connect(url)
+    await connection.execute("SET session_replication_role = replica")  # looks up no foreign key
+    for first in range(1, orders + 1, AT_ONCE):
+        await connection.execute(ROWS, first, min(first + AT_ONCE - 1, orders))
+    await connection.close()
+    await run(url, "VACUUM ANALYZE", "CHECKPOINT")
+
+
+def until_ready(url: str) -> None:
+    deadline = time.monotonic() + 60
+    while httpx.get(f"{url}/ready", timeout=30).status_code != 200:
+        if time.monotonic() > deadline:
+            raise MoveError(f"{url} did not become ready")
+        time.sleep(0.1)
+
+
+class Run:
+    """The steps, each a row, while buyers use the shop."""
+
+    def __init__(self, shop: Shop, load: Buyers, kill_every: int) -> None:
+        self._shop = shop
+        self._load = load
+        self._kill_every = kill_every
+        self.done: list[Counts] = []
+        self.fences: list[int] = []
+        self.kills = 0
+
+    @asynccontextmanager
+    async def row(self, name: str) -> AsyncGenerator[None]:
+        self._load.counts = counts = Counts(name)
+        orders, begun = len(self._load.ledger.rows["orders"]), time.monotonic()
+        refused = self._load.refused
+        yield
+        counts.seconds = time.monotonic() - begun
+        self.done.append(counts)
+        placed = len(self._load.ledger.rows["orders"]) - orders
+        print(
+            f"| {name} | {counts.seconds:.1f} | {len(counts.milliseconds):,}"
+            f" | {placed / counts.seconds:.0f} | {counts.p50:.0f} | {counts.p99:.0f}"
+            f" | {max(counts.milliseconds, default=0):.0f} | {self._load.refused - refused}"
+            f" | {counts.failed} | {counts.stale} | {counts.logged_out + counts.revived} |",
+            flush=True,
+        )
+
+    async def quiet(self, name: str) -> None:
+        async with self.row(name):
+            await asyncio.sleep(SECONDS_BETWEEN)
+
+    async def deploy(self, name: str, settings: dict[str, str]) -> None:
+        async with self.row(f"deploy {name}"):
+            await asyncio.to_thread(self._shop.deploy, settings, self._load)
+
+    async def step(self, step: str, *, killed: bool = False) -> None:
+        kill_every = self._kill_every if killed else 0
+        async with self.row(step):
+            said, kill_at = "", int(kill_every > 0)
+            mover = await asyncio.to_thread(self._shop.mover, step, kill_at)
+            while kill_every and not said:
+                kill_at += kill_every
+                again = await asyncio.to_thread(self._shop.mover, step, kill_at)
+                said = await asyncio.to_thread(ended, step, mover)
+                self.kills += not said
+                mover = again
+            if kill_every:
+                mover.kill()
+                mover.communicate()
+            else:
+                said = await asyncio.to_thread(ended, step, mover)
+        if step in {"cut", "back"} and (held := re.findall(r"(\d+) ms", said)):
+            self.fences.append(sum(map(int, held)))
+        print(f"    {said}", file=sys.stderr)
+
+    async def lost(self, url: str) -> int:
+        connection = await asyncpg.connect(url)
+        acknowledged = list(self._load.ledger.rows["orders"])
+        found = "SELECT count(*) FROM orders WHERE id = ANY($1::text[]::uuid[])"
+        there: int = await connection.fetchval(found, acknowledged)
+        await connection.close()
+        return len(acknowledged) - there
+
+    async def move(self, cuts: int) -> None:
+        """There and back, and there to stay."""
+        shop = self._shop
+        await self.quiet("before")
+        await self.step("preflight")
+        await self.step("copy", killed=True)
+        await self.step("compare")
+        if shop.follows:
+            await self.deploy("that follows", shop.own | {f"{PREFIX}FOLLOW": "true"})
+        for number in range(cuts):
+            await self._turn("cut", shop.own)
+            if number < cuts - 1:
+                await self._turn("back", {})
+        await self.step("compare")
+        if shop.follows:
+            await self.deploy("of its own", shop.own)
+
+    async def _turn(self, step: str, settings: dict[str, str]) -> None:
+        """Copies that do not follow answer 503 until the deploy."""
+        load = self._load
+        load.may_be_refused = not self._shop.follows
+        await self.step(step, killed=True)
+        if not self._shop.follows:
+            await self.deploy(f"after the {step}", settings)
+        load.may_be_refused = False
+        await self.quiet(f"after the {step}")
+        load.counts.lost += await self.lost(self._shop.new if step == "cut" else self._shop.old)
+
+
+async def moved(shop: Shop, options: argparse.Namespace, folder: Path) -> bool:
+    ledger = Ledger(folder / "ledger.jsonl")
+    urls = await asyncio.to_thread(shop.deploy, {})
+    load = Buyers(urls, ledger, options.buyers, options.rate)
+    run = Run(shop, load, options.kill)
+    load.start()
+    try:
+        async with asyncio.timeout(300):
+            await load.keep_sessions()
+        print(HEAD, flush=True)
+        await run.move(options.cuts)
+    finally:
+        await load.stop()
+    load.counts.logged_out += await load.sessions_that_are_lost()
+    connection = await asyncpg.connect(shop.new)
+    async with asyncio.timeout(SETTLED_SECONDS):
+        while await connection.fetchval(OWED):  # the copies' own tasks resume
+            await asyncio.sleep(1)
+    await connection.close()
+    await run.step("compare")
+    lost = await run.lost(shop.new)
+    await run.step("own")
+    return report(run, load, lost, options)
+
+
+COLUMNS = "step seconds requests orders/s p50_ms p99_ms longest 503 failed stale logged_out"
+HEAD = f"\n| {COLUMNS.replace(' ', ' | ').replace('_', ' ')} |\n{'|---' * 11}|"
+
+
+def report(run: Run, load: Buyers, lost: int, options: argparse.Namespace) -> bool:
+    fences = sorted(run.fences)
+    p99 = statistics.quantiles(fences, n=100, method="inclusive")[98] if len(fences) > 1 else 0
+    lost += sum(one.lost for one in run.done)
+    print(
+        f"\n{options.rows:,} orders before, {len(load.ledger.rows['orders']):,} acknowledged"
+        f" meanwhile, {lost} lost. The mover was killed {run.kills} times."
+        f"\nFences, ms: {fences}, median {statistics.median(fences):.0f}, p99 {p99:.0f}"
+    )
+    for one in load.ledger.seen[:20]:
+        print(one)
+    return not lost and all(one.is_clean for one in run.done)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rows", type=int, default=5_000_000, help="orders before the move")
+    parser.add_argument("--cuts", type=int, default=2, help="all but the last are taken back")
+    parser.add_argument("--rate", type=float, default=800, help="requests a second, at most")
+    parser.add_argument("--buyers", type=int, default=32)
+    parser.add_argument(
+        "--kill",
+        type=int,
+        nargs="?",
+        const=1,
+        default=0,
+        metavar="N",
+        help="kill copy, cut and back before each statement, or each Nth, and run them again",
+    )
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.chmod(0o755)  # Postgres' own user must be able to enter it
+        shop = Shop(folder, stack)
+        shop.migrate()
+        begun = time.monotonic()
+        asyncio.run(fill(shop.old, options.rows))
+        print(f"{options.rows:,} orders in {time.monotonic() - begun:.0f} s", file=sys.stderr)
+        try:
+            is_clean = asyncio.run(moved(shop, options, folder))
+        except MoveError as error:
+            print(error, file=sys.stderr)
+            return 1
+    return 0 if is_clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

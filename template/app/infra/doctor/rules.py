@@ -66,7 +66,7 @@ def clocks(evidence: Evidence) -> Finding | None:
 
 
 def unavailable(evidence: Evidence) -> Finding | None:
-    """Not for a process with a late event loop: it gets its servers' answers too late."""
+    """Does not apply while the event loop is late: the app gets its servers' answers too late."""
     late = evidence.process and evidence.process.loop_p90_ms >= 100
     return None if late else unavailable_to_a_late_app(evidence)
 
@@ -313,7 +313,7 @@ def replicas(evidence: Evidence) -> Finding | None:
         return Finding(
             rule="not-known",
             text="the database is busy with reads; whether they repeat is not known",
-            do="say @max_stale of the busiest queries, and run this again in an hour",
+            do="put @max_stale on the busiest queries, and run this again in an hour",
             evidence=[busy(server)],
         )
     if repeats >= 0.5:

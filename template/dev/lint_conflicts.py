@@ -13,7 +13,7 @@ def main() -> None:
 
 
 def marked_files(folder: str) -> list[str]:
-    """All that git would commit, or all files where there is no repository yet."""
+    """Looks at all files that git would commit, or at all files if there is no repository yet."""
     in_git = subprocess.run(["git", "rev-parse"], cwd=folder, capture_output=True)
     where = ["--no-index", "--exclude-standard"] if in_git.returncode else ["--untracked"]
     done = subprocess.run(

@@ -217,7 +217,7 @@ class KnownAddress:
 
 
 class LateRefusals:
-    """Holds each 429 back, because a client that no refusal stops tries again at once: twenty
+    """Holds each 429 back, because a client that ignores refusals tries again at once: twenty
     connections of one address took a whole processor."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -200,7 +200,7 @@ class ReadPool:
 
 
 async def _close(pooled: Pooled) -> None:
-    """Waits for a cancellation too, because else it might end the next statement."""
+    """Waits for a cancellation too, because otherwise it might end the next statement."""
     with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         await pooled.connection.close(timeout=CLOSE_SECONDS)
     pooled.connection.terminate()

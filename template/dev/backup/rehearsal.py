@@ -29,7 +29,7 @@ PG_HBA = "local all all trust\n"
 SETTINGS = {
     "listen_addresses": "",
     "archive_mode": "off",
-    # No reads before all WAL is replayed, so no limit of the primary must be equalled here.
+    # No reads before all WAL is replayed, so this server need not have the primary's limits.
     "hot_standby": "off",
     "fsync": "off",
     "full_page_writes": "off",
@@ -161,7 +161,7 @@ def _start(
         raise RehearsalError(f"Another rehearsal runs in {folder}. Wait for its end.")
     postgres.fill(data, "", lambda place: archive.command("restore", backup.id, place))
     _refuse_another_major(data)
-    # Its own settings may name what is not here: other folders, libraries, where to archive to.
+    # Its settings may name folders and libraries that are missing here, or the real archive.
     for name in ("postgresql.conf", "postgresql.auto.conf", "pg_ident.conf", "recovery.signal"):
         (data / name).write_text("")
     (data / "pg_hba.conf").write_text(PG_HBA)

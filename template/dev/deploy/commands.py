@@ -87,7 +87,7 @@ def rollback(read: Environment, to: str) -> None:
 
 
 def begin(read: Environment, released: bool = False) -> None:
-    """A plan may follow: the state is there, and nobody else holds it."""
+    """Prepares for a plan: the state exists, and nobody else holds its lock."""
     aws = Aws(read.region)
     account = aws.account()
     bucket = state.bucket_of(read, account)
@@ -100,7 +100,7 @@ def begin(read: Environment, released: bool = False) -> None:
 
 
 def deployed(read: Environment) -> tuple[Aws, dict[str, Any]]:
-    """A lock does not matter here: going back must be possible while a release hangs."""
+    """Ignores the lock, because a rollback must be possible while a release hangs."""
     aws = Aws(read.region)
     account = aws.account()
     bucket = state.bucket_of(read, account)

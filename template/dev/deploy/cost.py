@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What an environment costs a month: `make cost` from its variables, a plan from its resources."""
+"""The monthly cost of an environment: `make cost` reads its variables, a plan its resources."""
 
 import json
 import re

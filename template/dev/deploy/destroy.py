@@ -36,13 +36,13 @@ def destroy(read: Environment, begin: Callable[[], object]) -> None:
     begin()
     there = output("terraform", "state", "list", cwd=read.folder).splitlines()
     found = protected()
-    # Only of what is there: a second run must not create again what the first destroyed.
+    # Only resources that exist: a second run must not create again what the first one destroyed.
     targets = [
         f"-target=module.service.{kind}.{name}"
         for kind, name in found
         if kind in UNPROTECTED and f"module.service.{kind}.{name}" in there
     ]
-    # Each time another: AWS refuses the name of a snapshot that an earlier environment left.
+    # A new name each time: AWS refuses the name of a snapshot that an earlier environment left.
     now = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     overrides = [override(kind, name, f"{read.id}-{name}-final-{now}") for kind, name in found]
     yes = ("-input=false", "-auto-approve")

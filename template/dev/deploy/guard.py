@@ -26,7 +26,7 @@ PLAN = "checked.tfplan"
 
 
 def losses(plan: dict[str, Any]) -> list[str]:
-    """What the plan destroys or replaces that holds data, one line each."""
+    """A line for each resource with data that the plan destroys or replaces."""
     found = []
     for one in plan.get("resource_changes", []):
         change, holds = one["change"], HOLDS.get(one["type"])

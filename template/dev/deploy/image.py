@@ -39,7 +39,7 @@ def builder() -> str:
 
 
 def build_and_push(ecr: Any, program: str, image: str, architecture: str) -> None:
-    # An image index has several digests, and AWS' scan understands one: no attestations.
+    # Attestations would make an image index with several digests, and AWS' scan understands one.
     more = ["--provenance=false"] if program == "docker" else ["--format=docker"]
     platform = PLATFORMS[architecture]
     if not run(program, "build", f"--platform={platform}", *more, f"--tag={image}", "."):

@@ -26,7 +26,7 @@ def run(*command: str, cwd: Path = Path(), typed: str | None = None) -> bool:
         cwd=cwd,
         stdin=subprocess.DEVNULL if typed is None else subprocess.PIPE,
         text=True,
-        start_new_session=True,  # Else Ctrl-C reaches Terraform twice, and then it saves no state.
+        start_new_session=True,  # Ctrl-C twice would end Terraform before it saves its state.
     )
     try:
         process.communicate(typed)
@@ -53,7 +53,7 @@ def need_terraform() -> None:
     if not shutil.which("terraform"):
         raise Stop(f"Terraform is not installed, or not on your PATH. {newer}")
     asked = ("terraform", "version", "-json")
-    # Else it asks the internet for a newer version.
+    # Without this variable Terraform asks the internet for a newer version.
     environment = os.environ | {"CHECKPOINT_DISABLE": "1"}
     try:
         done = subprocess.run(asked, capture_output=True, check=True, env=environment)

@@ -42,7 +42,7 @@ def service_of(ecs: Any, release: dict[str, Any]) -> dict[str, Any]:
 
 
 def primary_of(service: dict[str, Any]) -> dict[str, Any]:
-    """The deployment that ECS works towards. After a rollback it is the one of before."""
+    """The deployment that ECS works towards. After a rollback by ECS it is the previous one."""
     return next(one for one in service["deployments"] if one["status"] == "PRIMARY")
 
 

@@ -122,7 +122,7 @@ def _come_back(session: Session, ended: SessionTransaction) -> None:
 
 
 def _is_savepoint(transaction: SessionTransaction) -> bool:
-    """Not one inside of another."""
+    """False for a savepoint inside of another one."""
     return transaction.nested and not (transaction.parent and transaction.parent.nested)
 
 

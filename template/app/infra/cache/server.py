@@ -51,7 +51,7 @@ class CacheSettings(BaseSettings):
     reads: bool = True
     operation_seconds: PositiveFloat = 0.05
     # Reads of Postgres at once past the cache. By default three quarters of DATABASE_READ_POOL:
-    # the others stay for what is not cached.
+    # the others stay for reads that are not cached.
     loads: PositiveInt | None = None
 
 

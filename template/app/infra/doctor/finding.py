@@ -98,5 +98,5 @@ def busy(database: Database) -> str:
 
 
 def keeps_idle(database: Database | None) -> bool:
-    """True if its processors are less than half busy: they are not the reason why requests wait."""
+    """True if its processors are less than half busy, so requests wait for another reason."""
     return bool(database and database.on_processor < 0.5 * (database.processors or 1))

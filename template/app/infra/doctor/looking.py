@@ -243,7 +243,7 @@ class Looking:
 
 
 def gap(source: str, error: NotConnected | Refused, remedy: str) -> Skipped:
-    """What is missing because a server could not be looked at."""
+    """Tells what is missing from the evidence because a server could not be read."""
     why = " ".join(str(error).split()) or "no connection was left"
     return Skipped(source=source, why=why, remedy=remedy)
 

@@ -11,9 +11,9 @@ from app.infra.module_databases.sessions import Held, ModuleSessions, TwoDatabas
 
 @asynccontextmanager
 async def elsewhere(write: AsyncSession, other: ModuleSessions) -> AsyncGenerator[AsyncSession]:
-    """What `write` has done so far stands alone from here on, and what `other` does stands when
-    the block ends. Neither takes the other back: note first what you are about to ask for, so that
-    a crash in between leaves something to resume.
+    """Ends the part of `write` so far, then runs the block in a transaction of `other`. In two
+    databases neither part can roll the other back. So first note your request in your own row:
+    after a crash in between, a task can find that row and go on.
 
     In one database this is a savepoint. In two it is COMMIT here, then a transaction there.
     """

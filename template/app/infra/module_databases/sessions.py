@@ -23,7 +23,7 @@ class TwoDatabases(Exception):
 
 
 class Held(NamedTuple):
-    """What a session of a module knows, for elsewhere()."""
+    """Data in each session of a module, for elsewhere()."""
 
     app: FastAPI
     database: Database

@@ -73,7 +73,7 @@ class Client:
         self.token_hash = token_hash
         self.carried = carried
         self.min_position = carried.position
-        # False: what the client must see stands with its session, which was not read yet.
+        # False: the position is stored with the session, which was not read yet.
         self.echoes = token_hash is None or carried.is_any
         self.is_resolved = self.echoes
         self.has_written = False
@@ -122,7 +122,7 @@ class Client:
 
     def has_started(self, token_hash: bytes) -> None:
         """The commit that starts a session stores its position with that session."""
-        if self._sessions:  # else this is no request
+        if self._sessions:  # outside of a request there are none
             self.started.append(token_hash)
 
     def learn(self, position: Position | None) -> None:

@@ -29,7 +29,7 @@ ANSWER_SECONDS = 3.0
 REMEDY = "name the role in stats_users of pgbouncer.ini, then send SIGHUP"
 
 RDS_PROXY = re.compile(r"\.proxy-[^.]+\.[^.]+\.rds\.amazonaws\.com(\.cn)?$")
-# Under its own name: nobody can bring this evidence, so no verdict waits for it.
+# It has another name than this capability: nobody can bring this evidence, so no verdict needs it.
 NO_CONSOLE = Skipped(
     source="RDS Proxy",
     why="it has no console",
@@ -57,7 +57,7 @@ class PgBouncerSeen(EvidencePart):
 class Console(asyncio.Protocol):
     """The console takes simple queries only, and asyncpg drops their rows: read them here.
 
-    asyncpg has logged in, with TLS and SCRAM; from then on the connection belongs to this.
+    asyncpg logs in, with TLS and SCRAM. After that, this class alone uses the connection.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:

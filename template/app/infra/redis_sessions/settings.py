@@ -8,8 +8,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Step(StrEnum):
-    """The steps of the move, by where sessions are read. From the second step on a session ends
-    in both stores, or the answer is 503. Until the last but one it also starts in both."""
+    """The steps of the move, by where sessions are read. From the second step on, a session ends
+    in both stores, or the answer is 503. Up to `redis-first` it also starts in both."""
 
     POSTGRES = "postgres"
     # From Postgres. `make sessions-to-redis` copies those that are older.

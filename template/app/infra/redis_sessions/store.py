@@ -33,7 +33,7 @@ log = structlog.get_logger()
 # Lookups share connections and writes are rare, so a process needs few.
 CONNECTIONS = 8
 
-# Used by the move: how long it reads Postgres after Redis failed.
+# During the move, a copy reads Postgres for this long after Redis has failed.
 PAUSE_SECONDS = 1.0
 
 # The value in place of a session that has ended (a tombstone).

@@ -15,8 +15,8 @@ from app.infra.statement_text import shortened
 MANY_ROWS = 10_000
 
 FORGOTTEN = (
-    "Postgres has forgotten rarer ones, there are so many: raise pg_stat_statements.max, or find"
-    " out who writes values into SQL."
+    "Postgres has forgotten rarer ones, because they were too many: raise pg_stat_statements.max,"
+    " or find out who writes values into SQL."
 )
 SEQUENTIAL_RULE = (
     "Named is a table of 10,000 rows or more of which sequential scans read more rows than index"

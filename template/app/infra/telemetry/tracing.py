@@ -35,7 +35,7 @@ def is_recording() -> bool:
 def span(
     name: str, attributes: Attributes | None = None, kind: SpanKind = SpanKind.INTERNAL
 ) -> AbstractContextManager[Span | None]:
-    """Record what happens in a `with` block, if this request is sampled; else it is None.
+    """A span around a `with` block if this request is sampled, otherwise None.
 
         with tracing.span("price the basket", {"basket.lines": len(lines)}):
 

@@ -1,7 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """python -m app.infra.module_databases.move orders copy: a module's tables to their own Postgres.
 
-Run it while the service runs. After a kill run the same step again: each looks what is there.
+Run it while the service runs. After a kill run the same step again: it looks at both databases.
 """
 
 import argparse

@@ -123,7 +123,7 @@ class Way:
                     f" WITH (create_slot = false, slot_name = '{self.name}',"
                     # Changes that the other way has brought are not sent back.
                     f" origin = none, copy_data = {copy_data},"
-                    # Else what is replayed counts only when the WAL writer has come by.
+                    # Otherwise a change counts as replayed only after the WAL writer ran.
                     " synchronous_commit = on)"
                 )
 
@@ -160,7 +160,7 @@ class Way:
         return await self.source.value(REPLAYED, self.name, position) is True
 
     async def replays(self, position: str, within: float) -> bool:
-        """Waits for it, for at most so many seconds."""
+        """Waits for it, for at most `within` seconds."""
         deadline = time.monotonic() + within
         while not await self.has_replayed(position):
             if time.monotonic() > deadline:

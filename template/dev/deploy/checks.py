@@ -11,7 +11,7 @@ from dev.deploy.programs import Stop, output
 
 
 def commit(folder: Path) -> str:
-    """Of a clean tree: the image's tag says what runs."""
+    """The commit of a clean tree. It becomes the image's tag, which says what runs."""
     try:
         listed = output("git", "status", "--porcelain", "--untracked-files=all").splitlines()
     except (Stop, FileNotFoundError) as error:

@@ -10,7 +10,7 @@ from dev.deploy.programs import Stop
 
 # The load balancer's name has 32 characters. deploy/aws/variables.tf says the same.
 LONGEST = 31
-# The first is the default there.
+# The first one is the default in deploy/aws/variables.tf.
 ARCHITECTURES = ("ARM64", "X86_64")
 
 

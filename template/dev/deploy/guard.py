@@ -44,7 +44,7 @@ def losses(plan: dict[str, Any]) -> list[str]:
 
 
 def is_a_copy(one: dict[str, Any]) -> bool:
-    """Postgres has what a replica and the cache hold, and another secret what RDS Proxy's holds."""
+    """A replica, the cache and the secret of RDS Proxy hold only copies of other data."""
     before = one["change"].get("before") or {}
     return bool(before.get("replicate_source_db")) or (one["type"], one["name"]) in COPIES
 
@@ -71,4 +71,4 @@ def apply(folder: Path, again: str = "make deploy-plan") -> None:
     finally:
         (folder / PLAN).unlink()
     if not done:
-        raise Stop(f"The apply stopped on the way. Run `{again}` again: it goes on from there.")
+        raise Stop(f"The apply stopped before its end. Run `{again}` again: it goes on from there.")

@@ -14,7 +14,7 @@ LAST_LINES = 20
 
 
 def migrate(ecs: Any, logs: Any, release: dict[str, Any]) -> None:
-    """A run that was cut off left its task running, so that one is waited for."""
+    """If an earlier run was cut off, its task may still run. Then this waits for that task."""
     task = running(ecs, release) or start(ecs, release)
     stopped = ended(ecs, release["cluster"], task)
     app = next(one for one in stopped["containers"] if one["name"] == "app")

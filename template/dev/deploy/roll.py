@@ -6,7 +6,7 @@ from typing import Any
 from dev.deploy.programs import Stop, say, until
 
 LONGEST = 30 * 60
-NOT_DONE = "The previous copies still serve. Mend it, commit, and run the same command again."
+NOT_DONE = "The previous copies still serve. Correct it, commit, and run the same command again."
 
 
 def roll(ecs: Any, release: dict[str, Any], revision: str) -> None:

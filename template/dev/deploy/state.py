@@ -80,7 +80,7 @@ def make_bucket(aws: Aws, bucket: str, account: str) -> None:
     )
     encrypted = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
     s3.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration=encrypted)
-    # Last: it says that the bucket is finished.
+    # Last, because it marks the bucket as finished.
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
 
 

@@ -29,7 +29,7 @@ _STORED = re.compile(rb"(?P<as_of>%b) (?P<due>\d{1,15}) (?P<body>.*)" % ENCODED,
 class Entry(NamedTuple):
     """It shows all that was committed before `as_of`: the log's position before it was read.
 
-    At `as_of` itself a commit may stand that nobody could see yet.
+    At `as_of` itself there may be a commit that nobody could see yet.
     """
 
     as_of: bytes  # an encoded position

@@ -100,7 +100,7 @@ class Sampler:
     """A read that begins now shows all that was committed before the sampled position.
 
     A commit is in the log before anybody can see it. So the end of the log proves nothing about
-    a commit that stands exactly there. But when nobody writes, the commit at the previous sample
+    a commit that ends exactly there. But when nobody writes, the commit at the previous sample
     can be seen. Without this rule no answer cached after a write could be used until another write.
     """
 

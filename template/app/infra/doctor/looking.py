@@ -284,7 +284,7 @@ def _sessions(samples: list[list[asyncpg.Record]]) -> dict[str, Any]:
             idle[since].append(one["seconds"])
             if one["pid"] in blocking:
                 blockers.add(since)
-    # Only one of several samples shows it, so it is short: Postgres' clock has jumped.
+    # A long time in only one of several samples is an error: Postgres' clock has jumped.
     long = {one: max(found) for one, found in idle.items() if len(found) > 1 or len(samples) == 1}
     return {
         "samples": len(samples),

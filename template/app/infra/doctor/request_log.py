@@ -17,7 +17,7 @@ BLOCK = 1 << 20
 MOST_BYTES = 48 << 20
 # Process lines come once a minute.
 FEWEST_SECONDS = 150.0
-# Concurrent requests log a little out of order. More than this is a clock that was set back.
+# Concurrent requests log a little out of order. A larger step means that the clock was set back.
 OUT_OF_ORDER_SECONDS = 5.0
 PROCESS = b'"process"'
 # Logged only when they fail. A busy database fails them while it answers each request.

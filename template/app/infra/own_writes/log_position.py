@@ -11,9 +11,8 @@ import asyncpg
 # The server refused, did not answer, or the connection is gone.
 FAILED = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)  # TimeoutError is an OSError
 
-# The WAL has pages of 8 KiB, each with a header. At the start of a page, the server that writes
-# names the place after the header, and a server that replays the place before it. Both mean the
-# same position.
+# The WAL has pages of 8 KiB, each with a header. At the start of a page, a primary reports the
+# position after the header, and a replica the one before it. Both mean the same position.
 PAGE = 8192
 PAGE_HEADERS = (24, 40)
 

@@ -19,24 +19,24 @@ FORGOTTEN = (
     " or find out who writes values into SQL."
 )
 SEQUENTIAL_RULE = (
-    "Named is a table of 10,000 rows or more of which sequential scans read more rows than index"
-    " scans, in at least 100 scans and 1 in 1,000 of all, of 1,000 rows or more each."
+    "The report names a table of 10,000 rows or more if sequential scans read more of its rows than"
+    " index scans do, in at least 100 scans and 1 in 1,000 of all, with 1,000 rows or more each."
 )
 FILTERING_RULE = (
-    "Named is an index that a statement reads only to drop most rows, on a table of 10,000 rows or"
-    " more: at least 500 pages a call, and 20 for each row that it returns. An index that begins"
-    " with the condition's columns would read little."
+    "The report names an index that a statement reads only to drop most rows, on a table of 10,000"
+    " rows or more: at least 500 pages a call, and 20 for each row that it returns. An index that"
+    " begins with the condition's columns would read little."
 )
 UNUSED_RULE = (
-    "Named is an index that nothing has used on this server or on a replica, on a table of 10,000"
-    " rows or more, unless it keeps a constraint or serves a foreign key."
+    "The report names an index that nothing has used on this server or on a replica, on a table of"
+    " 10,000 rows or more, unless it enforces a constraint or serves a foreign key."
 )
 DUPLICATE_RULE = (
-    "Named is an index whose columns are the first columns of another one of the same kind."
+    "The report names an index if its columns are the first columns of another one of its kind."
 )
 INVALID_RULE = (
-    "Named is an index that a failed CREATE INDEX CONCURRENTLY or REINDEX left behind: each write"
-    " pays for it, no read uses it."
+    "The report names an index that a failed CREATE INDEX CONCURRENTLY or REINDEX left behind: each"
+    " write updates it, and no read uses it."
 )
 
 

@@ -37,8 +37,9 @@ KEEP_ROW = """
     ON CONFLICT (token_hash) DO UPDATE
     SET seen_at = greatest(login_sessions.seen_at, excluded.seen_at)
 """
-# A session starts or ends by changing its row, then Redis, then committing. Behind this lock no
-# transaction is half-way, so the stores can be compared. It is taken only when they differ.
+# To start or end a session, the app changes its row, then Redis, then commits. While this lock is
+# held, no transaction is between these steps, so the stores can be compared. The command takes the
+# lock only when the stores differ.
 LOCK = "SET LOCAL lock_timeout = '3s'; LOCK TABLE login_sessions IN SHARE ROW EXCLUSIVE MODE"
 
 type Sessions = dict[bytes, Session]

@@ -42,8 +42,8 @@ class BothStores:
         return await (await self._store_of(key)).facts(key)
 
     async def delete(self, key: str) -> None:
-        # In this order no deleted file comes back. The copier looks afterwards whether the original
-        # is still there: if it is, the copy is deleted below, and if not, the copier deletes it.
+        # In this order no deleted file comes back. After each copy, the copier checks whether the
+        # original still exists. If it does, the second line deletes the copy, otherwise the copier.
         await self._emptied.delete(key)
         await self._filled.delete(key)
 

@@ -180,13 +180,13 @@ GUARD = (
 @pytest.mark.parametrize(
     ("stage", "to", "added"),
     [
-        (1, {"stage": 4, "replica_routing": True}, {VALKEY, BUCKET}),
+        (1, {"stage": 4, "replica_routing": True, "module_databases": True}, {VALKEY, BUCKET}),
         (3, {"stage": 4}, {VALKEY, BUCKET}),
         (1, {"stage": 2}, {"aws_service_discovery_service"}),
         (1, {"stage": 2, "pooler": "rds_proxy"}, {"aws_db_proxy"}),
     ],
     ids=[
-        "1-to-4-with-replicas",
+        "1-to-4-with-all-options",
         "3-to-4",
         "1-to-2",
         "1-to-2-with-rds-proxy",
@@ -207,7 +207,44 @@ def test_an_advance_deletes_and_replaces_nothing_that_holds_data(
     assert changes(plan) <= MAY_CHANGE
     assert created(plan) >= added
     assert SCHEDULED not in created(plan)
+    # No module is named yet, so none has a server.
+    assert [one["address"] for one in plan if one.get("name", "").startswith("module")] == []
     assert refused(project, plan) == "\n"
+
+
+@needs_terraform
+@pytest.mark.slow
+def test_a_module_gets_a_postgres_that_no_later_plan_may_delete(
+    render: Render, tmp_path: Path, aws: dict[str, str]
+) -> None:
+    project = render({"stage": 4, "module_databases": True})
+    given = '  module_databases = ["orders"]\n  module_databases_in_use = ["orders"]\n'
+
+    plan = planned(project, tmp_path, recorded(4), aws, given)
+
+    # The app's tasks may read the URL.
+    assert changes(plan) <= MAY_CHANGE | {("aws_iam_role_policy.start_secrets", "update")}
+    assert refused(project, plan) == "\n"
+    named = {one["address"]: one["change"] for one in plan}
+    main = named["module.service.aws_db_parameter_group.main"]["after"]["parameter"]
+    own = named['module.service.aws_db_parameter_group.module["orders"]']["after"]["parameter"]
+    logical = {
+        "name": "rds.logical_replication",
+        "value": "1",
+        "apply_method": "pending-reboot",
+    }
+    assert logical in main
+    assert logical in own
+    server = named['module.service.aws_db_instance.module["orders"]']["after"]
+    assert (server["db_name"], server["deletion_protection"]) == ("orders", True)
+    # Its name is taken out of the list.
+    of_modules = [one for one in plan if one.get("name", "").startswith("module")]
+    for one in of_modules:
+        one["change"]["actions"] = ["delete"]
+    said = refused(project, of_modules)
+    assert 'aws_db_instance.module["orders"] holds rows and would be destroyed' in said
+    assert 'aws_secretsmanager_secret.module["orders"] holds a key' in said
+    assert "module_url" not in said
 
 
 @needs_terraform

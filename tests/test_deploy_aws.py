@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -37,6 +38,7 @@ HOLDS_DATA = {
     "aws_secretsmanager_secret.secret_key",
 }
 HOLDS_DATA_LATER = {"aws_elasticache_replication_group.sessions", "aws_s3_bucket.files"}
+HOLDS_DATA_OF_MODULES = {"aws_db_instance.module", "aws_secretsmanager_secret.module"}
 
 # Read by asyncpg, because the URL has no password.
 NOT_OF_THE_APP = {"PGPASSWORD"}
@@ -142,7 +144,9 @@ def test_what_holds_data_follows_the_stage_in_nothing_but_its_logs(
 
     found = resources(project)
 
-    for name in HOLDS_DATA | (HOLDS_DATA_LATER if variant["stage"] == 4 else set()):
+    holding = HOLDS_DATA | (HOLDS_DATA_LATER if variant["stage"] == 4 else set())
+    holding |= HOLDS_DATA_OF_MODULES if variant.get("module_databases") else set()
+    for name in holding:
         body = found[name]
         used = set(re.findall(r"local\.(\w+)", json.dumps(body)))
         assert used & changing <= {"database_logs"}, name
@@ -278,6 +282,8 @@ def evaluated(project: Path, folder: Path, file: str, name: str) -> str:
     assert found
     only = re.sub(r"aws_\w+\.main\.(\w+)", r'"main.\1"', found[0])
     only = re.sub(r'aws_db_proxy\.main\["(\w+)"\]\.endpoint', r'"\1.proxy"', only)
+    only = re.sub(r"aws_\w+\.module_url\[module\]\.arn", '"arn of ${module}"', only)
+    only = re.sub(r"var\.module_databases\w*", '["orders", "long_name"]', only)
     only = only.replace("var.pgbouncer.pool_size", "7")
     given = 'locals {\n  database_url = ""\n  replica_hosts = ["one", "two"]\n}\n'
     (folder / "aws").mkdir()
@@ -348,6 +354,45 @@ def test_with_rds_proxy_the_app_reads_from_the_replicas_themselves(
         "postgresql://app@one:5432/app",
         "postgresql://app@two:5432/app",
     ]
+
+
+@needs_terraform
+def test_the_app_gets_the_url_of_each_module_in_use(render: Render, tmp_path: Path) -> None:
+    project = render({"stage": 4, "module_databases": True})
+    said = evaluated(project, tmp_path, "module-databases.tf", "module_secrets")
+
+    assert json.loads(json.loads(said)) == {
+        "MODULE_LONG_NAME_DATABASE_URL": "arn of long_name",
+        "MODULE_ORDERS_DATABASE_URL": "arn of orders",
+    }
+
+
+def test_each_of_several_databases_leaves_its_own_final_snapshot(render: Render) -> None:
+    project = render({"stage": 4, "module_databases": True})
+    done = subprocess.run(
+        [sys.executable, "-c", OVERRIDES],
+        cwd=project,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    snapshots = {
+        name: unquoted(body["final_snapshot_identifier"])
+        for _, kind, name, body in blocks(done.stdout)
+        if kind == "aws_db_instance"
+    }
+    assert snapshots == {
+        "main": "shop-main-final",
+        "module": 'shop-module-${replace(each.key, "_", "-")}-final',
+    }
+
+
+OVERRIDES = """
+from dev.deploy.destroy import override, protected
+print(*(override(kind, name, f"shop-{name}{key}-final") for kind, name, key in protected()))
+"""
 
 
 @needs_terraform

@@ -111,6 +111,23 @@ def test_the_environments_own_sizes_count(render: Render, tmp_path: Path) -> Non
     assert found["Postgres"] == pytest.approx(2 * (0.065 * 730 + 50 * 0.115), abs=0.01)
 
 
+@pytest.mark.slow
+def test_each_module_with_its_own_postgres_costs_one_and_two_secrets(
+    render: Render, tmp_path: Path
+) -> None:
+    project = shutil.copytree(render({"stage": 4, "module_databases": True}), tmp_path / "shop")
+    main = project / "environments" / "production" / "main.tf"
+    image = "  image           = var.image\n"
+    assert image in main.read_text()
+    names = '  module_databases = ["orders", "catalog"]\n  module_database = { multi_az = true }\n'
+    main.write_text(main.read_text().replace(image, image + names))
+
+    found = parts(cost(project).stdout)
+
+    assert found["modules' Postgres"] == pytest.approx(4 * (0.065 * 730 + 20 * 0.115), abs=0.01)
+    assert found["secrets"] == pytest.approx(6 * 0.4, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

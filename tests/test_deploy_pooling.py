@@ -182,16 +182,17 @@ def test_the_budget_of_aws_takes_copies_and_sizes_from_the_environment(
     stages = {2: True, 4: False}
     projects = {
         stage: shutil.copytree(
-            render({"stage": stage, "replica_routing": replicas}), tmp_path / f"stage-{stage}"
+            render({"stage": stage, "replica_routing": replicas, "module_databases": stage == 4}),
+            tmp_path / f"stage-{stage}",
         )
         for stage, replicas in stages.items()
     }
     groups = ("--no-default-groups", "--group=infra", "--group=infra-dev", "--group=deploy")
     subprocess.run(["sh", "dev/uv", "sync", "--quiet", *groups], cwd=projects[4], check=True)
-    main = projects[2] / "environments" / "production" / "main.tf"
-    written = main.read_text()
+    written = (projects[2] / "environments" / "production" / "main.tf").read_text()
 
     def budget(stage: int, given: str = "") -> subprocess.CompletedProcess[str]:
+        main = projects[stage] / "environments" / "production" / "main.tf"
         image = "  image           = var.image\n"
         assert image in written
         main.write_text(written.replace(image, image + given))
@@ -199,7 +200,12 @@ def test_the_budget_of_aws_takes_copies_and_sizes_from_the_environment(
             [projects[4] / ".venv" / "bin" / "python", "-m", "dev.pooling.budget"],
             cwd=projects[stage],
             # Settings of this machine do not count.
-            env=os.environ | {"ENV": "production", "DATABASE_READ_POOL": "999"},
+            env=os.environ
+            | {
+                "ENV": "production",
+                "DATABASE_READ_POOL": "999",
+                "MODULE_PARCELS_DATABASE_READ_POOL": "999",
+            },
             capture_output=True,
             text=True,
             check=False,
@@ -211,6 +217,15 @@ def test_the_budget_of_aws_takes_copies_and_sizes_from_the_environment(
         assert "  2 x 2 x (10 + 5) + 3" in delivered.stdout
         # db.t4g.micro; three are for superusers.
         assert re.search(r"Postgres at postgres.* 63 +73$", delivered.stdout, re.MULTILINE)
+        assert "Postgres of " not in delivered.stdout
+
+    orders = '  module_databases = ["orders"]\n'
+    delivered = budget(4, orders)
+    assert delivered.returncode == 0, delivered.stdout + delivered.stderr
+    assert re.search(r"Postgres of orders .* 387$", delivered.stdout, re.MULTILINE)
+    tight = budget(4, orders + '  module_database = { class = "db.t4g.small" }\n')
+    assert tight.returncode == 1
+    assert "a larger class of module_database in environments/production/main.tf" in tight.stderr
 
     larger = budget(2, SIZES)
     assert "9 copies x 2 during a deploy x 1 worker = 18 processes" in larger.stdout

@@ -20,8 +20,9 @@ resource "aws_db_parameter_group" "main" {
   dynamic "parameter" {
     for_each = local.database_parameters
     content {
-      name  = parameter.key
-      value = parameter.value
+      name         = parameter.key
+      value        = parameter.value
+      apply_method = parameter.key == "rds.logical_replication" ? "pending-reboot" : "immediate"
     }
   }
   lifecycle {

@@ -21,6 +21,8 @@ LEFT_OUT = (
 
 # deploy/aws/rds-proxy.tf.
 PROXIES = 2
+# deploy/aws/module-databases.tf: the password, and the URL with it.
+SECRETS_OF_A_MODULE = 2
 
 type Row = tuple[str, str, float]
 
@@ -49,14 +51,15 @@ def rows(variables: dict[str, Any], prices: dict[str, Any]) -> list[Row]:
     def task(cpu: float, memory: float) -> float:
         return task_of(prices, variables["architecture"], cpu, memory)
 
-    def postgres(times: int) -> float:
-        return times * postgres_of(prices, database["class"], database["storage"])
+    def postgres(times: int, of: dict[str, Any] = database) -> float:
+        return times * postgres_of(prices, of["class"], of["storage"])
 
     cpu, memory = variables["cpu"], variables["memory"]
     copies, servers = least_copies(variables["copies"]), 2 if database["multi_az"] else 1
     size = f"{cpu / 1024:g} vCPU, {memory / 1024:g} GB"
-    data = f"{database['class']}, {database['storage']} GB"
-    secrets = 3 if "rds_proxy" in variables else 2
+    data = size_of(database)
+    modules = variables.get("module_databases", [])
+    secrets = (3 if "rds_proxy" in variables else 2) + SECRETS_OF_A_MODULE * len(modules)
     found = [
         ("app", f"{copies} x {size}, with address", copies * task(cpu, memory)),
         ("load balancer", "2 addresses", balancer_of(prices)),
@@ -72,12 +75,20 @@ def rows(variables: dict[str, Any], prices: dict[str, Any]) -> list[Row]:
     if "replicas" in variables:
         count = variables["replicas"]
         found.append(("replicas", f"{count} x {data}", postgres(count)))
+    if modules:
+        own = variables["module_database"]
+        count = len(modules) * (2 if own["multi_az"] else 1)
+        found.append(("modules' Postgres", f"{count} x {size_of(own)}", postgres(count, own)))
     for name in ("cache", "sessions"):
         if name in variables:
             nodes, node_type = variables[name]["nodes"], variables[name]["node_type"]
             money = valkey_of(prices, node_type, nodes)
             found.append((name, f"{nodes} x {node_type}", money))
     return found
+
+
+def size_of(database: dict[str, Any]) -> str:
+    return f"{database['class']}, {database['storage']} GB"
 
 
 def known() -> dict[str, Any]:
@@ -228,7 +239,7 @@ def value(folder: Path, name: str, found: Any) -> Any:
 
 
 NEEDED = {"copies", "cpu", "memory", "class", "storage", "multi_az", "node_type", "nodes"}
-NEEDED |= {"replicas", "pool_size", "architecture"}
+NEEDED |= {"replicas", "pool_size", "architecture", "module_databases"}
 
 
 def computed(folder: Path, name: str) -> Stop:

@@ -22,6 +22,7 @@ UNPROTECTED = {
     "aws_lb": "enable_deletion_protection = false",
     "aws_s3_bucket": "force_destroy = true",
 }
+KEY = '-${replace(each.key, "_", "-")}'
 PROTECTED = re.compile(r"(prevent_destroy|deletion_protection) += true")
 LOST = "uploaded files, login sessions, logs, images and secrets. Postgres leaves a final snapshot"
 
@@ -36,15 +37,18 @@ def destroy(read: Environment, begin: Callable[[], object]) -> None:
     begin()
     there = output("terraform", "state", "list", cwd=read.folder).splitlines()
     found = protected()
+    addresses = {one.partition("[")[0] for one in there}  # of one or of several
     # Only resources that exist: a second run must not create again what the first one destroyed.
     targets = [
         f"-target=module.service.{kind}.{name}"
-        for kind, name in found
-        if kind in UNPROTECTED and f"module.service.{kind}.{name}" in there
+        for kind, name, _ in found
+        if kind in UNPROTECTED and f"module.service.{kind}.{name}" in addresses
     ]
     # A new name each time: AWS refuses the name of a snapshot that an earlier environment left.
     now = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    overrides = [override(kind, name, f"{read.id}-{name}-final-{now}") for kind, name in found]
+    overrides = [
+        override(kind, name, f"{read.id}-{name}{key}-final-{now}") for kind, name, key in found
+    ]
     yes = ("-input=false", "-auto-approve")
     OVERRIDE.write_text("".join(overrides), encoding="utf-8")
     try:
@@ -58,10 +62,15 @@ def destroy(read: Environment, begin: Callable[[], object]) -> None:
     say(f"{read.id} is destroyed. Terraform's state bucket and the final snapshots stay.")
 
 
-def protected() -> list[tuple[str, str]]:
+def protected() -> list[tuple[str, str, str]]:
+    """Kind, name, and what tells one of several from the others."""
     text = "\n".join(file.read_text(encoding="utf-8") for file in sorted(MODULE.glob("*.tf")))
     resources = re.findall(r'^resource "(\w+)" "(\w+)" {$(.*?)^}$', text, re.MULTILINE | re.DOTALL)
-    return [(kind, name) for kind, name, body in resources if PROTECTED.search(body)]
+    return [
+        (kind, name, KEY if "for_each " in body else "")
+        for kind, name, body in resources
+        if PROTECTED.search(body)
+    ]
 
 
 def override(kind: str, name: str, snapshot: str) -> str:

@@ -19,7 +19,9 @@ HOLDS = {
 }
 COPIES = {
     ("aws_elasticache_replication_group", "cache"),
+    ("aws_secretsmanager_secret", "module_url"),
     ("aws_secretsmanager_secret", "rds_proxy"),
+    ("aws_secretsmanager_secret_version", "module_url"),
     ("aws_secretsmanager_secret_version", "rds_proxy"),
 }
 PLAN = "checked.tfplan"
@@ -44,7 +46,7 @@ def losses(plan: dict[str, Any]) -> list[str]:
 
 
 def is_a_copy(one: dict[str, Any]) -> bool:
-    """A replica, the cache and the secret of RDS Proxy hold only copies of other data."""
+    """A replica, the cache and the secrets of RDS Proxy or of a URL hold copies of other data."""
     before = one["change"].get("before") or {}
     return bool(before.get("replicate_source_db")) or (one["type"], one["name"]) in COPIES
 

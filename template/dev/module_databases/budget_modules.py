@@ -7,9 +7,14 @@ from dev.pooling.capacity import Capacity, Need
 
 
 def needs(capacity: Capacity) -> list[Need]:
-    """Each server is taken to allow what deploy/postgres.conf says. A module behind a pooler is
-    left out, because deploy/pgbouncer.ini does not say whose its databases are."""
+    """Each server is taken to allow what deploy/postgres.conf says, or on AWS what its class does.
+    A module behind a pooler is left out, because deploy/pgbouncer.ini does not say whose its
+    databases are."""
     postgres = postgres_limits(POSTGRES.read_text())
+    if most := capacity.module_max_connections:
+        postgres = postgres._replace(
+            max_connections=most, main=capacity.main, variable="module_database"
+        )
     found = []
     for module in settings.named():
         own = settings.read(module)

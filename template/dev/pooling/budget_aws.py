@@ -22,6 +22,9 @@ SIZES = {"micro": 1 / 8, "small": 1 / 4, "medium": 1 / 2, "large": 1, "xlarge": 
 OF_POSTGRES, OF_THE_SYSTEM = 0.93, 256 * 2**20
 MOST = 5000
 
+OF_A_DATABASE = re.compile(r"(MODULE_\w+_)?DATABASE_")
+PLACE = "postgresql://app"  # only the sizes of pools count here
+
 
 def read(environment: str) -> Capacity:
     try:
@@ -35,6 +38,9 @@ def read(environment: str) -> Capacity:
             "replicas": said.get("replicas", 0),
             "max_connections": max_connections(size),
         }
+        modules = said.get("module_databases", [])
+        if modules:
+            found["module_max_connections"] = max_connections(said["module_database"]["class"])
         if "rds_proxy" in said:
             found["proxy_percent"] = said["rds_proxy"]["connections_percent"]
         else:
@@ -43,9 +49,9 @@ def read(environment: str) -> Capacity:
         of_the_app = settings(folder, said["extra_environment"])
     except Stop as stop:
         sys.exit(str(stop))
-    for name in [name for name in os.environ if name.startswith("DATABASE_")]:
+    for name in [name for name in os.environ if OF_A_DATABASE.match(name)]:
         del os.environ[name]  # It belongs to this machine, not to production.
-    os.environ.update(of_the_app)
+    os.environ.update({f"MODULE_{one.upper()}_DATABASE_URL": PLACE for one in modules} | of_the_app)
     try:
         return Capacity.model_validate(capacity.read().model_dump() | found)
     except ValidationError as error:

@@ -38,6 +38,7 @@ class Postgres(NamedTuple):
     superuser_reserved: int
     reserved: int
     main: Path | None = None  # on AWS, the file that sets the database's class
+    variable: str = "database"  # of that class
 
     @property
     def allowed(self) -> int:
@@ -47,7 +48,7 @@ class Postgres(NamedTuple):
     def more(self, needed: int) -> str:
         """How to allow that many."""
         if self.main:
-            return f"a larger class of database in {self.main}"
+            return f"a larger class of {self.variable} in {self.main}"
         most = needed + self.superuser_reserved + self.reserved
         return f"max_connections = {most} in {POSTGRES}"
 
@@ -177,7 +178,8 @@ def proxied(
 
 def postgres_limits(configuration: str) -> Postgres:
     found = dict(re.findall(r"^\s*(\w+)\s*=\s*'?(\d+)", configuration, re.MULTILINE))
-    return Postgres._make([*(int(found.get(*one)) for one in DEFAULTS.items()), None])
+    most, for_superusers, reserved = (int(found.get(*one)) for one in DEFAULTS.items())
+    return Postgres(most, for_superusers, reserved)
 
 
 def _settings(capacity: Capacity) -> DatabaseSettings:

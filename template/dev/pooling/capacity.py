@@ -27,6 +27,7 @@ class Capacity(BaseModel, extra="forbid", frozen=True):
     pool_size: PositiveInt | None = None
     proxy_percent: int | None = Field(default=None, ge=1, le=100)
     max_connections: PositiveInt | None = None
+    module_max_connections: PositiveInt | None = None
 
     @property
     def processes(self) -> int:

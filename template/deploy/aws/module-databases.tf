@@ -22,7 +22,7 @@ variable "module_databases_in_use" {
 variable "module_database" {
   description = "The size of each module's Postgres. A higher password_version makes another password."
   type = object({
-    class            = optional(string, "db.t4g.medium") # It takes the pools of all copies: no pooler stands before it.
+    class            = optional(string, "db.t4g.medium") # `make budget` counts the pools of all copies there.
     storage          = optional(number, 20)
     max_storage      = optional(number, 200)
     multi_az         = optional(bool, false)

@@ -38,7 +38,7 @@ def read(environment: str) -> Capacity:
             "replicas": said.get("replicas", 0),
             "max_connections": max_connections(size),
         }
-        modules = said.get("module_databases", [])
+        modules = [one.strip('"') for one in said.get("module_databases", [])]
         if modules:
             found["module_max_connections"] = max_connections(said["module_database"]["class"])
         if "rds_proxy" in said:

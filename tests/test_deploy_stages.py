@@ -166,6 +166,7 @@ def test_env_example_names_every_variable_that_the_infrastructure_reads(project:
     not_ours = {"FORWARDED_ALLOW_IPS", "LISTEN_ADDRESS", "PORT"}
     read_by_commands = {"FILES_ROWS"}
     of_aws = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-    of_a_module = {"MODULE_BILLING_DATABASE_URL"}  # the prefix is made of the module's name
+    # The prefix is made of the module's name.
+    of_a_module = {"MODULE_BILLING_DATABASE_URL", "MODULE_BILLING_DATABASE_FOLLOW"}
     others = of_aws | of_a_module | read_by_commands
     assert not_ours <= named - settings_fields(project) <= not_ours | others

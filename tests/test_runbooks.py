@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from checking import driven
 from conftest import REPO, Render
+from variants import VARIANTS
 
 VISITORS = 8
 FAULTS = ("failed", "logged_out", "lost", "stale", "revived")
@@ -82,6 +83,23 @@ def test_postgres_changes_to_the_next_major_and_back_and_no_write_is_lost(
         assert people["requests"] > 0, name
         if name != "it follows" and max(waited.values()) < 3:
             assert people["announced"] == 0, report
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("installed")
+def test_the_tables_of_a_module_move_there_and_back_and_no_client_notices(
+    render: Render, tmp_path: Path
+) -> None:
+    drives = (REPO / "benchmarks" / "live_climb", "operators_year", "runbook_move")
+    report = driven(render(VARIANTS[-1]), tmp_path / "shop", *drives)
+
+    assert report["fence ms"].keys() == {"cut", "back", "cut again"}
+    assert report["own"].startswith("orders has its own database")
+    assert report["orders"] > 0
+    assert report["lost orders"] == 0
+    for name, people in report["people"].items():
+        assert {fault: people[fault] for fault in FAULTS} == dict.fromkeys(FAULTS, 0), report
+        assert people["requests"] > 0, name
 
 
 @pytest.mark.slow

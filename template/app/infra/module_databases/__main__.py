@@ -34,6 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     os.environ["DATABASE_URL"] = str(own.url)
     os.environ["DATABASE_READ_URL"] = str(own.read_url)
     os.environ["DATABASE_DIRECT_URL"] = str(own.direct_url)
+    os.environ["DATABASE_POOLED"] = str(own.pooled)
     for table in set(Base.metadata.tables.values()) - tables:
         Base.metadata.remove(table)
     alembic = CommandLine(prog=f"{PROGRAM} {module}")

@@ -52,8 +52,12 @@ def tables(url: str) -> set[str]:
 
 
 def test_a_module_has_a_history_for_its_own_database(
-    migrated: Practice, empty_database: str, own: str
+    migrated: Practice, empty_database: str, own: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Only the common database stands behind a pooler.
+    monkeypatch.setenv("DATABASE_POOLED", "true")
+    monkeypatch.setenv("DATABASE_READ_URL", f"{empty_database}?application_name=read")
+    monkeypatch.setenv("DATABASE_DIRECT_URL", f"{empty_database}?application_name=direct")
     status, said = migrated.runs(MODULE, "vets", "upgrade", "head")
     assert (status, said.count("\n")) == (1, 1), said
     assert "migrations/vets does not exist: the tables of vets have no migration there" in said

@@ -1,0 +1,131 @@
+"""Follows module_databases/move-a-module.md there, back, there and to its end, under load.
+
+Runs in a generated repo of stage 4 with all options, beside the live climb's modules and
+operators_year: python -m runbook_move.drive
+"""
+
+import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from dev import postgres
+from operators_year.drive import SECONDS, WRITTEN, People, Site, reaping, report_on
+
+sys.path.append(str(postgres.REPOSITORY / "live_climb"))
+
+import place
+
+PAGE = "module_databases/move-a-module.md"
+PATCH = "docs/guide/module_databases/orders.patch"
+REQUESTS = 40  # between one step and the next
+FENCE = re.compile(r"held writers up for (\d+) ms")
+
+
+class MoveSite(Site):
+    home = "POSTGRES"
+
+    def prepare(self) -> None:
+        subprocess.run(["git", "apply", PATCH], cwd=self.repo, check=True)
+        super().prepare()
+
+    def query(self, sql: str) -> list[str]:
+        if sql != WRITTEN:
+            return super().query(sql)
+        orders, uploads = sql.split(" UNION ALL ")
+        return [
+            *self._run("psql", self.variables[self.home], "-XAtc", orders).splitlines(),
+            *super().query(uploads),
+        ]
+
+    def _before_the_first_deploy(self) -> None:
+        page = (self.pages / PAGE).read_text(encoding="utf-8")
+        found = re.search(r"```ini\n(.*?)```", page, re.DOTALL)
+        assert found
+        conf = Path(self.variables["POSTGRES_CONF"])
+        (conf / "replication.conf").write_text(found[1], encoding="utf-8")
+        self._make_the_own_server()
+        self.follow_text(
+            "$RESTART_POSTGRES\n(export MODULE_ORDERS_DATABASE_URL=$OWN_DIRECT; in_app python -m"
+            " app.infra.module_databases orders revision --autogenerate -m 'the orders')"
+        )
+
+    def _make_the_own_server(self) -> None:
+        """With the configuration and the passwords of the other one."""
+        data, old = self.servers / "own", self.servers / "primary"
+        admin, app = (re.split("[:@]", self.variables[name])[2] for name in ("POSTGRES", "DIRECT"))
+        secret = self.servers / "password"
+        secret.write_text(admin, encoding="utf-8")
+        options = ["--username=postgres", f"--pwfile={secret}", "--auth=scram-sha-256"]
+        self._run("initdb", "-D", str(data), *options, "--encoding=UTF8", "--locale=C")
+        secret.unlink()
+        [port] = place.unused_ports(1)
+        old_port = re.findall(r"port=(\d+)", self.variables["POSTGRES_PLACE"])[0]
+        conf = (old / "postgresql.conf").read_text(encoding="utf-8")
+        added = conf[conf.index("listen_addresses = '127.0.0.1'") :].replace(old_port, port)
+        with (data / "postgresql.conf").open("a", encoding="utf-8") as file:
+            file.write(added.replace("include_dir 'conf.d'", f"include_dir '{old}/conf.d'"))
+        self._run("pg_ctl", "-D", str(data), "-l", f"{data}.log", "-w", "start")
+        for name in ("POSTGRES", "DIRECT"):
+            own = {"POSTGRES": "OWN_POSTGRES", "DIRECT": "OWN_DIRECT"}[name]
+            self.variables[own] = self.variables[name].replace(f":{old_port}/", f":{port}/")
+        server = self.variables["OWN_POSTGRES"].rpartition("/")[0]
+        role = f"CREATE ROLE app LOGIN PASSWORD '{app}'"
+        self._run("psql", f"{server}/postgres", "-c", role, "-c", "CREATE DATABASE app OWNER app")
+
+
+async def until_used(people: People) -> None:
+    wanted = len(people.load.counts.milliseconds) + REQUESTS
+    async with asyncio.timeout(SECONDS):
+        while len(people.load.counts.milliseconds) < wanted:
+            await asyncio.sleep(0.05)
+
+
+async def moved(site: MoveSite) -> dict[str, Any]:
+    reaper = asyncio.create_task(reaping(site))
+    try:
+        await asyncio.to_thread(site.prepare)
+        people = People(site)
+        people.load.start()
+        said = {}
+        try:
+            await people.until_all_are_there()
+            for name, section, part, only, home in (
+                ("prepared", "1.", "", "", "POSTGRES"),
+                ("copied", "2.", "", "", "POSTGRES"),
+                ("cut", "3.", "", "", "OWN_POSTGRES"),
+                ("back", "3.", "back", "", "POSTGRES"),
+                ("cut again", "3.", "do", "moves cut", "OWN_POSTGRES"),
+                ("own", "4.", "", "", "OWN_POSTGRES"),
+            ):
+                site.home = home
+                said[name] = await people.while_they_use_it(
+                    name,
+                    lambda section=section, part=part, only=only: site.follow(
+                        PAGE, section, part, only=lambda commands: only in commands
+                    ),
+                )
+                await until_used(people)
+        finally:
+            await people.load.stop()
+        there = await asyncio.to_thread(site.query, WRITTEN)
+        orders = people.ledger.rows["orders"]
+    finally:
+        reaper.cancel()
+    return {
+        "orders": len(orders),
+        "lost orders": len(orders - set(there)),
+        "fence ms": {
+            name: found[1] for name, text in said.items() if (found := FENCE.search(text))
+        },
+        "own": said["own"].strip().splitlines()[-1],
+        "people": people.report(),
+        "evidence": people.evidence(),
+        "seconds": site.seconds,
+    }
+
+
+if __name__ == "__main__":
+    report_on(MoveSite, moved)

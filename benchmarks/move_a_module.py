@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent / "live_climb"))
 
 from dev import postgres, services
 from ledger import Counts, Ledger
-from visitors import GoneWrongError, Load, Visitor
+from visitors import Load, Visitor
 
 MIGRATION = ("dev", sys.executable, "-m", "dev.module_databases.migration", "orders", "the orders")
 MOVE = "app.infra.module_databases.move"
@@ -106,8 +106,6 @@ class Buyers(Load):
     """Each request goes to the next copy of the app."""
 
     def __init__(self, urls: list[str], ledger: Ledger, buyers: int, rate: float) -> None:
-        self.refused = 0  # writes of the module, while no copy could take them
-        self.may_be_refused = False
         self.turn_to(urls)
         super().__init__(urls[0], ledger, 0, rate)
         self.interval = buyers / rate
@@ -124,19 +122,12 @@ class Buyers(Load):
     def url(self, url: str) -> None:
         pass
 
-    def fault(self, kind: str, what: str) -> GoneWrongError:
-        if self.may_be_refused and kind == "failed" and what.startswith("POST /orders: 503 "):
-            self.refused += 1
-            return GoneWrongError(what)
-        return super().fault(kind, what)
-
 
 class Shop:
     """Two servers, and copies of the app with the settings of a step."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.repo = patched_copy(folder)
-        self.follows = (self.repo / "app/infra/module_databases/following.py").exists()
         self.old, self.new = (start_server(folder / name, stack) for name in ("old", "new"))
         self.environment = {
             **os.environ,
@@ -253,7 +244,6 @@ class Run:
     async def row(self, name: str) -> AsyncGenerator[None]:
         self._load.counts = counts = Counts(name)
         orders, begun = len(self._load.ledger.rows["orders"]), time.monotonic()
-        refused = self._load.refused
         yield
         counts.seconds = time.monotonic() - begun
         self.done.append(counts)
@@ -261,7 +251,7 @@ class Run:
         print(
             f"| {name} | {counts.seconds:.1f} | {len(counts.milliseconds):,}"
             f" | {placed / counts.seconds:.0f} | {counts.p50:.0f} | {counts.p99:.0f}"
-            f" | {max(counts.milliseconds, default=0):.0f} | {self._load.refused - refused}"
+            f" | {counts.milliseconds.at(100):.0f}"
             f" | {counts.failed} | {counts.stale} | {counts.logged_out + counts.revived} |",
             flush=True,
         )
@@ -309,26 +299,18 @@ class Run:
         await self.step("preflight")
         await self.step("copy", killed=True)
         await self.step("compare")
-        if shop.follows:
-            await self.deploy("that follows", shop.own | {f"{PREFIX}FOLLOW": "true"})
+        await self.deploy("that follows", shop.own | {f"{PREFIX}FOLLOW": "true"})
         for number in range(cuts):
-            await self._turn("cut", shop.own)
+            await self._turn("cut", shop.new)
             if number < cuts - 1:
-                await self._turn("back", {})
+                await self._turn("back", shop.old)
         await self.step("compare")
-        if shop.follows:
-            await self.deploy("of its own", shop.own)
+        await self.deploy("of its own", shop.own)
 
-    async def _turn(self, step: str, settings: dict[str, str]) -> None:
-        """Copies that do not follow answer 503 until the deploy."""
-        load = self._load
-        load.may_be_refused = not self._shop.follows
+    async def _turn(self, step: str, home: str) -> None:
         await self.step(step, killed=True)
-        if not self._shop.follows:
-            await self.deploy(f"after the {step}", settings)
-        load.may_be_refused = False
         await self.quiet(f"after the {step}")
-        load.counts.lost += await self.lost(self._shop.new if step == "cut" else self._shop.old)
+        self._load.counts.lost += await self.lost(home)
 
 
 async def moved(shop: Shop, options: argparse.Namespace, folder: Path) -> bool:
@@ -356,8 +338,8 @@ async def moved(shop: Shop, options: argparse.Namespace, folder: Path) -> bool:
     return report(run, load, lost, options)
 
 
-COLUMNS = "step seconds requests orders/s p50_ms p99_ms longest 503 failed stale logged_out"
-HEAD = f"\n| {COLUMNS.replace(' ', ' | ').replace('_', ' ')} |\n{'|---' * 11}|"
+COLUMNS = "step seconds requests orders/s p50_ms p99_ms longest failed stale logged_out"
+HEAD = f"\n| {COLUMNS.replace(' ', ' | ').replace('_', ' ')} |\n{'|---' * 10}|"
 
 
 def report(run: Run, load: Buyers, lost: int, options: argparse.Namespace) -> bool:

@@ -244,6 +244,7 @@ class Run:
     async def row(self, name: str) -> AsyncGenerator[None]:
         self._load.counts = counts = Counts(name)
         orders, begun = len(self._load.ledger.rows["orders"]), time.monotonic()
+        seen = len(self._load.ledger.seen)
         yield
         counts.seconds = time.monotonic() - begun
         self.done.append(counts)
@@ -255,6 +256,8 @@ class Run:
             f" | {counts.failed} | {counts.stale} | {counts.logged_out + counts.revived} |",
             flush=True,
         )
+        for fault in self._load.ledger.seen[seen:]:
+            print(f"    {fault}", file=sys.stderr)
 
     async def quiet(self, name: str) -> None:
         async with self.row(name):
@@ -351,8 +354,6 @@ def report(run: Run, load: Buyers, lost: int, options: argparse.Namespace) -> bo
         f" meanwhile, {lost} lost. The mover was killed {run.kills} times."
         f"\nFences, ms: {fences}, median {statistics.median(fences):.0f}, p99 {p99:.0f}"
     )
-    for one in load.ledger.seen[:20]:
-        print(one)
     return not lost and all(one.is_clean for one in run.done)
 
 

@@ -3,10 +3,12 @@
 
 import asyncio
 import secrets
+import sys
 from collections import Counter
 from collections.abc import Awaitable
 from typing import Any, Literal
 
+from httptools import HttpRequestParser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -66,7 +68,9 @@ class LimitedHttp(HttpToolsProtocol):
         self._head_bytes = 0
         self._since_body = 0
         self._body: list[bytes] = []
-        self._chunks = 0  # in the part that is being read
+        self._part = b""  # that is being read
+        self._chunks = 0  # in that part
+        self._offers_upgrade = False
         self._unread = b""
         self._is_resting = False
         self._timer: asyncio.TimerHandle | None = None
@@ -114,7 +118,7 @@ class LimitedHttp(HttpToolsProtocol):
 
     def _part_received(self, data: bytes) -> None:
         self._since_body += len(data)
-        super().data_received(data)
+        self._parse(data)
         self._pass_on_body()
         if self._reading == "head":
             if not self._head_bytes:
@@ -128,6 +132,10 @@ class LimitedHttp(HttpToolsProtocol):
                 self._refuse("431 Request Header Fields Too Large")
         elif self._timer:
             self._set_timer(None)
+
+    def _parse(self, data: bytes) -> None:
+        self._part = data
+        super().data_received(data)
 
     def on_message_begin(self) -> None:
         if len(self.pipeline) == MAX_PIPELINED:
@@ -148,6 +156,11 @@ class LimitedHttp(HttpToolsProtocol):
                 raise Refused
         if b"host" not in fields and self.parser.get_http_version() == "1.1":
             raise Refused
+        if self.parser.get_method() == b"CONNECT":
+            raise Refused
+        self._offers_upgrade = self.parser.should_upgrade() and not self._should_upgrade()
+        if self._offers_upgrade:
+            return
         super().on_headers_complete()
         self._reading = "body"
         self._since_body = 0
@@ -160,9 +173,25 @@ class LimitedHttp(HttpToolsProtocol):
             self._body.append(body)
 
     def on_message_complete(self) -> None:
+        if self._offers_upgrade:
+            return
         self._pass_on_body()
         super().on_message_complete()
         self._reading = "nothing"
+
+    def _should_upgrade(self) -> bool:
+        return self.parser.get_method() == b"GET" and super()._should_upgrade()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Reads the request again, without its offer of another protocol. Java's HttpClient offers
+        HTTP/2 in each first request, and the parser would take the body for the next request."""
+        [end_of_head] = sys.exception().args  # type: ignore[union-attr]  # of HttpParserUpgrade
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        fields = [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
+        head = b"\r\n".join([b"%b %b HTTP/%b" % (method, self.url, version), *fields, b"", b""])
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self._parse(head + self._part[end_of_head:])
 
     def send_400_response(self, msg: str) -> None:
         self._refuse("400 Bad Request")

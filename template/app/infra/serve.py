@@ -8,6 +8,8 @@ from contextlib import suppress
 from ipaddress import ip_network
 
 from fastapi import FastAPI
+from fastapi.routing import RouteContext, iter_route_contexts
+from starlette.routing import Route
 from uvicorn import Config, Server
 from uvicorn.importer import import_from_string
 
@@ -54,9 +56,15 @@ def configured() -> Config:
 
 
 def load(config: Config, app: FastAPI) -> None:
+    if not any(_may_be_a_websocket(one) for one in iter_route_contexts(app.router.routes)):
+        config.ws = "none"  # an offer of one is ignored, so that every limit remains
     late = LateRefusals(app)
     config.app = KnownAddress(late) if config.proxy_headers else late
     config.load()
+
+
+def _may_be_a_websocket(context: RouteContext) -> bool:
+    return not isinstance(context.original_route, Route)
 
 
 def _port(given: str) -> int:

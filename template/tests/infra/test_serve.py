@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, WebSocket
 from uvicorn.server import ServerState
 
 from app.infra import http_limits, logs, serve
@@ -148,6 +148,7 @@ async def test_chunks_and_trailers_without_end_are_refused(echo: FastAPI, begin:
 
 
 MALFORMED = [
+    b"CONNECT shop:443 HTTP/1.1\r\nhost: shop\r\n\r\n",
     *(
         b"\x00",
         b"\xff" * 100,
@@ -268,6 +269,45 @@ async def test_pipelined_requests_are_answered_up_to_a_number(echo: FastAPI) -> 
                 answers += part
 
     assert answers.count(b"HTTP/1.1 ") <= http_limits.MAX_PIPELINED
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+async def test_an_offer_of_another_protocol_is_ignored_and_the_body_is_read(
+    echo: FastAPI, protocol: bytes
+) -> None:
+    offer = b"connection: Upgrade\r\nupgrade: " + protocol + b"\r\n"
+    post = b"POST /length HTTP/1.1\r\nhost: shop\r\ncontent-length: 40\r\n" + offer
+    body = b"GET /caller HTTP/1.1\r\nhost: shop\r\nx: y\r\n\r\n"[-40:]
+    last = b"GET /caller HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n"
+
+    async with connected(echo) as (reader, writer):
+        writer.write(post + b"expect: 100-continue\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body + post + b"\r\n" + body + last)
+        answers = await reader.read()
+
+    assert answers.count(b"HTTP/1.1 200 OK") == answers.count(b"HTTP/1.1") == 3
+    assert answers.count(b"\r\n\r\n40") == 2
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+async def test_a_websocket_is_opened_by_get_where_the_app_has_one(
+    echo: FastAPI, method: bytes
+) -> None:
+    pytest.importorskip("websockets", reason="the app has no library for WebSockets")
+
+    @echo.websocket("/length")
+    async def talk(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close()
+
+    offer = b"connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    key = b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    async with connected(echo) as (reader, writer):
+        writer.write(method + b" /length HTTP/1.1\r\nhost: x\r\n" + offer + key + b"\r\n")
+        answer = await reader.readline()
+
+    assert answer.startswith(b"HTTP/1.1 101 " if method == b"GET" else b"HTTP/1.1 200 ")
 
 
 async def test_a_refusal_comes_late_and_its_log_line_counts_no_waiting(

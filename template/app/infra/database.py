@@ -106,7 +106,8 @@ class Database:
             raise
         except sqlalchemy.exc.TimeoutError as error:
             raise Unavailable("Postgres: every writing connection is busy") from error
-        except (asyncpg.InternalClientError, TimeoutError) as error:
+        # InterfaceError: Postgres closed a new connection before SQLAlchemy had set it up.
+        except (asyncpg.InternalClientError, asyncpg.InterfaceError, TimeoutError) as error:
             raise Unavailable("Postgres: the connection was lost, or did not answer") from error
         except TYPES_CHANGED as error:
             raise Unavailable(f"Postgres: a type changed meanwhile: {error}") from error

@@ -113,6 +113,11 @@ class Reader:
         # TimeoutError is an OSError. Treated as a lost connection, the slow query would run again.
         except (TimeoutError, asyncpg.QueryCanceledError) as error:
             raise Unavailable("Postgres: a query took too long") from error
+        except AttributeError as error:
+            # Terminated between two messages of a statement, asyncpg has no protocol for the next.
+            if not pooled.connection.is_closed():
+                raise
+            raise ConnectionResetError("the connection was terminated") from error
         finally:
             this_request.get().note(asked, connected)
             pool.release(pooled)

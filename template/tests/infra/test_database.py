@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from sqlalchemy import Label, bindparam, column, literal_column, select, table, text
 from sqlalchemy.exc import IntegrityError
 
-from app.infra import environment
+from app.infra import connections, environment
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database, ReadSession, WriteSession
 from app.infra.environment import EnvironmentIncomplete
@@ -171,6 +171,24 @@ async def test_more_requests_than_connections_all_finish(services: Services) -> 
 
         async with asyncio.timeout(10):
             await asyncio.gather(*(read_while_writing() for _ in range(50)))
+
+
+async def test_a_new_connection_that_postgres_closes_at_once_makes_a_write_unavailable(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when Postgres stops: SQLAlchemy sets up each connection after it was opened."""
+    connect = connections.connect
+
+    async def connect_and_lose(*arguments: Any, **options: Any) -> asyncpg.Connection:
+        connection = await connect(*arguments, **options)
+        connection.terminate()
+        return connection
+
+    async with Database(settings(services)) as database:
+        monkeypatch.setattr(connections, "connect", connect_and_lose)
+        with pytest.raises(Unavailable, match="the connection was lost"):
+            async with database.transaction() as write:
+                await write.execute(text("SELECT 1"))
 
 
 async def test_a_request_does_not_wait_for_ever_for_a_busy_pool(services: Services) -> None:

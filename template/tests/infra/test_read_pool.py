@@ -5,6 +5,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import asyncpg
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from app.infra import read_pool
 from app.infra.connections import close_in_time
 from app.infra.read_pool import ReadPool
+from app.infra.reads import Reader
 from dev.pytest_plugin import Services
 
 
@@ -49,6 +51,22 @@ async def test_the_connection_used_last_is_taken_first(services: Services) -> No
 
     assert await pool.acquire(60) is first
     pool.terminate()
+
+
+async def test_a_read_loses_its_connection_when_its_pool_is_terminated_between_two_messages(
+    pool: ReadPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that stops answering is left out like this, also while somebody reads from it."""
+    prepare = asyncpg.Connection._get_statement
+
+    async def prepare_then_terminate(*arguments: Any, **options: Any) -> Any:
+        prepared = await prepare(*arguments, **options)
+        pool.terminate()
+        return prepared
+
+    monkeypatch.setattr(asyncpg.Connection, "_get_statement", prepare_then_terminate)
+    with pytest.raises(ConnectionResetError):
+        await Reader(pool, 60)._run(pool, "SELECT 1", ())
 
 
 async def test_a_read_that_is_cancelled_at_any_step_loses_no_connection(pool: ReadPool) -> None:

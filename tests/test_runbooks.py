@@ -56,6 +56,9 @@ def test_the_runbooks_of_a_year_are_followed_and_no_client_notices(
         assert people["requests"] > 0, name
     # Registered, then at the limit and unlocked: the account, and then its address.
     assert report["an owner is answered"] == [201, 429, 200, 429, 200]
+    undone = report["rotation"].pop("undone")
+    assert len(undone) == 4
+    assert all(undone.values()), undone
     assert report["rotation"] == {"left of the old": [], "the old role is refused": True}
     if report["seconds"]["replicas/failover.md 1."] < 3:
         assert report["people"]["a planned failover"]["announced"] == 0

@@ -22,6 +22,8 @@ from typing import Any
 from dev import postgres
 from dev.cache import valkey
 from dev.s3 import rclone
+from redis import AuthenticationError, Redis
+from redis.connection import parse_url
 
 sys.path.append(str(postgres.REPOSITORY / "live_climb"))
 
@@ -254,20 +256,52 @@ def rotate(site: Site) -> dict[str, Any]:
         **{f"NEW_{what}PASSWORD": secrets.token_hex(16) for what in ("", "REDIS_", "REPLICATOR_")},
     }
     before = site.settings()
-    order = "rotation 1, pooling 1, cache 1, s3 1, cache 2, s3 2"
-    then = "rotation 2, pooling 3, cache 3, rotation 3, replicas 1"
-    for step in order.split(", "):
+    undone = {"both are accepted": site.is_undone("rotation.md", "1.")}
+    for step in ("rotation 1", "pooling 1", "cache 1"):
+        follow_rotation(site, step)
+    undone["a Redis accepts both"] = redis_is_undone(site)
+    follow_rotation(site, "s3 1")
+    both = site.settings()
+    for step in ("cache 2", "s3 2"):
+        follow_rotation(site, step)
+    site.is_undone("rotation.md", "2.")
+    undone["the new ones are used"] = site.settings() == both
+    for step in ("cache 2", "s3 2"):
         follow_rotation(site, step)
     # The links of step 1 lead to the app, those of step 2 to S3.
     site.follow_text("settings FILES_STORE=upload-to-s3")
-    for step in then.split(", "):
+    for step in ("rotation 2", "pooling 3", "cache 3", "rotation 3", "replicas 1"):
         follow_rotation(site, step)
+    undone["the old role is locked"] = old_role_is_let_in_again(site)
     secret = re.compile(r"(SECRET_KEY|DATABASE_.*URLS?|CACHE_URL|SESSION_REDIS_URL|AWS_.*)=")
     left = sorted(set(before) & set(site.settings()))
     return {
         "left of the old": [line for line in left if secret.match(line)],
+        "undone": undone,
         "the old role is refused": refused(site, site.variables["DIRECT"]),
     }
+
+
+def redis_is_undone(site: Site) -> bool:
+    """The new password is refused, and accepted again for the steps that follow."""
+    answers = []
+    for part in ("back", "do"):
+        site.follow("cache/rotation.md", "1.", part)
+        server = parse_url(site.cache.url) | {"password": site.variables["NEW_REDIS_PASSWORD"]}
+        with Redis(**server) as redis:
+            try:
+                answers.append(redis.ping())
+            except AuthenticationError:
+                answers.append(False)
+    return answers == [False, True]
+
+
+def old_role_is_let_in_again(site: Site) -> bool:
+    site.variables["OLD_PASSWORD"] = re.split("[:@]", site.variables["DIRECT"])[2]
+    site.follow("rotation.md", "3.", "back")
+    is_let_in = not refused(site, site.variables["DIRECT"])
+    site.follow("rotation.md", "3.", "do", deploys=False)
+    return is_let_in
 
 
 COMPANIONS = ("", "_PLACE", "_DATA")
@@ -339,6 +373,7 @@ async def unlock(site: Site) -> list[int]:
     async def post(path: str, password: str) -> int:
         person = json.dumps({"email": email, "password": password}).encode()
         json_type = {"Content-Type": "application/json"}
+        somebody.close()  # HAProxy ends what is idle for 30 s, and nobody listens meanwhile
         return (await somebody.ask("POST", path, person, json_type)).status
 
     answers = [await post("/accounts", right)]
@@ -393,7 +428,7 @@ async def year(site: Site) -> dict[str, Any]:
 async def reaping(site: Site) -> None:
     while True:
         site.adopt()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.01)
 
 
 def report_on[SiteT: Site](

@@ -2,10 +2,11 @@
 
 import asyncio
 import hashlib
-import importlib
+import importlib.util
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -177,6 +178,42 @@ def test_a_step_that_was_not_begun_is_the_next_one(
     assert stand.next == 4
 
 
+def test_a_step_out_of_order_is_refused_in_words(
+    runbook: ModuleType, plan: ModuleType, page: Path
+) -> None:
+    ledger = importlib.import_module("ledger")
+    steps = [plan.Step(one.name, one) for one in runbook.the_way([page])]
+    stand = plan.Stand(page, 2, 1, 1, 1, faults=False, next=2)
+    stand.done = [ledger.Counts(steps[0].name), ledger.Counts(steps[1].name)]
+    plan.refuse_out_of_order(steps, stand)
+
+    stand.next = 4
+    with pytest.raises(plan.ResumeError, match=r"with step 5: .*1\. One: check 1' was not done"):
+        plan.refuse_out_of_order(steps, stand)
+
+
+@pytest.mark.usefixtures("plan")  # puts the climb on the path
+def test_a_check_that_fails_stops_the_climb_which_says_where_it_stands(
+    plan: ModuleType, tmp_path: Path
+) -> None:
+    spec = importlib.util.spec_from_file_location("climb", CLIMB / "__main__.py")
+    assert spec
+    assert spec.loader
+    climb = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(climb)
+    (tmp_path / "site").mkdir()
+    made = climb.Climb(plan.Stand(tmp_path / "stand.json", 2, 1, 1, 1, faults=False))
+    made.place.variables = {"SITE": str(tmp_path / "site")}
+
+    with pytest.raises(climb.StepError) as stopped:
+        asyncio.run(made._executed('echo "it is off"\nfalse\ntouch later', "2. Two: check 1"))
+    said = str(stopped.value)
+    assert "stands at '2. Two: check 1'" in said
+    assert "false\ntouch later" in said  # the commands
+    assert said.endswith("it is off\n")
+    assert not (tmp_path / "site/later").exists()
+
+
 def test_where_a_climb_stands_is_written_down(plan: ModuleType, tmp_path: Path) -> None:
     ledger = importlib.import_module("ledger")
     stand = plan.Stand(tmp_path / "stand.json", 4, 8, 60.0, 60, faults=True, next=7, head="c0ffee")
@@ -260,6 +297,48 @@ def test_at_the_end_a_file_counts_once_as_lost_or_as_failed(tmp_path: Path) -> N
     assert len(ledger.seen) == 3
 
 
+@pytest.mark.usefixtures("plan")  # puts the climb on the path
+@pytest.mark.parametrize(
+    ("path", "status", "kind"),
+    [
+        ("/uploads/1/image", 503, "announced"),
+        ("/uploads/1/image", 500, "failed"),  # not even while a server is away
+        ("/uploads/1/image", 404, "failed"),
+        ("/orders", 503, "failed"),  # these do not need S3
+    ],
+)
+def test_while_s3_is_away_only_requests_for_files_may_fail_and_only_in_the_right_way(
+    tmp_path: Path, path: str, status: int, kind: str
+) -> None:
+    kills = importlib.import_module("kills")
+    s3 = next(one for one in kills.FAULTS if "S3" in one.what)
+
+    async def answer(requests: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        await requests.readuntil(b"\r\n\r\n")
+        client.write(f"HTTP/1.1 {status} \r\nContent-Length: 0\r\n\r\n".encode())
+        client.close()
+
+    async def ask() -> Any:
+        async with await asyncio.start_server(answer, "127.0.0.1") as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            ledger = importlib.import_module("ledger").Ledger(tmp_path / "ledger")
+            visitors = importlib.import_module("visitors")
+            load = visitors.Load(url, ledger, visitors=1, rate=1000)
+            load.announced, load.may_fail = s3.is_announced, s3.may_fail
+            visitor = load._visitors[0]
+            with pytest.raises(visitors.GoneWrongError):
+                await visitor._ask("GET", path)
+            visitor._browser.close()
+            server.close_clients()
+            return load.counts
+
+    counts = asyncio.run(ask())
+    assert {one: getattr(counts, one) for one in ("announced", "failed")} == {
+        **{"announced": 0, "failed": 0},
+        kind: 1,
+    }
+
+
 def test_the_page_shows_the_limit_of_the_p99_and_where_each_stage_begins(
     plan: ModuleType, tmp_path: Path
 ) -> None:
@@ -292,13 +371,28 @@ def test_every_command_from_stage_to_stage_is_a_shell_command(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("installed")
-def test_a_live_service_goes_to_stage_3_and_back_and_no_client_notices(
+def test_a_live_service_goes_to_stage_3_and_back_after_a_kill_and_no_client_notices(
     template: Path, tmp_path: Path
 ) -> None:
     page = tmp_path / "climb.html"
-    quick = ["--to=3", "--visitors=8", "--rate=60", "--requests=60", f"--html={page}"]
-    done = subprocess.run(
+    quick = ["--to=3", "--visitors=8", "--rate=60", "--requests=60"]
+    with subprocess.Popen(
         [sys.executable, CLIMB, "--template", template, *quick],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as first:
+        assert first.stdout
+        told = next(filter(None, (re.search(r"--resume (\S+)", line) for line in first.stdout)))
+        folder = Path(told[1])
+        log = folder / "commands.log"
+        while not log.exists() or "3. The pooler: do 2\n" not in log.read_text(encoding="utf-8"):
+            assert first.poll() is None, first.stdout.read()
+            time.sleep(0.05)
+        first.kill()
+    done = subprocess.run(
+        [sys.executable, CLIMB, "--resume", folder, f"--html={page}"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -307,6 +401,8 @@ def test_a_live_service_goes_to_stage_3_and_back_and_no_client_notices(
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "The climb stands at to-stage-2.md: 3. The pooler: do 2, which was cut" in done.stdout
+    assert "It goes on with to-stage-2.md: 3. The pooler: do 1." in done.stdout
     assert done.stdout.count("| stage 3, nothing happens |") == 1
     assert done.stdout.count("| stage 1 again, nothing happens |") == 1
     assert "<svg" in page.read_text(encoding="utf-8")

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import journey
 import report
+from kills import Fault
 from ledger import Counts, Ledger
 from place import Place, PlaceError
-from plan import ResumeError, Stand, Step, begin_again, steps_of
+from plan import ResumeError, Stand, Step, begin_again, refuse_out_of_order, steps_of
 from runbook import RunbookError, blocks
 from visitors import GoneWrongError, Load
 
@@ -56,10 +57,13 @@ class Climb:
         legs = [leg for leg in journey.LEGS if leg.stage <= stand.top]
         stand.advances = [journey.advance(repo, leg) for leg in legs]
         self.place.prepare()
+        if stand.is_yielding:
+            self.place.variables["YIELD"] = "nice"
 
     async def run(self) -> None:
         repo, stand = self.place.repo, self.stand
         steps = steps_of(repo, stand)
+        refuse_out_of_order(steps, stand)
         journey.take(repo, stand.advances[-1])
         page = repo / "docs/runbooks/deploy.md"
         self._functions = "\n".join(one.commands for one in blocks(page))
@@ -120,6 +124,8 @@ class Climb:
         load.counts = counts = Counts(step.name)
         begun = time.perf_counter()
         load.announced = step.action is not None and step.action.is_announced
+        if stand.faults:
+            load.may_fail = step.action.may_fail if isinstance(step.action, Fault) else ""
         if step.action is None:
             wanted = stand.requests_of_a_quiet_step()
             while len(counts.milliseconds) < wanted:
@@ -186,7 +192,7 @@ class Climb:
 async def reaping(place: Place) -> None:
     while True:
         place.adopt()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.01)
 
 
 async def climbed(climb: Climb) -> None:
@@ -201,7 +207,7 @@ def new_stand(options: argparse.Namespace) -> Stand:
     folder = Path(tempfile.mkdtemp(prefix="live-climb-"))
     folder.chmod(0o755)  # Postgres' own user must be able to enter it
     load = (options.visitors, options.rate, options.requests)
-    more = {"reads": options.reads, "total": options.total}
+    more = {"reads": options.reads, "total": options.total, "is_yielding": vars(options)["yield"]}
     return Stand(folder / "stand.json", options.to, *load, options.faults, **more)
 
 
@@ -214,6 +220,7 @@ def main() -> int:
     arguments.add_argument("--requests", type=int, default=800, help="in each quiet step")
     arguments.add_argument("--total", type=int, default=0, help="requests of the whole trip")
     arguments.add_argument("--reads", type=int, default=1, help="how many times as many reads")
+    arguments.add_argument("--yield", action="store_true", help="starts yield to requests")
     arguments.add_argument(
         "--faults", action="store_true", help="kill servers while the service stays at a stage"
     )
@@ -231,13 +238,14 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     folder, done = climb.place.folder, climb.stand.done
+    print(f"The logs are in {folder}. After a kill: --resume {folder}\n", flush=True)
     try:
         if not options.resume:
             climb.prepare(options.template)
         asyncio.run(climbed(climb))
     except (TimeoutError, GoneWrongError) as error:
         stands = f"The visitors could not log in: {error}"
-    except (StepError, RunbookError, PlaceError, journey.JourneyError) as error:
+    except (StepError, ResumeError, RunbookError, PlaceError, journey.JourneyError) as error:
         stands = str(error)
     except KeyboardInterrupt:
         stands = f"Stopped after {len(done)} steps."

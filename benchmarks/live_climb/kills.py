@@ -12,6 +12,8 @@ class Fault:
     commands: str
     # Requests that fail meanwhile are counted apart, because nothing can answer them.
     is_announced: bool = False
+    # Only these may: a pattern of a method and a path.
+    may_fail: str = ""
 
     @property
     def name(self) -> str:
@@ -35,7 +37,43 @@ until both; do sleep 0.1; done
 valkey-server "$SESSIONS/sessions.conf"
 until both -v; do sleep 0.1; done"""
 
+# The proxy of deploy.md, or the one that stage 4 delivers.
+THE_PROXY = """\
+pid=$CLIMB/haproxy.pid start=start-balancer
+if [ "$BALANCER" = "$NEW_BALANCER" ]; then
+    pid=$CLIMB/new-haproxy.pid start="$START_PROXY $SITE/haproxy.cfg"
+fi
+"""
+THE_PRIMARY = 'primary=$(head -1 "$POSTGRES_CONF/../postmaster.pid")\n'
+FILES = r"^\w+ (/uploads|https?:)"  # links to files lead to S3
+
 FAULTS = (
+    Fault(
+        1,
+        "kill -9 of HAProxy, back at once",
+        f'{THE_PROXY}kill -KILL "$(cat "$pid")"\n$start',
+        is_announced=True,
+    ),
+    Fault(
+        1,
+        "HAProxy hangs for two seconds",
+        f'{THE_PROXY}kill -STOP "$(cat "$pid")"\nsleep 2\nkill -CONT "$(cat "$pid")"',
+    ),
+    Fault(
+        1,
+        "kill -9 of the primary, back at once",
+        f'{THE_PRIMARY}kill -KILL "$primary"\n'
+        "timeout 60 sh -c 'until $RESTART_POSTGRES; do sleep 0.2; done'",
+        is_announced=True,
+    ),
+    Fault(
+        1,
+        "the primary hangs for two seconds",
+        f'{THE_PRIMARY}all="$primary $(pgrep -P "$primary" | tr "\\n" " ")"\n'
+        "kill -STOP $all\nsleep 2\nkill -CONT $all",
+        is_announced=True,
+    ),
+    Fault(1, "the primary restarts", "$RESTART_POSTGRES", is_announced=True),
     Fault(1, "kill -9 of one process", 'kill -KILL "$(cat "$SITE/$ONE.pid")"\ndeploy "$ONE"'),
     Fault(1, "kill -9 of the other", 'kill -KILL "$(cat "$SITE/$TWO.pid")"\ndeploy "$TWO"'),
     Fault(
@@ -52,6 +90,20 @@ FAULTS = (
     ),
     Fault(2, "the replica is away for two seconds", "$STOP_REPLICA\nsleep 2\n$START_REPLICA"),
     Fault(3, "kill -9 of the cache, back in two seconds", _killed("$CACHE", "cache")),
+    Fault(
+        4,
+        "kill -9 of S3, back in two seconds",
+        'kill -KILL "$(cat "$CLIMB/s3.pid")"\nsleep 2\nstart-s3',
+        is_announced=True,
+        may_fail=FILES,
+    ),
+    Fault(
+        4,
+        "S3 hangs for two seconds",
+        'kill -STOP "$(cat "$CLIMB/s3.pid")"\nsleep 2\nkill -CONT "$(cat "$CLIMB/s3.pid")"',
+        is_announced=True,
+        may_fail=FILES,
+    ),
     Fault(
         4,
         "kill -9 of the sessions' Redis, back when both copies know",

@@ -44,8 +44,8 @@ class Place:
         self.variables: dict[str, str] = {}
         self._started: list[subprocess.Popen[bytes]] = []
         self._starting = threading.Lock()
-        self._nice: tuple[str, ...] = ()
         self._servers: list[subprocess.Popen[bytes]] = []
+        self._nice: tuple[str, ...] = ()
         # A process outlives the commands that started it. Adopted here, it can be awaited.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -112,7 +112,7 @@ class Place:
             with suppress(PlaceError):  # its copy was cut
                 self._run("start-replica")
         self._start_proxy()
-        if (self.programs / "serve-s3").exists():
+        if (self.programs / "start-s3").exists():
             self._start_s3()
         commands = {
             self.pooler / "pid": ("pgbouncer", "-q", "-d", str(self.pooler / "pgbouncer.ini")),
@@ -365,13 +365,19 @@ class Place:
         self._run("psql", f"{server}/postgres", "-c", role, "-c", "CREATE DATABASE app OWNER app")
 
     def _start_proxy(self) -> None:
+        command = ["haproxy", "-db", "-f", str(self.folder / "haproxy.cfg")]
+        self._program("start-balancer", self._in_background(" ".join(command), "haproxy"))
         with (self.folder / "haproxy.log").open("ab") as log:
-            command = ["haproxy", "-db", "-f", str(self.folder / "haproxy.cfg")]
-            self._servers.append(self.start(command, log))
+            server = self.start(command, log)
+        self._servers.append(server)
+        (self.folder / "haproxy.pid").write_text(str(server.pid), encoding="utf-8")
+
+    def _in_background(self, command: str, name: str) -> str:
+        file = self.folder / name
+        return f"{command} </dev/null >>{file}.log 2>&1 &\necho $! >{file}.pid"
 
     def _start_s3(self) -> None:
-        with (self.folder / "s3.log").open("ab") as log:
-            self._servers.append(self.start(["serve-s3"], log))
+        self._run("start-s3")
 
     def _make_bucket(self) -> None:
         """Amazon's part: the bucket and its keys are there before the runbook begins."""
@@ -381,7 +387,7 @@ class Place:
             variables.write(f"AWS_ACCESS_KEY_ID='{key}'\nAWS_SECRET_ACCESS_KEY='{secret}'\n")
         address = self.variables["S3_SETTINGS"].rpartition("://")[2]
         options = f"--addr {address} --config '' --auth-key {key},{secret} {self.buckets}"
-        self._program("serve-s3", f"exec rclone serve s3 {options}")
+        self._program("start-s3", self._in_background(f"rclone serve s3 {options}", "s3"))
 
     def _run(self, *command: str) -> str:
         # A server that stays would keep a pipe open.

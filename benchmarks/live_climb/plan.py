@@ -40,6 +40,7 @@ class Stand:
     faults: bool
     reads: int = 1
     total: int = 0
+    is_yielding: bool = False
     first: str = ""
     advances: list[str] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)
@@ -99,6 +100,18 @@ def steps_of(repo: Path, stand: Stand) -> list[Step]:
         ]
         back = [*way_back, Step(f"stage {leg.stage - 1} again{QUIET}"), *back]
     return up + back
+
+
+def refuse_out_of_order(steps: Sequence[Step], stand: Stand) -> None:
+    """Raises ResumeError when a step before the next one was not taken."""
+    done = {one.name for one in stand.done}
+    missing = [one.name for one in steps[: stand.next] if one.name not in done]
+    if missing or stand.next > len(steps):
+        why = f"{missing[0]!r} was not done" if missing else f"there are {len(steps)} steps"
+        raise ResumeError(
+            f"Cannot go on with step {stand.next + 1}: {why}. The runbooks or {stand.file} may have"
+            " changed since. Start a new climb."
+        )
 
 
 def begin_again(steps: Sequence[Step], stand: Stand) -> list[Block]:

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import random
+import re
 import sys
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from uuid import uuid4
 from browser import Answer, Browser, NoAnswerError
 from ledger import Counts, Ledger
 
+AWAY = (502, 503, 504)  # any other error is a fault, also while a server is away
 GIF = b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"
 
 
@@ -34,6 +36,8 @@ class Load:
         self.ledger = ledger
         self.counts = Counts("warm up")
         self.announced = False
+        # If it is announced: a pattern of method and path. With it, only these may fail, as AWAY.
+        self.may_fail: str | None = None
         self.interval = visitors / rate
         self.stock: dict[str, int] = {}  # the least that anybody has seen of a product
         self._is_over = False
@@ -52,8 +56,11 @@ class Load:
     def is_over(self) -> bool:
         return self._is_over
 
-    def fault(self, kind: str, what: str, *, announced: bool = False) -> GoneWrongError:
-        if kind == "failed" and (announced or self.announced):
+    def fault(
+        self, kind: str, what: str, *, announced: bool = False, away: bool = False
+    ) -> GoneWrongError:
+        may = self.may_fail is None or (away and re.search(self.may_fail, what))
+        if kind == "failed" and (announced or self.announced) and may:
             self.counts.announced += 1
         else:
             setattr(self.counts, kind, getattr(self.counts, kind) + 1)
@@ -326,6 +333,9 @@ class Visitor:
         try:
             try:
                 answer = await browser.ask(method, path, content, headers)
+                # The process died. HAProxy says so to the first request of a connection.
+                if answer.status == 502 and method != "GET":
+                    raise NoAnswerError("502")
             except NoAnswerError:
                 if method == "GET":
                     raise
@@ -334,7 +344,7 @@ class Visitor:
                 expected = again or expected
             result = f"{answer.status} {answer.header('x-request-id')}"
         except NoAnswerError as error:
-            raise fault("failed", f"{what}: {error}") from error
+            raise fault("failed", f"{what}: {error}", away=True) from error
         finally:
             took = (time.perf_counter() - begun) * 1000
             counts.milliseconds.append(took)
@@ -344,12 +354,13 @@ class Visitor:
         if answer.status == 401 and self.is_logged_in and browser is self._browser:
             self.is_logged_in = False
             raise fault("logged_out", what)
-        raise fault("failed", f"{what}: {answer.status} {answer.body[:200]!r}")
+        said = f"{what}: {answer.status} {answer.body[:200]!r}"
+        raise fault("failed", said, away=answer.status in AWAY)
 
-    def _fault(self, kind: str, what: str, *, announced: bool = False) -> GoneWrongError:
+    def _fault(self, kind: str, what: str, **options: bool) -> GoneWrongError:
         who = f"{self._email}, {'cookie' if self._is_browser else 'token'}"
         told = "\n    ".join((f"{what} ({who})", *self._trail))
-        return self._load.fault(kind, told, announced=announced)
+        return self._load.fault(kind, told, **options)
 
     async def _wait_for_the_turn(self) -> None:
         now = time.perf_counter()

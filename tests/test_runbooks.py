@@ -12,6 +12,7 @@ from variants import VARIANTS
 
 VISITORS = 8
 FAULTS = ("failed", "logged_out", "lost", "stale", "revived")
+LIVE_CLIMB = REPO / "benchmarks" / "live_climb"
 RUNBOOKS = sorted((REPO / "template/docs/runbooks").rglob("*.md"))
 
 
@@ -27,7 +28,7 @@ def test_a_backup_is_rehearsed_and_restored_to_a_moment_while_rows_are_written(
 ) -> None:
     if shutil.which("barman-cloud-backup") is None and os.environ.get("CI") != "true":
         pytest.skip("barman-cloud-backup is missing: apt-get install barman-cli-cloud")
-    report = driven(render({"stage": 4}), tmp_path / "shop", "runbook_backup")
+    report = driven(render({"stage": 4}), tmp_path / "shop", LIVE_CLIMB, "runbook_backup")
 
     rehearsed, written_before = report["rehearsed of those written before"]
     assert rehearsed >= written_before
@@ -48,8 +49,7 @@ def test_the_runbooks_of_a_year_are_followed_and_no_client_notices(
     render: Render, tmp_path: Path
 ) -> None:
     made = render({"stage": 4, "replica_routing": True})
-    live_climb = REPO / "benchmarks" / "live_climb"
-    report = driven(made, tmp_path / "shop", live_climb, "operators_year")
+    report = driven(made, tmp_path / "shop", LIVE_CLIMB, "operators_year")
 
     for name, people in report["people"].items():
         assert {fault: people[fault] for fault in FAULTS} == dict.fromkeys(FAULTS, 0), report
@@ -71,7 +71,7 @@ def test_postgres_changes_to_the_next_major_and_back_and_no_write_is_lost(
     render: Render, tmp_path: Path
 ) -> None:
     made = render({"stage": 4, "replica_routing": True})
-    drives = (REPO / "benchmarks" / "live_climb", "operators_year", "runbook_upgrade")
+    drives = (LIVE_CLIMB, "operators_year", "runbook_upgrade")
     report = driven(made, tmp_path / "shop", *drives)
 
     assert report["refused without a key"]
@@ -115,7 +115,7 @@ def test_redis_is_upgraded_and_what_is_lost_for_good_is_only_what_the_runbook_sa
     if shutil.which("redis-check-rdb") is None and os.environ.get("CI") != "true":
         pytest.skip("an older Redis is missing: apt-get install redis-tools")
     made = render({"stage": 4, "replica_routing": True})
-    drives = (REPO / "benchmarks" / "live_climb", "operators_year", "runbook_losses")
+    drives = (LIVE_CLIMB, "operators_year", "runbook_losses")
     report = driven(made, tmp_path / "shop", *drives)
 
     before, after, *later = report["versions"]
@@ -144,7 +144,7 @@ def test_redis_is_upgraded_and_what_is_lost_for_good_is_only_what_the_runbook_sa
 def test_a_column_changes_while_two_versions_use_it_and_the_lint_agrees_with_the_page(
     render: Render, tmp_path: Path
 ) -> None:
-    report = driven(render({"stage": 1}), tmp_path / "shop", "runbook_schema")
+    report = driven(render({"stage": 1}), tmp_path / "shop", LIVE_CLIMB, "runbook_schema")
 
     assert report["failed"] == []
     assert (report["differ"], report["wrong"], report["empty"]) == (0, 0, 0)

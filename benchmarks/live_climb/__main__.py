@@ -7,7 +7,6 @@ Prints a row a step and exits 1 if a request failed, or a write, a file or a log
 
 import argparse
 import asyncio
-import re
 import shutil
 import signal
 import subprocess
@@ -87,10 +86,8 @@ class Climb:
         stand.done[-1].logged_out += await load.sessions_that_are_lost()
 
     async def _begin(self, page: Path) -> None:
-        proxy = re.search(r"```haproxy\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-        if proxy is None:
-            raise RunbookError(f"{page}: there is no configuration of HAProxy in it.")
-        self.place.start_balancer(proxy[1])
+        [proxy] = blocks(page, "haproxy")
+        self.place.start_balancer(proxy.commands)
         first = f'release {self.stand.first}\ndeploy "$ONE" "$TWO"'
         await self._executed(first, "the first deploy")
         self.place.query(PRODUCTS)

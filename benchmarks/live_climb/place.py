@@ -141,7 +141,7 @@ class Place:
                 raise PlaceError(f"HAProxy's configuration does not have {written}.")
             configuration = configuration.replace(written, here)
         file = self.folder / "haproxy.cfg"
-        file.write_text(configuration, encoding="utf-8")
+        file.write_text(f"{configuration}\n", encoding="utf-8")
         self._start_proxy()
 
     def prefer_the_clients(self) -> None:

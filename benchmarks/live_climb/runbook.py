@@ -21,6 +21,7 @@ class Block:
     part: Part
     number: int
     commands: str
+    fence: str
 
     @property
     def name(self) -> str:
@@ -31,8 +32,8 @@ class Block:
         return RESTART in self.commands
 
 
-def blocks(page: Path) -> list[Block]:
-    """Those fenced as `bash`, and those of a page that this one says to follow.
+def blocks(page: Path, *fences: str) -> list[Block]:
+    """Those fenced as `bash` or as named, and those of a page that this one says to follow.
 
     A paragraph that begins with Check or Back says what comes after it.
     """
@@ -44,21 +45,22 @@ def blocks(page: Path) -> list[Block]:
             if line.strip() != "```":
                 lines.append(line)
                 continue
-            if fence == "bash":
+            if fence in (fences or ("bash",)):
                 same = [
                     one
                     for one in found
                     if (one.page, one.section, one.part) == (page.name, section, part)
                 ]
                 commands = "\n".join(lines)
-                found.append(Block(page.name, section, part, len(same) + 1, commands))  # type: ignore[arg-type]
+                number = len(same) + 1
+                found.append(Block(page.name, section, part, number, commands, fence))  # type: ignore[arg-type]
             fence, lines = None, []
         elif line.strip().startswith("```"):
             fence = line.strip().removeprefix("```")
         elif line.startswith("## "):
             section, part = line.removeprefix("## "), "do"
         elif followed := re.match(r"Follow \[.*\]\((.*)\)", line):
-            found += blocks(page.parent / followed[1])
+            found += blocks(page.parent / followed[1], *fences)
         elif named := re.match(r"(?:- )?(Check|Back)\b", line):
             part = named[1].lower()
         elif re.match(r"\d+\. ", line):

@@ -82,11 +82,10 @@ class Site(Place):
 
     def prepare(self) -> None:
         super().prepare()
-        page = (self.pages / "deploy.md").read_text(encoding="utf-8")
-        self._functions = "\n".join(one.commands for one in blocks(self.pages / "deploy.md"))
-        found = re.search(r"```haproxy\n(.*?)```", page, re.DOTALL)
-        assert found
-        self.start_balancer(found[1])
+        page = self.pages / "deploy.md"
+        self._functions = "\n".join(one.commands for one in blocks(page))
+        [balancer] = blocks(page, "haproxy")
+        self.start_balancer(balancer.commands)
         self.variables["REPLICA"] = self.variables["POSTGRES"].replace(
             *(
                 re.findall(r"port=(\d+)", self.variables[f"{one}_PLACE"])[0]

@@ -21,16 +21,18 @@ import asyncpg
 from dev import ports, postgres
 from dev.s3 import rclone
 
+sys.path.append(str(postgres.REPOSITORY / "live_climb"))
+
+from runbook import blocks
+
 RUNBOOK = postgres.REPOSITORY / "docs/runbooks/backup.md"
 FOLDER = postgres.state_folder() / "runbook"
 SECONDS = 300
 
 
 def commands(section: str) -> str:
-    """All that the section fences as bash, in order."""
-    page = RUNBOOK.read_text(encoding="utf-8")
-    [text] = re.findall(rf"^## {section}.*?(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
-    return "\n".join(re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    """All of a section, in order."""
+    return "\n".join(one.commands for one in blocks(RUNBOOK) if one.section.startswith(section))
 
 
 class Site:

@@ -255,8 +255,8 @@ def make_two_poolers(site: LossesSite) -> None:
     if os.geteuid() == 0:
         os.chown(folder, place.NOBODY, place.NOBODY)
     first = site.variables["POOLER_PORT"]
-    page = (site.pages / ZONE).read_text(encoding="utf-8")
-    [configuration] = re.findall(r"```haproxy\n(.*?)```", page, re.DOTALL)
+    [proxy] = blocks(site.pages / ZONE, "haproxy")
+    configuration = f"{proxy.commands}\n"
     for written, here in {"6433": name, "10.0.1.5:6432": first, "10.0.2.5:6432": second}.items():
         assert written in configuration
         host = f"{HOST}:" if ":" in written else ""

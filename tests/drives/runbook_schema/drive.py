@@ -18,6 +18,10 @@ from uuid import UUID, uuid4
 import asyncpg
 from dev import postgres
 
+sys.path.append(str(postgres.REPOSITORY / "live_climb"))
+
+from runbook import blocks
+
 PAGE = postgres.REPOSITORY / "docs/runbooks/schema-changes.md"
 VERSIONS = postgres.REPOSITORY / "migrations/versions"
 SECONDS = 300
@@ -63,10 +67,9 @@ def downgrade() -> None: ...
 '''
 
 
-def blocks(section: str) -> list[tuple[str, str]]:
-    page = PAGE.read_text(encoding="utf-8")
-    [text] = re.findall(rf"^## {section}.*?(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
-    return re.findall(r"^```(sql|bash)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+def blocks_of(section: str, *fences: str) -> list[str]:
+    found = blocks(PAGE, *fences or ("sql", "bash"))
+    return [one.commands for one in found if one.section.startswith(section)]
 
 
 class Versions:
@@ -130,7 +133,7 @@ async def migrated(connection: asyncpg.Connection, sql: str) -> None:
 
 def lint_warnings() -> dict[str, list[str]]:
     """The rules that each migration breaks: those of the page, and those that it warns of."""
-    safe = [sql for number in "123" for kind, sql in blocks(f"{number}\\.") if kind == "sql"]
+    safe = [sql for number in "123" for sql in blocks_of(f"{number}.", "sql")]
     named = [(f"safe_{n}", sql) for n, sql in enumerate(safe)]
     named += [(f"unsafe_{n}", sql) for n, sql in enumerate(UNSAFE)]
     before = "0001"
@@ -161,8 +164,8 @@ def not_tried() -> list[str]:
 async def followed(url: str) -> dict[str, Any]:
     connection = await asyncpg.connect(url)
     await connection.execute(TABLES)
-    expand, backfill, check, contract = (text for _, text in blocks("1\\."))
-    not_null, validate = (text for _, text in blocks("3\\."))
+    expand, backfill, check, contract = blocks_of("1.")
+    not_null, validate = blocks_of("3.")
     versions = Versions(url)
     versions.start("name")
     await versions.until_used("name")
@@ -198,7 +201,7 @@ async def followed(url: str) -> dict[str, Any]:
 
 
 async def split(connection: asyncpg.Connection) -> list[list[str]]:
-    for _, sql in blocks("2\\."):
+    for sql in blocks_of("2."):
         await migrated(connection, sql)
     await connection.execute("UPDATE people SET full_name = full_name WHERE first_name IS NULL")
     for statement in (

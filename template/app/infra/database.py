@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """The database of this process: its pools, ReadSession and WriteSession."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, NamedTuple, Self, cast
@@ -32,6 +33,9 @@ log = structlog.get_logger()
 
 # Old connections may lead to a server that was the primary before a failover.
 READ_ONLY = "25006"
+
+# Opening one usually takes a few milliseconds. health.CHECK_SECONDS limits the whole check.
+SLOW_TO_OPEN_SECONDS = 0.5
 
 
 class Pool(NamedTuple):
@@ -122,7 +126,21 @@ class Database:
             raise
 
     async def check(self) -> None:
-        """On new connections, because a busy pool does not mean that Postgres is down."""
+        """On new connections, because a busy pool does not mean that Postgres is down.
+
+        A busy machine may take seconds to open them. Then an answer on an open one is enough.
+        """
+        answered = self._reads.answered
+        try:
+            async with asyncio.timeout(SLOW_TO_OPEN_SECONDS):
+                await self._open_connections()
+        except TimeoutError:
+            if self._reads.answered == answered:
+                await self._reader.on_primary().fetch("SELECT 1")
+            if not self._takes_writes:
+                raise Unavailable("Postgres takes no writes") from None
+
+    async def _open_connections(self) -> None:
         # Usually both are one URL. Then check as a writer: a replica would accept a reader.
         ways = {self._settings.read_url: True, self._settings.url: False}
         for url, read_only in ways.items():

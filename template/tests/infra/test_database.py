@@ -7,8 +7,8 @@ import secrets
 import signal
 import traceback
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from sqlalchemy import Label, bindparam, column, literal_column, select, table, text
 from sqlalchemy.exc import IntegrityError
 
-from app.infra import connections, environment
+from app.infra import connections, environment, health
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database, ReadSession, WriteSession
 from app.infra.environment import EnvironmentIncomplete
@@ -461,6 +461,48 @@ async def test_a_busy_pool_does_not_mean_that_the_process_is_not_ready(
         await database.check()
 
 
+@pytest.mark.slow
+async def test_postgres_that_is_slow_to_accept_connections_is_there_while_open_ones_answer(
+    services: Services,
+) -> None:
+    async with (
+        proxy(services) as line,
+        Database(settings(services, line.port, read_pool=1, pool_wait_seconds=60)) as database,
+    ):
+        app = FastAPI()
+        health.add_readiness_check(app, "database", database.check)
+
+        async def becomes(unavailable: list[str]) -> None:
+            async with asyncio.timeout(60):
+                while await health.unavailable_now(app) != unavailable:
+                    pass
+
+        done = asyncio.Event()
+
+        async def keep_reading() -> None:
+            while not done.is_set():
+                await database.reader().fetch("SELECT pg_sleep(0.1)")
+
+        line.accepts.clear()
+        await becomes(["database"])  # no connection is open yet
+        line.accepts.set()
+        await database.reader().fetch("SELECT 1")
+        line.accepts.clear()
+        await becomes([])
+        # A probe in this queue would get its turn too late.
+        async with asyncio.TaskGroup() as crowd:
+            for _ in range(12):
+                crowd.create_task(keep_reading())
+            await becomes([])
+            done.set()
+        database._note_writes(Unavailable("a failover"))
+        await becomes(["database"])
+        database._note_writes(None)
+        await becomes([])
+        line.is_silent = True
+        await becomes(["database"])
+
+
 async def test_json_columns_are_read_as_python_values(services: Services) -> None:
     class Document(BaseModel):
         content: dict[str, list[int]]
@@ -479,17 +521,22 @@ class Line:
     port: int
     sent: list[bytes]
     is_silent: bool = False
+    accepts: asyncio.Event = field(default_factory=asyncio.Event)
     replaced: tuple[bytes, bytes] | None = None  # once: the old bytes and the new ones
 
 
 @asynccontextmanager
 async def proxy(services: Services) -> AsyncGenerator[Line]:
     line = Line(port=0, sent=[])
+    line.accepts.set()
     postgres = urlsplit(services.database_url)
 
     async def forward(client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
-        server, requests = await asyncio.open_connection(postgres.hostname, postgres.port)
-        await asyncio.gather(pump(client, requests, line.sent), pump(server, answers, []))
+        with closing(answers):
+            await line.accepts.wait()
+            server, requests = await asyncio.open_connection(postgres.hostname, postgres.port)
+            with closing(requests):
+                await asyncio.gather(pump(client, requests, line.sent), pump(server, answers, []))
 
     async def pump(
         source: asyncio.StreamReader, to: asyncio.StreamWriter, seen: list[bytes]

@@ -5,8 +5,10 @@ import json
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import asyncpg
+from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra.database_use import this_request
@@ -81,7 +83,9 @@ class Reader:
             raise Unavailable(f"Postgres: {error}") from error
 
     async def _records(self, form: Form[Any], values: dict[str, Any]) -> list[dict[str, Any]]:
-        return [dict(record) for record in await self.fetch(form.sql, *form.arguments(values))]
+        # Without items(), dict() looks each value up by its name.
+        records = await self.fetch(form.sql, *form.arguments(values))
+        return [dict(record.items()) for record in records]
 
     async def _answer(self, sql: str, arguments: tuple[Any, ...]) -> list[asyncpg.Record]:
         begun = time.monotonic()
@@ -155,3 +159,16 @@ async def prepare_reading_connection(connection: asyncpg.Connection) -> None:
         await connection.set_type_codec(
             name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
         )
+    # asyncpg's own kind of UUID takes twice as long to become JSON.
+    await connection.set_type_codec(
+        "uuid", encoder=_uuid_bytes, decoder=_as_uuid, schema="pg_catalog", format="binary"
+    )
+
+
+# In Rust: 0.2 µs, and UUID(bytes=…) takes 1 µs.
+_as_uuid = TypeAdapter(UUID).validator.validate_python
+
+
+def _uuid_bytes(given: UUID | str) -> bytes:
+    one: UUID = _as_uuid(given)
+    return one.bytes

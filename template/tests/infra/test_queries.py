@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -191,6 +192,21 @@ async def test_json_columns_are_read_as_python_values(reading: Open) -> None:
 
     async with reading() as read:
         assert await read.first(Query(select(func.to_jsonb(stored).label("content")), Document))
+
+
+async def test_uuids_are_those_of_the_standard_library(database: Database) -> None:
+    text = "01a219f5-dd56-7a73-97a3-dff9c7037c6f"
+    some = [UUID(int=0), UUID(bytes=b"0123456789abcdef"), UUID(int=2**128 - 1)]
+    sql = "SELECT one, NULL::uuid AS missing FROM unnest($1::uuid[]) AS one WHERE one <> $2"
+
+    found = await database.reader().fetch(sql, [*some, text], UUID(int=0))
+    with pytest.raises(asyncpg.DataError):
+        await database.reader().fetch(sql, some, "not a UUID")
+
+    assert [(type(row["one"]), row["one"]) for row in found] == [
+        (UUID, one) for one in [*some[1:], UUID(text)]
+    ]
+    assert {row["missing"] for row in found} == {None}
 
 
 async def test_a_transaction_reads_what_it_has_written_and_others_do_not(

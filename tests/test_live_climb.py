@@ -298,6 +298,16 @@ def test_at_the_end_a_file_counts_once_as_lost_or_as_failed(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("plan")  # puts the climb on the path
+def test_a_climb_kills_only_servers_of_the_stages_that_it_reaches() -> None:
+    kills = importlib.import_module("kills")
+
+    assert {one.stage for one in kills.faults_at(1, 2)} == {1}
+    assert {one.stage for one in kills.faults_at(2, 2)} == {1, 2}
+    assert {one.stage for one in kills.faults_at(3, 4)} == {3}
+    assert kills.faults_at(4, 4) == list(kills.FAULTS)
+
+
+@pytest.mark.usefixtures("plan")  # puts the climb on the path
 @pytest.mark.parametrize(
     ("path", "status", "kind"),
     [

@@ -115,4 +115,4 @@ FAULTS = (
 
 def faults_at(stage: int, top: int) -> list[Fault]:
     """Each where its server is new, and all where everything is there."""
-    return [fault for fault in FAULTS if fault.stage == stage or stage == top]
+    return [one for one in FAULTS if one.stage == stage or one.stage < stage == top]

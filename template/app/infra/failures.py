@@ -45,6 +45,9 @@ TYPES_CHANGED = (asyncpg.InvalidCachedStatementError, BufferError, pgproto.Buffe
 # internal error: while a migration runs, a statement may meet one of many ("cache lookup failed").
 _WORTH_ANOTHER_TRY = frozenset({"57014", "55P03", "40P01", "40001", "XX000"})
 
+# No disk, memory or connections are left; an administrator or a timeout ended it; the disk fails.
+_SERVER_FAILS = ("53", "57P", "25P03", "25P04", "58")
+
 # Also a wrong password, or a database that does not exist.
 CANNOT_CONNECT = (*CONNECTION_LOST, asyncpg.PostgresError, asyncpg.InterfaceError)
 
@@ -56,5 +59,7 @@ def reason_of(error: BaseException) -> str:
 
 def is_transient(error: BaseException | None) -> bool:
     """Whether the same statement may succeed a moment later."""
-    state = getattr(error, "sqlstate", None)
-    return state in _WORTH_ANOTHER_TRY or "cached statement plan is invalid" in str(error)
+    state = getattr(error, "sqlstate", None) or ""
+    if state in _WORTH_ANOTHER_TRY or state.startswith(_SERVER_FAILS):
+        return True
+    return "cached statement plan is invalid" in str(error)

@@ -404,6 +404,20 @@ async def test_an_internal_error_of_postgres_is_unavailable(services: Services) 
                 await write.execute(text(internal_error))
 
 
+@pytest.mark.parametrize("code", ["53100", "53200", "53400", "57P05", "25P04", "58030"])
+async def test_a_server_that_lacks_disk_or_memory_is_unavailable(
+    services: Services, code: str
+) -> None:
+    failing = f"DO $$ BEGIN RAISE 'the disk is full' USING ERRCODE = '{code}'; END $$"
+
+    async with Database(settings(services)) as database:
+        with pytest.raises(Unavailable, match="the disk is full"):
+            await database.reader().fetch(failing)
+        with pytest.raises(Unavailable, match="the disk is full"):
+            async with database.transaction() as write:
+                await write.execute(text(failing))
+
+
 @pytest.mark.usefixtures("notes")
 async def test_connections_to_a_server_that_became_read_only_are_replaced(
     services: Services,

@@ -50,6 +50,12 @@ class _UserOrNobody(SecurityBase):
     model = APIKeyCookie(name=COOKIE).model
 
     async def __call__(self, request: Request) -> User | None:
+        if "found_user" not in request.scope:  # once for a request that asks for both
+            request.scope["found_user"] = await self._find(request)
+        user: User | None = request.scope["found_user"]
+        return user
+
+    async def _find(self, request: Request) -> User | None:
         token = token_of(request.scope).text
         if token is None:
             return None

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from httpx import AsyncClient
 
 from app.infra import session_tokens
+from app.infra.session_rows import Session
 from app.infra.session_tokens import COOKIE
 from app.infra.sessions import CurrentUser, MaybeUser, Sessions
 from dev.pytest_plugin import Services
@@ -81,6 +82,30 @@ async def test_a_route_may_know_who_is_logged_in_without_asking_for_it(
         assert (await client.get("/front-page")).json() is None
         unknown = {"Authorization": "Bearer unknown"}
         assert (await client.get("/front-page", headers=unknown)).json() is None
+
+
+async def test_a_route_that_asks_in_both_ways_looks_the_session_up_once(
+    api: FastAPI, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up = []
+
+    @api.get("/both")
+    async def both(user: CurrentUser, same: MaybeUser) -> bool:
+        return user == same
+
+    async with serve(api) as client:
+        ada = await token(client)
+        find = api.state.session_store.find
+
+        async def counted(token_hash: bytes) -> Session | None:
+            looked_up.append(token_hash)
+            found: Session | None = await find(token_hash)
+            return found
+
+        monkeypatch.setattr(api.state.session_store, "find", counted)
+        assert (await client.get("/both", headers=ada)).json() is True
+
+    assert len(looked_up) == 1
 
 
 async def test_logging_out_by_token_is_final(api: FastAPI, serve: Serve) -> None:

@@ -110,8 +110,6 @@ def test_the_tables_of_a_module_move_there_and_back_and_no_client_notices(
 def test_redis_is_upgraded_and_what_is_lost_for_good_is_only_what_the_runbook_says(
     render: Render, tmp_path: Path
 ) -> None:
-    if "RUNG_DRIVE_LOSSES" not in os.environ:
-        pytest.skip("a busy machine turns it red by chance; to run it: RUNG_DRIVE_LOSSES=1")
     if shutil.which("redis-check-rdb") is None and os.environ.get("CI") != "true":
         pytest.skip("an older Redis is missing: apt-get install redis-tools")
     made = render({"stage": 4, "replica_routing": True})

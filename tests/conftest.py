@@ -2,6 +2,7 @@ import fcntl
 import io
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stderr
@@ -57,6 +58,8 @@ def a_machine_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
     A command runs as in a fresh shell: `make` prints more when another make calls it, and
     .ci/run calls the tests through make.
     """
+    # A background job of a shell ignores Ctrl-C, and so would each command that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     machine = Machine.made_in(tmp_path_factory.mktemp("machine"))
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):

@@ -33,7 +33,7 @@ def a_dependency_by_hand_in_its_alphabetical_place(repo: Repo) -> Iterator[None]
 @edit("changes")
 def a_dependency_by_hand_at_the_end_with_a_comment(repo: Repo) -> Iterator[None]:
     line = '    "tzdata>=2025.2", # Slim images have no time zones.\n'
-    repo.replace(PYPROJECT, '    "zxcvbn-rs-py~=0.3",\n]', f'    "zxcvbn~=4.5",\n{line}]')
+    repo.replace(PYPROJECT, '    "zxcvbn-rs-py~=0.3",\n]', f'    "zxcvbn-rs-py~=0.3",\n{line}]')
     yield
     assert f'    "zxcvbn-rs-py~=0.3",\n{line}' in repo.read(PYPROJECT)
 

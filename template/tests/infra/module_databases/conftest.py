@@ -202,7 +202,8 @@ class Practice:
         shutil.copytree(REPOSITORY / "app" / "infra", folder / "app" / "infra")
         (folder / "dev").mkdir()
         shutil.copy(REPOSITORY / "dev" / "__init__.py", folder / "dev")
-        shutil.copytree(REPOSITORY / "dev" / "module_databases", folder / "dev/module_databases")
+        for name in ("module_databases", "pooling"):
+            shutil.copytree(REPOSITORY / "dev" / name, folder / "dev" / name)
 
     def write(self, name: str, text: str) -> None:
         (self._folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -13,12 +13,19 @@ from dev.pooling.server import Server, ServerError, installed, own_folder
 
 CONFIGURATION = postgres.REPOSITORY / "deploy" / "haproxy.cfg"
 
+# Another process may take the port of the status page first. Each try has another port.
+TRIES = 3
+
 
 class HAProxy(Server):
     name = "HAProxy"
 
-    def __init__(self, folder: Path, unlimited_clients: str) -> None:
+    def __init__(
+        self, folder: Path, copies: Sequence[int], check_every: str, unlimited_clients: str
+    ) -> None:
         super().__init__(folder, remove=True)
+        self._copies = copies
+        self._check_every = check_every
         self._unlimited_clients = unlimited_clients
 
     def command(self) -> list[str | Path]:
@@ -29,7 +36,16 @@ class HAProxy(Server):
         return {**os.environ, **({"UNLIMITED_CLIENTS": given} if given else {})}
 
     def _start_unless_running(self) -> subprocess.Popen[bytes]:
-        return self.start()  # on the port that its configuration names
+        tries = TRIES
+        while True:
+            written = configuration(self._copies, self.port, self._check_every)
+            (self.folder / "haproxy.cfg").write_text(written)
+            try:
+                return self.start()
+            except ServerError as error:
+                tries -= 1
+                if not tries or "Address already in use" not in str(error):
+                    raise
 
 
 @contextmanager
@@ -48,8 +64,7 @@ def running(
     folder = folder or own_folder("haproxy")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "port").write_text(str(port))
-    (folder / "haproxy.cfg").write_text(configuration(copies, port, check_every))
-    with HAProxy(folder, unlimited_clients).running():
+    with HAProxy(folder, copies, check_every, unlimited_clients).running():
         yield f"http://127.0.0.1:{port}"
 
 

@@ -5,6 +5,7 @@ import asyncio
 import csv
 import json
 import os
+import socket
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -190,6 +191,21 @@ async def test_requests_of_a_killed_copy_are_repeated_elsewhere_except_writes(
     answered = Counter([(await order).status for order in orders])
     assert answered.keys() == {201, 502}
     assert sorted(await shop.orders()) == sorted(map(str, range(6)))
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_status_port_that_another_process_took_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port, free = ports.unused(), ports.unused()
+        found = iter([other.getsockname()[1], free])
+        monkeypatch.setattr(ports, "unused", lambda: next(found))
+
+        with haproxy.running([], port=port, folder=tmp_path):
+            assert f"bind 127.0.0.1:{free}\n" in (tmp_path / "haproxy.cfg").read_text()
 
 
 class SlowClient:

@@ -85,7 +85,7 @@ main()
 
 
 class MoveError(Exception):
-    """What a command said."""
+    """A command of the move failed, or a copy of the app did not start."""
 
 
 class Buyer(Visitor):

@@ -40,7 +40,7 @@ PRODUCTS = """
 """
 SHOWN = 10  # of the violations
 
-# What was acknowledged must survive a kill. Nothing here has to survive a loss of power.
+# An acknowledged order must survive a kill. Nothing here has to survive a loss of power.
 SETTINGS = postgres.THROWAWAY_SETTINGS | {"synchronous_commit": "on"}
 
 

@@ -12,8 +12,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -210,6 +210,13 @@ class People:
         async with asyncio.timeout(SECONDS):
             await self.load.until_all_are_logged_in()
 
+    async def until_used(self, requests: int) -> None:
+        """So many times more."""
+        wanted = len(self.load.counts.milliseconds) + requests
+        async with asyncio.timeout(SECONDS):
+            while len(self.load.counts.milliseconds) < wanted:
+                await asyncio.sleep(0.05)
+
     def report(self) -> dict[str, Any]:
         return {
             one.name: {
@@ -221,7 +228,7 @@ class People:
         }
 
     def evidence(self) -> list[str]:
-        """What went wrong, what the app logged about it, and when which section was followed."""
+        """The faults, the app's log lines about them, and the time of each section."""
         seen = self.ledger.seen
         requests = re.findall(r" ([0-9a-f-]{32,36})$", "\n".join(seen), re.MULTILINE)
         about = re.compile("|".join(('"level":"(?:warning|error)"', *requests)))
@@ -390,9 +397,7 @@ async def unlock(site: Site) -> list[int]:
 
 
 async def year(site: Site) -> dict[str, Any]:
-    reaper = asyncio.create_task(reaping(site))
-    try:
-        await asyncio.to_thread(site.prepare)
+    async with prepared(site):
         people = People(site)
         people.load.start()
         try:
@@ -412,8 +417,6 @@ async def year(site: Site) -> dict[str, Any]:
         await they.while_they_use_it("after a failover", lambda: None)
         await they.until_all_are_there()
         await they.load.stop()
-    finally:
-        reaper.cancel()
     return {
         "an owner is answered": unlocked,
         "rotation": rotated,
@@ -424,7 +427,18 @@ async def year(site: Site) -> dict[str, Any]:
     }
 
 
-async def reaping(site: Site) -> None:
+@asynccontextmanager
+async def prepared(site: Site) -> AsyncGenerator[None]:
+    """Its processes that end are reaped meanwhile."""
+    reaper = asyncio.create_task(_reaping(site))
+    try:
+        await asyncio.to_thread(site.prepare)
+        yield
+    finally:
+        reaper.cancel()
+
+
+async def _reaping(site: Site) -> None:
     while True:
         site.adopt()
         await asyncio.sleep(0.01)

@@ -18,7 +18,7 @@ from dev import postgres
 from dev.cache import valkey
 from dev.pooling.server import own_folder
 from dev.s3 import rclone
-from operators_year.drive import SECONDS, People, Site, reaping, report_on
+from operators_year.drive import SECONDS, People, Site, prepared, report_on
 
 sys.path.append(str(postgres.REPOSITORY / "live_climb"))
 
@@ -308,10 +308,8 @@ async def zone_lost(site: LossesSite, people: People) -> None:
 
 
 async def losses(site: LossesSite) -> dict[str, Any]:
-    reaper = asyncio.create_task(reaping(site))
     kept = {}
-    try:
-        await asyncio.to_thread(site.prepare)
+    async with prepared(site):
         people = People(site)
         people.load.start()
         try:
@@ -332,8 +330,6 @@ async def losses(site: LossesSite) -> dict[str, Any]:
             report |= await bucket_lost(site, people)
         finally:
             await people.load.stop()
-    finally:
-        reaper.cancel()
     return report | {
         "logged out of those kept": kept,
         "undone": site.undone,

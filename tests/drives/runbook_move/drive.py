@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dev import postgres
-from operators_year.drive import SECONDS, WRITTEN, People, Site, reaping, report_on
+from operators_year.drive import WRITTEN, People, Site, prepared, report_on
 
 sys.path.append(str(postgres.REPOSITORY / "live_climb"))
 
@@ -76,17 +76,8 @@ class MoveSite(Site):
         self._run("psql", f"{server}/postgres", "-c", role, "-c", "CREATE DATABASE app OWNER app")
 
 
-async def until_used(people: People) -> None:
-    wanted = len(people.load.counts.milliseconds) + REQUESTS
-    async with asyncio.timeout(SECONDS):
-        while len(people.load.counts.milliseconds) < wanted:
-            await asyncio.sleep(0.05)
-
-
 async def moved(site: MoveSite) -> dict[str, Any]:
-    reaper = asyncio.create_task(reaping(site))
-    try:
-        await asyncio.to_thread(site.prepare)
+    async with prepared(site):
         people = People(site)
         people.load.start()
         said = {}
@@ -107,13 +98,11 @@ async def moved(site: MoveSite) -> dict[str, Any]:
                         PAGE, section, part, only=lambda commands: only in commands
                     ),
                 )
-                await until_used(people)
+                await people.until_used(REQUESTS)
         finally:
             await people.load.stop()
         there = await asyncio.to_thread(site.query, WRITTEN)
         orders = people.ledger.rows["orders"]
-    finally:
-        reaper.cancel()
     return {
         "orders": len(orders),
         "lost orders": len(orders - set(there)),

@@ -16,7 +16,7 @@ from typing import Any
 
 import asyncpg
 from dev import postgres
-from operators_year.drive import SECONDS, People, Site, reaping, report_on
+from operators_year.drive import People, Site, prepared, report_on
 
 sys.path.append(str(postgres.REPOSITORY / "live_climb"))
 
@@ -167,13 +167,6 @@ class Tickets:
         return round(longest, 2)
 
 
-async def until_used(people: People) -> None:
-    wanted = len(people.load.counts.milliseconds) + REQUESTS
-    async with asyncio.timeout(SECONDS):
-        while len(people.load.counts.milliseconds) < wanted:
-            await asyncio.sleep(0.05)
-
-
 def refuses_a_table_without_a_key(site: UpgradeSite) -> bool:
     site.query(WITHOUT_A_KEY)
     try:
@@ -186,9 +179,7 @@ def refuses_a_table_without_a_key(site: UpgradeSite) -> bool:
 
 
 async def upgraded(site: UpgradeSite) -> dict[str, Any]:
-    reaper = asyncio.create_task(reaping(site))
-    try:
-        await asyncio.to_thread(site.prepare)
+    async with prepared(site):
         refused = await asyncio.to_thread(refuses_a_table_without_a_key, site)
         before = await asyncio.to_thread(version, site)
         people, tickets = People(site), Tickets(site)
@@ -215,7 +206,7 @@ async def upgraded(site: UpgradeSite) -> dict[str, Any]:
                 both = replicas if server == "NEW" else replicas[::-1]
                 await asyncio.to_thread(site.use_the_replica, *both)
                 await people.while_they_use_it(f"after {name}", lambda: None)
-                await until_used(people)
+                await people.until_used(REQUESTS)
                 versions.append(await asyncio.to_thread(version, site))
         finally:
             drawing.cancel()
@@ -224,8 +215,6 @@ async def upgraded(site: UpgradeSite) -> dict[str, Any]:
         lost = len(people.ledger.rows["orders"] - set(site.query("SELECT id FROM orders")))
         site.exchange_the_names()  # the old server stays
         await asyncio.to_thread(site.follow, PAGE, "3.")
-    finally:
-        reaper.cancel()
     return {
         "refused without a key": refused,
         "versions": versions,

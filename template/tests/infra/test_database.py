@@ -393,15 +393,19 @@ async def test_altering_a_table_under_load_causes_no_error_but_unavailable(
             done.set()
 
 
+async def assert_unavailable(services: Services, failing: str, reason: str) -> None:
+    async with Database(settings(services)) as database:
+        with pytest.raises(Unavailable, match=reason):
+            await database.reader().fetch(failing)
+        with pytest.raises(Unavailable, match=reason):
+            async with database.transaction() as write:
+                await write.execute(text(failing))
+
+
 async def test_an_internal_error_of_postgres_is_unavailable(services: Services) -> None:
     """While a migration runs, Postgres reports one of many. This one needs no migration."""
     internal_error = "SELECT range_in('1', 23, -1) IS NULL"
-    async with Database(settings(services)) as database:
-        with pytest.raises(Unavailable, match="type 23 is not a range type"):
-            await database.reader().fetch(internal_error)
-        with pytest.raises(Unavailable, match="type 23 is not a range type"):
-            async with database.transaction() as write:
-                await write.execute(text(internal_error))
+    await assert_unavailable(services, internal_error, "type 23 is not a range type")
 
 
 @pytest.mark.parametrize("code", ["53100", "53200", "53400", "57P05", "25P04", "58030"])
@@ -409,13 +413,7 @@ async def test_a_server_that_lacks_disk_or_memory_is_unavailable(
     services: Services, code: str
 ) -> None:
     failing = f"DO $$ BEGIN RAISE 'the disk is full' USING ERRCODE = '{code}'; END $$"
-
-    async with Database(settings(services)) as database:
-        with pytest.raises(Unavailable, match="the disk is full"):
-            await database.reader().fetch(failing)
-        with pytest.raises(Unavailable, match="the disk is full"):
-            async with database.transaction() as write:
-                await write.execute(text(failing))
+    await assert_unavailable(services, failing, "the disk is full")
 
 
 @pytest.mark.usefixtures("notes")

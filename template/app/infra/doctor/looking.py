@@ -244,8 +244,7 @@ class Looking:
 
 def gap(source: str, error: NotConnected | Refused, remedy: str) -> Skipped:
     """Tells what is missing from the evidence because a server could not be read."""
-    why = " ".join(str(error).split()) or "no connection was left"
-    return Skipped(source=source, why=why, remedy=remedy)
+    return Skipped(source=source, why=reason_of(error), remedy=remedy)
 
 
 async def look_at_postgres(
@@ -258,7 +257,7 @@ async def look_at_postgres(
         )
     except NotConnected as error:
         if getattr(error.__cause__, "sqlstate", None) == TOO_MANY_CONNECTIONS:
-            raise Refused from error
+            raise Refused("no connection was left") from error
         raise
     try:
         await connection.execute(LIMITS)  # direct

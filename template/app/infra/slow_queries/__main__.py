@@ -204,7 +204,7 @@ async def _of_replicas(
 async def _counts(
     connection: asyncpg.Connection, limit: int
 ) -> tuple[asyncpg.Record, dict[str, Any]]:
-    """What a server says about itself, and the part of the report that a replica has too."""
+    """Facts about a server, and the part of the report that a replica has too."""
     server = await connection.fetchrow(SERVER)
     _refuse_what_lacks(server)
     costliest = STATEMENTS.format(schema=server["schema"])

@@ -3,9 +3,10 @@
 
 import os
 import re
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dev import ports, postgres
@@ -34,6 +35,17 @@ class HAProxy(Server):
     def environment(self) -> Mapping[str, str]:
         given = self._unlimited_clients
         return {**os.environ, **({"UNLIMITED_CLIENTS": given} if given else {})}
+
+    def serves(self) -> bool:
+        """It listens earlier, and ends then when another port is taken."""
+        with (
+            suppress(OSError),
+            socket.create_connection(("127.0.0.1", self.port), timeout=1) as client,
+        ):
+            client.shutdown(socket.SHUT_WR)
+            client.recv(1)  # an error when HAProxy ends
+            return True
+        return False
 
     def _start_unless_running(self) -> subprocess.Popen[bytes]:
         tries = TRIES

@@ -58,7 +58,7 @@ def server(services: Services) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=60)
 
 
 @pytest.mark.slow
@@ -96,15 +96,15 @@ def assert_answers_as_described(server: str, *login: str, options: list[str]) ->
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr
 
 
 def wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60  # a busy machine
     while process.poll() is None and time.monotonic() < deadline:
-        with suppress(httpx.TransportError):
+        with suppress(httpx.HTTPError):
             httpx.get(url).raise_for_status()
             return
         time.sleep(0.05)

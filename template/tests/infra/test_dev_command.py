@@ -94,7 +94,7 @@ def until_it_serves(process: subprocess.Popen[str], port: int) -> None:
 def until_it_ends(process: subprocess.Popen[str]) -> None:
     """Waits for the process and for all that it started."""
     process.wait(timeout=SECONDS)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + SECONDS
     while is_there(process.pid):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -3,11 +3,12 @@
 
 import os
 import re
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
+from urllib.request import urlopen
 
 from dev import ports, postgres
 from dev.pooling.server import Server, ServerError, installed, own_folder
@@ -38,19 +39,17 @@ class HAProxy(Server):
 
     def serves(self) -> bool:
         """It listens earlier, and ends then when another port is taken."""
-        with (
-            suppress(OSError),
-            socket.create_connection(("127.0.0.1", self.port), timeout=1) as client,
-        ):
-            client.shutdown(socket.SHUT_WR)
-            client.recv(1)  # an error when HAProxy ends
+        status = (self.folder / "status").read_text()
+        with suppress(OSError, HTTPException), urlopen(f"http://{status}", timeout=1):  # noqa: S310
             return True
         return False
 
     def _start_unless_running(self) -> subprocess.Popen[bytes]:
         tries = TRIES
         while True:
-            written = configuration(self._copies, self.port, self._check_every)
+            status = f"127.0.0.1:{ports.unused()}"
+            (self.folder / "status").write_text(status)
+            written = configuration(self._copies, self.port, status, self._check_every)
             (self.folder / "haproxy.cfg").write_text(written)
             try:
                 return self.start()
@@ -84,12 +83,12 @@ def program() -> str:
     return installed("haproxy")
 
 
-def configuration(copies: Sequence[int], port: int, check_every: str) -> str:
+def configuration(copies: Sequence[int], port: int, status: str, check_every: str) -> str:
     """Only the addresses and the interval of checks differ from production."""
     servers = (f"    server app-{n} 127.0.0.1:{copy}" for n, copy in enumerate(copies, 1))
     changes = {
         r"^    bind :8000$": f"    bind 127.0.0.1:{port}",
-        r"^    bind 127\.0\.0\.1:8404$": f"    bind 127.0.0.1:{ports.unused()}",
+        r"^    bind 127\.0\.0\.1:8404$": f"    bind {status}",
         r"^    server-template .*$": "\n".join(servers),
         r"\binter 300ms\b": f"inter {check_every}",
     }

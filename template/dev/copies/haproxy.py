@@ -40,7 +40,7 @@ class HAProxy(Server):
     def serves(self) -> bool:
         """It listens earlier, and ends then when another port is taken."""
         status = (self.folder / "status").read_text()
-        with suppress(OSError, HTTPException), urlopen(f"http://{status}", timeout=1):  # noqa: S310
+        with suppress(OSError, HTTPException), urlopen(f"http://{status}", timeout=1):
             return True
         return False
 

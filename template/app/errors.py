@@ -19,7 +19,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class AppError(Exception):
-    """Define a subclass where it is raised: its docstring is the title, its message the detail."""
+    """Define a subclass beside the code that raises it. Its docstring is the answer's title."""
 
     status: ClassVar[int]
 
@@ -76,7 +76,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
     app.add_exception_handler(Failure, _answer_failure)
-    app.add_exception_handler(ClientDisconnect, _answer_nobody)
+    app.add_exception_handler(ClientDisconnect, _answer_disconnect)
     app.add_exception_handler(Exception, _answer_unexpected_error)
     _document_as_problems(app)
 
@@ -94,7 +94,7 @@ def respond(
 
 
 async def _answer_app_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, AppError)  # noqa: S101  # narrows what Starlette passes
+    assert isinstance(error, AppError)  # noqa: S101  # Starlette declares an Exception
     title = (type(error).__doc__ or "").strip()
     return respond(error.status, title, error.detail, headers=error.headers)
 
@@ -110,8 +110,8 @@ async def _answer_unexpected_error(request: Request, error: Exception) -> Respon
     return respond(500, "Something went wrong on our side")  # the log has the details
 
 
-async def _answer_nobody(request: Request, error: Exception) -> Response:
-    return respond(400, "The request ended before its body did")
+async def _answer_disconnect(request: Request, error: Exception) -> Response:
+    return respond(400, "The client disconnected before it had sent the whole body")
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:

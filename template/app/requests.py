@@ -7,10 +7,9 @@ from pydantic import BaseModel, ConfigDict, Strict
 
 
 class RequestBody(BaseModel):
-    """Takes no `true` or `"1"` for a number.
+    """Refuses `true` and `"1"` where a number is expected.
 
-    JSON has only text for a UUID, a time or an enum: mark such a field with Strict(False), as Id
-    does.
+    In JSON a UUID, a time or an enum is text. Mark such a field with Strict(False), as Id does.
     """
 
     model_config = ConfigDict(strict=True)

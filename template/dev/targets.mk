@@ -35,9 +35,9 @@ client: ## Write a typed Python client of a running `make dev`: HOST=http://loca
 seed: ## Fill an empty database with sample data
 	@$(WITH_SERVICES) python -m app.seed
 
-psql: ## A SQL prompt on the database
+psql: ## Open a SQL prompt on the database
 	@$(WITH_SERVICES) python -m dev.psql
 
-load: ## Load test: USERS=20 DURATION=30s, on a new process and database, or on HOST=https://…
+load: ## Run a load test: USERS=20 DURATION=30s, on a new process and database, or on HOST=https://…
 	@USERS=$(or $(USERS),20) DURATION=$(or $(DURATION),30s) HOST=$(if $(findstring command,$(origin HOST)),$(HOST)) \
 		$(RUN) --group load python -m dev.load

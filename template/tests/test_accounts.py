@@ -64,7 +64,9 @@ async def test_an_email_address_registers_once(ada: AsyncClient, client: AsyncCl
 
 
 @pytest.mark.usefixtures("open_connections")
-async def test_two_who_register_one_address_at_once_get_one_account(client: AsyncClient) -> None:
+async def test_concurrent_registrations_of_one_email_create_one_account(
+    client: AsyncClient,
+) -> None:
     answers = await asyncio.gather(*(client.post("/accounts", json=ADA) for _ in range(4)))
 
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
@@ -117,7 +119,7 @@ async def test_logging_out_ends_the_session_on_the_server(ada: AsyncClient) -> N
     assert (await ada.get("/me")).status_code == 401
 
 
-async def test_logging_in_again(ada: AsyncClient) -> None:
+async def test_a_person_logs_in_again_after_logging_out(ada: AsyncClient) -> None:
     await ada.delete("/session")
 
     assert (await ada.post("/session", json=ADA)).json()["email"] == "ada@example.com"
@@ -150,7 +152,9 @@ async def test_a_token_survives_a_change_of_the_password(
     assert (await ada.get("/me")).status_code == 401
 
 
-async def test_guessing_at_tokens_is_stopped(ada: AsyncClient, client: AsyncClient) -> None:
+async def test_guessing_a_password_for_a_token_is_stopped(
+    ada: AsyncClient, client: AsyncClient
+) -> None:
     wrong = {**ADA, "password": "not the password"}
     tries = range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS + 1)
     answers = [await client.post("/tokens", json=wrong) for _ in tries]
@@ -171,7 +175,7 @@ async def test_a_wrong_password_and_an_unknown_account_get_the_same_answer(
 
 
 @pytest.mark.usefixtures("strong_hashes")
-async def test_an_unknown_account_costs_the_same_hash(
+async def test_an_unknown_account_takes_an_equally_slow_hash(
     ada: AsyncClient, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verify, settings = argon2.PasswordHasher.verify, []
@@ -302,7 +306,7 @@ async def test_guesses_from_many_addresses_lock_out_only_new_addresses(
     assert await log_in_from(app, "127.0.0.1", ADA) == 200
 
 
-async def test_a_refused_try_counts_nowhere(
+async def test_a_refused_try_is_not_counted(
     ada: AsyncClient, app: FastAPI, database: Database
 ) -> None:
     for _ in range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS + 20):
@@ -356,13 +360,13 @@ async def test_all_addresses_of_an_ipv6_network_count_together(
 
 
 @pytest.mark.parametrize("address", ["", "x" * 8000, "fe80::1%eth0", "192.0.2.1, 192.0.2.2"])
-async def test_any_address_that_a_proxy_names_is_taken(
+async def test_any_client_address_from_a_proxy_is_accepted(
     ada: AsyncClient, app: FastAPI, address: str
 ) -> None:
     assert await log_in_from(app, address, A_GUESS) == 401
 
 
-async def test_the_right_password_is_no_guess_while_sessions_are_away(
+async def test_the_right_password_does_not_count_as_a_guess_when_no_session_can_start(
     ada: AsyncClient, app: FastAPI, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:
@@ -396,7 +400,7 @@ async def test_unlocking_forgets_the_guesses_at_one_account(
     "email",
     ["nobody@example.com", "", "%", "\u212a@example.com", "ad\u00e1@example.com", "\udcff@x"],
 )
-async def test_nobody_is_unlocked_or_promoted_by_an_email_that_no_account_has(
+async def test_unlock_and_promote_refuse_an_email_that_no_account_has(
     client: AsyncClient, email: str
 ) -> None:
     await client.post("/accounts", json={**ADA, "email": "k@example.com"})
@@ -503,7 +507,7 @@ async def test_a_password_is_the_same_however_a_keyboard_composes_it(client: Asy
     assert answer.status_code == 200
 
 
-async def test_ones_sessions_are_listed_and_ended_one_by_one(
+async def test_a_persons_sessions_are_listed_and_ended_one_by_one(
     ada: AsyncClient, client: AsyncClient, grace: AsyncClient
 ) -> None:
     token = (await client.post("/tokens", json=ADA)).json()["token"]
@@ -533,7 +537,7 @@ async def test_logging_out_everywhere_ends_each_session(
     assert (await grace.get("/me")).status_code == 200
 
 
-async def test_staff_can_be_revoked(ada: AsyncClient) -> None:
+async def test_staff_rights_can_be_revoked(ada: AsyncClient) -> None:
     await promote.main("ada@example.com")
     assert (await ada.get("/me")).json()["is_staff"] is True
 

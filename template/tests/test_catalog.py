@@ -60,7 +60,7 @@ async def test_a_page_has_1_to_100_products(client: AsyncClient, limit: object) 
     assert (await client.get(f"/products?limit={limit}")).status_code == 422
 
 
-async def test_staff_change_only_what_they_give(staff: AsyncClient) -> None:
+async def test_a_change_keeps_the_fields_that_it_does_not_name(staff: AsyncClient) -> None:
     mug = await add(staff)
 
     changed = await staff.patch(f"/products/{mug['id']}", json={"price_cents": 1300})
@@ -73,7 +73,7 @@ async def test_changing_an_unknown_product_is_not_found(staff: AsyncClient) -> N
     assert (await staff.patch(f"/products/{uuid4()}", json={"stock": 1})).status_code == 404
 
 
-async def test_only_staff_write(ada: AsyncClient, client: AsyncClient) -> None:
+async def test_only_staff_can_write_products(ada: AsyncClient, client: AsyncClient) -> None:
     assert (await client.post("/products", json=MUG)).status_code == 401
     assert (await ada.post("/products", json=MUG)).status_code == 403
     assert (await ada.patch(f"/products/{uuid4()}", json=MUG)).status_code == 403

@@ -2,7 +2,7 @@ from fastapi import FastAPI
 from httpx import AsyncClient
 
 
-async def test_an_unexpected_error_tells_nothing(app: FastAPI, client: AsyncClient) -> None:
+async def test_an_unexpected_error_shows_no_details(app: FastAPI, client: AsyncClient) -> None:
     @app.get("/broken")
     async def broken() -> None:
         raise RuntimeError("the password of the database is hunter2")
@@ -19,7 +19,7 @@ async def test_an_unexpected_error_tells_nothing(app: FastAPI, client: AsyncClie
     }
 
 
-async def test_an_unknown_path_is_a_problem(client: AsyncClient) -> None:
+async def test_an_unknown_path_is_answered_with_problem_details(client: AsyncClient) -> None:
     answer = await client.get("/nowhere")
 
     assert answer.status_code == 404
@@ -35,7 +35,9 @@ async def test_a_method_that_is_not_allowed_says_which_are(client: AsyncClient) 
     assert answer.headers["allow"] == "HEAD, GET, POST"
 
 
-async def test_a_body_that_is_no_json_is_a_problem(client: AsyncClient) -> None:
+async def test_a_body_that_is_not_json_is_answered_with_problem_details(
+    client: AsyncClient,
+) -> None:
     answer = await client.post(
         "/session", content=b"{not json", headers={"content-type": "application/json"}
     )
@@ -44,7 +46,9 @@ async def test_a_body_that_is_no_json_is_a_problem(client: AsyncClient) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_a_body_that_is_too_large_is_a_problem(client: AsyncClient) -> None:
+async def test_a_body_that_is_too_large_is_answered_with_problem_details(
+    client: AsyncClient,
+) -> None:
     answer = await client.post("/session", content=b" " * 70_000)
 
     assert answer.status_code == 413

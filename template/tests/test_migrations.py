@@ -15,7 +15,7 @@ def alembic(empty_database: str) -> Config:
     return Config(toml_file=ROOT / "pyproject.toml")
 
 
-def test_the_migrations_make_what_the_models_say(alembic: Config) -> None:
+def test_the_migrations_create_the_tables_of_the_models(alembic: Config) -> None:
     command.upgrade(alembic, "head")
 
     command.check(alembic)

@@ -67,13 +67,13 @@ def test_registering_and_logging_in_answer_as_described(server: str) -> None:
 
 
 @pytest.mark.slow
-def test_everything_else_answers_a_stranger_as_described(server: str) -> None:
+def test_all_other_routes_answer_a_visitor_as_described(server: str) -> None:
     assert_answers_as_described(server, options=ABOUT_THE_REST)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_staff", [False, True])
-def test_everything_else_answers_as_described(server: str, tmp_path: Path, is_staff: bool) -> None:
+def test_all_other_routes_answer_as_described(server: str, tmp_path: Path, is_staff: bool) -> None:
     person = {"email": "ada@example.com", "password": PASSWORD}
     answer = httpx.post(f"{server}/accounts", json=person)
     if is_staff:

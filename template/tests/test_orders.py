@@ -49,7 +49,7 @@ async def test_an_order_takes_from_stock_and_keeps_its_prices(
 
 
 @pytest.mark.usefixtures("open_connections")
-async def test_two_buyers_want_the_last_one_and_one_gets_it(
+async def test_two_buyers_one_last_item_exactly_one_wins(
     ada: AsyncClient, grace: AsyncClient, lamp: dict[str, Any]
 ) -> None:
     answers = await asyncio.gather(order(ada, {lamp["id"]: 1}), order(grace, {lamp["id"]: 1}))
@@ -59,7 +59,7 @@ async def test_two_buyers_want_the_last_one_and_one_gets_it(
 
 
 @pytest.mark.usefixtures("open_connections")
-async def test_many_buyers_take_exactly_what_there_is(log_in: LogIn, mug: dict[str, Any]) -> None:
+async def test_many_buyers_get_exactly_what_is_in_stock(log_in: LogIn, mug: dict[str, Any]) -> None:
     buyers = [await log_in(f"buyer{n}") for n in range(6)]
 
     answers = await asyncio.gather(*(order(buyer, {mug["id"]: 1}) for buyer in buyers))
@@ -79,7 +79,7 @@ async def test_an_order_is_placed_whole_or_not_at_all(
 
 
 @pytest.mark.usefixtures("open_connections")
-async def test_two_orders_for_the_same_things_in_another_order_do_not_deadlock(
+async def test_orders_that_list_the_same_products_in_reverse_do_not_deadlock(
     ada: AsyncClient, grace: AsyncClient, staff: AsyncClient
 ) -> None:
     first, second = (await add(staff, stock=1000))["id"], (await add(staff, stock=1000))["id"]
@@ -128,7 +128,7 @@ async def test_a_retry_with_the_same_key_orders_nothing_twice(
     assert await stock(ada, mug) == 2
 
 
-async def test_a_key_is_good_for_one_order(ada: AsyncClient, mug: dict[str, Any]) -> None:
+async def test_a_key_is_valid_for_one_order(ada: AsyncClient, mug: dict[str, Any]) -> None:
     await order(ada, {mug["id"]: 1}, "one-and-only")
 
     reused = await order(ada, {mug["id"]: 2}, "one-and-only")
@@ -137,7 +137,7 @@ async def test_a_key_is_good_for_one_order(ada: AsyncClient, mug: dict[str, Any]
     assert reused.json()["title"] == "This idempotency key belongs to another order"
 
 
-async def test_keys_of_different_buyers_do_not_meet(
+async def test_two_buyers_may_use_the_same_key(
     ada: AsyncClient, grace: AsyncClient, mug: dict[str, Any]
 ) -> None:
     placed = [await order(buyer, {mug["id"]: 1}, "one-and-only") for buyer in (ada, grace)]

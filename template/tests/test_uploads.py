@@ -67,7 +67,7 @@ async def test_size_and_type_are_limited(ada: AsyncClient, wrong: dict[str, Any]
     assert (await ada.post("/uploads", json=announced)).status_code == 422
 
 
-async def test_uploads_of_an_account_have_a_quota_also_when_announced_at_once(
+async def test_the_quota_holds_when_an_account_announces_many_uploads_at_once(
     ada: AsyncClient, grace: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "QUOTA_BYTES", 3 * MAX_BYTES)
@@ -99,7 +99,7 @@ async def test_an_upload_without_its_bytes_cannot_be_completed(ada: AsyncClient)
     assert (await ada.get(f"/uploads/{started['id']}")).status_code == 404
 
 
-async def test_a_file_that_is_no_image_cannot_be_completed(ada: AsyncClient) -> None:
+async def test_a_file_that_is_not_an_image_cannot_be_completed(ada: AsyncClient) -> None:
     html = b"<script>alert('no image')</script>"
     started = await announce(ada, html)
     await ada.request(**started["send_to"], content=html)
@@ -190,7 +190,7 @@ async def test_an_unfinished_upload_is_not_swept_on_the_same_day(ada: AsyncClien
 
 
 @pytest.mark.usefixtures("open_connections")
-async def test_four_completions_at_once_complete_it_once(ada: AsyncClient) -> None:
+async def test_concurrent_completions_complete_an_upload_once(ada: AsyncClient) -> None:
     started = await announce(ada, PNG)
     await ada.request(**started["send_to"], content=PNG)
 

@@ -23,7 +23,7 @@ ONE_PER_CORE = anyio.CapacityLimiter(os.process_cpu_count() or 1)
 
 def _let_others_go_first() -> None:
     """A hash must not delay other people's requests."""
-    if sys.platform == "linux":  # elsewhere it would be for the whole process
+    if sys.platform == "linux":  # elsewhere nice() changes the whole process
         with suppress(OSError):  # a sandbox may refuse it
             os.nice(10)
 

@@ -107,7 +107,7 @@ async def change_password(
     await sessions.end_others(user.id)
 
 
-@router.get("/me/sessions", summary="Where one is logged in", responses=problems(401))
+@router.get("/me/sessions", summary="List my login sessions", responses=problems(401))
 async def list_sessions(user: CurrentUser, sessions: Sessions) -> list[SessionOut]:
     active = await sessions.active(user.id)
     return [SessionOut.model_validate(one, from_attributes=True) for one in active]

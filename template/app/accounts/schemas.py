@@ -18,12 +18,12 @@ from pydantic_core import PydanticCustomError
 
 from app.requests import RequestBody
 
-# One @ with something around it. Only a mail to the address can show whether it works.
+# One @ with something on both sides. Only a mail to the address can show whether it works.
 EMAIL = r"^[!-?A-~]+@[!-?A-~]+$"
 
 
 def _like_an_address(email: object) -> object:
-    """Comes before lower case, because that turns the Kelvin sign into a k."""
+    """Runs before the address becomes lower case, because the Kelvin sign would become a k."""
     if isinstance(email, str) and not re.match(EMAIL, email.strip()):
         raise PydanticCustomError("email", "Write an e-mail address, such as ada@example.com")
     return email

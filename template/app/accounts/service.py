@@ -61,7 +61,7 @@ async def authenticate(write: WriteSession, credentials: Credentials, address: s
     account = await write.scalar(select(Account).where(Account.email == email))
     if not await _is_correct(write, account, email, password, address) or account is None:
         raise WrongCredentials
-    if not await _hash_is_still(write, account):
+    if not await _lock_if_unchanged(write, account):
         raise WrongCredentials
     _log_event("login", account.id)
     return account
@@ -80,7 +80,7 @@ async def change_password(
         raise SamePassword
     password_hash = await passwords.hash_new(new, account.email, Settings().title)
     # Of two concurrent changes, the second fails: its current password is no longer current.
-    if not await _hash_is_still(write, account):
+    if not await _lock_if_unchanged(write, account):
         raise WrongPassword
     changed = update(Account).where(Account.id == account_id)
     await write.execute(changed.values(password_hash=password_hash))
@@ -141,11 +141,11 @@ async def _is_correct(
     return True
 
 
-async def _hash_is_still(write: WriteSession, account: Account) -> bool:
-    """True if the password has not changed since it was checked. Locks the row until the commit:
+async def _lock_if_unchanged(write: WriteSession, account: Account) -> bool:
+    """False if the password has changed since it was checked. Locks the row until the commit:
     a concurrent change of the password waits for this login, and then ends its session.
 
-    Compared in Python, because Postgres logs the values in a WHERE clause of slow statements."""
+    Compares in Python, because Postgres logs slow statements with the values in WHERE."""
     locked = select(Account.password_hash).where(Account.id == account.id).with_for_update()
     return await write.scalar(locked) == account.password_hash
 

@@ -45,7 +45,7 @@ def network_of(address: str) -> str:
 
 def turn_of(address: str) -> asyncio.Lock:
     """Held while a password is hashed, so that one address never takes every core."""
-    return _turns.setdefault(address, asyncio.Lock())  # per copy: its own cores
+    return _turns.setdefault(address, asyncio.Lock())  # per copy: each copy has its own cores
 
 
 async def check_login(

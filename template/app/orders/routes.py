@@ -26,7 +26,7 @@ async def place_order(
             min_length=8,
             max_length=100,
             pattern=r"^[\w-]+$",
-            description="The client makes one for each order. A retry with it is no second order.",
+            description="A new one for each order. A retry with the same key orders nothing again.",
         ),
     ],
 ) -> OrderOut:

@@ -18,7 +18,7 @@ class OrderIn(RequestBody):
     items: Annotated[list[OrderItemIn], Field(min_length=1, max_length=MAX_ITEMS)]
 
     def quantities(self) -> dict[UUID, int]:
-        """A product that is listed twice is one item with the sum."""
+        """Adds up the quantities of a product that is listed twice."""
         quantities: dict[UUID, int] = {}
         for item in self.items:
             quantities[item.product_id] = quantities.get(item.product_id, 0) + item.quantity

@@ -49,7 +49,7 @@ async def place_order(
     ]
     write.add_all(items)
     await write.flush()
-    set_committed_value(order, "items", items)  # a new order's: nothing to load
+    set_committed_value(order, "items", items)  # a new order has no others to load
     return order
 
 

@@ -8,8 +8,8 @@ from app.infra.tables import Base
 
 
 class Upload(Base):
-    """The row exists before its file and is deleted after it, so each file has a row. The sweep
-    deletes an upload a day later if it was never completed, or was deleted."""
+    """The row exists before its file and is deleted after it, so each file has a row. After a day
+    the sweep removes the uploads that were never completed, and those that were deleted."""
 
     __tablename__ = "uploads"
     __table_args__ = (

@@ -9,7 +9,7 @@ from app.infra.files import FileMissing, Files
 from app.uploads.models import Upload
 from app.uploads.schemas import UploadIn
 
-# A link to send a file works for minutes, so a file that is missing after a day will never arrive.
+# An upload link expires after minutes, so a file that is missing after a day will never arrive.
 SWEPT_AFTER = timedelta(days=1)
 
 # For each account. A deleted file counts until the sweep, because its link can still send it.
@@ -27,7 +27,7 @@ class NoSuchUpload(NotFound):
 
 
 class NoRoom(Forbidden):
-    """Your uploads take all the room that you have"""
+    """Your uploads fill all the space that you have"""
 
 
 class NotSentYet(Conflict):

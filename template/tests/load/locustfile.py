@@ -18,7 +18,7 @@ class Visitor(FastHttpUser):
         # Locust sends a Secure cookie over HTTPS only. Browsers always send it to localhost.
         self.client.cookiejar.set_policy(DefaultCookiePolicy(secure_protocols=("http", "https")))
         person = {"email": next(PEOPLE), "password": "correct horse battery staple"}
-        # Preparation is no load: Locust does not count a caught response outside of `with`.
+        # Not part of the load: with catch_response and without `with`, Locust counts nothing.
         answer = self.client.post("/accounts", json=person, catch_response=True)
         if answer.status_code == 409:
             answer = self.client.post("/session", json=person, catch_response=True)

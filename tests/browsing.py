@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-# Nothing but this machine, so a page that loads a script from elsewhere stays empty.
+# Only this machine can be reached, so a page that loads a script from elsewhere stays empty.
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
 SECONDS = 60
 
@@ -52,7 +52,7 @@ class Page:
             time.sleep(0.1)
 
     def finds(self, script: str) -> Any:
-        """What the script gives on this page."""
+        """Returns the value of the script, which runs in this page."""
         done = self._ask("Runtime.evaluate", expression=script, returnByValue=True)
         return done["result"].get("value")
 

@@ -15,7 +15,7 @@ type Way = Callable[[Path, Mapping[str, Any]], None]
 
 
 def in_process(project: Path, answers: Mapping[str, Any]) -> None:
-    # plumbum copied the environment before the tests set theirs.
+    # plumbum copies the environment at its import, before the tests set their variables.
     with local.env(**os.environ):
         run_update(
             project,

@@ -44,7 +44,7 @@ def bare_repo(folder: Path, files: Mapping[str, bytes]) -> Path:
 
 @dataclass
 class Host:
-    """What the API knows, and what it was asked."""
+    """The state of the API, and the requests that it got."""
 
     url: str
     repos: dict[str, dict[str, str]] = field(default_factory=dict)

@@ -167,7 +167,7 @@ class Repo:
         return recorded
 
     def is_advanced(self) -> bool:
-        """Wholly; False when it is as it was, and anything between fails."""
+        """True after the whole step, False before it. A state between the two fails."""
         status = [line for line in self.status() if not line.endswith("?? notes.txt")]
         assert status in ([], STATUS), status
         return status == STATUS

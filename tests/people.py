@@ -16,7 +16,7 @@ from pathlib import Path
 RUNG = Path(sys.executable).with_name("rung")
 COPIER = Path(sys.executable).with_name("copier")
 
-# Dead processes and full disks fail at once. After two minutes, even a busy machine hangs.
+# Dead processes and full disks fail at once. What takes two minutes hangs, even on a busy machine.
 PATIENCE = 120
 
 
@@ -110,11 +110,11 @@ class Person:
             os.close(keyboard)
 
     def leftovers(self) -> list[str]:
-        """What lies on the desk and among the temporary files, by name."""
+        """The names of all files on the desk and among the temporary files."""
         return sorted(path.name for top in (self.desk, self.temporary) for path in top.iterdir())
 
     def everything(self) -> dict[str, tuple[int, bytes]]:
-        """All that lies on the desk and among the temporary files, hidden files included."""
+        """All files on the desk and among the temporary files, hidden files included."""
         found = [path for top in (self.desk, self.temporary) for path in sorted(top.rglob("*"))]
         return {str(path): (path.lstat().st_mode, content(path)) for path in found}
 
@@ -142,7 +142,7 @@ class Terminal:
             assert self._read(), f"{text!r} never came:\n{self.shown}"
 
     def wait_until_it_listens(self) -> None:
-        """A signal between a question and the wait for its answer is noticed at the next key."""
+        """Waits for the read: a signal before it is noticed only at the next key."""
         end = time.monotonic() + PATIENCE
         stat = Path(f"/proc/{self.process.pid}/stat")
         while stat.read_text(encoding="utf-8").rsplit(") ", 1)[1][0] != "S":
@@ -181,7 +181,7 @@ def wait_until_there(path: Path) -> None:
 
 
 def slow_down(person: Person, program: str, step: str, reached: Path) -> None:
-    """The program says when it comes to the step, and then takes its time."""
+    """The program reports that it has reached the step, and then waits for a while."""
     slow = person.temporary.parent / "slow" / program
     slow.parent.mkdir()
     real = shutil.which("git") if program == "git" else person.environment["UV"]

@@ -192,7 +192,7 @@ class Cloud:
         }
 
     def describe_tasks(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Each look finds a task one step further."""
+        """Each call finds the task one step further."""
         for arn in asked["tasks"]:
             task = self.tasks[arn]
             if task["startedBy"] == "console":
@@ -293,7 +293,7 @@ class Cloud:
         return {"service": self.service()}
 
     def describe_services(self, _: dict[str, Any]) -> dict[str, Any]:
-        """As it was when asked. Then the deployment goes one step further."""
+        """Returns the present state. Then the deployment goes one step further."""
         found = json.loads(json.dumps(self.service()))
         primary = self.deployments[0]
         if primary["rolloutState"] != "IN_PROGRESS":

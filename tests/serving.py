@@ -27,8 +27,8 @@ def run(*command: str, within: Path) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def make_dev(project: Path, port: int, target: str = "dev") -> Iterator[str]:
-    """The URL, once the app is ready."""
-    # Variables of another server must not matter.
+    """Returns the URL when the app is ready."""
+    # Variables that lead to another server must have no effect.
     environment = os.environ | {
         "PGSSLMODE": "require",
         "PGHOST": "192.0.2.1",

@@ -68,7 +68,7 @@ def test_a_dry_run_shows_each_file_and_leaves_no_trace(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_the_dry_run_shows_what_the_step_then_does(repo: Repo) -> None:
+def test_the_step_does_what_the_dry_run_has_shown(repo: Repo) -> None:
     foretold = repo.rung("advance", "--dry-run", "--diff").stdout
     told = repo.advances("--diff")
     assert foretold.removesuffix("Dry run: nothing was changed.\n") in told
@@ -94,7 +94,7 @@ def test_a_terminal_gets_the_diff_coloured_and_paged(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_the_bottleneck_comes_first(repo: Repo) -> None:
+def test_the_bottleneck_is_shown_first(repo: Repo) -> None:
     shown = repo.rung("advance", "--dry-run").stdout
     assert shown.startswith("Stage 2 (database), to 100,000 users.\n")
     assert "Do you see it? Measure first: " in shown
@@ -261,7 +261,7 @@ def test_an_option_is_turned_off_again(at_stage_2: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_without_a_stage_an_answer_goes_with_the_next_step(at_stage_2: Repo) -> None:
+def test_without_a_stage_an_answer_applies_to_the_next_stage(at_stage_2: Repo) -> None:
     shown = at_stage_2.advances(*ROUTED)
     assert shown.startswith(f"Stage 3 ({LADDER[2].name}), ")
     assert (at_stage_2.answers()["stage"], at_stage_2.answers()["replica_routing"]) == (3, True)

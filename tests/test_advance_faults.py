@@ -13,7 +13,7 @@ import pytest
 from growing import Repo
 from people import Person, git, outcome, slow_down, wait_until_there
 
-# What rung and Copier start on the way, in this order.
+# The programs that rung and Copier start, in this order.
 GIT_STEPS = ["status", "init", "clone", "add", "write-tree", "diff-tree", "checkout-index"]
 
 # Runs rung, and does something at the n-th file that is moved into place or removed.
@@ -155,10 +155,10 @@ def test_ctrl_c_at_any_moment_leaves_all_or_nothing(repo: Repo, tenths: int) -> 
 
 
 @pytest.mark.slow
-def test_ctrl_c_after_the_last_words_changes_nothing(repo: Repo) -> None:
+def test_ctrl_c_after_the_last_output_changes_nothing(repo: Repo) -> None:
     process = repo.person.starts("advance", "--yes", repo.folder)
     assert process.stdout
-    # The last words come when Python begins to leave.
+    # The last output comes when Python begins to exit.
     assert any("Undo it with" in line for line in process.stdout)
     while process.poll() is None:
         os.killpg(process.pid, signal.SIGINT)
@@ -200,7 +200,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 @pytest.mark.slow
 @pytest.mark.parametrize("left", [40, 400, 1200])
 def test_a_full_disk_leaves_all_or_nothing(repo: Repo, tmp_path: Path, left: int) -> None:
-    """left: the KiB that are free; the step fails early or late, or finds enough."""
+    """`left` is the free space in KiB. The step fails early or late, or has enough space."""
     with small_disk(tmp_path / "disk", "4m") as disk:
         shop = repo.copied_to(disk / "shop")
         free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
@@ -227,7 +227,7 @@ def test_hooks_that_fail_do_not_run(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_line_endings_are_what_the_persons_git_writes(repo: Repo) -> None:
+def test_line_endings_follow_the_persons_git_configuration(repo: Repo) -> None:
     repo.git("rm", "--quiet", ".gitattributes")
     repo.commit()
     repo.git("config", "core.autocrlf", "true")
@@ -241,7 +241,7 @@ def test_line_endings_are_what_the_persons_git_writes(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_crlf_in_the_persons_settings_changes_no_other_file(repo: Repo) -> None:
+def test_core_autocrlf_of_the_person_changes_no_other_file(repo: Repo) -> None:
     repo.git("config", "core.autocrlf", "true")
     repo.advances()
     assert repo.is_advanced()
@@ -333,7 +333,9 @@ def test_a_bare_repository_is_refused(person: Person, repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_a_git_directory_on_another_file_system_is_no_obstacle(repo: Repo, tmp_path: Path) -> None:
+def test_a_project_whose_git_directory_is_on_another_disk_advances(
+    repo: Repo, tmp_path: Path
+) -> None:
     with small_disk(tmp_path / "disk", "8m") as disk:
         apart = Repo(repo.person, repo.person.desk / "apart")
         repo.git("clone", "--quiet", f"--separate-git-dir={disk}/shop.git", ".", str(apart.folder))

@@ -55,7 +55,7 @@ def test_backstage_accepts_the_template_and_a_new_repo(render: Render) -> None:
     assert refusal(component(render, team="group:default/tea")) == ""
 
 
-def test_a_component_keeps_what_yaml_would_misread(render: Render) -> None:
+def test_a_component_keeps_text_that_yaml_would_misread(render: Render) -> None:
     said = 'A "tea" \\ shop: #1 {{ x }} 茶 🍵'
     file = component(render, project_name=said, description=f"yes: {said}", team="null")
     read = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -79,7 +79,9 @@ def test_the_workflow_is_sound() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed; see SCHEMA above")
-def test_backstages_own_packages_accept_both(render: Render, tmp_path: Path) -> None:
+def test_the_packages_of_backstage_accept_component_and_template(
+    render: Render, tmp_path: Path
+) -> None:
     packages = ["@backstage/catalog-model@1.10.3", "@backstage/plugin-scaffolder-common@2.4.0"]
     install = ["npm", "install", "--no-audit", "--no-fund", *packages, "yaml"]
     done = subprocess.run(

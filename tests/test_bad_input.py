@@ -40,14 +40,14 @@ def test_a_dangling_link_at_the_place_is_refused(person: Person) -> None:
         refused(person.types("new", "shop"), 2, "shop exists and is not a folder")
 
 
-def test_a_place_under_a_file_is_refused(person: Person) -> None:
+def test_a_place_whose_parent_is_a_file_is_refused(person: Person) -> None:
     (person.desk / "file").touch()
     with person.leaving_no_trace():
         refused(person.types("new", "file/inside/shop"), 2, "file is not a folder")
 
 
 def mostly_slow(rows: list[tuple[Any, str]]) -> list[Any]:
-    """The quick lane runs each fourth row."""
+    """The quick suite runs each fourth row."""
     return [
         row if number % 4 == 0 else pytest.param(*row, marks=pytest.mark.slow)
         for number, row in enumerate(rows)
@@ -145,7 +145,7 @@ def test_a_machine_without_git_is_refused(person: Person) -> None:
         refused(person.types("new", "shop"), 1, "git is not installed")
 
 
-def test_a_git_that_does_not_know_who_commits_is_refused(person: Person) -> None:
+def test_new_is_refused_when_git_knows_no_author(person: Person) -> None:
     (person.temporary.parent / ".gitconfig").write_text("[user]\n\tuseConfigOnly = true\n")
     person.environment["GIT_CONFIG_GLOBAL"] = str(person.temporary.parent / ".gitconfig")
     with person.leaving_no_trace():
@@ -189,7 +189,7 @@ def test_a_repository_that_is_no_template_is_refused(person: Person, tmp_path: P
         )
 
 
-def test_a_copier_template_that_is_not_rungs_is_refused(person: Person, own_template: Path) -> None:
+def test_a_copier_template_other_than_rungs_is_refused(person: Person, own_template: Path) -> None:
     (own_template / "copier.yml").write_text("_subdirectory: template/dev\nname: x\n")
     git("commit", "--quiet", "--all", "--message=Another", cwd=own_template)
     with person.leaving_no_trace():

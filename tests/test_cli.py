@@ -19,7 +19,7 @@ def test_help_names_every_command(person: Person) -> None:
         assert f"\n  {command}" in done.stdout
 
 
-def test_h_is_short_for_help(person: Person) -> None:
+def test_dash_h_shows_the_help(person: Person) -> None:
     assert person.types("-h").stdout == person.types("--help").stdout
     assert person.types("advance", "-h").stdout == person.types("advance", "--help").stdout
 
@@ -68,11 +68,11 @@ def test_rung_alone_shows_its_help(person: Person) -> None:
     assert "Usage: rung" in done.stdout + done.stderr
 
 
-def test_version_is_the_distributions_own(person: Person) -> None:
+def test_version_prints_the_version_of_the_installed_package(person: Person) -> None:
     assert person.types("--version").stdout == f"rung {__version__}\n"
 
 
-def test_python_m_rung_runs_the_same_program(person: Person) -> None:
+def test_python_dash_m_rung_runs_the_same_program(person: Person) -> None:
     assert person.runs(sys.executable, "-m", "rung", "--version").stdout == f"rung {__version__}\n"
 
 
@@ -109,7 +109,7 @@ def test_no_color_is_respected_at_a_terminal(person: Person) -> None:
         assert not COLOUR.search(terminal.shown)
 
 
-def test_a_bug_is_one_line_and_a_variable_shows_its_traceback(person: Person) -> None:
+def test_an_unexpected_error_is_one_line_and_a_variable_shows_its_traceback(person: Person) -> None:
     code = "import rung.cli; rung.cli.run = lambda: 1 / 0\nfrom rung.__main__ import main; main()"
     done = person.runs(sys.executable, "-c", code)
     assert done.returncode == 1
@@ -120,7 +120,9 @@ def test_a_bug_is_one_line_and_a_variable_shows_its_traceback(person: Person) ->
 
 
 @pytest.mark.parametrize("words", [("new", "a", "b"), ("status", "--jsn"), ("advance", "--to=x")])
-def test_a_refusal_ends_before_the_advice_begins(person: Person, words: tuple[str, ...]) -> None:
+def test_a_refusal_ends_with_a_period_before_the_advice(
+    person: Person, words: tuple[str, ...]
+) -> None:
     done = person.types(*words)
     assert done.returncode == 2
     assert re.search(rf"[.?] See rung {words[0]} --help\.\n\Z", done.stderr)

@@ -34,7 +34,7 @@ provider "aws" {
 }
 """
 
-# What a plan may touch of what is there. All else is added.
+# The existing resources that a plan may change. All other changes add something.
 MAY_CHANGE = {
     ("aws_db_instance.main", "update"),  # Its exported logs.
     ("aws_db_parameter_group.main", "update"),

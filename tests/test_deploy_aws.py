@@ -43,7 +43,7 @@ HOLDS_DATA_OF_MODULES = {"aws_db_instance.module", "aws_secretsmanager_secret.mo
 # Read by asyncpg, because the URL has no password.
 NOT_OF_THE_APP = {"PGPASSWORD"}
 
-# Where Terraform and its packages keep providers, so that the tests need no internet.
+# The folders in which Terraform keeps providers, so that the tests need no internet.
 PLUGIN_FOLDERS = (Path.home() / ".terraform.d/plugins", *Path("/usr").glob("*/terraform/plugins"))
 PLUGINS = [
     provider.parents[2]
@@ -125,17 +125,15 @@ def test_a_misspelt_name_is_found(render: Render) -> None:
 
 
 @pytest.mark.parametrize("journey", JOURNEYS, ids=described)
-def test_an_advance_drops_no_resource_and_changes_no_line_of_one(
-    render: Render, journey: Journey
-) -> None:
-    """So the addresses stay, and only a local of stage.tf can change what was there before."""
+def test_an_advance_removes_no_resource_and_changes_none(render: Render, journey: Journey) -> None:
+    """Addresses stay the same, and only a local of stage.tf can change an existing resource."""
     before, after = resources(render(journey[0])), resources(render(journey[-1]))
 
     assert {name: after.get(name) for name in before} == before
 
 
 @pytest.mark.parametrize("variant", ON_AWS, ids=variant_name)
-def test_what_holds_data_follows_the_stage_in_nothing_but_its_logs(
+def test_resources_that_hold_data_depend_on_the_stage_only_in_their_logs(
     render: Render, variant: dict[str, Any]
 ) -> None:
     project = render(variant)
@@ -154,7 +152,7 @@ def test_what_holds_data_follows_the_stage_in_nothing_but_its_logs(
 
 
 @pytest.mark.parametrize("variant", ON_AWS, ids=variant_name)
-def test_the_task_is_given_only_settings_that_the_app_of_its_stage_has(
+def test_the_task_gets_only_settings_that_the_app_of_its_stage_knows(
     render: Render, variant: dict[str, Any]
 ) -> None:
     project = render(variant)
@@ -169,7 +167,9 @@ def test_the_task_is_given_only_settings_that_the_app_of_its_stage_has(
 
 
 @pytest.mark.parametrize("variant", ON_AWS, ids=variant_name)
-def test_what_a_file_of_a_capability_adds_is_used(render: Render, variant: dict[str, Any]) -> None:
+def test_each_environment_that_a_capability_adds_is_used(
+    render: Render, variant: dict[str, Any]
+) -> None:
     project = render(variant)
     added = set(re.findall(r"^  (\w+_environment) += ", module(project), re.MULTILINE))
     stage = (project / "deploy/aws/stage.tf").read_text()
@@ -196,7 +196,7 @@ def test_no_resource_depends_on_a_switch(render: Render) -> None:
     assert [line for line in counts if "?" in line] == []
 
 
-def test_the_load_balancer_says_what_its_toml_says(render: Render) -> None:
+def test_the_load_balancer_uses_the_numbers_of_its_toml(render: Render) -> None:
     project = render({"stage": 4})
     toml = tomllib.loads((project / "deploy/load-balancer.toml").read_text())
     found = resources(project)
@@ -292,7 +292,7 @@ def evaluated(project: Path, folder: Path, file: str, name: str) -> str:
 
 
 @needs_terraform
-def test_rds_is_told_what_postgres_conf_says(render: Render, tmp_path: Path) -> None:
+def test_rds_gets_the_settings_of_postgres_conf(render: Render, tmp_path: Path) -> None:
     said = evaluated(render({"stage": 2}), tmp_path, "slow-queries.tf", "slow_query_parameters")
 
     assert json.loads(json.loads(said)) == {

@@ -96,7 +96,7 @@ def findings(scan: subprocess.Popen[str]) -> set[str]:
 
 
 @pytest.mark.slow
-def test_checkov_finds_nothing_but_what_has_a_reason(render: Render) -> None:
+def test_each_finding_of_checkov_has_a_reason(render: Render) -> None:
     scans = [scan(render(variant)) for variant in SCANNED]
 
     assert set().union(*map(findings, scans)) == set(REASONS)

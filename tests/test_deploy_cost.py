@@ -43,7 +43,7 @@ def parts(said: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("variant", [VARIANTS[0], VARIANTS[-1]], ids=variant_name)
-def test_the_table_has_what_the_stage_runs_and_adds_up(
+def test_the_table_lists_all_that_the_stage_runs_and_its_sum_is_right(
     render: Render, variant: Mapping[str, Any]
 ) -> None:
     done = cost(render(variant))
@@ -136,7 +136,7 @@ def test_each_module_with_its_own_postgres_costs_one_and_two_secrets(
         ("copies = var.copies", "main.tf computes copies"),
     ],
 )
-def test_what_has_no_price_is_one_line(
+def test_a_missing_price_is_reported_in_one_line(
     render: Render, tmp_path: Path, given: str, said: str
 ) -> None:
     old = "  image           = var.image\n"

@@ -16,7 +16,7 @@ TEMPLATE = Path(__file__).parent.parent / "template"
 
 
 def run(*command: str | Path) -> str:
-    """What a linter has to say, nothing if it is content."""
+    """The output of a linter, which is empty if it finds nothing."""
     result = subprocess.run(command, cwd=TEMPLATE, capture_output=True, text=True)
     return "" if result.returncode == 0 else result.stdout + result.stderr
 
@@ -43,7 +43,7 @@ def test_actionlint_accepts_the_workflows() -> None:
     assert run("actionlint", *sorted((TEMPLATE / ".github/workflows").iterdir())) == ""
 
 
-def test_zizmor_finds_no_weakness_in_the_workflows() -> None:
+def test_zizmor_finds_no_vulnerability_in_the_workflows() -> None:
     assert run("zizmor", "--offline", ".github") == ""
 
 
@@ -85,7 +85,7 @@ def test_the_script_that_fetches_uv_prefers_one_that_is_there() -> None:
     assert subprocess.check_output(command, env={"UV": "/bin/echo"}, text=True) == "hello\n"
 
 
-def test_without_python_it_says_what_to_install(tmp_path: Path) -> None:
+def test_without_python_the_script_says_what_to_install(tmp_path: Path) -> None:
     command = ["/bin/sh", str(TEMPLATE / "dev/uv"), "--version"]
     environment = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -117,7 +117,7 @@ def uv_without_a_python(folder: Path, **environment: str) -> subprocess.Complete
     )
 
 
-def test_where_no_python_can_be_got_it_says_what_to_do(tmp_path: Path) -> None:
+def test_when_no_python_can_be_downloaded_the_script_says_what_to_do(tmp_path: Path) -> None:
     done = uv_without_a_python(tmp_path)
     assert done.returncode != 0
     python = (TEMPLATE / ".python-version").read_text().strip()
@@ -132,7 +132,7 @@ def test_where_no_python_can_be_got_it_says_what_to_do(tmp_path: Path) -> None:
     assert max(map(len, advice)) <= 80
 
 
-def test_a_python_that_uv_python_names_is_used_without_a_word(tmp_path: Path) -> None:
+def test_a_python_named_by_uv_python_is_used_without_output(tmp_path: Path) -> None:
     done = uv_without_a_python(tmp_path, UV_PYTHON=sys.executable)
     python = (TEMPLATE / ".python-version").read_text().strip()
     assert (done.returncode, done.stderr) == (0, "")
@@ -140,7 +140,9 @@ def test_a_python_that_uv_python_names_is_used_without_a_word(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("named", ["this Python", "/nowhere/python", ""])
-def test_make_new_takes_uv_python_only_for_its_own_version(tmp_path: Path, named: str) -> None:
+def test_make_new_uses_uv_python_only_for_the_projects_version_of_python(
+    tmp_path: Path, named: str
+) -> None:
     named = named.replace("this Python", sys.executable)
     uv = tmp_path / "uv"
     uv.write_text('#!/bin/sh\necho "$UV_PYTHON"\n')

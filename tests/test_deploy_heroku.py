@@ -41,7 +41,7 @@ def by_hand(project: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
-def test_each_name_is_a_setting_of_the_app_of_its_stage(
+def test_each_variable_in_app_json_is_a_setting_of_its_stage(
     render: Render, variant: dict[str, Any]
 ) -> None:
     project = render(variant)
@@ -49,7 +49,7 @@ def test_each_name_is_a_setting_of_the_app_of_its_stage(
     assert by_hand(project).keys() <= known_settings(project)
 
 
-def test_production_is_told_what_review_apps_are_told(shop: Path) -> None:
+def test_production_has_the_same_variables_as_review_apps(shop: Path) -> None:
     here, there = manifest(shop)["env"], by_hand(shop)
     assert there.keys() - here.keys() == {"PUBLIC_URL"}
     assert here.keys() <= there.keys()
@@ -80,7 +80,7 @@ def test_the_app_keeps_connections_longer_and_ends_sooner_than_heroku(shop: Path
     assert int(graceful) < SIGKILL_AFTER_SECONDS
 
 
-def test_dynos_run_what_the_image_runs(shop: Path) -> None:
+def test_dynos_run_the_same_commands_as_the_image(shop: Path) -> None:
     processes = dict(
         line.split(": ", maxsplit=1) for line in (shop / "Procfile").read_text().splitlines()
     )
@@ -143,7 +143,7 @@ def test_a_release_migrates(shop: Path, tmp_path: Path, environment: dict[str, s
         ),
     ],
 )
-def test_what_heroku_cannot_hold_is_refused_before_the_migration(
+def test_an_app_that_cannot_run_on_heroku_is_refused_before_the_migration(
     shop: Path, tmp_path: Path, environment: dict[str, str], said: str
 ) -> None:
     done = released(shop, tmp_path, **environment)

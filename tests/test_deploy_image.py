@@ -77,7 +77,7 @@ class Image:
 
 
 class Buildah:
-    """In a store of its own, which goes with the test."""
+    """Uses a separate store, which is deleted after the test."""
 
     def __init__(self, folder: Path) -> None:
         self.store = ["--root", str(folder / "store"), "--runroot", str(folder / "run")]
@@ -124,7 +124,7 @@ def image(shop: Path) -> Iterator[Image]:
         buildah("add", stand_in, str(base), "/")
         names = "ln -s python3 /usr/bin/python && rm /usr/lib/python3*/EXTERNALLY-MANAGED"
         buildah("run", stand_in, "--", "sh", "-c", names)
-        # A machine behind a proxy has certificates of its own, and uv looks nowhere else for them.
+        # A machine behind a proxy may have extra certificates. uv finds them only here.
         certificates = "/etc/ssl/certs/ca-certificates.crt"
         buildah("config", "--env", f"SSL_CERT_FILE={certificates}", stand_in)
         buildah("commit", "--quiet", stand_in, BASE)
@@ -192,7 +192,7 @@ def served(image: Image, url: str, **environment: str) -> Iterator[subprocess.Po
 
 
 def seconds_used(pid: int) -> float:
-    """Of processor, in the app and in the kernel."""
+    """Seconds of processor time, in the app and in the kernel."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     ticks: int = os.sysconf("SC_CLK_TCK")
     return (int(fields[11]) + int(fields[12])) / ticks
@@ -227,6 +227,6 @@ def test_the_image_migrates_serves_and_drains(image: Image, database: str) -> No
         process.terminate()
         while answer(f"{url}/ready") == 200:
             pass
-        # It tells the load balancer, and still answers everybody else.
+        # /ready tells the load balancer. All other requests still get an answer.
         assert [answer(f"{url}/ready"), answer(f"{url}/live")] == [503, 200]
         assert process.wait(timeout=60) == 0

@@ -261,7 +261,7 @@ def test_pgbouncer_has_time_to_end_before_it_is_killed(shop: Path) -> None:
     assert sum(map(int, re.findall(r"sleep (\d+)", stop))) < pod["terminationGracePeriodSeconds"]
 
 
-def test_the_probes_ask_what_the_load_balancer_asks(shop: Path) -> None:
+def test_the_probes_use_the_health_check_of_the_load_balancer(shop: Path) -> None:
     deployment = production(shop)["Deployment/app"]["spec"]
     [app] = deployment["template"]["spec"]["containers"]
     toml = tomllib.loads((shop / "deploy/load-balancer.toml").read_text())
@@ -280,7 +280,7 @@ def test_the_probes_ask_what_the_load_balancer_asks(shop: Path) -> None:
     assert rolling["maxUnavailable"] == 100 - toml["ecs_service"]["minimum_healthy_percent"]
     capacity = tomllib.loads((shop / "deploy/capacity.toml").read_text())
     assert 1 + int(rolling["maxSurge"].rstrip("%")) / 100 <= capacity["during_a_deploy"]
-    # A copy that is only busy must not be killed.
+    # A busy copy must not be killed.
     alive = app["livenessProbe"]
     assert alive["httpGet"]["path"] == "/live"
     assert alive["periodSeconds"] * alive["failureThreshold"] >= 60
@@ -289,7 +289,7 @@ def test_the_probes_ask_what_the_load_balancer_asks(shop: Path) -> None:
 def test_the_number_of_copies_is_the_autoscalers(shop: Path) -> None:
     app = production(shop)["Deployment/app"]["spec"]
     assert "replicas" not in app
-    # Its 60% are of this: one process uses one processor at most.
+    # The 60% refer to this value, because one process uses at most one processor.
     assert app["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "1"
 
 
@@ -310,7 +310,7 @@ def test_postgres_has_connections_for_every_pgbouncer_of_a_roll(shop: Path) -> N
     assert most + direct + 10 <= int(parameters["max_connections"])
 
 
-def test_the_cluster_is_told_what_postgres_conf_says(shop: Path) -> None:
+def test_the_cluster_gets_the_settings_of_postgres_conf(shop: Path) -> None:
     said = production(shop)["Cluster/database"]["spec"]["postgresql"]["parameters"]
     conf = dict(
         re.findall(
@@ -324,7 +324,7 @@ def test_the_cluster_is_told_what_postgres_conf_says(shop: Path) -> None:
     }
 
 
-def test_valkey_has_more_memory_than_it_is_told_to_use(shop: Path) -> None:
+def test_the_memory_limit_of_valkey_is_above_its_maxmemory(shop: Path) -> None:
     for name in ("Deployment/cache", "StatefulSet/sessions"):
         [server] = production(shop)[name]["spec"]["template"]["spec"]["containers"]
         conf = (shop / "deploy" / f"{server['name']}.conf").read_text()
@@ -373,7 +373,7 @@ def test_the_pages_examples_work_together(shop: Path, tmp_path: Path) -> None:
     assert manifests["HorizontalPodAutoscaler/app"]["spec"]["minReplicas"] == 4
 
 
-def test_the_patch_of_the_page_migrates_a_modules_database_too(
+def test_the_patch_on_the_page_also_migrates_a_modules_database(
     render: Render, tmp_path: Path
 ) -> None:
     shop = shutil.copytree(render(VARIANTS[-1]), tmp_path / "shop")
@@ -479,7 +479,7 @@ def test_a_release_migrates_with_the_new_image_before_it_rolls(releases: Release
         ("rollout", "the old ones go on. Back: kubectl -n shop rollout undo", 9),
     ],
 )
-def test_nothing_goes_on_after_a_failure(
+def test_a_release_stops_at_the_first_failure(
     releases: Releases, fails_at: str, said: str, steps: int
 ) -> None:
     done = releases.run("production", IMAGE, fails_at=fails_at)
@@ -496,7 +496,9 @@ def test_nothing_goes_on_after_a_failure(
         (("nowhere", IMAGE), "There is no environments/nowhere/kustomization.yaml."),
     ],
 )
-def test_a_wrong_call_does_nothing(releases: Releases, words: tuple[str, ...], said: str) -> None:
+def test_a_release_with_wrong_arguments_does_nothing(
+    releases: Releases, words: tuple[str, ...], said: str
+) -> None:
     done = releases.run(*words)
 
     assert done.returncode == 1

@@ -67,9 +67,7 @@ def test_copies_arrive_with_stage_4(render: Render, shop: Path) -> None:
     assert "draining" not in (before / "app/infra/serve.py").read_text()
 
 
-def test_compose_publishes_one_port_that_any_number_of_copies_is_reached_through(
-    render: Render, shop: Path
-) -> None:
+def test_compose_publishes_one_port_for_any_number_of_copies(render: Render, shop: Path) -> None:
     def published(project: Path, file: str, service: str) -> list[str]:
         part = yaml.safe_load((project / "deploy" / file).read_text())
         return list(part["services"][service].get("ports", []))
@@ -105,14 +103,14 @@ def test_copies_keep_idle_connections_longer_than_load_balancers(
     assert aws["load_balancer"]["idle_timeout"] < keep_alive_seconds(shop)
 
 
-def test_haproxy_has_places_for_all_copies_that_a_deploy_may_have(shop: Path) -> None:
+def test_haproxy_has_slots_for_all_copies_of_a_deploy(shop: Path) -> None:
     target = json.loads((shop / "deploy/autoscaling-target.json").read_text())
     capacity = tomllib.loads((shop / "deploy/capacity.toml").read_text())
     places = number(r"server-template app- 1-(\d+) ", shop / "deploy/haproxy.cfg")
     assert places == target["MaxCapacity"] * capacity["during_a_deploy"]
 
 
-def test_both_load_balancers_ask_the_same_question(shop: Path, aws: dict[str, Any]) -> None:
+def test_both_load_balancers_use_the_same_health_check(shop: Path, aws: dict[str, Any]) -> None:
     assert aws["target_group"]["health_check"]["path"] == "/ready"
     assert "option httpchk GET /ready\n" in (shop / "deploy/haproxy.cfg").read_text()
 

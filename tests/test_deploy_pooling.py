@@ -79,7 +79,9 @@ def test_the_container_reads_the_files_it_is_given(
     assert bouncer["pgbouncer"]["listen_port"] in service["healthcheck"]["test"]
 
 
-def test_it_is_stopped_the_way_that_lets_transactions_end(service: dict[str, Any]) -> None:
+def test_pgbouncer_is_stopped_with_the_signal_that_lets_transactions_end(
+    service: dict[str, Any],
+) -> None:
     assert service["stop_signal"] == "SIGINT"
 
 
@@ -91,7 +93,9 @@ def test_its_databases_are_those_of_compose(bouncer: ConfigParser, shop: Path) -
     assert "postgres" in stage["services"]
 
 
-def test_sessions_begin_as_the_app_would_have_them(bouncer: ConfigParser, shop: Path) -> None:
+def test_sessions_begin_with_the_settings_that_the_app_expects(
+    bouncer: ConfigParser, shop: Path
+) -> None:
     connections = (shop / "app/infra/direct_postgres.py").read_text()
     assert "statement_seconds: PositiveFloat = 10\n" in connections
     assert '"idle_in_transaction_session_timeout": "30s"' in connections
@@ -119,7 +123,7 @@ NUMBERS: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize(("here", "there"), [(2, 3), (3, 4)])
 @pytest.mark.parametrize("file", NUMBERS)
-def test_numbers_that_a_team_has_written_are_carried_to_the_next_stage(
+def test_numbers_that_a_team_has_edited_survive_an_advance(
     render: Render, tmp_path: Path, file: str, here: int, there: int
 ) -> None:
     before, after = (render({"stage": stage}) / file for stage in (here, there))

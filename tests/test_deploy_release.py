@@ -175,7 +175,7 @@ def test_a_release_migrates_with_the_new_revision_before_it_rolls(
     assert all(public.values())
 
 
-def test_the_same_commit_again_builds_nothing_and_the_next_one_is_rolled(
+def test_the_same_commit_is_not_built_again_and_the_next_commit_is_rolled(
     production: Production,
 ) -> None:
     production.released()
@@ -247,7 +247,7 @@ def test_a_rollback_takes_the_release_before_or_the_one_that_is_named(
 
     assert "shop-production:1 is in service" in production.released("rollback")
     assert "shop-production:2 is in service" in production.released("rollback", TO="2")
-    assert production.cloud.events.count("RunTask") == 2  # No migration goes back.
+    assert production.cloud.events.count("RunTask") == 2  # A rollback runs no migration.
 
 
 STEPS = ["terraform init", "terraform apply", "docker push", "RunTask", "UpdateService"]
@@ -449,7 +449,7 @@ def test_a_dirty_tree_is_not_released(production: Production, client: Callable[.
 
 
 @pytest.mark.parametrize("command", ["deploy", "plan", "destroy"])
-def test_a_state_that_somebody_holds_is_not_planned(
+def test_a_locked_state_is_not_planned(
     production: Production, client: Callable[..., Any], command: str
 ) -> None:
     make_bucket(client)
@@ -476,7 +476,7 @@ def test_an_environment_is_destroyed_only_by_its_name(production: Production) ->
     assert production.cloud.events == []
 
 
-def test_what_has_its_name_typed_is_unprotected_and_destroyed(
+def test_typing_the_name_destroys_the_environment_and_its_protection(
     production: Production, client: Callable[..., Any]
 ) -> None:
     make_bucket(client)
@@ -485,7 +485,7 @@ def test_what_has_its_name_typed_is_unprotected_and_destroyed(
     cloud = production.cloud
     assert in_order(cloud.events, "terraform state", "terraform apply", "terraform destroy")
     [applied] = cloud.applied
-    # Only of what is there. A folder of files has no protection but Terraform's own.
+    # Only of existing resources. For a folder of files, Terraform has the only protection.
     assert [one for one in applied if one.startswith("-target=")] == [
         f"-target=module.service.{one}"
         for one in ("aws_db_instance.main", "aws_lb.main", "aws_ecr_repository.app")
@@ -517,7 +517,7 @@ def console_of(production: Production) -> tuple[dict[str, Any], dict[str, Any]]:
     return definition, task
 
 
-def test_a_console_is_a_shell_in_a_task_that_goes_with_it(production: Production) -> None:
+def test_a_console_is_a_shell_in_a_task_that_ends_with_the_shell(production: Production) -> None:
     production.released()
     copies = production.cloud.service()
 

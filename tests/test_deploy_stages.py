@@ -73,7 +73,7 @@ def test_every_service_that_is_waited_for_exists(services: dict[str, Any]) -> No
     assert {"postgres", "migrate"} <= awaited <= services.keys()
 
 
-def test_every_service_that_is_waited_for_until_it_is_well_says_when_it_is(
+def test_every_service_that_must_be_healthy_first_has_a_health_check(
     services: dict[str, Any],
 ) -> None:
     for service in services.values():
@@ -117,13 +117,13 @@ def test_every_host_in_the_environment_is_a_service(
     assert hosts <= services.keys()
 
 
-def test_what_is_passed_to_compose_is_something_that_the_stage_reads(project: Path) -> None:
+def test_each_variable_passed_to_compose_is_read_by_the_stage(project: Path) -> None:
     example = (project / "deploy" / "env.example").read_text()
     variables = re.findall(r"^(\w+)=", (project / "deploy" / "compose.env").read_text(), re.M)
     assert [name for name in variables if f"\n# {name}=" not in example] == []
 
 
-def test_the_app_is_told_to_write_only_where_compose_lets_it(
+def test_the_app_writes_only_where_compose_allows_it(
     project: Path, services: dict[str, Any]
 ) -> None:
     files = next(v.split(":")[1] for v in services["app"]["volumes"] if v.startswith("files:"))
@@ -138,7 +138,7 @@ def test_one_major_version_of_postgres_everywhere(project: Path, services: dict[
     assert 'MAJOR = "18"' in (project / "dev/postgres.py").read_text()
 
 
-def test_a_copy_of_env_example_changes_nothing_until_it_is_edited(project: Path) -> None:
+def test_an_unedited_copy_of_env_example_changes_nothing(project: Path) -> None:
     for file in (".env.example", "deploy/env.example"):
         lines = (project / file).read_text().splitlines()
         assert [line for line in lines if line and not line.startswith("#")] == []

@@ -34,7 +34,7 @@ def rules(file: Path) -> list[dict[str, Any]]:
     return [rule for group in read(file)["groups"] for rule in group["rules"]]
 
 
-def test_the_vendors_are_there() -> None:
+def test_there_is_a_file_for_each_vendor() -> None:
     assert {file.stem for file in VENDORS} >= {"datadog", "newrelic", "aws"}
 
 
@@ -73,7 +73,7 @@ def test_every_alert_says_what_is_wrong_and_what_to_do_next(file: Path) -> None:
     assert len(set(names)) == len(names)
 
 
-def test_there_is_an_alert_for_each_way_to_be_unwell() -> None:
+def test_each_kind_of_failure_has_an_alert() -> None:
     watched = " ".join(rule["expr"] for file in ALERTS for rule in rules(file))
     for metric in (
         "http_server_request_duration_seconds_count",
@@ -87,7 +87,7 @@ def test_there_is_an_alert_for_each_way_to_be_unwell() -> None:
 
 
 @pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
-def test_every_panel_has_a_place_of_its_own_and_asks_for_the_chosen_service(file: Path) -> None:
+def test_panels_do_not_overlap_and_show_only_the_chosen_service(file: Path) -> None:
     dashboard = json.loads(file.read_text(encoding="utf-8"))
     panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)

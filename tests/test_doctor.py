@@ -38,7 +38,7 @@ def keep(folder: Path, *, hours: float = 3, stage: int | None = None, rule: str 
         (0, None, "not-known", "Doctor, less than a minute ago: not known. It saw: "),
     ],
 )
-def test_the_last_verdict_is_told_with_its_age(
+def test_the_last_verdict_is_shown_with_its_age(
     tmp_path: Path, hours: float, stage: int | None, rule: str, told: str
 ) -> None:
     keep(tmp_path, hours=hours, stage=stage, rule=rule)
@@ -49,7 +49,9 @@ def test_the_last_verdict_is_told_with_its_age(
 @pytest.mark.parametrize(
     "content", [None, "", "{", "[]", "null", '{"verdict": {}}', '{"verdict": 1, "at": 2}']
 )
-def test_without_a_verdict_it_says_how_to_get_one(tmp_path: Path, content: str | None) -> None:
+def test_without_a_verdict_rung_doctor_says_how_to_get_one(
+    tmp_path: Path, content: str | None
+) -> None:
     if content is not None:
         (tmp_path / VERDICT).parent.mkdir()
         (tmp_path / VERDICT).write_text(content)
@@ -71,7 +73,7 @@ def test_a_project_of_an_older_template_is_told_to_upgrade(repo: Repo) -> None:
     assert done.stderr == "rung: This project has no doctor yet. Run rung upgrade first.\n"
 
 
-def test_who_advances_first_sees_the_last_verdict(repo: Repo) -> None:
+def test_advance_shows_the_last_verdict_before_it_asks(repo: Repo) -> None:
     keep(repo.folder)
     (repo.folder / ".git" / "info" / "exclude").write_text(".dev/\n")
     with repo.person.at_a_terminal("advance", repo.folder) as terminal:
@@ -146,7 +148,7 @@ CODES = {"healthy": 0, "missing index": 1, "no traffic": 3, "the same reads": 4}
 @pytest.mark.slow
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("variant", [VARIANTS[0], VARIANTS[-1]], ids=["first", "last"])
-def test_it_looks_at_the_running_service_and_judges_what_it_kept(
+def test_the_doctor_measures_the_running_service_and_judges_kept_evidence(
     render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: dict[str, Any]
 ) -> None:
     project, here = tmp_path / "shop", tmp_path / "here"

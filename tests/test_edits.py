@@ -47,7 +47,9 @@ def test_every_group_of_edits_survives_the_whole_ladder(carrying: Carry, group: 
 @pytest.mark.slow
 @BY_EVERY_WAY
 @AT_TWO_GROUPS
-def test_many_edits_together_survive_by_every_way(carrying: Carry, group: str, way: Way) -> None:
+def test_many_edits_together_survive_each_way_to_advance(
+    carrying: Carry, group: str, way: Way
+) -> None:
     assert carrying(GROUPS[group], LONGEST, way) == Outcome()
 
 
@@ -70,7 +72,7 @@ def groups_of(project: Path) -> dict[str, list[str]]:
     return groups
 
 
-def test_the_corpus_is_a_year_of_work() -> None:
+def test_the_corpus_has_at_least_60_edits_with_different_names() -> None:
     names = [one.name for one in EDITS]
     assert len(names) >= 60
     assert sorted(set(names)) == sorted(names)
@@ -82,7 +84,7 @@ def test_the_report_in_the_docs_is_of_this_corpus_and_these_journeys() -> None:
     assert REPORT.read_text() == written(list(rows(outcomes)))
 
 
-# No edit reaches the code that the slow tests of a stage drive.
+# No edit changes the code that the slow tests of a stage run.
 @pytest.mark.slow
 def test_make_check_passes_after_the_journey(render: Render, tmp_path: Path) -> None:
     project = tmp_path / "shop"

@@ -189,7 +189,7 @@ def test_an_unreadable_repo_breaks_every_policy(
     assert "cannot be read" in told(person, fleet, "--min-stage", "1", code=1)["list"]["breaks"][0]
 
 
-def test_a_repos_own_settings_run_nothing(
+def test_the_git_configuration_of_a_repo_runs_no_program(
     person: Person, fleet: Path, small_template: Path, tmp_path: Path
 ) -> None:
     ran, program = tmp_path / "ran", tmp_path / "program"
@@ -221,7 +221,7 @@ def test_a_repos_own_settings_run_nothing(
 
 
 @pytest.mark.slow
-def test_a_shallow_clone_and_one_that_borrows_objects_are_read(
+def test_shallow_clones_and_clones_with_shared_objects_are_read(
     person: Person, fleet: Path, small_template: Path, tmp_path: Path
 ) -> None:
     whole = bare_repo(tmp_path / "whole", {ANSWERS: answers(small_template)})
@@ -232,7 +232,7 @@ def test_a_shallow_clone_and_one_that_borrows_objects_are_read(
 
 
 @pytest.mark.slow
-def test_a_repo_that_makes_git_wait_is_given_up(
+def test_a_repo_that_blocks_git_is_given_up_after_a_timeout(
     fleet: Path, small_template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blobs, "PATIENCE", 1)
@@ -312,7 +312,7 @@ REFUSALS: dict[str, tuple[list[tuple[int, dict[str, str]]], str]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("row", REFUSALS)
 @pytest.mark.parametrize("source", ["github:acme", "gitlab:acme"])
-def test_a_host_that_refuses_is_one_line_without_the_token(
+def test_a_refusal_by_the_host_is_one_line_without_the_token(
     person: Person, api: Host, source: str, row: str
 ) -> None:
     api.refusals, said = list(REFUSALS[row][0]), REFUSALS[row][1]
@@ -360,7 +360,7 @@ def test_a_token_never_goes_over_plain_http(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.slow
-def test_without_a_template_the_rest_is_shown(
+def test_without_a_template_the_table_shows_the_rest(
     person: Person, fleet: Path, small_template: Path
 ) -> None:
     bare_repo(fleet / "shop", {ANSWERS: answers(small_template)})

@@ -157,7 +157,7 @@ def test_a_repo_that_refuses_the_branch_is_asked_again_by_the_next_run(
     assert len(api.opened) == 1
 
 
-def test_ctrl_c_finishes_the_repos_at_work_and_no_others(fleet: Fleet) -> None:
+def test_ctrl_c_finishes_the_repos_in_progress_and_starts_no_others(fleet: Fleet) -> None:
     at_once = os.cpu_count() or 1
     count = at_once + 3
     stopping = fleet.person.desk / "stopping"
@@ -182,12 +182,12 @@ def test_ctrl_c_finishes_the_repos_at_work_and_no_others(fleet: Fleet) -> None:
     assert process.returncode == 1
     assert said.endswith("rung: Stopped. Run the same command again to continue.\n")
     again = Counter(fleet.upgrades().values())
-    # The worker that pushed the first may have taken one more.
+    # The worker that pushed the first repo may have started one more.
     assert again["done"] in {at_once, at_once + 1}
     assert again["done"] + again["pushed"] == count
 
 
-def test_a_repo_that_no_host_has_gets_the_branch_alone(fleet: Fleet) -> None:
+def test_a_repo_without_a_host_gets_only_the_branch(fleet: Fleet) -> None:
     fleet.has("shop")
     assert fleet.upgrades() == {"shop.git": "pushed"}
     assert fleet.upgrades() == {"shop.git": "done"}

@@ -16,7 +16,7 @@ MIB_GROWN = 20
 @pytest.mark.slow
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("stage", [1, 4])
-def test_a_flood_from_one_address_fails_nobody_else(
+def test_a_flood_from_one_address_fails_no_request_of_others(
     render: Render, tmp_path: Path, stage: int
 ) -> None:
     report = driven(render({"stage": stage}), tmp_path / "shop", "leaks", "floods")

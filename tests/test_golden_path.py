@@ -84,7 +84,7 @@ def edit(file: Path, old: str, new: str) -> None:
 
 @pytest.fixture
 def install(person: Person, tmp_path: Path) -> Callable[[], Path]:
-    """As people do, from the fork's URL."""
+    """Installs rung from the URL of the fork, as people do."""
     tools = tmp_path / "tools"
     url = f"git+{(tmp_path / 'server' / 'acme-backend.git').as_uri()}"
     environment = {
@@ -130,7 +130,7 @@ BOTS = ("shop", "blog", "maps", "pay")
 ADVANCED = ("tea", "rota", "chat")
 
 
-def test_a_fork_is_owned_and_its_fleet_follows(
+def test_a_company_owns_a_fork_and_upgrades_its_fleet_from_it(
     person: Person, platform: Path, install: Callable[[], Path], tmp_path: Path
 ) -> None:
     rung = install()
@@ -187,7 +187,7 @@ def test_a_fork_is_owned_and_its_fleet_follows(
 
 
 def is_green(repo: Repo, region: str) -> None:
-    """What `make check` runs first; the suites of each stage run elsewhere."""
+    """Runs the first checks of `make check`. Other tests run the suites of each stage."""
     assert repo.status() == []
     lint = runpy.run_path(str(REPO / "template" / "dev" / "lint_conflicts.py"))
     assert lint["marked_files"](str(repo.folder)) == []

@@ -63,7 +63,7 @@ def check(project: Path, monkeypatch: pytest.MonkeyPatch, tests: str = "") -> No
 
 
 @pytest.mark.parametrize("text", ["", "one\ntwo\none\n"])
-def test_an_edit_of_lines_that_do_not_stand_there_once_is_refused(
+def test_an_edit_is_refused_when_its_lines_do_not_occur_exactly_once(
     tmp_path: Path, text: str
 ) -> None:
     file = tmp_path / "file"

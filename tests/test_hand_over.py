@@ -29,7 +29,7 @@ def test_the_patch_says_what_it_is_and_fits_the_sample(patched: Path) -> None:
 
 
 @pytest.mark.slow
-def test_no_crash_between_two_databases_loses_or_doubles_an_order(
+def test_a_crash_between_two_databases_neither_loses_nor_doubles_an_order(
     patched: Path, tmp_path: Path
 ) -> None:
     """The team's tests of orders with one database, with two, and with crashes between two."""

@@ -20,7 +20,7 @@ SURROGATE = os.fsdecode(b"\xff\xfe")
 
 
 def rows[T](table: Rows[T], *, quick: tuple[str, ...] = ()) -> pytest.MarkDecorator:
-    """A test for each row. Only the named ones run in the quick lane."""
+    """A test for each row. Only the named rows run in the quick suite."""
     return pytest.mark.parametrize(
         "row",
         [
@@ -652,7 +652,7 @@ EXPLAINED: Rows[tuple[str, tuple[str, ...]]] = {
 
 @rows(EXPLAINED, quick=("completion for a named shell", "an option of new without a value"))
 def test_a_command_line_is_explained(person: Person, row: tuple[str, tuple[str, ...]]) -> None:
-    person.environment["HOME"] = str(person.desk)  # A shell's own files would be written there.
+    person.environment["HOME"] = str(person.desk)  # The shell would write its own files there.
     said, words = row
     assert said in refuses(person, *words)
 
@@ -666,7 +666,7 @@ STAGES: Rows[tuple[str, str]] = {
 
 
 @rows(STAGES, quick=("too late",))
-def test_a_stage_is_judged_before_anybody_is_asked(repo: Repo, row: tuple[str, str]) -> None:
+def test_a_wrong_stage_is_refused_before_any_question(repo: Repo, row: tuple[str, str]) -> None:
     said, stage = row
     assert said in refuses(repo.person, "advance", f"--to={stage}", at=repo.folder)
 
@@ -693,7 +693,7 @@ def test_a_version_of_the_template(repo: Repo, row: str) -> None:
 
 NOWHERE = "/nowhere/at/all"
 
-# Each names a place or a mode. None of them may change anything.
+# Each of these names a place or a mode. None of them may change anything.
 MISLEADING = {
     **dict.fromkeys(
         (
@@ -835,7 +835,9 @@ def test_no_program_of_a_templates_own_settings_runs(
     git("tag", "v0.2.0", cwd=own_growing_template)
     for key, value in evil(program).items():
         git("config", key, value, cwd=own_growing_template)
-    os.utime(own_growing_template / "copier.yml")  # git must look into it again.
+    os.utime(
+        own_growing_template / "copier.yml"
+    )  # Otherwise git trusts its index and does not read the file.
     words = {
         "new": ("new", repo.person.desk / "inn", "--template", own_growing_template),
         "advance": ("advance", "--yes"),
@@ -846,7 +848,7 @@ def test_no_program_of_a_templates_own_settings_runs(
 
 
 @pytest.mark.parametrize("command", ["new", "status", "--help", "--version"])
-def test_a_full_device_behind_the_output(repo: Repo, command: str) -> None:
+def test_an_output_that_cannot_be_written_is_reported(repo: Repo, command: str) -> None:
     words = {"new": ("new", "../inn"), "status": ("status",)}.get(command, (command,))
     with repo.person.leaving_no_trace():
         done = repo.person.runs(
@@ -857,7 +859,7 @@ def test_a_full_device_behind_the_output(repo: Repo, command: str) -> None:
 
 @pytest.mark.parametrize("command", ["advance", "upgrade"])
 @pytest.mark.slow
-def test_a_full_device_behind_the_output_of_a_step(
+def test_a_step_whose_output_cannot_be_written_is_reported(
     repo: Repo, own_growing_template: Path, command: str
 ) -> None:
     (own_growing_template / "template" / "later.txt").write_text("later\n", encoding="utf-8")
@@ -874,7 +876,7 @@ def test_a_full_device_behind_the_output_of_a_step(
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.slow
-def test_closed_files(repo: Repo, closed: str) -> None:
+def test_closed_standard_files_cause_no_traceback(repo: Repo, closed: str) -> None:
     with repo.person.leaving_no_trace():
         done = repo.person.runs(
             "sh", "-c", f'exec "$@" {closed}', "sh", RUNG, "status", at=repo.folder
@@ -965,7 +967,7 @@ APPEARING: Rows[str] = {
 
 
 @rows(APPEARING, quick=("a readme in a new folder", "a readme in the empty folder"))
-def test_files_that_appear_meanwhile_stay(person: Person, row: str) -> None:
+def test_files_that_appear_during_new_are_kept(person: Person, row: str) -> None:
     (person.desk / "empty").mkdir()
     uv = person.temporary.parent / "slow-uv"
     uv.write_text(
@@ -988,7 +990,7 @@ def test_files_that_appear_meanwhile_stay(person: Person, row: str) -> None:
     assert found == wanted
 
 
-def test_inside_another_repository_it_says_so_and_names_no_git(person: Person) -> None:
+def test_new_inside_another_repository_says_so_and_names_the_option_no_git(person: Person) -> None:
     git("init", "--quiet", cwd=person.desk)
     done = person.types("new", "services/shop")
     assert done.returncode == 0
@@ -997,7 +999,7 @@ def test_inside_another_repository_it_says_so_and_names_no_git(person: Person) -
     assert person.types("new", "services/inn", "--no-git").stderr == ""
 
 
-def test_a_shallow_template_says_how_to_fetch_the_rest(
+def test_a_shallow_clone_as_template_is_told_how_to_fetch_the_rest(
     repo: Repo, own_growing_template: Path
 ) -> None:
     for version in ("v0.2.0", "v0.3.0"):

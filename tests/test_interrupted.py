@@ -59,12 +59,12 @@ def test_a_hundred_ctrl_c_leave_no_trace(person: Person, tmp_path: Path) -> None
         process = person.starts("new", "shop")
         wait_until_there(reached)
         with suppress(ProcessLookupError):
-            for _ in range(100):  # As fast as they come; some fall into the cleaning up.
+            for _ in range(100):  # As fast as possible. Some arrive during the cleanup.
                 os.killpg(process.pid, signal.SIGINT)
                 time.sleep(0.001)
         code, _, errors = outcome(process)
         assert errors == STOPPED
-        assert code in {1, -signal.SIGINT}  # The last ones meet a Python that is shutting down.
+        assert code in {1, -signal.SIGINT}  # The last signals reach a Python that is shutting down.
 
 
 def test_ctrl_c_leaves_an_existing_folder_empty(person: Person, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_ctrl_c_at_a_question_leaves_no_trace(person: Person) -> None:
 
 
 @pytest.mark.parametrize("ends", ["ctrl-c", "ctrl-d"])
-def test_an_end_before_the_last_enter_leaves_no_trace(person: Person, ends: str) -> None:
+def test_ctrl_c_or_ctrl_d_before_the_last_enter_leaves_no_trace(person: Person, ends: str) -> None:
     words = ("new", "shop", "--stage", "1", "--data", "team=tea")
     with person.leaving_no_trace(), person.at_a_terminal(*words) as terminal:
         for question in ("called, for people?", "name for machines", "what it is for"):

@@ -103,7 +103,7 @@ def test_an_edit_in_one_of_several_equal_blocks_stays_there(repo: Repo) -> None:
     assert "init: true\n    cpus: 2" in scheduler
 
 
-def test_the_persons_excludes_file_hides_nothing_that_the_step_brings(repo: Repo) -> None:
+def test_the_persons_excludes_file_hides_no_file_of_the_step(repo: Repo) -> None:
     home = repo.person.temporary.parent / "home"
     home.mkdir()
     (home / "ignored").write_text("*.py\ndocs\n")

@@ -58,7 +58,7 @@ def test_data_answers_a_question(person: Person) -> None:
     assert (answers["project_name"], answers["team"]) == ("Tea = Life", "leaves")
 
 
-def test_stage_is_short_for_its_answer(person: Person) -> None:
+def test_the_option_stage_sets_the_answer(person: Person) -> None:
     assert "stage 1 (foundation)" in person.types("new", "shop", "--stage", "1").stdout
 
 
@@ -86,7 +86,9 @@ def test_no_git_makes_no_repository(person: Person) -> None:
     assert not (person.desk / "shop" / ".git").exists()
 
 
-def test_without_uv_the_project_is_made_and_one_line_says_what_is_missing(person: Person) -> None:
+def test_without_uv_the_project_is_created_and_one_line_says_that_uv_is_missing(
+    person: Person,
+) -> None:
     git_alone = person.desk.parent / "bin"
     git_alone.mkdir()
     (git_alone / "git").symlink_to(shutil.which("git") or "")
@@ -383,7 +385,7 @@ def test_uv_is_found_where_make_install_put_it(person: Person) -> None:
     assert (person.desk / "shop" / "uv.lock").read_text(encoding="utf-8") == "# locked\n"
 
 
-def test_a_uv_that_writes_no_lock_is_said(person: Person) -> None:
+def test_a_uv_that_writes_no_lock_is_reported(person: Person) -> None:
     person.environment["UV"] = shutil.which("true") or ""
     done = person.types("new", "shop")
     assert "Dependencies are not locked (uv wrote no uv.lock)" in done.stderr

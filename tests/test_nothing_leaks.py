@@ -21,7 +21,7 @@ def test_no_value_of_accounts_and_sessions_is_logged(
     report = driven(render({"stage": stage}), tmp_path / "shop", "leaks")
 
     assert report["leaked"] == {}
-    # Else nothing was tried.
+    # Otherwise the test has tried nothing.
     assert report["written"].keys() == WRITERS[stage]
     assert report["failed"] > report["statements"] > 10
     assert report["values"] > 50

@@ -85,7 +85,7 @@ def test_a_wheel_holds_the_program_and_nothing_else(newcomer: Person, checkout: 
     assert tops == {"rung", "rung-0.1.0.dist-info"}
 
 
-def test_uvx_makes_a_project_from_a_clean_clone(newcomer: Person, checkout: Path) -> None:
+def test_uvx_creates_a_project_from_a_clean_clone(newcomer: Person, checkout: Path) -> None:
     shop = newcomer.desk / "shop"
     ran(newcomer, "uvx", "--quiet", "--from", ".", "rung", "new", shop, at=checkout)
     assert recorded_source(shop) == str(checkout)
@@ -107,7 +107,7 @@ def test_make_new_works_in_a_fresh_clone(newcomer: Person, checkout: Path) -> No
     assert git("status", "--porcelain", cwd=checkout) == ""
 
 
-def test_make_new_passes_on_stage_and_arguments(newcomer: Person, checkout: Path) -> None:
+def test_make_new_passes_the_stage_and_arguments_to_rung(newcomer: Person, checkout: Path) -> None:
     more = ["STAGE=2", "ARGS=--data replica_routing=true --data 'project_name=Tea House'"]
     shop = newcomer.desk / "shop"
     ran(newcomer, "make", "--silent", "new", f"DEST={shop}", *more, at=checkout)
@@ -116,7 +116,7 @@ def test_make_new_passes_on_stage_and_arguments(newcomer: Person, checkout: Path
     assert answers["project_name"] == "Tea House"
 
 
-def test_make_install_gives_a_rung_that_knows_its_template(
+def test_make_install_installs_a_rung_that_knows_its_template(
     newcomer: Person, checkout: Path
 ) -> None:
     tools = newcomer.temporary / "tools"
@@ -140,7 +140,9 @@ def test_make_fetches_a_missing_uv(newcomer: Person, checkout: Path) -> None:
     assert shown.endswith("    make dev\n")
 
 
-def test_make_install_without_uv_gives_a_rung_that_locks(newcomer: Person, checkout: Path) -> None:
+def test_make_install_without_uv_installs_a_rung_that_can_lock(
+    newcomer: Person, checkout: Path
+) -> None:
     without_uv = [f for f in os.environ["PATH"].split(os.pathsep) if not Path(f, "uv").exists()]
     tools = newcomer.temporary / "tools"
     newcomer.environment |= {

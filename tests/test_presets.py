@@ -28,7 +28,9 @@ def shop(person: Person) -> Path:
     return bare_repo(person.desk / "shop.git", {ANSWERS: written})
 
 
-def test_like_a_git_url_takes_its_answers_but_not_its_names(person: Person, shop: Path) -> None:
+def test_like_with_a_git_url_takes_the_answers_but_not_the_names(
+    person: Person, shop: Path
+) -> None:
     tea = made(person, "--like", shop.as_uri())
     assert (tea["stage"], tea["replica_routing"], tea["team"]) == (2, True, "tea")
     assert (tea["project_slug"], tea["project_name"]) == ("tea", "Tea")
@@ -36,7 +38,7 @@ def test_like_a_git_url_takes_its_answers_but_not_its_names(person: Person, shop
     assert "gone" not in tea
 
 
-def test_like_a_folder_and_data_is_stronger(repo: Repo) -> None:
+def test_like_with_a_folder_is_overridden_by_data(repo: Repo) -> None:
     repo.edits(ANSWERS_FILE, "team: shop-team", "team: oolong")
     person = repo.person
     tea = made(person, "--like", repo.folder, "--stage", "1", "--data", "description=Hot")
@@ -53,7 +55,7 @@ def test_a_preset_is_one_line_that_status_shows(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_an_option_of_a_later_stage_waits_for_its_stage(person: Person, shop: Path) -> None:
+def test_an_option_of_a_later_stage_is_ignored_until_that_stage(person: Person, shop: Path) -> None:
     tea = made(person, "--like", shop.as_uri(), "--stage", "1")
     assert tea["stage"] == 1
     assert "replica_routing" not in tea
@@ -93,5 +95,5 @@ def test_a_source_that_cannot_be_used_is_one_line(person: Person, row: str) -> N
     assert said in done.stderr
 
 
-def test_the_shipped_defaults_say_nothing() -> None:
+def test_the_delivered_defaults_file_sets_no_answer() -> None:
     assert presets.company_defaults() == {}

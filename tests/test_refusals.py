@@ -100,7 +100,7 @@ def test_advancing_from_the_last_stage_is_refused(repo: Repo) -> None:
     assert "the last stage" in repo.refuses(*ADVANCE)
 
 
-def test_a_lower_stage_says_what_to_do_instead(repo: Repo) -> None:
+def test_advancing_to_a_lower_stage_says_what_to_do_instead(repo: Repo) -> None:
     repo.advances("--commit")
     reason = repo.refuses(*ADVANCE, "--to=1")
     assert "git revert" in reason
@@ -127,7 +127,7 @@ def test_an_answer_to_a_question_that_the_stage_does_not_ask_is_refused(repo: Re
     assert "replica_routing is not asked at stage 1 (foundation), but from stage 2" in reason
 
 
-def test_an_answer_that_is_neither_yes_nor_no_is_refused(repo: Repo) -> None:
+def test_an_answer_other_than_yes_or_no_is_refused(repo: Repo) -> None:
     reason = repo.refuses("advance", "--dry-run", "--data=replica_routing=wrong", code=2)
     assert "replica_routing: 'wrong' is neither yes nor no. Write true or false." in reason
 
@@ -156,7 +156,7 @@ def test_a_template_that_is_gone_is_refused(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_a_template_that_moved_is_found_where_the_person_says(
+def test_a_template_that_moved_is_found_at_the_given_place(
     repo: Repo, growing_template: Path
 ) -> None:
     repo.edits(".copier-answers.yml", "_src_path: ", "_src_path: /gone")
@@ -253,7 +253,7 @@ def test_a_file_hidden_from_git_is_refused(repo: Repo, bit: str) -> None:
     assert "told to ignore edits" in repo.refuses(*ADVANCE)
 
 
-def test_a_second_rung_at_work_is_refused(repo: Repo) -> None:
+def test_a_second_rung_in_the_same_repo_is_refused(repo: Repo) -> None:
     holder = subprocess.Popen(
         ["flock", repo.folder / ".git", "sh", "-c", "echo locked; read _"],
         stdin=subprocess.PIPE,
@@ -269,7 +269,7 @@ def test_a_second_rung_at_work_is_refused(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_a_person_unknown_to_git_cannot_use_commit(repo: Repo) -> None:
+def test_the_option_commit_is_refused_when_git_knows_no_author(repo: Repo) -> None:
     write(repo.person.temporary.parent / "gitconfig", "[user]\n\tuseConfigOnly = true\n")
     repo.person.environment["GIT_CONFIG_GLOBAL"] = str(repo.person.temporary.parent / "gitconfig")
     reason = repo.refuses(*ADVANCE, "--commit")
@@ -278,7 +278,7 @@ def test_a_person_unknown_to_git_cannot_use_commit(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_a_submodules_folder_is_left_alone(repo: Repo, small_template: Path) -> None:
+def test_the_folder_of_a_submodule_does_not_change(repo: Repo, small_template: Path) -> None:
     add = ["-c", "protocol.file.allow=always", "submodule", "--quiet", "add"]
     git(*add, str(small_template), "vendor/rung", cwd=repo.folder)
     repo.commit()

@@ -115,7 +115,7 @@ def test_an_option_of_a_later_stage_changes_nothing(render: Render, option: str)
 
 
 @every_variant
-def test_git_ignores_nothing_that_is_rendered(
+def test_no_rendered_file_is_ignored_by_git(
     render: Render, variant: dict[str, Any], tmp_path: Path
 ) -> None:
     project = render(variant)
@@ -128,7 +128,7 @@ def test_git_ignores_nothing_that_is_rendered(
     assert done.stdout == ""
 
 
-def test_nine_files_in_ten_hold_no_jinja() -> None:
+def test_nine_of_ten_files_contain_no_jinja() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "template"],
         cwd=REPO,
@@ -152,7 +152,9 @@ HARD_NAMES = [
 
 
 @pytest.mark.parametrize("name", HARD_NAMES)
-def test_a_hard_name_survives_wherever_it_is_shown(render: Render, name: str) -> None:
+def test_a_project_name_with_special_characters_is_shown_unchanged_everywhere(
+    render: Render, name: str
+) -> None:
     project = render(
         {"project_name": name, "project_slug": "shop", "description": name, "team": name}
     )
@@ -165,7 +167,9 @@ def test_a_hard_name_survives_wherever_it_is_shown(render: Render, name: str) ->
 
 
 @pytest.mark.parametrize("name", [*HARD_NAMES, "W" * 60])
-def test_ruff_accepts_a_project_with_a_hard_name(render: Render, name: str) -> None:
+def test_ruff_accepts_a_project_whose_name_has_special_characters(
+    render: Render, name: str
+) -> None:
     project = render(
         {"project_name": name, "project_slug": "shop", "description": name, "team": name}
     )

@@ -35,17 +35,17 @@ def test_a_backup_is_rehearsed_and_restored_to_a_moment_while_rows_are_written(
     assert re.search(r"Loss window: \d+ s\.", report["rehearsal"])
     assert "pg_amcheck finds no damaged table or index" in report["rehearsal"]
     assert report["left over"] == []
-    # Rows that a mistake deleted are back, and nothing that was written after the moment is there.
+    # Rows that a mistake deleted are back. Later writes are gone.
     assert report["rehearsed moment"] == report["recovered"] > 0
     assert (report["missing"], report["too new"]) == (0, 0)
-    # A server is lost with its disk: all that was archived is back, also after a first recovery.
+    # A server is lost with its disk. All archived writes are back, also after a first recovery.
     assert report["archived and missing"] == 0
     assert report["lost"] > 0
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("installed")
-def test_the_runbooks_of_a_year_are_followed_and_no_client_notices(
+def test_the_runbooks_of_an_operators_year_are_followed_and_no_client_notices(
     render: Render, tmp_path: Path
 ) -> None:
     made = render({"stage": 4, "replica_routing": True})

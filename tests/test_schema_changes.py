@@ -20,9 +20,9 @@ def test_no_statement_of_the_sample_fails_while_its_table_changes(
         if route.rpartition(" ")[2] not in {"200", "201", "204", "404", "409", "503"}
     }
     assert unexpected == {}
-    # Each route has also been answered well, so each statement has run.
+    # Each route has also answered with success, so each statement has run.
     routes = {route.rpartition(" ")[0] for route in report["statuses"]}
     well = {route.rpartition(" ")[0] for route in report["statuses"] if " 20" in route}
-    assert routes - well <= {"GET /uploads/{id}"}  # there are no bytes yet
+    assert routes - well <= {"GET /uploads/{id}"}  # the file has no bytes yet
     assert {"PUT /me/password", "DELETE /tokens/current"} < well
     assert report["changes"] > 100

@@ -28,7 +28,7 @@ def as_typed(*command: str) -> tuple[str, ...]:
 
 
 def serves(project: Path, command: str, path: str = "/live") -> bytes:
-    """What the app answers at `path`. `command` ends with the option that takes the port."""
+    """The app's answer at `path`. `command` ends with the option for the port."""
     port = free_port()
     with project.with_suffix(".served").open("w+") as log:
         server = subprocess.Popen(
@@ -89,7 +89,7 @@ def test_commands_in_a_second_shell_use_the_servers_of_make_dev(
 
 
 @pytest.mark.slow
-def test_make_dev_that_was_killed_lends_nothing(project: Path) -> None:
+def test_after_make_dev_was_killed_no_command_uses_its_variables(project: Path) -> None:
     words = as_typed("python", "-m", "dev", "sh", "-c", "echo ready; sleep 600")
     lender = subprocess.Popen(
         words, cwd=project, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -106,7 +106,7 @@ def test_make_dev_that_was_killed_lends_nothing(project: Path) -> None:
 
 
 def answers(url: str) -> bytes:
-    """Its body, which is empty while the app does not answer."""
+    """The body of the answer. It is empty while the app does not answer."""
     try:
         with urlopen(url, timeout=5) as answer:
             body: bytes = answer.read()

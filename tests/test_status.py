@@ -91,7 +91,7 @@ def test_a_missing_template_is_a_problem_and_the_rest_is_shown(repo: Repo) -> No
     assert "and is gone" in found["problems"][0]
 
 
-def test_a_template_that_uses_more_of_copier_has_unknown_edits(
+def test_edits_are_unknown_for_a_template_that_uses_other_features_of_copier(
     repo: Repo, own_growing_template: Path
 ) -> None:
     stage = own_growing_template / "template" / "docs" / "stage.md.jinja"

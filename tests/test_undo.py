@@ -52,7 +52,7 @@ def test_an_upgrade_is_taken_back(repo: Repo, own_growing_template: Path) -> Non
     assert files_of(repo.folder) == before
 
 
-def test_without_a_step_there_is_nothing_to_undo(repo: Repo) -> None:
+def test_undo_without_a_step_is_refused(repo: Repo) -> None:
     assert "There is no step to undo" in repo.refuses("undo")
     repo.advances()
     undone(repo)
@@ -67,7 +67,7 @@ def test_without_a_step_there_is_nothing_to_undo(repo: Repo) -> None:
         pytest.param("app/infra/simple.py", marks=pytest.mark.slow),
     ],
 )
-def test_an_edit_after_the_step_is_refused_in_words_and_kept(repo: Repo, name: str) -> None:
+def test_undo_refuses_after_a_later_edit_and_keeps_the_edit(repo: Repo, name: str) -> None:
     repo.advances()
     repo.write(name, "EDITED = True\n")
     reason = repo.refuses("undo")
@@ -96,7 +96,7 @@ def test_a_step_that_was_staged_is_taken_back(repo: Repo) -> None:
     assert repo.status() == []
 
 
-def test_files_that_the_person_has_put_back_do_not_stop_it(repo: Repo) -> None:
+def test_undo_accepts_files_that_the_person_has_already_put_back(repo: Repo) -> None:
     repo.advances()
     repo.git("restore", "docs/stage.md", "app/infra/simple.py")
     undone(repo)
@@ -181,9 +181,7 @@ def test_a_step_that_was_finished_after_a_kill_is_taken_back(repo: Repo) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 5, 8])
-def test_a_kill_amid_the_taking_back_is_finished_by_the_next_command(
-    repo: Repo, number: int
-) -> None:
+def test_an_undo_that_was_killed_is_finished_by_the_next_command(repo: Repo, number: int) -> None:
     repo.advances()
     assert meets("kill", number, repo, command=("undo",)).returncode == -signal.SIGKILL
     done = repo.rung("status")
@@ -193,7 +191,7 @@ def test_a_kill_amid_the_taking_back_is_finished_by_the_next_command(
 
 
 @pytest.mark.parametrize("broken", ["", "[]", "{", '{"intent": 1}'])
-def test_a_broken_record_is_said(repo: Repo, broken: str) -> None:
+def test_a_broken_undo_record_is_reported(repo: Repo, broken: str) -> None:
     (repo.folder / ".git" / "rung-undo.json").write_text(broken, encoding="utf-8")
     assert "rung-undo.json is broken" in repo.refuses("undo")
 

@@ -84,7 +84,7 @@ def test_a_new_question_answered_with_yes_adds_its_files(
 
 
 @pytest.mark.slow
-def test_an_answer_that_the_new_version_refuses_is_not_replaced_in_silence(
+def test_an_answer_that_the_new_version_refuses_stops_the_upgrade(
     repo: Repo, own_growing_template: Path
 ) -> None:
     settings = own_growing_template / "copier.yml"
@@ -128,18 +128,18 @@ def test_upgrading_again_does_nothing(repo: Repo, own_growing_template: Path) ->
     )
 
 
-def test_an_answer_is_not_dropped_when_no_version_is_newer(repo: Repo) -> None:
+def test_an_answer_is_refused_and_not_dropped_when_no_version_is_newer(repo: Repo) -> None:
     reason = repo.refuses("upgrade", "--data", "team=Tea")
     assert "No version is newer than v0.1.0, so team=Tea was not applied." in reason
     assert "rung advance --to 1 --data team=Tea" in reason
 
 
-def test_an_answer_that_changes_nothing_is_no_failure(repo: Repo) -> None:
+def test_an_answer_that_changes_nothing_exits_with_0(repo: Repo) -> None:
     assert "Nothing to do" in repo.refuses("upgrade", "--data", "team=shop-team", code=0)
 
 
 @pytest.mark.slow
-def test_a_version_between_may_be_named(repo: Repo, own_growing_template: Path) -> None:
+def test_an_upgrade_may_stop_at_an_earlier_version(repo: Repo, own_growing_template: Path) -> None:
     next_version(own_growing_template)
     next_version(own_growing_template, version="v0.3.0")
     upgrades(repo, "--ref", "v0.2.0")
@@ -220,7 +220,7 @@ def test_a_template_at_a_url_upgrades(repo: Repo, own_growing_template: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["rung", "copier"])
-def test_a_repo_of_one_program_upgrades_with_the_other(
+def test_a_repo_of_copier_upgrades_with_rung_and_the_other_way_round(
     person: Person, own_growing_template: Path, command: str
 ) -> None:
     """own_growing_template brings a repo of its own along; here another is made."""

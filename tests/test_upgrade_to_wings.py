@@ -96,7 +96,7 @@ def test_a_flat_repo_upgrades_without_a_conflict(old: Repo) -> None:
     assert ("cache" in wings) == (old.answers()["stage"] >= 3)
 
 
-def test_an_edit_in_a_file_that_moved_is_refused_in_words(old: Repo) -> None:
+def test_an_edit_in_a_file_that_moved_is_refused_with_a_reason(old: Repo) -> None:
     old.edits("app/infra/cache.py", "DUE_AFTER = 0.8", "DUE_AFTER = 0.5")
     reason = old.refuses("upgrade", *answered(old))
     assert "deletes files that you have edited: app/infra/cache.py" in reason

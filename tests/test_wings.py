@@ -18,7 +18,7 @@ EXCLUDE: list[str] = yaml.safe_load((REPO / "copier.yml").read_text(encoding="ut
 # A wing's line names a folder without its place, so that it holds in app/infra, dev and the rest.
 WINGS = [found[1] for line in EXCLUDE if (found := re.search(r"%\}([\w.-]+)\{%", line))]
 
-# It has parts enough for a folder, and is there from stage 1: docs/decisions/020.
+# It has enough files for a folder, and exists from stage 1 on: docs/decisions/020.
 AT_ONCE = {"doctor"}
 
 ARRIVES = {
@@ -79,7 +79,7 @@ def test_each_python_file_of_rungs_says_in_its_first_words_what_it_is_for(render
 
 
 def summary(module: ast.Module) -> bool:
-    """One line, and a blank line before whatever explains more."""
+    """The docstring is one line. A blank line follows if there is more."""
     first, _, more = (ast.get_docstring(module) or "").partition("\n")
     return bool(first) and (not more or more.startswith("\n"))
 

@@ -43,13 +43,13 @@ class Server:
         shutil.rmtree(self._folder)
 
     def demote(self) -> None:
-        """It is a replica from now on: it answers reads and refuses writes."""
+        """Makes the server a replica, which answers reads and refuses writes."""
         self.stop()
         (self._folder / "data" / "standby.signal").touch()
         self.start()
 
     def lets_nobody_in(self) -> None:
-        """It is loading, as after a crash: 57P03."""
+        """Makes the server answer 57P03, as if it were starting after a crash."""
         self.stop()
         (self._folder / "data" / "standby.signal").touch()
         options = {**postgres.THROWAWAY_SETTINGS, "hot_standby": "off", "port": str(self.port)}
@@ -83,7 +83,7 @@ class Server:
         raise AssertionError("it lets us in")
 
     async def prepare(self, password: str) -> None:
-        """As Postgres stores it: a pooler knows the password only like that."""
+        """The hash that Postgres stores. A pooler knows the password only in this form."""
         await self.run(f"ALTER ROLE app PASSWORD '{password}'")
         (self._folder / "password").write_text(PASSWORD)
         self.url = self.url.replace(urlsplit(self.url).password or "", PASSWORD)
@@ -147,7 +147,7 @@ async def name_of_two() -> AsyncGenerator[Name]:
 
 
 def notes_app() -> FastAPI:
-    """Its notes say which server took them."""
+    """An app whose notes say which server stored them."""
     app = bare_app()
 
     @app.post("/notes")

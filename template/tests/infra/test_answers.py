@@ -59,7 +59,7 @@ async def test_a_request_is_freed_without_the_garbage_collector(
         return weakref.ref(exchange)
 
     async with serve(bare):
-        await asyncio.create_task(ask())  # the first one fills caches
+        await asyncio.create_task(ask())  # the first request fills caches
         gc.disable()
         try:
             freed = await asyncio.create_task(ask())

@@ -35,7 +35,7 @@ def with_notes(app: FastAPI) -> FastAPI:
     return app
 
 
-async def test_a_listed_origin_may_ask_and_read(api: FastAPI, serve: Serve) -> None:
+async def test_a_listed_origin_may_send_a_preflight_and_read(api: FastAPI, serve: Serve) -> None:
     async with serve(api) as client:
         asked = {
             "Origin": PAGE,
@@ -108,7 +108,7 @@ async def test_without_the_setting_no_origin_is_allowed(services: Services, serv
 
 
 @pytest.mark.parametrize("origins", ["*", "app.example.com", f"{PAGE}/", f"{PAGE}/path", "ftp://a"])
-def test_an_origin_that_is_none_stops_the_start(
+def test_a_wrong_origin_in_the_setting_stops_the_start(
     services: Services, monkeypatch: pytest.MonkeyPatch, origins: str
 ) -> None:
     monkeypatch.setenv("CORS_ORIGINS", origins)
@@ -116,7 +116,7 @@ def test_an_origin_that_is_none_stops_the_start(
         bare_app()
 
 
-async def test_head_is_answered_wherever_get_is(api: FastAPI, serve: Serve) -> None:
+async def test_each_route_with_get_also_answers_head(api: FastAPI, serve: Serve) -> None:
     async with serve(api) as client:
         for path in ("/notes", "/live", "/ready"):
             head, get = await client.head(path), await client.get(path)

@@ -225,7 +225,7 @@ async def test_a_postgres_that_hangs_does_not_keep_a_process_from_ending(
 
 @asynccontextmanager
 async def busy_reading(database: Database) -> AsyncGenerator[None]:
-    """One of its reading connections is in use meanwhile."""
+    """Holds one read connection of the pool meanwhile."""
     reader = database.reader()
     reading = asyncio.create_task(reader.fetch("SELECT pg_sleep(8)"))
     try:
@@ -248,7 +248,7 @@ async def test_connections_that_postgres_closed_are_replaced(services: Services)
             await write.execute(text("SELECT 1"))
 
         await close_all_others(services)
-        await asyncio.sleep(0.1)  # until our end knows it
+        await asyncio.sleep(0.1)  # until the client's side has noticed it
 
         assert await database.reader().fetch("SELECT 1")
         async with database.transaction() as write:
@@ -328,7 +328,7 @@ async def test_a_connection_that_postgres_refuses_is_unavailable(
 @pytest.mark.parametrize(
     "parameter", ["channel_binding=require", "pgbouncer=true", "schema=public", "pool_size=3"]
 )
-def test_a_url_parameter_that_asyncpg_does_not_know_stops_the_start_by_its_name(
+def test_a_url_parameter_that_asyncpg_does_not_know_stops_the_start_and_is_named(
     monkeypatch: pytest.MonkeyPatch, parameter: str
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://ada:secret@nowhere/shop?{parameter}")
@@ -382,7 +382,7 @@ async def test_altering_a_table_under_load_causes_no_error_but_unavailable(
                 load.create_task(write())
                 load.create_task(read())
             connection = await asyncpg.connect(services.database_url)
-            async with asyncio.timeout(60):  # until writes have met a change
+            async with asyncio.timeout(60):  # until a write has met a change of the schema
                 for turn in count():
                     kind = "bigint" if turn % 2 else "numeric"
                     await connection.execute(f"ALTER TABLE notes ALTER COLUMN id TYPE {kind}")
@@ -403,7 +403,7 @@ async def assert_unavailable(services: Services, failing: str, reason: str) -> N
 
 
 async def test_an_internal_error_of_postgres_is_unavailable(services: Services) -> None:
-    """While a migration runs, Postgres reports one of many. This one needs no migration."""
+    """During a migration, Postgres reports one of many such errors. This one needs no migration."""
     internal_error = "SELECT range_in('1', 23, -1) IS NULL"
     await assert_unavailable(services, internal_error, "type 23 is not a range type")
 
@@ -501,7 +501,7 @@ async def test_postgres_that_is_slow_to_accept_connections_is_there_while_open_o
         await database.reader().fetch("SELECT 1")
         line.accepts.clear()
         await becomes([])
-        # A probe in this queue would get its turn too late.
+        # A health check that waits in this queue would be too late.
         async with asyncio.TaskGroup() as crowd:
             for _ in range(12):
                 crowd.create_task(keep_reading())
@@ -534,7 +534,7 @@ class Line:
     sent: list[bytes]
     is_silent: bool = False
     accepts: asyncio.Event = field(default_factory=asyncio.Event)
-    replaced: tuple[bytes, bytes] | None = None  # once: the old bytes and the new ones
+    replaced: tuple[bytes, bytes] | None = None  # old bytes and new bytes, replaced once
 
 
 @asynccontextmanager

@@ -135,14 +135,14 @@ async def blocks_the_loop() -> None:
         time.sleep(0.15)  # noqa: ASYNC251  # that is the fault
 
 
-def test_wanted_counts_the_wait_for_a_processor() -> None:
+def test_cpu_wanted_is_the_time_that_a_thread_waits_for_a_processor() -> None:
     before, after = Processor(100.0, 5.0, 1.0), Processor(110.0, 7.0, 7.0)
 
     assert after.since(before) == {"cpu_got": 0.2, "cpu_wanted": 0.8}
     assert after._replace(waited=None).since(before) == {"cpu_got": 0.2, "cpu_wanted": None}
 
 
-def test_a_busy_thread_gets_or_wants_its_processor() -> None:
+def test_for_a_busy_thread_most_of_the_time_is_cpu_got_or_cpu_wanted() -> None:
     before = processor()
     while time.monotonic() - before.at < 0.3:
         pass
@@ -159,7 +159,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
         yield now
 
 
-def test_a_read_repeats_when_a_cache_would_still_have_its_answer(
+def test_a_read_counts_as_repeated_when_a_cache_would_still_have_its_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reads = RepeatedReads()

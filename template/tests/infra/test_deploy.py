@@ -22,7 +22,7 @@ NO_ENVIRONMENT = (
     *("..", ".", "production/", "./production", "../environments/production", "/etc"),
 )
 
-# Stands in for Terraform: plans what plan.json says, and applies a plan that is there.
+# Replaces Terraform: it plans what plan.json says, and applies an existing plan.
 TERRAFORM = """\
 #!/bin/sh
 case $1 in
@@ -56,7 +56,7 @@ HARMLESS = [
 ]
 
 
-def test_each_loss_is_named_with_its_reason() -> None:
+def test_each_resource_that_a_plan_would_lose_is_named_with_the_reason() -> None:
     must_be_new = {"action_reason": "replace_because_cannot_update"}
     plan = [
         *HARMLESS,
@@ -133,7 +133,7 @@ def test_a_plan_that_loses_data_cannot_be_applied(production: Path) -> None:
     assert not (production / "applied").exists()
 
 
-def test_an_apply_that_stops_says_how_to_go_on(production: Path) -> None:
+def test_an_apply_that_stops_says_what_to_run_next(production: Path) -> None:
     (production / "plan.json").write_text("{}")
     deploy(production)
 
@@ -143,7 +143,7 @@ def test_an_apply_that_stops_says_how_to_go_on(production: Path) -> None:
     assert "Run `make deploy-plan` again" in stopped.stderr
 
 
-def test_an_environment_that_is_not_there_is_one_line(production: Path) -> None:
+def test_a_missing_environment_is_reported_in_one_line(production: Path) -> None:
     refused = deploy(production, ENV="../production")
 
     assert refused.returncode == 1
@@ -151,7 +151,7 @@ def test_an_environment_that_is_not_there_is_one_line(production: Path) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_takes_only_an_environment_that_is_there(
+def test_each_command_accepts_only_an_existing_environment(
     production: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.chdir(production.parents[1])
@@ -161,7 +161,7 @@ def test_each_command_takes_only_an_environment_that_is_there(
             run(command)
 
 
-def test_make_hands_on_what_was_typed_and_runs_none_of_it(tmp_path: Path) -> None:
+def test_make_passes_on_its_variables_and_runs_nothing_in_them(tmp_path: Path) -> None:
     typed = f"production'; touch {tmp_path}/made; \"`touch {tmp_path}/made`"
     shown = ["RUN=printenv ENV #", f"ENV={typed}"]
     outside_make = {name: value for name, value in os.environ.items() if "MAKE" not in name}
@@ -185,7 +185,7 @@ def test_make_hands_on_what_was_typed_and_runs_none_of_it(tmp_path: Path) -> Non
         ({"VERSION": "new"}, "Terraform does not start: `terraform version -json` fails."),
     ],
 )
-def test_a_terraform_that_does_not_do_is_one_line(
+def test_an_unusable_terraform_is_reported_in_one_line(
     production: Path, command: str, given: dict[str, str], said: str
 ) -> None:
     refused = deploy(production, command, **given)

@@ -108,7 +108,7 @@ def until_it_ends(process: subprocess.Popen[str]) -> None:
         ([], 1, "Say what to run: python -m dev COMMAND…\n"),
     ],
 )
-def test_a_command_that_cannot_be_run_is_refused_in_words(
+def test_a_command_that_cannot_run_is_refused_with_a_reason(
     command: list[str], status: int, message: str
 ) -> None:
     done = subprocess.run(
@@ -122,7 +122,7 @@ def test_a_command_that_cannot_be_run_is_refused_in_words(
 
 
 @pytest.mark.slow
-def test_a_command_gets_one_of_many_requests_to_end() -> None:
+def test_of_many_stop_signals_a_command_gets_one() -> None:
     with running([sys.executable, "-c", COUNTS]) as process:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
@@ -153,7 +153,7 @@ def test_a_reloader_that_does_not_end_is_killed_with_the_app(
 
 
 @pytest.mark.slow
-def test_everything_ends_when_its_group_gets_many_requests_to_end(tmp_path: Path) -> None:
+def test_everything_ends_when_its_group_gets_many_stop_signals(tmp_path: Path) -> None:
     (tmp_path / "empty.py").write_text(EMPTY_APP)
     folder = str(tmp_path)
     uvicorn = [

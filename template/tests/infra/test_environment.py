@@ -69,7 +69,7 @@ def test_a_port_out_of_range_stops_the_start(port: str) -> None:
 
 @pytest.fixture
 def lent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file of `make dev`. What a test borrows from it goes back afterwards."""
+    """The file of `make dev`. The variables that a test takes from it are removed afterwards."""
     for name in ("DATABASE_URL", "PGSSLMODE", "LOG_LEVEL", "SECRET_KEY"):
         monkeypatch.setenv(name, "")
     file = tmp_path / ".dev" / "environment.json"

@@ -11,7 +11,7 @@ import pytest
 
 from dev import load, ports, postgres
 
-# Locust is not installed for the tests. This program writes what `locust --csv --html` writes.
+# The tests do not install Locust. This program writes the files of `locust --csv --html`.
 LOCUST = """#!{python}
 import sys
 stats = sys.argv[sys.argv.index("--csv") + 1] + "_stats.csv"
@@ -25,7 +25,7 @@ sys.exit({status})
 
 
 @pytest.mark.parametrize("host", ["http://127.0.0.1:{unused}", "127.0.0.1", "http://127.0.0.1:x"])
-def test_a_host_that_does_not_answer_is_asked_once(
+def test_a_host_that_does_not_answer_is_refused_at_once(
     monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     host = host.format(unused=ports.unused())
@@ -61,7 +61,7 @@ def test_a_wrong_size_is_refused_before_anything_starts(
 
 
 @pytest.mark.parametrize("duration", ["20", "30s", "2m", "1h", "1h30m", "3h30m10s"])
-def test_each_time_that_locust_knows_is_taken(duration: str) -> None:
+def test_each_duration_that_locust_accepts_is_accepted(duration: str) -> None:
     load.refuse_wrong_size("20", duration)
 
 
@@ -69,7 +69,7 @@ def test_each_time_that_locust_knows_is_taken(duration: str) -> None:
     ("requests", "failures", "status", "exit_status"),
     [(7, 0, 0, 0), (7, 1, 1, 1), (0, 0, 0, 1), (7, 7, 1, 1), (0, 0, 2, 2)],
 )
-def test_a_load_without_a_served_request_fails_in_words(
+def test_a_load_test_without_an_answered_request_fails_with_a_reason(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     tmp_path: Path,

@@ -33,7 +33,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-async def test_a_request_is_one_line_with_its_route_and_not_its_path(
+async def test_a_request_is_logged_in_one_line_with_its_route_and_without_its_path(
     notes: FastAPI, serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with serve(notes) as client:
@@ -140,7 +140,7 @@ async def test_a_terminal_shows_readable_lines(
 
 
 @pytest.mark.parametrize("turn", ["a test", "the next test"])
-def test_a_test_leaves_no_log_level_to_the_next(turn: str) -> None:
+def test_a_log_level_set_in_one_test_does_not_reach_the_next(turn: str) -> None:
     with capture_logs() as lines:
         structlog.get_logger().warning(turn)
     configure(LogSettings(level="ERROR"))

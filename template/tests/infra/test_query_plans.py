@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The judge of queries names those that read too much, and the line to write."""
+"""The check of queries names those that read too much, and the index to add."""
 
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -102,7 +102,7 @@ READS_MUCH = {
 
 
 @pytest.mark.parametrize("statement", READS_LITTLE.values(), ids=READS_LITTLE)
-async def test_a_query_that_reads_what_it_returns_is_fine(
+async def test_a_query_that_reads_only_what_it_returns_is_accepted(
     library: asyncpg.Connection, statement: Select[*tuple[Any, ...]]
 ) -> None:
     tables = FilledTables(library, LIBRARY)
@@ -123,7 +123,7 @@ async def test_a_query_that_reads_much_more_is_found(
     assert pytest.raises(AssertionError, match=finding).matches(AssertionError(found)), found
 
 
-async def test_each_optional_part_is_judged(library: asyncpg.Connection) -> None:
+async def test_each_optional_part_is_checked_alone(library: asyncpg.Connection) -> None:
     tables = FilledTables(library, LIBRARY)
     await tables.insert()
     searched = query(
@@ -136,7 +136,7 @@ async def test_each_optional_part_is_judged(library: asyncpg.Connection) -> None
     assert [finding.split(":")[0] for finding in found] == ["with title"]
 
 
-async def test_a_table_that_cannot_be_filled_gets_the_line_to_write(
+async def test_for_a_table_that_cannot_be_filled_the_error_gives_the_line_to_write(
     library: asyncpg.Connection,
 ) -> None:
     times = MetaData()
@@ -159,7 +159,7 @@ async def test_a_table_that_cannot_be_filled_gets_the_line_to_write(
         await FilledTables(library, LIBRARY).insert()
 
 
-async def test_two_requests_that_ask_once_each_count_two_statements(services: Services) -> None:
+async def test_two_requests_with_one_statement_each_count_as_two(services: Services) -> None:
     connection = await asyncpg.connect(services.database_url)
     with services.statements.counted() as counted:
         for _ in range(2):

@@ -56,7 +56,7 @@ async def test_the_connection_used_last_is_taken_first(services: Services) -> No
 async def test_a_read_loses_its_connection_when_its_pool_is_terminated_between_two_messages(
     pool: ReadPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A replica that stops answering is left out like this, also while somebody reads from it."""
+    """The app terminates the pool of a replica that stops answering, also during a read."""
     prepare = asyncpg.Connection._get_statement
 
     async def prepare_then_terminate(*arguments: Any, **options: Any) -> Any:

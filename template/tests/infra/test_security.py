@@ -26,7 +26,7 @@ def notes(bare: FastAPI) -> FastAPI:
 
 @pytest.fixture
 def notes_with_cache(services: Services, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
-    """At the stages that have a cache its middleware reads headers too. This one is away."""
+    """A cache's middleware reads headers too, at the stages that have one. This cache is away."""
     monkeypatch.setenv("CACHE_URL", "redis://127.0.0.1:1/0")
     return with_notes(bare_app())
 
@@ -74,7 +74,7 @@ async def test_the_documentation_can_load_its_scripts(notes: FastAPI, serve: Ser
     assert headers.get_list("content-security-policy") == ["frame-ancestors 'none'"]
 
 
-async def test_no_redirect_leads_to_the_host_that_a_request_names(
+async def test_a_redirect_never_uses_the_host_header_of_a_request(
     notes: FastAPI, serve: Serve
 ) -> None:
     async with serve(notes) as client:
@@ -116,7 +116,7 @@ async def test_a_write_from_another_site_is_refused(
         {"Origin": "https://shop.test"},
     ],
 )
-async def test_a_write_from_this_site_or_no_browser_is_let_through(
+async def test_a_write_from_this_site_or_from_no_browser_is_accepted(
     notes: FastAPI, serve: Serve, headers: dict[str, str]
 ) -> None:
     async with serve(notes) as client:
@@ -144,7 +144,7 @@ async def test_a_body_is_read_up_to_64_kib(
         assert chunked.status_code == status
 
 
-# All headers that the middleware of some stage reads, and values that break careless parsers.
+# The headers that the middleware of any stage reads, and values that break careless parsers.
 READ_HEADERS = [
     *("accept", "accept-encoding", "access-control-request-headers"),
     *("access-control-request-method", "authorization", "baggage", "connection", "content-length"),
@@ -163,10 +163,10 @@ TEXTS = st.one_of(st.sampled_from(AWKWARD), st.text(max_size=60), HEX)
 VALUES = st.one_of(TEXTS.map(str.encode), st.binary(max_size=60))
 
 
-async def test_no_header_is_answered_by_a_server_error(
+async def test_no_header_value_causes_a_server_error(
     notes_with_cache: FastAPI, serve: Serve
 ) -> None:
-    """Some come twice, as no honest client sends them."""
+    """Some headers come twice. No honest client does that."""
     tried: list[list[tuple[str, bytes]]] = []
 
     @settings(max_examples=150, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -61,7 +61,7 @@ async def connected(
 ) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     config = serve.configured()
     serve.load(config, app)
-    config.timeout_keep_alive = keep_alive  # type: ignore[assignment]  # whole seconds take long
+    config.timeout_keep_alive = keep_alive  # type: ignore[assignment]  # the default of whole seconds would make the test slow
     state = ServerState()
     server = await asyncio.get_running_loop().create_server(
         lambda: http_limits.LimitedHttp(config, state, {}), "127.0.0.1", 0
@@ -93,7 +93,7 @@ async def test_a_trusted_proxy_names_the_client(
     assert (await asked_by_a_proxy(echo, FORWARDED)).json() == "https 203.0.113.9"
 
 
-async def test_an_address_that_is_too_long_to_be_one_is_unknown(
+async def test_a_text_that_is_too_long_for_an_address_counts_as_unknown(
     echo: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
@@ -113,7 +113,7 @@ def test_a_malformed_list_of_proxies_stops_the_start(
         serve.configured()
 
 
-async def test_requests_in_one_piece_and_in_many_are_answered(echo: FastAPI) -> None:
+async def test_a_request_may_arrive_in_one_piece_or_byte_by_byte(echo: FastAPI) -> None:
     async with connected(echo) as (reader, writer):
         request = b"POST /length HTTP/1.1\r\nhost: shop\r\ncontent-length: 3\r\n\r\nabc"
         for parts in ([request], [request[n : n + 1] for n in range(len(request))]):
@@ -126,7 +126,7 @@ async def test_requests_in_one_piece_and_in_many_are_answered(echo: FastAPI) -> 
 
 
 @pytest.mark.parametrize("part", [b"a" * 1024, b"a: b\r\n" * 100])
-async def test_headers_without_end_are_refused(echo: FastAPI, part: bytes) -> None:
+async def test_endless_headers_are_refused(echo: FastAPI, part: bytes) -> None:
     async with connected(echo) as (reader, writer):
         writer.write(b"GET /caller HTTP/1.1\r\nlong: ")
         writer.write(part * (http_limits.MAX_HEAD_BYTES // len(part) + 1))
@@ -136,7 +136,7 @@ async def test_headers_without_end_are_refused(echo: FastAPI, part: bytes) -> No
 
 
 @pytest.mark.parametrize("begin", [b"1;", b"0\r\nlong: ", b"0\r\n", b"1\r\nx\r\n1;"])
-async def test_chunks_and_trailers_without_end_are_refused(echo: FastAPI, begin: bytes) -> None:
+async def test_endless_chunks_and_trailers_are_refused(echo: FastAPI, begin: bytes) -> None:
     async with connected(echo) as (reader, writer):
         writer.write(CHUNKED + begin)
         await asyncio.sleep(0.1)
@@ -231,7 +231,7 @@ async def test_a_body_in_tiny_chunks_is_read_whole(echo: FastAPI) -> None:
         assert await reader.readexactly(5) == b"40000"
 
 
-async def test_after_a_part_of_tiny_chunks_others_come_first(
+async def test_other_requests_are_answered_between_parts_of_a_body_in_tiny_chunks(
     echo: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_limits, "REST_SECONDS", 3600)
@@ -254,7 +254,7 @@ async def test_after_a_part_of_tiny_chunks_others_come_first(
     assert len([part for part in parts if part != request]) == 1
 
 
-async def test_pipelined_requests_are_answered_up_to_a_number(echo: FastAPI) -> None:
+async def test_only_a_limited_number_of_pipelined_requests_is_answered(echo: FastAPI) -> None:
     request = b"GET /caller HTTP/1.1\r\nhost: shop\r\n\r\n"
     async with connected(echo) as (reader, writer):
         writer.write(request * http_limits.MAX_PIPELINED)
@@ -310,7 +310,7 @@ async def test_a_websocket_is_opened_by_get_where_the_app_has_one(
     assert answer.startswith(b"HTTP/1.1 101 " if method == b"GET" else b"HTTP/1.1 200 ")
 
 
-async def test_a_refusal_comes_late_and_its_log_line_counts_no_waiting(
+async def test_a_refusal_is_delayed_and_its_logged_duration_excludes_the_delay(
     echo: FastAPI, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LOG_FORMAT", "json")
@@ -327,7 +327,7 @@ async def test_a_refusal_comes_late_and_its_log_line_counts_no_waiting(
     assert line["duration_ms"] / 1000 < seconds - http_limits.HELD_SECONDS
 
 
-async def test_refusals_are_held_up_to_a_number(
+async def test_only_a_limited_number_of_refusals_is_delayed(
     echo: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_limits, "HELD_SECONDS", 3600)
@@ -341,7 +341,7 @@ async def test_refusals_are_held_up_to_a_number(
         held.cancel()
 
 
-async def test_a_client_that_does_not_read_its_answer_is_left(
+async def test_the_connection_of_a_client_that_does_not_read_is_closed(
     echo: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_limits, "SILENCE_SECONDS", 0.2)
@@ -356,7 +356,7 @@ async def test_a_client_that_does_not_read_its_answer_is_left(
     assert 0 < got < 16_000_000
 
 
-async def test_slow_headers_are_ended_however_many_arrive(
+async def test_a_request_whose_headers_take_too_long_is_refused(
     echo: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_limits, "HEAD_SECONDS", 0.2)
@@ -368,7 +368,7 @@ async def test_slow_headers_are_ended_however_many_arrive(
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-async def test_a_body_that_stalls_is_ended_and_a_slow_one_is_read(
+async def test_a_body_that_stalls_is_refused_and_a_slow_body_is_read(
     echo: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_limits, "SILENCE_SECONDS", 0.3)

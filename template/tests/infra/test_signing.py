@@ -20,11 +20,11 @@ def test_a_signature_is_not_valid_for_another_purpose() -> None:
     assert not SIGNER.is_valid(SIGNER.sign("file", "a"), "session", "a")
 
 
-def test_parts_with_the_same_text_in_other_pieces_have_another_signature() -> None:
+def test_the_same_text_split_into_other_parts_has_another_signature() -> None:
     assert not SIGNER.is_valid(SIGNER.sign("file", "ab", "c"), "file", "a", "bc")
 
 
-def test_a_signature_of_another_key_is_not_valid() -> None:
+def test_a_signature_with_another_key_is_not_valid() -> None:
     other = Signer(SecretStr("another key, just as long as that"))
 
     assert not other.is_valid(SIGNER.sign("file", "a"), "file", "a")

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The pages of `make dev`: they need no internet, and hide none of the app's own."""
+"""The pages of `make dev`: they need no internet, and they do not hide the app's own pages."""
 
 import json
 import os
@@ -57,7 +57,7 @@ async def test_postgres_refuses_a_change_from_the_pages_of_the_data(services: ob
     ("host", "headers"),
     [("evil.example", []), ("127.0.0.1:8000", [("X-Forwarded-For", "192.0.2.1")])],
 )
-async def test_nobody_elsewhere_sees_the_data(
+async def test_the_data_are_shown_only_on_localhost(
     bare: FastAPI, host: str, headers: Sequence[tuple[str, str]]
 ) -> None:
     async with developer(bare, host) as client:
@@ -75,7 +75,7 @@ def test_a_column_of_an_unknown_type_is_shown_as_text() -> None:
     assert isinstance(field, StringField)
 
 
-async def test_the_apps_own_start_page_stays(bare: FastAPI) -> None:
+async def test_a_start_page_of_the_app_is_not_replaced(bare: FastAPI) -> None:
     bare.add_api_route("/", lambda: "ours")
     async with developer(bare) as client:
         assert (await client.get("/")).json() == "ours"
@@ -91,13 +91,13 @@ async def test_the_documentation_needs_no_internet(bare: FastAPI) -> None:
             assert (await client.get(asset)).status_code == 200
 
 
-async def test_an_app_without_documentation_has_none_in_development() -> None:
+async def test_an_app_without_documentation_gets_none_in_development() -> None:
     async with developer(FastAPI(openapi_url=None)) as client:
         assert (await client.get("/docs")).status_code == 404
 
 
 @pytest.mark.parametrize(("host", "is_told"), [("localhost:8000", True), ("evil.example", False)])
-async def test_only_this_machine_sees_the_output_of_the_seed(
+async def test_the_output_of_the_seed_is_shown_only_on_localhost(
     bare: FastAPI, monkeypatch: pytest.MonkeyPatch, host: str, is_told: bool
 ) -> None:
     monkeypatch.setattr(start_page, "seeded", lambda environment: "password <123>")
@@ -122,7 +122,7 @@ def test_each_server_on_this_machine_is_listed_without_its_password() -> None:
     assert "a.example" not in page
 
 
-def test_a_folder_of_dev_adds_its_part_once_its_variables_are_set(
+def test_a_folder_of_dev_adds_a_part_when_its_variables_are_set(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     page = tmp_path / start_page.PAGE.name
@@ -140,7 +140,7 @@ def test_a_folder_of_dev_adds_its_part_once_its_variables_are_set(
     ("age", "ago"),
     [(5, "just now"), (60, "1 minute ago"), (7300, "2 hours ago"), (200_000, "2 days ago")],
 )
-def test_the_doctors_last_words_have_an_age(
+def test_the_last_verdict_of_the_doctor_is_shown_with_its_age(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, age: int, ago: str
 ) -> None:
     now = datetime.now(UTC)
@@ -155,7 +155,7 @@ def test_the_doctors_last_words_have_an_age(
     assert start_page.doctor(now) == f"Nothing is slow: stay ({ago})."
 
 
-def test_variables_of_other_servers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libpq_variables_for_other_servers_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PGSSLMODE", "PGHOST", "PGOPTIONS", "PGSERVICEFILE"):
         monkeypatch.setenv(name, "elsewhere")
     monkeypatch.setenv("PGQUEUER_SCHEMA", "queue")

@@ -126,7 +126,7 @@ async def test_a_token_outlives_the_end_of_the_other_sessions(api: FastAPI, serv
         assert [answer.status_code for answer in answers] == [200, 401, 200]
 
 
-async def test_a_browser_gets_another_cookie_when_its_other_sessions_end(
+async def test_ending_the_other_sessions_gives_the_browser_a_new_cookie(
     api: FastAPI, serve: Serve
 ) -> None:
     async with serve(api) as client:
@@ -161,7 +161,7 @@ async def test_any_other_authorization_is_a_401(api: FastAPI, serve: Serve, carr
         assert (await client.get("/me", headers=headers)).status_code == 401
 
 
-async def test_a_token_decides_when_a_cookie_is_there_as_well(api: FastAPI, serve: Serve) -> None:
+async def test_a_token_takes_precedence_over_a_cookie(api: FastAPI, serve: Serve) -> None:
     grace = uuid4()
     async with serve(api) as client:
         await client.post(f"/session/{grace}")

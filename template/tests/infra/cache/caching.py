@@ -81,7 +81,7 @@ async def notes_after(read: Reader, number: int) -> Page:
 
 
 def notes_app() -> FastAPI:
-    """With the settings of the environment."""
+    """An app that reads notes through the cache, with the settings of the environment."""
     app = bare_app()
 
     @app.get("/notes/{number}")
@@ -117,7 +117,7 @@ def notes_app() -> FastAPI:
 
 @asynccontextmanager
 async def serving(app: FastAPI) -> AsyncGenerator[AsyncClient]:
-    """A browser of the started app, once the cache is in use."""
+    """Yields a browser of the started app when the cache is in use."""
     async with app.router.lifespan_context(app), browser(app) as client:
         await until(lambda: app.state.cache.is_reachable)
         yield client

@@ -25,7 +25,7 @@ class Name:
         return self.old.url.replace(f":{self.old.port}/", f":{self.port}/")
 
     def demote_old(self) -> None:
-        """It is a replica from now on: it answers lookups and refuses writes."""
+        """Makes the server a replica, which answers lookups and refuses writes."""
         with redis.Redis.from_url(self.old.url) as client:
             client.config_set("masterauth", self.new.password)
             client.replicaof("127.0.0.1", self.new.port)
@@ -37,7 +37,7 @@ class Name:
 
 @contextmanager
 def two_servers(kind: str) -> Generator[tuple[Valkey, Valkey]]:
-    """With one password, as a name needs it."""
+    """Yields two servers with one password, because one name leads to both."""
     with ExitStack() as stack:
         old = stack.enter_context(valkey.running(kind))
         new = stack.enter_context(valkey.running(kind))

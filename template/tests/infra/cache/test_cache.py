@@ -38,7 +38,7 @@ from tests.infra.cache.caching import (
 )
 from tests.infra.conftest import browser
 
-# Writes in all, each followed by a read.
+# The number of writes. A read follows each of them.
 ROUNDS = int(os.environ.get("ROUNDS", "200"))
 CLIENTS = 4
 
@@ -109,7 +109,7 @@ async def let_be_due(kept: redis.Redis, number: int) -> None:
     await kept.set(key_of(number), bytes(entry._replace(due=0)), keepttl=True)
 
 
-async def test_an_answer_that_was_read_once_comes_from_the_cache(
+async def test_the_second_read_is_answered_from_the_cache(
     reader: AsyncClient, app: FastAPI, loads: caching.Loads
 ) -> None:
     assert [await body(reader, "/notes/1") for _ in range(3)] == ["milk"] * 3
@@ -118,7 +118,7 @@ async def test_an_answer_that_was_read_once_comes_from_the_cache(
     assert (cache.stats.hits, cache.stats.misses, cache.stats.loads) == (2, 1, 1)
 
 
-async def test_the_doctor_hears_of_what_postgres_answers_again_and_not_of_hits(
+async def test_a_repeated_read_counts_for_the_doctor_and_a_cache_hit_does_not(
     reader: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noted = RepeatedReads()
@@ -160,7 +160,7 @@ async def test_a_due_answer_is_refreshed_by_one_process_and_nobody_waits(
             clients = [reader, reader_of_other] * 50
             found = await asyncio.gather(*(body(client, "/notes/1") for client in clients))
             assert found == ["milk"] * 100
-            await until(lambda: loads.count == 2)  # and it does not end
+            await until(lambda: loads.count == 2)  # and that load does not end
         loads.gate.set()
 
     stats: list[Stats] = [app.state.cache.stats, other.state.cache.stats]
@@ -168,7 +168,7 @@ async def test_a_due_answer_is_refreshed_by_one_process_and_nobody_waits(
     assert sum(one.misses for one in stats) == 1
 
 
-async def test_a_hot_answer_is_loaded_once_at_a_time_and_nobody_waits(
+async def test_a_popular_answer_has_one_load_at_a_time_and_nobody_waits(
     app: FastAPI, reader: AsyncClient, loads: caching.Loads, kept: redis.Redis
 ) -> None:
     async def keep_reading(client: AsyncClient) -> None:
@@ -189,7 +189,7 @@ async def test_a_hot_answer_is_loaded_once_at_a_time_and_nobody_waits(
         clients = [reader, reader_of_other] * 8
         readers = asyncio.gather(*map(keep_reading, clients))
         for loaded in (2, 3):
-            await kept.delete(f"{key_of(1)}:refresh")  # or nobody refreshes it for 20 s
+            await kept.delete(f"{key_of(1)}:refresh")  # otherwise nobody refreshes it for 20 s
             await let_be_due(kept, 1)
             await is_refreshed(loaded)
         await readers
@@ -279,7 +279,7 @@ async def test_other_clients_see_a_write_after_max_stale(
     began = time.monotonic()
     assert await body(reader, "/fresh-notes/1") == "milk"
     await put(writer, 1, "butter")
-    if time.monotonic() - began < ALLOWED_SECONDS / 2:  # or this machine is busy
+    if time.monotonic() - began < ALLOWED_SECONDS / 2:  # or the machine is busy
         assert await body(reader, "/fresh-notes/1") == "milk"
 
     await asyncio.sleep(ALLOWED_SECONDS)
@@ -378,7 +378,9 @@ async def test_an_older_answer_does_not_replace_a_newer_one(
     assert await body(reader, "/notes/1") == "butter"
 
 
-async def test_a_released_savepoint_is_no_commit(app: FastAPI, reader: AsyncClient) -> None:
+async def test_a_released_savepoint_does_not_count_as_a_commit(
+    app: FastAPI, reader: AsyncClient
+) -> None:
     told: list[bool] = []
 
     @app.post("/savepoint")
@@ -441,7 +443,7 @@ async def test_an_entry_that_does_not_parse_is_a_miss(
     assert loads.count == 2
 
 
-async def test_a_foreign_value_is_replaced(
+async def test_a_value_that_another_program_wrote_is_replaced(
     reader: AsyncClient, kept: redis.Redis, loads: caching.Loads
 ) -> None:
     await kept.set(key_of(1), "what is this")

@@ -51,7 +51,9 @@ async def seen_during(work: Any) -> RedisSeen:
     return capability.seen
 
 
-async def test_evictions_and_slow_commands_are_seen_without_arguments(server: Valkey) -> None:
+async def test_the_doctor_sees_evictions_and_slow_commands_without_their_arguments(
+    server: Valkey,
+) -> None:
     async def fill() -> None:
         async with Redis.from_url(server.url) as client:
             await client.config_set("slowlog-log-slower-than", 0)
@@ -71,7 +73,7 @@ async def test_evictions_and_slow_commands_are_seen_without_arguments(server: Va
     assert "127.0.0.1" not in found.model_dump_json()
 
 
-async def test_a_quiet_cache_is_well(server: Valkey) -> None:
+async def test_a_quiet_cache_is_healthy(server: Valkey) -> None:
     found = await seen_during(asyncio.sleep(0))
 
     assert judge(evidence(stage=3, capabilities={NAME: found.model_dump()})).verdict.rule == "stay"
@@ -88,7 +90,9 @@ async def test_a_cache_that_is_away_is_reported_in_one_line(server: Valkey) -> N
     assert server.password not in f"{missing.value.why} {missing.value.remedy}"
 
 
-async def test_without_a_cache_there_is_nothing_to_see(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_cache_the_doctor_reports_nothing_about_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("CACHE_URL", raising=False)
 
     assert await look(Window(0.5, 8)) is None
@@ -109,7 +113,7 @@ def test_a_cache_that_drops_only_unused_keys_is_healthy() -> None:
     assert judge(evidence(stage=3, capabilities={NAME: seen})).verdict.rule == "stay"
 
 
-def test_one_slow_command_is_no_finding() -> None:
+def test_one_slow_command_is_not_reported() -> None:
     seen = WELL | {"slow": 1, "slowest_ms": 80.0, "slowest": "KEYS"}
 
     assert judge(evidence(stage=3, capabilities={NAME: seen})).verdict.rule == "stay"

@@ -59,7 +59,7 @@ async def test_the_cache_fills_again_after_a_failover(
 
 
 @pytest.mark.parametrize("refusal", ["READONLY", "NOREPLICAS"])
-async def test_a_server_that_takes_no_writes_is_left_alone_until_it_does(refusal: str) -> None:
+async def test_a_server_that_refuses_writes_is_not_asked_again_at_once(refusal: str) -> None:
     with (
         valkey.running("cache") as server,
         redis.Redis.from_url(server.url) as client,

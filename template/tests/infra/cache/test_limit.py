@@ -34,7 +34,7 @@ async def test_waiters_are_served_in_the_order_in_which_they_came() -> None:
     assert came == [0, 1, 2, 3, 4]
 
 
-async def test_each_waiter_that_waits_too_long_gets_unavailable() -> None:
+async def test_each_waiter_that_times_out_gets_unavailable() -> None:
     limit, done = ReadLimit(1, seconds=0.05), asyncio.Event()
     holder = asyncio.create_task(hold(limit, done))
     await asyncio.sleep(0)
@@ -51,7 +51,7 @@ async def test_each_waiter_that_waits_too_long_gets_unavailable() -> None:
     await use(limit)
 
 
-async def test_a_waiter_cancelled_as_it_is_served_hands_on_its_place() -> None:
+async def test_a_waiter_cancelled_when_its_turn_comes_gives_it_to_the_next() -> None:
     limit, done = ReadLimit(1, seconds=10), asyncio.Event()
     holder = asyncio.create_task(hold(limit, done))
     await asyncio.sleep(0)

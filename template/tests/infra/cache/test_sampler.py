@@ -10,10 +10,10 @@ from app.infra.own_writes.log_position import WRITTEN_UP_TO, reachable
 from dev.pytest_plugin import Services
 
 
-async def test_a_sample_does_not_promise_a_transaction_that_may_be_committing(
+async def test_a_sampled_position_excludes_a_transaction_that_may_be_committing(
     services: Services,
 ) -> None:
-    """Its commit is in the log before anybody can see it."""
+    """The WAL has the commit before any reader can see it."""
     sampler = Sampler()
     writer = await asyncpg.connect(services.database_url)
     await writer.execute("CREATE TABLE notes (id int)")

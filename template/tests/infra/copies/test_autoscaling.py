@@ -58,7 +58,7 @@ def test_an_invalid_target_is_refused_with_a_reason(own_deploy: Path, text: str,
     assert f"deploy/autoscaling-target.json is not right:\n  {said}" in str(refused.value)
 
 
-def test_one_copy_may_die_at_any_time() -> None:
+def test_autoscaling_keeps_at_least_two_copies() -> None:
     assert settings("target")["MinCapacity"] >= 2
 
 

@@ -90,7 +90,7 @@ async def test_a_second_signal_ends_it_at_once(start: Start) -> None:
 
 
 @pytest.mark.slow
-async def test_two_signals_at_the_same_time_start_one_drain(start: Start) -> None:
+async def test_two_concurrent_signals_start_one_drain(start: Start) -> None:
     copy = start("1")
 
     copy.stop()

@@ -81,7 +81,7 @@ def test_state_that_is_the_same_in_every_copy_is_allowed(code: str) -> None:
     assert find(code) == []
 
 
-def test_an_excuse_needs_a_reason() -> None:
+def test_a_comment_that_allows_state_needs_a_reason() -> None:
     assert find("lock = Lock()  # per copy:")
 
 

@@ -111,7 +111,7 @@ async def test_a_copy_with_a_wrong_address_gets_no_traffic(
 
 
 @pytest.mark.slow
-async def test_a_copy_stays_while_redis_and_s3_are_away(
+async def test_a_copy_stays_ready_while_redis_and_s3_are_away(
     services: Services, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(readiness, "LOOK_SECONDS", 0.05)

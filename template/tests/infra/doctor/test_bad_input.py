@@ -35,7 +35,7 @@ type Doctor = Callable[..., Ended]
 def doctor(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Iterator[Doctor]:
-    """Runs the command, without a look, in a folder without anything."""
+    """Returns a function that runs the command in an empty folder, without measuring."""
     monkeypatch.chdir(tmp_path)
     configured = structlog.get_config()
 
@@ -79,7 +79,7 @@ def kept(content: object) -> Path:
         (["--seconds"], "expected one argument"),
     ],
 )
-def test_wrong_usage_is_refused_before_a_look(
+def test_wrong_usage_is_refused_before_the_doctor_measures(
     doctor: Doctor, options: list[str], reason: str
 ) -> None:
     code, out, err = doctor(*options)
@@ -105,7 +105,7 @@ def test_wrong_usage_is_refused_before_a_look(
         (" " * (17 << 20), "larger than any evidence"),
     ],
 )
-def test_evidence_of_strangers_is_refused_in_one_line(
+def test_a_file_that_is_not_our_evidence_is_refused_in_one_line(
     doctor: Doctor, content: object, reason: str
 ) -> None:
     code, out, err = doctor("--from", kept(content))
@@ -140,7 +140,7 @@ def test_evidence_that_cannot_be_read_is_refused_in_one_line(doctor: Doctor, pla
     assert "cannot be read" in line
 
 
-def test_a_strangers_words_move_no_cursor(doctor: Doctor) -> None:
+def test_control_characters_in_evidence_never_reach_the_terminal(doctor: Doctor) -> None:
     skipped = [{"source": "\x1b[2J", "why": "a\nb\u202e", "remedy": "\x07"}]
 
     _, out, _ = doctor("--from", kept(seen(skipped=skipped, service="\x1b[2J")))
@@ -150,7 +150,7 @@ def test_a_strangers_words_move_no_cursor(doctor: Doctor) -> None:
     assert len(table.splitlines()) == 3
 
 
-def test_a_terminal_without_these_letters_gets_an_answer(
+def test_a_terminal_that_is_not_utf8_gets_an_answer(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = io.BytesIO()
@@ -162,7 +162,7 @@ def test_a_terminal_without_these_letters_gets_an_answer(
 
 
 def looked(*options: str, **given: Any) -> subprocess.CompletedProcess[str]:
-    """Where there is no Postgres, no app and no folder to write to."""
+    """Runs the doctor without Postgres, app or a folder that it may write to."""
     return subprocess.run(
         [
             *(sys.executable, "-m", "app.infra.doctor", "--seconds", "1"),
@@ -186,13 +186,13 @@ finally:
 """
 
 
-def test_the_service_beside_it_comes_first() -> None:
+def test_the_doctor_lowers_its_own_priority() -> None:
     shown = subprocess.run([sys.executable, "-c", LOWERED], capture_output=True, text=True)
 
     assert "lowered: True" in shown.stdout
 
 
-def test_without_postgres_and_log_each_is_told_in_a_line(tmp_path: Path) -> None:
+def test_a_missing_postgres_and_a_missing_log_get_one_line_each(tmp_path: Path) -> None:
     (tmp_path / ".dev" / "doctor.json").mkdir(parents=True)
     (tmp_path / "app.log").write_text("GET / 200\n" * 3)
 
@@ -238,7 +238,7 @@ def test_a_wrong_setting_is_wrong_usage(doctor: Doctor, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("option", ["--evidence", "--html"])
-def test_a_file_that_cannot_be_written_is_told_in_one_line(doctor: Doctor, option: str) -> None:
+def test_a_file_that_cannot_be_written_is_reported_in_one_line(doctor: Doctor, option: str) -> None:
     code, out, err = doctor("--from", kept(seen()), option, ".")
 
     assert (code, out) == (2, "")

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The doctor on a real Postgres: it finds what is there, and stands what is missing."""
+"""The doctor on a real Postgres: it finds each fault, and works when a source is missing."""
 
 import asyncio
 import json
@@ -56,7 +56,7 @@ def verdict(database: Database) -> str:
 
 @asynccontextmanager
 async def at_work(url: str, *works: Work) -> AsyncGenerator[None]:
-    """Each on its own connection, until the block ends."""
+    """Runs each of these on its own connection, until the block ends."""
 
     async def work_on(work: Work) -> None:
         connection = await asyncpg.connect(url)
@@ -113,7 +113,7 @@ async def test_a_missing_index_is_named_with_its_statement(database: str) -> Non
     assert found.statements[0].scans[0].filter == "(visits.guest = $1)"
 
 
-async def test_with_the_index_the_same_load_is_well(database: str) -> None:
+async def test_with_the_index_the_same_load_is_healthy(database: str) -> None:
     connection = await asyncpg.connect(database)
     await connection.execute("CREATE INDEX ix_visits_guest ON visits (guest)")
     await connection.close()
@@ -123,7 +123,7 @@ async def test_with_the_index_the_same_load_is_well(database: str) -> None:
     assert verdict(found) == "stay"
 
 
-async def test_behind_a_waiting_alter_it_names_the_lock(database: str) -> None:
+async def test_when_statements_wait_behind_an_alter_the_verdict_is_the_lock(database: str) -> None:
     async with (
         at_work(database, holds_the_table),
         at_work(database, alters),
@@ -134,14 +134,16 @@ async def test_behind_a_waiting_alter_it_names_the_lock(database: str) -> None:
     assert verdict(found) == "ddl-lock"
 
 
-async def test_one_row_that_all_change_is_named(database: str) -> None:
+async def test_a_row_that_every_session_changes_is_the_verdict(database: str) -> None:
     async with at_work(database, *[changes_one_row] * 6):
         found, _ = await look(database)
 
     assert verdict(found) == "hot-row"
 
 
-async def test_who_waits_for_an_idle_transaction_is_told_about_it(database: str) -> None:
+async def test_when_statements_wait_for_an_idle_transaction_it_is_the_verdict(
+    database: str,
+) -> None:
     async with (
         at_work(database, idles_in_a_transaction),
         at_work(database, *[changes_one_row] * 6),
@@ -173,7 +175,7 @@ async def test_without_the_extension_the_remedy_is_named(empty_database: str) ->
 
 @asynccontextmanager
 async def guest(database: str, options: str = "") -> AsyncGenerator[str]:
-    """URL for a role that may connect, and no more."""
+    """Yields the URL of a new role that may only connect."""
     name = f"guest_{uuid4().hex}"
     connection = await asyncpg.connect(database)
     await connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{name}' {options}")
@@ -185,14 +187,14 @@ async def guest(database: str, options: str = "") -> AsyncGenerator[str]:
         await connection.close()
 
 
-async def test_a_role_that_sees_too_little_is_told_what_to_grant(database: str) -> None:
+async def test_a_role_with_too_few_rights_is_told_what_to_grant(database: str) -> None:
     async with guest(database) as url:
         _, skipped = await look(url, 1)
 
     assert any("GRANT pg_monitor TO guest_" in one.remedy for one in skipped)
 
 
-async def test_a_refusal_is_evidence(database: str) -> None:
+async def test_a_refused_connection_counts_as_evidence(database: str) -> None:
     async with guest(database, "CONNECTION LIMIT 0") as url:
         with pytest.raises(Refused):
             await look(url, 1)
@@ -248,7 +250,7 @@ def test_many_files_of_evidence_give_a_table(tmp_path: Path) -> None:
     assert "advance to stage 2" in shop
 
 
-def test_a_log_that_is_not_there_is_said_before_looking() -> None:
+def test_a_missing_log_is_reported_before_the_doctor_measures() -> None:
     refused = doctor("--seconds", "3600", "--log", "none.log")
 
     assert (refused.returncode, refused.stdout) == (2, "")
@@ -257,7 +259,7 @@ def test_a_log_that_is_not_there_is_said_before_looking() -> None:
     )
 
 
-def test_evidence_of_a_later_stage_is_skipped_in_words(tmp_path: Path) -> None:
+def test_evidence_of_a_later_stage_is_skipped_with_a_reason(tmp_path: Path) -> None:
     seen = Evidence(
         stage=4, at=datetime.now(UTC), window_s=1, capabilities={"a queue": {"waiting": 7}}
     )
@@ -280,7 +282,7 @@ def test_a_wrong_password_is_told_in_one_line(empty_database: str) -> None:
     assert "password authentication failed" in line
 
 
-async def test_a_connection_that_ends_in_the_middle_of_a_look_is_told(database: str) -> None:
+async def test_a_connection_lost_during_the_measurement_is_reported(database: str) -> None:
     looking = asyncio.create_task(look(database, 300))
     connection = await asyncpg.connect(database)
     ended = None
@@ -290,7 +292,7 @@ async def test_a_connection_that_ends_in_the_middle_of_a_look_is_told(database: 
             ended = await connection.fetchval(
                 "SELECT bool_or(pg_terminate_backend(pid)) FROM pg_stat_activity"
                 " WHERE application_name = 'rung doctor' AND state = 'idle'"
-                " AND datname = current_database()"  # other workers look too, on this server
+                " AND datname = current_database()"  # other workers run it too
             )
         _, skipped = await looking
     await connection.close()
@@ -298,7 +300,7 @@ async def test_a_connection_that_ends_in_the_middle_of_a_look_is_told(database: 
     assert "sessions" in [one.source for one in skipped]
 
 
-async def test_a_look_that_is_interrupted_has_no_verdict(empty_database: str) -> None:
+async def test_an_interrupted_measurement_has_no_verdict(empty_database: str) -> None:
     doctor = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "app.infra.doctor", "--seconds", "3600"),
         stdout=subprocess.PIPE,

@@ -32,13 +32,13 @@ def answering(status: int, body: bytes) -> Iterator[str]:
 
 @pytest.mark.parametrize("status", [200, 503])
 def test_servers_that_the_app_cannot_reach_are_named(status: int) -> None:
-    """A copy of stage 4 stays ready without them."""
+    """At stage 4 a copy stays ready without Redis and S3."""
     with answering(status, b'{"status": "ok", "unavailable": ["database"]}') as url:
         assert readiness.look(url) == (["database"], [])
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"unavailable": 7}', b"\xff"])
-def test_a_stranger_at_that_address_is_skipped(body: bytes) -> None:
+def test_another_program_at_that_address_is_skipped(body: bytes) -> None:
     with answering(200, body) as url:
         unavailable, [skipped] = readiness.look(url)
 
@@ -53,6 +53,6 @@ def test_an_app_that_is_away_is_skipped() -> None:
 
 
 @pytest.mark.parametrize("given", ["shop", "file:///etc/passwd", "ftp://shop"])
-def test_only_addresses_of_the_web_are_taken(given: str) -> None:
+def test_only_http_addresses_are_accepted(given: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         readiness.address(given)

@@ -58,7 +58,7 @@ def test_only_the_window_before_the_last_line_counts(tmp_path: Path) -> None:
     assert requests.routes[0].median_calls == 2
 
 
-def test_a_probe_that_fails_is_no_failed_request(tmp_path: Path) -> None:
+def test_a_failed_health_check_does_not_count_as_a_failed_request(tmp_path: Path) -> None:
     lines = [request(0), request(1, route="/ready", status=503, duration_ms=1000.0)]
 
     requests, _ = request_log.read(written(tmp_path, lines), 10)
@@ -77,7 +77,7 @@ def test_process_lines_come_once_a_minute_so_more_of_the_log_counts(tmp_path: Pa
     assert (found.stale_reads, found.stale_repeats) == (30, 15)
 
 
-def test_what_a_collector_puts_before_a_line_is_left_out() -> None:
+def test_a_prefix_that_a_collector_adds_to_a_line_is_ignored() -> None:
     lines = [f"2026-11-25T20:00:00Z app-1 {request(second)}" for second in range(3)]
     pipe = io.BytesIO("\n".join(["Starting …", *lines]).encode())
 
@@ -87,7 +87,7 @@ def test_what_a_collector_puts_before_a_line_is_left_out() -> None:
     assert requests.count == 3
 
 
-def test_an_older_apps_lines_say_nothing_about_statements(tmp_path: Path) -> None:
+def test_lines_of_an_older_app_without_statement_counts_are_accepted(tmp_path: Path) -> None:
     old = line(1, method="GET", route="/a", status=200, duration_ms=10.0)
 
     requests, found = request_log.read(written(tmp_path, [old]), 10)
@@ -105,7 +105,7 @@ def test_lines_that_say_that_postgres_is_full_are_counted(tmp_path: Path) -> Non
     assert requests.refused == 1
 
 
-def test_a_clock_that_jumps_back_and_odd_values_do_no_harm(tmp_path: Path) -> None:
+def test_a_clock_that_jumps_back_and_odd_values_are_tolerated(tmp_path: Path) -> None:
     odd = [
         request(50),
         request(9_999),
@@ -123,7 +123,7 @@ def test_a_clock_that_jumps_back_and_odd_values_do_no_harm(tmp_path: Path) -> No
     assert requests.count == 4
 
 
-def test_a_clock_that_was_set_back_makes_the_window_no_longer(tmp_path: Path) -> None:
+def test_a_clock_that_was_set_back_does_not_lengthen_the_window(tmp_path: Path) -> None:
     hour = 3600
     before = [request(hour + second, status=500) for second in range(100)]
     after = [request(second) for second in range(10)]
@@ -135,7 +135,7 @@ def test_a_clock_that_was_set_back_makes_the_window_no_longer(tmp_path: Path) ->
     assert requests.count == 10 + 22
 
 
-def test_a_clock_that_was_set_forward_begins_the_window(tmp_path: Path) -> None:
+def test_the_window_begins_where_the_clock_was_set_forward(tmp_path: Path) -> None:
     hour = 3600
     before = [request(second, status=500) for second in range(100)]
     after = [request(hour + second) for second in range(10)]
@@ -146,7 +146,7 @@ def test_a_clock_that_was_set_forward_begins_the_window(tmp_path: Path) -> None:
     assert (requests.count, requests.seconds, requests.errors) == (10, 9, 0)
 
 
-def test_numbers_that_no_app_writes_count_as_nothing(tmp_path: Path) -> None:
+def test_impossible_numbers_count_as_missing(tmp_path: Path) -> None:
     huge = "9" * 400
     odd = [
         request(1).replace("10.0", huge).replace("4.0", "1e999"),
@@ -166,12 +166,12 @@ def test_numbers_that_no_app_writes_count_as_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "hello\n" * 3000, "[1]\n", "\0\xff\n"])
-def test_a_log_that_is_not_json_is_refused_in_words(tmp_path: Path, content: str) -> None:
+def test_a_log_that_is_not_json_is_refused_with_a_reason(tmp_path: Path, content: str) -> None:
     with pytest.raises(LogUnreadable, match="LOG_FORMAT=json"):
         request_log.read(written(tmp_path, [content]), 10)
 
 
-def test_a_log_that_is_not_there_is_refused_in_words(tmp_path: Path) -> None:
+def test_a_missing_log_is_refused_with_a_reason(tmp_path: Path) -> None:
     with pytest.raises(LogUnreadable, match="cannot be read"):
         request_log.read(tmp_path / "nowhere", 10)
 
@@ -188,7 +188,7 @@ class _Pipe(io.BytesIO):
         return self._blocks.pop(0) if self._blocks else b""
 
 
-def test_a_huge_pipe_is_read_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_pipe_is_read_with_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A 32nd of 1 GiB and of 100 MiB."""
     monkeypatch.setattr(request_log, "MOST_BYTES", 3 << 19)
     monkeypatch.setattr(request_log, "BLOCK", 1 << 17)
@@ -206,7 +206,7 @@ def test_a_huge_pipe_is_read_in_little_memory(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.slow
-def test_of_a_huge_log_only_the_end_is_read(tmp_path: Path) -> None:
+def test_only_the_end_of_a_huge_log_is_read(tmp_path: Path) -> None:
     file = tmp_path / "huge.log"
     end = "\n".join(request(1_000_000 + n / 1000) for n in range(200_000)) + "\n"
     with file.open("w") as log:

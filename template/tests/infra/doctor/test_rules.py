@@ -111,7 +111,7 @@ def evidence(
 
 
 def judged_without(rule: Any, found: Evidence) -> str:
-    """The verdict's rule when this one is missing."""
+    """The rule of the verdict if this rule did not exist."""
     return judge(found, tuple(one for one in RULES if one is not rule)).verdict.rule
 
 
@@ -146,7 +146,7 @@ CASES: dict[str, tuple[str, int | None, Evidence]] = {
         2,
         evidence(unavailable=["database"], database=BUSY | {"statements": READS}),
     ),
-    # Its /ready said that the database was away; it looked too late.
+    # Its /ready reported the database as away, but the doctor asked too late.
     "a server seems away to a late app": (
         "app-cpu",
         None,
@@ -228,7 +228,7 @@ CASES: dict[str, tuple[str, int | None, Evidence]] = {
             }
         ),
     ),
-    # It is not what is in front of them.
+    # This is not their bottleneck.
     "one cheap statement a row, and Python is busy": (
         "app-cpu",
         None,
@@ -310,7 +310,7 @@ CASES: dict[str, tuple[str, int | None, Evidence]] = {
         evidence(requests={"count": 2}, database={"statements": []}),
     ),
     "healthy": ("stay", None, evidence()),
-    # Traps: each was a false verdict once.
+    # Each of these was once a false verdict.
     "a tiny table is read sequentially": (
         "stay",
         None,
@@ -388,7 +388,7 @@ def test_no_stage_is_named_when_a_source_is_missing(source: str) -> None:
     assert judgement.exit_code(Evidence.model_validate(seen)) == 3
 
 
-def test_what_else_was_seen_never_names_a_stage() -> None:
+def test_only_the_verdict_names_a_stage_and_no_other_finding() -> None:
     seen = evidence(database=BUSY | {"statements": [statement(scans=[scan()])]})
 
     judgement = judge(seen)
@@ -407,7 +407,7 @@ def test_the_exit_code_says_what_to_do(case: str, code: int) -> None:
     assert judge(seen).exit_code(seen) == code
 
 
-def test_a_skipped_source_is_never_well() -> None:
+def test_with_a_skipped_source_the_exit_code_is_never_0() -> None:
     missing = [{"source": "requests", "why": "no log was given", "remedy": "give one"}]
     healthy = evidence(skipped=missing)
     broken = evidence(skipped=missing, database={"longest_idle_s": 6})

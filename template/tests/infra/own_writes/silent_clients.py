@@ -85,7 +85,7 @@ def diary_app() -> FastAPI:
 
 @asynccontextmanager
 async def copies_of(*apps: FastAPI) -> AsyncGenerator[list[AsyncClient]]:
-    """Started; each with somebody who brings nothing but a token."""
+    """Starts copies, and yields for each of them a client that sends only a token."""
     async with AsyncExitStack() as stack:
         for app in apps:
             await stack.enter_async_context(app.router.lifespan_context(app))

@@ -68,7 +68,7 @@ def capacity(copies: int, workers: int = 1) -> str:
 
 
 @pytest.mark.slow
-def test_as_delivered_it_fits_and_so_does_a_replica() -> None:
+def test_the_settings_of_a_new_repo_fit_also_with_a_replica() -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")}
     command = [sys.executable, "-m", "dev.pooling.budget"]
     environment = {**kept, "DATABASE_REPLICA_URLS": "postgresql://replica/app"}
@@ -89,7 +89,7 @@ def test_without_a_pooler_every_process_counts_at_postgres(budget: Budget) -> No
     assert "DATABASE_READ_POOL=2" in too_many.remedies
     assert "max_connections = 206 in deploy/postgres.conf" in too_many.remedies
 
-    # Each number it names is enough, and one less is not.
+    # Each number in the answer is enough, and one less is not.
     assert budget(capacity(4), DATABASE_READ_POOL="2").fits
     assert not budget(capacity(4), DATABASE_READ_POOL="3").fits
 
@@ -114,11 +114,11 @@ def test_each_pgbouncer_has_its_own_pools(budget: Budget) -> None:
     assert not two.fits
     assert "2 x 2 x (20 + 5) + 3     103     97" in two.table
     assert "default_pool_size = 18 in deploy/pgbouncer.ini" in two.remedies
-    # Each number it names is above 0.
+    # Each number in the answer is above 0.
     assert "set max_connections = 1006 in deploy/postgres.conf." in counted(20).remedies
 
 
-def test_whether_there_is_a_pooler_is_said_by_capacity_unless_the_environment_does(
+def test_capacity_toml_says_whether_there_is_a_pooler_unless_the_environment_does(
     budget: Budget,
 ) -> None:
     pooled = f"{capacity(4)}pooled = true\n"
@@ -135,7 +135,7 @@ def test_whether_there_is_a_pooler_is_said_by_capacity_unless_the_environment_do
         ("copies 1", "deploy/capacity.toml is not TOML"),
     ],
 )
-def test_a_capacity_that_cannot_be_is_refused_in_words(
+def test_an_impossible_capacity_is_refused_with_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -150,7 +150,9 @@ def test_a_capacity_that_cannot_be_is_refused_in_words(
     ("variable", "wrong"),
     [("DATABASE_READ_POOL", "abc"), ("DATABASE_READ_POOL", "-3"), ("DATABASE_POOLED", "maybe")],
 )
-def test_a_wrong_variable_is_refused_in_words(budget: Budget, variable: str, wrong: str) -> None:
+def test_a_wrong_variable_is_refused_with_a_reason(
+    budget: Budget, variable: str, wrong: str
+) -> None:
     refused = budget(capacity(1), **{variable: wrong})
 
     assert f"  {variable}: Input should be " in refused.remedies
@@ -165,7 +167,7 @@ def test_a_wrong_variable_is_refused_in_words(budget: Budget, variable: str, wro
         ("[databases]", "[database]", "there is no [databases] in it"),
     ],
 )
-def test_a_pooler_that_cannot_be_is_refused_in_words(
+def test_an_impossible_pooler_is_refused_with_a_reason(
     budget: Budget, line: str, wrong: str, said: str
 ) -> None:
     written = pgbouncer.CONFIGURATION.read_text()
@@ -175,7 +177,7 @@ def test_a_pooler_that_cannot_be_is_refused_in_words(
     assert said in budget(capacity(1), DATABASE_POOLED="true").remedies
 
 
-def test_one_is_not_said_as_many(budget: Budget) -> None:
+def test_one_copy_is_written_in_the_singular(budget: Budget) -> None:
     one = "copies = 1\nworkers = 1\nduring_a_deploy = 1\ndirect = 3\n"
 
     assert "1 copy x 1 during a deploy x 1 worker = 1 process\n" in budget(one).table
@@ -225,7 +227,7 @@ def test_each_replica_is_counted(budget: Budget, is_pooled: str, expected: str) 
     assert expected in done.table
 
 
-def test_replicas_that_only_the_pooler_names_are_counted_until_the_environment_says_others(
+def test_replicas_that_only_the_pooler_names_are_counted_unless_the_environment_names_others(
     budget: Budget,
 ) -> None:
     names = [f"{name} = host={name} dbname=app" for name in ("app", "app_1", "app_2")]

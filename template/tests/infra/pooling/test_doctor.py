@@ -56,7 +56,7 @@ def pooled(services: Services, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
 
 @asynccontextmanager
 async def clients(url: str, number: int) -> AsyncGenerator[None]:
-    """Each holds a server connection again and again, and all hold or wait when this begins."""
+    """Runs clients that hold a server connection again and again. All have begun at the yield."""
 
     async def hold(connection: asyncpg.Connection) -> None:
         while True:
@@ -96,19 +96,19 @@ async def test_clients_that_wait_in_the_pooler_are_seen(bouncer: PgBouncer) -> N
 
 
 @pytest.mark.slow
-async def test_a_pooler_without_waiting_clients_is_well(bouncer: PgBouncer) -> None:
+async def test_a_pooler_without_waiting_clients_is_healthy(bouncer: PgBouncer) -> None:
     async with clients(bouncer.url, 1):
         capability = await look(Window(1, 8))
 
     assert verdict(capability) == "stay"
 
 
-async def test_without_a_pooler_there_is_nothing_to_see(services: Services) -> None:
+async def test_without_a_pooler_the_doctor_reports_nothing_about_one(services: Services) -> None:
     assert await look(Window(1, 8)) is None
 
 
 @pytest.mark.slow
-async def test_a_role_that_may_not_look_is_told_what_to_write(
+async def test_a_role_that_may_not_read_the_console_is_told_which_setting_to_change(
     services: Services, installed: None, pooled: Callable[[str], None]
 ) -> None:
     with pgbouncer.running(services.database_url, stats_users="somebody") as bouncer:
@@ -119,17 +119,19 @@ async def test_a_role_that_may_not_look_is_told_what_to_write(
     assert "stats_users" in missing.value.remedy
 
 
-async def test_a_console_that_is_away_is_missing(pooled: Callable[[str], None]) -> None:
+async def test_a_console_that_cannot_be_reached_is_a_missing_source(
+    pooled: Callable[[str], None],
+) -> None:
     pooled("postgresql://app:secret@127.0.0.1:1/app")
 
     with pytest.raises(Missing, match="cannot be reached"):
         await look(Window(1, 8))
 
 
-async def test_a_pooler_without_a_console_is_missing(
+async def test_a_pooler_without_a_console_is_a_missing_source(
     services: Services, pooled: Callable[[str], None]
 ) -> None:
-    """Its `pgbouncer` is a database like others, and does not exist."""
+    """A real Postgres, whose database `pgbouncer` does not exist."""
     pooled(services.database_url.replace("127.0.0.1", "localhost"))
 
     with pytest.raises(Missing, match=r"^[^\n]+$"):
@@ -139,7 +141,7 @@ async def test_a_pooler_without_a_console_is_missing(
 @pytest.mark.parametrize(
     "zone", ["eu-central-1.rds.amazonaws.com", "cn-north-1.rds.amazonaws.com.cn"]
 )
-async def test_rds_proxy_is_skipped_by_its_name_and_hides_no_verdict(
+async def test_rds_proxy_is_recognized_by_its_name_and_hides_no_verdict(
     pooled: Callable[[str], None], zone: str
 ) -> None:
     pooled(f"postgresql://app:secret@shop-production-app.proxy-c7f1.{zone}:5432/app")

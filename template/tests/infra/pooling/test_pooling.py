@@ -48,7 +48,7 @@ def bouncer(services: Services, installed: None) -> Iterator[PgBouncer]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("notes", "installed")
 async def test_two_hundred_clients_share_five_server_connections(services: Services) -> None:
-    """Five for reads and five for transactions; each client gets its own answers."""
+    """PgBouncer has five connections for reads and five for transactions."""
     sizes = {"default_pool_size": 5, "reserve_pool_size": 0, "query_wait_timeout": 60}
     pools = {"read_pool": 100, "write_pool": 100, "pool_wait_seconds": 60}
     with pgbouncer.running(services.database_url, **sizes) as bouncer:
@@ -68,7 +68,7 @@ async def test_two_hundred_clients_share_five_server_connections(services: Servi
                     async with database.transaction() as write:
                         note = {"id": value, "body": f"note {value}"}
                         await write.execute(text("INSERT INTO notes VALUES (:id, :body)"), note)
-                        # Not to be seen by the others before it is committed.
+                        # The other clients must not see it before the commit.
                         own = text("SELECT body FROM notes WHERE id = :id")
                         assert await write.scalar(own, note) == note["body"]
 
@@ -78,7 +78,9 @@ async def test_two_hundred_clients_share_five_server_connections(services: Servi
             assert await server_connections(services) <= 10
 
 
-async def test_rows_of_another_type_than_described_are_read_again(services: Services) -> None:
+async def test_a_read_repeats_when_its_rows_differ_from_their_described_type(
+    services: Services,
+) -> None:
     """Without a statement cache, a read under load met this in 5 of 142 changes of a type."""
     bigint, integer = b"\0\0\0\x14\0\x08", b"\0\0\0\x17\0\x04"  # in a RowDescription
     async with proxy(services) as line:
@@ -125,7 +127,7 @@ async def test_slow_queries_asks_a_replica_through_the_pooler(
     [through_pooler] = report.replicas
     assert through_pooler.problem is None
     assert through_pooler.statements
-    # Nothing is left in the pooler's sessions, which are others' next.
+    # Nothing is left in the pooler's sessions, because other clients use them next.
     async with Database(settings(services, bouncer)) as database:
         for name, default in (("lock_timeout", "0"), ("plan_cache_mode", "auto")):
             assert await database.reader().fetch(f"SHOW {name}") == [(default,)]
@@ -134,7 +136,7 @@ async def test_slow_queries_asks_a_replica_through_the_pooler(
 async def test_an_alias_that_can_write_is_not_used_for_reads(
     services: Services, bouncer: PgBouncer
 ) -> None:
-    # Two names of one host: the settings cannot see that they lead to the same.
+    # Two names of one host. The settings cannot know that both lead to the same server.
     elsewhere = bouncer.url.replace("127.0.0.1", "localhost")
     async with Database(settings(services, bouncer, read_url=elsewhere)) as database:
         with pytest.raises(Unavailable, match="DATABASE_READ_URL leads to sessions that can write"):
@@ -174,7 +176,7 @@ def test_without_each_url_the_process_does_not_start(
     ]
 
 
-def test_a_pooled_connection_keeps_no_statements_unless_told_to() -> None:
+def test_a_pooled_connection_keeps_no_statements_unless_a_setting_says_so() -> None:
 
     def cached(**given: Any) -> int:
         return DatabaseSettings.model_validate({**URLS, **given}).statement_cache
@@ -185,7 +187,7 @@ def test_a_pooled_connection_keeps_no_statements_unless_told_to() -> None:
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-async def test_a_session_begins_through_the_pooler_as_it_does_without(
+async def test_a_session_begins_with_the_same_settings_with_and_without_a_pooler(
     services: Services, bouncer: PgBouncer, read_only: bool
 ) -> None:
     begins = """SELECT name, setting FROM pg_settings WHERE name IN (
@@ -264,7 +266,7 @@ async def test_postgres_away_behind_the_pooler_is_not_ready(
 
 
 @pytest.mark.slow
-async def test_a_queue_at_the_pooler_is_unavailable_and_not_waited_for_twice(
+async def test_a_too_long_wait_at_the_pooler_is_unavailable_and_not_repeated(
     services: Services, installed: None
 ) -> None:
     sizes = {"default_pool_size": 1, "reserve_pool_size": 0, "query_wait_timeout": 1}
@@ -280,7 +282,7 @@ async def test_a_queue_at_the_pooler_is_unavailable_and_not_waited_for_twice(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("notes")
-async def test_a_reload_is_not_noticed(services: Services, bouncer: PgBouncer) -> None:
+async def test_a_reload_fails_no_request(services: Services, bouncer: PgBouncer) -> None:
     async with Database(settings(services, bouncer)) as database, Load(database) as load:
         for _ in range(3):
             bouncer.reload()
@@ -293,7 +295,7 @@ async def test_a_reload_is_not_noticed(services: Services, bouncer: PgBouncer) -
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("notes")
-async def test_a_restart_as_the_runbook_does_it_fails_nothing(
+async def test_a_restart_by_the_runbook_fails_no_request(
     services: Services, bouncer: PgBouncer
 ) -> None:
     async with Database(settings(services, bouncer)) as database, Load(database) as load:
@@ -381,7 +383,7 @@ class Load:
         await asyncio.gather(*self._clients)
 
     async def lost_writes(self) -> set[int]:
-        written = set(self.written)  # before we look: the load goes on
+        written = set(self.written)  # before the read, because the clients go on writing
         found = await self._database.reader().fetch("SELECT id FROM notes WHERE body = 'b'")
         return written - {row["id"] for row in found}
 

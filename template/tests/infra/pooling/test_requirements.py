@@ -97,7 +97,7 @@ def messages(part: bytes) -> Iterator[Sent]:
 
 
 @pytest.mark.usefixtures("installed")
-async def test_the_app_asks_of_a_pooler_what_the_page_lists(services: Services) -> None:
+async def test_the_app_needs_from_a_pooler_only_what_the_page_lists(services: Services) -> None:
     connection = await asyncpg.connect(services.database_url)
     await connection.execute("CREATE TYPE size AS ENUM ('small', 'large')")
     await connection.execute("CREATE TABLE notes (id int, size size)")

@@ -40,7 +40,9 @@ async def test_a_server_is_reported_before_it_is_full_and_logins_fail(
     assert judge(found).verdict.rule == "sessions-full"
 
 
-async def test_sessions_in_postgres_have_no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_sessions_in_redis_the_doctor_reports_nothing_about_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in ("SESSION_REDIS_URL", "SESSION_STORE"):
         monkeypatch.delenv(name, raising=False)
 

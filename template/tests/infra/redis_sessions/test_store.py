@@ -34,7 +34,7 @@ ADA, GRACE = uuid4(), uuid4()
 
 @pytest.fixture
 def server(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Valkey]:
-    """A private server for this test."""
+    """A Valkey for this test alone."""
     with valkey.running("sessions") as server:
         monkeypatch.setenv("SESSION_REDIS_URL", server.url)
         yield server
@@ -81,7 +81,7 @@ async def test_a_request_waits_half_a_second_for_a_hung_redis(
         assert {visit.status_code for visit in visits} == {503}
         assert (await ada.post("/logout")).status_code == 503
 
-    async with asyncio.timeout(0.9):  # nobody waits a second for it again
+    async with asyncio.timeout(0.9):  # later requests do not wait again
         assert await who(ada) == 503
 
     server.go_on()
@@ -250,7 +250,7 @@ async def test_concurrent_requests_share_one_lookup(ada: AsyncClient, server: Va
     assert StoredInRedis().client.info("commandstats")["cmdstat_mget"]["calls"] <= 10
 
 
-async def test_no_request_waits_for_an_abandoned_answer(
+async def test_a_request_fails_at_once_when_its_shared_lookup_was_cancelled(
     shop: FastAPI, serve: Serve, server: Valkey
 ) -> None:
     async with serve(shop):
@@ -300,11 +300,11 @@ async def test_logins_and_logouts_leave_only_tombstones(ada: AsyncClient, server
 async def test_a_tombstone_outlives_every_copy(
     ada: AsyncClient, shop: FastAPI, server: Valkey
 ) -> None:
-    """A request about to note a visit holds a copy that could live as long as a new session."""
+    """A request may still hold a copy of the session, and store it again for a full lifetime."""
     stored = StoredInRedis()
     (token_hash,) = await stored.token_hashes()
     copy = await shop.state.session_redis.find(token_hash)
-    stored.client.expire(session_key(token_hash), timedelta(minutes=1))  # hardly ever seen since
+    stored.client.expire(session_key(token_hash), timedelta(minutes=1))  # not used since then
 
     await ada.post("/logout")
 

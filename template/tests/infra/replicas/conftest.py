@@ -32,7 +32,7 @@ def primary(servers: Cluster) -> Server:
 
 @pytest.fixture
 def replica(servers: Cluster) -> Server:
-    """Up, and held back by nothing."""
+    """The running replica, which replays without a delay."""
     server = servers.replica()
     asyncio.run(server.run("SELECT pg_wal_replay_resume()"))
     return server

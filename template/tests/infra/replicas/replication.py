@@ -22,7 +22,7 @@ SETTINGS = postgres.THROWAWAY_SETTINGS | {
     "synchronous_commit": "on",  # replicas receive only flushed commits
     "max_connections": "60",
     "max_standby_streaming_delay": "100ms",
-    "wal_keep_size": "64MB",  # else a replica may miss segments while another one is copied
+    "wal_keep_size": "64MB",  # otherwise a replica may miss segments while another one is copied
     "dynamic_shared_memory_type": "mmap",  # is removed with the folder, however the server ended
 }
 
@@ -48,7 +48,7 @@ class Server:
             children = Path(f"/proc/{postmaster}/task/{postmaster}/children")
             pids += map(int, children.read_text().split())
         for pid in pids:
-            with suppress(ProcessLookupError):  # a child that has just ended
+            with suppress(ProcessLookupError):  # a child process may have ended meanwhile
                 os.kill(pid, number)
 
     @property
@@ -71,7 +71,7 @@ class Server:
                 await asyncio.sleep(0.02)
 
     async def run(self, statement: str) -> object:
-        """Again when a replica cancels it: the primary removes rows that it was about to read."""
+        """Repeats a read that a replica cancels because the primary has removed its rows."""
         for _ in range(5):
             try:
                 return await self._run(statement)
@@ -88,7 +88,7 @@ class Server:
 
 
 class Cluster:
-    """Starts one primary, and as many replicas as it is asked for."""
+    """Starts one primary, and a replica for each call of `replica`."""
 
     def __init__(self, name: str, stack: ExitStack) -> None:
         self._name = name
@@ -98,7 +98,7 @@ class Cluster:
         self.primary = Server(folder, f"{stack.enter_context(server)}/postgres")
 
     def replica(self, name: str = "replica", of: Server | None = None) -> Server:
-        """Started, or started again with what the primary has now."""
+        """Starts a replica, or starts it again with the primary's present data."""
         upstream = (of or self.primary).url
         folder = self._folder(name)
         settings = SETTINGS | ({"primary_conninfo": upstream} if of else {})

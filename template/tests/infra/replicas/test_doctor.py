@@ -100,7 +100,7 @@ async def test_behind_a_pooler_its_statements_need_another_url(
 
 
 class _Quiet:
-    """This test has no pooler that would lead to the servers."""
+    """Replaces the pooler that leads to the servers. This test has none."""
 
     replicas: tuple[()] = ()
 
@@ -145,7 +145,7 @@ BUSY_READER = [reader(**BUSY, statements=READS)]
         ({"readers": BUSY_READER, "process": {"stale_repeats": 900}}, "cache", 3),
         ({"readers": BUSY_READER}, "replicas", None),
         ({"readers": BUSY_READER, "process": {"stale_reads": 0}}, "not-known", None),
-        # The scan runs on the replica alone. Without a look there it would be a cache.
+        # The scan runs on the replica alone. Without its statements the verdict would be "cache".
         (
             {
                 "readers": [reader(**BUSY, statements=[statement(scans=[scan()])])],

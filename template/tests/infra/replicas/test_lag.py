@@ -17,7 +17,7 @@ from tests.infra.replicas.replication import Server, cluster
 
 @pytest.fixture
 def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the servers of `make dev` would be."""
+    """Yields a folder for the servers, in place of the folder of `make dev`."""
     monkeypatch.delenv("DATABASE_REPLICA_URLS", raising=False)
     folder = postgres.temporary_folder() / f"rung-lag-{uuid4().hex}"
     folder.mkdir()
@@ -28,12 +28,12 @@ def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def replica(state: Path) -> Iterator[Server]:
-    """As `make dev` runs it."""
+    """A replica that runs as in `make dev`."""
     with cluster(f"{state.name}/postgres") as servers:
         yield servers.replica()
 
 
-def test_without_a_replica_it_says_what_to_start(
+def test_without_a_replica_make_lag_says_what_to_start(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres, "state_folder", lambda: state)
@@ -42,7 +42,7 @@ def test_without_a_replica_it_says_what_to_start(
         lag.hold_back("2000")
 
 
-def test_the_command_itself_starts_no_replica() -> None:
+def test_make_lag_starts_no_replica() -> None:
     shown = subprocess.run(
         ["make", "--dry-run", "lag"],  # noqa: S607  # whichever make there is
         cwd=postgres.REPOSITORY,

@@ -86,7 +86,7 @@ def notes_app() -> FastAPI:
 
 @asynccontextmanager
 async def in_rotation(app: FastAPI, serve: Serve) -> AsyncGenerator[AsyncClient]:
-    """Somebody who has written nothing, once reads go to the replica."""
+    """Yields a client that has written nothing, when reads go to the replica."""
     async with serve(app) as client:
         await until(lambda: reads_from_replica(client))
         yield client
@@ -145,13 +145,13 @@ async def test_a_client_that_wrote_sees_it_at_once(notes: FastAPI, serve: Serve)
 async def test_a_position_taken_before_the_commit_would_be_reached_too_soon(
     notes: FastAPI, serve: Serve, primary: Server, replica: Server
 ) -> None:
-    """So that nobody moves it there: the replica has come that far, and has no note."""
+    """A replica that has reached the position from before the commit may still lack the note."""
     note = next(new_ids)
     async with in_rotation(notes, serve):
         async with notes.state.database.transaction() as write:
             await write.execute(text("INSERT INTO notes VALUES (:note)"), {"note": note})
             before = await write.scalar(text("SELECT pg_current_wal_insert_lsn()::text"))
-            await primary.run("SELECT pg_log_standby_snapshot()")  # writes the log on
+            await primary.run("SELECT pg_log_standby_snapshot()")  # writes one more WAL entry
             await until(lambda: replica.said_yes(f"pg_last_wal_replay_lsn() >= '{before}'"))
             assert await replica.said_yes(f"NOT EXISTS (SELECT FROM notes WHERE id = {note})")
 
@@ -273,7 +273,7 @@ async def test_unflushed_entries_of_the_primary_do_not_count_as_lag(
     monkeypatch.setenv("DATABASE_REPLICA_MAX_LAG_SECONDS", "0.1")
 
     async def a_read_has_failed() -> bool:
-        """And has left entries in the log that nobody flushes."""
+        """Leaves entries in the WAL that nobody flushes."""
         await primary.run("UPDATE notes SET id = id")
         await primary.run("CHECKPOINT")
         with pytest.raises(asyncpg.DivisionByZeroError):
@@ -423,7 +423,7 @@ async def test_of_two_replicas_each_client_stays_with_one_and_the_other_takes_ov
         for name in CLIENT_NAMES:
             assert len(await ports_read(app, [name] * 3)) == 1
 
-        second.signal(signal.SIGKILL)  # which its children hear of a moment later
+        second.signal(signal.SIGKILL)  # its child processes get the signal a moment later
         await until(only_the_first_is_read)
 
 
@@ -446,9 +446,9 @@ async def test_after_a_failover_old_positions_do_not_send_reads_to_the_primary(
         monkeypatch.setenv("DATABASE_REPLICA_URLS", heir.url)
         async with in_rotation(old := notes_app(), serve) as client, browser(old) as writer:
             await heir.run("SELECT pg_promote()")
-            await until(lambda: reads_from_primary(client))  # the heir is no replica any more
+            await until(lambda: reads_from_primary(client))  # it is promoted
             await servers.primary.run("SELECT pg_switch_wal()")
-            await written(writer)  # what the heir will never have
+            await written(writer)  # the promoted server will never get this
 
             monkeypatch.setenv("DATABASE_URL", heir.url)
             monkeypatch.setenv("DATABASE_REPLICA_URLS", f"{follower.url},{stray.url}")
@@ -457,7 +457,7 @@ async def test_after_a_failover_old_positions_do_not_send_reads_to_the_primary(
                 assert await reads_from_replica(returning)
                 new_note = await written(returning)
                 assert (await got(returning, new_note)).found == 1
-                # Which has all of another history, and more of it than the new primary has.
+                # This replica follows another timeline, and has more WAL than the new primary.
                 assert stray.port not in await ports_read(new)
     finally:
         await asyncio.to_thread(next, starting, None)
@@ -472,7 +472,7 @@ async def test_on_a_new_timeline_what_a_replica_had_replayed_before_proves_nothi
     replica.seconds_behind, replica.is_in_rotation = 0.0, True
     assert await replicas.choose(Client(), None, besides=None) is replica
 
-    replicas.see_primary(Position(2, 100))  # a server of the next major, say
+    replicas.see_primary(Position(2, 100))  # for example a server of the next major version
     writer = Client(carried=Carried(Position(2, 500)))
     for allowed in (None, timedelta(minutes=5)):
         assert await replicas.choose(writer, allowed, besides=None) is None

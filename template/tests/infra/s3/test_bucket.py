@@ -54,7 +54,7 @@ async def test_a_file_of_another_size_than_announced_is_not_stored(
     with pytest.raises(WrongSize):
         await bucket.put("a", chunks(*parts), 4)
 
-    await until(lambda: objects() == [])  # rclone shows a partial upload until it breaks off
+    await until(lambda: objects() == [])  # rclone shows a partial upload until it is aborted
 
 
 async def test_an_incomplete_upload_leaves_nothing(

@@ -21,7 +21,7 @@ from tests.infra.test_files import chunks
 
 @pytest.fixture
 def own_server(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[rclone.S3]:
-    """A server that a test may hang and kill."""
+    """An S3 server that a test may hang and kill."""
     with rclone.running() as server:
         for name, value in server.variables().items():
             monkeypatch.setenv(name, value)
@@ -115,7 +115,7 @@ async def test_an_s3_that_fails_or_refuses_is_unavailable(answer: bytes, reason:
 
 
 @pytest.mark.usefixtures("services")
-async def test_a_file_is_not_sent_twice() -> None:
+async def test_a_failed_upload_to_s3_is_not_sent_again() -> None:
     async with bucket_that_answers(MISSING, FAILED) as (bucket, asked):
         with pytest.raises(Unavailable):
             await bucket.put("a", chunks(HELLO), 5)

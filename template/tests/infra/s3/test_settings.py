@@ -144,7 +144,7 @@ def number_of_key(link: str) -> int:
 async def test_the_credentials_of_a_containers_role_are_found_and_renewed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The way ECS and EKS provide credentials."""
+    """A container of ECS or EKS gets its credentials in this way."""
     monkeypatch.setattr(signing, "LOOK_AGAIN_SECONDS", 0.01)
     async with issuer(of_a_container) as url:
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
@@ -163,7 +163,7 @@ async def test_the_credentials_of_a_containers_role_are_found_and_renewed(
 async def test_credentials_are_renewed_after_one_refusal(
     monkeypatch: pytest.MonkeyPatch, answer: bytes
 ) -> None:
-    """The way EKS' service accounts request credentials."""
+    """A service account of EKS gets its credentials in this way."""
 
     def not_given_once(number: int) -> bytes:
         return answer if number == 2 else of_a_service_account(number)

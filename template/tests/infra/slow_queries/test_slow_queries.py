@@ -18,7 +18,7 @@ from app.infra.slow_queries.__main__ import ServerSettings
 from app.infra.slow_queries.report import Report
 from dev import ports, postgres, postgres_settings
 
-# Only a change of the report, which is not the app's, breaks them: seconds of each `make test`.
+# Slow: only a change of the report can break these tests, and they take seconds.
 pytestmark = pytest.mark.slow
 
 VISITS = """
@@ -43,7 +43,7 @@ def database(empty_database: str) -> str:
 
 @pytest.fixture
 def guest_role(database: str) -> Iterator[str]:
-    """Name of a role that may connect, and no more; its password is its name."""
+    """Yields the name of a new role that may only connect. Its password is its name."""
     name = f"guest_{uuid4().hex}"
     run(database, f"CREATE ROLE {name} LOGIN PASSWORD '{name}'")
     yield name
@@ -51,7 +51,7 @@ def guest_role(database: str) -> Iterator[str]:
 
 
 def run(url: str, statement: str, *arguments: object, times: int = 1) -> None:
-    """On its own connection: Postgres adds up its counts when it closes."""
+    """Uses a separate connection, because Postgres publishes its counts when it closes."""
 
     async def run() -> None:
         connection = await asyncpg.connect(url)
@@ -139,9 +139,7 @@ def test_with_its_index_nothing_is_named(database: str) -> None:
         ("SELECT FROM visits WHERE page > $1 LIMIT 1", 150),  # ends at its first row
     ],
 )
-def test_a_sequential_scan_that_costs_little_names_no_table(
-    database: str, statement: str, times: int
-) -> None:
+def test_a_cheap_sequential_scan_is_not_reported(database: str, statement: str, times: int) -> None:
     run(database, VISITS.format(rows=10_000))
     run(database, statement, "a", times=times)
 
@@ -205,7 +203,7 @@ def test_an_index_that_is_read_only_to_drop_most_rows_is_named(database: str) ->
     assert not report().filtering_scans
 
 
-def test_a_replica_that_does_not_answer_is_said_and_the_rest_is_told(
+def test_a_replica_that_does_not_answer_is_named_and_the_rest_is_reported(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(database, VISITS.format(rows=10_000))
@@ -249,7 +247,7 @@ def test_an_unused_index_is_named(database: str) -> None:
         ("USING hash (guest)", "USING hash (guest)"),
     ],
 )
-def test_an_index_whose_work_another_one_does_is_named(
+def test_an_index_that_another_index_makes_needless_is_named(
     database: str, needless: str, needed: str
 ) -> None:
     run(database, "CREATE TABLE visits (id int, guest int, page text)")
@@ -300,7 +298,7 @@ def test_an_invalid_index_is_named_with_the_command_that_repairs_it(database: st
         run(database, 'REINDEX INDEX CONCURRENTLY "One Visit"')
     run(database, "TRUNCATE visits")
 
-    assert not report().duplicate_indexes  # no other index leans on one that is broken
+    assert not report().duplicate_indexes  # an invalid index makes no other index needless
     commands = {one.index: one.command for one in report().invalid_indexes}
     assert commands == {
         '"One Visit"': 'REINDEX INDEX CONCURRENTLY "One Visit"',
@@ -345,7 +343,7 @@ def test_only_this_databases_statements_and_not_the_reports_own_are_listed(datab
     assert [statement.sql for statement in report().statements] == ["SELECT $2, $3 WHERE $1"]
 
 
-def test_the_limit_is_one_of_statements_and_shares_stay_shares_of_all(database: str) -> None:
+def test_the_limit_counts_statements_and_each_share_is_still_of_all(database: str) -> None:
     run(database, "SELECT 'quick'")
     run(database, "SELECT 'slow' FROM pg_sleep(0.02)")
 
@@ -415,7 +413,7 @@ def test_the_json_report_has_the_same_facts_as_the_text(
 
 @pytest.fixture
 def full_report(database: str) -> None:
-    """A database in which there is something of every kind to report."""
+    """A database with one example of each thing that the report can name."""
     run(database, VISITS.format(rows=10_000))
     run(database, "SELECT FROM visits WHERE page = $1", "x", times=110)
     run(database, "CREATE INDEX again ON visits (guest)")
@@ -424,7 +422,7 @@ def full_report(database: str) -> None:
 
 
 @pytest.mark.usefixtures("full_report")
-def test_the_text_names_everything_in_lines_that_fit_the_terminal(
+def test_the_report_names_everything_in_lines_that_fit_the_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
@@ -446,7 +444,7 @@ def test_the_text_names_everything_in_lines_that_fit_the_terminal(
         assert said in text
 
 
-def test_no_sql_can_break_the_table(
+def test_a_statement_with_odd_characters_does_not_break_the_table(
     database: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sql = 'SELECT $1::int /* 100 % {0} \\ \x1b[31m */ AS "Größe\n\t☃"'
@@ -504,7 +502,7 @@ def test_tables_that_a_role_may_not_read_are_named_all_the_same(
     assert [table.table for table in report().sequential_tables] == ["visits"]
 
 
-def test_a_wrong_password_is_told_in_one_line_that_does_not_show_it(
+def test_a_wrong_password_is_reported_in_one_line_that_does_not_show_it(
     database: str, guest_role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_DIRECT_URL", as_role(database, guest_role, "hunter2"))

@@ -53,7 +53,7 @@ class Receiver(ThreadingHTTPServer):
         return [span for span in self.spans if span.parent_id == parent.span_id]
 
     def points(self, metric: str) -> list[tuple[dict[str, str | int], float]]:
-        """For a histogram, its count."""
+        """The points of a metric. A point of a histogram has its count as the value."""
         data = self.metrics[metric]
         if data.HasField("histogram"):
             return [(_plain(p.attributes), p.count) for p in data.histogram.data_points]

@@ -41,7 +41,7 @@ def shop() -> FastAPI:
 
     @app.get("/stuck")
     async def stuck() -> None:
-        time.sleep(0.3)  # noqa: ASYNC251  # the mistake to find
+        time.sleep(0.3)  # noqa: ASYNC251  # the fault that the test is about
 
     @app.get("/reads")
     async def reads(read: ReadSession) -> None:
@@ -56,7 +56,7 @@ def shop() -> FastAPI:
 
 @asynccontextmanager
 async def held_back(services: Services) -> AsyncGenerator[None]:
-    """The shop's reads and writes wait until the end."""
+    """Makes the shop's reads and writes wait until the block ends."""
     connection = await asyncpg.connect(services.database_url)
     try:
         await connection.execute("SELECT pg_advisory_lock(20)")
@@ -66,7 +66,7 @@ async def held_back(services: Services) -> AsyncGenerator[None]:
 
 
 async def until(receiver: Receiver, metric: str, point: tuple[dict[str, str | int], float]) -> None:
-    async with asyncio.timeout(10):  # the receiver is a thread, and wakes nobody
+    async with asyncio.timeout(10):  # the receiver is a thread and sets no event
         while metric not in receiver.metrics or point not in receiver.points(metric):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 

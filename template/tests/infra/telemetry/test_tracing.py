@@ -114,7 +114,7 @@ async def test_a_request_has_its_transaction_below_it(receiver: Receiver, serve:
         await client.post("/customers/ada@example.com")
 
     statements = receiver.children(receiver.span("POST /customers/{email}"))
-    # SQLAlchemy's first connection has begun and rolled back another, to look around.
+    # SQLAlchemy's first connection has begun and rolled back another, to read settings.
     assert [sql.attributes["db.query.text"] for sql in statements[-4:]] == [
         "BEGIN;",
         "SELECT CAST($1 AS text)",
@@ -279,7 +279,7 @@ async def test_a_callers_trace_is_continued(receiver: Receiver, serve: Serve) ->
 
 
 @pytest.mark.usefixtures("services")
-async def test_a_tracestate_that_no_header_may_carry_is_dropped(
+async def test_a_tracestate_that_is_not_a_valid_header_is_dropped(
     receiver: Receiver, serve: Serve
 ) -> None:
     headers = [(b"traceparent", SAMPLED.encode()), (b"tracestate", b"vendor=\xe9")]
@@ -370,7 +370,7 @@ async def test_a_statement_that_fails_is_an_error_in_the_trace(
 
 
 @pytest.mark.usefixtures("services")
-async def test_an_unknown_path_is_not_sent(receiver: Receiver, serve: Serve) -> None:
+async def test_the_text_of_an_unknown_path_is_not_sent(receiver: Receiver, serve: Serve) -> None:
     async with serve(shop()) as client:
         await client.get("/customers/ada@example.com/orders")
         await client.request("BREW", "/customers/ada@example.com")

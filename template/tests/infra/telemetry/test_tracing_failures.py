@@ -15,7 +15,7 @@ from tests.infra.conftest import Serve, bare_app
 from tests.infra.telemetry.otlp import Receiver, receiving
 
 REQUESTS = 500
-# One request in eight fills a batch, so one that had to wait for it would show in p95.
+# One request in eight fills a batch. If it waited for the receiver, p95 would show it.
 QUEUE, BATCH = 64, 8
 
 
@@ -55,7 +55,7 @@ def greeter() -> FastAPI:
 
 
 async def greeted(app: FastAPI, serve: Serve) -> list[float]:
-    """How long each of many requests took, the slowest last."""
+    """The durations of many requests in order, the slowest last."""
     seconds = []
     async with serve(app) as client:
         for _ in range(REQUESTS):
@@ -93,7 +93,7 @@ async def test_the_queue_for_a_receiver_that_hangs_is_bounded(
             await client.get("/hello")
         hung.answers.set()
 
-    # The queue and the batch that was being sent. All spans are counted.
+    # Spans in the queue, and in the batch being sent. Each span is counted.
     assert QUEUE <= len(hung.spans) <= QUEUE + BATCH
     assert hung.points("otel.sdk.span.ended") == [({}, REQUESTS)]
 

@@ -103,7 +103,7 @@ def test_make_traces_opens_the_page_in_the_browser(
     assert opened == [page]
 
 
-def test_another_program_on_its_port_is_not_mistaken_for_it(
+def test_another_program_on_the_port_of_the_page_is_recognized(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres, "state_folder", lambda: tmp_path)

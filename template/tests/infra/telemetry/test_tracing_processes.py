@@ -62,7 +62,7 @@ def process(name: str, **environment: str) -> Iterator[tuple[str, "subprocess.Po
 
 
 def got(url: str) -> httpx.Response:
-    """Once the process listens."""
+    """Waits until the process listens."""
     for _ in range(600):
         try:
             return httpx.get(url)

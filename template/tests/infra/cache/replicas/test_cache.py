@@ -28,7 +28,7 @@ def servers() -> Iterator[Cluster]:
 
 @pytest.fixture
 def replica(servers: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
-    """It shows nothing that the primary writes from now on."""
+    """Pauses the replay: the replica does not show later writes of the primary."""
     replica = servers.replica()
     asyncio.run(replica.run("SELECT pg_wal_replay_pause()"))
     monkeypatch.setenv("DATABASE_URL", servers.primary.url)

@@ -37,7 +37,7 @@ async def test_a_client_that_echoes_nothing_gets_no_older_cached_answer(replica:
 
 
 @pytest.mark.slow
-async def test_a_copy_that_does_not_read_from_the_cache_yet_notes_positions_already(
+async def test_a_copy_notes_positions_before_it_reads_from_the_cache(
     replica: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading = diary_app()

@@ -99,7 +99,7 @@ HASHES = "SELECT md5(string_agg(row::text, ',' ORDER BY row::text)) FROM {} AS r
 
 
 async def are_equal(move: Move, way: Way) -> bool:
-    """When nobody writes."""
+    """Compares both sides. Call it while nobody writes."""
     position = await way.source.position()
     await becomes(lambda: way.has_replayed(position))
     for table in TABLES:

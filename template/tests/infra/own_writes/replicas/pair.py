@@ -42,7 +42,7 @@ async def hold_back(replica: Server, delay: str) -> None:
 
 
 async def until_replica_is_read(copies: list[AsyncClient], server: Server) -> None:
-    """By clients without a token: each copy reads nothing from it in its first moment."""
+    """Waits until each copy reads from the replica, which takes a moment after its start."""
     for copy in copies:
         async with asyncio.timeout(10):
             before = await calls(server, "diaries")
@@ -51,7 +51,7 @@ async def until_replica_is_read(copies: list[AsyncClient], server: Server) -> No
 
 
 async def caught_up(primary: Server, replica: Server) -> None:
-    """Let it apply at once, and the app know of it."""
+    """Makes the replica replay at once, and waits until the app knows it."""
     await hold_back(replica, "0")
     position = await primary.run("SELECT pg_logical_emit_message(true, 'rung', 'now')::text")
     await replica.becomes(f"pg_last_wal_replay_lsn() > '{position}'")

@@ -26,7 +26,9 @@ pytestmark = pytest.mark.slow  # A service moves once, and its tests take second
 ADA = uuid4()
 
 
-async def test_a_login_before_its_commit_is_not_taken_for_ended(at: At, backfill: Backfill) -> None:
+async def test_a_session_whose_login_is_not_committed_yet_does_not_count_as_ended(
+    at: At, backfill: Backfill
+) -> None:
     app = at(Step.WRITE_BOTH)
     token, now = "given-out-after-the-commit", datetime.now(UTC)
     session = Session(ADA, now, now + timedelta(days=1))
@@ -42,7 +44,7 @@ async def test_a_login_before_its_commit_is_not_taken_for_ended(at: At, backfill
 
 
 @pytest.mark.parametrize("step", [Step.REDIS_FIRST, Step.REDIS])
-async def test_a_logout_before_its_commit_is_not_undone(
+async def test_a_backfill_does_not_undo_a_logout_that_is_not_committed_yet(
     at: At, services: Services, backfill: Backfill, step: Step
 ) -> None:
     app = at(step)

@@ -43,7 +43,7 @@ async def test_nobody_is_logged_out_or_revived_on_the_way_there_and_back_and_the
 
 
 @pytest.mark.parametrize("direction", ["to-redis", "to-postgres"])
-async def test_people_come_and_go_while_a_backfill_runs(
+async def test_people_log_in_and_out_while_a_backfill_runs(
     at: At, backfill: Backfill, direction: str
 ) -> None:
     step, before, after = {

@@ -23,7 +23,7 @@ async def test_a_visit_copies_a_session_that_is_only_in_postgres(at: At) -> None
     assert await is_logged_in(at(Step.REDIS_FIRST), token)
 
 
-async def test_a_visit_is_noted_in_both_stores(at: At, services: Services) -> None:
+async def test_a_visit_updates_both_stores(at: At, services: Services) -> None:
     token = await logged_in(at(Step.WRITE_BOTH))
     stores = (StoredRows(services), StoredInRedis())
     started = [await store.seen_at() for store in stores]

@@ -28,7 +28,7 @@ WITHOUT_REDIS = {
 
 
 @pytest.mark.parametrize("step", WITHOUT_REDIS)
-async def test_nobody_is_or_seems_logged_out_while_redis_is_down(
+async def test_nobody_is_logged_out_or_seems_so_while_redis_is_down(
     at: At, server: Valkey, step: Step
 ) -> None:
     app = at(step)
@@ -47,7 +47,7 @@ async def test_nobody_is_or_seems_logged_out_while_redis_is_down(
 
 
 @pytest.mark.parametrize("step", WITHOUT_REDIS)
-async def test_nobody_is_or_seems_logged_out_while_redis_hangs(
+async def test_nobody_is_logged_out_or_seems_so_while_redis_hangs(
     impatient: None, at: At, server: Valkey, step: Step
 ) -> None:
     app = at(step)

@@ -67,7 +67,7 @@ async def test_with_its_session_in_redis_a_client_that_echoes_nothing_sees_its_w
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", list(pairwise(Step)))
-async def test_copies_of_neighbouring_steps_of_the_move_know_each_others_positions(
+async def test_copies_at_neighbouring_steps_of_the_move_share_positions(
     replica: Server, monkeypatch: pytest.MonkeyPatch, steps: tuple[Step, Step]
 ) -> None:
     apps = []
@@ -93,7 +93,7 @@ async def test_with_its_session_in_redis_a_token_costs_no_lookup_on_the_primary(
         assert await calls(servers.primary, "login_sessions") == lookups
 
 
-async def test_a_redis_that_lost_its_last_positions_hides_no_write(
+async def test_a_client_sees_its_writes_after_redis_lost_the_last_positions(
     replica: Server, sessions: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SESSION_STORE", Step.REDIS)

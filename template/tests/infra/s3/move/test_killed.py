@@ -84,7 +84,7 @@ class Visitors:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("at_the_step")
-async def test_a_copier_killed_twenty_times_loses_and_revives_nothing(
+async def test_killing_the_copy_twenty_times_loses_and_revives_no_file(
     pictures: Pictures, bucket: Bucket, serve: Serve
 ) -> None:
     async with copy_at(Step.UPLOAD_TO_S3, serve) as client, asyncio.TaskGroup() as visit:
@@ -102,7 +102,7 @@ async def test_a_copier_killed_twenty_times_loses_and_revives_nothing(
                 ends[await asyncio.to_thread(killed_at_work)] += 1
         visitors.go()
 
-    assert ends.keys() <= {-signal.SIGKILL, 0}  # the copier may have ended before the kill
+    assert ends.keys() <= {-signal.SIGKILL, 0}  # the copy process may have ended before the kill
     assert await move() == 0
     for name, digest in visitors.kept.items():
         assert (await bucket.facts(f"pictures/{name}")).sha256 == digest

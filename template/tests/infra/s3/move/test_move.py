@@ -34,7 +34,7 @@ def at_the_step(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def leave_note(services: Services, folder: str) -> None:
-    """The note of a copier that was killed while it copied pictures/ada."""
+    """Writes the note that a killed copy process leaves while it copies pictures/ada."""
     notes = services.files_folder / folder
     notes.mkdir(parents=True)
     (notes / "pictures+ada").touch()
@@ -160,7 +160,7 @@ async def test_the_move_back_does_not_treat_a_partial_copy_as_the_file(
 @pytest.mark.parametrize("way", mover.STEPS)
 @pytest.mark.parametrize("only_in", ["the folder", "S3"])
 @pytest.mark.parametrize("notes", [".moving/to-s3", ".moving/to-folder", ".moving"])
-async def test_an_old_note_never_deletes_the_only_copy_of_a_file(
+async def test_a_note_from_an_earlier_run_never_deletes_the_only_copy_of_a_file(
     pictures: Pictures,
     bucket: Bucket,
     services: Services,
@@ -169,7 +169,7 @@ async def test_an_old_note_never_deletes_the_only_copy_of_a_file(
     only_in: str,
     way: str,
 ) -> None:
-    """For each moment of a kill, and each later state of the folder and the bucket."""
+    """The rows are the moments of a kill, and the later states of the folder and the bucket."""
     place = pictures.folder if only_in == "the folder" else bucket
     await place.put("pictures/ada", chunks(b"hello"), 5)
     await pictures.noted("pictures/ada", b"hello")
@@ -181,7 +181,7 @@ async def test_an_old_note_never_deletes_the_only_copy_of_a_file(
     assert [chunk async for chunk in place.get("pictures/ada")] == [b"hello"]
 
 
-async def test_s3_is_waited_for(
+async def test_the_move_waits_until_s3_answers_again(
     pictures: Pictures, own_server: rclone.S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FILES_STORE", "upload-to-s3")
@@ -197,7 +197,7 @@ async def test_s3_is_waited_for(
     assert str(await move()).endswith("Nothing is lost. When it answers again, run this again.")
 
 
-async def test_comparing_files_waits_for_s3_to_come_back(
+async def test_the_comparison_waits_until_s3_answers_again(
     pictures: Pictures, own_server: rclone.S3
 ) -> None:
     key = await pictures.uploaded("ada", b"hello")
@@ -215,7 +215,9 @@ async def test_an_empty_list_of_keys_sends_no_query() -> None:
     assert await Rows("SELECT key FROM paintings").among([]) == []
 
 
-async def test_the_way_back(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_files_are_copied_back_to_the_folder(
+    pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await pictures.uploaded("ada", b"hello")
     await move()
     await pictures.folder.delete("pictures/ada")

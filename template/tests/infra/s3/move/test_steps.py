@@ -145,7 +145,7 @@ async def test_an_upload_link_works_once_wherever_the_file_went(
 @pytest.mark.parametrize(
     ("step", "stays_on_disk"), [(Step.READ_BOTH, True), (Step.UPLOAD_TO_S3, False)]
 )
-async def test_a_deletion_begins_at_the_original(
+async def test_a_deletion_removes_the_original_first(
     folder: Folder, own_server: rclone.S3, serve: Serve, step: Step, stays_on_disk: bool
 ) -> None:
     """Otherwise a copier that has just checked the original would leave its copy."""

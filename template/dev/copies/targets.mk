@@ -5,8 +5,8 @@ LINTERS += copies.lint
 SYSTEM_PACKAGES += haproxy
 
 # $$PPID is make. When make is gone, even by kill -9, the stack stops.
-stack: ## All of it as local processes, the app behind HAProxy on PORT=8000: make stack COPIES=3
+stack: ## Run the whole service as local processes, behind HAProxy on PORT=8000: make stack COPIES=3
 	@COPIES="$(or $(COPIES),3)" STARTED_BY=$$PPID $(WITH_SERVICES) python -m dev.copies.stack
 
-stack-status: ## What runs here, as a table
+stack-status: ## Show what runs here, as a table
 	@$(RUN) python -m dev.copies.stack_status

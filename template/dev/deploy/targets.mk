@@ -3,19 +3,19 @@
 # make hands ENV, IMAGE and TO on, so no quote in them is the shell's.
 DEPLOY = $(RUN) --group deploy python -m dev.deploy
 
-deploy: ## Release this commit to AWS, or go on with it: ENV=production
+deploy: ## Release this commit to AWS, or continue its release: ENV=production
 	@$(DEPLOY) deploy
 
 deploy-plan: ## Show what would change on AWS, and refuse to lose data: ENV=production [IMAGE=…]
 	@$(DEPLOY) plan
 
-deploy-apply: ## Change what the last `make deploy-plan` has shown: ENV=production
+deploy-apply: ## Apply the plan that the last `make deploy-plan` has shown: ENV=production
 	@$(DEPLOY) apply
 
 rollback: ## Go back to the release before, or to a revision: ENV=production [TO=41]
 	@$(DEPLOY) rollback
 
-console: ## A shell beside the running copies, with their settings: ENV=production
+console: ## Open a shell beside the running copies, with their settings: ENV=production
 	@$(DEPLOY) console
 
 destroy: ## Destroy an environment, after you typed its name: ENV=production

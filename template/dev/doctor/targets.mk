@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
 .PHONY: doctor
 
-doctor: ## The one bottleneck in front of you, or "stay": ARGS="--log app.log --seconds 30"
+doctor: ## Name the one bottleneck in front of you, or say "stay": ARGS="--log app.log --seconds 30"
 	@$(WITH_SERVICES) python -m app.infra.doctor $(ARGS)

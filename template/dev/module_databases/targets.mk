@@ -10,5 +10,5 @@ module-borders: ## Show what stands in the way of moving a module's tables to a 
 module-migration: ## Write a migration for a module's own database: NAME=orders m="add a note"
 	@$(WITH_SERVICES) python -m dev.module_databases.migration "$(NAME)" "$(m)"
 
-module-psql: ## A SQL prompt on a module's own database: NAME=orders
+module-psql: ## Open a SQL prompt on a module's own database: NAME=orders
 	@$(WITH_SERVICES) python -m dev.module_databases.psql "$(NAME)"

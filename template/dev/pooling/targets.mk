@@ -4,5 +4,5 @@
 LINTERS += pooling.lint
 SYSTEM_PACKAGES += pgbouncer
 
-budget: ## Do all processes' connections fit into the servers of deploy/capacity.toml, or on AWS: [ENV=production]
+budget: ## Check that all connections fit into the servers of deploy/capacity.toml, or on AWS: [ENV=production]
 	@$(RUN) $(if $(ENV),--group deploy) python -m dev.pooling.budget

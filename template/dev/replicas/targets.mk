@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
 .PHONY: lag
 
-lag: ## Hold the replica of a running `make dev` back: make lag MS=2000, and MS=0 to let it go
+lag: ## Delay the replica of a running `make dev`: make lag MS=2000. MS=0 ends the delay
 	@$(RUN) python -m dev.replicas.lag "$(or $(MS),2000)"

@@ -3,5 +3,5 @@
 
 SLOW_QUERIES ?= app.infra.slow_queries
 
-slow-queries: ## Slow statements, missing and needless indexes of the database: ARGS="--limit 20"
+slow-queries: ## Show slow statements, missing and needless indexes of the database: ARGS="--limit 20"
 	@$(WITH_SERVICES) python -m $(SLOW_QUERIES) $(ARGS)

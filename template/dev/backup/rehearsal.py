@@ -195,26 +195,22 @@ def _refuse_another_major(data: Path) -> None:
 
 async def _wait_until_replayed(folder: Path, role: str) -> datetime | None:
     """The time of the last commit in the WAL, if there was one since the backup began."""
-    pid_file = folder / "server.pid"
+    last: datetime | None
     while True:
         try:
-            connection = await _connect(folder, role, "postgres")
+            [last] = await _fetch(
+                folder, role, "postgres", "SELECT pg_last_xact_replay_timestamp()"
+            )
         except asyncpg.InvalidAuthorizationSpecificationError:
             raise RehearsalError(
                 f"The restored server has no role {role}: name its superuser with BACKUP_ROLE=."
             ) from None
         except (OSError, TimeoutError, asyncpg.CannotConnectNowError):
-            if _has_ended(pid_file):
+            if _has_ended(folder / "server.pid"):
                 raise RehearsalError(f"Postgres did not replay the WAL.\n{_log(folder)}") from None
             await asyncio.sleep(0.1)
-            continue
-        try:
-            last: datetime | None = await connection.fetchval(
-                "SELECT pg_last_xact_replay_timestamp()"
-            )
-        finally:
-            await connection.close()
-        return last
+        else:
+            return last
 
 
 def _has_ended(pid_file: Path) -> bool:
@@ -231,11 +227,6 @@ def _log(folder: Path) -> str:
     return "\n".join((folder / "log").read_text(errors="replace").splitlines()[-15:])
 
 
-async def _connect(folder: Path, role: str, database: str) -> asyncpg.Connection:
-    data = str(folder / "data")
-    return await asyncpg.connect(host=data, user=role, database=database, timeout=10)
-
-
 async def _count(folder: Path, role: str) -> dict[str, int]:
     counted = {}
     for database in await _fetch(
@@ -248,7 +239,8 @@ async def _count(folder: Path, role: str) -> dict[str, int]:
 
 
 async def _fetch(folder: Path, role: str, database: str, statement: str) -> list[Any]:
-    connection = await _connect(folder, role, database)
+    data = str(folder / "data")
+    connection = await asyncpg.connect(host=data, user=role, database=database, timeout=10)
     try:
         return [row[0] for row in await connection.fetch(statement)]
     finally:

@@ -4,11 +4,9 @@
 deploy/telemetry/ shows them and raises alerts on them.
 """
 
-from collections.abc import Iterator
-
 from fastapi import FastAPI
 
-from app.infra.database import Pool, Pools
+from app.infra.database import Pools
 from app.infra.telemetry.metrics import Histogram, HistogramInstrument, Instrument
 from app.infra.telemetry.requests import RequestKey, request_attributes
 from app.infra.telemetry.tracing import Attributes
@@ -16,8 +14,6 @@ from app.infra.telemetry.tracing import Attributes
 # Buckets of OpenTelemetry's conventions.
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 DELAY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
-
-type Points = Iterator[tuple[float, Attributes]]
 
 
 def of_requests(durations: Histogram[RequestKey]) -> HistogramInstrument:
@@ -48,39 +44,27 @@ def of_pools(app: FastAPI) -> list[Instrument]:
             "{connection}",
             "Connections of a pool, used and idle",
             "gauge",
-            lambda: _connections(pools()),
+            lambda: [
+                (number, {**_of_pool(name), "db.client.connection.state": state})
+                for name, pool in pools().items()
+                for number, state in ((pool.idle, "idle"), (pool.used, "used"))
+            ],
         ),
         Instrument(
             "db.client.connection.max",
             "{connection}",
             "How many connections a pool may have",
             "gauge",
-            lambda: _most_connections(pools()),
+            lambda: [(pool.most, _of_pool(name)) for name, pool in pools().items()],
         ),
         Instrument(
             "db.client.connection.pending_requests",
             "{request}",
             "Requests that wait for a connection of a pool",
             "gauge",
-            lambda: _waiting(pools()),
+            lambda: [(pool.waiting, _of_pool(name)) for name, pool in pools().items()],
         ),
     ]
-
-
-def _connections(pools: dict[str, Pool]) -> Points:
-    for name, pool in pools.items():
-        yield pool.idle, {**_of_pool(name), "db.client.connection.state": "idle"}
-        yield pool.used, {**_of_pool(name), "db.client.connection.state": "used"}
-
-
-def _most_connections(pools: dict[str, Pool]) -> Points:
-    for name, pool in pools.items():
-        yield pool.most, _of_pool(name)
-
-
-def _waiting(pools: dict[str, Pool]) -> Points:
-    for name, pool in pools.items():
-        yield pool.waiting, _of_pool(name)
 
 
 def _of_pool(name: str) -> Attributes:

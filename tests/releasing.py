@@ -66,6 +66,8 @@ class Cloud:
 
     terraform: str = "1.11.4"
     plan: dict[str, Any] = field(default_factory=dict)
+    migration: list[str] = field(default_factory=lambda: ["alembic", "upgrade", "head"])
+    """The command that the module's output names."""
     exit_code: int = 0
     healthy: bool = True
     kill_at: str = ""
@@ -141,7 +143,7 @@ class Cloud:
     def output(self) -> dict[str, Any]:
         release = {"cluster": "shop-production", "service": "app", "copies": 2, "logs": "/app"}
         network = {"subnets": ["subnet-1"], "security_group": "sg-1"}
-        newest = {"task_definition": revision(len(self.revisions))}
+        newest = {"task_definition": revision(len(self.revisions)), "migration": self.migration}
         return {"address": "lb.example.com", "release": release | network | newest}
 
     # ECR
@@ -164,7 +166,7 @@ class Cloud:
             return self.run_console(made, asked)
         assert self.revisions[int(made.rpartition(":")[2]) - 1].rpartition(":")[2] in self.images
         assert asked["overrides"]["containerOverrides"] == [
-            {"name": "app", "command": ["alembic", "upgrade", "head"]}
+            {"name": "app", "command": self.migration}
         ]
         return self._begun(asked, f"{len(self.tasks)}")
 

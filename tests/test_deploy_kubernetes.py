@@ -27,6 +27,7 @@ KUBECTL = Path(sys.executable).with_name("kubectl")
 
 # The operator makes these Services, and its pods are not ours to describe.
 OF_THE_OPERATOR = {"postgres", "replica"}
+EACH_DATABASE = ["python", "-m", "app.infra.module_databases.migrate"]
 HOLD_DATA = ("PersistentVolumeClaim/files", "StatefulSet/sessions", "Cluster/database")
 
 
@@ -128,7 +129,11 @@ def test_the_app_and_its_migration_are_given_the_same(project: Path) -> None:
     )
     for key in ("image", "env", "envFrom", "securityContext"):
         assert app[key] == migrate[key], key
-    assert migrate["command"] == ["alembic", "upgrade", "head"]
+    own = (project / "app/infra/module_databases").exists()
+    assert migrate["command"] == (EACH_DATABASE if own else ["alembic", "upgrade", "head"])
+    # A cluster without the Secret starts the pods too.
+    secret = {"secretRef": {"name": "module-databases", "optional": True}}
+    assert (secret in app["envFrom"]) == own
     last = (project / "Dockerfile").read_text().splitlines()[-2]
     assert "`alembic upgrade head` in the same image" in last
 

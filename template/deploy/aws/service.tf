@@ -179,5 +179,6 @@ output "release" {
     security_group  = aws_security_group.app.id
     copies          = local.copies.least
     logs            = aws_cloudwatch_log_group.app.name
+    migration       = local.migration
   }
 }

@@ -7,7 +7,6 @@ from botocore.exceptions import ClientError
 
 from dev.deploy.programs import Stop, say, until
 
-COMMAND = ["alembic", "upgrade", "head"]
 STARTED_BY = "migration"
 LONGEST = 6 * 60 * 60
 LAST_LINES = 20
@@ -61,7 +60,7 @@ def start(ecs: Any, release: dict[str, Any]) -> str:
         launchType="FARGATE",
         startedBy=STARTED_BY,
         networkConfiguration=network(release),
-        overrides={"containerOverrides": [{"name": "app", "command": COMMAND}]},
+        overrides={"containerOverrides": [{"name": "app", "command": release["migration"]}]},
     )
     if answer["failures"] or not answer["tasks"]:
         reasons = ", ".join(one.get("reason", "?") for one in answer["failures"])

@@ -22,6 +22,8 @@ prepend_sys_path = ["%(here)s"]
 """
 MAIN = "import app.pets.models\nimport app.vets.models\n"
 MODULE = "app.infra.module_databases"
+RELEASE = f"{MODULE}.migrate"
+BROKEN = "def upgrade() -> None:\n    raise RuntimeError"
 
 
 @pytest.fixture
@@ -82,3 +84,82 @@ def test_the_command_says_what_is_wrong(migrated: Practice) -> None:
     assert migrated.runs(MODULE)[1].startswith(f"Use: python -m {MODULE} MODULE COMMAND")
     status, said = migrated.runs(MODULE, "vets", "current")
     assert (status, "  MODULE_VETS_DATABASE_URL: Field required" in said) == (1, True), said
+
+
+@pytest.fixture
+def histories(migrated: Practice, empty_database: str, own: str) -> Practice:
+    """With a first migration of each database, which has not run yet."""
+    for history in (["alembic"], [MODULE, "vets"]):
+        status, said = migrated.runs(*history, "revision", "--autogenerate", "-m", "first")
+        assert status == 0, said
+    return migrated
+
+
+def test_a_release_migrates_the_common_database_and_each_that_has_a_url(
+    histories: Practice, empty_database: str, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, said = histories.runs(RELEASE)
+
+    assert status == 0, said
+    assert "pets" in tables(empty_database)
+    assert tables(own) == {"vets", "alembic_version"}
+
+    status, again = histories.runs(RELEASE)
+    assert (status, "Applied" in again) == (0, False), again
+
+    monkeypatch.delenv("MODULE_VETS_DATABASE_URL")
+    assert histories.runs(RELEASE) == (0, "Migrating the common database\n")
+
+
+def test_a_database_that_cannot_be_migrated_is_named_and_the_next_run_goes_on(
+    histories: Practice, empty_database: str, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as wrong:
+        wrong.setenv("MODULE_VETS_DATABASE_URL", own.replace("rung_test_", "no_such_"))
+        status, said = histories.runs(RELEASE)
+    assert status == 1
+    assert said.splitlines()[-1] == (
+        "The migration of the database of vets has failed: the reason is above. Already at its"
+        " newest migration: the common database. Correct it, and run the release again: it goes"
+        " on from here."
+    )
+    assert "vets" not in tables(own)
+
+    assert histories.runs(RELEASE)[0] == 0
+    assert tables(own) == {"vets", "alembic_version"}
+
+
+def test_a_failure_of_the_common_database_leaves_the_modules_as_they_are(
+    histories: Practice, own: str, tmp_path: Path
+) -> None:
+    [first] = (tmp_path / "migrations/versions").glob("*.py")
+    first.write_text(first.read_text().replace("def upgrade() -> None:", BROKEN))
+
+    status, said = histories.runs(RELEASE)
+
+    assert status == 1
+    assert "The migration of the common database has failed" in said.splitlines()[-1]
+    assert "vets" not in tables(own)
+
+
+@pytest.mark.parametrize(
+    ("variable", "reason"),
+    [
+        ("MODULE_PETS_DATABASE_URL", "migrations/pets does not exist"),
+        ("MODULE_VATS_DATABASE_READ_POOL", "MODULE_VATS_DATABASE_URL: Field required"),
+    ],
+)
+def test_nothing_is_migrated_when_a_module_is_not_complete(
+    histories: Practice,
+    empty_database: str,
+    own: str,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    reason: str,
+) -> None:
+    monkeypatch.setenv(variable, own if variable.endswith("URL") else "4")
+
+    status, said = histories.runs(RELEASE)
+
+    assert (status, reason in said) == (1, True), said
+    assert "pets" not in tables(empty_database)

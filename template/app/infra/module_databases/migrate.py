@@ -1,0 +1,33 @@
+# Rung's file: advancing to another stage may change it.
+"""python -m app.infra.module_databases.migrate: a release's migrations, on each of its databases."""
+
+import subprocess
+import sys
+
+from alembic.config import Config
+
+from app.infra.module_databases import settings
+from app.infra.module_databases.__main__ import history_of
+
+
+def main() -> None:
+    histories = {"the common database": ["alembic"]}
+    config = Config(toml_file="pyproject.toml")
+    for module in settings.named():
+        settings.read(module)  # stops here, before anything has changed
+        history_of(module, config, begins=False)
+        histories[f"the database of {module}"] = ["app.infra.module_databases", module]
+    done: list[str] = []
+    for name, history in histories.items():
+        print(f"Migrating {name}", flush=True)
+        if subprocess.run([sys.executable, "-m", *history, "upgrade", "head"]).returncode != 0:
+            before = f" Already at its newest migration: {', '.join(done)}." if done else ""
+            sys.exit(
+                f"The migration of {name} has failed: the reason is above.{before}"
+                " Correct it, and run the release again: it goes on from here."
+            )
+        done.append(name)
+
+
+if __name__ == "__main__":
+    main()

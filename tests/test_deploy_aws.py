@@ -367,6 +367,19 @@ def test_the_app_gets_the_url_of_each_module_in_use(render: Render, tmp_path: Pa
     }
 
 
+@pytest.mark.parametrize("variant", ON_AWS, ids=variant_name)
+def test_a_release_is_told_the_command_that_migrates_each_database(
+    render: Render, variant: dict[str, Any]
+) -> None:
+    project = render(variant)
+    [written] = re.findall(r"^  migration +=.*", module(project), re.MULTILINE)
+
+    own = (project / "app/infra/module_databases").exists()
+    command = "python -m app.infra.module_databases.migrate" if own else "alembic upgrade head"
+    assert json.loads(written.partition("=")[2]) == command.split()
+    assert "    migration       = local.migration\n" in module(project)
+
+
 def test_each_of_several_databases_leaves_its_own_final_snapshot(render: Render) -> None:
     project = render({"stage": 4, "module_databases": True})
     done = subprocess.run(

@@ -349,8 +349,8 @@ def test_images_are_those_of_compose(shop: Path) -> None:
     assert manifests["Cluster/database"]["spec"]["imageName"].endswith(":18")
 
 
-def pages_yaml(project: Path, name: str = "kubernetes.md") -> list[str]:
-    page = (project / "docs/guide" / name).read_text()
+def pages_yaml(project: Path) -> list[str]:
+    page = (project / "docs/guide/kubernetes.md").read_text()
     return re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
 
 
@@ -378,21 +378,12 @@ def test_the_pages_examples_work_together(shop: Path, tmp_path: Path) -> None:
     assert manifests["HorizontalPodAutoscaler/app"]["spec"]["minReplicas"] == 4
 
 
-def test_the_patch_on_the_page_also_migrates_a_modules_database(
-    render: Render, tmp_path: Path
-) -> None:
-    shop = shutil.copytree(render(VARIANTS[-1]), tmp_path / "shop")
-    [patch] = pages_yaml(shop, "module_databases/production.md")
-    own = shop / "environments" / "production"
-    with (own / "kustomization.yaml").open("a") as overlay:
-        overlay.write(patch)
-
-    [job] = containers(built(own)["Job/migrate"]["spec"]["template"]["spec"])
-
-    assert job["command"] == [
-        *("sh", "-c"),
-        "alembic upgrade head && python -m app.infra.module_databases billing upgrade head",
-    ]
+def test_the_variables_of_modules_are_in_a_secret_that_no_file_of_rungs_needs(shop: Path) -> None:
+    page = (shop / "docs/guide/module_databases/production.md").read_text()
+    for file in (shop / "deploy/kubernetes").rglob("*.yaml"):
+        assert "MODULE_" not in file.read_text(), file
+    assert "create secret generic module-databases --from-literal=MODULE_BILLING_DATABASE_" in page
+    assert " ".join(EACH_DATABASE) in page
 
 
 # Records what it is asked to do, applies to a folder, and fails where it is told to.

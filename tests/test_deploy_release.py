@@ -216,6 +216,19 @@ def test_a_migration_that_fails_stops_the_release(
     assert "No copy has the new revision" in refused
 
 
+def test_the_databases_of_modules_are_migrated_before_the_roll_too(production: Production) -> None:
+    # The stub checks that the task's command is the one of the module's output.
+    production.cloud.migration = ["python", "-m", "app.infra.module_databases.migrate"]
+    production.released()
+    assert in_order(production.cloud.events, "RunTask", "UpdateService")
+
+    production.cloud.exit_code, production.cloud.events[:] = 1, []
+    production.changed("  image  ", '  architecture = "X86_64"\n  image  ')
+    assert "No copy has the new revision" in production.refused()
+    assert "RunTask" in production.cloud.events
+    assert "UpdateService" not in production.cloud.events
+
+
 def test_a_service_that_was_rolled_back_is_a_failed_release(production: Production) -> None:
     production.released()
     production.cloud.healthy = False

@@ -51,7 +51,25 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
             both[key] = {**below[key], **above[key]}
         elif key == "volumes":
             both[key] = [*below[key], *above[key]]
+        elif key == "env_file":
+            both[key] = [*listed(below[key]), *listed(above[key])]
     return both
+
+
+def listed(found: Any) -> list[Any]:
+    return found if isinstance(found, list) else [found]
+
+
+def test_the_variables_of_modules_are_in_a_file_of_the_team_that_may_be_missing(
+    project: Path, services: dict[str, Any]
+) -> None:
+    own = (project / "app/infra/module_databases").exists()
+    file = {"path": "../module-databases.env", "required": False}
+    for name in ("app", "migrate"):
+        assert (file in listed(services[name]["env_file"])) == own
+    with_modules = ["python", "-m", "app.infra.module_databases.migrate"]
+    migrates = with_modules if own else ["alembic", "upgrade", "head"]
+    assert services["migrate"]["command"] == migrates
 
 
 def test_compose_files_follow_their_schema(project: Path) -> None:
@@ -103,8 +121,8 @@ def test_every_named_volume_is_declared_and_every_mounted_file_is_there(
 def test_every_environment_file_is_found_from_the_file_that_names_it(
     project: Path, services: dict[str, Any]
 ) -> None:
-    named = {service["env_file"] for service in services.values() if "env_file" in service}
-    assert named == {"compose.env"}
+    files = [file for one in services.values() for file in listed(one.get("env_file", []))]
+    assert {file for file in files if isinstance(file, str)} == {"compose.env"}
     assert (project / "deploy" / "compose.env").is_file()
 
 

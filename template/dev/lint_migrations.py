@@ -10,28 +10,38 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
 
 
-def main() -> None:
-    scripts = ScriptDirectory.from_config(Config(toml_file="pyproject.toml"))
+def main(**options: str) -> None:
+    """`options` replace those of Alembic in pyproject.toml."""
+    scripts = ScriptDirectory.from_config(_config(options))
     with tempfile.TemporaryDirectory() as folder:
         files = []
         for revision in scripts.walk_revisions():
             file = Path(folder, Path(revision.path).stem).with_suffix(".sql")
-            file.write_text(_sql(revision))
+            file.write_text(_sql(revision, options))
             files.append(file)
-        sys.exit(subprocess.run(["squawk", *files]).returncode)
+        if failed := subprocess.run(["squawk", *files]).returncode:
+            sys.exit(failed)
 
 
-def _sql(revision: Script) -> str:
+def _config(options: dict[str, str], **given: Any) -> Config:
+    config = Config(toml_file="pyproject.toml", **given)
+    for name, value in options.items():
+        config.set_main_option(name, value)
+    return config
+
+
+def _sql(revision: Script, options: dict[str, str]) -> str:
     if revision.is_merge_point:
         return ""
     sql = io.StringIO()
-    config = Config(toml_file="pyproject.toml", output_buffer=sql)
+    config = _config(options, output_buffer=sql)
     command.upgrade(config, f"{revision.down_revision or 'base'}:{revision.revision}", sql=True)
     return re.sub(r"CREATE TABLE alembic_version \(.*?\);", "", sql.getvalue(), flags=re.DOTALL)
 

@@ -1,7 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 .PHONY: module-borders module-migration module-psql
 
-LINTERS += module_databases.lint
+LINTERS += module_databases.lint module_databases.lint_histories
 SLOW_QUERIES = app.infra.module_databases.slow_queries
 
 module-borders: ## Show what stands in the way of moving a module's tables to a database: NAME=orders

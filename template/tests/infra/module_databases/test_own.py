@@ -8,7 +8,7 @@ import pytest
 
 from app.infra.module_databases import settings
 from dev import postgres, services
-from dev.module_databases import fixtures, migration, own, psql
+from dev.module_databases import fixtures, lint_histories, migration, own, psql
 from dev.pytest_plugin import Databases
 from tests.infra.module_databases.test_migrations import tables
 
@@ -47,6 +47,20 @@ def test_a_history_gives_a_module_its_own_database(history: Path) -> None:
 def test_the_tests_migrate_it(history: Path, databases: Databases) -> None:
     with fixtures.migrated(databases, history) as url:
         assert tables(url) == {"parcels", "alembic_version"}
+
+
+def test_make_check_reads_its_migrations_too(
+    history: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(postgres.REPOSITORY)
+    (history / "a1.py").write_text(MIGRATION.replace("True", "True, autoincrement=False"))
+    lint_histories.main()
+
+    unsafe = "def upgrade():\n    op.drop_table('parcels')\n"
+    (history / "a1.py").write_text(MIGRATION.partition("def upgrade")[0] + unsafe)
+    with pytest.raises(SystemExit):
+        lint_histories.main()
+    assert "a1.sql" in capfd.readouterr().out
 
 
 @pytest.mark.slow

@@ -1,0 +1,15 @@
+# Rung's file: advancing to another stage may change it.
+"""Refuse such migrations of modules' own databases too, as dev/lint_migrations.py does."""
+
+from dev import lint_migrations
+from dev.module_databases import own
+
+
+def main() -> None:
+    for module in own.with_history():
+        history = str(own.MIGRATIONS / module)
+        lint_migrations.main(version_locations=history, path_separator="newline")
+
+
+if __name__ == "__main__":
+    main()

@@ -222,8 +222,12 @@ def test_a_module_gets_a_postgres_that_no_later_plan_may_delete(
 
     plan = planned(project, tmp_path, recorded(4), aws, given)
 
-    # The app's tasks may read the URL.
-    assert changes(plan) <= MAY_CHANGE | {("aws_iam_role_policy.start_secrets", "update")}
+    # The tasks may read the URL and the password, and PgBouncer gets two names more.
+    assert changes(plan) <= MAY_CHANGE | {
+        ("aws_iam_role_policy.start_secrets", "update"),
+        ("aws_ecs_task_definition.pgbouncer", "replace"),
+        ("aws_ecs_service.pgbouncer", "update"),
+    }
     assert refused(project, plan) == "\n"
     named = {one["address"]: one["change"] for one in plan}
     main = named["module.service.aws_db_parameter_group.main"]["after"]["parameter"]

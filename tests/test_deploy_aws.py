@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from configparser import ConfigParser
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -273,22 +274,27 @@ def test_terraform_finds_production_valid(
     assert json.loads(terraform("validate", "-json", cwd=production))["diagnostics"] == []
 
 
-def evaluated(project: Path, folder: Path, file: str, name: str) -> str:
-    """A local of that file, without a provider: each server has a name that the test made up."""
+def evaluated(project: Path, folder: Path, file: str, name: str, *more: str) -> str:
+    """A local of these files, or a list of them, without a provider: servers have made-up names."""
     for conf in ("postgres.conf", "pgbouncer.ini"):
         shutil.copy(project / "deploy" / conf, folder)
-    text = (project / "deploy/aws" / file).read_text()
-    found = re.search(r"^locals \{$.*?^\}$", text, re.MULTILINE | re.DOTALL)
-    assert found
-    only = re.sub(r"aws_\w+\.main\.(\w+)", r'"main.\1"', found[0])
+    text = "".join((project / "deploy/aws" / one).read_text() for one in (file, *more))
+    found = re.findall(r"^locals \{$.*?^\}$", text, re.MULTILINE | re.DOTALL)
+    assert len(found) == 1 + len(more)
+    only = "\n".join(found).replace("aws_db_instance.module[module].address", '"at-${module}"')
+    only = re.sub(r"aws_\w+\.main\.(\w+)", r'"main.\1"', only)
     only = re.sub(r'aws_db_proxy\.main\["(\w+)"\]\.endpoint', r'"\1.proxy"', only)
-    only = re.sub(r"aws_\w+\.module_url\[module\]\.arn", '"arn of ${module}"', only)
+    arn = r"aws_secretsmanager_secret\.(module\w*)\[module\]\.arn"
+    only = re.sub(arn, r'"\1 ${module}"', only)
     only = re.sub(r"var\.module_databases\w*", '["orders", "long_name"]', only)
     only = only.replace("var.pgbouncer.pool_size", "7")
-    given = 'locals {\n  database_url = ""\n  replica_hosts = ["one", "two"]\n}\n'
+    given = 'locals {\n  database_url = ""\n  replica_hosts = ["one", "two"]\n'
+    given += f"  pooled_modules = {'local.module_pgbouncer_lines' if more else '[]'}\n"
+    given += f"  pooled_passwords = {'local.module_pgbouncer_secrets' if more else '{}'}\n}}\n"
+    what = name if "local." in name else f"local.{name}"
     (folder / "aws").mkdir()
     (folder / "aws" / "main.tf").write_text(only + "\n" + given)
-    return terraform("console", cwd=folder / "aws", typed=f"jsonencode(local.{name})\n")
+    return terraform("console", cwd=folder / "aws", typed=f"jsonencode({what})\n")
 
 
 @needs_terraform
@@ -356,15 +362,86 @@ def test_with_rds_proxy_the_app_reads_from_the_replicas_themselves(
     ]
 
 
-@needs_terraform
-def test_the_app_gets_the_url_of_each_module_in_use(render: Render, tmp_path: Path) -> None:
-    project = render({"stage": 4, "module_databases": True})
-    said = evaluated(project, tmp_path, "module-databases.tf", "module_secrets")
+MODULES = {"stage": 4, "module_databases": True}
+BOUNCED = "module-databases-pgbouncer.tf"
 
+
+@needs_terraform
+def test_with_rds_proxy_the_app_gets_the_url_of_each_module_in_use(
+    render: Render, tmp_path: Path
+) -> None:
+    project = render({**MODULES, "pooler": "rds_proxy"})
+    said = evaluated(project, tmp_path, "module-databases-direct.tf", "module_secrets")
+
+    assert not (project / "deploy/aws" / BOUNCED).exists()
     assert json.loads(json.loads(said)) == {
-        "MODULE_LONG_NAME_DATABASE_URL": "arn of long_name",
-        "MODULE_ORDERS_DATABASE_URL": "arn of orders",
+        "MODULE_LONG_NAME_DATABASE_URL": "module_url long_name",
+        "MODULE_ORDERS_DATABASE_URL": "module_url orders",
     }
+
+
+@needs_terraform
+def test_the_app_reaches_each_module_in_use_by_pgbouncer(render: Render, tmp_path: Path) -> None:
+    project = render(MODULES)
+    both = "[local.module_environment, local.module_secrets]"
+    said = evaluated(project, tmp_path, "pgbouncer.tf", both, BOUNCED)
+    environment, secrets = json.loads(json.loads(said))
+
+    assert not (project / "deploy/aws/module-databases-direct.tf").exists()
+    url = "postgresql://app@pgbouncer.main.name:6432/orders"
+    orders = {name: value for name, value in environment.items() if "_ORDERS_" in name}
+    assert orders == {
+        "MODULE_ORDERS_DATABASE_POOLED": "true",
+        "MODULE_ORDERS_DATABASE_URL": f"{url}-app",
+        "MODULE_ORDERS_DATABASE_READ_URL": f"{url}-app_read",
+        "MODULE_ORDERS_DATABASE_STATEMENT_CACHE": "100",
+    }
+    # For migrations. One name must not be in both.
+    assert secrets["MODULE_ORDERS_DATABASE_DIRECT_URL"] == "module_url orders"
+    assert len(secrets) == 2
+    assert secrets.keys() & environment.keys() == set()
+
+
+@needs_terraform
+def test_pgbouncer_signs_in_to_each_module_with_its_own_password(
+    render: Render, tmp_path: Path
+) -> None:
+    project = render({**MODULES, "replica_routing": True})
+    found = "[local.pgbouncer_ini, local.pgbouncer_start, local.module_pgbouncer_secrets]"
+    said = evaluated(project, tmp_path, "pgbouncer.tf", found, BOUNCED)
+    ini, start, secrets = json.loads(json.loads(said))
+    assert secrets == {
+        "PASSWORD_ORDERS": "module orders",
+        "PASSWORD_LONG_NAME": "module long_name",
+    }
+    # What its container does: only there the passwords come together with the rest.
+    here = tmp_path / "container"
+    stub = here / "bin" / "pgbouncer"
+    stub.parent.mkdir(parents=True)
+    stub.write_text("#!/bin/sh\n")
+    stub.chmod(0o755)
+    passwords = {name: name[::-1] for name in secrets} | {"PGPASSWORD": "common"}
+    subprocess.run(
+        ["sh", "-euc", start.replace("/tmp/", f"{here}/")],  # noqa: S108
+        env={"PATH": f"{stub.parent}:{os.environ['PATH']}", "INI": ini, **passwords},
+        check=True,
+    )
+
+    parser = ConfigParser(interpolation=None, delimiters=("=",))
+    parser.read(here / "pgbouncer.ini")
+    databases = dict(parser["databases"])
+    assert list(databases)[4:] == ["app", "app_read", "app_replica_1", "app_replica_2"]
+    for module in ("orders", "long_name"):
+        for alias in ("app", "app_read"):
+            query = databases[alias].partition("connect_query=")[2]
+            assert databases[f"{module}-{alias}"] == (
+                f"host=at-{module} port=5432 dbname={module} user=app"
+                f" password={f'PASSWORD_{module.upper()}'[::-1]} connect_query={query}"
+            )
+    assert (here / "userlist.txt").read_text() == '"app" "common"\n'
+    assert (here / "pgbouncer.ini").stat().st_mode & 0o077 == 0
+    for one in passwords.values():
+        assert one not in ini + start
 
 
 @pytest.mark.parametrize("variant", ON_AWS, ids=variant_name)

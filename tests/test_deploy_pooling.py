@@ -177,6 +177,8 @@ SIZES = """\
   extra_environment = { DATABASE_READ_POOL = 4, DATABASE_WRITE_POOL = "2", OTHER = local.other }
 """
 
+LARGE_POOLS = "  pgbouncer = { pool_size = 20 }\n"
+
 SIZES_OF_MODULES = """\
   module_database   = { class = "db.m7g.large" }
   extra_environment = {
@@ -232,14 +234,29 @@ def test_the_budget_of_aws_takes_copies_and_sizes_from_the_environment(
         assert "Postgres of " not in delivered.stdout
 
     orders = '  module_databases = ["orders"]\n'
-    # Autoscaling may run 50 copies, and no pooler stands before a module's server.
-    tight = budget(4, orders)
+    # Autoscaling may run 50 copies. PgBouncer stands before a module's server too.
+    delivered = budget(4, orders)
+    assert delivered.returncode == 0, delivered.stdout + delivered.stderr
+    pools = r"Postgres of orders +2 x 2 x \(10 \+ 5\) \+ 3 +63 +387$"
+    assert re.search(pools, delivered.stdout, re.MULTILINE)
+    clients = r"clients, modules' too +2500 \+ 100 x \(25\) +5000 +5000$"
+    assert re.search(clients, delivered.stdout, re.MULTILINE)
+    tight = budget(4, '  module_databases = ["orders", "catalog"]\n')
     assert tight.returncode == 1
-    assert re.search(r"Postgres of orders .* 2503 +387$", tight.stdout, re.MULTILINE)
+    assert "set max_client_conn = 7500 in deploy/pgbouncer.ini" in tight.stderr
+    tight = budget(4, orders + '  module_database = { class = "db.t4g.micro" }\n' + LARGE_POOLS)
+    assert tight.returncode == 1
     assert "a larger class of module_database in environments/production/main.tf" in tight.stderr
     fits = budget(4, orders + SIZES_OF_MODULES)
     assert fits.returncode == 0, fits.stdout + fits.stderr
-    assert re.search(r"Postgres of orders .* 703 +806$", fits.stdout, re.MULTILINE)
+    assert re.search(r"clients, modules' too +2500 \+ 100 x \(7\) ", fits.stdout, re.MULTILINE)
+    # Where RDS Proxy stands before the common database, the app's own pools lead to a module's.
+    aws_of_4 = projects[4] / "deploy" / "aws"
+    shutil.rmtree(aws_of_4)
+    of_proxy = render({"stage": 4, "module_databases": True, "pooler": "rds_proxy"})
+    shutil.copytree(of_proxy / "deploy" / "aws", aws_of_4)
+    proxied = budget(4, orders + SIZES_OF_MODULES)
+    assert re.search(r"Postgres of orders .* 703 +806$", proxied.stdout, re.MULTILINE)
 
     larger = budget(2, SIZES)
     assert "9 copies x 2 during a deploy x 1 worker = 18 processes" in larger.stdout

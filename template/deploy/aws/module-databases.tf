@@ -44,11 +44,6 @@ locals {
     max_slot_wal_keep_size    = "10240" # MiB
   }
   module_parameters = length(var.module_databases) == 0 ? {} : local.move_parameters
-  # The whole URL is the secret, because PGPASSWORD is that of the common database.
-  module_secrets = {
-    for module in var.module_databases_in_use :
-    "MODULE_${upper(module)}_DATABASE_URL" => aws_secretsmanager_secret.module_url[module].arn
-  }
 }
 
 ephemeral "aws_secretsmanager_random_password" "module" {
@@ -83,7 +78,7 @@ ephemeral "aws_secretsmanager_secret_version" "module" {
 resource "aws_secretsmanager_secret" "module_url" {
   for_each    = var.module_databases
   name_prefix = "${local.id}-url-${each.key}-"
-  description = "MODULE_${upper(each.key)}_DATABASE_URL"
+  description = "The URL of the Postgres of ${each.key}, with its password"
 }
 
 resource "aws_secretsmanager_secret_version" "module_url" {

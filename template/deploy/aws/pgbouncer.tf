@@ -24,13 +24,16 @@ locals {
     for line in split("\n", file("${path.module}/../pgbouncer.ini")) : startswith(line, "app_replica = ") ? tolist([
       for i, host in local.replica_hosts :
       replace(replace(line, "app_replica = ", "app_replica_${i + 1} = "), "host=replica ", "host=${host} ")
-    ]) : tolist([replace(line, "host=postgres ", "host=${aws_db_instance.main.address} ")])
+    ]) : concat([replace(line, "host=postgres ", "host=${aws_db_instance.main.address} ")], line == "[databases]" ? local.pooled_modules : [])
   ])
   pgbouncer_file = replace(join("\n", [
     for line in local.pgbouncer_lines : line if line != "" && !startswith(line, "#")
   ]), "/etc/pgbouncer/userlist.txt", "/tmp/userlist.txt")
-  pgbouncer_ini   = replace(local.pgbouncer_file, "/default_pool_size = \\d+/", "default_pool_size = ${var.pgbouncer.pool_size}")
-  pgbouncer_start = "umask 077; printf '%s\\n' \"$INI\" > /tmp/pgbouncer.ini; printf '\"app\" \"%s\"\\n' \"$PGPASSWORD\" > /tmp/userlist.txt; exec pgbouncer /tmp/pgbouncer.ini"
+  pgbouncer_ini = replace(local.pgbouncer_file, "/default_pool_size = \\d+/", "default_pool_size = ${var.pgbouncer.pool_size}")
+  pgbouncer_passwords = join("", [
+    for name, _ in local.pooled_passwords : format("sed -i \"s/@%s@/$%s/\" /tmp/pgbouncer.ini; ", name, name)
+  ])
+  pgbouncer_start = "umask 077; printf '%s\\n' \"$INI\" > /tmp/pgbouncer.ini; ${local.pgbouncer_passwords}printf '\"app\" \"%s\"\\n' \"$PGPASSWORD\" > /tmp/userlist.txt; exec pgbouncer /tmp/pgbouncer.ini"
 }
 
 resource "aws_service_discovery_private_dns_namespace" "main" {
@@ -103,7 +106,7 @@ resource "aws_ecs_task_definition" "pgbouncer" {
     entryPoint       = ["sh", "-c"]
     command          = [local.pgbouncer_start]
     environment      = [{ name = "INI", value = local.pgbouncer_ini }]
-    secrets          = [{ name = "PGPASSWORD", valueFrom = aws_secretsmanager_secret.database.arn }]
+    secrets          = [for name, arn in merge({ PGPASSWORD = aws_secretsmanager_secret.database.arn }, local.pooled_passwords) : { name = name, valueFrom = arn }]
     portMappings     = [{ containerPort = 6432, hostPort = 6432, protocol = "tcp" }]
     ulimits          = [{ name = "nofile", softLimit = 8192, hardLimit = 8192 }]
     stopTimeout      = 30

@@ -2,24 +2,53 @@
 """Connections to the own databases of modules, for `make budget`."""
 
 from app.infra.module_databases import settings
-from dev.pooling.budget_postgres import POSTGRES, direct, postgres_limits
+from dev.pooling.budget_postgres import (
+    BOUNCER,
+    CHECK,
+    CLIENTS,
+    POSTGRES,
+    direct,
+    pooled_server,
+    postgres_limits,
+)
+from dev.pooling.budget_postgres import needs as common_needs
 from dev.pooling.capacity import Capacity, Need
+
+ALIASES = 2  # orders-app and orders-app_read
 
 
 def needs(capacity: Capacity) -> list[Need]:
     """Each server is taken to allow what deploy/postgres.conf says, or on AWS what its class does.
-    A module behind a pooler is left out, because deploy/pgbouncer.ini does not say whose its
-    databases are."""
+    Elsewhere a module behind a pooler is left out, because deploy/pgbouncer.ini does not say whose
+    its databases are."""
     postgres = postgres_limits(POSTGRES.read_text())
     if most := capacity.module_max_connections:
         postgres = postgres._replace(
             max_connections=most, main=capacity.main, variable="module_database"
         )
     found = []
+    clients = {}
     for module in settings.named():
         own = settings.read(module)
-        if not own.pooled:
+        if own.pooled and capacity.pool_size:  # on AWS, by deploy/aws/module-databases-pgbouncer.tf
+            clients[module] = own.read_pool + own.write_pool + CHECK
+            found.append(pooled_server(f"Postgres of {module}", ALIASES, capacity, postgres))
+        elif not own.pooled:
             need = direct(own, capacity, 0, postgres)[0]
             remedy = need.remedy.replace("DATABASE_", settings.prefix_of(module))
             found.append(need._replace(what=f"Postgres of {module}", remedy=remedy))
+    if clients:
+        # One PgBouncer takes the clients of all databases.
+        common = next(one for one in common_needs(capacity) if one.what == CLIENTS)
+        needed = common.needed + capacity.processes * sum(clients.values())
+        pools = " + ".join(map(str, clients.values()))
+        found.append(
+            Need(
+                f"{CLIENTS}, modules' too",
+                f"{common.needed} + {capacity.processes} x ({pools})",
+                needed,
+                common.limit,
+                f"set max_client_conn = {needed} in {BOUNCER}",
+            )
+        )
     return found

@@ -51,7 +51,12 @@ def read(environment: str) -> Capacity:
         sys.exit(str(stop))
     for name in [name for name in os.environ if OF_A_DATABASE.match(name)]:
         del os.environ[name]  # It belongs to this machine, not to production.
-    os.environ.update({f"MODULE_{one.upper()}_DATABASE_URL": PLACE for one in modules} | of_the_app)
+    kinds = ("URL",) if "rds_proxy" in said else ("URL", "READ_URL", "DIRECT_URL", "POOLED")
+    for module in modules:
+        for kind in kinds:
+            value = "true" if kind == "POOLED" else f"{PLACE}?application_name={kind}"
+            os.environ[f"MODULE_{module.upper()}_DATABASE_{kind}"] = value
+    os.environ.update(of_the_app)
     try:
         return Capacity.model_validate(capacity.read().model_dump() | found)
     except ValidationError as error:

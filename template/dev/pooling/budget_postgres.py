@@ -21,6 +21,7 @@ POSTGRES = Path("deploy/postgres.conf")
 BOUNCER = Path("deploy/pgbouncer.ini")
 # The readiness check has its own connection, because a busy pool is no outage.
 CHECK = 1
+CLIENTS = "PgBouncer's clients"
 # On AWS each alias is a proxy: deploy/aws/rds-proxy.tf.
 PROXIES = 2
 # The query for the WAL positions has its own connection to the primary and to each replica.
@@ -114,7 +115,6 @@ def pooled(
 ) -> list[Need]:
     """The processes' pools lead to PgBouncer, and its pools to Postgres."""
     pools = _pools(bouncer)
-    size, reserve = capacity.pool_size or pools.default_pool_size, pools.reserve_pool_size
     of_replicas = f" + {replicas} x ({settings.read_pool} + {POSITIONS})" if replicas else ""
     own = CHECK + (POSITIONS if replicas else 0)
     each = settings.read_pool + settings.write_pool + own
@@ -122,32 +122,39 @@ def pooled(
     of_a_process = f"{settings.read_pool} + {settings.write_pool} + {own}{of_replicas}"
     needs = [
         Need(
-            "PgBouncer's clients",
+            CLIENTS,
             f"{capacity.processes} x ({of_a_process})",
             clients,
             pools.max_client_conn,  # of one PgBouncer, because the others may be away
             f"set max_client_conn = {clients} in {BOUNCER}",
         )
     ]
+    servers = _servers(bouncer).items()
+    return [
+        *needs,
+        *(pooled_server(f"Postgres at {one}", names, capacity, postgres) for one, names in servers),
+    ]
+
+
+def pooled_server(what: str, aliases: int, capacity: Capacity, postgres: Postgres) -> Need:
+    """The pools of every PgBouncer, one for each of the server's names, lead to this server."""
+    pools = _pools(_bouncer())
+    size, reserve = capacity.pool_size or pools.default_pool_size, pools.reserve_pool_size
     times = f"{capacity.pgbouncers} x " if capacity.pgbouncers > 1 else ""
-    for server, aliases in _servers(bouncer).items():
-        pools_there = capacity.pgbouncers * aliases
-        needed = pools_there * (size + reserve) + capacity.direct
-        largest = (postgres.allowed - capacity.direct) // pools_there - reserve
-        smaller = f"default_pool_size = {largest} in {BOUNCER}"
-        if capacity.main:
-            smaller = f"pool_size = {largest} of pgbouncer in {capacity.main}"
-        remedies = [smaller, postgres.more(needed)] if largest > 0 else [postgres.more(needed)]
-        needs.append(
-            Need(
-                f"Postgres at {server}",
-                f"{times}{aliases} x ({size} + {reserve}) + {capacity.direct}",
-                needed,
-                postgres.allowed,
-                f"set {', or '.join(remedies)}",
-            )
-        )
-    return needs
+    pools_there = capacity.pgbouncers * aliases
+    needed = pools_there * (size + reserve) + capacity.direct
+    largest = (postgres.allowed - capacity.direct) // pools_there - reserve
+    smaller = f"default_pool_size = {largest} in {BOUNCER}"
+    if capacity.main:
+        smaller = f"pool_size = {largest} of pgbouncer in {capacity.main}"
+    remedies = [smaller, postgres.more(needed)] if largest > 0 else [postgres.more(needed)]
+    return Need(
+        what,
+        f"{times}{aliases} x ({size} + {reserve}) + {capacity.direct}",
+        needed,
+        postgres.allowed,
+        f"set {', or '.join(remedies)}",
+    )
 
 
 def proxied(

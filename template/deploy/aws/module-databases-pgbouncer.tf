@@ -1,0 +1,42 @@
+# Rung's file: advancing to another stage may change it.
+# PgBouncer stands before each module's Postgres too. The app signs in to PgBouncer with PGPASSWORD, and PgBouncer to that Postgres
+# with the module's password.
+locals {
+  module_environment = merge([
+    for module in var.module_databases_in_use : {
+      "MODULE_${upper(module)}_DATABASE_POOLED"          = "true"
+      "MODULE_${upper(module)}_DATABASE_URL"             = "${local.pgbouncer_url}/${module}-app"
+      "MODULE_${upper(module)}_DATABASE_READ_URL"        = "${local.pgbouncer_url}/${module}-app_read"
+      "MODULE_${upper(module)}_DATABASE_STATEMENT_CACHE" = "100"
+    }
+  ]...)
+  # For migrations. The whole URL is the secret, because PGPASSWORD is that of the common database.
+  module_secrets = {
+    for module in var.module_databases_in_use :
+    "MODULE_${upper(module)}_DATABASE_DIRECT_URL" => aws_secretsmanager_secret.module_url[module].arn
+  }
+  # The two names of deploy/pgbouncer.ini again. PgBouncer's container puts the password in: pgbouncer.tf.
+  module_pgbouncer_lines = flatten([
+    for module in var.module_databases : [
+      for line in split("\n", file("${path.module}/../pgbouncer.ini")) : replace(
+        line,
+        "/^(app\\w*) = host=postgres port=5432 dbname=app /",
+        "${module}-$1 = host=${aws_db_instance.module[module].address} port=5432 dbname=${module} user=app password=@PASSWORD_${upper(module)}@ "
+      ) if can(regex("^app\\w* = host=postgres ", line))
+    ]
+  ])
+  module_pgbouncer_secrets = {
+    for module in var.module_databases :
+    "PASSWORD_${upper(module)}" => aws_secretsmanager_secret.module[module].arn
+  }
+}
+
+resource "aws_vpc_security_group_ingress_rule" "module_from_pgbouncer" {
+  for_each                     = var.module_databases
+  description                  = "The pooler"
+  security_group_id            = aws_security_group.module[each.key].id
+  referenced_security_group_id = aws_security_group.pgbouncer.id
+  from_port                    = 5432
+  to_port                      = 5432
+  ip_protocol                  = "tcp"
+}

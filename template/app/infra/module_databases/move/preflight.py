@@ -14,7 +14,10 @@ SAME = """
     SELECT (system_identifier, pg_postmaster_start_time(), current_database())::text
     FROM pg_control_system()
 """
-APP = "SELECT rolname, rolsuper FROM pg_roles WHERE rolname = current_user"
+APP = """
+    SELECT rolname, rolsuper, current_setting('default_transaction_isolation')
+    FROM pg_roles WHERE rolname = current_user
+"""
 SHAPE = """
     SELECT relkind::text, relreplident::text AS identity,
         EXISTS (SELECT FROM pg_index WHERE indrelid = pg_class.oid AND indisprimary) AS has_key,
@@ -100,7 +103,7 @@ async def _of_server(side: Side, move: Move) -> AsyncGenerator[str]:
 async def _of_app(side: Side) -> AsyncGenerator[str]:
     try:
         async with connected(side.app_url) as app:
-            [(role, is_superuser)] = await app.fetch(APP)
+            [(role, is_superuser, isolation)] = await app.fetch(APP)
             leads_elsewhere = await app.fetchval(SAME) != await side.value(SAME)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         yield f"{side.name}: the app cannot connect: {error or 'no answer in time'}"
@@ -109,6 +112,12 @@ async def _of_app(side: Side) -> AsyncGenerator[str]:
         yield (
             f"{side.name}: the app's role {role} is a superuser, which no fence holds for certain."
             " Give the app a role without that right."
+        )
+    if isolation != "read committed":
+        yield (
+            f"{side.name}: the app's transactions are {isolation}, as its URL, its role or the"
+            " database says. One that waits for the cut would not see it, and fail. Set"
+            " default_transaction_isolation to read committed until the move is finished."
         )
     if leads_elsewhere:
         yield f"{side.name}: the app's URL leads to another database than the move's."

@@ -2,6 +2,7 @@
 """The preflight names each obstacle in one line."""
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -58,6 +59,11 @@ async def test_nothing_is_refused_when_all_is_right(move: Move) -> None:
         ),
         (
             "new",
+            f"ALTER ROLE {ROLE} SET default_transaction_isolation = 'repeatable read'",
+            "The new database: the app's transactions are repeatable read, as its URL, its role or",
+        ),
+        (
+            "new",
             f"ALTER ROLE {ROLE} NOLOGIN",
             f'The new database: the app cannot connect: role "{ROLE}" is not permitted to log in',
         ),
@@ -72,6 +78,7 @@ async def test_each_obstacle_is_one_line(move: Move, side: str, statement: str, 
             await copy(move)
     finally:
         await getattr(move, side).run(f"ALTER ROLE {ROLE} NOSUPERUSER LOGIN")
+        await getattr(move, side).run(f"ALTER ROLE {ROLE} RESET ALL")
     assert [one[: len(line)] for one in found][:1] == [line]
     assert str(refused.value) == "\n".join(found)
     assert not await move.there.is_published()
@@ -131,3 +138,20 @@ async def test_a_url_of_another_database_is_noticed(move: Move) -> None:
     assert await complaints(dataclasses.replace(move, old=wrong)) == [
         "The old database: the app's URL leads to another database than the move's."
     ]
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        "default_transaction_isolation=serializable",
+        "options=-c%20default_transaction_isolation%3Drepeatable%5C%20read",
+    ],
+)
+async def test_a_url_whose_transactions_would_not_see_the_cut_is_refused(
+    move: Move, parameter: str
+) -> None:
+    old = dataclasses.replace(move.old, app_url=f"{move.old.app_url}?{parameter}")
+
+    [found] = await complaints(dataclasses.replace(move, old=old))
+
+    assert re.match("The old database: the app's transactions are (repeatable|serializ)", found)

@@ -27,7 +27,6 @@ from redis.connection import parse_url
 
 sys.path.append(str(postgres.REPOSITORY / "live_climb"))
 
-import place
 from browser import Browser
 from ledger import Counts, Ledger
 from place import Place
@@ -35,7 +34,6 @@ from runbook import blocks
 from visitors import Load, Visitor
 
 SECONDS = 300
-place.PROGRAMS += ("pg_controldata", "pg_rewind", "pg_waldump")
 PRODUCTS = """
 INSERT INTO products (name, description, price_cents, stock)
 SELECT 'Product ' || n, 'Well made.', 10, 1000000 FROM generate_series(1, 100) n
@@ -77,6 +75,7 @@ class Site(Place):
         self.pages = self.repo / "docs/runbooks"
         self.seconds: dict[str, float] = {}
         self.followed: list[str] = []
+        self.executed: set[str] = set()
         self._functions = ""
         self._stack = stack
 
@@ -148,12 +147,13 @@ class Site(Place):
         """What a section's commands and checks say, in one shell, or its way back."""
         parts = (part,) if part else ("do", "check")
         all_blocks = blocks(self.pages / page)
-        found = [
-            one.commands
+        chosen = [
+            one
             for one in all_blocks
             if one.section.startswith(section) and one.part in parts and only(one.commands)
         ]
-        assert found, f"{page} has no commands in {section!r}"
+        assert chosen, f"{page} has no commands in {section!r}"
+        found = [one.commands for one in chosen]
         functions = [one.commands for one in all_blocks if not one.section]
         if not deploys:
             found = [re.sub("(?m)^deploy .*", "", commands) for commands in found]
@@ -161,6 +161,7 @@ class Site(Place):
         at = datetime.now(UTC)
         said = self.follow_text("\n".join(functions + found))
         self.seconds[f"{page} {section}"] = round(time.perf_counter() - begun, 1)
+        self.executed |= {f"{page} {one.section.split()[0]} {one.part}" for one in chosen}
         self.followed.append(f"{at:%T.%f} to {datetime.now(UTC):%T.%f} {page} {section} {part}")
         return said
 
@@ -458,7 +459,7 @@ def report_on[SiteT: Site](
             report = asyncio.run(follow(site))
         finally:
             site.stop()
-    print(json.dumps(report))
+    print(json.dumps(report | {"executed": sorted(site.executed)}))
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -28,11 +28,14 @@ from runbook import blocks
 RUNBOOK = postgres.REPOSITORY / "docs/runbooks/backup.md"
 FOLDER = postgres.state_folder() / "runbook"
 SECONDS = 300
+EXECUTED: set[str] = set()
 
 
 def commands(section: str) -> str:
     """All of a section, in order."""
-    return "\n".join(one.commands for one in blocks(RUNBOOK) if one.section.startswith(section))
+    found = [one for one in blocks(RUNBOOK) if one.section.startswith(section)]
+    EXECUTED.update(f"{one.page} {section}. {one.part}" for one in found)
+    return "\n".join(one.commands for one in found)
 
 
 class Site:
@@ -261,7 +264,7 @@ def main() -> None:
         finally:
             site.run("$STOP_POSTGRES || true")
             shutil.rmtree(FOLDER)
-    print(json.dumps(report))
+    print(json.dumps(report | {"executed": sorted(EXECUTED)}))
 
 
 if __name__ == "__main__":

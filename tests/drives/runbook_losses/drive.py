@@ -133,7 +133,7 @@ async def upgraded(site: LossesSite, people: People) -> dict[str, Any]:
     use = people.while_they_use_it
     site.name_a_new_server("valkey")
     versions = [await asyncio.to_thread(version, site)]
-    await use("the new server follows", lambda: site.follow(UPGRADE, "1."))
+    await use("the new server follows", lambda: begun_again(site, UPGRADE, "NEW_SESSIONS"))
     for name, part in SWITCHES.items():
         # On a busy machine the pause may be longer than people wait.
         people.load.announced = True
@@ -141,10 +141,29 @@ async def upgraded(site: LossesSite, people: People) -> dict[str, Any]:
         versions.append(await asyncio.to_thread(version, site))
     people.load.announced = False
     site.name_a_new_server("valkey-cache", "CACHE")
-    await use("an empty cache", lambda: site.follow(UPGRADE_CACHE, "1."))
+    await use("an empty cache", lambda: begun_again(site, UPGRADE_CACHE, "NEW_CACHE"))
     site.undone[UPGRADE_CACHE] = await asyncio.to_thread(site.is_undone, UPGRADE_CACHE, "2.")
     await use("the app uses it", lambda: site.follow(UPGRADE_CACHE, "2."))
     return {"versions": versions, "switches": list(SWITCHES)}
+
+
+def begun_again(site: LossesSite, page: str, folder: str) -> None:
+    """A new server, its way back, and the same once more."""
+    site.follow(page, "1.")
+    site.follow(page, "1.", "back")
+    site.follow_text(f'while [ -e "${folder}/pid" ]; do sleep 0.1; done')
+    site.follow(page, "1.")
+
+
+def the_old_server_goes(site: LossesSite) -> None:
+    """After one more switch, to a server that is as new."""
+    site.the_new_one_serves()
+    old = site.variables["NEW_SESSIONS"]
+    site.name_a_new_server("the-last")
+    site.follow(UPGRADE, "1.")
+    site.follow(UPGRADE, "2.")
+    site.follow(UPGRADE, "3.")
+    site.follow_text(f'while [ -e "{old}/pid" ]; do sleep 0.1; done')
 
 
 def version(site: LossesSite) -> str:
@@ -299,6 +318,7 @@ def start_the_lost_copy(site: LossesSite) -> None:
 
 async def zone_lost(site: LossesSite, people: People) -> None:
     load = people.load
+    await asyncio.to_thread(site.follow, ZONE, "2.", "check")
     await people.while_they_use_it("a second proxy", lambda: start_a_second_proxy(site))
     await people.while_they_use_it("a zone is lost", lambda: lose_a_zone(site))
     load.url = site.url
@@ -325,6 +345,7 @@ async def losses(site: LossesSite) -> dict[str, Any]:
                 await people.while_they_use_it(name, lambda lose=lose: lose(site))
                 kept[name] = await people.load.sessions_that_are_lost()
                 await people.until_all_are_there()
+            await people.while_they_use_it("the old server goes", lambda: the_old_server_goes(site))
             await zone_lost(site, people)
             people.load.announced = True
             report |= await bucket_lost(site, people)

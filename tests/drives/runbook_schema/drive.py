@@ -25,6 +25,7 @@ from runbook import blocks
 PAGE = postgres.REPOSITORY / "docs/runbooks/schema-changes.md"
 VERSIONS = postgres.REPOSITORY / "migrations/versions"
 SECONDS = 300
+EXECUTED: set[str] = set()
 
 TABLES = """
 CREATE TABLE items (id uuid PRIMARY KEY DEFAULT uuidv7(), name text NOT NULL);
@@ -69,7 +70,9 @@ def downgrade() -> None: ...
 
 def blocks_of(section: str, *fences: str) -> list[str]:
     found = blocks(PAGE, *fences or ("sql", "bash"))
-    return [one.commands for one in found if one.section.startswith(section)]
+    chosen = [one for one in found if one.section.startswith(section)]
+    EXECUTED.update(f"{one.page} {section} {one.part}" for one in chosen)
+    return [one.commands for one in chosen]
 
 
 class Versions:
@@ -232,6 +235,7 @@ async def in_bash(url: str, commands: str) -> None:
 def main() -> None:
     with ExitStack() as stack:
         report = asyncio.run(followed(stack.enter_context(postgres.for_load())))
+    report["executed"] = sorted(EXECUTED)
     report |= {"unsafe": list(UNSAFE.values()), "not tried": not_tried(), "lint": lint_warnings()}
     print(json.dumps(report))
 

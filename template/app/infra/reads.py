@@ -3,6 +3,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -51,8 +52,7 @@ class Reader:
         if not isinstance(query, Query):
             raise TypeError(NOT_A_QUERY)
         form = query.form(values)
-        row_of = form.row_of
-        return [row_of(record) for record in await self._records(form, values)]
+        return form.rows_of(await self._records(form, values))
 
     async def first[RowT](self, query: Query[RowT], **values: Any) -> RowT | None:
         rows = await self.all(query, **values)
@@ -61,7 +61,7 @@ class Reader:
     async def count(self, query: Query[Any], **values: Any) -> int:
         """How many rows `all` would find without limit and offset: the total beside a page."""
         [record] = await self._records(query.count(values), values)
-        total: int = record["n"]
+        total: int = record[0]
         return total
 
     if not TYPE_CHECKING:
@@ -82,10 +82,8 @@ class Reader:
                 raise
             raise Unavailable(f"Postgres: {error}") from error
 
-    async def _records(self, form: Form[Any], values: dict[str, Any]) -> list[dict[str, Any]]:
-        # Without items(), dict() looks each value up by its name.
-        records = await self.fetch(form.sql, *form.arguments(values))
-        return [dict(record.items()) for record in records]
+    async def _records(self, form: Form[Any], values: dict[str, Any]) -> Sequence[Any]:
+        return await self.fetch(form.sql, *form.arguments(values))
 
     async def _answer(self, sql: str, arguments: tuple[Any, ...]) -> list[asyncpg.Record]:
         begun = time.monotonic()
@@ -144,9 +142,8 @@ class TransactionReader(Reader):
         connection = await self._write.connection()
         return list(await connection.exec_driver_sql(sql, arguments))
 
-    async def _records(self, form: Form[Any], values: dict[str, Any]) -> list[dict[str, Any]]:
-        found = await self._write.execute(form.statement, form.named(values))
-        return [dict(row._mapping) for row in found]
+    async def _records(self, form: Form[Any], values: dict[str, Any]) -> Sequence[Any]:
+        return (await self._write.execute(form.statement, form.named(values))).all()
 
 
 def in_transaction(write: AsyncSession) -> Reader:

@@ -184,6 +184,16 @@ async def test_a_joined_table_becomes_a_nested_model_or_none_without_a_match(
     assert rows[3] == BookRow(4, None)
 
 
+async def test_a_field_has_the_name_of_its_column_in_sql(reading: Open) -> None:
+    columns = (func.max(BOOK.id), BOOK.title.label("it's {a} title"))
+    first: Query[dict[str, Any]] = Query(select(*columns).group_by(BOOK.title).limit(1), dict)
+
+    async with reading() as read:
+        [found] = await read.all(first)
+
+    assert set(found) == {"max_1", "it's {a} title"}
+
+
 async def test_json_columns_are_read_as_python_values(reading: Open) -> None:
     class Document(BaseModel):
         content: dict[str, list[int]]

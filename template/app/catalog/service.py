@@ -1,12 +1,25 @@
 from collections.abc import Mapping
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, select, update
 
 from app.catalog.models import Product
 from app.catalog.schemas import ProductChange, ProductIn
 from app.errors import Conflict, NotFound, Unprocessable
 from app.infra.database import WriteSession
+
+# Always locked in the order of ids, so two orders for the same things cannot deadlock.
+LOCKED_PRODUCTS = (
+    select(Product.id, Product.name, Product.price_cents, Product.stock)
+    .where(Product.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
+    .order_by(Product.id)
+    .with_for_update()
+)
+TAKE_FROM_STOCK = (
+    update(Product)
+    .where(Product.id == bindparam("product_id"))
+    .values(stock=Product.stock - bindparam("taken"))
+)
 
 
 class NoSuchProduct(NotFound):
@@ -40,10 +53,8 @@ async def change_product(write: WriteSession, product_id: UUID, change: ProductC
 
 async def take_from_stock(write: WriteSession, quantities: Mapping[UUID, int]) -> dict[UUID, int]:
     """All or nothing. Returns the products' prices in cents. Raises UnknownProduct, OutOfStock."""
-    locked = await write.scalars(
-        # Always locked in the order of ids, so two orders for the same things cannot deadlock.
-        select(Product).where(Product.id.in_(quantities)).order_by(Product.id).with_for_update()
-    )
+    connection = await write.connection()
+    locked = await connection.execute(LOCKED_PRODUCTS, {"ids": list(quantities)})
     products = {product.id: product for product in locked}
     for product_id, quantity in quantities.items():
         product = products.get(product_id)
@@ -51,7 +62,8 @@ async def take_from_stock(write: WriteSession, quantities: Mapping[UUID, int]) -
             raise UnknownProduct(f"There is no product {product_id}.")
         if product.stock < quantity:
             raise OutOfStock(f"{product.stock} of {product.name} left.")
-        product.stock -= quantity
+    taken = [{"product_id": product_id, "taken": taken} for product_id, taken in quantities.items()]
+    await connection.execute(TAKE_FROM_STOCK, taken)
     return {product.id: product.price_cents for product in products.values()}
 
 

@@ -30,8 +30,7 @@ async def place_order(
         ),
     ],
 ) -> OrderOut:
-    order = await service.place_order(write, user.id, idempotency_key, wanted)
-    return OrderOut.model_validate(order, from_attributes=True)
+    return await service.place_order(write, user.id, idempotency_key, wanted)
 
 
 @router.get("", summary="List my orders, newest first", responses=problems(401))
@@ -48,5 +47,4 @@ async def list_orders(
     "/{order_id}/cancellation", summary="Cancel an order", responses=problems(401, 403, 404)
 )
 async def cancel_order(write: WriteSession, user: CurrentUser, order_id: UUID) -> OrderOut:
-    order = await service.cancel_order(write, user.id, order_id)
-    return OrderOut.model_validate(order, from_attributes=True)
+    return await service.cancel_order(write, user.id, order_id)

@@ -3,13 +3,21 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import selectinload
-from sqlalchemy.orm.attributes import set_committed_value
 
 from app.catalog import service as catalog
 from app.errors import Conflict, NotFound
 from app.infra.database import WriteSession
 from app.orders.models import Order, OrderItem
-from app.orders.schemas import OrderIn
+from app.orders.schemas import OrderIn, OrderItemOut, OrderOut
+
+# Many orders are placed. Statements that are made once and run on the connection take less than half
+# the processor time of objects. They do not see an object that is changed and not flushed.
+NEW_ORDER = (
+    insert(Order)
+    .on_conflict_do_nothing(index_elements=[Order.account_id, Order.idempotency_key])
+    .returning(Order.id, Order.placed_at, Order.cancelled_at)
+)
+NEW_ITEMS = insert(OrderItem)
 
 
 class NoSuchOrder(NotFound):
@@ -22,38 +30,32 @@ class KeyReused(Conflict):
 
 async def place_order(
     write: WriteSession, account_id: UUID, idempotency_key: str, wanted: OrderIn
-) -> Order:
+) -> OrderOut:
     """With a key that was used before, returns the order of the first request.
 
     Raises UnknownProduct, OutOfStock, KeyReused.
     """
     quantities = wanted.quantities()
+    connection = await write.connection()
     # If another transaction has inserted the same key, this statement waits until it ends.
-    order: Order | None = await write.scalar(
-        insert(Order)
-        .values(account_id=account_id, idempotency_key=idempotency_key)
-        .on_conflict_do_nothing(index_elements=[Order.account_id, Order.idempotency_key])
-        .returning(Order)
+    inserted = await connection.execute(
+        NEW_ORDER, {"account_id": account_id, "idempotency_key": idempotency_key}
     )
+    order = inserted.one_or_none()
     if order is None:
         return await _order_placed_before(write, account_id, idempotency_key, quantities)
     prices = await catalog.take_from_stock(write, quantities)
     items = [
-        OrderItem(
-            order_id=order.id,
-            product_id=product_id,
-            quantity=quantity,
-            unit_price_cents=prices[product_id],
-        )
+        OrderItemOut(product_id=product_id, quantity=quantity, unit_price_cents=prices[product_id])
         for product_id, quantity in sorted(quantities.items())
     ]
-    write.add_all(items)
-    await write.flush()
-    set_committed_value(order, "items", items)  # a new order has no others to load
-    return order
+    await connection.execute(
+        NEW_ITEMS, [{"order_id": order.id, **item.model_dump()} for item in items]
+    )
+    return OrderOut(**order._mapping, items=items)
 
 
-async def cancel_order(write: WriteSession, account_id: UUID, order_id: UUID) -> Order:
+async def cancel_order(write: WriteSession, account_id: UUID, order_id: UUID) -> OrderOut:
     """Cancelling again changes nothing. Raises NoSuchOrder, also for somebody else's order."""
     order = await _one_order(
         write, Order.id == order_id, Order.account_id == account_id, for_update=True
@@ -62,18 +64,18 @@ async def cancel_order(write: WriteSession, account_id: UUID, order_id: UUID) ->
         order.cancelled_at = await write.scalar(select(func.now()))
         quantities = {item.product_id: item.quantity for item in order.items}
         await catalog.put_back_in_stock(write, quantities)
-    return order
+    return OrderOut.model_validate(order, from_attributes=True)
 
 
 async def _order_placed_before(
     write: WriteSession, account_id: UUID, idempotency_key: str, quantities: dict[UUID, int]
-) -> Order:
+) -> OrderOut:
     order = await _one_order(
         write, Order.account_id == account_id, Order.idempotency_key == idempotency_key
     )
     if {item.product_id: item.quantity for item in order.items} != quantities:
         raise KeyReused
-    return order
+    return OrderOut.model_validate(order, from_attributes=True)
 
 
 async def _one_order(

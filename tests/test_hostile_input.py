@@ -272,6 +272,9 @@ DATA: Rows[tuple[str, ...]] = {
     "a slug in another script": ("project_slug=茶館",),
     "a slug with a wide digit": ("project_slug=a\uff11",),
     "a slug with a newline": ("project_slug=shop\n",),
+    "a slug that YAML reads as no": ("project_slug=no",),
+    "a slug that YAML reads as nothing": ("project_slug=null",),
+    "a slug that YAML reads as true": ("project_slug=on",),
     "a slug of 41 letters": (f"project_slug={'a' * 41}",),
     "a name without a slug": ("project_name=茶館",),
     "a name that is partly without": ("project_name=Süß 茶館",),
@@ -874,15 +877,47 @@ def test_a_step_whose_output_cannot_be_written_is_reported(
         assert "No space left on device" in refused(done, 1)
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-@pytest.mark.slow
-def test_closed_standard_files_cause_no_traceback(repo: Repo, closed: str) -> None:
+CLOSED = ("<&-", ">&-", "2>&-", "<&- >&- 2>&-", "<&- 2>/dev/full")
+
+
+def with_closed(repo: Repo, closed: str, *words: str) -> subprocess.CompletedProcess[str]:
+    done = repo.person.runs("sh", "-c", f'exec "$@" {closed}', "sh", RUNG, *words, at=repo.folder)
+    assert "bug of Rung" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    return done
+
+
+@rows({closed: closed for closed in CLOSED}, quick=("<&- >&- 2>&-",))
+def test_closed_files(repo: Repo, row: str) -> None:
     with repo.person.leaving_no_trace():
-        done = repo.person.runs(
-            "sh", "-c", f'exec "$@" {closed}', "sh", RUNG, "status", at=repo.folder
-        )
-    assert done.returncode in {0, 1}
-    assert "Traceback" not in done.stderr
+        assert with_closed(repo, row, "status").returncode == 0
+        assert with_closed(repo, row, "advance").returncode == 2
+    assert with_closed(repo, row, "advance", "--yes").returncode == 0
+    assert repo.is_advanced()
+    assert with_closed(repo, row, "undo").returncode == 0
+    assert repo.status() == []
+
+
+@rows({closed: closed for closed in CLOSED}, quick=("<&-",))
+def test_closed_files_of_a_new_project(repo: Repo, row: str) -> None:
+    assert with_closed(repo, row, "new", "../inn").returncode == 0
+    assert git("status", "--porcelain", cwd=repo.person.desk / "inn") == ""
+
+
+SAID_BY_UV: Rows[str] = {
+    "a dependency": "hint: The project `fastapi` depends on itself at an incompatible version.",
+    "a dependency's dependency": "the name is shadowed by your project. Consider changing it.",
+}
+
+
+@rows(SAID_BY_UV, quick=("a dependency",))
+def test_a_slug_that_is_a_package_of_the_service(person: Person, row: str) -> None:
+    uv = person.temporary.parent / "uv"
+    uv.write_text(f"#!/bin/sh\ncat >&2 <<'SAID'\n{row}\nSAID\nexit 1\n", encoding="utf-8")
+    uv.chmod(0o755)
+    person.environment["UV"] = str(uv)
+    line = refuses(person, "new", "shop", "--data=project_slug=fastapi")
+    assert "project_slug: fastapi is the name of a package" in line
 
 
 def test_a_reader_that_leaves_early_is_no_failure(repo: Repo) -> None:

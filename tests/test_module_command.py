@@ -1,6 +1,7 @@
 """`make module` writes a module that passes `make check` as it is."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,36 @@ def test_a_name_that_is_no_module_is_refused(project: Path, name: str) -> None:
     assert "Give a plural name: make module NAME=reviews" in done.stderr
     assert "Traceback" not in done.stderr
     assert git("status", "--porcelain", "app", "tests", "migrations", cwd=project) == ""
+
+
+@pytest.mark.slow
+def test_a_name_with_another_meaning_is_refused(project: Path) -> None:
+    (project / "app/seen").mkdir()
+    (project / "app/seen/models.py").write_text('__tablename__ = "visits"\n', encoding="utf-8")
+    before = git("status", "--porcelain", "--untracked-files=all", cwd=project)
+    for name, said in {
+        "main": "app/main.py exists",
+        "errors": "tests/test_errors.py exists",
+        "app": "app has another meaning in app/main.py",
+        "router": "router has another meaning in app/main.py",
+        "wiring": "wiring has another meaning in app/main.py",
+        "list": "list is a name of Python's",
+        "visits": "a table visits exists",
+        "login_sessions": "a table login_sessions exists",
+        "alembic_version": "a table alembic_version exists",
+        "queries": "the module imports another Query: give MODEL=",
+        "settings": "app/settings.py exists",
+        "bases": "the module imports another Base: give MODEL=",
+    }.items():
+        done = run(sys.executable, "-m", "dev.module", name, within=project)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("Nothing is written, because ")
+        assert said in done.stderr
+    for model in ("news", "News Item", "func", "None", "Größe"):
+        done = run(sys.executable, "-m", "dev.module", "news", model, within=project)
+        assert "Give a plural name" in done.stderr
+    (project / "app/main.py").write_bytes(b"\xff")
+    done = run(sys.executable, "-m", "dev.module", "reviews", within=project)
+    assert "app/main.py cannot be read" in done.stderr
+    git("restore", "app/main.py", cwd=project)
+    assert git("status", "--porcelain", "--untracked-files=all", cwd=project) == before

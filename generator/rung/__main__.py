@@ -1,5 +1,6 @@
 """The entry point of `rung`: each failure becomes one line on stderr and an exit code."""
 
+import io
 import locale
 import os
 import sys
@@ -10,9 +11,10 @@ from rung.interrupts import ignore_signals
 
 
 def main() -> None:
+    _open_closed_files()
     _restart_with_utf8()
     sys.excepthook = _report_bug
-    if hasattr(sys.stdout, "reconfigure"):
+    if isinstance(sys.stdout, io.TextIOWrapper):
         # Printing a file name that is not UTF-8 must not fail.
         sys.stdout.reconfigure(errors="backslashreplace")
     code = _run()
@@ -25,8 +27,7 @@ def _run() -> int:
         from rung.cli import run  # Importing Typer is slow, so a Ctrl-C may arrive here.
 
         code = run()
-        if sys.stdout:
-            sys.stdout.flush()  # A full disk fails here.
+        sys.stdout.flush()  # A full disk fails here.
     except KeyboardInterrupt:
         return _fail("Stopped.", 1)
     except RungError as error:
@@ -54,8 +55,7 @@ def _fail(message: str, code: int, *lines: str) -> int:
 
 def _drop_output_if_broken() -> None:
     try:
-        if sys.stdout:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError:
         _drop_output()
 
@@ -80,6 +80,16 @@ def _report_bug(
         "and report it.",
         1,
     )
+
+
+def _open_closed_files() -> None:
+    """Python leaves a closed stdin, stdout or stderr as None, and the next opened file takes its
+    number: a message of git's would then be written into a project's file."""
+    for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
 def _restart_with_utf8() -> None:

@@ -78,6 +78,15 @@ def _refuse_stage_in_words(given: Mapping[str, Answer]) -> None:
         raise UsageError(f"stage: {stage!r} is not a number. Write --stage 1.")
 
 
+def _refuse_name_of_package(failure: str, slug: str) -> None:
+    """uv could never lock the project, because its own name hides the package."""
+    if re.search(r"depends on itself|shadowed by your project", failure):
+        raise UsageError(
+            f"project_slug: {slug} is the name of a package that the service needs. Choose "
+            f"another: --data project_slug={slug}-service"
+        )
+
+
 def _fill(
     project: Path,
     source: Template,
@@ -94,6 +103,7 @@ def _fill(
     stage = stages.named(answers["stage"])
     with spinner("Locking dependencies"):
         if failure := lock_dependencies(project):
+            _refuse_name_of_package(failure, answers["project_slug"])
             (project / "uv.lock").unlink(missing_ok=True)
             not_locked = f"Dependencies are not locked ({failure}): run `uv lock` there later."
             print(not_locked, file=sys.stderr)

@@ -66,7 +66,11 @@ def lent(environment: Mapping[str, str]) -> Iterator[None]:
 
 def run(command: list[str], environment: dict[str, str]) -> int:
     """Returns the exit code that a shell would return."""
-    process = subprocess.Popen(command, env=environment)
+    try:
+        process = subprocess.Popen(command, env=environment)
+    except OSError as error:
+        print(f"Cannot run {command[0]!r}: {error.strerror}.", file=sys.stderr)
+        return 126
 
     def end(*_: object) -> None:
         # A signal to the whole process group arrives twice, because uv passes on its own.

@@ -6,7 +6,6 @@ Squawk reads the SQL of `alembic upgrade --sql`. .squawk.toml chooses its rules.
 
 import io
 import re
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -15,19 +14,30 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
+from alembic.util import CommandError
+
+from dev import programs
 
 
 def main(**options: str) -> None:
     """`options` replace those of Alembic in pyproject.toml."""
-    scripts = ScriptDirectory.from_config(_config(options))
     with tempfile.TemporaryDirectory() as folder:
-        files = []
-        for revision in scripts.walk_revisions():
-            file = Path(folder, Path(revision.path).stem).with_suffix(".sql")
-            file.write_text(_sql(revision, options))
-            files.append(file)
-        if failed := subprocess.run(["squawk", *files]).returncode:
+        try:
+            files = _write_sql(Path(folder), options)
+        except CommandError as error:
+            sys.exit(f"Alembic cannot read the migrations: {error}")
+        if failed := programs.run("squawk", *files, timeout=300).returncode:
             sys.exit(failed)
+
+
+def _write_sql(folder: Path, options: dict[str, str]) -> list[Path]:
+    scripts = ScriptDirectory.from_config(_config(options))
+    files = []
+    for revision in scripts.walk_revisions():
+        file = Path(folder, Path(revision.path).stem).with_suffix(".sql")
+        file.write_text(_sql(revision, options), encoding="utf-8")
+        files.append(file)
+    return files
 
 
 def _config(options: dict[str, str], **given: Any) -> Config:

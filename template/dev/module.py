@@ -1,12 +1,15 @@
 # Rung's file: advancing to another stage may change it.
 """make module NAME=reviews: write a module of the business, with its table, migration and tests."""
 
+import ast
+import builtins
 import keyword
 import re
-import subprocess
 import sys
 from pathlib import Path
 from string import Template
+
+from dev import programs
 
 USAGE = "Give a plural name: make module NAME=reviews (or NAME=news MODEL=NewsItem)"
 MAIN = Path("app/main.py")
@@ -142,6 +145,8 @@ def main() -> None:
     files = {Path(Template(name).substitute(words)): text for name, text in FILES.items()}
     if existing := [str(path) for path in files if path.exists()]:
         sys.exit(f"Nothing is written, because {existing[0]} exists.")
+    refuse_taken(module, model)
+    run("alembic", "upgrade", "head")  # First, because it may fail.
     for path, text in files.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(Template(text).substitute(words))
@@ -149,7 +154,6 @@ def main() -> None:
     paths = [*map(str, files), str(MAIN)]
     run("ruff", "check", "--quiet", "--fix", "--select", "I", *paths)
     run("ruff", "format", "--quiet", *paths)
-    run("alembic", "upgrade", "head")
     run("alembic", "revision", "--autogenerate", "--message", module.replace("_", " "))
     print(f"Wrote app/{module}/, tests/test_{module}.py and a migration.{advice}")
     print("Next: read them, then make migrate, make test")
@@ -161,9 +165,36 @@ def names(given: list[str]) -> tuple[str, str]:
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", module) or keyword.iskeyword(module):
         sys.exit(USAGE)
     model = model or singular(module).title().replace("_", "")
-    if not model.isidentifier() or keyword.iskeyword(model):
+    if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", model) or keyword.iskeyword(model):
         sys.exit(USAGE)
     return module, model
+
+
+def refuse_taken(module: str, model: str) -> None:
+    """A name that other code uses would replace what that code means."""
+    if module in dir(builtins):
+        sys.exit(f"Nothing is written, because {module} is a name of Python's.")
+    if Path(f"app/{module}.py").exists():
+        sys.exit(f"Nothing is written, because app/{module}.py exists.")
+    if module in names_in(MAIN):
+        sys.exit(f"Nothing is written, because {module} has another meaning in {MAIN}.")
+    imported = "".join(FILES[f"app/$module/{name}.py"] for name in ("models", "queries", "service"))
+    if re.search(rf"\b{model}\b", imported):
+        sys.exit(f"Nothing is written, because the module imports another {model}: give MODEL=…")
+    table = f'__tablename__ = "{module}"'
+    texts = (file.read_text(encoding="utf-8") for file in Path("app").rglob("*.py"))
+    if module == "alembic_version" or any(table in text for text in texts):
+        sys.exit(f"Nothing is written, because a table {module} exists.")
+
+
+def names_in(file: Path) -> set[str]:
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError) as error:
+        sys.exit(f"Nothing is written, because {file} cannot be read: {error}")
+    found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    imported = [node for node in ast.walk(tree) if isinstance(node, ast.alias)]
+    return found | {one.asname or one.name.partition(".")[0] for one in imported}
 
 
 def singular(plural: str) -> str:
@@ -189,7 +220,7 @@ def register(module: str) -> str:
 
 
 def run(*command: str) -> None:
-    status = subprocess.run(command).returncode
+    status = programs.run(*command).returncode
     if status != 0:
         sys.exit(status)
 

@@ -21,13 +21,16 @@ class Stop(Exception):
 
 def run(*command: str, cwd: Path = Path(), typed: str | None = None) -> bool:
     """Shows its output. An interrupt asks the program to end, and waits until it has."""
-    process = subprocess.Popen(
-        command,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL if typed is None else subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # Ctrl-C twice would end Terraform before it saves its state.
-    )
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL if typed is None else subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C twice would end Terraform before it saves its state.
+        )
+    except OSError as error:
+        raise does_not_start(command[0], error) from error
     try:
         process.communicate(typed)
     except KeyboardInterrupt:
@@ -38,12 +41,19 @@ def run(*command: str, cwd: Path = Path(), typed: str | None = None) -> bool:
 
 
 def output(*command: str, cwd: Path = Path()) -> str:
-    done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, check=False, start_new_session=True
-    )
+    try:
+        done = subprocess.run(
+            command, cwd=cwd, capture_output=True, text=True, check=False, start_new_session=True
+        )
+    except OSError as error:
+        raise does_not_start(command[0], error) from error
     if done.returncode:
         raise Stop(f"{' '.join(command)} failed: {done.stderr.strip()}")
     return done.stdout
+
+
+def does_not_start(program: str, error: OSError) -> Stop:
+    return Stop(f"Cannot run {program}: {error.strerror}. Is it installed, and on your PATH?")
 
 
 @cache

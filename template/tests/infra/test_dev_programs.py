@@ -1,0 +1,53 @@
+# Rung's file: advancing to another stage may change it.
+"""A program that a developer's command needs and that does not run is named in one line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dev import programs
+from dev.deploy.programs import Stop, output
+from dev.deploy.programs import run as deploy_run
+
+
+def program(folder: Path, text: str, mode: int = 0o755) -> str:
+    made = folder / "squawk"
+    made.write_text(text, encoding="utf-8")
+    made.chmod(mode)
+    return str(made)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "said"),
+    [
+        ("#!/bin/sh", 0o644, "Permission denied"),
+        ("#!/nowhere/sh", 0o755, "No such file or directory"),
+        ("words", 0o755, "Exec format error"),
+    ],
+)
+def test_a_program_that_does_not_start_is_named(
+    tmp_path: Path, text: str, mode: int, said: str
+) -> None:
+    name = program(tmp_path, text, mode)
+    with pytest.raises(SystemExit, match=f"Cannot run {name}: {said}. Run make setup"):
+        programs.run(name)
+    for run in (deploy_run, output):
+        with pytest.raises(Stop, match=f"Cannot run {name}: {said}. Is it installed"):
+            run(name)
+
+
+def test_a_program_that_is_missing_or_never_ends_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="Cannot run no-such-program: No such file"):
+        programs.run("no-such-program")
+    with pytest.raises(SystemExit, match="did not end within 0 s"):
+        programs.run(program(tmp_path, "#!/bin/sh\nexec sleep 600\n"), timeout=0.2)
+    assert programs.run(program(tmp_path, "#!/bin/sh\nexit 7\n")).returncode == 7
+
+
+def test_a_command_of_dev_that_does_not_start_is_named(tmp_path: Path) -> None:
+    name = program(tmp_path, "words")
+    code = f"import dev.__main__ as dev; exit(dev.run([{name!r}], {{}}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (126, f"Cannot run {name!r}: Exec format error.\n")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dev import programs
-from dev.deploy.programs import Stop, output
-from dev.deploy.programs import run as deploy_run
+from dev.deploy import programs as deploy_programs
+from dev.deploy.programs import Stop
 
 
 def program(folder: Path, text: str, mode: int = 0o755) -> str:
@@ -33,9 +33,10 @@ def test_a_program_that_does_not_start_is_named(
     name = program(tmp_path, text, mode)
     with pytest.raises(SystemExit, match=f"Cannot run {name}: {said}. Run make setup"):
         programs.run(name)
-    for run in (deploy_run, output):
-        with pytest.raises(Stop, match=f"Cannot run {name}: {said}. Is it installed"):
-            run(name)
+    with pytest.raises(Stop, match=f"Cannot run {name}: {said}. Is it installed"):
+        deploy_programs.run(name)
+    with pytest.raises(Stop, match=f"Cannot run {name}: {said}. Is it installed"):
+        deploy_programs.output(name)
 
 
 def test_a_program_that_is_missing_or_never_ends_is_named(tmp_path: Path) -> None:

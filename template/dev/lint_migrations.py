@@ -32,8 +32,12 @@ def main(**options: str) -> None:
 
 def _write_sql(folder: Path, options: dict[str, str]) -> list[Path]:
     scripts = ScriptDirectory.from_config(_config(options))
+    try:
+        revisions = list(scripts.walk_revisions())
+    except KeyError as error:
+        sys.exit(f"A migration names a parent that is not there: {error}")
     files = []
-    for revision in scripts.walk_revisions():
+    for revision in revisions:
         file = Path(folder, Path(revision.path).stem).with_suffix(".sql")
         file.write_text(_sql(revision, options), encoding="utf-8")
         files.append(file)

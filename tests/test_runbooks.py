@@ -35,12 +35,11 @@ EXECUTED = {
         upgrade-postgres.md: 1. do, 1. check, 2. do, 2. check, 2. back, 3. do, 3. check
     """,
     "runbook_move": """
-        module_databases/move-a-module.md: 1. do, 2. do, 2. check, 2. back, 3. do, 3. check
+        module_databases/move-a-module.md: 1. do, 2. do, 2. check, 3. do, 3. check
         module_databases/move-a-module.md: 3. back, 4. do
     """,
     "runbook_losses": """
         redis_sessions/upgrade-valkey.md: 1. do, 1. check, 1. back, 2. do, 2. check, 2. back
-        redis_sessions/upgrade-valkey.md: 3. do, 3. check
         cache/upgrade-valkey.md: 1. do, 1. check, 1. back, 2. do, 2. check, 2. back
         redis_sessions/loss.md: 1. do, 1. check, 2. do, 2. check, 3. do, 3. check
         copies/loss-of-a-zone.md: 1. do, 1. check, 2. do, 2. check, 2. back, 3. do, 3. check
@@ -58,6 +57,9 @@ NOT_EXECUTED = {
     ("s3/move-the-files.md", "1. do"): "Amazon's: policies of a bucket",
     ("s3/rotation.md", "1. do"): "Amazon's: keys of a user",
     ("s3/rotation.md", "3. do"): "Amazon's: keys of a user",
+    ("module_databases/move-a-module.md", "2. back"): "not yet: before a second copy, TRUNCATE",
+    ("redis_sessions/upgrade-valkey.md", "3. do"): "not yet: the old server is a replica later",
+    ("redis_sessions/upgrade-valkey.md", "3. check"): "not yet: the same",
 }
 
 
@@ -100,9 +102,8 @@ def test_each_command_of_a_runbook_is_executed_or_its_reason_is_listed(
         climbed |= set(re.findall(r"(?m)^Follow \[.*\]\((.*)\)", text))
 
     not_executed = {one for one in in_bash - by_drives if one[0] not in climbed}
-    assert not_executed == set()
+    assert not_executed | elsewhere == set(NOT_EXECUTED)
     assert by_drives <= in_bash, "a list names a part that its page does not have"
-    assert elsewhere == set(NOT_EXECUTED)
 
 
 @pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)

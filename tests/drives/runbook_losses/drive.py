@@ -155,17 +155,6 @@ def begun_again(site: LossesSite, page: str, folder: str) -> None:
     site.follow(page, "1.")
 
 
-def the_old_server_goes(site: LossesSite) -> None:
-    """After one more switch, to a server that is as new."""
-    site.the_new_one_serves()
-    old = site.variables["NEW_SESSIONS"]
-    site.name_a_new_server("the-last")
-    site.follow(UPGRADE, "1.")
-    site.follow(UPGRADE, "2.")
-    site.follow(UPGRADE, "3.")
-    site.follow_text(f'while [ -e "{old}/pid" ]; do sleep 0.1; done')
-
-
 def version(site: LossesSite) -> str:
     asked = (
         "import os, redis; url = os.environ['SESSION_REDIS_URL']\n"

@@ -27,6 +27,7 @@ from redis.connection import parse_url
 
 sys.path.append(str(postgres.REPOSITORY / "live_climb"))
 
+import place
 from browser import Browser
 from ledger import Counts, Ledger
 from place import Place
@@ -34,6 +35,7 @@ from runbook import blocks
 from visitors import Load, Visitor
 
 SECONDS = 300
+place.PROGRAMS += ("pg_controldata", "pg_rewind", "pg_waldump")
 PRODUCTS = """
 INSERT INTO products (name, description, price_cents, stock)
 SELECT 'Product ' || n, 'Well made.', 10, 1000000 FROM generate_series(1, 100) n

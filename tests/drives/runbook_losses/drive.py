@@ -334,7 +334,6 @@ async def losses(site: LossesSite) -> dict[str, Any]:
                 await people.while_they_use_it(name, lambda lose=lose: lose(site))
                 kept[name] = await people.load.sessions_that_are_lost()
                 await people.until_all_are_there()
-            await people.while_they_use_it("the old server goes", lambda: the_old_server_goes(site))
             await zone_lost(site, people)
             people.load.announced = True
             report |= await bucket_lost(site, people)

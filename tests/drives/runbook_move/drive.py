@@ -86,8 +86,6 @@ async def moved(site: MoveSite) -> dict[str, Any]:
             for name, section, part, only, home in (
                 ("prepared", "1.", "", "", "POSTGRES"),
                 ("copied", "2.", "", "", "POSTGRES"),
-                ("ended", "2.", "back", "", "POSTGRES"),
-                ("copied again", "2.", "", "", "POSTGRES"),
                 ("cut", "3.", "", "", "OWN_POSTGRES"),
                 ("back", "3.", "back", "", "POSTGRES"),
                 ("cut again", "3.", "do", "moves cut", "OWN_POSTGRES"),
@@ -100,9 +98,6 @@ async def moved(site: MoveSite) -> dict[str, Any]:
                         PAGE, section, part, only=lambda commands: only in commands
                     ),
                 )
-                if truncate := re.search(r"TRUNCATE [\w, .]+", said[name]):
-                    empty = f'psql "$OWN_POSTGRES" -qc "{truncate[0]}"'
-                    await asyncio.to_thread(site.follow_text, empty)
                 await people.until_used(REQUESTS)
         finally:
             await people.load.stop()

@@ -49,6 +49,6 @@ def test_a_program_that_is_missing_or_never_ends_is_named(tmp_path: Path) -> Non
 
 def test_a_command_of_dev_that_does_not_start_is_named(tmp_path: Path) -> None:
     name = program(tmp_path, "words")
-    code = f"import dev.__main__ as dev; exit(dev.run([{name!r}], {{}}))"
+    code = f"import dev.__main__ as dev; exit(dev.run([{name!r}], dict()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (126, f"Cannot run {name!r}: Exec format error.\n")

@@ -201,6 +201,27 @@ def test_the_tables_of_a_module_move_there_and_back_and_no_client_notices(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("installed")
+def test_clients_wait_and_do_not_fail_while_a_pause_moves_the_tables_of_a_module(
+    render: Render, tmp_path: Path
+) -> None:
+    live_climb = REPO / "benchmarks" / "live_climb"
+    drives = (live_climb, "operators_year", "runbook_move", "runbook_pause")
+    report = driven(render(VARIANTS[-1]), tmp_path / "shop", *drives)
+
+    assert report["pause ms"].keys() == {"cut", "back", "cut again"}
+    # The fence is within the pause, and the pause within PgBouncer's query_wait_timeout.
+    for name, milliseconds in report["pause ms"].items():
+        assert int(report["fence ms"][name]) <= int(milliseconds) < 5000, report
+    assert report["own"].startswith("orders has its own database")
+    assert report["orders"] > 0
+    assert report["lost orders"] == 0
+    for name, people in report["people"].items():
+        assert {fault: people[fault] for fault in FAULTS} == dict.fromkeys(FAULTS, 0), report
+        assert people["requests"] > 0, name
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("installed")
 def test_redis_is_upgraded_and_what_is_lost_for_good_is_only_what_the_runbook_says(
     render: Render, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ PAGE = "module_databases/move-a-module.md"
 PATCH = "docs/guide/module_databases/orders.patch"
 REQUESTS = 40  # between one step and the next
 FENCE = re.compile(r"held writers up for (\d+) ms")
+PAUSE = re.compile(r"held all clients up for (\d+) ms")
 
 
 class MoveSite(Site):
@@ -72,30 +73,34 @@ class MoveSite(Site):
             own = {"POSTGRES": "OWN_POSTGRES", "DIRECT": "OWN_DIRECT"}[name]
             self.variables[own] = self.variables[name].replace(f":{old_port}/", f":{port}/")
         server = self.variables["OWN_POSTGRES"].rpartition("/")[0]
+        self.variables["OWN_PLACE"] = self.variables["POSTGRES_PLACE"].replace(old_port, port)
         role = f"CREATE ROLE app LOGIN PASSWORD '{app}'"
         self._run("psql", f"{server}/postgres", "-c", role, "-c", "CREATE DATABASE app OWNER app")
 
 
-async def moved(site: MoveSite) -> dict[str, Any]:
+WAY = (
+    ("prepared", PAGE, "1.", "", "", "POSTGRES"),
+    ("copied", PAGE, "2.", "", "", "POSTGRES"),
+    ("cut", PAGE, "3.", "", "", "OWN_POSTGRES"),
+    ("back", PAGE, "3.", "back", "", "POSTGRES"),
+    ("cut again", PAGE, "3.", "do", "moves cut", "OWN_POSTGRES"),
+    ("own", PAGE, "4.", "", "", "OWN_POSTGRES"),
+)
+
+
+async def moved(site: MoveSite, way: tuple[tuple[str, ...], ...] = WAY) -> dict[str, Any]:
     async with prepared(site):
         people = People(site)
         people.load.start()
         said = {}
         try:
             await people.until_all_are_there()
-            for name, section, part, only, home in (
-                ("prepared", "1.", "", "", "POSTGRES"),
-                ("copied", "2.", "", "", "POSTGRES"),
-                ("cut", "3.", "", "", "OWN_POSTGRES"),
-                ("back", "3.", "back", "", "POSTGRES"),
-                ("cut again", "3.", "do", "moves cut", "OWN_POSTGRES"),
-                ("own", "4.", "", "", "OWN_POSTGRES"),
-            ):
+            for name, page, section, part, only, home in way:
                 site.home = home
                 said[name] = await people.while_they_use_it(
                     name,
-                    lambda section=section, part=part, only=only: site.follow(
-                        PAGE, section, part, only=lambda commands: only in commands
+                    lambda page=page, section=section, part=part, only=only: site.follow(
+                        page, section, part, only=lambda commands: only in commands
                     ),
                 )
                 await people.until_used(REQUESTS)
@@ -108,6 +113,9 @@ async def moved(site: MoveSite) -> dict[str, Any]:
         "lost orders": len(orders - set(there)),
         "fence ms": {
             name: found[1] for name, text in said.items() if (found := FENCE.search(text))
+        },
+        "pause ms": {
+            name: found[1] for name, text in said.items() if (found := PAUSE.search(text))
         },
         "own": said["own"].strip().splitlines()[-1],
         "people": people.report(),

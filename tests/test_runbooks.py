@@ -38,6 +38,9 @@ EXECUTED = {
         module_databases/move-a-module.md: 1. do, 2. do, 2. check, 3. do, 3. check
         module_databases/move-a-module.md: 3. back, 4. do
     """,
+    "runbook_pause": """
+        module_databases/move-by-pausing.md: 1. do, 2. do, 2. check, 2. back
+    """,
     "runbook_losses": """
         redis_sessions/upgrade-valkey.md: 1. do, 1. check, 1. back, 2. do, 2. check, 2. back
         cache/upgrade-valkey.md: 1. do, 1. check, 1. back, 2. do, 2. check, 2. back
@@ -207,6 +210,7 @@ def test_clients_wait_and_do_not_fail_while_a_pause_moves_the_tables_of_a_module
     live_climb = REPO / "benchmarks" / "live_climb"
     drives = (live_climb, "operators_year", "runbook_move", "runbook_pause")
     report = driven(render(VARIANTS[-1]), tmp_path / "shop", *drives)
+    assert_all_are_executed(report, "runbook_pause")
 
     assert report["pause ms"].keys() == {"cut", "back", "cut again"}
     # The fence is within the pause, and the pause within PgBouncer's query_wait_timeout.

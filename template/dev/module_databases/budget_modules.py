@@ -10,6 +10,7 @@ from dev.pooling.budget_postgres import (
     direct,
     pooled_server,
     postgres_limits,
+    read_bouncer,
 )
 from dev.pooling.budget_postgres import needs as common_needs
 from dev.pooling.capacity import Capacity, Need
@@ -32,7 +33,8 @@ def needs(capacity: Capacity) -> list[Need]:
         own = settings.read(module)
         if own.pooled and capacity.pool_size:  # on AWS, by deploy/aws/module-databases-pgbouncer.tf
             clients[module] = own.read_pool + own.write_pool + CHECK
-            found.append(pooled_server(f"Postgres of {module}", ALIASES, capacity, postgres))
+            server = f"Postgres of {module}"
+            found.append(pooled_server(server, ALIASES, capacity, read_bouncer(), postgres))
         elif not own.pooled:
             need = direct(own, capacity, 0, postgres)[0]
             remedy = need.remedy.replace("DATABASE_", settings.prefix_of(module))

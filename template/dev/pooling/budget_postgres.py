@@ -72,7 +72,7 @@ def needs(capacity: Capacity) -> list[Need]:
     if settings.pooled and capacity.proxy_percent:
         return proxied(settings, capacity, capacity.proxy_percent, replicas or 0, postgres)
     if settings.pooled:
-        bouncer = _bouncer()
+        bouncer = read_bouncer()
         known = _replicas(bouncer) if replicas is None else replicas
         return pooled(settings, capacity, known, bouncer, postgres)
     return direct(settings, capacity, replicas or 0, postgres)
@@ -129,16 +129,16 @@ def pooled(
             f"set max_client_conn = {clients} in {BOUNCER}",
         )
     ]
-    servers = _servers(bouncer).items()
-    return [
-        *needs,
-        *(pooled_server(f"Postgres at {one}", names, capacity, postgres) for one, names in servers),
-    ]
+    for server, aliases in _servers(bouncer).items():
+        needs.append(pooled_server(f"Postgres at {server}", aliases, capacity, bouncer, postgres))
+    return needs
 
 
-def pooled_server(what: str, aliases: int, capacity: Capacity, postgres: Postgres) -> Need:
+def pooled_server(
+    what: str, aliases: int, capacity: Capacity, bouncer: ConfigParser, postgres: Postgres
+) -> Need:
     """The pools of every PgBouncer, one for each of the server's names, lead to this server."""
-    pools = _pools(_bouncer())
+    pools = _pools(bouncer)
     size, reserve = capacity.pool_size or pools.default_pool_size, pools.reserve_pool_size
     times = f"{capacity.pgbouncers} x " if capacity.pgbouncers > 1 else ""
     pools_there = capacity.pgbouncers * aliases
@@ -202,7 +202,7 @@ def _settings(capacity: Capacity) -> DatabaseSettings:
     return settings.model_copy(update={"pooled": capacity.pooled})
 
 
-def _bouncer() -> ConfigParser:
+def read_bouncer() -> ConfigParser:
     try:
         bouncer = pgbouncer.configuration()
     except NotReadable as error:

@@ -1,6 +1,8 @@
 # Rung's file: advancing to another stage may change it.
 """Connections to the own databases of modules, for `make budget`."""
 
+import os
+
 from app.infra.module_databases import settings
 from dev.pooling.budget_postgres import (
     BOUNCER,
@@ -36,9 +38,11 @@ def needs(capacity: Capacity) -> list[Need]:
             server = f"Postgres of {module}"
             found.append(pooled_server(server, ALIASES, capacity, read_bouncer(), postgres))
         elif not own.pooled:
-            need = direct(own, capacity, 0, postgres)[0]
-            remedy = need.remedy.replace("DATABASE_", settings.prefix_of(module))
-            found.append(need._replace(what=f"Postgres of {module}", remedy=remedy))
+            urls = os.environ.get(f"{settings.prefix_of(module)}REPLICA_URLS", "")
+            replicas = len(list(filter(None, urls.split(","))))
+            for need in direct(own, capacity, replicas, postgres):
+                remedy = need.remedy.replace("DATABASE_", settings.prefix_of(module))
+                found.append(need._replace(what=f"{need.what} of {module}", remedy=remedy))
     if clients:
         # One PgBouncer takes the clients of all databases.
         common = next(one for one in common_needs(capacity) if one.what == CLIENTS)

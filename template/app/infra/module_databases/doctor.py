@@ -74,7 +74,7 @@ def reads(evidence: Evidence) -> Finding | None:
             return Finding(
                 rule="module-reads",
                 text=f"{name}: its processor is busy with reads",
-                do="a larger machine: a module's own database has neither replicas nor a cache",
+                do="a larger machine; then a replica of it, with the option replica_routing",
                 evidence=[f"{busy(database)}; {read_share(database):.0%} of its time is reads"],
             )
     return None

@@ -22,7 +22,7 @@ from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
 from app.infra.failures import Unavailable
 from app.infra.module_databases.home import LOCK, TAKES_WRITES_NEW, TAKES_WRITES_OLD
-from app.infra.own_writes.log_position import FAILED
+from app.infra.own_writes.log_position import FAILED, MAIN
 from app.infra.read_pool import ReadPool
 from app.infra.reads import Reader
 
@@ -73,10 +73,12 @@ class FollowingSession(Session):
         home: Connection = self.info["home"]
         return home
 
-    def notes_position_on(self, connection: Connection) -> bool:
-        """Those of the new side cannot be compared with those of the common database."""
-        common: Database = self.info["follow"].common
-        return connection.engine is common.writing_engine
+    def database_of(self, connection: Connection) -> str | None:
+        """Positions of the new side cannot be compared with those of the common database."""
+        follow: FollowingDatabase = self.info["follow"]
+        if connection.engine is follow.common.writing_engine:
+            return MAIN
+        return getattr(follow.session_class, "database", None)
 
 
 @event.listens_for(FollowingSession, "after_transaction_end")

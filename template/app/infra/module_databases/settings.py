@@ -22,11 +22,12 @@ def prefix_of(module: str) -> str:
 
 def read(module: str) -> DatabaseSettings:
     """The settings of DATABASE_…, each under the module's prefix."""
+    return read_as(DatabaseSettings, module)
 
-    class ModuleSettings(DatabaseSettings):
-        model_config = SettingsConfigDict(env_prefix=prefix_of(module), env_ignore_empty=True)
 
-    return environment.read(ModuleSettings)
+def read_as[S: BaseSettings](kind: type[S], module: str, part: str = "") -> S:
+    config = SettingsConfigDict(env_prefix=f"{prefix_of(module)}{part}", env_ignore_empty=True)
+    return environment.read(type(kind.__name__, (kind,), {"model_config": config}))
 
 
 def follows(module: str) -> bool:
@@ -40,14 +41,17 @@ def follows(module: str) -> bool:
     return environment.read(FollowSettings).follow
 
 
-def read_all(modules: Collection[str]) -> dict[str, DatabaseSettings]:
-    """Of each module that has its own database. Raises EnvironmentIncomplete."""
+def read_all(
+    modules: Collection[str], further: Collection[str] = ()
+) -> dict[str, DatabaseSettings]:
+    """Of each module that has its own database; another capability reads the `further` settings.
+    Raises EnvironmentIncomplete."""
     for module, variable, setting in given():
         if module not in modules:
-            known = ", ".join(sorted(modules)) or "none"
-            refuse(f'{variable}: no code calls module_sessions("{module}"). Known: {known}.')
-        if setting not in SETTINGS:
-            names = ", ".join(SETTINGS)
+            names = ", ".join(sorted(modules)) or "none"
+            refuse(f'{variable}: no code calls module_sessions("{module}"). Known: {names}.')
+        if setting not in (known := [*SETTINGS, *further]):
+            names = ", ".join(known)
             refuse(f"{variable}: no such setting. After {prefix_of(module)} comes: {names}.")
     return {module: read(module) for module in named()}
 

@@ -17,7 +17,8 @@ def main() -> None:
     problems = common.problems
     for module in settings.named():
         try:
-            reports[module] = reported(_own(module), arguments.limit)
+            own = settings.read_as(ServerSettings, module)
+            reports[module] = reported(own, arguments.limit)
         except SystemExit as error:
             problems.append(f"Database of {module}: {error}")
     if arguments.json:
@@ -29,11 +30,6 @@ def main() -> None:
             print(f"\n\n=== The database of {module}, {report.database}\n\n{report.as_text()}")
     if problems:
         sys.exit("\n".join(problems))
-
-
-def _own(module: str) -> ServerSettings:
-    own = settings.read(module)
-    return environment.read(ServerSettings, replica_urls=[], **own.model_dump())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ session. Any other client with a session costs one lookup by primary key.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,12 +15,14 @@ from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import asyncpg
+from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.infra.answers import Header
 from app.infra.failures import Unavailable
-from app.infra.own_writes.log_position import NOT_KNOWN, Position
+from app.infra.own_writes.log_position import MAIN, NOT_KNOWN, Position
 from app.infra.own_writes.signed_positions import (
+    NEVER,
     NOTHING,
     Carried,
     SignedPositions,
@@ -38,7 +40,9 @@ _SESSION_COOKIE = f"{COOKIE}=".encode()
 class PositionStore(Protocol):
     """Keeps the greatest position of each session, beside the row in Postgres."""
 
-    async def note_position(self, token_hashes: list[bytes], position: Position) -> None: ...
+    async def note_position(
+        self, token_hashes: list[bytes], position: Position, database: str = MAIN
+    ) -> None: ...
 
 
 class SessionFinder(Protocol):
@@ -52,11 +56,32 @@ class SessionPositions:
     """The places that store positions: the row of the session, and other stores."""
 
     connect: Callable[[], Awaitable[asyncpg.Connection]]
+    engine: AsyncEngine  # of the database that has the rows
     in_rows: bool = True
     stores: list[PositionStore] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)  # the modules whose databases have replicas
 
 
-class Client:
+class MinPosition:
+    """The position that reads of one database must show."""
+
+    min_position: Position | None = None
+    is_resolved: bool  # False: it is stored with the session, which was not read yet
+    has_written = False
+
+    def learn(self, position: Position | None) -> None:
+        """Adds a position that is stored with the session."""
+        self.is_resolved = True
+        self.min_position = max(filter(None, (self.min_position, position)), default=None)
+
+    def wrote(self, position: Position) -> None:
+        self.has_written = self.is_resolved = True
+        # An earlier commit without a known position came before this one.
+        known = self.min_position if self.min_position != NOT_KNOWN else None
+        self.min_position = max(position, known or position)
+
+
+class Client(MinPosition):
     """The position that the reads of one request, or of one task, must show."""
 
     def __init__(
@@ -73,13 +98,13 @@ class Client:
         self.token_hash = token_hash
         self.carried = carried
         self.min_position = carried.position
-        # False: the position is stored with the session, which was not read yet.
-        self.echoes = token_hash is None or carried.is_any
+        self.echoes = token_hash is None or carried.covers(positions.others if positions else ())
         self.is_resolved = self.echoes
-        self.has_written = False
         self.started: list[bytes] = []
         self.positions = positions
         self._sessions = sessions
+        self._others: dict[str, ClientAt] = {}
+        self._stored: Mapping[str, Position] | None = None  # in other databases, by the session
         self._lookups: dict[object, asyncio.Future[Any]] = {}
 
     @property
@@ -97,16 +122,35 @@ class Client:
         is_due = self.has_written or not self.echoes
         return has_session and is_due and not self.carried.keeps_cookies
 
+    @property
+    def others(self) -> list["ClientAt"]:
+        """At each module's own database that has replicas."""
+        return [self.at(database) for database in (self.positions.others if self.positions else ())]
+
+    def at(self, database: str) -> "ClientAt":
+        """The same client at a module's own database."""
+        if database not in self._others:
+            self._others[database] = ClientAt(self, database)
+            if self._stored is not None:
+                self._others[database].learn(self._stored.get(database))
+        return self._others[database]
+
     async def resolve(self) -> Position | None:
         """The position that reads must show: NOT_KNOWN when the session cannot be read, because
         the primary may answer a read that needs no session."""
-        if not self.is_resolved and self._sessions and self.token_hash:
+        if not self.is_resolved and not await self.look_up():
+            return NOT_KNOWN
+        self.is_resolved = True
+        return self.min_position
+
+    async def look_up(self) -> bool:
+        """Learns the positions that are stored with the session. False if it cannot be read."""
+        if self._sessions and self.token_hash:
             try:
                 await self._sessions.find(self.token_hash)
             except Unavailable:
-                return NOT_KNOWN
-        self.is_resolved = True
-        return self.min_position
+                return False
+        return True
 
     async def find_once[T](
         self, token_hash: bytes, find: Callable[[bytes], Coroutine[Any, Any, T]]
@@ -125,21 +169,36 @@ class Client:
         if self._sessions:  # outside of a request there are none
             self.started.append(token_hash)
 
-    def learn(self, position: Position | None) -> None:
-        """Adds a position that is stored with the session."""
-        self.is_resolved = True
-        self.min_position = max(filter(None, (self.min_position, position)), default=None)
+    def learn_others(self, stored: Mapping[str, Position]) -> None:
+        """The same for modules' own databases."""
+        self._stored = stored
+        for database, other in self._others.items():
+            other.learn(stored.get(database))
 
     def learn_unknown(self) -> None:
         """The position of the session may not cover all that the client has written."""
         if not self.echoes:
             self.learn(NOT_KNOWN)
+            self.learn_others({other.database: NOT_KNOWN for other in self.others})
 
-    def wrote(self, position: Position) -> None:
-        self.has_written = self.is_resolved = True
-        # An earlier commit without a known position came before this one.
-        known = self.min_position if self.min_position != NOT_KNOWN else None
-        self.min_position = max(position, known or position)
+
+class ClientAt(MinPosition):
+    """A client at a module's own database: positions of two servers cannot be compared."""
+
+    def __init__(self, client: Client, database: str) -> None:
+        self.database = database
+        self.affinity = client.affinity
+        self.min_position = client.carried.others.get(database)
+        if self.min_position == NEVER:
+            self.min_position = None
+        self.is_resolved = client.echoes
+        self._client = client
+
+    async def resolve(self) -> Position | None:
+        if not self.is_resolved and not await self._client.look_up():
+            return NOT_KNOWN
+        self.is_resolved = True
+        return self.min_position
 
 
 _current: ContextVar[Client] = ContextVar("client")
@@ -186,15 +245,37 @@ class OwnWrites:
 
     def _added(self, client: Client, by_token: bool, answered: list[Header]) -> Iterator[Header]:
         written = client.min_position if client.has_written else None
-        if written:
-            yield self.positions.header(written)
+        others = [other for other in client.others if other.has_written]
+        if written or others:
+            yield self.positions.header(*_to_echo(client))
         # The client carries its session in a header, or has just started it without a cookie.
         if by_token or (client.started and not _has_session_cookie(answered)):
             return
         if written:
             yield from self.positions.cookies(written, client.carried, self.remembered)
         if client.needs_marker:
+            # A client with a marker sends all of its positions in cookies.
+            if not all(other.is_resolved for other in client.others):
+                return
+            others = client.others
             yield marker()
+        for other in others:
+            if other.min_position:
+                yield from self.positions.other_cookies(
+                    other.database, other.min_position, client.carried, self.remembered
+                )
+
+
+def _to_echo(client: Client) -> tuple[Position | None, dict[str, Position]]:
+    """The positions that the client shall send: what is not known it is asked again."""
+    main = client.min_position if client.is_resolved else None
+    if main == NOT_KNOWN and not client.has_written:
+        main = None
+    return main, client.carried.others | {
+        other.database: other.min_position or NEVER
+        for other in client.others
+        if other.is_resolved and (other.has_written or other.min_position != NOT_KNOWN)
+    }
 
 
 def _has_session_cookie(answered: list[Header]) -> bool:

@@ -1,10 +1,14 @@
 # Rung's file: advancing to another stage may change it.
 """After each commit: notes the WAL position, for the client and with its login session."""
 
+from functools import partial
+
 import asyncpg
 import structlog
 from fastapi import FastAPI
 from sqlalchemy import Connection, event
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import await_only
 
@@ -15,8 +19,11 @@ from app.infra.failures import Unavailable
 from app.infra.own_writes.client import Client, OwnWrites, SessionPositions, this_client
 from app.infra.own_writes.log_position import (
     FAILED,
+    MAIN,
     NOT_KNOWN,
+    NOTE_OTHER,
     Position,
+    encoded,
     note_position,
     position_now,
 )
@@ -31,24 +38,29 @@ class PositionedSession(Session):
     such positions 525 of 4,000 reads were stale; with these, none of 4,000.
     """
 
-    def notes_position_on(self, connection: Connection) -> bool:
-        return True
+    database = MAIN
+
+    def database_of(self, connection: Connection) -> str | None:
+        """Whose position a commit on this connection notes. None: it notes none."""
+        return self.database
 
 
 @event.listens_for(PositionedSession, "after_begin")
 def _keep_connection(
     session: PositionedSession, transaction: SessionTransaction, connection: Connection
 ) -> None:
-    if session.notes_position_on(connection):
-        session.info["connection"] = connection
+    if database := session.database_of(connection):
+        session.info["noted"] = database, connection
 
 
 @event.listens_for(PositionedSession, "after_commit")
 def _note_position(session: Session) -> None:
     if session.in_nested_transaction():
         return  # Only a savepoint was released: nothing is committed yet.
-    if connection := session.info.pop("connection", None):
-        await_only(_note(this_client(), connection.connection.driver_connection))
+    if noted := session.info.pop("noted", None):
+        database, connection = noted
+        note = _note if database == MAIN else partial(_note_other, database)
+        await_only(note(this_client(), connection.connection.driver_connection))
 
 
 async def _note(client: Client, connection: asyncpg.Connection) -> None:
@@ -61,9 +73,39 @@ async def _note(client: Client, connection: asyncpg.Connection) -> None:
     else:
         position = await position_now(connection)
     client.wrote(position)
+    await _noted_in_stores(positions, sessions, position, MAIN)
+    for other in client.others if client.started else ():
+        if written := await other.resolve():
+            await _noted_other(positions, client.started, written, other.database)
+
+
+async def _note_other(database: str, client: Client, connection: asyncpg.Connection) -> None:
+    """After a commit in a module's own database. The sessions are rows of the common one."""
+    position = await position_now(connection)
+    client.at(database).wrote(position)
+    if client.positions and client.noted_sessions:
+        await _noted_other(client.positions, client.noted_sessions, position, database)
+
+
+async def _noted_other(
+    positions: SessionPositions, sessions: list[bytes], position: Position, database: str
+) -> None:
+    if positions.in_rows:
+        noted = sessions, database, encoded(position).decode()
+        try:
+            async with positions.engine.begin() as connection:
+                await connection.exec_driver_sql(NOTE_OTHER, noted)
+        except (*FAILED, SQLAlchemyError, Unavailable) as error:
+            log.warning("a session's position was not noted", reason=repr(error))
+    await _noted_in_stores(positions, sessions, position, database)
+
+
+async def _noted_in_stores(
+    positions: SessionPositions, sessions: list[bytes], position: Position, database: str
+) -> None:
     for store in positions.stores:
         try:
-            await store.note_position(sessions, position)
+            await store.note_position(sessions, position, database)
         except Unavailable as error:
             log.warning("a session's position was not noted", reason=str(error))
 
@@ -93,5 +135,15 @@ def note_positions(app: FastAPI) -> None:
     if database.session_class is not PositionedSession:
         database.session_class = PositionedSession
         settings = environment.read(DatabaseSettings)
-        app.state.positions = SessionPositions(lambda: connect(settings, settings.url))
+        app.state.positions = SessionPositions(
+            lambda: connect(settings, settings.url), AsyncEngine(database.writing_engine)
+        )
         app.add_middleware(OwnWrites, signer=app.state.signer)
+
+
+def note_positions_of(app: FastAPI, module: str, database: Database) -> None:
+    """The same for commits in a module's own database."""
+    note_positions(app)
+    app.state.positions.others.append(module)
+    noting: type[Session] = type("Noting", (PositionedSession,), {"database": module})
+    database.session_class = noting

@@ -38,7 +38,7 @@ _ENCODED = re.compile(ENCODED)
 ENCODED_LENGTH = 9 + 1 + 16
 
 
-# The column has a position for each database, by name. This is the only one so far.
+# The column has a position for each database, by name. A module's own has the module's.
 MAIN = "main"
 
 # Stores the position and answers with it, in one round trip. It is computed while the row is
@@ -56,6 +56,20 @@ NOTE_POSITION = f"""
     )
     SELECT coalesce((SELECT max(position) FROM noted), {ENCODED_NOW})
 """  # noqa: S608  # nothing from outside
+
+
+# The same for a position of a module's own database, which is not this one. Concurrent notes of a
+# session come in any order, so the greater stays, unless it is one that nobody knows (NOT_KNOWN).
+NOTE_OTHER = """
+    WITH quick AS (
+        SELECT set_config('synchronous_commit', 'off', true),
+            set_config('lock_timeout', '1s', true)
+    )
+    UPDATE login_sessions SET positions = positions || jsonb_build_object($2::text, greatest(
+        nullif(positions ->> $2::text, '100000000.0000000000000000') COLLATE "C", $3::text
+    ))
+    FROM quick WHERE token_hash = ANY($1::bytea[])
+"""
 
 
 class Position(NamedTuple):

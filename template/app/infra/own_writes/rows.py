@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra import environment
 from app.infra.own_writes.client import this_client
-from app.infra.own_writes.log_position import MAIN, decoded
+from app.infra.own_writes.log_position import MAIN, Position, decoded
 from app.infra.reads import Query
 from app.infra.session_rows import LoginSession, Session, SessionRows, SessionSettings
 
@@ -22,10 +22,14 @@ class PositionedSession:
     user_id: UUID
     seen_at: datetime
     expires_at: datetime
-    position: str | None
+    positions: dict[str, str]
 
     def session(self) -> Session:
         return Session(self.user_id, self.seen_at, self.expires_at)
+
+    def by_database(self) -> dict[str, Position]:
+        found = {name: decoded(position) for name, position in self.positions.items()}
+        return {name: position for name, position in found.items() if position}
 
 
 SESSION_WITH_POSITION = Query(
@@ -33,7 +37,7 @@ SESSION_WITH_POSITION = Query(
         LoginSession.user_id,
         LoginSession.seen_at,
         LoginSession.expires_at,
-        LoginSession.positions[MAIN].astext.label("position"),
+        LoginSession.positions,
     ).where(
         LoginSession.token_hash == bindparam("token_hash"),
         LoginSession.expires_at > func.now(),
@@ -63,7 +67,9 @@ class PositionedRows(SessionRows):
         if found is None:
             return None
         if token_hash == client.token_hash:
-            client.learn(decoded(found.position) if found.position else None)
+            positions = found.by_database()
+            client.learn(positions.pop(MAIN, None))
+            client.learn_others(positions)
         return found.session()
 
 

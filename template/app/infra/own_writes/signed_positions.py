@@ -2,7 +2,7 @@
 """The positions that a client carries: signed, in a cookie for browsers, in a header for others."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from itertools import islice
 from typing import NamedTuple
@@ -20,15 +20,20 @@ HEADER = b"read-after"
 KEEPS_COOKIES = "__Host-keeps-cookies"
 MARKER_LIFETIME = timedelta(days=400)
 
-# Positions of the database "main". One of another database would be name:timeline.lsn.signature;
-# this version ignores it.
+# A position without a name is that of the database "main". A module's own database has its name in
+# front, in the header and in the cookie's name. A version that knows none of these ignores them.
 _SIGNED = rb"([0-9a-f]{1,9})\.([0-9a-f]{1,16})\.([0-9a-f]{64})"
-_IN_HEADER = re.compile(rb"\s*" + _SIGNED + rb"\s*")
-_IN_COOKIE = re.compile(rb"(__Host-wrote-[0-9a-f]{1,16})=" + _SIGNED + rb"(?=;|$)")
+_IN_HEADER = re.compile(rb"\s*(?:([a-z0-9_]{1,63}):)?" + _SIGNED + rb"\s*")
+_IN_COOKIE = re.compile(
+    rb"(__Host-wrote-(?:([a-z0-9_]{1,63})-)?[0-9a-f]{1,16})=" + _SIGNED + rb"(?=;|$)"
+)
 _MARKER = re.compile(rf"(?:^|;)\s*{KEEPS_COOKIES}=1\s*(?:;|$)".encode())
 
 # The app never leaves more: each answer to a write removes the cookies that came with the request.
 MOST_COOKIES = 50
+
+# In a header: the client has written nothing to this database. Without it, that is not known.
+NEVER = Position(0, 0)
 
 
 class Carried(NamedTuple):
@@ -37,6 +42,8 @@ class Carried(NamedTuple):
     header: Position | None = None
     cookies: dict[str, Position] = {}  # noqa: RUF012  # never changed
     keeps_cookies: bool = False
+    others: dict[str, Position] = {}  # noqa: RUF012  # of modules' own databases, by name
+    other_cookies: dict[str, str] = {}  # noqa: RUF012  # the database of each cookie
 
     @property
     def position(self) -> Position | None:
@@ -49,6 +56,10 @@ class Carried(NamedTuple):
         """True if the client sends back what it was given, so its positions are complete."""
         return bool(self.header or self.cookies or self.keeps_cookies)
 
+    def covers(self, databases: Iterable[str]) -> bool:
+        """Whether its positions are complete for "main" and for these."""
+        return self.is_any and (self.keeps_cookies or self.others.keys() >= set(databases))
+
 
 NOTHING = Carried()
 
@@ -59,23 +70,38 @@ class SignedPositions:
 
     def of(self, scope: Scope, *, by_token: bool) -> Carried:
         header, cookies, keeps_cookies = None, {}, False
+        others: dict[str, Position] = {}
+        other_cookies: dict[str, str] = {}
         # A page that sends a token may come with cookies of an earlier login. Its answers set no
         # cookies, so the old ones prove nothing.
-        for name, value in scope["headers"]:
-            if name == HEADER and (found := _IN_HEADER.fullmatch(value)):
-                header = self._verified(*found.groups())
-            elif name == b"cookie" and not by_token:
+        for field, value in scope["headers"]:
+            if field == HEADER:
+                for part in value.split(b",", MOST_COOKIES)[:MOST_COOKIES]:
+                    if found := _IN_HEADER.fullmatch(part):
+                        name, *signed = found.groups()
+                        position = self._verified(name, *signed)
+                        if name is None:
+                            header = position
+                        elif position:
+                            _add(others, name.decode(), position)
+            elif field == b"cookie" and not by_token:
                 keeps_cookies |= _MARKER.search(value) is not None
                 for found in islice(_IN_COOKIE.finditer(value), MOST_COOKIES):
-                    cookie, *signed = found.groups()
-                    if position := self._verified(*signed):
+                    cookie, name, *signed = found.groups()
+                    position = self._verified(name, *signed)
+                    if position and name is None:
                         cookies[cookie.decode()] = position
-        if header or cookies or keeps_cookies:
-            return Carried(header, cookies, keeps_cookies)
+                    elif position:
+                        other_cookies[cookie.decode()] = name.decode()
+                        _add(others, name.decode(), position)
+        if header or cookies or keeps_cookies or others:
+            return Carried(header, cookies, keeps_cookies, others, other_cookies)
         return NOTHING
 
-    def header(self, position: Position) -> Header:
-        return HEADER, self._signed(position).encode()
+    def header(self, position: Position | None, others: Mapping[str, Position] = {}) -> Header:
+        parts = [self._signed(position)] if position else []
+        parts += [f"{name}:{self._signed(other, name)}" for name, other in others.items()]
+        return HEADER, ", ".join(parts).encode()
 
     def cookies(
         self, position: Position, carried: Carried, lifetime: timedelta
@@ -87,13 +113,31 @@ class SignedPositions:
         for lesser in carried.cookies.keys() - {name}:
             yield _set_cookie(lesser, "", timedelta())
 
-    def _signed(self, position: Position) -> str:
-        return f"{position.timeline:x}.{position.lsn:x}.{self._signer.sign('position', *position)}"
+    def other_cookies(
+        self, database: str, position: Position, carried: Carried, lifetime: timedelta
+    ) -> Iterator[Header]:
+        """The same for a module's own database."""
+        name = f"__Host-wrote-{database}-{position.lsn:x}"
+        yield _set_cookie(name, self._signed(position, database), lifetime)
+        for lesser, of in carried.other_cookies.items():
+            if of == database and lesser != name:
+                yield _set_cookie(lesser, "", timedelta())
 
-    def _verified(self, timeline: bytes, lsn: bytes, signature: bytes) -> Position | None:
+    def _signed(self, position: Position, *database: str) -> str:
+        signature = self._signer.sign("position", *database, *position)
+        return f"{position.timeline:x}.{position.lsn:x}.{signature}"
+
+    def _verified(
+        self, database: bytes | None, timeline: bytes, lsn: bytes, signature: bytes
+    ) -> Position | None:
         position = Position(int(timeline, 16), int(lsn, 16))
-        is_ours = self._signer.is_valid(signature.decode(), "position", *position)
+        named = () if database is None else (database.decode(),)
+        is_ours = self._signer.is_valid(signature.decode(), "position", *named, *position)
         return position if is_ours else None
+
+
+def _add(positions: dict[str, Position], database: str, position: Position) -> None:
+    positions[database] = max(position, positions.get(database, position))
 
 
 def marker() -> Header:

@@ -23,7 +23,7 @@ from sqlalchemy.util import await_only
 from app.infra.cache.lookups import TIMEOUTS, RedisAway, RedisLookups
 from app.infra.failures import Unavailable
 from app.infra.own_writes.client import OwnWrites, this_client
-from app.infra.own_writes.log_position import Position, encoded
+from app.infra.own_writes.log_position import MAIN, NOT_KNOWN, Position, encoded
 from app.infra.own_writes.log_position import decoded as decoded_position
 from app.infra.redis_sessions.least_position import LeastPosition
 from app.infra.session_rows import Session, SessionRows, SessionSettings
@@ -122,21 +122,32 @@ class RedisSessions:
     async def _held(self, token_hash: bytes) -> bytes | None:
         client = this_client()
         session = self._lookups.get(session_key(token_hash))
-        if client.is_resolved or token_hash != client.token_hash:
+        if client.echoes or token_hash != client.token_hash:
             return await self._answered(session)
-        position = self._lookups.get(position_key(token_hash))  # in the same round trip
-        held, noted = await self._answered(asyncio.gather(session, position))
-        client.learn(decoded_position(noted.decode()) if noted else None)
-        if self._least_position:
-            client.learn(await self._least_position.now())
+        names = [MAIN, *(client.positions.others if client.positions else ())]
+        # In the same round trip.
+        positions = [self._lookups.get(position_key(token_hash, name)) for name in names]
+        held, *noted = await self._answered(asyncio.gather(session, *positions))
+        stored = {
+            name: position
+            for name, one in zip(names, noted, strict=True)
+            if one and (position := decoded_position(one.decode()))
+        }
+        least = await self._least_position.now() if self._least_position else None
+        client.learn(max(filter(None, (stored.pop(MAIN, None), least)), default=None))
+        # `least` is a position of "main" and says only that Redis may have lost the others.
+        client.learn_others(dict.fromkeys(names, NOT_KNOWN) if least else stored)
         return held
 
-    async def note_position(self, token_hashes: list[bytes], position: Position) -> None:
+    async def note_position(
+        self, token_hashes: list[bytes], position: Position, database: str = MAIN
+    ) -> None:
         """Keeps the greatest position for as long as an older answer may be served."""
         lifetime = OwnWrites.remembered // timedelta(milliseconds=1)
         pipeline = self.client.pipeline(transaction=False)
         for token_hash in token_hashes:
-            pipeline.eval(NOTE_POSITION, 1, position_key(token_hash), encoded(position), lifetime)
+            key = position_key(token_hash, database)
+            pipeline.eval(NOTE_POSITION, 1, key, encoded(position), lifetime)
         await self.answer(pipeline.execute())
 
     def alive(self, held: bytes | None) -> Session | None:
@@ -300,9 +311,8 @@ class InRedis:
         return await self.redis.all_of(user_id)
 
 
-def position_key(token_hash: bytes) -> str:
-    """The key of the main database's position. Another database's would have another name."""
-    return f"position:main:{token_hash.hex()}"
+def position_key(token_hash: bytes, database: str = MAIN) -> str:
+    return f"position:{database}:{token_hash.hex()}"
 
 
 def session_key(token_hash: bytes) -> str:

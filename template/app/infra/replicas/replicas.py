@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infra.connections import DatabaseSettings, close_in_time, connect, reading_pool
 from app.infra.failures import Unavailable
-from app.infra.own_writes.client import REMEMBERED, Client
+from app.infra.own_writes.client import REMEMBERED, Client, ClientAt
 from app.infra.own_writes.log_position import FLUSHED_UP_TO, Position, PrimaryLog, reachable
 from app.infra.pooling.connections import PostgresUrls, server_name
 from app.infra.read_pool import ReadPool
@@ -152,7 +152,7 @@ class Replicas:
         self._watches: list[asyncio.Task[None]] = []
 
     async def choose(
-        self, client: Client, max_stale: timedelta | None, besides: Replica | None
+        self, client: Client | ClientAt, max_stale: timedelta | None, besides: Replica | None
     ) -> Replica | None:
         """None if the primary must answer."""
         able = [one for one in self.replicas if one is not besides and _may_serve(one, max_stale)]
@@ -254,6 +254,6 @@ def _may_serve(replica: Replica, max_stale: timedelta | None) -> bool:
     return replica.seconds_behind <= min(max_stale, REMEMBERED).total_seconds()
 
 
-def _affinity(replica: Replica, client: Client) -> bytes:
+def _affinity(replica: Replica, client: Client | ClientAt) -> bytes:
     # Rendezvous hashing: when a replica goes, only its own clients move.
     return hashlib.blake2b(f"{replica.name} {client.affinity}".encode(), digest_size=8).digest()

@@ -21,3 +21,10 @@ def test_the_connections_of_a_module_are_counted(monkeypatch: pytest.MonkeyPatch
     assert (need.what, need.sum) == ("Postgres of parcels", "200 x (16 + 3 + 1) + 5")
     assert need.needed == 4005 > need.limit
     assert "set MODULE_PARCELS_DATABASE_POOLED=true" in need.remedy
+
+    monkeypatch.setenv(
+        "MODULE_PARCELS_DATABASE_REPLICA_URLS", "postgresql://one/,postgresql://two/"
+    )
+    primary, replica = budget_modules.needs(CAPACITY)
+    assert (primary.what, primary.sum) == ("Postgres of parcels", "200 x (16 + 3 + 2) + 5")
+    assert (replica.what, replica.sum) == ("each replica of parcels", "200 x (16 + 1) + 5")

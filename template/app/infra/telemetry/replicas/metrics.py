@@ -9,8 +9,13 @@ from app.infra.telemetry.tracing import Attributes
 
 
 def install(app: FastAPI) -> None:
-    # With no replica set, the database is a plain one.
-    replicas: list[Replica] = getattr(app.state.database, "replicas", [])
+    databases = {"": app.state.database} | getattr(app.state, "module_databases", {})
+    # With no replica set, a database is a plain one.
+    replicas = {
+        replica: _named(replica, module)
+        for module, database in databases.items()
+        for replica in getattr(database, "replicas", [])
+    }
     observe(
         app,
         Instrument(
@@ -18,24 +23,25 @@ def install(app: FastAPI) -> None:
             "{read}",
             "Reads that a replica was chosen for",
             "counter",
-            lambda: [(replica.reads, _named(replica)) for replica in replicas],
+            lambda: [(replica.reads, named) for replica, named in replicas.items()],
         ),
         Instrument(
             "db.replica.lag",
             "s",
             "How far a replica is behind the primary",
             "gauge",
-            lambda: [(replica.seconds_behind, _named(replica)) for replica in replicas],
+            lambda: [(replica.seconds_behind, named) for replica, named in replicas.items()],
         ),
         Instrument(
             "db.replica.in_rotation",
             "{replica}",
             "Whether a replica gets reads: 1, or 0",
             "gauge",
-            lambda: [(int(bool(replica.is_in_rotation)), _named(replica)) for replica in replicas],
+            lambda: [(int(bool(one.is_in_rotation)), named) for one, named in replicas.items()],
         ),
     )
 
 
-def _named(replica: Replica) -> Attributes:
-    return {"server.address": replica.name}
+def _named(replica: Replica, module: str) -> Attributes:
+    # Behind one pooler, replicas of two databases have one address.
+    return {"server.address": replica.name} | ({"module": module} if module else {})

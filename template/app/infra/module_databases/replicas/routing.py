@@ -1,0 +1,33 @@
+# Rung's file: advancing to another stage may change it.
+"""A module's reads go to replicas of its own database, where these show the client's position."""
+
+from fastapi import FastAPI
+
+from app.infra.connections import DatabaseSettings
+from app.infra.database import Database
+from app.infra.module_databases import settings
+from app.infra.module_databases.replicas import settings as of_replicas
+from app.infra.module_databases.sessions import known_modules, own_database, serve_from
+from app.infra.own_writes.client import this_client
+from app.infra.own_writes.commits import note_positions_of
+from app.infra.replicas.routing import RoutedDatabase
+
+
+def install(app: FastAPI) -> None:
+    found = settings.read_all(known_modules.keys(), of_replicas.SETTINGS)
+    serve_from(app, {module: _database(app, module, own) for module, own in found.items()})
+
+
+def _database(app: FastAPI, module: str, own: DatabaseSettings) -> Database:
+    """While its tables move, a module reads on the primary: a replica of the new database may be
+    behind a write that came from the old one, and no position tells."""
+    replicas = of_replicas.read(module)
+    is_routed = replicas.urls and replicas.reads and not settings.follows(module)
+    database = (
+        RoutedDatabase(own, replicas, lambda: this_client().at(module))
+        if is_routed
+        else own_database(app, module, own)
+    )
+    if replicas.urls:
+        note_positions_of(app, module, database)
+    return database

@@ -1,0 +1,1 @@
+# Rung's file: advancing to another stage may change it.

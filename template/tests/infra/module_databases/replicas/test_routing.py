@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.infra.database import WriteSession
 from app.infra.module_databases.sessions import module_sessions
 from app.infra.reads import Reader
+from app.infra.redis_sessions.least_position import LeastPosition
 from app.infra.sessions import CurrentUser, Sessions
 from dev.cache import valkey
 from dev.pytest_plugin import RUN, Services
@@ -55,6 +56,7 @@ def replica(
     server = servers.replica()
     asyncio.run(server.run("SELECT pg_wal_replay_resume()"))
     monkeypatch.setenv("FILES_FOLDER", str(tmp_path))
+    monkeypatch.setenv("SESSION_STORE", "postgres")
     monkeypatch.setenv("MODULE_PARCELS_DATABASE_URL", servers.primary.url)
     monkeypatch.setenv("MODULE_PARCELS_DATABASE_REPLICA_URLS", server.url)
     monkeypatch.setenv("MODULE_PARCELS_DATABASE_REPLICA_POLL_SECONDS", "0.05")
@@ -148,9 +150,10 @@ async def test_a_token_that_sends_nothing_back_sees_its_write_and_others_may_rea
     paused: Server, monkeypatch: pytest.MonkeyPatch, store: str
 ) -> None:
     with valkey.running("sessions") as sessions:
-        if store == "redis":
-            monkeypatch.setenv("SESSION_REDIS_URL", sessions.url)
-            monkeypatch.setenv("SESSION_STORE", store)
+        monkeypatch.setenv("SESSION_REDIS_URL", sessions.url)
+        monkeypatch.setenv("SESSION_STORE", store)
+        # For the first minute after it connects to Redis, the primary answers.
+        monkeypatch.setattr(LeastPosition, "note_connection", lambda _: None)
         other_copy = post_office()
         async with running(post_office()) as stranger, running(other_copy) as other:
             token = await token_of(stranger)

@@ -164,10 +164,13 @@ class Client(MinPosition):
         found: T = await asyncio.shield(self._lookups[key])
         return found
 
-    def has_started(self, token_hash: bytes) -> None:
-        """The commit that starts a session stores its position with that session."""
+    async def has_started(self, token_hash: bytes) -> None:
+        """The commit that starts a session stores its position with that session. It may also
+        delete the session before, so the positions in other databases are read first."""
         if self._sessions:  # outside of a request there are none
             self.started.append(token_hash)
+            for other in self.others:
+                other.learn(await other.resolve())
 
     def learn_others(self, stored: Mapping[str, Position]) -> None:
         """The same for modules' own databases."""

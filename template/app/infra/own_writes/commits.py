@@ -75,8 +75,8 @@ async def _note(client: Client, connection: asyncpg.Connection) -> None:
     client.wrote(position)
     await _noted_in_stores(positions, sessions, position, MAIN)
     for other in client.others if client.started else ():
-        if written := await other.resolve():
-            await _noted_other(positions, client.started, written, other.database)
+        if other.min_position:
+            await _noted_other(positions, client.started, other.min_position, other.database)
 
 
 async def _note_other(database: str, client: Client, connection: asyncpg.Connection) -> None:

@@ -55,7 +55,7 @@ class PositionedRows(SessionRows):
 
     async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
         await super().start(write, token_hash, session)
-        this_client().has_started(token_hash)
+        await this_client().has_started(token_hash)
 
     async def _find(self, token_hash: bytes) -> Session | None:
         client = this_client()

@@ -172,7 +172,7 @@ class RedisSessions:
 
     async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
         self.join(write).eval(KEEP, 2, *self.kept(token_hash, session))
-        this_client().has_started(token_hash)
+        await this_client().has_started(token_hash)
 
     async def end(self, write: AsyncSession, token_hash: bytes, known: Sequence[bytes]) -> None:
         """Leaves a tombstone only for a session that is stored here or `known` from Postgres,

@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """After each commit: notes the WAL position, for the client and with its login session."""
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import asyncpg
@@ -75,8 +76,10 @@ async def _note(client: Client, connection: asyncpg.Connection) -> None:
     client.wrote(position)
     await _noted_in_stores(positions, sessions, position, MAIN)
     for other in client.others if client.started else ():
-        if other.min_position:
-            await _noted_other(positions, client.started, other.min_position, other.database)
+        if written := other.min_position:
+            # On this connection: to wait for a second one of the same pool is a deadlock.
+            run = connection.execute
+            await _noted_other(run, positions, client.started, written, other.database)
 
 
 async def _note_other(database: str, client: Client, connection: asyncpg.Connection) -> None:
@@ -84,19 +87,28 @@ async def _note_other(database: str, client: Client, connection: asyncpg.Connect
     position = await position_now(connection)
     client.at(database).wrote(position)
     if client.positions and client.noted_sessions:
-        await _noted_other(client.positions, client.noted_sessions, position, database)
+        run = partial(_run_pooled, client.positions.engine)
+        await _noted_other(run, client.positions, client.noted_sessions, position, database)
+
+
+async def _run_pooled(engine: AsyncEngine, statement: str, *arguments: object) -> None:
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql(statement, arguments)
 
 
 async def _noted_other(
-    positions: SessionPositions, sessions: list[bytes], position: Position, database: str
+    run: Callable[..., Awaitable[object]],
+    positions: SessionPositions,
+    sessions: list[bytes],
+    position: Position,
+    database: str,
 ) -> None:
     if positions.in_rows:
         noted = sessions, database, encoded(position).decode()
         try:
-            async with positions.engine.begin() as connection:
-                await connection.exec_driver_sql(NOTE_OTHER, noted)
+            await run(NOTE_OTHER, *noted)
         except (*FAILED, SQLAlchemyError, Unavailable) as error:
-            log.warning("a session's position was not noted", reason=repr(error))
+            await _note_again(positions, error, lambda other: other.execute(NOTE_OTHER, *noted))
     await _noted_in_stores(positions, sessions, position, database)
 
 
@@ -113,20 +125,29 @@ async def _noted_in_stores(
 async def _noted_in_rows(
     connection: asyncpg.Connection, sessions: list[bytes], positions: SessionPositions
 ) -> Position:
-    """The commit is done, so a failure here must not turn the answer into an error."""
     try:
         return await note_position(connection, sessions)
     except FAILED as error:
-        log.info("a position is noted on another connection", reason=repr(error))
+        again = await _note_again(positions, error, lambda other: note_position(other, sessions))
+        return again or NOT_KNOWN
+
+
+async def _note_again[T](
+    positions: SessionPositions,
+    failed: Exception,
+    note: Callable[[asyncpg.Connection], Awaitable[T]],
+) -> T | None:
+    """The commit is done, so a failure here must not turn the answer into an error."""
+    log.info("a position is noted on another connection", reason=repr(failed))
     try:
         other = await positions.connect()
         try:
-            return await note_position(other, sessions)
+            return await note(other)
         finally:
             other.terminate()
     except (*FAILED, Unavailable) as error:
         log.warning("a session's position was not noted", reason=repr(error))
-        return NOT_KNOWN
+        return None
 
 
 def note_positions(app: FastAPI) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
@@ -19,8 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra.database import WriteSession
 from app.infra.module_databases.sessions import module_sessions
+from app.infra.own_writes.client import OwnWrites
 from app.infra.reads import Reader
-from app.infra.redis_sessions.least_position import LeastPosition
 from app.infra.sessions import CurrentUser, Sessions
 from dev.cache import valkey
 from dev.pytest_plugin import RUN, Services
@@ -123,9 +124,9 @@ async def running(app: FastAPI) -> AsyncGenerator[AsyncClient]:
         yield stranger
 
 
-async def until(client: AsyncClient, server: str) -> None:
-    async with asyncio.timeout(20):
-        while (await client.get("/reads-from")).json() != server:  # noqa: ASYNC110
+async def until(client: AsyncClient, server: str, token: dict[str, str] | None = None) -> None:
+    async with asyncio.timeout(40):
+        while (await client.get("/reads-from", headers=token)).json() != server:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 
@@ -152,11 +153,14 @@ async def test_a_token_that_sends_nothing_back_sees_its_write_and_others_may_rea
     with valkey.running("sessions") as sessions:
         monkeypatch.setenv("SESSION_REDIS_URL", sessions.url)
         monkeypatch.setenv("SESSION_STORE", store)
-        # For the first minute after it connects to Redis, the primary answers.
-        monkeypatch.setattr(LeastPosition, "note_connection", lambda _: None)
+        # For this long after a connection to Redis the primary answers, and a position is kept.
+        monkeypatch.setattr(OwnWrites, "remembered", timedelta(seconds=10))
+        monkeypatch.setattr("app.infra.cache.cache.stale_queries", [])  # they would raise it
         other_copy = post_office()
         async with running(post_office()) as stranger, running(other_copy) as other:
             token = await token_of(stranger)
+            for copy in (stranger, other):
+                await until(copy, "replica", token)
             await hold_back(paused)
             name = uuid4().hex
             sent = await stranger.post(f"/parcels/{name}", headers=token)
@@ -214,7 +218,36 @@ async def test_a_header_without_the_modules_position_is_not_complete(paused: Ser
         assert (await stranger.get(f"/parcels/{name}", headers=old)).json() is True
 
 
-async def test_a_new_session_of_a_client_sees_what_it_wrote_before(paused: Server) -> None:
+async def test_copies_on_the_way_to_reading_from_replicas_lose_no_position(
+    paused: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_REPLICA_URLS", paused.url)  # notes common positions everywhere
+    monkeypatch.setenv("DATABASE_REPLICA_READS", "false")
+    reading = post_office()
+    monkeypatch.setenv("MODULE_PARCELS_DATABASE_REPLICA_READS", "false")
+    noting = post_office()
+    monkeypatch.delenv("MODULE_PARCELS_DATABASE_REPLICA_READS")
+    monkeypatch.delenv("MODULE_PARCELS_DATABASE_REPLICA_URLS")
+    before = post_office()
+    async with running(reading) as stranger, copy_of(noting) as second, copy_of(before) as first:
+        token = await token_of(first)
+        await hold_back(paused)
+        name = uuid4().hex
+        sent = await second.post(f"/parcels/{name}", headers=token)
+        echo = {"Read-After": sent.headers["Read-After"]}
+        passed_on = await first.post("/common", params={"name": name}, headers=echo)
+        echo_again = {"Read-After": passed_on.headers["Read-After"]}
+
+        for headers in (token, echo, echo_again):
+            for copy in (stranger, second, first):
+                assert (await copy.get(f"/parcels/{name}", headers=headers)).json() is True
+        assert (await stranger.get(f"/parcels/{name}")).json() is False
+
+
+async def test_a_new_session_of_a_client_sees_what_it_wrote_before(
+    paused: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_WRITE_POOL", "1")  # the note must not need another connection
     async with running(post_office()) as stranger:
         first = await token_of(stranger)
         await hold_back(paused)

@@ -245,9 +245,9 @@ async def test_copies_on_the_way_to_reading_from_replicas_lose_no_position(
 
 
 async def test_a_new_session_of_a_client_sees_what_it_wrote_before(
-    paused: Server, monkeypatch: pytest.MonkeyPatch
+    paused: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("DATABASE_WRITE_POOL", "1")  # the note must not need another connection
+    monkeypatch.setenv("DATABASE_WRITE_POOL", "1")  # the note must not wait for another connection
     async with running(post_office()) as stranger:
         first = await token_of(stranger)
         await hold_back(paused)
@@ -257,6 +257,27 @@ async def test_a_new_session_of_a_client_sees_what_it_wrote_before(
         second = {"Authorization": f"Bearer {answer.json()}"}
 
         assert (await stranger.get(f"/parcels/{name}", headers=second)).json() is True
+    assert "another connection" not in capsys.readouterr().out
+
+
+async def test_a_position_that_cannot_be_noted_at_once_is_noted_on_another_connection(
+    paused: Server, services: Services
+) -> None:
+    async with running(post_office()) as stranger:
+        token = await token_of(stranger)
+        await hold_back(paused)
+        name = uuid4().hex
+        holder = await asyncpg.connect(services.database_url)
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.execute("SELECT FROM login_sessions FOR UPDATE")
+        sending = asyncio.create_task(stranger.post(f"/parcels/{name}", headers=token))
+        await asyncio.sleep(1.5)  # the first try waits a second for the row
+        await transaction.rollback()
+        await holder.close()
+        assert (await sending).status_code == 200
+
+        assert (await stranger.get(f"/parcels/{name}", headers=token)).json() is True
 
 
 async def test_a_write_of_a_copy_that_follows_a_move_is_seen_at_one_that_no_longer_does(

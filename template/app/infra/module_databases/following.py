@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Self
 
 import asyncpg
+from fastapi import FastAPI
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
@@ -21,6 +22,7 @@ from sqlalchemy.util import await_only
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
 from app.infra.failures import Unavailable
+from app.infra.module_databases import settings
 from app.infra.module_databases.home import LOCK, TAKES_WRITES_NEW, TAKES_WRITES_OLD
 from app.infra.own_writes.log_position import FAILED, MAIN
 from app.infra.read_pool import ReadPool
@@ -175,3 +177,15 @@ class FollowingDatabase(Database):
         )
         self._reader = FollowingReader(self._reads, self._settings.pool_wait_seconds, self)
         return self
+
+
+def own_database(app: FastAPI, module: str, own: DatabaseSettings) -> Database:
+    if settings.follows(module):
+        return FollowingDatabase(own, module, app.state.database)
+    return Database(own)
+
+
+def install(app: FastAPI) -> None:
+    """The kind of a module's own database. Before the sessions of modules."""
+    app.state.own_database = own_database
+    app.state.further_module_settings = ()

@@ -10,13 +10,11 @@ from fastapi import FastAPI, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra import health
-from app.infra.connections import DatabaseSettings
 from app.infra.database import Database, Pool, Pools, WriteSession
 from app.infra.module_databases import settings
-from app.infra.module_databases.following import FollowingDatabase
 from app.infra.reads import Reader
 
-known_modules: dict[str, "ModuleSessions"] = {}
+_modules: dict[str, "ModuleSessions"] = {}
 
 
 class TwoDatabases(Exception):
@@ -87,22 +85,15 @@ def module_sessions(module: str) -> ModuleSessions:
     BillingRead = Annotated[Reader, Depends(billing.read)]
     BillingWrite = Annotated[AsyncSession, Depends(billing.write, scope="function")]
     """
-    return known_modules.setdefault(module, ModuleSessions(module))  # per copy: the same in all
+    return _modules.setdefault(module, ModuleSessions(module))  # per copy: the same in all
 
 
 def install(app: FastAPI) -> None:
-    """After the common database."""
-    found = settings.read_all(known_modules.keys())
-    serve_from(app, {module: own_database(app, module, own) for module, own in found.items()})
-
-
-def own_database(app: FastAPI, module: str, own: DatabaseSettings) -> Database:
-    if settings.follows(module):
-        return FollowingDatabase(own, module, app.state.database)
-    return Database(own)
-
-
-def serve_from(app: FastAPI, databases: dict[str, Database]) -> None:
+    """After the common database, and after the kind of a module's own one."""
+    found = settings.read_all(_modules.keys(), app.state.further_module_settings)
+    databases: dict[str, Database] = {
+        module: app.state.own_database(app, module, own) for module, own in found.items()
+    }
     app.state.module_databases = databases
     for module, database in databases.items():
         health.add_readiness_check(app, f"database of {module}", database.check)

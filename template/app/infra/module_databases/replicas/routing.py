@@ -6,16 +6,17 @@ from fastapi import FastAPI
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
 from app.infra.module_databases import settings
+from app.infra.module_databases.following import own_database
 from app.infra.module_databases.replicas import settings as of_replicas
-from app.infra.module_databases.sessions import known_modules, own_database, serve_from
 from app.infra.own_writes.client import this_client
 from app.infra.own_writes.commits import note_positions_of
 from app.infra.replicas.routing import RoutedDatabase
 
 
 def install(app: FastAPI) -> None:
-    found = settings.read_all(known_modules.keys(), of_replicas.SETTINGS)
-    serve_from(app, {module: _database(app, module, own) for module, own in found.items()})
+    """The kind of a module's own database. Before the sessions of modules."""
+    app.state.own_database = _database
+    app.state.further_module_settings = of_replicas.SETTINGS
 
 
 def _database(app: FastAPI, module: str, own: DatabaseSettings) -> Database:

@@ -838,9 +838,8 @@ def test_no_program_of_a_templates_own_settings_runs(
     git("tag", "v0.2.0", cwd=own_growing_template)
     for key, value in evil(program).items():
         git("config", key, value, cwd=own_growing_template)
-    os.utime(
-        own_growing_template / "copier.yml"
-    )  # Otherwise git trusts its index and does not read the file.
+    # Otherwise git trusts its index and does not read the file.
+    os.utime(own_growing_template / "copier.yml")
     words = {
         "new": ("new", repo.person.desk / "inn", "--template", own_growing_template),
         "advance": ("advance", "--yes"),

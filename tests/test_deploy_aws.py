@@ -414,7 +414,7 @@ def test_pgbouncer_signs_in_to_each_module_with_its_own_password(
         "PASSWORD_ORDERS": "module orders",
         "PASSWORD_LONG_NAME": "module long_name",
     }
-    # What its container does: only there the passwords come together with the rest.
+    # Run what the container runs, because only that puts the passwords into the file.
     here = tmp_path / "container"
     stub = here / "bin" / "pgbouncer"
     stub.parent.mkdir(parents=True)

@@ -90,6 +90,15 @@ def assert_all_are_executed(report: dict[str, Any], drive: str) -> None:
     }
 
 
+def assert_moved_unnoticed(report: dict[str, Any]) -> None:
+    assert report["own"].startswith("orders has its own database")
+    assert report["orders"] > 0
+    assert report["lost orders"] == 0
+    for name, people in report["people"].items():
+        assert {fault: people[fault] for fault in FAULTS} == dict.fromkeys(FAULTS, 0), report
+        assert people["requests"] > 0, name
+
+
 def test_each_command_of_a_runbook_is_executed_or_its_reason_is_listed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -194,12 +203,7 @@ def test_the_tables_of_a_module_move_there_and_back_and_no_client_notices(
     assert_all_are_executed(report, "runbook_move")
 
     assert report["fence ms"].keys() == {"cut", "back", "cut again"}
-    assert report["own"].startswith("orders has its own database")
-    assert report["orders"] > 0
-    assert report["lost orders"] == 0
-    for name, people in report["people"].items():
-        assert {fault: people[fault] for fault in FAULTS} == dict.fromkeys(FAULTS, 0), report
-        assert people["requests"] > 0, name
+    assert_moved_unnoticed(report)
 
 
 @pytest.mark.slow
@@ -216,12 +220,7 @@ def test_clients_wait_and_do_not_fail_while_a_pause_moves_the_tables_of_a_module
     # The fence is within the pause, and the pause within PgBouncer's query_wait_timeout.
     for name, milliseconds in report["pause ms"].items():
         assert int(report["fence ms"][name]) <= int(milliseconds) < 5000, report
-    assert report["own"].startswith("orders has its own database")
-    assert report["orders"] > 0
-    assert report["lost orders"] == 0
-    for name, people in report["people"].items():
-        assert {fault: people[fault] for fault in FAULTS} == dict.fromkeys(FAULTS, 0), report
-        assert people["requests"] > 0, name
+    assert_moved_unnoticed(report)
 
 
 @pytest.mark.slow

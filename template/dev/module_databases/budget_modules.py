@@ -1,8 +1,6 @@
 # Rung's file: advancing to another stage may change it.
 """Connections to the own databases of modules, for `make budget`."""
 
-import os
-
 from app.infra.module_databases import settings
 from dev.pooling.budget_postgres import (
     BOUNCER,
@@ -13,6 +11,7 @@ from dev.pooling.budget_postgres import (
     pooled_server,
     postgres_limits,
     read_bouncer,
+    replicas_named,
 )
 from dev.pooling.budget_postgres import needs as common_needs
 from dev.pooling.capacity import Capacity, Need
@@ -38,9 +37,8 @@ def needs(capacity: Capacity) -> list[Need]:
             server = f"Postgres of {module}"
             found.append(pooled_server(server, ALIASES, capacity, read_bouncer(), postgres))
         elif not own.pooled:
-            urls = os.environ.get(f"{settings.prefix_of(module)}REPLICA_URLS", "")
-            replicas = len(list(filter(None, urls.split(","))))
-            for need in direct(own, capacity, replicas, postgres):
+            replicas = replicas_named(f"{settings.prefix_of(module)}REPLICA_URLS")
+            for need in direct(own, capacity, replicas or 0, postgres):
                 remedy = need.remedy.replace("DATABASE_", settings.prefix_of(module))
                 found.append(need._replace(what=f"{need.what} of {module}", remedy=remedy))
     if clients:

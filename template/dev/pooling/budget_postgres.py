@@ -64,8 +64,8 @@ class Pools(BaseModel):
 
 def needs(capacity: Capacity) -> list[Need]:
     settings = _settings(capacity)
-    urls = os.environ.get("DATABASE_REPLICA_URLS")
-    replicas = capacity.replicas if urls is None else len(list(filter(None, urls.split(","))))
+    named = replicas_named("DATABASE_REPLICA_URLS")
+    replicas = capacity.replicas if named is None else named
     postgres = postgres_limits(POSTGRES.read_text())
     if capacity.max_connections:
         postgres = postgres._replace(max_connections=capacity.max_connections, main=capacity.main)
@@ -200,6 +200,12 @@ def _settings(capacity: Capacity) -> DatabaseSettings:
     if "DATABASE_POOLED" in os.environ:
         return settings
     return settings.model_copy(update={"pooled": capacity.pooled})
+
+
+def replicas_named(variable: str) -> int | None:
+    """None if the variable is not set."""
+    urls = os.environ.get(variable)
+    return None if urls is None else len(list(filter(None, urls.split(","))))
 
 
 def read_bouncer() -> ConfigParser:

@@ -7,6 +7,7 @@ session. Any other client with a session costs one lookup by primary key.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -62,12 +63,24 @@ class SessionPositions:
     others: list[str] = field(default_factory=list)  # the modules whose databases have replicas
 
 
-class MinPosition:
+class MinPosition(ABC):
     """The position that reads of one database must show."""
 
     min_position: Position | None = None
     is_resolved: bool  # False: it is stored with the session, which was not read yet
     has_written = False
+
+    @abstractmethod
+    async def look_up(self) -> bool:
+        """Learns the positions that are stored with the session. False if it cannot be read."""
+
+    async def resolve(self) -> Position | None:
+        """The position that reads must show: NOT_KNOWN when the session cannot be read, because
+        the primary may answer a read that needs no session."""
+        if not self.is_resolved and not await self.look_up():
+            return NOT_KNOWN
+        self.is_resolved = True
+        return self.min_position
 
     def learn(self, position: Position | None) -> None:
         """Adds a position that is stored with the session."""
@@ -135,16 +148,7 @@ class Client(MinPosition):
                 self._others[database].learn(self._stored.get(database))
         return self._others[database]
 
-    async def resolve(self) -> Position | None:
-        """The position that reads must show: NOT_KNOWN when the session cannot be read, because
-        the primary may answer a read that needs no session."""
-        if not self.is_resolved and not await self.look_up():
-            return NOT_KNOWN
-        self.is_resolved = True
-        return self.min_position
-
     async def look_up(self) -> bool:
-        """Learns the positions that are stored with the session. False if it cannot be read."""
         if self._sessions and self.token_hash:
             try:
                 await self._sessions.find(self.token_hash)
@@ -197,11 +201,8 @@ class ClientAt(MinPosition):
         self.is_resolved = client.echoes
         self._client = client
 
-    async def resolve(self) -> Position | None:
-        if not self.is_resolved and not await self._client.look_up():
-            return NOT_KNOWN
-        self.is_resolved = True
-        return self.min_position
+    async def look_up(self) -> bool:
+        return await self._client.look_up()
 
 
 _current: ContextVar[Client] = ContextVar("client")

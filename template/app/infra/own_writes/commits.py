@@ -48,7 +48,7 @@ class PositionedSession(Session):
     database = MAIN
 
     def database_of(self, connection: Connection) -> str | None:
-        """Whose position a commit on this connection notes. None: it notes none."""
+        """The database whose position is noted after a commit here. None: no position is noted."""
         return self.database
 
 

@@ -39,10 +39,7 @@ async def _page(read: Reader, diary: int) -> int | None:
     return rows[0]["page"] if rows else None
 
 
-def diary_app() -> FastAPI:
-    """An app of diaries, with the settings of the environment."""
-    app = bare_app()
-
+def add_logins(app: FastAPI) -> None:
     @app.post("/tokens")
     async def log_in(sessions: Sessions) -> str:
         return (await sessions.start(uuid4(), cookie=False)).token
@@ -51,13 +48,19 @@ def diary_app() -> FastAPI:
     async def log_in_by_cookie(sessions: Sessions) -> None:
         await sessions.start(uuid4())
 
-    @app.delete("/session")
-    async def log_out(sessions: Sessions) -> None:
-        await sessions.end()
-
     @app.get("/me")
     async def me(user: CurrentUser) -> str:
         return str(user.id)
+
+
+def diary_app() -> FastAPI:
+    """An app of diaries, with the settings of the environment."""
+    app = bare_app()
+    add_logins(app)
+
+    @app.delete("/session")
+    async def log_out(sessions: Sessions) -> None:
+        await sessions.end()
 
     @app.put("/diaries/{diary}")
     async def write(write: WriteSession, user: CurrentUser, diary: int, page: int) -> None:

@@ -22,10 +22,10 @@ from app.infra.database import WriteSession
 from app.infra.module_databases.sessions import module_sessions
 from app.infra.own_writes.client import OwnWrites
 from app.infra.reads import Reader
-from app.infra.sessions import CurrentUser, Sessions
 from dev.cache import valkey
 from dev.pytest_plugin import RUN, Services
 from tests.infra.conftest import bare_app, browser
+from tests.infra.own_writes.silent_clients import add_logins
 from tests.infra.replicas.replication import Cluster, Server, cluster
 
 parcels = module_sessions("parcels")
@@ -73,18 +73,7 @@ async def create_table(url: str) -> None:
 
 def post_office() -> FastAPI:
     app = bare_app()
-
-    @app.post("/tokens")
-    async def log_in(sessions: Sessions) -> str:
-        return (await sessions.start(uuid4(), cookie=False)).token
-
-    @app.post("/session")
-    async def log_in_by_cookie(sessions: Sessions) -> None:
-        await sessions.start(uuid4())
-
-    @app.get("/me")
-    async def me(user: CurrentUser) -> str:
-        return str(user.id)
+    add_logins(app)
 
     @app.post("/common")
     async def send_common(write: WriteSession, name: str) -> None:

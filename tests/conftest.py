@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stderr
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from copier._main import Worker
 from growing import Repo, grow, release
+from jinja2 import Environment
 from people import Machine, Person, git
 from pytest_copie.plugin import Copie
 from variants import at
@@ -72,6 +74,8 @@ def a_machine_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
         # Copier asks git for core.fileMode after each file: a third of the time of a render. Where
         # Copier runs as a program, it still does.
         patch.setattr(Worker, "_sync_git_index_executable_bit", lambda *_: None)
+        # Copier compiles each part of each path again, for each file: half of the rest.
+        patch.setattr(Environment, "from_string", lru_cache(10_000)(Environment.from_string))
         yield machine
     if "CI" not in os.environ:  # that machine is thrown away
         remove_servers_data(tmp_path_factory.getbasetemp())

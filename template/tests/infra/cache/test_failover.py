@@ -17,7 +17,7 @@ from dev.cache.valkey import Valkey
 from dev.pytest_plugin import Services
 from tests.infra.cache import caching
 from tests.infra.cache.caching import body, notes_app, put, serving, until
-from tests.infra.cache.failover import name_of, two_servers
+from tests.infra.cache.failover import REFUSALS, name_of, two_servers
 
 
 @pytest.fixture
@@ -87,3 +87,25 @@ async def test_a_server_that_refuses_writes_is_not_asked_again_at_once(refusal: 
 
     warnings = [line["event"] for line in lines if line["log_level"] == "warning"]
     assert warnings == ["the cache is left alone"]
+
+
+async def test_no_refusal_of_the_cache_fails_a_request(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = await asyncpg.connect(services.database_url)
+    await connection.execute("CREATE TABLE notes (number bigint PRIMARY KEY, body text NOT NULL)")
+    await connection.close()
+    monkeypatch.setattr(caching, "loads", caching.Loads())
+    with valkey.running("cache") as server:
+        async with name_of(server, server) as name:
+            monkeypatch.setenv("CACHE_URL", name.url)
+            app = notes_app()
+            async with serving(app) as client:
+                for number, refusal in enumerate(REFUSALS):
+                    await until(lambda: app.state.cache.is_reachable)
+                    name.refusal = refusal
+                    failures = app.state.cache.stats.failures
+                    await put(client, 1, f"bread {number}", invalidate=True)
+                    assert await body(client, "/notes/1") == f"bread {number}", refusal
+                    assert app.state.cache.stats.failures > failures
+                    name.refusal = ""

@@ -22,6 +22,7 @@ PAGE = "module_databases/move-a-module.md"
 PATCH = "docs/guide/module_databases/orders.patch"
 REQUESTS = 40  # between one step and the next
 FENCE = re.compile(r"held writers up for (\d+) ms")
+EMPTIED = re.compile(r"TRUNCATE .*")
 PAUSE = re.compile(r"held all clients up for (\d+) ms")
 
 
@@ -81,6 +82,8 @@ class MoveSite(Site):
 WAY = (
     ("prepared", PAGE, "1.", "", "", "POSTGRES"),
     ("copied", PAGE, "2.", "", "", "POSTGRES"),
+    ("given up", PAGE, "2.", "back", "", "POSTGRES"),
+    ("copied again", PAGE, "2.", "", "", "POSTGRES"),
     ("cut", PAGE, "3.", "", "", "OWN_POSTGRES"),
     ("back", PAGE, "3.", "back", "", "POSTGRES"),
     ("cut again", PAGE, "3.", "do", "moves cut", "OWN_POSTGRES"),
@@ -103,6 +106,9 @@ async def moved(site: MoveSite, way: tuple[tuple[str, ...], ...] = WAY) -> dict[
                         page, section, part, only=lambda commands: only in commands
                     ),
                 )
+                if found := EMPTIED.search(said[name]):
+                    own = site.variables["OWN_POSTGRES"]
+                    await asyncio.to_thread(site._run, "psql", own, "-c", found[0])
                 await people.until_used(REQUESTS)
         finally:
             await people.load.stop()

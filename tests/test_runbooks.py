@@ -43,6 +43,7 @@ EXECUTED = {
     """,
     "runbook_losses": """
         redis_sessions/upgrade-valkey.md: 1. do, 1. check, 1. back, 2. do, 2. check, 2. back
+        redis_sessions/upgrade-valkey.md: 3. do, 3. check
         cache/upgrade-valkey.md: 1. do, 1. check, 1. back, 2. do, 2. check, 2. back
         redis_sessions/loss.md: 1. do, 1. check, 2. do, 2. check, 3. do, 3. check
         copies/loss-of-a-zone.md: 1. do, 1. check, 2. do, 2. check, 2. back, 3. do, 3. check
@@ -60,8 +61,6 @@ NOT_EXECUTED = {
     ("s3/move-the-files.md", "1. do"): "Amazon's: policies of a bucket",
     ("s3/rotation.md", "1. do"): "Amazon's: keys of a user",
     ("s3/rotation.md", "3. do"): "Amazon's: keys of a user",
-    ("redis_sessions/upgrade-valkey.md", "3. do"): "not yet: the old server is a replica later",
-    ("redis_sessions/upgrade-valkey.md", "3. check"): "not yet: the same",
 }
 
 

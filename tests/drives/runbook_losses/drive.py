@@ -197,6 +197,14 @@ def lose_everything(site: LossesSite) -> None:
     site.follow(LOSS, "3.")
 
 
+def replace_the_server(site: LossesSite) -> None:
+    """An upgrade to its end."""
+    site.variables["SESSIONS_PORT"] = site.variables["NEW_PORT"]
+    site.name_a_new_server("replacement")
+    for section in ("1.", "2.", "3."):
+        site.follow(UPGRADE, section)
+
+
 def name_the_buckets(site: LossesSite) -> None:
     remote = {
         "TYPE": "s3",
@@ -334,6 +342,7 @@ async def losses(site: LossesSite) -> dict[str, Any]:
                 await people.while_they_use_it(name, lambda lose=lose: lose(site))
                 kept[name] = await people.load.sessions_that_are_lost()
                 await people.until_all_are_there()
+            await people.while_they_use_it("another server", lambda: replace_the_server(site))
             await zone_lost(site, people)
             people.load.announced = True
             report |= await bucket_lost(site, people)

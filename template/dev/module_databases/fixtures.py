@@ -4,7 +4,6 @@
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -30,15 +29,15 @@ def module_templates(databases: Databases) -> Iterator[dict[str, str]]:
     with ExitStack() as stack:
         names = {}
         for module in own.with_history():
-            url = stack.enter_context(migrated(databases, own.MIGRATIONS / module))
+            url = stack.enter_context(migrated(databases, module))
             names[own.variable(module)] = urlsplit(url).path.removeprefix("/")
         yield names
 
 
 @contextmanager
-def migrated(databases: Databases, history: Path) -> Iterator[str]:
+def migrated(databases: Databases, module: str) -> Iterator[str]:
     with databases.created() as url:
-        migrate(url, version_locations=str(history))
+        migrate(url, **own.history(module))
         yield url
 
 

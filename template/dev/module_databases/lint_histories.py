@@ -7,8 +7,7 @@ from dev.module_databases import own
 
 def main() -> None:
     for module in own.with_history():
-        history = str(own.MIGRATIONS / module)
-        lint_migrations.main(version_locations=history, path_separator="newline")
+        lint_migrations.main(**own.history(module))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,12 @@ def with_history() -> list[str]:
     return sorted(name for name in names if name != "versions" and (APP / name).is_dir())
 
 
+def history(module: str) -> dict[str, str]:
+    """Alembic's options. Spaces separate paths by default, and a percent sign is a reference."""
+    folder = str(MIGRATIONS / module).replace("%", "%%")
+    return {"version_locations": folder, "path_separator": "newline"}
+
+
 def urls(environment: Mapping[str, str]) -> dict[str, str]:
     """By module, in the environment."""
     found = ((VARIABLE.fullmatch(name), url) for name, url in environment.items())

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
     options = alembic.parser.parse_args(command)
     config = Config(toml_file="pyproject.toml", cmd_opts=options)
     history = history_of(module, config, begins=command[0] == "revision")
-    config.set_main_option("version_locations", str(history))
+    keep_to(history, config)
     alembic.run_cmd(config, options)
 
 
@@ -66,6 +66,12 @@ def history_of(module: str, config: Config, *, begins: bool) -> Path:
             f" Write it: {PROGRAM} {module} revision --autogenerate -m 'the {module}'"
         )
     return folder
+
+
+def keep_to(history: Path, config: Config) -> None:
+    """Its path may hold spaces, which separate paths by default, and percent signs."""
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", str(history).replace("%", "%%"))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ prepend_sys_path = ["%(here)s"]
 MAIN = "import app.pets.models\nimport app.vets.models\n"
 MODULE = "app.infra.module_databases"
 RELEASE = f"{MODULE}.migrate"
+ODD_NAME = "my shop, 50% off: %(here)s"
 BROKEN = "def upgrade() -> None:\n    raise RuntimeError"
 
 
@@ -35,11 +36,15 @@ def own(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture
 def migrated(practice: Practice, tmp_path: Path) -> Practice:
+    return with_histories(practice, tmp_path)
+
+
+def with_histories(practice: Practice, folder: Path) -> Practice:
     practice.write("pyproject.toml", PROJECT)
     practice.write("app/main.py", MAIN)
-    (tmp_path / "migrations/versions").mkdir(parents=True)
+    (folder / "migrations/versions").mkdir(parents=True)
     for name in ("env.py", "script.py.mako"):
-        shutil.copy(REPOSITORY / "migrations" / name, tmp_path / "migrations")
+        shutil.copy(REPOSITORY / "migrations" / name, folder / "migrations")
     return practice
 
 
@@ -75,6 +80,16 @@ def test_a_module_has_a_history_for_its_own_database(
     assert tables(empty_database) == set()
     status, said = migrated.runs("alembic", "history")
     assert (status, said) == (0, "")
+
+
+def test_the_repository_may_lie_in_a_folder_of_any_name(
+    tmp_path: Path, empty_database: str, own: str
+) -> None:
+    odd = with_histories(Practice(tmp_path / ODD_NAME), tmp_path / ODD_NAME)
+    for command in (["revision", "--autogenerate", "-m", "the vets"], ["upgrade", "head"]):
+        status, said = odd.runs(MODULE, "vets", *command)
+        assert status == 0, said
+    assert tables(own) == {"vets", "alembic_version"}
 
 
 def test_the_command_says_what_is_wrong(migrated: Practice) -> None:

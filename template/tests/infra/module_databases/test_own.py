@@ -10,7 +10,7 @@ from app.infra.module_databases import settings
 from dev import postgres, services
 from dev.module_databases import fixtures, lint_histories, migration, own, psql
 from dev.pytest_plugin import Databases
-from tests.infra.module_databases.test_migrations import tables
+from tests.infra.module_databases.test_migrations import ODD_NAME, tables
 
 MIGRATION = """
 from alembic import op
@@ -27,14 +27,15 @@ VARIABLE = "MODULE_PARCELS_DATABASE_URL"
 
 @pytest.fixture
 def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A module with migrations for its own database."""
+    """A module with migrations for its own database, below a folder with an odd name."""
+    repository = tmp_path / ODD_NAME
     for folder in ("app/parcels", "app/letters", "migrations/parcels", "migrations/versions"):
-        (tmp_path / folder).mkdir(parents=True)
+        (repository / folder).mkdir(parents=True)
     for folder in ("parcels", "versions"):
-        (tmp_path / "migrations" / folder / "a1.py").write_text(MIGRATION)
-    monkeypatch.setattr(own, "APP", tmp_path / "app")
-    monkeypatch.setattr(own, "MIGRATIONS", tmp_path / "migrations")
-    return tmp_path / "migrations/parcels"
+        (repository / "migrations" / folder / "a1.py").write_text(MIGRATION)
+    monkeypatch.setattr(own, "APP", repository / "app")
+    monkeypatch.setattr(own, "MIGRATIONS", repository / "migrations")
+    return repository / "migrations/parcels"
 
 
 def test_a_history_gives_a_module_its_own_database(history: Path) -> None:
@@ -45,7 +46,7 @@ def test_a_history_gives_a_module_its_own_database(history: Path) -> None:
 
 
 def test_the_tests_migrate_it(history: Path, databases: Databases) -> None:
-    with fixtures.migrated(databases, history) as url:
+    with fixtures.migrated(databases, history.name) as url:
         assert tables(url) == {"parcels", "alembic_version"}
 
 

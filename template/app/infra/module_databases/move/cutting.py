@@ -6,6 +6,7 @@ import time
 from app.infra.module_databases import settings
 from app.infra.module_databases.move import fence
 from app.infra.module_databases.move.copying import progress, seconds_behind
+from app.infra.module_databases.move.preflight import complaints
 from app.infra.module_databases.move.sequences import advance
 from app.infra.module_databases.move.sides import Move, Refused, TooSlow, Way, patiently
 
@@ -24,6 +25,10 @@ async def cut(move: Move) -> str:
         raise Refused(f"No copy of {move.module} runs. Begin it with: copy")
     if not (await progress(move)).is_copied:
         raise Refused(f"The copy of {move.module} is not finished. Wait for it with: copy")
+    # Never between the two commits of a cut that was killed: only its end lets writers go on.
+    is_open = not await fence.is_closed(move.old, move)
+    if is_open and (found := await complaints(move, is_copied=True)):
+        raise Refused("\n".join(found))
     # It runs before it is needed. Until the cut there is nothing to bring back.
     await move.back.begin(copy_data=False)
     done = await _hand_over(move, move.there, after=move.back)

@@ -44,13 +44,15 @@ FREE = """
 """
 
 
-async def complaints(move: Move) -> list[str]:
+async def complaints(move: Move, *, is_copied: bool = False) -> list[str]:
+    """After the copy, only the reasons that a person may have caused since."""
     if await move.old.value(SAME) == await move.new.value(SAME):
         return ["MOVE_FROM_URL and MOVE_TO_URL lead to one database: give the module its own."]
-    found = [line for side in (move.old, move.new) async for line in _of_server(side, move)]
+    of_side = _of_app if is_copied else _of_server
+    found = [line for side in (move.old, move.new) async for line in of_side(side, move)]
     if found:
         return found
-    found = [line async for line in _of_tables(move)]
+    found = [line async for line in _of_tables(move, is_copied)]
     if any("does not exist" in line for line in found):
         return found
     theirs = await sequences.of(move.new, move.tables)
@@ -71,7 +73,7 @@ async def _of_server(side: Side, move: Move) -> AsyncGenerator[str]:
     if version < OLDEST:
         yield f"{side.name} is Postgres {version}: the move needs {OLDEST} or newer on both sides."
         return
-    async for line in _of_app(side):
+    async for line in _of_app(side, move):
         yield line
     if await side.value("SHOW wal_level") != "logical":
         yield f"{side.name}: wal_level is not logical. Set it, and restart the server."
@@ -90,17 +92,9 @@ async def _of_server(side: Side, move: Move) -> AsyncGenerator[str]:
             f"{side.name}: max_slot_wal_keep_size is unset, so a slot that nobody reads fills the"
             " disk. Set it to half of the free space, and reload."
         )
-    if side.heads is not None:
-        has_run = await side.value("SELECT to_regclass('alembic_version')")
-        rows = await side.rows("SELECT version_num FROM alembic_version") if has_run else []
-        if {row["version_num"] for row in rows} != side.heads:
-            yield (
-                f"{side.name}: migrations are pending. Run them, and freeze those of {move.module}"
-                " until the move is finished."
-            )
 
 
-async def _of_app(side: Side) -> AsyncGenerator[str]:
+async def _of_app(side: Side, move: Move) -> AsyncGenerator[str]:
     try:
         async with connected(side.app_url) as app:
             [(role, is_superuser, isolation)] = await app.fetch(APP)
@@ -121,9 +115,17 @@ async def _of_app(side: Side) -> AsyncGenerator[str]:
         )
     if leads_elsewhere:
         yield f"{side.name}: the app's URL leads to another database than the move's."
+    if side.heads is not None:
+        has_run = await side.value("SELECT to_regclass('alembic_version')")
+        rows = await side.rows("SELECT version_num FROM alembic_version") if has_run else []
+        if {row["version_num"] for row in rows} != side.heads:
+            yield (
+                f"{side.name}: migrations are pending. Run them, and freeze those of {move.module}"
+                " until the move is finished."
+            )
 
 
-async def _of_tables(move: Move) -> AsyncGenerator[str]:
+async def _of_tables(move: Move, is_copied: bool) -> AsyncGenerator[str]:
     for table in move.tables:
         shapes = [await side.rows(SHAPE, table) for side in (move.old, move.new)]
         missing = [
@@ -143,7 +145,7 @@ async def _of_tables(move: Move) -> AsyncGenerator[str]:
                 f"{table} differs: {difference[0]!r} is only in the {where} database. Run the"
                 " migrations of both."
             )
-        elif await move.new.value(ANY_ROW.format(table=table)):
+        elif not is_copied and await move.new.value(ANY_ROW.format(table=table)):
             yield (
                 f"{table} has rows in the new database already. Look whose they are, and empty it."
             )

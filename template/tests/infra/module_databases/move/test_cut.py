@@ -18,6 +18,7 @@ from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app
 from tests.infra.module_databases.move.conftest import (
     LEFT,
+    ROLE,
     Urls,
     are_equal,
     as_the_app,
@@ -122,6 +123,63 @@ async def test_a_new_database_that_does_not_replay_prevents_the_cut(
         assert not await fence.is_closed(move.old, move)
         await other.execute("DELETE FROM stamps WHERE id = 1000000")
     assert await are_equal(move, move.there)
+
+
+@pytest.mark.parametrize(
+    ("side", "statement", "undo", "line"),
+    [
+        (
+            "new",
+            f"ALTER ROLE {ROLE} SET default_transaction_isolation = 'serializable'",
+            f"ALTER ROLE {ROLE} RESET ALL",
+            "The new database: the app's transactions are serializable, as its URL, its role or",
+        ),
+        (
+            "old",
+            f"ALTER ROLE {ROLE} SUPERUSER",
+            f"ALTER ROLE {ROLE} NOSUPERUSER",
+            f"The old database: the app's role {ROLE} is a superuser, which no fence holds",
+        ),
+        (
+            "old",
+            "ALTER TABLE parcels ADD COLUMN weight int",
+            "ALTER TABLE parcels DROP COLUMN weight",
+            "parcels differs: 'weight integer' is only in the old database. Run the migrations",
+        ),
+        (
+            "old",
+            "CREATE TABLE letters (id int PRIMARY KEY, parcel uuid REFERENCES parcels (id))",
+            "DROP TABLE letters",
+            "letters: the foreign key letters_parcel_fkey leads to parcels, across the border.",
+        ),
+    ],
+)
+async def test_an_obstacle_that_arose_after_the_copy_prevents_the_cut_before_any_fence(
+    move: Move, side: str, statement: str, undo: str, line: str
+) -> None:
+    await copy(move)
+    await getattr(move, side).run(statement)
+    try:
+        with pytest.raises(Refused) as refused:
+            await cut(move)
+        assert not await fence.is_closed(move.old, move)
+        assert not await move.back.is_subscribed()
+    finally:
+        await getattr(move, side).run(undo)
+
+    assert str(refused.value).startswith(line)
+    assert "\n" not in str(refused.value)
+    assert (await cut(move)).startswith("The new database takes the writes of parcels.")
+
+
+async def test_a_cut_that_was_killed_ends_although_an_obstacle_arose(move: Move) -> None:
+    await copy(move)
+    await fence.close(move.old, move)
+    await move.new.run(f"ALTER ROLE {ROLE} SET default_transaction_isolation = 'serializable'")
+    try:
+        assert (await cut(move)).startswith("The new database takes the writes of parcels.")
+    finally:
+        await move.new.run(f"ALTER ROLE {ROLE} RESET ALL")
 
 
 async def test_own_ends_replication_and_the_old_tables_take_no_writes(move: Move) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rung.git import git, null_terminated
+from rung.git import git, null_terminated, quoted
 from rung.project import shown
 from rung.scratch import Entry, Scratch
 from rung.workspace import remove
@@ -99,7 +99,7 @@ def _stage(scratch: Scratch, project: Path, tree: str, moves: Iterable[Move]) ->
     index.unlink(missing_ok=True)
     environment = {
         "GIT_INDEX_FILE": str(index),
-        "GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(scratch.objects),
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": quoted(scratch.objects),
     }
     # From the top, because every .gitattributes from there down to the project counts.
     prefix = git("rev-parse", "--show-prefix", cwd=project)
@@ -112,11 +112,6 @@ def _stage(scratch: Scratch, project: Path, tree: str, moves: Iterable[Move]) ->
         cwd=top, environment=environment, stdin=null_terminated(paths),
     )  # fmt: skip
     return staged / prefix
-
-
-def _quoted(folder: Path) -> str:
-    escaped = str(folder).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 def _set_aside(workspace: Path, project: Path, moves: Sequence[Move]) -> Path:

@@ -87,7 +87,8 @@ def git(
     stdin: bytes | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> str:
-    return decoded(_output(arguments, cwd, stdin, environment)).strip()
+    """A path may begin or end with a space, so only the last line's end is taken off."""
+    return decoded(_output(arguments, cwd, stdin, environment)).removesuffix("\n")
 
 
 def git_list(
@@ -111,6 +112,12 @@ def decoded(output: bytes) -> str:
 
 def null_terminated(entries: Sequence[str]) -> bytes:
     return os.fsencode("".join(f"{entry}\0" for entry in entries))
+
+
+def quoted(folder: Path) -> str:
+    """As in a list of object directories, where a path may hold any character."""
+    escaped = str(folder).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
 
 
 def _output(

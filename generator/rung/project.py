@@ -63,9 +63,8 @@ def locate(path: Path) -> tuple[Path, Path]:
             f"{path} is not a project of Rung's: there is no {ANSWERS_FILE} in it or above it."
         )
     try:
-        top, git_dir = git("rev-parse", "--show-toplevel", "--absolute-git-dir", cwd=folder).split(
-            "\n"
-        )
+        top = git("rev-parse", "--show-toplevel", cwd=folder)
+        git_dir = git("rev-parse", "--absolute-git-dir", cwd=folder)
     except GitError as error:
         raise RungError(
             f"{folder} is not in a git work tree ({error}), so nothing could be undone. Run "

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rung.git import git, git_bytes, git_list, null_terminated
+from rung.git import git, git_bytes, git_list, null_terminated, quoted
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class Scratch:
         )  # fmt: skip
         objects = (project / git("rev-parse", "--git-path", "objects", cwd=project)).resolve()
         (self.git_dir / "objects" / "info").mkdir(exist_ok=True)
-        (self.git_dir / "objects" / "info" / "alternates").write_bytes(os.fsencode(objects) + b"\n")
+        (self.git_dir / "objects" / "info" / "alternates").write_bytes(
+            os.fsencode(f"{quoted(objects)}\n")
+        )
         # The person's git settings must not influence a comparison.
         for key, value in {
             "core.autocrlf": "false",

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from rung import __version__
 from rung.errors import RungError, UsageError, is_printable
-from rung.git import GitError, git, switch_off_filters_of
+from rung.git import GitError, git, git_list, switch_off_filters_of
 
 _NAME_ONE = "Pass --template, or set RUNG_TEMPLATE, to a checkout of it or its git URL."
 
@@ -120,9 +120,9 @@ def _checkout(folder: Path) -> Template:
 
 
 def _refuse_uncommitted(folder: Path) -> None:
-    changes = git("status", "--porcelain", "--untracked-files=normal", cwd=folder).splitlines()
-    if changes:
-        shown = ", ".join(change.split(maxsplit=1)[1] for change in changes[:3])
+    status = ["status", "--porcelain", "-z", "--no-renames", "--untracked-files=normal"]
+    if changes := git_list(*status, cwd=folder):
+        shown = ", ".join(change[3:] for change in changes[:3])
         more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
         raise RungError(
             f"The template {folder} has changes that are not committed ({shown}{more}), so no "

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from dev import migrate, ports, postgres, services
+from dev import migrate, ports, postgres, programs, services
 
 REPORT = postgres.REPOSITORY / ".dev" / "load.html"
 
@@ -59,14 +59,12 @@ def _locust(host: str) -> int:
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        load = subprocess.run(
-            [
-                *("locust", "--locustfile", "tests/load/locustfile.py", "--headless"),
-                *("--only-summary", "--loglevel", "WARNING", "--csv", f"{folder}/load"),
-                *("--html", str(REPORT)),
-                *("--users", users, "--spawn-rate", users, "--run-time", os.environ["DURATION"]),
-                *("--host", host),
-            ]
+        load = programs.run(
+            *("locust", "--locustfile", "tests/load/locustfile.py", "--headless"),
+            *("--only-summary", "--loglevel", "WARNING", "--csv", f"{folder}/load"),
+            *("--html", str(REPORT)),
+            *("--users", users, "--spawn-rate", users, "--run-time", os.environ["DURATION"]),
+            *("--host", host),
         )
         if REPORT.exists():
             print(f"\nThe curve and the table as one page: {REPORT}")
@@ -103,7 +101,15 @@ def _server(environment: Mapping[str, str]) -> Iterator[str]:
     with log.open("wb") as output:
         server = subprocess.Popen(
             [
-                *("uvicorn", "app.main:create_app", "--factory", "--port", str(port)),
+                *(
+                    sys.executable,
+                    "-m",
+                    "uvicorn",
+                    "app.main:create_app",
+                    "--factory",
+                    "--port",
+                    str(port),
+                ),
                 *("--no-access-log", "--no-server-header"),
             ],
             env={**environment, "LOG_FORMAT": "json"},

@@ -84,6 +84,7 @@ def test_a_load_test_without_an_answered_request_fails_with_a_reason(
     )
     locust.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("USERS", "1")
     monkeypatch.setenv("DURATION", "1s")
     report = tmp_path / ".dev" / "load.html"
@@ -101,3 +102,19 @@ def test_a_load_test_without_an_answered_request_fails_with_a_reason(
     said = capfd.readouterr()
     assert ("No request was served" in said.err) == (requests == failures)
     assert (str(report) in said.out) == report.exists() == (status != 2)
+
+
+def test_a_machine_without_locust_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(load, "REPORT", tmp_path / "load.html")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("USERS", "1")
+    monkeypatch.setenv("DURATION", "1s")
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        Thread(target=server.handle_request).start()
+        monkeypatch.setenv("HOST", f"http://127.0.0.1:{server.server_port}")
+
+        with pytest.raises(SystemExit, match="Cannot run locust: No such file or directory"):
+            load.main()

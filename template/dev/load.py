@@ -101,16 +101,8 @@ def _server(environment: Mapping[str, str]) -> Iterator[str]:
     with log.open("wb") as output:
         server = subprocess.Popen(
             [
-                *(
-                    sys.executable,
-                    "-m",
-                    "uvicorn",
-                    "app.main:create_app",
-                    "--factory",
-                    "--port",
-                    str(port),
-                ),
-                *("--no-access-log", "--no-server-header"),
+                *(sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory"),
+                *("--port", str(port), "--no-access-log", "--no-server-header"),
             ],
             env={**environment, "LOG_FORMAT": "json"},
             stdout=output,

@@ -915,8 +915,24 @@ def test_a_slug_that_is_a_package_of_the_service(person: Person, row: str) -> No
     uv.write_text(f"#!/bin/sh\ncat >&2 <<'SAID'\n{row}\nSAID\nexit 1\n", encoding="utf-8")
     uv.chmod(0o755)
     person.environment["UV"] = str(uv)
-    line = refuses(person, "new", "shop", "--data=project_slug=fastapi")
-    assert "project_slug: fastapi is the name of a package" in line
+    line = refuses(person, "new", "shop", "--data=project_slug=newcomer")
+    assert "project_slug: newcomer is the name of a package" in line
+
+
+@rows({name: name for name in ("fastapi", "redis", "botocore", "urllib3")}, quick=("redis",))
+def test_a_slug_that_is_a_package_of_any_stage(person: Person, row: str) -> None:
+    line = refuses(person, "new", "shop", f"--data=project_slug={row}")
+    assert f"project_slug: {row} is the name of a package that the service needs" in line
+    assert f"--data project_slug={row}-service" in line
+
+
+def test_a_repo_that_has_such_a_slug_already_is_advanced(repo: Repo) -> None:
+    answers = repo.text(".copier-answers.yml")
+    repo.write(".copier-answers.yml", answers.replace("project_slug: shop", "project_slug: redis"))
+    repo.write("pyproject.toml", repo.text("pyproject.toml").replace('"shop"', '"redis"'))
+    repo.commit()
+    repo.advances()
+    assert repo.answers()["project_slug"] == "redis"
 
 
 def test_a_reader_that_leaves_early_is_no_failure(repo: Repo) -> None:

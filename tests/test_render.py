@@ -183,3 +183,17 @@ def title_in(settings: str) -> str:
     assert literal
     exec(f"title = {literal[1]}", found)  # noqa: S102 - Python itself reads the value
     return found["title"]
+
+
+@every_variant
+def test_no_repo_may_have_the_name_of_a_package_that_any_stage_needs(
+    variant: dict[str, Any], render: Render
+) -> None:
+    """At stage 1 uv would lock such a repo, and never again after the stage that needs it."""
+    settings = tomllib.loads((render(variant) / "pyproject.toml").read_text())
+    groups = settings["dependency-groups"].values()
+    needed = [*settings["project"]["dependencies"], *(one for group in groups for one in group)]
+    names = {re.split(r"[^a-z0-9-]", one)[0] for one in needed if isinstance(one, str)}
+    refused = (REPO / "generator/rung/packages.txt").read_text().splitlines()
+    assert names - set(refused) == set(), "add them, with the packages that they need in uv.lock"
+    assert refused == sorted(refused)

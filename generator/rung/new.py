@@ -78,9 +78,10 @@ def _refuse_stage_in_words(given: Mapping[str, Answer]) -> None:
         raise UsageError(f"stage: {stage!r} is not a number. Write --stage 1.")
 
 
-def _refuse_name_of_package(failure: str, slug: str) -> None:
-    """uv could never lock the project, because its own name hides the package."""
-    if re.search(r"depends on itself|shadowed by your project", failure):
+def _refuse_name_of_package(slug: str, failure: str = "") -> None:
+    """uv cannot lock such a project at each stage, because its own name hides the package."""
+    is_listed = slug in Path(__file__).with_name("packages.txt").read_text("utf-8").splitlines()
+    if is_listed or re.search(r"depends on itself|shadowed by your project", failure):
         raise UsageError(
             f"project_slug: {slug} is the name of a package that the service needs. Choose "
             f"another: --data project_slug={slug}-service"
@@ -100,10 +101,11 @@ def _fill(
         git.require_identity(project, otherwise="pass --no-git")
     with nullcontext() if ask else spinner("Rendering"):
         answers = render(project, source, given, defaults, ask=ask)
+    _refuse_name_of_package(answers["project_slug"])
     stage = stages.named(answers["stage"])
     with spinner("Locking dependencies"):
         if failure := lock_dependencies(project):
-            _refuse_name_of_package(failure, answers["project_slug"])
+            _refuse_name_of_package(answers["project_slug"], failure)
             (project / "uv.lock").unlink(missing_ok=True)
             not_locked = f"Dependencies are not locked ({failure}): run `uv lock` there later."
             print(not_locked, file=sys.stderr)

@@ -228,6 +228,7 @@ def test_merged_migration_heads_advance(repo: Repo) -> None:
         ("REVERT_HEAD", "a revert"),
         ("rebase-merge", "a rebase"),
         ("BISECT_LOG", "a bisect"),
+        ("sequencer", "a cherry-pick or revert of several commits"),
         ("index.lock", "another git command"),
     ],
 )

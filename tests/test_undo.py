@@ -209,3 +209,11 @@ def test_a_sha256_repository_is_advanced_with_conflicts_and_taken_back(repo: Rep
     assert len(record["head"]) == 64
     undone(other)
     assert other.status() == []
+
+
+def test_settings_for_reading_a_history_do_not_stop_a_commit_or_its_undo(repo: Repo) -> None:
+    repo.git("config", "i18n.logOutputEncoding", "utf-16")
+    repo.git("config", "diff.orderFile", "/nowhere")
+    repo.advances("--commit")
+    done = repo.rung("undo")
+    assert (done.returncode, done.stderr) == (0, "")

@@ -28,6 +28,8 @@ _FENCE = {
     "commit.gpgSign": "false",
     "core.fsmonitor": "false",
     "core.hooksPath": os.devnull,
+    "diff.orderFile": os.devnull,
+    "i18n.logOutputEncoding": "UTF-8",
     "protocol.ext.allow": "never",
 }
 

@@ -25,6 +25,7 @@ _UNDER_WAY = {
     "MERGE_HEAD": "a merge (git merge --abort)",
     "CHERRY_PICK_HEAD": "a cherry-pick (git cherry-pick --abort)",
     "REVERT_HEAD": "a revert (git revert --abort)",
+    "sequencer": "a cherry-pick or revert of several commits (git status names the command)",
     "rebase-merge": "a rebase (git rebase --abort)",
     "rebase-apply": "a rebase or an am (git rebase --abort)",
     "BISECT_LOG": "a bisect (git bisect reset)",

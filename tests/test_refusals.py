@@ -254,6 +254,12 @@ def test_a_file_hidden_from_git_is_refused(repo: Repo, bit: str) -> None:
     assert "told to ignore edits" in repo.refuses(*ADVANCE)
 
 
+@pytest.mark.parametrize("only", [["app"], ["--no-cone", "/*"]])
+def test_a_sparse_checkout_is_refused(repo: Repo, only: list[str]) -> None:
+    repo.git("sparse-checkout", "set", *only)
+    assert "Run git sparse-checkout disable first." in repo.refuses(*ADVANCE)
+
+
 def test_a_second_rung_in_the_same_repo_is_refused(repo: Repo) -> None:
     holder = subprocess.Popen(
         ["flock", repo.folder / ".git", "sh", "-c", "echo locked; read _"],

@@ -107,6 +107,7 @@ def refuse_unready(project: Project) -> None:
     _refuse_no_commit(project)
     _refuse_operation_under_way(project)
     _refuse_uncommitted(project)
+    _refuse_sparse_checkout(project)
     _refuse_hidden(project)
     _refuse_ignored(project)
     _refuse_two_heads(project)
@@ -141,14 +142,23 @@ def _refuse_uncommitted(project: Project) -> None:
         raise RungError(f"{project.folder / ANSWERS_FILE} is not committed. Commit the project.")
 
 
+def _refuse_sparse_checkout(project: Project) -> None:
+    """It may skip no file yet, and a new file that lies outside could not be committed."""
+    setting = ["config", "--type=bool", "--default=false", "--get", "core.sparseCheckout"]
+    if git(*setting, cwd=project.folder) == "true":
+        raise RungError(
+            f"{project.folder} is a sparse checkout, where new files may not be committed. Run git "
+            "sparse-checkout disable first."
+        )
+
+
 def _refuse_hidden(project: Project) -> None:
     listed = git_list("ls-files", "-z", "-v", cwd=project.folder)
     if hidden := [entry[2:] for entry in listed if not entry.startswith("H ")]:
         raise RungError(
-            f"git was told to ignore edits in some files (assume-unchanged, skip-worktree or a "
-            f"sparse checkout), so these edits could be lost: {shown(hidden)}. Undo it with "
-            "git update-index --no-assume-unchanged --no-skip-worktree -- FILE "
-            "or git sparse-checkout disable."
+            f"git was told to ignore edits in some files (assume-unchanged or skip-worktree), so "
+            f"these edits could be lost: {shown(hidden)}. Undo it with git update-index "
+            "--no-assume-unchanged --no-skip-worktree -- FILE."
         )
 
 

@@ -2,7 +2,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 
-from app.accounts import queries, service, throttle
+from app.accounts import service, throttle
 from app.accounts.schemas import (
     AccountOut,
     Credentials,
@@ -12,7 +12,7 @@ from app.accounts.schemas import (
     TokenOut,
 )
 from app.errors import NotFound, problems
-from app.infra.database import ReadSession, WriteSession
+from app.infra.database import WriteSession
 from app.infra.sessions import CurrentUser, LoginNeeded, Sessions
 
 router = APIRouter(tags=["accounts"])
@@ -80,8 +80,7 @@ async def delete_token(user: CurrentUser, sessions: Sessions) -> None:
 
 
 @router.get("/me", summary="Who is logged in", responses=problems(401))
-async def me(read: ReadSession, user: CurrentUser) -> AccountOut:
-    account = await queries.account_by_id(read, user.id)
+async def me(account: service.MaybeAccount) -> AccountOut:
     if account is None:
         raise LoginNeeded
     return account

@@ -11,10 +11,10 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.accounts import passwords, queries, throttle
 from app.accounts.models import Account
-from app.accounts.schemas import Credentials, Email
+from app.accounts.schemas import AccountOut, Credentials, Email
 from app.errors import AppError, Conflict, Forbidden, Unprocessable
-from app.infra.database import ReadSession, WriteSession
-from app.infra.sessions import CurrentUser, LoginNeeded, User
+from app.infra.database import WriteSession
+from app.infra.sessions import CurrentUser, LoginNeeded, User, of_user
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -40,6 +40,9 @@ class SamePassword(Unprocessable):
 
 class StaffOnly(Forbidden):
     """Only staff may do this"""
+
+
+MaybeAccount = Annotated[AccountOut | None, Depends(of_user(queries.ACCOUNT_OF_USER))]
 
 
 async def register(write: WriteSession, email: str, password: SecretStr) -> Account:
@@ -106,9 +109,8 @@ async def account_called(write: WriteSession, email: str) -> Account | None:
     return account
 
 
-async def require_staff(read: ReadSession, user: CurrentUser) -> User:
+async def require_staff(account: MaybeAccount, user: CurrentUser) -> User:
     """Raises StaffOnly. Asks Postgres each time, because staff rights can be revoked."""
-    account = await queries.account_by_id(read, user.id)
     if account is None or not account.is_staff:
         raise StaffOnly
     return user

@@ -1,21 +1,35 @@
 # Rung's file: advancing to another stage may change it.
 """Login sessions as rows of Postgres."""
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from functools import cache
+from typing import Any, Protocol, cast
 from uuid import UUID
 
 import structlog
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Select,
+    bindparam,
+    delete,
+    func,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import INTERVAL, JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.sql import visitors
 
 from app.infra.failures import Unavailable
+from app.infra.queries import Form
 from app.infra.reads import Query, Reader
 from app.infra.tables import Base
 
@@ -65,6 +79,45 @@ SESSION_BY_TOKEN = Query(
 )
 
 
+class WithRow[SessionT, RowT]:
+    """One statement: a session, and the first row of a Query that takes its user_id alone."""
+
+    def __init__(self, sessions: Query[SessionT], query: Query[RowT]) -> None:
+        form = query.form({"user_id": ...})
+        if form.required != {"user_id"}:
+            raise TypeError(f"of_user takes a Query of user_id alone: {form.sql}")
+        # By name, because SQLAlchemy would add a subquery to the FROM of each nested SELECT.
+        of_user = visitors.replacement_traverse(form.statement, {}, _column_of_session)
+        self._of_user = Form.compiled(cast("Select[Any]", of_user), query.row)
+        self._of_session = sessions.fixed
+        self._width = len(self._of_session.statement.selected_columns)
+        before = len(self._of_user.positions)
+        session = re.sub(r"\$(\d+)", lambda n: f"${before + int(n[1])}", self._of_session.sql)
+        # Text, because SQLAlchemy would move a CTE out. `true` tells a row of NULLs from no row.
+        self._sql = f"""
+            SELECT * FROM ({session}) rung_session LEFT JOIN LATERAL
+            (SELECT true, of_user.* FROM ({self._of_user.sql}) of_user LIMIT 1) of_user ON true
+        """  # noqa: S608  # texts that SQLAlchemy compiled, without values
+
+    async def first(self, read: Reader, **values: Any) -> tuple[SessionT, RowT | None] | None:
+        arguments = self._of_user.arguments({}) + self._of_session.arguments(values)
+        records = await read.fetch(self._sql, *arguments)
+        if not records:
+            return None
+        [session] = self._of_session.rows_of([records[0][: self._width]])
+        is_there, *row = records[0][self._width :]
+        return session, self._of_user.rows_of([row])[0] if is_there else None
+
+
+def _column_of_session(element: Any, **_: Any) -> Any:
+    if isinstance(element, BindParameter) and element.key == "user_id":
+        return literal_column("rung_session.user_id", element.type)
+    return None
+
+
+with_row = cache(WithRow)  # per copy: the same in all
+
+
 class SessionStore(Protocol):
     """Sessions start and end in the caller's transaction. Each method raises Unavailable."""
 
@@ -94,6 +147,13 @@ class SessionRows:
     async def find(self, token_hash: bytes) -> Session | None:
         """None if the session does not exist or has ended. Raises Unavailable."""
         return await self._reader().first(SESSION_BY_TOKEN, token_hash=token_hash, idle=self._idle)
+
+    async def find_with[RowT](
+        self, token_hash: bytes, query: Query[RowT]
+    ) -> tuple[Session, RowT | None] | None:
+        """Both by one statement. Raises Unavailable."""
+        both: WithRow[Session, RowT] = with_row(SESSION_BY_TOKEN, query)
+        return await both.first(self._reader(), token_hash=token_hash, idle=self._idle)
 
     async def note_visit(self, token_hash: bytes, session: Session) -> None:
         # If requests arrive together, only one of them must update seen_at.

@@ -2,7 +2,7 @@
 """Login sessions: who is logged in, and how a session starts and ends."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar
@@ -16,6 +16,7 @@ from fastapi.security.base import SecurityBase
 from app.infra import environment
 from app.infra.database import WriteSession
 from app.infra.failures import Failure
+from app.infra.reads import Query, Reader
 from app.infra.session_rows import (
     SEEN_PRECISION,
     Session,
@@ -60,13 +61,15 @@ class _UserOrNobody(SecurityBase):
         if token is None:
             return None
         token_hash = hash_of(token)
-        store = _store_of(request)
-        session = await store.find(token_hash)
+        session = await self._session(request, token_hash)
         if session is None:
             return None
         if datetime.now(UTC) - session.seen_at > SEEN_PRECISION:
-            await store.note_visit(token_hash, session)
+            await _store_of(request).note_visit(token_hash, session)
         return User(session.user_id)
+
+    async def _session(self, request: Request, token_hash: bytes) -> Session | None:
+        return await _store_of(request).find(token_hash)
 
 
 class _UserOnly(_UserOrNobody):
@@ -84,6 +87,54 @@ CurrentUser = Annotated[User, Depends(current_user)]
 
 # For routes that show more to those who are logged in.
 MaybeUser = Annotated[User | None, Depends(maybe_user)]
+
+
+class _UserWithRow(_UserOnly):
+    """Equal to current_user: FastAPI asks one of them, and a test that overrides current_user
+    overrides this too."""
+
+    def __init__(self, query: Query[Any]) -> None:
+        self._query = query
+
+    async def _session(self, request: Request, token_hash: bytes) -> Session | None:
+        store = _store_of(request)
+        if not isinstance(store, SessionRows):
+            return await store.find(token_hash)
+        found = await store.find_with(token_hash, self._query)
+        if found is None:
+            return None
+        session, row = found
+        request.scope["row_of_user"] = self._query, session.user_id, row
+        return session
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _UserOnly)
+
+    def __hash__(self) -> int:
+        return hash(current_user)
+
+
+def of_user[RowT](query: Query[RowT]) -> Callable[..., Awaitable[RowT | None]]:
+    """A dependency: the first row of a Query that takes the user_id of who is logged in, or None.
+
+    While sessions are rows, one statement finds both, if this stands before CurrentUser.
+
+        MaybeAccount = Annotated[AccountOut | None, Depends(of_user(ACCOUNT))]
+    """
+
+    async def row(
+        request: Request,
+        # `Annotated` would keep the first of these, because they are equal.
+        user: User = Depends(_UserWithRow(query)),  # noqa: B008
+    ) -> RowT | None:
+        of_query, user_id, found = request.scope.get("row_of_user", (None, None, None))
+        if of_query is query and user_id == user.id:
+            own: RowT | None = found
+            return own
+        read: Reader = request.app.state.database.reader()
+        return await read.first(query, user_id=user.id)
+
+    return row
 
 
 @dataclass(frozen=True, slots=True)

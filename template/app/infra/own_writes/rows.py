@@ -14,7 +14,14 @@ from app.infra import environment
 from app.infra.own_writes.client import this_client
 from app.infra.own_writes.log_position import MAIN, Position, decoded
 from app.infra.reads import Query
-from app.infra.session_rows import LoginSession, Session, SessionRows, SessionSettings
+from app.infra.session_rows import (
+    LoginSession,
+    Session,
+    SessionRows,
+    SessionSettings,
+    WithRow,
+    with_row,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +60,36 @@ class PositionedRows(SessionRows):
     async def find(self, token_hash: bytes) -> Session | None:
         return await this_client().find_once(token_hash, self._find)
 
+    async def find_with[RowT](
+        self, token_hash: bytes, query: Query[RowT]
+    ) -> tuple[Session, RowT | None] | None:
+        if this_client().echoes and (found := await super().find_with(token_hash, query)):
+            return found
+        both: WithRow[PositionedSession, RowT] = with_row(SESSION_WITH_POSITION, query)
+        read = self._reader().on_primary()
+        positioned = await both.first(read, token_hash=token_hash, idle=self._idle)
+        return positioned and (_learned(token_hash, positioned[0]), positioned[1])
+
     async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
         await super().start(write, token_hash, session)
         await this_client().has_started(token_hash)
 
     async def _find(self, token_hash: bytes) -> Session | None:
-        client = this_client()
-        if client.echoes and (session := await super().find(token_hash)):
+        if this_client().echoes and (session := await super().find(token_hash)):
             return session
         # A replica that does not know a session is no reason to refuse it.
         read = self._reader().on_primary()
         found = await read.first(SESSION_WITH_POSITION, token_hash=token_hash, idle=self._idle)
-        if found is None:
-            return None
-        if token_hash == client.token_hash:
-            positions = found.by_database()
-            client.learn(positions.pop(MAIN, None))
-            client.learn_others(positions)
-        return found.session()
+        return None if found is None else _learned(token_hash, found)
+
+
+def _learned(token_hash: bytes, found: PositionedSession) -> Session:
+    client = this_client()
+    if token_hash == client.token_hash:
+        positions = found.by_database()
+        client.learn(positions.pop(MAIN, None))
+        client.learn_others(positions)
+    return found.session()
 
 
 def install(app: FastAPI) -> None:

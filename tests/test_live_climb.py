@@ -297,6 +297,64 @@ def test_at_the_end_a_file_counts_once_as_lost_or_as_failed(tmp_path: Path) -> N
     assert len(ledger.seen) == 3
 
 
+def test_a_failover_executes_one_section_of_its_page_with_the_functions(
+    runbook: ModuleType, page: Path
+) -> None:
+    assert runbook.section_of(page, "2.") == "prepare\ntwo\nlook at two\ntwo again"
+    with pytest.raises(runbook.RunbookError, match=r"no commands in a section '7\.'"):
+        runbook.section_of(page, "7.")
+
+
+def test_a_failover_that_was_cut_is_not_gone_on_with(plan: ModuleType) -> None:
+    kills = importlib.import_module("kills")
+    failovers = [one for one in kills.FAULTS if one.failover]
+    assert len(failovers) == 2
+    for one in failovers:
+        stand = plan.Stand(Path(), 2, 1, 1, 1, faults=True)
+        plan.refuse_out_of_order([plan.Step(one.name, one)], stand)
+        stand.is_begun = True
+        with pytest.raises(plan.ResumeError, match="a failover was cut"):
+            plan.refuse_out_of_order([plan.Step(one.name, one)], stand)
+
+
+@pytest.mark.usefixtures("plan")  # puts the climb on the path
+@pytest.mark.parametrize(("listed", "given_up", "faults"), [(0, 0, 2), (1, 1, 1), (5, 2, 0)])
+def test_a_failover_loses_no_more_commits_than_its_runbook_lists(
+    tmp_path: Path, listed: int, given_up: int, faults: int
+) -> None:
+    ledger = importlib.import_module("ledger").Ledger(tmp_path / "ledger")
+    load = importlib.import_module("visitors").Load("http://127.0.0.1:9", ledger, 1, 1.0)
+    load.held = []
+    load.fault("lost", "1 of orders")
+    load.fault("logged_out", "GET /me")
+    load.fault("failed", "GET /orders: 500 b''")  # no lost commit explains it
+    load.settle(listed)
+
+    assert load.counts.given_up == given_up
+    assert load.counts.lost + load.counts.logged_out == faults
+    assert load.counts.failed == 1
+
+
+@pytest.mark.usefixtures("plan")  # puts the climb on the path
+def test_what_a_failover_lost_is_counted_once_also_after_a_stop(tmp_path: Path) -> None:
+    kind = importlib.import_module("ledger").Ledger
+    ledger = kind(tmp_path / "ledger")
+    ledger.note("account", email="ada@example.com")
+    ledger.note("ended", token="ended")  # noqa: S106  # a name
+    for one in ("kept", "gone"):
+        ledger.note("orders", id=one)
+        ledger.note("uploads", id=one, sha256=one, email="ada@example.com")
+    for table in ("orders", "uploads"):
+        ledger.forget(table, "gone")
+    ledger.forget("ended", "ended")
+    ledger.forget("accounts", "ada@example.com")
+
+    for one in (ledger, kind(tmp_path / "ledger")):
+        assert one.rows["orders"] == one.rows["uploads"] == {"kept"}
+        assert one.files == {"ada@example.com": [("kept", "kept")]}
+        assert (one.ended, one.accounts) == ([], {})
+
+
 @pytest.mark.usefixtures("plan")  # puts the climb on the path
 def test_a_climb_kills_only_servers_of_the_stages_that_it_reaches() -> None:
     kills = importlib.import_module("kills")

@@ -7,6 +7,8 @@ Prints a row a step and exits 1 if a request failed, or a write, a file or a log
 
 import argparse
 import asyncio
+import math
+import re
 import shutil
 import signal
 import subprocess
@@ -22,10 +24,12 @@ from kills import Fault
 from ledger import Counts, Ledger
 from place import Place, PlaceError
 from plan import ResumeError, Stand, Step, begin_again, refuse_out_of_order, steps_of
-from runbook import RunbookError, blocks
+from runbook import RunbookError, blocks, section_of
 from visitors import GoneWrongError, Load
 
 STEP_SECONDS = 600
+FAILOVER = "docs/runbooks/replicas/failover.md"
+SECONDS_UNTIL_WRITTEN = 2
 PRODUCTS = """
 INSERT INTO products (name, description, price_cents, stock)
 SELECT 'Product ' || n, repeat('Well made. ', 10), n, 1000000 FROM generate_series(1, 200) n
@@ -127,6 +131,8 @@ class Climb:
             wanted = stand.requests_of_a_quiet_step()
             while len(counts.milliseconds) < wanted:
                 await asyncio.sleep(min(1.0, wanted / stand.rate / 10))
+        elif isinstance(step.action, Fault) and step.action.failover:
+            await self._fail_over(load, step.action)
         else:
             await self._executed(step.action.commands, step.name)
         if load.announced:
@@ -138,6 +144,28 @@ class Climb:
         stand.next, stand.is_begun = stand.next + 1, False
         stand.write()
         self.print_rows(len(stand.done) - 1)
+
+    async def _fail_over(self, load: Load, fault: Fault) -> None:
+        """To the replica. The old primary comes back as a replica of the new one."""
+        page, ended = self.place.repo / FAILOVER, len(self.ledger.ended)
+        load.held = [] if fault.may_lose else None
+        self.ledger.written.clear()
+        commands = f"{fault.commands}\n{section_of(page, fault.failover)}"
+        said = await self._executed(commands, fault.name)
+        exchanged = (self.place.pooler / "pgbouncer.ini").stat().st_mtime
+        await self._until_all_is_well(load)
+        await self._executed(section_of(page, "3."), fault.name)  # no request may fail meanwhile
+        written = [one for one in self.ledger.written if one > exchanged]
+        load.counts.until_written = waited = min(written, default=math.inf) - exchanged
+        if waited > SECONDS_UNTIL_WRITTEN:
+            load.fault("failed", f"the first write after the failover took {waited:.1f} s")
+        self.place.exchange_primary_and_replica()
+        if fault.may_lose:
+            await load.forget_lost_logouts(ended)
+            for table, key in await asyncio.to_thread(self._rows_that_are_gone):
+                self.ledger.forget(table, key)
+                load.fault("lost", f"{key} of {table}")
+            load.settle(len(re.findall(r"(?m)^rmgr: Transaction .* COMMIT ", said)))
 
     def print_rows(self, until: int) -> None:
         """A row comes one step late: requests under way at the end of its step belong to it."""
@@ -154,17 +182,21 @@ class Climb:
         load.announced = False
 
     def _lost_rows(self) -> int:
-        """Those noted before Postgres was asked."""
-        lost = 0
+        if gone := self._rows_that_are_gone():
+            self.ledger.seen.append(f"lost: {len(gone)}, {gone[:3]}")
+        return len(gone)
+
+    def _rows_that_are_gone(self) -> list[tuple[str, str]]:
+        """Of those noted before Postgres was asked: the table and the key."""
+        gone: list[tuple[str, str]] = []
         for table, key in TABLES.items():
             noted = set(self.ledger.rows.get(table, self.ledger.accounts))
             there = set(self.place.query(f"SELECT {key} FROM {table}"))  # noqa: S608  # our names
-            if gone := noted - there:
-                self.ledger.seen.append(f"lost: {len(gone)} of {table}, {sorted(gone)[:3]}")
-                lost += len(gone)
-        return lost
+            gone += [(table, one) for one in sorted(noted - there)]
+        return gone
 
-    async def _executed(self, commands: str, name: str) -> None:
+    async def _executed(self, commands: str, name: str) -> str:
+        """What they said."""
         log = self.place.folder / "commands.log"
         script = f'{self._functions}\ncd -P "$SITE"/release 2>/dev/null || cd "$SITE"\n{commands}\n'
         with log.open("ab") as output:
@@ -181,9 +213,10 @@ class Climb:
             except asyncio.CancelledError:
                 process.kill()  # else its end would be waited for
                 raise
+        said = log.read_bytes()[begins:].decode(errors="replace")
         if status != 0:
-            said = log.read_bytes()[begins:].decode(errors="replace")[-2000:]
-            raise StepError(f"The climb stands at {name!r}:\n{commands}\n\n{said}")
+            raise StepError(f"The climb stands at {name!r}:\n{commands}\n\n{said[-2000:]}")
+        return said
 
 
 async def reaping(place: Place) -> None:

@@ -14,6 +14,10 @@ class Fault:
     is_announced: bool = False
     # Only these may: a pattern of a method and a path.
     may_fail: str = ""
+    # The section of the runbook by which the replica takes over. The old primary comes back.
+    failover: str = ""
+    # Commits that the replica had not received, and no more than the runbook lists.
+    may_lose: bool = False
 
     @property
     def name(self) -> str:
@@ -89,6 +93,15 @@ FAULTS = (
         f'while kill -0 "$old" 2>/dev/null; do sleep 0.1; done\n{POOLER}',
     ),
     Fault(2, "the replica is away for two seconds", "$STOP_REPLICA\nsleep 2\n$START_REPLICA"),
+    Fault(2, "the primary moves to its replica, as planned", "", failover="1."),
+    Fault(
+        2,
+        "kill -9 of the primary for good, and its replica takes over",
+        f'{THE_PRIMARY}kill -KILL "$primary"',
+        is_announced=True,
+        failover="2.",
+        may_lose=True,
+    ),
     Fault(3, "kill -9 of the cache, back in two seconds", _killed("$CACHE", "cache")),
     Fault(
         4,

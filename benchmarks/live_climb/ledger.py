@@ -1,6 +1,7 @@
 """Every write that was acknowledged, and what clients saw in each step. The file is for people."""
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -61,6 +62,10 @@ class Counts:
     lost: int = 0
     stale: int = 0
     revived: int = 0
+    # Lost with the primary, and listed by the runbook: the replica had not received them.
+    given_up: int = 0
+    # From the moment when clients were sent to the new primary to the first acknowledged write.
+    until_written: float = 0.0
 
     @property
     def p50(self) -> float:
@@ -84,6 +89,7 @@ class Ledger:
         self.ended: list[str] = []  # tokens
         self.kept: dict[str, str] = {}  # of an e-mail: a token that nobody uses until the end
         self.seen: list[str] = []  # what was wrong, in words
+        self.written: list[float] = []  # when each write of this run was acknowledged
         if file.exists():
             for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
                 if line.endswith("\n"):  # else it was cut
@@ -92,8 +98,13 @@ class Ledger:
     def note(self, kind: str, **what: Any) -> None:
         entry = {"kind": kind, **what}
         self._take(entry)
+        self.written.append(time.time())
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
+
+    def forget(self, kind: str, key: str) -> None:
+        """It is lost as announced. Nobody looks for the file of such an upload."""
+        self.note("forgotten", of=kind, key=key)
 
     def _take(self, entry: dict[str, Any]) -> None:
         match entry["kind"]:
@@ -103,8 +114,22 @@ class Ledger:
                 self.kept[entry["email"]] = entry["token"]
             case "ended":
                 self.ended.append(entry["token"])
+            case "forgotten":
+                self._forget(entry["of"], entry["key"])
             case table:
                 self.rows[table].add(entry["id"])
                 if table == "uploads":
                     kept = self.files.setdefault(entry["email"], [])
                     kept.append((entry["id"], entry["sha256"]))
+
+    def _forget(self, kind: str, key: str) -> None:
+        match kind:
+            case "ended":
+                self.ended.remove(key)
+            case "accounts":
+                del self.accounts[key]
+            case table:
+                self.rows[table].remove(key)
+                if table == "uploads":
+                    for email, kept in self.files.items():
+                        self.files[email] = [one for one in kept if one[0] != key]

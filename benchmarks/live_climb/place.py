@@ -23,7 +23,16 @@ NOBODY = 65534  # Postgres and PgBouncer refuse root
 PR_SET_CHILD_SUBREAPER = 36
 BUCKET = "files"
 FILES_ROWS = "SELECT key, CASE WHEN deleted_at IS NULL THEN sha256 END AS sha256 FROM uploads"
-PROGRAMS = ("psql", "initdb", "pg_ctl", "pg_basebackup")
+PROGRAMS = (
+    *("psql", "initdb", "pg_ctl", "pg_basebackup"),
+    *("pg_controldata", "pg_rewind", "pg_waldump"),
+)
+# The variables of the primary and of its replica, which change places.
+EXCHANGED = (
+    *((f"POSTGRES{end}", f"REPLICA{end}") for end in ("", "_PLACE", "_DATA", "_CONF", "_HBA")),
+    *((f"{verb}_POSTGRES", f"{verb}_REPLICA") for verb in ("TO", "START", "STOP", "RESTART")),
+    ("DIRECT", "REPLICA_DIRECT"),
+)
 
 
 class PlaceError(Exception):
@@ -106,11 +115,11 @@ class Place:
         """What ran when the climb was stopped, as after a loss of power. The app comes later."""
         self.stop()
         self.variables = variables
-        primary, folder = self.servers / "primary", self.folder
-        self._run("pg_ctl", "-D", str(primary), "-l", f"{primary}.log", "-w", "start")
-        if (self.servers / "replica/standby.signal").exists():
+        folder = self.folder
+        self._run(variables["START_POSTGRES"])
+        if Path(variables["REPLICA_DATA"], "standby.signal").exists():
             with suppress(PlaceError):  # its copy was cut
-                self._run("start-replica")
+                self._run(variables["START_REPLICA"])
         self._start_proxy()
         if (self.programs / "start-s3").exists():
             self._start_s3()
@@ -127,6 +136,11 @@ class Place:
             if file.exists():
                 file.unlink()
                 self._run(*command)
+
+    def exchange_primary_and_replica(self) -> None:
+        """After a failover."""
+        for one, other in EXCHANGED:
+            self.variables |= {one: self.variables[other], other: self.variables[one]}
 
     def start_balancer(self, configuration: str) -> None:
         """With the ports of this place, and no other change."""
@@ -237,8 +251,6 @@ class Place:
             'for file; do :; done; sed -i "/^max_prepared_statements/d" "$file"\n' if older else ""
         )
         self._program("pgbouncer", f'{drop}exec {as_nobody}{bouncer} "$@"')
-        data, log = self.servers / "primary", self.servers / "primary.log"
-        self._program("restart-postgres", f"pg_ctl -D {data} -l {log} -w -m fast restart")
 
     def _found_in_repo(self, python: str) -> Path:
         command = ["sh", "dev/uv", "run", "--quiet", "python", "-c", python]
@@ -267,9 +279,11 @@ class Place:
         )
         new_proxy, new_statistics = unused_ports(2)
         data, replica_data = self.servers / "primary", self.servers / "replica"
-        start = f"pg_ctl -D {replica_data} -l {replica_data}.log -w -o '-p {replica}' start"
-        self._program("start-replica", start)
-        self._program("stop-replica", f"pg_ctl -D {replica_data} -w -m fast stop")
+        servers = ("postgres", data, postgres), ("replica", replica_data, replica)
+        for name, folder, port in servers:
+            server = f"pg_ctl -D {folder} -l {folder}.log -w -m fast -o '-p {port}'"
+            for verb in ("start", "stop", "restart"):
+                self._program(f"{verb}-{name}", f"{server} {verb}")
         # The repo's own receiver of OTLP, in place of a Collector.
         receiver = f".venv/bin/python dev/telemetry/traces_server.py {collector}"
         self._program(
@@ -291,6 +305,7 @@ class Place:
         )
         self._program("stop-proxy", f'kill -USR1 "$(cat {new}.pid)" && rm {new}.pid')
         self._program("move-name", f'echo "$1" >{self.folder}/name')
+        as_replicator = f"user=replicator password={replicator}"
         url, new_url = f"http://127.0.0.1:{proxy}", f"http://127.0.0.1:{new_proxy}"
         self.variables = {
             "REPO": str(self.repo),
@@ -311,13 +326,23 @@ class Place:
             "POSTGRES_PLACE": f"host=127.0.0.1 port={postgres} dbname=app",
             "POSTGRES_CONF": str(data / "conf.d"),
             "POSTGRES_HBA": str(data / "pg_hba.conf"),
+            "POSTGRES_DATA": str(data),
+            "START_POSTGRES": "start-postgres",
+            "STOP_POSTGRES": "stop-postgres",
             "RESTART_POSTGRES": "restart-postgres",
+            "TO_POSTGRES": f"host=127.0.0.1 port={postgres} {as_replicator}",
             "POOLER": str(self.pooler),
             "POOLER_PORT": pooler,
             "POOLED": f"postgresql://app:{app}@127.0.0.1:{pooler}",
             "REPLICATOR_PASSWORD": replicator,
             "REPLICATION": f"postgresql://replicator:{replicator}@127.0.0.1:{postgres}",
             "REPLICA_ADDRESS": "127.0.0.1",
+            "REPLICA": f"postgresql://postgres:{admin}@127.0.0.1:{replica}/app",
+            "REPLICA_DIRECT": f"postgresql://app:{app}@127.0.0.1:{replica}/app",
+            "REPLICA_CONF": str(replica_data / "conf.d"),
+            "REPLICA_HBA": str(replica_data / "pg_hba.conf"),
+            "RESTART_REPLICA": "restart-replica",
+            "TO_REPLICA": f"host=127.0.0.1 port={replica} {as_replicator}",
             "REPLICA_DATA": str(replica_data),
             "REPLICA_PLACE": f"host=127.0.0.1 port={replica} dbname=app",
             "START_REPLICA": "start-replica",

@@ -103,7 +103,7 @@ def steps_of(repo: Path, stand: Stand) -> list[Step]:
 
 
 def refuse_out_of_order(steps: Sequence[Step], stand: Stand) -> None:
-    """Raises ResumeError when a step before the next one was not taken."""
+    """Raises ResumeError when a step before the next one was not taken, or a failover was cut."""
     done = {one.name for one in stand.done}
     missing = [one.name for one in steps[: stand.next] if one.name not in done]
     if missing or stand.next > len(steps):
@@ -111,6 +111,11 @@ def refuse_out_of_order(steps: Sequence[Step], stand: Stand) -> None:
         raise ResumeError(
             f"Cannot go on with step {stand.next + 1}: {why}. The runbooks or {stand.file} may have"
             " changed since. Start a new climb."
+        )
+    cut = steps[stand.next].action if stand.is_begun else None
+    if isinstance(cut, Fault) and cut.failover:
+        raise ResumeError(
+            "Cannot go on: a failover was cut, and its runbook has no way back. Start a new climb."
         )
 
 

@@ -10,8 +10,8 @@ from plan import QUIET
 LIMIT = 3  # times the quiet p99
 HEAD = (
     "| step | s | requests | failed | p50 ms | p99 ms | quiet p99s | logged out | lost "
-    "| stale | revived | asked again | announced |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "| stale | revived | asked again | announced | given up | s until a write |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -23,6 +23,7 @@ def row(one: Counts, quiet: Counts) -> str:
         f"{len(one.milliseconds):,}",
         *(one.failed, f"{one.p50:.1f}", f"{one.p99:.1f}", f"{times:.1f}"),
         *(one.logged_out, one.lost, one.stale, one.revived, one.asked_again, one.announced),
+        *(one.given_up, f"{one.until_written:.1f}" if one.until_written else ""),
     )
     return f"| {one.name} | " + " | ".join(str(cell) for cell in cells) + " |"
 
@@ -40,8 +41,10 @@ def total(steps: Sequence[Counts]) -> Counts:
             "lost",
             "stale",
             "revived",
+            "given_up",
         ):
             setattr(all_of_them, name, getattr(all_of_them, name) + getattr(one, name))
+        all_of_them.until_written = max(all_of_them.until_written, one.until_written)
     return all_of_them
 
 

@@ -72,6 +72,18 @@ def blocks(page: Path, *fences: str) -> list[Block]:
     return found
 
 
+def section_of(page: Path, begin: str) -> str:
+    """The functions of the page, and the commands and checks of one section."""
+    all_of_them = blocks(page)
+    if not any(one.section.startswith(begin) for one in all_of_them):
+        raise RunbookError(f"{page}: there are no commands in a section {begin!r}.")
+    return "\n".join(
+        one.commands
+        for one in all_of_them
+        if not one.section or (one.section.startswith(begin) and one.part != "back")
+    )
+
+
 def the_way(pages: list[Path]) -> list[Block]:
     """The commands and checks of these runbooks."""
     return [one for page in pages for one in blocks(page) if one.part != "back" and not _last(one)]

@@ -20,6 +20,8 @@ from browser import Answer, Browser, NoAnswerError
 from ledger import Counts, Ledger
 
 AWAY = (502, 503, 504)  # any other error is a fault, also while a server is away
+# A client sees these when its own login or order was lost with the primary.
+LOST_COMMIT = re.compile("placed twice|: 401 ")
 GIF = b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"
 
 
@@ -38,6 +40,8 @@ class Load:
         self.announced = False
         # If it is announced: a pattern of method and path. With it, only these may fail, as AWAY.
         self.may_fail: str | None = None
+        # During an unplanned failover: faults that a lost commit may explain.
+        self.held: list[tuple[str, str]] | None = None
         self.interval = visitors / rate
         self.stock: dict[str, int] = {}  # the least that anybody has seen of a product
         self._is_over = False
@@ -62,10 +66,24 @@ class Load:
         may = self.may_fail is None or (away and re.search(self.may_fail, what))
         if kind == "failed" and (announced or self.announced) and may:
             self.counts.announced += 1
+        elif self.held is not None and (kind != "failed" or LOST_COMMIT.search(what)):
+            self.held.append((kind, what))
         else:
-            setattr(self.counts, kind, getattr(self.counts, kind) + 1)
-            self.ledger.seen.append(f"{time.strftime('%X')} {self.counts.name}: {kind}: {what}")
+            self._count(kind, what)
         return GoneWrongError(what)
+
+    def settle(self, lost_commits: int) -> None:
+        """Each commit that the runbook lists as lost explains one of the faults held back."""
+        held, self.held = self.held or [], None
+        self.counts.given_up += len(held[:lost_commits])
+        for kind, what in held[lost_commits:]:
+            self._count(kind, what)
+        if lost_commits:
+            self.stock.clear()  # there is one more of a product whose order is lost
+
+    def _count(self, kind: str, what: str) -> None:
+        setattr(self.counts, kind, getattr(self.counts, kind) + 1)
+        self.ledger.seen.append(f"{time.strftime('%X')} {self.counts.name}: {kind}: {what}")
 
     async def until_all_are_logged_in(self) -> None:
         while not all(one.is_logged_in for one in self._visitors):
@@ -78,6 +96,14 @@ class Load:
         """
         await self.until_all_are_logged_in()
         await asyncio.gather(*(one.keep_a_session() for one in self._visitors))
+
+    async def forget_lost_logouts(self, begin: int) -> None:
+        """Of the sessions that ended from there on."""
+        for token in self.ledger.ended[begin:]:
+            with suppress(GoneWrongError):
+                if await self._visitors[0].lives_again(token):
+                    self.ledger.forget("ended", token)
+                    self.fault("revived", "a session whose end is lost")
 
     async def sessions_that_are_lost(self) -> int:
         return sum(await asyncio.gather(*(one.has_lost_its_session() for one in self._visitors)))
@@ -175,6 +201,10 @@ class Visitor:
             await self._is_ended(self._random.choice(self._ledger.ended))
 
     async def _is_ended(self, token: str) -> None:
+        if await self.lives_again(token):
+            raise self._fault("revived", "a session that had ended")
+
+    async def lives_again(self, token: str) -> bool:
         """As a thief would try it, who knows nothing else."""
         thief = Browser(self._load.url, self._address)
         thief.token = token
@@ -182,8 +212,7 @@ class Visitor:
             answer = await self._ask("GET", "/me", browser=thief, expected=(200, 401))
         finally:
             thief.close()
-        if answer.status == 200:
-            raise self._fault("revived", "a session that had ended")
+        return answer.status == 200
 
     async def _somebody_new(self) -> None:
         browser = Browser(self._load.url, next(self._load.addresses))

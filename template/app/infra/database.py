@@ -179,8 +179,11 @@ def _on_error(failure: ExceptionContext) -> None:
     driver_error = failure.original_exception.__cause__
     if isinstance(driver_error, asyncpg.PostgresError):
         driver_error.detail = None  # holds values of the row, and would be logged
-        # SQLAlchemy then replaces all connections that are older.
-        failure.is_disconnect |= driver_error.sqlstate == READ_ONLY
+        # SQLAlchemy then replaces all connections that are older. It does not know that one is lost
+        # while it sets it up.
+        failure.is_disconnect |= driver_error.sqlstate == READ_ONLY or isinstance(
+            driver_error, asyncpg.PostgresConnectionError
+        )
 
 
 def install(app: FastAPI) -> None:

@@ -7,6 +7,7 @@ import secrets
 import signal
 import traceback
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -189,6 +190,30 @@ async def test_a_new_connection_that_postgres_closes_at_once_makes_a_write_unava
         with pytest.raises(Unavailable, match="the connection was lost"):
             async with database.transaction() as write:
                 await write.execute(text("SELECT 1"))
+
+
+@pytest.mark.parametrize("begin", ["select pg_catalog.version", "show transaction isolation"])
+async def test_a_connection_that_is_lost_while_it_is_set_up_makes_a_write_unavailable(
+    services: Services, monkeypatch: pytest.MonkeyPatch, begin: str
+) -> None:
+    """SQLAlchemy asks a few questions on the first connection of a process."""
+    prepare, lost = asyncpg.Connection.prepare, []
+
+    async def lose_and_prepare(
+        connection: asyncpg.Connection, statement: str, **options: Any
+    ) -> Any:
+        if statement.startswith(begin):
+            lost.append(statement)
+            with ThreadPoolExecutor() as other:  # meanwhile this thread cannot notice
+                other.submit(asyncio.run, close_all_others(services)).result()
+        return await prepare(connection, statement, **options)
+
+    monkeypatch.setattr(asyncpg.Connection, "prepare", lose_and_prepare)
+    async with Database(settings(services)) as database:
+        with pytest.raises(Unavailable, match="the connection was lost"):
+            async with database.transaction() as write:
+                await write.execute(text("SELECT 1"))
+    assert lost
 
 
 async def test_a_request_does_not_wait_for_ever_for_a_busy_pool(services: Services) -> None:

@@ -27,7 +27,6 @@ from redis.connection import parse_url
 
 sys.path.append(str(postgres.REPOSITORY / "live_climb"))
 
-import place
 from browser import Browser
 from ledger import Counts, Ledger
 from place import Place
@@ -35,7 +34,6 @@ from runbook import blocks
 from visitors import Load, Visitor
 
 SECONDS = 300
-place.PROGRAMS += ("pg_controldata", "pg_rewind", "pg_waldump")
 PRODUCTS = """
 INSERT INTO products (name, description, price_cents, stock)
 SELECT 'Product ' || n, 'Well made.', 10, 1000000 FROM generate_series(1, 100) n
@@ -87,14 +85,7 @@ class Site(Place):
         self._functions = "\n".join(one.commands for one in blocks(page))
         [balancer] = blocks(page, "haproxy")
         self.start_balancer(balancer.commands)
-        self.variables["REPLICA"] = self.variables["POSTGRES"].replace(
-            *(
-                re.findall(r"port=(\d+)", self.variables[f"{one}_PLACE"])[0]
-                for one in ("POSTGRES", "REPLICA")
-            )
-        )
         (self.site / "release").symlink_to(self.repo)
-        name_the_servers(self)
         self._start_the_servers_of_later_stages()
         # Their deploys are those of the live climb.
         for name, step in (("to-stage-2.md", "3. The pooler"), ("replicas/add-a-replica.md", "1.")):
@@ -325,17 +316,6 @@ def exchange_the_names(site: Site) -> None:
     for verb in ("START", "STOP"):
         one, other = f"{verb}_POSTGRES", f"{verb}_REPLICA"
         named[one], named[other] = named[other], named[one]
-
-
-def name_the_servers(site: Site) -> None:
-    data = site.servers / "primary"
-    site._program("start-primary", f"pg_ctl -D {data} -l {data}.log -w start")
-    site._program("stop-primary", f"pg_ctl -D {data} -w -m fast stop")
-    site.variables |= {
-        "POSTGRES_DATA": str(data),
-        "START_POSTGRES": "start-primary",
-        "STOP_POSTGRES": "stop-primary",
-    }
 
 
 def move(site: Site) -> None:

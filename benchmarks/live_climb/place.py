@@ -239,7 +239,9 @@ class Place:
         libraries = f"export LD_LIBRARY_PATH={binaries.parent / 'lib'}\n"
         for name in PROGRAMS:
             user = "" if name == "psql" else as_nobody
-            self._program(name, f'{libraries}exec {user}{binaries / name} "$@"')
+            own = f'chown -R {NOBODY}:{NOBODY} "$POSTGRES_DATA"\n'  # root put settings there
+            before = own if as_nobody and name == "pg_rewind" else ""
+            self._program(name, f'{before}{libraries}exec {user}{binaries / name} "$@"')
         path = f"{os.environ['PATH']}:/usr/sbin"
         bouncer = shutil.which("pgbouncer", path=path)
         if bouncer is None or shutil.which("haproxy", path=path) is None:

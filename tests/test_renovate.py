@@ -33,7 +33,7 @@ def updated(repo: Repo) -> Repo:
 
 
 def refused(repo: Repo) -> str:
-    """What the linter of `make check` says."""
+    """Returns the error that a linter of `make check` prints, or nothing."""
     done = subprocess.run(
         [sys.executable, "-m", "dev.lint_conflicts"],
         cwd=repo.folder,

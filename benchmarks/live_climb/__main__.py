@@ -201,7 +201,7 @@ class Climb:
         return gone
 
     async def _executed(self, commands: str, name: str) -> str:
-        """What they said."""
+        """Returns what the commands printed."""
         log = self.place.folder / "commands.log"
         script = f'{self._functions}\ncd -P "$SITE"/release 2>/dev/null || cd "$SITE"\n{commands}\n'
         with log.open("ab") as output:

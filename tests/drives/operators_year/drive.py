@@ -304,26 +304,12 @@ def old_role_is_let_in_again(site: Site) -> bool:
     return is_let_in
 
 
-COMPANIONS = ("", "_PLACE", "_DATA")
-
-
-def exchange_the_names(site: Site) -> None:
-    """The primary so far is the replica from now on."""
-    named = site.variables
-    for end in COMPANIONS:
-        one, other = f"POSTGRES{end}", f"REPLICA{end}"
-        named[one], named[other] = named[other], named[one]
-    for verb in ("START", "STOP"):
-        one, other = f"{verb}_POSTGRES", f"{verb}_REPLICA"
-        named[one], named[other] = named[other], named[one]
-
-
 def move(site: Site) -> None:
     """Planned, and the old primary becomes the replica."""
     site.variables["TO_REPLICA"] = way_to_the_replica(site)
     site.follow(FAILOVER, "1.")
     site.follow(FAILOVER, "3.")
-    exchange_the_names(site)
+    site.exchange_primary_and_replica()
 
 
 def lose_the_primary(site: Site) -> dict[str, Any]:
@@ -339,12 +325,12 @@ def lose_the_primary(site: Site) -> dict[str, Any]:
     site._program(f"{stop}-at-once", f"pg_ctl -D {data} -w -m immediate stop")
     said = site.follow(FAILOVER, "2.")
     site.variables["STOP_POSTGRES"] = stop
-    exchange_the_names(site)
+    site.exchange_primary_and_replica()
     there = site.query("SELECT name FROM products WHERE name = 'lost'")
     site.query("ALTER ROLE replicator LOGIN")  # the replica may have learned of it
-    exchange_the_names(site)
+    site.exchange_primary_and_replica()
     site.follow(FAILOVER, "3.")
-    exchange_the_names(site)
+    site.exchange_primary_and_replica()
     return {"listed as lost": said.count(" COMMIT "), "lost": 3 - len(there)}
 
 

@@ -26,13 +26,19 @@ def servers() -> Iterator[tuple[Valkey, Valkey]]:
         yield servers
 
 
-async def test_the_cache_fills_again_after_a_failover(
-    services: Services, servers: tuple[Valkey, Valkey], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+async def notes(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty table, and its reads counted from zero."""
     connection = await asyncpg.connect(services.database_url)
     await connection.execute("CREATE TABLE notes (number bigint PRIMARY KEY, body text NOT NULL)")
     await connection.close()
     monkeypatch.setattr(caching, "loads", caching.Loads())
+
+
+@pytest.mark.usefixtures("notes")
+async def test_the_cache_fills_again_after_a_failover(
+    servers: tuple[Valkey, Valkey], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CACHE_OPERATION_SECONDS", "5")
     async with name_of(*servers) as name:
         monkeypatch.setenv("CACHE_URL", name.url)
@@ -89,13 +95,8 @@ async def test_a_server_that_refuses_writes_is_not_asked_again_at_once(refusal: 
     assert warnings == ["the cache is left alone"]
 
 
-async def test_no_refusal_of_the_cache_fails_a_request(
-    services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connection = await asyncpg.connect(services.database_url)
-    await connection.execute("CREATE TABLE notes (number bigint PRIMARY KEY, body text NOT NULL)")
-    await connection.close()
-    monkeypatch.setattr(caching, "loads", caching.Loads())
+@pytest.mark.usefixtures("notes")
+async def test_no_refusal_of_the_cache_fails_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
     with valkey.running("cache") as server:
         async with name_of(server, server) as name:
             monkeypatch.setenv("CACHE_URL", name.url)

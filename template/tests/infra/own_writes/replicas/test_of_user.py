@@ -2,12 +2,9 @@
 """The row of who is logged in shows the client's own writes, with a replica 5 s behind."""
 
 import secrets
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated
 
-import pytest
 from fastapi import Depends, FastAPI
 from httpx import AsyncClient
 from sqlalchemy import bindparam, func, select
@@ -21,8 +18,6 @@ from tests.infra.conftest import browser
 from tests.infra.own_writes.replicas.pair import (
     calls,
     caught_up,
-    delayed,
-    pair,
     until_replica_is_read,
 )
 from tests.infra.own_writes.silent_clients import copies_of, diary_app, logged_in, new_ids
@@ -35,18 +30,6 @@ DEVICES = Query(
     dict,
 )
 Devices = Annotated[dict[str, int], Depends(of_user(DEVICES))]
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Cluster]:
-    with pair("ofuser") as servers:
-        yield servers
-
-
-@pytest.fixture(autouse=True)
-def replica(servers: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Server:
-    monkeypatch.setenv("FILES_FOLDER", str(tmp_path))
-    return delayed(servers, monkeypatch)
 
 
 def device_app() -> FastAPI:

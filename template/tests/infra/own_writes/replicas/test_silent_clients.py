@@ -2,8 +2,6 @@
 """A client with a token sees its own writes, with a replica 5 s behind and two copies."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -13,8 +11,6 @@ from tests.infra.conftest import browser
 from tests.infra.own_writes.replicas.pair import (
     calls,
     caught_up,
-    delayed,
-    pair,
     until_replica_is_read,
 )
 from tests.infra.own_writes.silent_clients import (
@@ -26,18 +22,6 @@ from tests.infra.own_writes.silent_clients import (
     status_of,
 )
 from tests.infra.replicas.replication import Cluster, Server
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Cluster]:
-    with pair("silent") as servers:
-        yield servers
-
-
-@pytest.fixture(autouse=True)
-def replica(servers: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Server:
-    monkeypatch.setenv("FILES_FOLDER", str(tmp_path))
-    return delayed(servers, monkeypatch)
 
 
 @pytest.fixture

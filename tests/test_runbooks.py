@@ -4,12 +4,14 @@ import importlib
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from checking import driven
 from conftest import REPO, Render
+from serving import free_port
 from variants import VARIANTS
 
 VISITORS = 8
@@ -119,6 +121,37 @@ def test_each_command_of_a_runbook_is_executed_or_its_reason_is_listed(
 @pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
 def test_a_runbook_is_a_page_of_at_most_120_lines(page: Path) -> None:
     assert len(page.read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_a_deploy_stops_at_a_process_that_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(LIVE_CLIMB)
+    runbook = importlib.import_module("runbook")
+    functions = runbook.blocks(RUNBOOKS_FOLDER / "deploy.md")[0].commands
+    (tmp_path / "app.env").touch()
+    python = tmp_path / "release/.venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho 'SECRET_KEY is missing'\nexit 1\n", encoding="utf-8")
+    python.chmod(0o755)
+    first, second = free_port(), free_port()
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with subprocess.Popen(["sleep", "600"]) as serving:
+        (tmp_path / f"{second}.pid").write_text(str(serving.pid), encoding="utf-8")
+        done = subprocess.run(
+            # Without -e, as in the shell of a person.
+            ["bash", "-c", f"{functions}\ndeploy {first} {second}"],
+            env=os.environ | {"SITE": str(tmp_path), "BALANCER": nobody},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        still_serving = serving.poll() is None
+        serving.kill()
+
+    assert done.returncode == 1
+    assert done.stderr == f"{first} is not ready:\nSECRET_KEY is missing\n"
+    assert still_serving
 
 
 @pytest.mark.slow

@@ -98,8 +98,14 @@ def test_the_commands_work_without_the_sample(render: Render, tmp_path: Path) ->
 
     with make_dev(project, free_port(), "stack") as url:
         assert titles(url) == ["Without a shop"]
-        loaded = run("make", "load", f"HOST={url}", "DURATION=2s", "USERS=2", within=project)
-        assert (loaded.returncode, "/newest" in loaded.stdout + loaded.stderr) == (0, True)
+        for duration in ("2s", "60s"):
+            size = (f"HOST={url}", f"DURATION={duration}", "USERS=2")
+            loaded = run("make", "load", *size, within=project)
+            # On a busy machine, the first request may take longer.
+            if "raise DURATION" not in loaded.stderr:
+                break
+        assert loaded.returncode == 0, loaded.stdout + loaded.stderr
+        assert "/newest" in loaded.stdout + loaded.stderr
         # The gazette stores no files: any key that its rows name will do.
         rows = "SELECT id::text AS key, NULL AS sha256 FROM articles"
         orphans = run("make", "files-orphans", f"FILES_ROWS={rows}", within=project)

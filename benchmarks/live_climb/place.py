@@ -427,9 +427,14 @@ class Place:
         return text
 
 
+_held: list[socket.socket] = []
+
+
 def unused_ports(count: int) -> list[str]:
-    with_all_open = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [str(one.getsockname()[1]) for one in with_all_open]
-    for one in with_all_open:
-        one.close()
-    return ports
+    """Linux gives them only to who names them: a server may start minutes later."""
+    for _ in range(count):
+        holder = socket.socket()
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        _held.append(holder)
+    return [str(one.getsockname()[1]) for one in _held[-count:]]

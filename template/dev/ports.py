@@ -2,15 +2,23 @@
 """Ports of this machine for local servers."""
 
 import socket
+import sys
 from pathlib import Path
+
+_held: list[socket.socket] = []
 
 
 def unused() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A port that nobody listens on. While this process runs, Linux gives it only to who names it."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    port: int = holder.getsockname()[1]
+    if sys.platform == "linux":
+        _held.append(holder)
+    else:  # its server could not have it either
+        holder.close()
+    return port
 
 
 def keep(file: Path) -> None:

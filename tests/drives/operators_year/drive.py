@@ -168,10 +168,12 @@ class Site(Place):
 
     def follow_text(self, commands: str) -> str:
         log = self.folder / "commands.log"
-        script = f'{self._functions}\ncd -P "$SITE/release"\n{commands}\n'
+        # A wait may fail without a word.
+        trap = "trap 'echo \"failed: $BASH_COMMAND\" >&2' ERR"
+        script = f'{trap}\n{self._functions}\ncd -P "$SITE/release"\n{commands}\n'
         with log.open("ab") as output:
             begins = output.tell()
-            command = ["bash", "-eu", "-o", "pipefail", "-c", script]
+            command = ["bash", "-Eeu", "-o", "pipefail", "-c", script]
             status = self.start(command, output).wait(SECONDS)
         said = log.read_bytes()[begins:].decode(errors="replace")
         if status != 0:

@@ -172,12 +172,12 @@ class Form[RowT](NamedTuple):
 
     def arguments(self, values: Mapping[str, Any]) -> list[Any]:
         """Values go to the driver as they are: UUID, datetime, Decimal, list, dict."""
-        named = self.named(values)
-        return [named[name] for name in self.positions]
+        if values.keys() != self.names:
+            values = self.named(values)
+        return [values[name] for name in self.positions]
 
 
 def _rows_of[RowT](row: type[RowT], columns: list[str]) -> Callable[[Sequence[Any]], list[RowT]]:
-    dicts_of = _dicts_of(columns)
     rows_from = _from_dicts(row)
     fields: dict[str, list[str]] = {}
     for column in columns:
@@ -185,7 +185,7 @@ def _rows_of[RowT](row: type[RowT], columns: list[str]) -> Callable[[Sequence[An
         if dot:
             fields.setdefault(name, []).append(field)
     if not fields:
-        return lambda records: rows_from(dicts_of(records))
+        return _from_records(columns, rows_from)
     models = {name: _from_dicts(_model(get_type_hints(row)[name])) for name in fields}
 
     def nest(values: dict[str, Any]) -> None:
@@ -194,20 +194,21 @@ def _rows_of[RowT](row: type[RowT], columns: list[str]) -> Callable[[Sequence[An
             is_there = any(value is not None for value in inner.values())
             values[name] = models[name]([inner])[0] if is_there else None
 
-    def with_nested(records: Sequence[Any]) -> list[RowT]:
-        dicts = dicts_of(records)
+    def with_nested(dicts: list[dict[str, Any]]) -> list[RowT]:
         for values in dicts:
             nest(values)
         return rows_from(dicts)
 
-    return with_nested
+    return _from_records(columns, with_nested)
 
 
-def _dicts_of(columns: list[str]) -> Callable[[Sequence[Any]], list[dict[str, Any]]]:
+def _from_records[RowT](
+    columns: list[str], rows_from: Callable[[list[dict[str, Any]]], list[RowT]]
+) -> Callable[[Sequence[Any]], list[RowT]]:
     """Compiled, as namedtuple is: dict(record.items()) takes three times as long."""
     fields = ", ".join(f"{column!r}: record[{n}]" for n, column in enumerate(columns))
-    source = "lambda records: [{" + fields + "} for record in records]"
-    made: Callable[[Sequence[Any]], list[dict[str, Any]]] = eval(source)  # noqa: S307  # columns only
+    source = "lambda records: rows_from([{" + fields + "} for record in records])"
+    made: Callable[[Sequence[Any]], list[RowT]] = eval(source, {"rows_from": rows_from})  # noqa: S307  # columns only
     return made
 
 

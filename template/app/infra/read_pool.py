@@ -64,17 +64,14 @@ class Pooled:
     idle_since: float = 0.0
 
 
-class _Places(InOrder[Pooled | None]):
+class _Places(InOrder[Pooled | None], asyncio.LifoQueue[Pooled | None]):
     """A place is a connection, or None: a new one may be opened. The one used last comes first."""
 
-    def _get(self) -> Pooled | None:
-        return self._queue.pop()
-
-    def _put(self, place: Pooled | None) -> None:
-        if place:
-            self._queue.append(place)
-        else:
-            self._queue.appendleft(place)
+    def allow_another(self) -> None:
+        """Adds the permission to open a connection, which comes after all open ones."""
+        self.put_nowait(None)
+        if self._queue:
+            self._queue.insert(0, self._queue.pop())
 
 
 class ReadPool:
@@ -173,7 +170,7 @@ class ReadPool:
             self._refuse_if_closed()
             pooled = Pooled(await self._connect(), generation)
         except BaseException:
-            self._free.put_nowait(None)
+            self._free.allow_another()
             raise
         self._open.add(pooled)
         if self._closed:
@@ -191,7 +188,7 @@ class ReadPool:
             await _close(pooled)
         finally:
             self._open.discard(pooled)
-            self._free.put_nowait(None)
+            self._free.allow_another()
 
     def _close_unused(self) -> None:
         self._timer = self._loop.call_later(IDLE_SECONDS / 10, self._close_unused)

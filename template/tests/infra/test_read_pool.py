@@ -53,6 +53,20 @@ async def test_the_connection_used_last_is_taken_first(services: Services) -> No
     pool.terminate()
 
 
+async def test_a_closed_connection_leaves_its_place_behind_the_open_ones(
+    services: Services,
+) -> None:
+    pool = ReadPool(partial(asyncpg.connect, services.database_url), 2)
+    kept, lost = await pool.acquire(60), await pool.acquire(60)
+    pool.release(kept)
+    lost.connection.terminate()
+    pool.release(lost)
+    await asyncio.gather(*pool._closings)
+
+    assert await pool.acquire(60) is kept
+    pool.terminate()
+
+
 async def test_a_read_loses_its_connection_when_its_pool_is_terminated_between_two_messages(
     pool: ReadPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

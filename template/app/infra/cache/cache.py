@@ -36,7 +36,7 @@ from app.infra.freshness import StaleQuery, repeated_reads, stale_queries
 from app.infra.own_writes import commits
 from app.infra.own_writes.client import OwnWrites, this_client
 from app.infra.own_writes.commits import PositionedSession
-from app.infra.own_writes.log_position import NOT_KNOWN, Position, encoded
+from app.infra.own_writes.log_position import NOT_KNOWN, encoded
 from app.infra.reads import Reader
 from app.infra.telemetry import tracing
 from app.infra.telemetry.metrics import observe
@@ -83,9 +83,10 @@ class Cache:
         key = f"{self._prefix}:{form.key(args, kwargs)}"
         try:
             with tracing.span(f"cache get {form.name}", REDIS, SpanKind.CLIENT):
-                entry = Entry.parse(await self._lookups.get(key))
+                stored = await self._lookups.get(key)
         except RedisAway:
             return await self._bypass(query, read, args, kwargs)
+        entry = Entry.parse(stored) if stored else None
         client = this_client()
         min_position = client.min_position if client.is_resolved else await client.resolve()
 
@@ -143,18 +144,13 @@ class Cache:
             until_refresh = query.max_stale.total_seconds() * SHORTEST * DUE_AFTER
             repeated_reads.note(query, args, kwargs, until_refresh)
             body = format_of(query).encode(await query.ask(primary, *args, **kwargs))
-        if load.as_of:
-            await self._store(key, load.as_of, body, query.max_stale, time.monotonic() - began)
-        return body
-
-    async def _store(
-        self, key: str, as_of: Position, body: bytes, max_stale: timedelta, age: float
-    ) -> None:
-        seconds = _lifetime(body, max_stale) - age
-        if seconds > 0 and age < LONGEST_LOAD:
+        age = time.monotonic() - began
+        seconds = _lifetime(body, query.max_stale) - age
+        if load.as_of and seconds > 0 and age < LONGEST_LOAD:
             due = int((time.time() + seconds * DUE_AFTER) * 1000)
             with suppress(RedisAway):
-                await self._server.put(key, Entry(encoded(as_of), due, body), seconds)
+                await self._server.put(key, Entry(encoded(load.as_of), due, body), seconds)
+        return body
 
     def _refresh_soon(
         self, key: str, lifetime: float, fetch: Callable[[Load], Awaitable[bytes]]

@@ -37,10 +37,8 @@ class Entry(NamedTuple):
     body: bytes  # JSON; nothing in a tombstone
 
     @classmethod
-    def parse(cls, raw: bytes | None) -> Self | None:
-        """None if there is no valid entry."""
-        if raw is None:
-            return None
+    def parse(cls, raw: bytes) -> Self | None:
+        """None if it is no valid entry."""
         found = _STORED.fullmatch(raw)
         return cls(found["as_of"], int(found["due"]), found["body"]) if found else None
 

@@ -13,26 +13,23 @@ from app.infra.own_writes.log_position import WRITTEN_UP_TO, Position, reachable
 from app.infra.reads import Reader
 
 
-class ReadLimit:
+class ReadLimit(asyncio.Semaphore):
     """At most `at_once` at the same time; a further one waits up to `seconds`."""
 
     def __init__(self, at_once: int, seconds: float) -> None:
-        self._semaphore = asyncio.Semaphore(at_once)
+        super().__init__(at_once)
         self._seconds = seconds
 
     async def __aenter__(self) -> None:
         """Raises Unavailable."""
-        if not self._semaphore.locked():
-            await self._semaphore.acquire()  # at once
+        if not self.locked():
+            await self.acquire()  # at once
             return
         try:
             async with asyncio.timeout(self._seconds):
-                await self._semaphore.acquire()
+                await self.acquire()
         except TimeoutError as error:
             raise Unavailable("Postgres: too many reads at once past the cache") from error
-
-    async def __aexit__(self, *_: object) -> None:
-        self._semaphore.release()
 
 
 class Load:

@@ -133,12 +133,12 @@ class CacheServer:
 
         The expiry is a time of day. A duration would start only when a server that hung continues.
         """
-        arguments = (bytes(entry), _milliseconds(time.time() + seconds))
+        arguments = (bytes(entry), int((time.time() + seconds) * 1000))
         return bool(await self.lookups.run(self._put(keys=[key], args=arguments)))
 
     async def claim(self, key: str, seconds: float) -> bool:
         """Only one process gets it. Raises RedisAway."""
-        claim = self._client.set(key, "", nx=True, px=_milliseconds(seconds))
+        claim = self._client.set(key, "", nx=True, px=max(int(seconds * 1000), 1))
         return bool(await self.lookups.run(claim))
 
     async def __aenter__(self) -> Self:
@@ -147,7 +147,3 @@ class CacheServer:
 
     async def __aexit__(self, *_: object) -> None:
         await self.lookups.close()
-
-
-def _milliseconds(seconds: float) -> int:
-    return max(int(seconds * 1000), 1)

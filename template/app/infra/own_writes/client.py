@@ -110,8 +110,9 @@ class Client(MinPosition):
         self.affinity = affinity
         self.token_hash = token_hash
         self.carried = carried
+        databases = positions.others if positions else ()  # modules' own that have replicas
         self.min_position = carried.position
-        self.echoes = token_hash is None or carried.covers(positions.others if positions else ())
+        self.echoes = token_hash is None or carried.covers(databases)
         self.is_resolved = self.echoes
         self.started: list[bytes] = []
         self.positions = positions
@@ -119,6 +120,7 @@ class Client(MinPosition):
         self._others: dict[str, ClientAt] = {}
         self._stored: Mapping[str, Position] | None = None  # in other databases, by the session
         self._lookups: dict[object, asyncio.Future[Any]] = {}
+        self.others = [self.at(database) for database in databases]
 
     @property
     def noted_sessions(self) -> list[bytes]:
@@ -134,11 +136,6 @@ class Client(MinPosition):
         has_session = self.token_hash is not None or self.started != []
         is_due = self.has_written or not self.echoes
         return has_session and is_due and not self.carried.keeps_cookies
-
-    @property
-    def others(self) -> list["ClientAt"]:
-        """At each module's own database that has replicas."""
-        return [self.at(database) for database in (self.positions.others if self.positions else ())]
 
     def at(self, database: str) -> "ClientAt":
         """The same client at a module's own database."""

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 
@@ -47,7 +48,7 @@ def _in_spans(ask: Any) -> Any:
     @functools.wraps(ask)
     def ask_in_span(self: Any, query: str, *args: Any, **options: Any) -> Awaitable[Any]:
         asked: Awaitable[Any] = ask(self, query, *args, **options)
-        return _within_span(query, asked) if tracing.is_recording() else asked
+        return _within_span(query, asked) if trace.get_current_span().is_recording() else asked
 
     return ask_in_span
 
@@ -64,7 +65,7 @@ def _begin_statement(
         tracing.tracer().start_span(
             _name(statement), kind=SpanKind.CLIENT, attributes=_described(statement)
         )
-        if tracing.is_recording()
+        if trace.get_current_span().is_recording()
         else None
     )
 

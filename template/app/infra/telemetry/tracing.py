@@ -28,10 +28,6 @@ def tracer() -> Tracer:
     return trace.get_tracer(NAME)
 
 
-def is_recording() -> bool:
-    return trace.get_current_span().is_recording()
-
-
 def span(
     name: str, attributes: Attributes | None = None, kind: SpanKind = SpanKind.INTERNAL
 ) -> AbstractContextManager[Span | None]:

@@ -89,6 +89,11 @@ def counts() -> dict[str, int]:
             env={
                 **environment,
                 "OTEL_TRACES_SAMPLER": "always_off",
+                # Under valgrind a busy machine takes seconds to open a connection.
+                "DATABASE_CONNECT_SECONDS": "60",
+                "DATABASE_POOL_WAIT_SECONDS": "60",
+                "DATABASE_STATEMENT_SECONDS": "60",
+                "CACHE_OPERATION_SECONDS": "10",
                 # Else sets have another order each time, and each start compiles all files.
                 "PYTHONHASHSEED": "0",
                 "PYTHONDONTWRITEBYTECODE": "",

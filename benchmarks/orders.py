@@ -4,7 +4,8 @@
 
 Run it inside a generated repo of stage 1, 2 or 3. Needs wrk. One worker each, 32 connections, two
 of 1,000 products an order, one Postgres. Each round starts new processes, because starts differ.
-The other app checks the login and the stock; it has no log line, no security headers, no limits.
+The other app checks the login, the stock and the request, with the same statements in 7 round
+trips; it has no log line, no security headers, no limits.
 Both have the same two pools: 16 connections for the login, and 8 for transactions.
 """
 
@@ -39,19 +40,21 @@ from uuid import UUID
 
 import asyncpg
 from fastapi import Cookie, FastAPI, Header, HTTPException
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 
 class ItemIn(BaseModel):
     product_id: UUID
-    quantity: int
+    quantity: Annotated[int, Field(ge=1, le=1000)]
 
 
 class OrderIn(BaseModel):
-    items: list[ItemIn]
+    items: Annotated[list[ItemIn], Field(min_length=1, max_length=50)]
 
 
-class ItemOut(ItemIn):
+class ItemOut(BaseModel):
+    product_id: UUID
+    quantity: int
     unit_price_cents: int
 
 
@@ -92,7 +95,7 @@ ITEM = "INSERT INTO order_items VALUES ($1, $2, $3, $4)"
 @app.post("/orders", status_code=201)
 async def place(
     wanted: OrderIn,
-    idempotency_key: Annotated[str, Header()],
+    idempotency_key: Annotated[str, Header(min_length=8, max_length=100, pattern=r"^[\\w-]+$")],
     session: Annotated[str, Cookie(alias="__Host-session")],
 ) -> OrderOut:
     quantities = {item.product_id: item.quantity for item in wanted.items}

@@ -100,10 +100,15 @@ class Database:
     async def transaction(self) -> AsyncGenerator[AsyncSession]:
         """Commits at the end, rolls back when an exception leaves it. Raises Unavailable."""
         try:
-            async with self._session() as session:
+            session = self._session()
+            try:
                 yield session
                 with commit_timed():
                     await session.commit()
+            except BaseException:
+                async with session:
+                    raise
+            await _closed(session)
             self._note_writes(None)
         except NotConnected as error:
             self._note_writes(error)
@@ -173,6 +178,13 @@ class Database:
     async def __aexit__(self, *_: object) -> None:
         await close_in_time(self._reads.close())
         await close_in_time(self._writes.dispose())
+
+
+async def _closed(session: AsyncSession) -> None:
+    if session.in_transaction():  # begun by a listener
+        await session.close()
+    else:  # AsyncSession makes a task and a greenlet
+        session.sync_session.close()
 
 
 def _on_error(failure: ExceptionContext) -> None:

@@ -46,7 +46,7 @@ class Reader:
 
     def within(self, max_stale: timedelta) -> "Reader":
         """Skips the cache. A replica may answer with a lag of up to max_stale."""
-        return self.on_primary()
+        return self if self.cache is None else self.on_primary()
 
     async def all[RowT](self, query: Query[RowT], **values: Any) -> list[RowT]:
         if not isinstance(query, Query):

@@ -18,7 +18,7 @@ import asyncpg
 import pytest
 from fastapi import BackgroundTasks, FastAPI
 from pydantic import BaseModel
-from sqlalchemy import Label, bindparam, column, literal_column, select, table, text
+from sqlalchemy import Label, bindparam, column, event, literal_column, select, table, text
 from sqlalchemy.exc import IntegrityError
 
 from app.infra import connections, environment, health
@@ -143,6 +143,20 @@ async def test_a_transaction_costs_no_round_trip_besides_its_own(services: Servi
 
         # BEGIN, the statement, COMMIT: no ping before and no reset after.
         assert [message[:1] for message in line.sent] == [b"Q", b"B", b"Q"]
+
+
+async def test_a_transaction_that_a_listener_begins_after_the_commit_is_closed(
+    services: Services,
+) -> None:
+    async with Database(settings(services)) as database:
+        async with database.transaction() as write:
+            begin = "after_transaction_end"
+            event.listen(
+                write.sync_session, begin, lambda session, _: session.connection(), once=True
+            )
+            await write.execute(text("SELECT 1"))
+
+        assert database.pools()["writes"].used == 0
 
 
 @pytest.mark.usefixtures("notes")

@@ -36,6 +36,11 @@ def counting(bare: FastAPI) -> FastAPI:
         for _ in range(2):
             await write.execute(text(SLEEP))
 
+    @bare.get("/batches")
+    async def batches(write: WriteSession) -> None:
+        connection = await write.connection()
+        await connection.execute(text("SELECT pg_sleep(:half)"), [{"half": 0.025}] * 2)
+
     return bare
 
 
@@ -45,7 +50,7 @@ def line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(("route", "calls"), [("/reads", 3), ("/writes", 2)])
+@pytest.mark.parametrize(("route", "calls"), [("/reads", 3), ("/writes", 2), ("/batches", 1)])
 async def test_a_requests_line_counts_its_statements_and_their_time(
     counting: FastAPI, serve: Serve, capsys: pytest.CaptureFixture[str], route: str, calls: int
 ) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind
-from sqlalchemy import Connection, Engine, ExceptionContext, event
+from sqlalchemy.engine.default import DefaultDialect
 
 from app.infra.statement_text import HIDDEN, outer
 from app.infra.telemetry import tracing
@@ -37,9 +37,8 @@ def trace_clients() -> None:
     for name in ("execute", "fetch", "fetchrow", "fetchval"):
         setattr(asyncpg.Connection, name, _in_spans(getattr(asyncpg.Connection, name)))
     # SQLAlchemy prepares its statements: only its BEGIN and COMMIT pass through these methods.
-    event.listen(Engine, "before_cursor_execute", _begin_statement)
-    event.listen(Engine, "after_cursor_execute", _end_statement)
-    event.listen(Engine, "handle_error", _end_failed_statement)
+    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+        setattr(DefaultDialect, name, _executed_in_span(getattr(DefaultDialect, name)))
     if importlib.util.find_spec("httpx"):
         _trace_httpx()
 
@@ -58,30 +57,16 @@ async def _within_span(statement: str, asked: Awaitable[Any]) -> Any:
         return await asked
 
 
-def _begin_statement(
-    connection: Connection, cursor: Any, statement: str, values: Any, context: Any, many: bool
-) -> None:
-    context.span = (
-        tracing.tracer().start_span(
-            _name(statement), kind=SpanKind.CLIENT, attributes=_described(statement)
-        )
-        if trace.get_current_span().is_recording()
-        else None
-    )
+def _executed_in_span(execute: Any) -> Any:
+    @functools.wraps(execute)
+    def execute_in_span(self: Any, cursor: Any, statement: str, *given: Any) -> None:
+        if trace.get_current_span().is_recording():
+            with tracing.span(_name(statement), _described(statement), SpanKind.CLIENT):
+                execute(self, cursor, statement, *given)
+        else:
+            execute(self, cursor, statement, *given)
 
-
-def _end_statement(
-    connection: Connection, cursor: Any, statement: str, values: Any, context: Any, many: bool
-) -> None:
-    if context.span:
-        context.span.end()
-
-
-def _end_failed_statement(failure: ExceptionContext) -> None:
-    span: Span | None = getattr(failure.execution_context, "span", None)
-    if span:
-        tracing.fail(span, type(failure.original_exception).__qualname__)
-        span.end()
+    return execute_in_span
 
 
 def _described(statement: str) -> tracing.Attributes:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from contextvars import Context
 from inspect import iscoroutine
 from itertools import islice
+from types import NoneType
 from typing import Any
 
 import redis
@@ -29,6 +30,9 @@ CONNECTION_LOST = (*TIMEOUTS, OSError, redis.ConnectionError)
 # READONLY, LOADING, CLUSTERDOWN and MASTERDOWN. redis-py has no class for NOREPLICAS.
 WRONG_SERVER = (redis.ReadOnlyError, redis.BusyLoadingError, redis.exceptions.ClusterDownError)
 
+# redis-py raises these when another server answers, or a proxy mixes up answers.
+ODD_ANSWER = (redis.InvalidResponse, AttributeError, LookupError, TypeError, ValueError)
+
 type Waiting = dict[str, list[asyncio.Future[bytes | None]]]
 
 
@@ -39,7 +43,8 @@ class RedisAway(Exception):
 class RedisLookups:
     """After `failures_in_a_row` of the `counted` errors Redis is not asked until a probe succeeds.
 
-    The same happens at once when Redis answers that this is the wrong server, as after a failover.
+    The same happens at once when Redis answers that this is the wrong server, as after a failover,
+    or answers what no Redis does.
     The pooled connections are then dropped, so that the next one goes where the name leads now.
     """
 
@@ -85,11 +90,20 @@ class RedisLookups:
         try:
             async with asyncio.timeout(self._seconds):
                 answer = await command
-        except (OSError, redis.RedisError) as error:  # TimeoutError is an OSError
+        except (OSError, redis.RedisError, *ODD_ANSWER) as error:  # TimeoutError is an OSError
             await self._note_failure(error)
             raise RedisAway(reason_of(error)) from error
         self._failed_in_a_row = 0
         return answer
+
+    async def values(self, keys: list[str]) -> list[bytes | None]:
+        """For run(). A key with a value of another type has none, says Redis."""
+        found: Any = await self._client.mget(keys)
+        is_complete = type(found) is list and len(found) == len(keys)
+        if not is_complete or not {type(value) for value in found} <= {bytes, NoneType}:
+            raise TypeError("its answer holds no values")
+        values: list[bytes | None] = found
+        return values
 
     async def check(self) -> None:
         """Raises RedisAway, also when Redis answers but takes no writes."""
@@ -116,7 +130,7 @@ class RedisLookups:
                 keys = list(islice(self._waiting, KEYS_AT_ONCE))
                 batch = {key: self._waiting.pop(key) for key in keys}
                 try:
-                    values: list[Any] = await self.run(self._client.mget(keys))
+                    values = await self.run(self.values(keys))
                 except RedisAway as error:
                     _give_up(batch, str(error))
                     continue
@@ -158,7 +172,7 @@ class RedisLookups:
             for seconds in (max(CONNECT_SECONDS, self._seconds), self._seconds):
                 async with asyncio.timeout(seconds):
                     await self._write_nothing()
-        except (OSError, redis.RedisError) as error:
+        except (OSError, redis.RedisError, *ODD_ANSWER) as error:
             self.failures += 1
             if _is_wrong_server(error):
                 await self._drop_connections()
@@ -181,7 +195,7 @@ class RedisLookups:
 
 
 def _is_wrong_server(error: Exception) -> bool:
-    return isinstance(error, WRONG_SERVER) or "NOREPLICAS" in str(error)
+    return isinstance(error, (*WRONG_SERVER, *ODD_ANSWER)) or "NOREPLICAS" in str(error)
 
 
 def _give_up(waiting: Waiting, reason: str = "the lookup was given up") -> None:

@@ -24,10 +24,12 @@ FAILURES_IN_A_ROW = 3
 # of 100 a burst opens them all at once, which takes longer than an operation may.
 CONNECTIONS = 16
 
-# Values begin with their position. An entry with a greater one is newer, and stays.
+# Values begin with their position. An entry with a greater one is newer, and stays. All else that
+# is stored under the key is replaced: pcall, because it may be no text.
 PUT_UNLESS_NEWER = f"""
-    local there = redis.call('GETRANGE', KEYS[1], 0, {ENCODED_LENGTH - 1})
-    if string.find(there, '^%x+%.%x+$') and there > string.sub(ARGV[1], 1, {ENCODED_LENGTH}) then
+    local there = redis.pcall('GETRANGE', KEYS[1], 0, {ENCODED_LENGTH - 1})
+    if type(there) == 'string' and string.find(there, '^%x+%.%x+$')
+        and there > string.sub(ARGV[1], 1, {ENCODED_LENGTH}) then
         return 0
     end
     redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])

@@ -43,23 +43,26 @@ INDEX = "sessions-of:"
 
 # Stores a session, unless it has ended or a newer version is stored. Returns the stored value.
 # The index of a user's sessions lives as long as the last of them.
+# pcall: somebody may have stored a value of another type. A session replaces it. An index stays, so
+# that "log out everywhere" fails until it is repaired, and does not miss sessions.
 KEEP = """
 local session, sessions_of_user = KEYS[1], KEYS[2]
 local value, seen_at, ends_at, hash, expires_at, now = unpack(ARGV)
-local held = redis.call('GET', session)
+local held = redis.pcall('GET', session)
 if held == '' then return held end
-if held and tonumber(string.match(held, ' (%d+) ')) >= tonumber(seen_at) then return held end
+local held_at = type(held) == 'string' and string.match(held, ' (%d+) ' .. expires_at .. '$')
+if held_at and tonumber(held_at) >= tonumber(seen_at) then return held end
 redis.call('SET', session, value, 'PXAT', ends_at)
-redis.call('ZREMRANGEBYSCORE', sessions_of_user, '-inf', now)
-redis.call('ZADD', sessions_of_user, expires_at, hash)
+redis.pcall('ZREMRANGEBYSCORE', sessions_of_user, '-inf', now)
+redis.pcall('ZADD', sessions_of_user, expires_at, hash)
 redis.call('PEXPIREAT', sessions_of_user, expires_at, 'NX')
 redis.call('PEXPIREAT', sessions_of_user, expires_at, 'GT')
 return value
 """
 
 NOTE_POSITION = """
-local held = redis.call('GET', KEYS[1])
-if held and held >= ARGV[1] then return end
+local held = redis.pcall('GET', KEYS[1])
+if type(held) == 'string' and string.find(held, '^%x+%.%x+$') and held >= ARGV[1] then return end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 """
 
@@ -67,11 +70,10 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 END = """
 local session, index_prefix = KEYS[1], KEYS[2]
 local hash, lifetime, only_held = unpack(ARGV)
-local held = redis.call('GET', session)
+local held = redis.pcall('GET', session)
 if not held and only_held == '1' then return end
-if held and held ~= '' then
-    redis.call('ZREM', index_prefix .. string.match(held, '^%S+'), hash)
-end
+local user = type(held) == 'string' and string.match(held, '^%S+')
+if user then redis.pcall('ZREM', index_prefix .. user, hash) end
 redis.call('SET', session, '', 'PX', lifetime)
 """
 
@@ -129,9 +131,9 @@ class RedisSessions:
         positions = [self._lookups.get(position_key(token_hash, name)) for name in names]
         held, *noted = await self._answered(asyncio.gather(session, *positions))
         stored = {
-            name: position
+            name: decoded_position(one.decode("latin-1")) or NOT_KNOWN
             for name, one in zip(names, noted, strict=True)
-            if one and (position := decoded_position(one.decode()))
+            if one is not None
         }
         least = await self._least_position.now() if self._least_position else None
         client.learn(max(filter(None, (stored.pop(MAIN, None), least)), default=None))
@@ -151,9 +153,10 @@ class RedisSessions:
         await self.answer(pipeline.execute())
 
     def alive(self, held: bytes | None) -> Session | None:
-        if not held:
+        """None also for a value that cannot be read, so that its owner can log in again."""
+        session = decoded(held) if held else None
+        if session is None:
             return None
-        session = decoded(held)
         now = datetime.now(UTC)
         is_alive = session.expires_at > now and session.seen_at > now - self._settings.idle
         return session if is_alive else None
@@ -200,7 +203,7 @@ class RedisSessions:
         hashes = await self.answer(self.client.zrange(_index(user_id), 0, -1))
         if not hashes:
             return {}
-        held = await self.answer(self.client.mget([session_key(one) for one in hashes]))
+        held = await self.answer(self._lookups.values([session_key(one) for one in hashes]))
         sessions = {one: self.alive(value) for one, value in zip(hashes, held, strict=True)}
         return {one: session for one, session in sessions.items() if session}
 
@@ -323,9 +326,13 @@ def _index(user_id: UUID) -> str:
     return f"{INDEX}{user_id}"
 
 
-def decoded(held: bytes) -> Session:
-    user_id, seen_at, expires_at = held.decode().split(" ")
-    return Session(UUID(user_id), _time(seen_at), _time(expires_at))
+def decoded(held: bytes) -> Session | None:
+    try:
+        user_id, seen_at, expires_at = held.decode().split(" ")
+        return Session(UUID(user_id), _time(seen_at), _time(expires_at))
+    except (ValueError, OverflowError, OSError) as error:
+        log.warning("a stored session cannot be read", reason=repr(error))
+        return None
 
 
 def _milliseconds(time: datetime) -> int:

@@ -14,7 +14,7 @@ from dev.cache.valkey import Valkey
 COMMAND = re.compile(rb"^\*\d", re.MULTILINE)
 
 # What Redis, Valkey, a cluster or a hosting provider answers when a server must not be used now.
-REFUSALS = [
+_REFUSALS = [
     *("ASK 3999 127.0.0.1:1", "BUSY Redis is busy running a script.", "CLUSTERDOWN down"),
     *("CROSSSLOT Keys in request don't hash to the same slot", "ERR max daily requests exceeded"),
     *("ERR max number of clients reached", "ERR unknown command", "EXECABORT discarded"),
@@ -26,15 +26,25 @@ REFUSALS = [
     *("WRONGTYPE the wrong kind of value", "a word of another server"),
 ]
 
+# What no Redis answers to these commands: another server, or a proxy that mixes up answers.
+_ODD_ANSWERS = [
+    *(":5", "+OK", "$-1", "$2\r\n{}", "*-1", "*0", "*1\r\n:5", "*1\r\n*1\r\n:5", "*1\r\n-ERR"),
+    *("*2\r\n$1\r\na\r\n$1\r\nb", "$abc", ":abc", "*-7", "-\xff", "-"),
+    *("HTTP/1.1 400 Bad Request", "220 mail ready", "\x16\x03\x01", "_", "#t", "%1\r\n+a\r\n:1"),
+]
+
+REFUSALS = [f"-{refusal}\r\n".encode() for refusal in _REFUSALS]
+ODD_ANSWERS = [f"{answer}\r\n".encode("latin-1") for answer in _ODD_ANSWERS]
+
 
 class Name:
-    """A port that leads to one of two servers, or answers each command with `refusal`."""
+    """A port that leads to one of two servers, or gives each command the same `answer`."""
 
     def __init__(self, old: Valkey, new: Valkey) -> None:
         self.old = old
         self.new = new
         self.leads_to = old
-        self.refusal = ""
+        self.answer = b""
         self.port = 0
 
     @property
@@ -59,8 +69,8 @@ class Name:
     ) -> None:
         with suppress(ConnectionError):
             while part := await client.read(2**16):
-                if self.refusal:
-                    answers.write(f"-{self.refusal}\r\n".encode() * len(COMMAND.findall(part)))
+                if self.answer:
+                    answers.write(self.answer * len(COMMAND.findall(part)))
                 else:
                     commands.write(part)
         commands.close()

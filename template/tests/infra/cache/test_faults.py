@@ -188,7 +188,7 @@ async def test_nobody_waits_for_ever_after_an_unexpected_error(
             loop = asyncio.get_running_loop()
             usual = loop.get_exception_handler()
             loop.set_exception_handler(lambda _, problem: reported.append(problem["exception"]))
-            broken.setattr(cache.lookups, "_client", None)
+            broken.setattr(cache.lookups, "values", None)
             asked = [cache.lookups.get(f"key {n}") for n in range(2 * KEYS_AT_ONCE)]
             async with asyncio.timeout(10):
                 answers = await asyncio.gather(*asked, return_exceptions=True)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.infra.failures import Unavailable
 from app.infra.own_writes.client import this_client
 from app.infra.redis_sessions.settings import Step
-from app.infra.redis_sessions.store import PAUSE_SECONDS, InRedis
+from app.infra.redis_sessions.store import ENDED, PAUSE_SECONDS, InRedis
 from app.infra.session_rows import Session
 
 log = structlog.get_logger()
@@ -60,7 +60,9 @@ class RedisThenPostgres(ReadRedis):
             held = await self._held(token_hash)
         except Unavailable:
             return await self.rows.find(token_hash)
-        return await self._copied(token_hash) if held is None else self.redis.alive(held)
+        if held == ENDED:
+            return None
+        return self.redis.alive(held) or await self._copied(token_hash)
 
     async def _copied(self, token_hash: bytes) -> Session | None:
         session = await self.rows.find(token_hash)

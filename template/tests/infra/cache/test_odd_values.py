@@ -1,0 +1,82 @@
+# Rung's file: advancing to another stage may change it.
+"""The cache holds values that it never stored: of another type, cut off, or of a later version."""
+
+from collections.abc import Callable, Iterator
+
+import asyncpg
+import pytest
+from redis import Redis
+from structlog.testing import capture_logs
+
+from dev.cache import valkey
+from dev.pytest_plugin import Services
+from tests.infra.cache.caching import body, notes_app, serving
+
+
+@pytest.fixture
+def redis(monkeypatch: pytest.MonkeyPatch) -> Iterator[Redis]:
+    with valkey.running("cache") as server, Redis.from_url(server.url) as redis:
+        monkeypatch.setenv("CACHE_URL", server.url)
+        yield redis
+
+
+@pytest.fixture(autouse=True)
+async def notes(services: Services) -> None:
+    connection = await asyncpg.connect(services.database_url)
+    await connection.execute("CREATE TABLE notes (number bigint PRIMARY KEY, body text NOT NULL)")
+    await connection.execute("INSERT INTO notes VALUES (1, 'milk')")
+    await connection.close()
+
+
+def text(change: Callable[[bytes], bytes]) -> Callable[[Redis, str], object]:
+    def store(redis: Redis, key: str) -> object:
+        held = redis.get(key)
+        assert isinstance(held, bytes)
+        return redis.set(key, change(held))
+
+    return store
+
+
+def other_type(add: Callable[[Redis, str], object]) -> Callable[[Redis, str], object]:
+    return lambda redis, key: (redis.delete(key), add(redis, key))
+
+
+ENORMOUS = b'{"number": 1, "body": "milk", "tags": [], "views": 1%b}' % (b"0" * 9999)
+ODD_VALUES = {
+    "a list": other_type(lambda redis, key: redis.lpush(key, "milk")),
+    "a set": other_type(lambda redis, key: redis.sadd(key, "milk")),
+    "a sorted set": other_type(lambda redis, key: redis.zadd(key, {"milk": 1})),
+    "a hash": other_type(lambda redis, key: redis.hset(key, "milk", "1")),
+    "a stream": other_type(lambda redis, key: redis.xadd(key, {"milk": "1"})),
+    "a number": text(lambda _: b"5"),
+    "nothing": text(lambda _: b""),
+    "no UTF-8": text(lambda _: b"\xff\xfe"),
+    "cut off in its position": text(lambda held: held[:12]),
+    "cut off in its JSON": text(lambda held: held[:-4]),
+    "no JSON": text(lambda held: held.replace(b"{", b"<")),
+    "no UTF-8 in its JSON": text(lambda held: held.replace(b"milk", b"\xff\xfe")),
+    "another shape": text(lambda held: held.replace(b'"body"', b'"text"')),
+    "another type in its JSON": text(lambda held: held.replace(b'"milk"', b"5")),
+    "another version": text(lambda held: b"v2:" + held),
+    "deep": text(lambda held: held.replace(b'"milk"', b"[" * 10_000)),
+    "an enormous number": text(lambda held: held[:27] + b"0 " + ENORMOUS),
+}
+
+
+@pytest.mark.parametrize("store", ODD_VALUES.values(), ids=ODD_VALUES.keys())
+async def test_an_odd_value_is_replaced_by_the_answer_of_postgres(
+    redis: Redis, store: Callable[[Redis, str], object]
+) -> None:
+    app = notes_app()
+    async with serving(app) as client:
+        assert await body(client, "/notes/1") == "milk"
+        (key,) = redis.scan_iter("*note:*")
+
+        store(redis, key.decode())
+        with capture_logs() as lines:
+            assert [await body(client, "/notes/1") for _ in range(3)] == ["milk"] * 3
+
+        stats = app.state.cache.stats
+        assert (stats.hits, stats.misses, stats.failures) == (2, 2, 0)
+        assert app.state.cache.is_reachable
+    assert len([line for line in lines if line["log_level"] == "warning"]) <= 1

@@ -43,7 +43,8 @@ TYPES_CHANGED = (asyncpg.InvalidCachedStatementError, BufferError, pgproto.Buffe
 
 # A statement that ran too long or waited too long for a lock, a deadlock, a conflict. XX000 is an
 # internal error: while a migration runs, a statement may meet one of many ("cache lookup failed").
-_WORTH_ANOTHER_TRY = frozenset({"57014", "55P03", "40P01", "40001", "XX000"})
+# 55006: another statement uses the object. 42501: the role has lost a right, say in a rotation.
+_WORTH_ANOTHER_TRY = frozenset({"57014", "55P03", "55006", "40P01", "40001", "42501", "XX000"})
 
 # No disk, memory or connections are left; an administrator or a timeout ended it; the disk fails.
 _SERVER_FAILS = ("53", "57P", "25P03", "25P04", "58")

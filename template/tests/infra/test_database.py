@@ -19,7 +19,7 @@ import pytest
 from fastapi import BackgroundTasks, FastAPI
 from pydantic import BaseModel
 from sqlalchemy import Label, bindparam, column, event, literal_column, select, table, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.infra import connections, environment, health
 from app.infra.connections import DatabaseSettings
@@ -447,12 +447,52 @@ async def test_an_internal_error_of_postgres_is_unavailable(services: Services) 
     await assert_unavailable(services, internal_error, "type 23 is not a range type")
 
 
-@pytest.mark.parametrize("code", ["53100", "53200", "53400", "57P05", "25P04", "58030"])
-async def test_a_server_that_lacks_disk_or_memory_is_unavailable(
-    services: Services, code: str
+REFUSALS = ["53100", "53200", "53400", "57P05", "25P04", "58030", "55006", "57P04", "08006"]
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+async def test_a_server_that_refuses_for_now_is_unavailable(services: Services, code: str) -> None:
+    """Without disk or memory, or while the object is in use or the server goes away."""
+    failing = f"DO $$ BEGIN RAISE 'not now' USING ERRCODE = '{code}'; END $$"
+    await assert_unavailable(services, failing, "not now|the connection was lost")
+
+
+@pytest.mark.usefixtures("notes")
+async def test_a_role_that_has_lost_its_rights_is_unavailable_until_it_has_them(
+    services: Services,
 ) -> None:
-    failing = f"DO $$ BEGIN RAISE 'the disk is full' USING ERRCODE = '{code}'; END $$"
-    await assert_unavailable(services, failing, "the disk is full")
+    owner = await asyncpg.connect(services.database_url)
+    role = f"rotated_{secrets.token_hex(4)}"
+    await owner.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'of-a-test'")
+    url = urlsplit(services.database_url)
+    of_role = url._replace(netloc=f"{role}:of-a-test@{url.hostname}:{url.port}").geturl()
+
+    try:
+        async with Database(settings(services, url=of_role)) as database:
+            with pytest.raises(Unavailable, match="permission denied for table notes"):
+                await database.reader().fetch("SELECT id FROM notes")
+            with pytest.raises(Unavailable, match="permission denied for table notes"):
+                async with database.transaction() as write:
+                    await write.execute(text("DELETE FROM notes"))
+            await owner.execute(f"GRANT ALL ON notes TO {role}")
+            await database.reader().fetch("SELECT id FROM notes")
+            async with database.transaction() as write:
+                await write.execute(text("DELETE FROM notes"))
+    finally:
+        await owner.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+        await owner.close()
+
+
+@pytest.mark.parametrize("code", ["P0001", "54000", "0A000", "XX001", "42P01", "55000"])
+async def test_what_no_later_try_mends_is_an_error(services: Services, code: str) -> None:
+    """A trigger of the team's, a limit, a missing feature or table, a damaged page."""
+    failing = f"DO $$ BEGIN RAISE 'it never works' USING ERRCODE = '{code}'; END $$"
+    async with Database(settings(services)) as database:
+        with pytest.raises(asyncpg.PostgresError, match="it never works"):
+            await database.reader().fetch(failing)
+        with pytest.raises(DBAPIError, match="it never works"):
+            async with database.transaction() as write:
+                await write.execute(text(failing))
 
 
 @pytest.mark.usefixtures("notes")

@@ -17,6 +17,7 @@ from tests.infra.cache.caching import body, notes_app, serving
 def redis(monkeypatch: pytest.MonkeyPatch) -> Iterator[Redis]:
     with valkey.running("cache") as server, Redis.from_url(server.url) as redis:
         monkeypatch.setenv("CACHE_URL", server.url)
+        monkeypatch.setenv("CACHE_OPERATION_SECONDS", "5")
         yield redis
 
 

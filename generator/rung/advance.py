@@ -16,7 +16,7 @@ from rung.origin import Origin, newest, origin_of
 from rung.plan import Plan, Target, check_answers, make_plan
 from rung.project import Project, locate, read_project, refuse_unready, shown
 from rung.scratch import Scratch
-from rung.undo import commit_paths, record_commit, record_of
+from rung.undo import commit_paths, record_commit, record_of, take_back
 
 
 class AlreadyThereError(RungError):
@@ -224,6 +224,8 @@ def _commit(plan: Plan) -> None:
     try:
         commit_paths(project.folder, [move.path for move in plan.moves], message)
     except git.GitError as error:
+        take_back(project.folder, project.git_dir, plan.moves, plan.target.name)
         raise RungError(
-            f"The step to {plan.target.name} was applied, but not committed: {error}"
+            f"The step to {plan.target.name} cannot be committed: {error}. Nothing was changed. "
+            "Without --commit it can be applied."
         ) from error

@@ -148,7 +148,16 @@ def _reason(errors: str) -> str:
             f"{foreign[1]} belongs to another user. If you trust it, run "
             f"git config --global --add safe.directory {foreign[1]}"
         )
-    return last_line(errors)
+    if lock := re.search(r"'([^'\n]+\.lock)': File exists", errors):
+        return (
+            f"{lock[1]} exists, because another git command is running or was killed. If none is "
+            "running, remove this file"
+        )
+    # git names the cause first, and then what it could not do for this reason, or advice.
+    said = [line for line in errors.splitlines() if line.startswith(("fatal: ", "error: "))]
+    if not said:
+        return last_line(errors)
+    return f"{said[0]} {last_line(errors)}" if said[0].endswith(":") else said[0].rstrip(".")
 
 
 def last_line(output: str) -> str:

@@ -1,5 +1,6 @@
 """Reads a generated repo, and refuses one that is not ready to be changed."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,8 @@ def locate(path: Path) -> tuple[Path, Path]:
         top = git("rev-parse", "--show-toplevel", cwd=folder)
         git_dir = git("rev-parse", "--absolute-git-dir", cwd=folder)
     except GitError as error:
+        if any(os.path.lexists(above / ".git") for above in (folder, *folder.parents)):
+            raise RungError(f"{error}. Make git status work in {folder} first.") from error
         raise RungError(
             f"{folder} is not in a git work tree ({error}), so nothing could be undone. Run "
             'git init && git add --all && git commit -m "Before Rung"'
@@ -104,12 +107,15 @@ def _broken(folder: Path, reason: str) -> str:
 
 def refuse_unready(project: Project) -> None:
     """A step must lose nothing, so no change may be uncommitted, hidden from git or half done."""
-    _refuse_no_commit(project)
-    _refuse_operation_under_way(project)
-    _refuse_uncommitted(project)
-    _refuse_sparse_checkout(project)
-    _refuse_hidden(project)
-    _refuse_ignored(project)
+    try:
+        _refuse_no_commit(project)
+        _refuse_operation_under_way(project)
+        _refuse_uncommitted(project)
+        _refuse_sparse_checkout(project)
+        _refuse_hidden(project)
+        _refuse_ignored(project)
+    except GitError as error:
+        raise RungError(f"{error}. Make git status work in {project.folder} first.") from error
     _refuse_two_heads(project)
 
 
@@ -170,8 +176,9 @@ def _refuse_ignored(project: Project) -> None:
     )  # fmt: skip
     if listed:
         raise RungError(
-            f".gitignore matches committed files, which are easily lost ({shown(listed)}). Either "
-            "add them to .gitignore with a leading !, or untrack them: git rm --cached FILE"
+            f".gitignore or .git/info/exclude matches committed files, which are easily lost "
+            f"({shown(listed)}). Either add them to .gitignore with a leading !, or untrack them: "
+            "git rm --cached FILE"
         )
 
 

@@ -39,8 +39,22 @@ def commit_paths(folder: Path, paths: Sequence[str], message: str) -> None:
     literally = {"GIT_LITERAL_PATHSPECS": "1"}
     stdin = git.null_terminated(paths)
     commit = ["commit", "--quiet", "--no-verify", "--only", f"--message={message}"]
-    for words in (["add", "--all", "--force"], commit):
-        git.git(*words, *listed, cwd=folder, stdin=stdin, environment=literally)
+    try:
+        for words in (["add", "--all", "--force"], commit):
+            git.git(*words, *listed, cwd=folder, stdin=stdin, environment=literally)
+    except git.GitError:
+        with suppress(git.GitError):  # If git cannot write the index, it did not change.
+            _unstage(folder, paths)
+        raise
+
+
+def take_back(folder: Path, git_dir: Path, moves: Sequence[Move], name: str) -> None:
+    """Puts back the files of a step that git cannot commit."""
+    _refuse_edited(folder, moves, name)
+    head = git.git("rev-parse", "HEAD", cwd=folder)
+    back = [Move(move.path, move.after, move.before) for move in moves]
+    _put_back(folder, git_dir, head, back, name)
+    record_of(folder, git_dir).unlink(missing_ok=True)
 
 
 def undo(path: Path, interrupts: Interrupts) -> str:
@@ -138,22 +152,34 @@ def _refuse_staged(folder: Path, moves: Sequence[Move], name: str) -> None:
 def _restore(
     folder: Path, git_dir: Path, step: Mapping[str, Any], moves: Sequence[Move], name: str
 ) -> None:
-    intent = f"Undoing the step to {name}"
-    prefix = git.git("rev-parse", "--show-prefix", cwd=folder)
-    before = git.git("rev-parse", f"{step['head']}:{prefix}", cwd=folder)
-    with workspace_in(folder, git_dir) as workspace:
-        apply(Scratch(workspace, folder), folder, before, moves, intent=intent)
+    _put_back(folder, git_dir, step["head"], moves, name)
     paths = [move.path for move in read_moves(step)]
-    if "commit" in step:
-        subject = git.git("log", "-1", "--format=%s", cwd=folder)
-        commit_paths(folder, paths, f'Undo "{subject}"')
-    else:
-        # rung prints `git add -N FOLDER` for the review, which also adds the person's new files.
-        by_intent = ["diff-files", "-z", "--name-only", "--relative", "--diff-filter=A"]
-        paths += git.git_list(*by_intent, cwd=folder)
-        git.git(
-            *("reset", "--quiet", "--pathspec-from-file=-", "--pathspec-file-nul"),
-            cwd=folder,
-            stdin=git.null_terminated(paths),
-            environment={"GIT_LITERAL_PATHSPECS": "1"},
-        )
+    try:
+        if "commit" in step:
+            subject = git.git("log", "-1", "--format=%s", cwd=folder)
+            commit_paths(folder, paths, f'Undo "{subject}"')
+        else:
+            # rung prints `git add -N FOLDER` for the review, which also adds the person's files.
+            by_intent = ["diff-files", "-z", "--name-only", "--relative", "--diff-filter=A"]
+            _unstage(folder, paths + git.git_list(*by_intent, cwd=folder))
+    except git.GitError as error:
+        raise RungError(
+            f"The files are as before the step to {name}, but {error}. Then run rung undo again."
+        ) from error
+
+
+def _put_back(folder: Path, git_dir: Path, head: str, moves: Sequence[Move], name: str) -> None:
+    prefix = git.git("rev-parse", "--show-prefix", cwd=folder)
+    before = git.git("rev-parse", f"{head}:{prefix}", cwd=folder)
+    with workspace_in(folder, git_dir) as workspace:
+        intent = f"Undoing the step to {name}"
+        apply(Scratch(workspace, folder), folder, before, moves, intent=intent)
+
+
+def _unstage(folder: Path, paths: Sequence[str]) -> None:
+    git.git(
+        *("reset", "--quiet", "--pathspec-from-file=-", "--pathspec-file-nul"),
+        cwd=folder,
+        stdin=git.null_terminated(paths),
+        environment={"GIT_LITERAL_PATHSPECS": "1"},
+    )

@@ -1,0 +1,227 @@
+"""States of a person's git: `rung advance --commit` and `rung undo` work, or say why not."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from growing import Repo
+
+TO_COMMIT = ("advance", "--yes", "--commit")
+
+CONFLICT = (
+    "git checkout -qb x; echo a > README.md; git commit -qam a; git checkout -q -;"
+    "echo b > README.md; git commit -qam b;"
+)
+SUBMODULE = (
+    "git init -q ../sub; git -C ../sub commit -q --allow-empty -m x;"
+    "git -c protocol.file.allow=always submodule -q add $PWD/../sub {at}; git commit -qam sub;"
+)
+FAILING_HOOKS = (
+    "mkdir ../hooks; for hook in pre-commit commit-msg reference-transaction post-checkout;"
+    "do printf '#!/bin/sh\\nexit 1\\n' > ../hooks/$hook; chmod +x ../hooks/$hook; done;"
+    "git config core.hooksPath $PWD/../hooks"
+)
+LFS = "git config filter.lfs.{kind} {program}; git config filter.lfs.required true;"
+LFS_OF_ALL = "echo '*.py filter=lfs' > .git/info/attributes"
+
+# What lies in the folder, or in .git, and a part of the refusal.
+REFUSED = {
+    "locked HEAD": ("touch .git/HEAD.lock", ".git/HEAD.lock exists"),
+    "locked branch": (
+        "touch .git/refs/heads/$(git branch --show-current).lock",
+        ".lock exists, because another git command is running or was killed",
+    ),
+    "git am": (
+        "(echo 'From: a <a@b>'; echo 'Subject: x'; echo; echo ---; git diff HEAD~1 2>&1;"
+        "printf 'diff --git a/x b/x\\n--- a/x\\n+++ b/x\\n@@ -1 +1 @@\\n-a\\n+b\\n') | git am",
+        "in the middle of a rebase or an am",
+    ),
+    "rebase by patches": (f"{CONFLICT} git rebase --apply x; git reset -q --hard", "a rebase"),
+    "rebase by merges": (f"{CONFLICT} git rebase x; git reset -q --hard", "a rebase"),
+    "filter that fails": (
+        LFS.format(kind="clean", program="false") + LFS_OF_ALL,
+        "external filter 'false' failed",
+    ),
+    "filter that changes": (
+        LFS.format(kind="clean", program="'tr a-z A-Z'") + LFS_OF_ALL,
+        "has changes that are not committed",
+    ),
+    "submodule with a new commit": (
+        SUBMODULE.format(at="sub") + "git -C sub commit -q --allow-empty -m y",
+        "has changes that are not committed (sub)",
+    ),
+    "submodule in the way": (
+        SUBMODULE.format(at="app/infra/slow_queries.py"),
+        "In conflict: app/infra/slow_queries.py",
+    ),
+    "repository in the way": (
+        "git init -q app/infra/slow_queries.py",
+        "an uncommitted file or folder is in its place",
+    ),
+    "alternates that are gone": (
+        "mv .git/objects ../objects; mkdir -p .git/objects/info;"
+        "echo /nowhere > .git/objects/info/alternates",
+        "Make git status work",
+    ),
+    "broken index": ("echo x > .git/index", "index file smaller than expected. Make git status"),
+    "broken HEAD": ("echo x > .git/HEAD", "Make git status work"),
+    "broken settings": ("echo '[[[' >> .git/config", "bad config line"),
+    "settings that include themselves": ("git config include.path config", "include"),
+    "broken settings of this folder": (
+        "echo '[[[' > ../broken; git config includeIf.gitdir:/.path $PWD/../broken",
+        "bad config line 1",
+    ),
+    "a value that git does not know": ("git config core.autocrlf maybe", "'core.autocrlf'"),
+    "a format of a later git": (
+        "git config core.repositoryformatversion 1; git config extensions.later true",
+        "unknown repository extension found: later. Make git status",
+    ),
+    "another owner": ("chown -R 65534 . .git", "git config --global --add safe.directory"),
+    "bare": ("git config core.bare true", "must be run in a work tree. Make git status"),
+    "no name": (
+        "git config user.useConfigOnly true; git config user.name ''",
+        "git does not know who you are",
+    ),
+    "files that are excluded": ("echo app/ > .git/info/exclude", ".git/info/exclude matches"),
+    "an excluded file in the way": (
+        "echo slow_queries.py > .git/info/exclude; echo mine > app/infra/slow_queries.py",
+        "an uncommitted file or folder is in its place",
+    ),
+    "a link in the way": (
+        "ln -s /etc/passwd app/infra/slow_queries.py",
+        "an uncommitted file or folder is in its place",
+    ),
+    "a fifo in the way": (
+        "mkfifo app/infra/slow_queries.py",
+        "an uncommitted file or folder is in its place",
+    ),
+}
+
+# A state in a line: what the settings say in one, cannot matter in another.
+WORKS = {
+    "locks of what is not written": "touch .git/config.lock .git/packed-refs.lock",
+    "partial clone without its remote": (
+        "git config uploadpack.allowFilter true;"
+        "git clone -q --filter=blob:none file://$PWD ../part; rm -rf .git; mv ../part/.git .git;"
+        "git config remote.origin.url file:///nowhere"
+    ),
+    "submodule that is gone": (
+        SUBMODULE.format(at="sub") + "git submodule -q deinit -f sub; rm -rf ../sub .git/modules"
+    ),
+    "worktree that is gone": "git worktree add -q ../w; rm -r ../w",
+    "branch and tag named HEAD": (
+        "git update-ref refs/heads/HEAD HEAD; git update-ref refs/tags/HEAD HEAD"
+    ),
+    "settings of commits": (
+        "git config commit.gpgSign true; git config gpg.program /nowhere;"
+        "git config commit.template /nowhere; git config commit.cleanup scissors;"
+        f"git config core.editor false; git config core.commentChar B; {FAILING_HOOKS}"
+    ),
+    "settings of files": (
+        "git config core.fileMode false; git config core.symlinks false;"
+        "git config core.ignoreCase true; git config core.safecrlf true;"
+        "git config core.autocrlf input; git config core.bigFileThreshold 1;"
+        "git config core.attributesFile /nowhere; git config core.excludesFile /nowhere"
+    ),
+    "settings of merges": (
+        "git config merge.conflictStyle zdiff3; git config merge.renames false;"
+        "git config apply.whitespace error-all; git config core.whitespace tab-in-indent;"
+        "git config diff.renames copies; git config gc.auto 1; git config include.path /nowhere;"
+        "git config protocol.allow never; git config protocol.file.allow never"
+    ),
+}
+
+READ_ONLY = {
+    ".git": "Read-only file system",
+    ".git/objects": "Read-only file system. Nothing was changed.",
+    ".git/refs": "Read-only file system. Nothing was changed.",
+    ".git/logs": "Read-only file system. Nothing was changed.",
+    ".git/index": "cannot be committed",
+    "app": "Read-only file system",
+    ".": "Read-only file system",
+}
+
+
+def comes_to(repo: Repo, state: str) -> None:
+    repo.person.runs("sh", "-c", state, at=repo.folder)
+
+
+def files(repo: Repo) -> dict[str, tuple[int, bytes]]:
+    top = f"{repo.folder}/.git/"
+    return {name: it for name, it in repo.person.everything().items() if not name.startswith(top)}
+
+
+def refuses(repo: Repo, *words: str) -> str:
+    """Refused in one line, and each file is as before. In .git objects may be left."""
+    before, staged = files(repo), repo.person.runs("git", "ls-files", "-s", at=repo.folder).stdout
+    done = repo.rung(*words)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stderr.startswith("rung: ")
+    assert done.stderr.count("\n") == 1
+    assert "bug of Rung" not in done.stderr
+    assert "git init" not in done.stderr
+    assert files(repo) == before
+    assert repo.person.runs("git", "ls-files", "-s", at=repo.folder).stdout == staged
+    return done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("state", "said"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_state_that_stops_a_step_is_named(repo: Repo, state: str, said: str) -> None:
+    comes_to(repo, state)
+    assert said in refuses(repo, *TO_COMMIT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", WORKS.values(), ids=WORKS.keys())
+def test_a_state_that_does_not_matter_changes_nothing(repo: Repo, state: str) -> None:
+    comes_to(repo, state)
+    before = files(repo)
+    for words in (TO_COMMIT, ("undo",)):
+        done = repo.rung(*words)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert repo.status() == []
+    assert files(repo) == before
+
+
+@contextmanager
+def read_only(place: Path) -> Iterator[None]:
+    """For root too."""
+    mounted = subprocess.run(["mount", "--bind", place, place], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("a folder cannot be mounted here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", place], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("place", "said"), READ_ONLY.items())
+def test_a_step_is_not_half_done_where_a_folder_is_read_only(
+    repo: Repo, place: str, said: str
+) -> None:
+    with read_only(repo.folder / place):
+        assert said in refuses(repo, *TO_COMMIT)
+
+
+@pytest.mark.parametrize("commit", [True, False])
+def test_an_undo_that_git_cannot_record_is_finished_later(repo: Repo, commit: bool) -> None:
+    before = files(repo)
+    repo.advances(*(["--commit"] if commit else []))
+    lock = repo.folder / ".git" / ("HEAD.lock" if commit else "index.lock")
+    repo.git("add", "--intent-to-add", ".")
+    lock.touch()
+    done = repo.rung("undo")
+    assert done.returncode == 1
+    assert "The files are as before the step" in done.stderr
+    assert f"{lock} exists" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert files(repo) == before
+    lock.unlink()
+    assert repo.rung("undo").returncode == 0
+    assert repo.status() == []
+    assert files(repo) == before

@@ -305,15 +305,28 @@ def test_a_failover_executes_one_section_of_its_page_with_the_functions(
         runbook.section_of(page, "7.")
 
 
-def test_a_failover_that_was_cut_is_not_gone_on_with(plan: ModuleType) -> None:
+def test_a_fault_follows_a_page_or_its_way_back(runbook: ModuleType, page: Path) -> None:
+    text = f"before\nfollow {page.name} 2.\nfollow {page.name} 2. back\nafter"
+
+    assert runbook.followed(text, page.parent).splitlines() == [
+        "before",
+        *("prepare", "two", "look at two", "two again"),
+        *("prepare", "undo two"),
+        "after",
+    ]
+    with pytest.raises(runbook.RunbookError, match=r"no commands in a section '7\.'"):
+        runbook.followed(f"follow {page.name} 7.", page.parent)
+
+
+def test_a_change_of_servers_that_was_cut_is_not_gone_on_with(plan: ModuleType) -> None:
     kills = importlib.import_module("kills")
-    failovers = [one for one in kills.FAULTS if one.failover]
-    assert len(failovers) == 2
-    for one in failovers:
+    changes = [one for one in kills.FAULTS if one.failover or one.exchanged]
+    assert len(changes) == 4
+    for one in changes:
         stand = plan.Stand(Path(), 2, 1, 1, 1, faults=True)
         plan.refuse_out_of_order([plan.Step(one.name, one)], stand)
         stand.is_begun = True
-        with pytest.raises(plan.ResumeError, match="a failover was cut"):
+        with pytest.raises(plan.ResumeError, match=f"{one.what}. was cut"):
             plan.refuse_out_of_order([plan.Step(one.name, one)], stand)
 
 
@@ -431,10 +444,18 @@ def test_every_command_from_stage_to_stage_is_a_shell_command(
     to_stages = (f"to-stage-{stage}.md" for stage in (2, 3, 4))
     for name in ("deploy.md", "replicas/add-a-replica.md", *to_stages):
         for block in runbook.blocks(pages / name):
-            done = subprocess.run(
-                ["bash", "-n", "-c", block.commands], capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, f"{block.name}: {done.stderr}"
+            assert_is_shell(block.name, block.commands)
+    for fault in importlib.import_module("kills").FAULTS:
+        commands = runbook.followed(fault.commands, pages)
+        assert not re.search("(?m)^follow ", commands), fault.name
+        assert_is_shell(fault.name, commands)
+
+
+def assert_is_shell(name: str, commands: str) -> None:
+    done = subprocess.run(
+        ["bash", "-n", "-c", commands], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{name}: {done.stderr}"
 
 
 @pytest.mark.slow

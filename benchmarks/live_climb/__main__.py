@@ -24,7 +24,7 @@ from kills import Fault
 from ledger import Counts, Ledger
 from place import Place, PlaceError
 from plan import ResumeError, Stand, Step, begin_again, refuse_out_of_order, steps_of
-from runbook import RunbookError, blocks, section_of
+from runbook import RunbookError, blocks, followed, section_of
 from visitors import GoneWrongError, Load
 
 STEP_SECONDS = 600
@@ -140,6 +140,8 @@ class Climb:
             await self._fail_over(load, step.action)
         else:
             await self._executed(step.action.commands, step.name)
+        if isinstance(step.action, Fault):
+            self.place.exchange(step.action.exchanged)
         if load.announced:
             await self._until_all_is_well(load)
         load.url = self.place.url
@@ -203,6 +205,7 @@ class Climb:
     async def _executed(self, commands: str, name: str) -> str:
         """Returns what the commands printed."""
         log = self.place.folder / "commands.log"
+        commands = followed(commands, self.place.repo / "docs/runbooks")
         script = f'{self._functions}\ncd -P "$SITE"/release 2>/dev/null || cd "$SITE"\n{commands}\n'
         with log.open("ab") as output:
             output.write(f"\n== {name}\n{commands}\n".encode())

@@ -32,7 +32,12 @@ EXCHANGED = (
     *((f"POSTGRES{end}", f"REPLICA{end}") for end in ("", "_PLACE", "_DATA", "_CONF", "_HBA")),
     *((f"{verb}_POSTGRES", f"{verb}_REPLICA") for verb in ("TO", "START", "STOP", "RESTART")),
     ("DIRECT", "REPLICA_DIRECT"),
+    ("REPLICATION", "REPLICA_REPLICATION"),
 )
+# Those of a server and of the one that takes its place.
+CACHES = (("CACHE", "NEW_CACHE"), ("CACHE_PORT", "NEW_CACHE_PORT"))
+SESSIONS = (("SESSIONS", "NEW_SESSIONS"), ("SESSIONS_PORT", "NEW_PORT"))
+type Names = tuple[tuple[str, str], ...]
 
 
 class PlaceError(Exception):
@@ -84,6 +89,8 @@ class Place:
             self.pooler,
             self.cache,
             self.sessions,
+            Path(f"{self.cache}-2"),
+            Path(f"{self.sessions}-2"),
             self.programs,
         ):
             folder.mkdir()
@@ -123,10 +130,11 @@ class Place:
         self._start_proxy()
         if (self.programs / "start-s3").exists():
             self._start_s3()
+        cache, sessions = Path(variables["CACHE"]), Path(variables["SESSIONS"])
         commands = {
             self.pooler / "pid": ("pgbouncer", "-q", "-d", str(self.pooler / "pgbouncer.ini")),
-            self.cache / "pid": ("valkey-server", str(self.cache / "cache.conf")),
-            self.sessions / "pid": ("valkey-server", str(self.sessions / "sessions.conf")),
+            cache / "pid": ("valkey-server", str(cache / "cache.conf")),
+            sessions / "pid": ("valkey-server", str(sessions / "sessions.conf")),
             folder / "collector.pid": ("start-collector",),
             folder / "new-haproxy.pid": ("start-proxy", str(self.site / "haproxy.cfg")),
         }
@@ -139,7 +147,10 @@ class Place:
 
     def exchange_primary_and_replica(self) -> None:
         """After a failover."""
-        for one, other in EXCHANGED:
+        self.exchange(EXCHANGED)
+
+    def exchange(self, names: Names) -> None:
+        for one, other in names:
             self.variables |= {one: self.variables[other], other: self.variables[one]}
 
     def start_balancer(self, configuration: str) -> None:
@@ -279,7 +290,7 @@ class Place:
         one, two, proxy, statistics, postgres, pooler, replica, cache, collector, sessions, s3 = (
             unused_ports(11)
         )
-        new_proxy, new_statistics = unused_ports(2)
+        new_proxy, new_statistics, new_cache, new_sessions = unused_ports(4)
         data, replica_data = self.servers / "primary", self.servers / "replica"
         servers = ("postgres", data, postgres), ("replica", replica_data, replica)
         for name, folder, port in servers:
@@ -341,6 +352,7 @@ class Place:
             "REPLICA_ADDRESS": "127.0.0.1",
             "REPLICA": f"postgresql://postgres:{admin}@127.0.0.1:{replica}/app",
             "REPLICA_DIRECT": f"postgresql://app:{app}@127.0.0.1:{replica}/app",
+            "REPLICA_REPLICATION": f"postgresql://replicator:{replicator}@127.0.0.1:{replica}",
             "REPLICA_CONF": str(replica_data / "conf.d"),
             "REPLICA_HBA": str(replica_data / "pg_hba.conf"),
             "RESTART_REPLICA": "restart-replica",
@@ -355,10 +367,16 @@ class Place:
             "CACHE": str(self.cache),
             "CACHE_HOST": "127.0.0.1",
             "CACHE_PORT": cache,
+            "NEW_CACHE": f"{self.cache}-2",
+            "NEW_CACHE_HOST": "127.0.0.1",
+            "NEW_CACHE_PORT": new_cache,
             "CACHE_PASSWORD": secrets.token_hex(16),
             "SESSIONS": str(self.sessions),
             "SESSIONS_HOST": "127.0.0.1",
             "SESSIONS_PORT": sessions,
+            "NEW_SESSIONS": f"{self.sessions}-2",
+            "NEW_HOST": "127.0.0.1",
+            "NEW_PORT": new_sessions,
             "SESSIONS_PASSWORD": secrets.token_hex(16),
             "S3_SETTINGS": f"FILES_BUCKET={BUCKET} FILES_S3_ENDPOINT=http://127.0.0.1:{s3}",
             "FILES_ROWS": FILES_ROWS,

@@ -103,7 +103,7 @@ def steps_of(repo: Path, stand: Stand) -> list[Step]:
 
 
 def refuse_out_of_order(steps: Sequence[Step], stand: Stand) -> None:
-    """Raises ResumeError when a step before the next one was not taken, or a failover was cut."""
+    """Raises ResumeError when an earlier step was not taken, or a change of servers was cut."""
     done = {one.name for one in stand.done}
     missing = [one.name for one in steps[: stand.next] if one.name not in done]
     if missing or stand.next > len(steps):
@@ -113,9 +113,10 @@ def refuse_out_of_order(steps: Sequence[Step], stand: Stand) -> None:
             " changed since. Start a new climb."
         )
     cut = steps[stand.next].action if stand.is_begun else None
-    if isinstance(cut, Fault) and cut.failover:
+    if isinstance(cut, Fault) and (cut.failover or cut.exchanged):
         raise ResumeError(
-            "Cannot go on: a failover was cut, and its runbook has no way back. Start a new climb."
+            f"Cannot go on: {cut.name!r} was cut, and its runbook has no way back. Start a new"
+            " climb."
         )
 
 

@@ -1,6 +1,7 @@
 """Takes the commands out of a runbook, in order."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -72,16 +73,26 @@ def blocks(page: Path, *fences: str) -> list[Block]:
     return found
 
 
-def section_of(page: Path, begin: str) -> str:
-    """The functions of the page, and the commands and checks of one section."""
+def section_of(page: Path, begin: str, parts: Sequence[Part] = ("do", "check")) -> str:
+    """The functions of the page, and these parts of one section."""
     all_of_them = blocks(page)
     if not any(one.section.startswith(begin) for one in all_of_them):
         raise RunbookError(f"{page}: there are no commands in a section {begin!r}.")
     return "\n".join(
         one.commands
         for one in all_of_them
-        if not one.section or (one.section.startswith(begin) and one.part != "back")
+        if not one.section or (one.section.startswith(begin) and one.part in parts)
     )
+
+
+def followed(text: str, runbooks: Path) -> str:
+    """Instead of each line `follow PAGE SECTION` the commands and checks there, or its way back."""
+
+    def commands(line: re.Match[str]) -> str:
+        page, section, back = line.groups()
+        return section_of(runbooks / page, section, ("back",) if back else ("do", "check"))
+
+    return re.sub(r"(?m)^follow (\S+) (\S+)( back)?$", commands, text)
 
 
 def the_way(pages: list[Path]) -> list[Block]:

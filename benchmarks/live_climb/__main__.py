@@ -57,6 +57,8 @@ class Climb:
 
     def prepare(self, template: Path | None) -> None:
         folder, stand = self.place.folder, self.stand
+        if stand.faults and stand.top == 4 and shutil.which("redis-cli") is None:
+            raise PlaceError("Install redis-cli: apt-get install redis-tools")
         if template is None:
             template = journey.template_of(folder / "template")
         repo = self.place.repo

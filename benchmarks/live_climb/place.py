@@ -432,7 +432,9 @@ class Place:
             variables.write(f"AWS_ACCESS_KEY_ID='{key}'\nAWS_SECRET_ACCESS_KEY='{secret}'\n")
         address = self.variables["S3_SETTINGS"].rpartition("://")[2]
         options = f"--addr {address} --config '' --auth-key {key},{secret} {self.buckets}"
-        self._program("start-s3", self._in_background(f"rclone serve s3 {options}", "s3"))
+        answers = f"until curl -sS -o /dev/null http://{address}/; do sleep 0.1; done"
+        begin = self._in_background(f"rclone serve s3 {options}", "s3")
+        self._program("start-s3", f"{begin}\n{answers}")
 
     def _run(self, *command: str) -> str:
         # A server that stays would keep a pipe open.

@@ -369,6 +369,8 @@ class Visitor:
                 if method == "GET":
                     raise
                 counts.asked_again += 1
+                # Retry-After. HAProxy may send it to the dying process again.
+                await asyncio.sleep(1)
                 answer = await browser.ask(method, path, content, headers)
                 expected = again or expected
             result = f"{answer.status} {answer.header('x-request-id')}"

@@ -17,6 +17,7 @@ import pytest
 from conftest import REPO, Render
 
 CLIMB = REPO / "benchmarks" / "live_climb"
+NEW_SERVERS = "for good|the old one"
 
 PAGE = """\
 # A page
@@ -162,7 +163,7 @@ def test_a_section_that_was_cut_is_undone_and_begins_again(
     both = runbook.the_way([page]) + runbook.the_way_back([page])
     steps = [plan.Step("quiet"), *(plan.Step(one.name, one) for one in both)]
     at = next(n for n, one in enumerate(steps) if one.action and one.action.commands == cut)
-    stand = plan.Stand(page, 2, 1, 1, 1, faults=False, next=at, is_begun=True)
+    stand = plan.Stand(page, 2, 1, 1, 1, faults="", next=at, is_begun=True)
 
     assert [one.commands for one in plan.begin_again(steps, stand)] == undone
     assert steps[stand.next].action.commands == next_is
@@ -172,7 +173,7 @@ def test_a_step_that_was_not_begun_is_the_next_one(
     runbook: ModuleType, plan: ModuleType, page: Path
 ) -> None:
     steps = [plan.Step(one.name, one) for one in runbook.the_way([page])]
-    stand = plan.Stand(page, 2, 1, 1, 1, faults=False, next=4)
+    stand = plan.Stand(page, 2, 1, 1, 1, faults="", next=4)
 
     assert plan.begin_again(steps, stand) == []
     assert stand.next == 4
@@ -183,7 +184,7 @@ def test_a_step_out_of_order_is_refused_in_words(
 ) -> None:
     ledger = importlib.import_module("ledger")
     steps = [plan.Step(one.name, one) for one in runbook.the_way([page])]
-    stand = plan.Stand(page, 2, 1, 1, 1, faults=False, next=2)
+    stand = plan.Stand(page, 2, 1, 1, 1, faults="", next=2)
     stand.done = [ledger.Counts(steps[0].name), ledger.Counts(steps[1].name)]
     plan.refuse_out_of_order(steps, stand)
 
@@ -202,7 +203,7 @@ def test_a_check_that_fails_stops_the_climb_which_says_where_it_stands(
     climb = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(climb)
     (tmp_path / "site").mkdir()
-    made = climb.Climb(plan.Stand(tmp_path / "stand.json", 2, 1, 1, 1, faults=False))
+    made = climb.Climb(plan.Stand(tmp_path / "stand.json", 2, 1, 1, 1, faults=""))
     made.place.variables = {"SITE": str(tmp_path / "site")}
 
     with pytest.raises(climb.StepError) as stopped:
@@ -216,7 +217,7 @@ def test_a_check_that_fails_stops_the_climb_which_says_where_it_stands(
 
 def test_where_a_climb_stands_is_written_down(plan: ModuleType, tmp_path: Path) -> None:
     ledger = importlib.import_module("ledger")
-    stand = plan.Stand(tmp_path / "stand.json", 4, 8, 60.0, 60, faults=True, next=7, head="c0ffee")
+    stand = plan.Stand(tmp_path / "stand.json", 4, 8, 60.0, 60, faults=".", next=7, head="c0ffee")
     stand.done.append(
         ledger.Counts("stage 1, nothing happens", milliseconds=ledger.Times([1.5, 2.5]))
     )
@@ -251,7 +252,7 @@ def test_a_million_times_are_kept_as_few_numbers_and_their_p99_to_three_digits()
 
 def test_the_quiet_steps_share_the_total_that_was_asked_for(plan: ModuleType) -> None:
     ledger = importlib.import_module("ledger")
-    stand = plan.Stand(Path(), 2, 1, 1, requests=10, faults=False, total=300)
+    stand = plan.Stand(Path(), 2, 1, 1, requests=10, faults="", total=300)
     carried = []
     for name in (f"stage 1{plan.QUIET}", "1. One: do 1", f"stage 2{plan.QUIET}", "back", "last"):
         wanted = stand.requests_of_a_quiet_step() if name.endswith(plan.QUIET) else 40
@@ -323,7 +324,7 @@ def test_a_change_of_servers_that_was_cut_is_not_gone_on_with(plan: ModuleType) 
     changes = [one for one in kills.FAULTS if one.failover or one.exchanged]
     assert len(changes) == 4
     for one in changes:
-        stand = plan.Stand(Path(), 2, 1, 1, 1, faults=True)
+        stand = plan.Stand(Path(), 2, 1, 1, 1, faults=".")
         plan.refuse_out_of_order([plan.Step(one.name, one)], stand)
         stand.is_begun = True
         with pytest.raises(plan.ResumeError, match=f"{one.what}. was cut"):
@@ -372,10 +373,21 @@ def test_what_a_failover_lost_is_counted_once_also_after_a_stop(tmp_path: Path) 
 def test_a_climb_kills_only_servers_of_the_stages_that_it_reaches() -> None:
     kills = importlib.import_module("kills")
 
-    assert {one.stage for one in kills.faults_at(1, 2)} == {1}
-    assert {one.stage for one in kills.faults_at(2, 2)} == {1, 2}
-    assert {one.stage for one in kills.faults_at(3, 4)} == {3}
-    assert kills.faults_at(4, 4) == list(kills.FAULTS)
+    assert {one.stage for one in kills.faults_at(1, 2, ".")} == {1}
+    assert {one.stage for one in kills.faults_at(2, 2, ".")} == {1, 2}
+    assert {one.stage for one in kills.faults_at(3, 4, ".")} == {3}
+    assert kills.faults_at(4, 4, ".") == list(kills.FAULTS)
+    assert {one.stage for one in kills.faults_at(4, 4, NEW_SERVERS)} == {2, 3, 4}
+    assert {one.stage for one in kills.faults_at(3, 3, NEW_SERVERS)} == {2, 3}
+
+
+@pytest.mark.parametrize(("pattern", "says"), [("(", "is not a pattern"), ("fire", "no fault in")])
+def test_a_pattern_that_chooses_no_fault_is_refused_in_words(pattern: str, says: str) -> None:
+    done = subprocess.run(
+        [sys.executable, CLIMB, f"--faults={pattern}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert says in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.usefixtures("plan")  # puts the climb on the path
@@ -464,7 +476,7 @@ def test_a_live_service_goes_to_stage_3_and_back_after_a_kill_and_no_client_noti
     template: Path, tmp_path: Path
 ) -> None:
     page = tmp_path / "climb.html"
-    quick = ["--to=3", "--visitors=8", "--rate=60", "--requests=60"]
+    quick = ["--to=3", "--visitors=8", "--rate=60", "--requests=60", f"--faults={NEW_SERVERS}"]
     with subprocess.Popen(
         [sys.executable, CLIMB, "--template", template, *quick],
         stdin=subprocess.DEVNULL,
@@ -493,5 +505,8 @@ def test_a_live_service_goes_to_stage_3_and_back_after_a_kill_and_no_client_noti
     assert "The climb stands at to-stage-2.md: 3. The pooler: do 2, which was cut" in done.stdout
     assert "It goes on with to-stage-2.md: 3. The pooler: do 1." in done.stdout
     assert done.stdout.count("| stage 3, nothing happens |") == 1
+    assert done.stdout.count("and its replica takes over |") == 2
+    assert done.stdout.count("and a new one takes its place |") == 1
+    assert done.stdout.count("a new replica takes the place of the old one |") == 2
     assert done.stdout.count("| stage 1 again, nothing happens |") == 1
     assert "<svg" in page.read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import journey
 import report
-from kills import Fault
+from kills import FAULTS, Fault
 from ledger import Counts, Ledger
 from place import Place, PlaceError
 from plan import ResumeError, Stand, Step, begin_again, refuse_out_of_order, steps_of
@@ -251,6 +251,16 @@ def new_stand(options: argparse.Namespace) -> Stand:
     return Stand(folder / "stand.json", options.to, *load, options.faults, **more)
 
 
+def pattern_of_faults(text: str) -> str:
+    try:
+        found = [one for one in FAULTS if re.search(text, one.what)]
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a pattern: {error}") from error
+    if not found:
+        raise argparse.ArgumentTypeError(f"no fault in live_climb/kills.py matches {text!r}")
+    return text
+
+
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     top = journey.LEGS[-1].stage
@@ -262,7 +272,13 @@ def main() -> int:
     arguments.add_argument("--reads", type=int, default=1, help="how many times as many reads")
     arguments.add_argument("--yield", action="store_true", help="starts yield to requests")
     arguments.add_argument(
-        "--faults", action="store_true", help="kill servers while the service stays at a stage"
+        "--faults",
+        nargs="?",
+        type=pattern_of_faults,
+        const=".",
+        default="",
+        metavar="PATTERN",
+        help="kill servers while the service stays at a stage: all, or as the pattern says",
     )
     arguments.add_argument("--html", type=Path, help="write a page with the time line")
     arguments.add_argument(

@@ -1,5 +1,6 @@
 """What happens to a service between the steps of its runbooks: servers are killed and come back."""
 
+import re
 from dataclasses import dataclass
 
 import place
@@ -182,6 +183,7 @@ FAULTS = (
 )
 
 
-def faults_at(stage: int, top: int) -> list[Fault]:
+def faults_at(stage: int, top: int, pattern: str) -> list[Fault]:
     """Each where its server is new, and all where everything is there."""
-    return [one for one in FAULTS if one.stage == stage or one.stage < stage == top]
+    those = [one for one in FAULTS if re.search(pattern, one.what)]
+    return [one for one in those if one.stage == stage or one.stage < stage == top]

@@ -37,7 +37,7 @@ class Stand:
     visitors: int
     rate: float
     requests: int
-    faults: bool
+    faults: str  # a pattern of what happens, or nothing does
     reads: int = 1
     total: int = 0
     is_yielding: bool = False
@@ -144,6 +144,6 @@ def begin_again(steps: Sequence[Step], stand: Stand) -> list[Block]:
 
 
 def _stays(stage: int, stand: Stand) -> list[Step]:
-    faults = faults_at(stage, stand.top) if stand.faults else []
+    faults = faults_at(stage, stand.top, stand.faults) if stand.faults else []
     quiet = Step(f"stage {stage}{QUIET}")
     return [quiet, *(Step(one.name, one) for one in faults)]

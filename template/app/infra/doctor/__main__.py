@@ -190,6 +190,11 @@ def look(options: argparse.Namespace) -> Evidence:
         unavailable=unavailable,
         readers=[reader for capability in found for reader in capability.readers],
         others={name: one for capability in found for name, one in capability.others.items()},
+        readers_of={
+            name: list(readers)
+            for capability in found
+            for name, readers in capability.readers_of.items()
+        },
         capabilities={
             name: one.seen.model_dump() for name, one in capabilities.items() if one.seen
         },

@@ -2,8 +2,9 @@
 """The doctor's findings, without parameter values or addresses, so you can send them to others."""
 
 import re
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -137,5 +138,17 @@ class Evidence(EvidencePart):
     unavailable: list[str] = []  # servers that the app cannot reach, by its /ready
     readers: list[Database] = []  # servers that answer reads in the primary's place
     others: dict[str, Database] = {}  # databases with tables of their own, by name
+    readers_of: dict[str, list[Database]] = {}  # the readers of such a database, by its name
     capabilities: dict[str, dict[str, Any]] = {}  # by name: each capability has its own model
     skipped: list[Skipped] = []
+
+    @property
+    def servers(self) -> list[Database]:
+        return [*([self.database] if self.database else []), *self.readers]
+
+    def of_others(self) -> Iterator[tuple[str, Self]]:
+        """Each other database with its readers, as if it were the only one."""
+        kept = self.model_dump(include={"stage", "at", "window_s"})
+        for name in self.others | self.readers_of:
+            found, readers = self.others.get(name), self.readers_of.get(name, [])
+            yield name, type(self)(**kept, database=found, readers=readers)

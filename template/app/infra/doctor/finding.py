@@ -49,12 +49,13 @@ class Missing(Exception):
 
 class CapabilityEvidence(NamedTuple):
     """`readers` are servers that answer reads in the primary's place. `others` are databases with
-    tables of their own, by name."""
+    tables of their own, by name; `readers_of` are the readers of each."""
 
     seen: EvidencePart | None
     readers: Sequence[Database] = ()
     skipped: Sequence[Skipped] = ()
     others: Mapping[str, Database] = {}
+    readers_of: Mapping[str, Sequence[Database]] = {}
 
 
 class Window(NamedTuple):

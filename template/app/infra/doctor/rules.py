@@ -153,7 +153,7 @@ def hot_row(evidence: Evidence) -> Finding | None:
 
 
 def index(evidence: Evidence) -> Finding | None:
-    for statement in (one for server in _servers(evidence) for one in server.statements or []):
+    for statement in (one for server in evidence.servers for one in server.statements or []):
         if statement.share >= 0.2 and statement.calls >= 10:
             for scan in statement.scans:
                 if _lacks_index(statement, scan):
@@ -328,7 +328,7 @@ def replicas(evidence: Evidence) -> Finding | None:
 
 
 def processors_not_known(evidence: Evidence) -> Finding | None:
-    most = max((one.on_processor for one in _servers(evidence) if not one.processors), default=0.0)
+    most = max((one.on_processor for one in evidence.servers if not one.processors), default=0.0)
     if most < BUSY:
         return None
     return Finding(
@@ -392,9 +392,8 @@ def _of_each(rule: Rule) -> Rule:
     def judged(evidence: Evidence) -> Finding | None:
         if found := rule(evidence):
             return found
-        for name, database in evidence.others.items():
-            kept = evidence.model_dump(include={"stage", "at", "window_s"})
-            if found := rule(Evidence(**kept, database=database)):
+        for name, own in evidence.of_others():
+            if found := rule(own):
                 text = f"{name}: {found.text}"
                 return found.model_copy(update={"text": text, "advance_to": None})
         return None
@@ -453,10 +452,6 @@ def _nothing_found(evidence: Evidence) -> Finding:
     return Finding(rule="stay", text="nothing", do="nothing")
 
 
-def _servers(evidence: Evidence) -> list[Database]:
-    return [*([evidence.database] if evidence.database else []), *evidence.readers]
-
-
 def _statements(evidence: Evidence) -> list[Statement]:
     return (evidence.database.statements if evidence.database else None) or []
 
@@ -475,8 +470,7 @@ def _sessions(count: float, database: Database, do: str) -> str:
 
 def _busy_with_reads(evidence: Evidence) -> Database | None:
     """The first busy server of the primary and its replicas."""
-    busy = (one for one in _servers(evidence) if is_busy_with_reads(one))
-    return next(busy, None)
+    return next(filter(is_busy_with_reads, evidence.servers), None)
 
 
 def _repeats(evidence: Evidence) -> float | None:

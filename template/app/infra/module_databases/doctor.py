@@ -30,52 +30,66 @@ async def look(window: Window) -> CapabilityEvidence | None:
         return None
     common = environment.read(DatabaseSettings)
     found = await asyncio.gather(*(_database(module, common, window) for module in modules))
-    names = [f"database of {module}" for module in modules]
+    names = list(map(name_of, modules))
     return CapabilityEvidence(
         None,
         skipped=[
-            one.model_copy(update={"source": f"{one.source} of the {name}"})
+            one
             for name, (_, skipped) in zip(names, found, strict=True)
-            for one in skipped
+            for one in of(name, skipped)
         ],
         others={name: one for name, (one, _) in zip(names, found, strict=True) if one is not None},
     )
+
+
+def name_of(module: str) -> str:
+    return f"database of {module}"
+
+
+def of(name: str, skipped: list[Skipped]) -> list[Skipped]:
+    return [one.model_copy(update={"source": f"{one.source} of the {name}"}) for one in skipped]
 
 
 async def _database(
     module: str, common: DatabaseSettings, window: Window
 ) -> tuple[Database | None, list[Skipped]]:
     own = settings.read(module)
-    cpus = window.processors if _one_server(own, common) else processors(own, "module_cpus", module)
     try:
-        return await look_at_postgres(own, window.seconds, cpus, lambda _: None)
+        return await look_at_postgres(own, *window_of(module, own, common, window), lambda _: None)
     except (NotConnected, Refused) as error:
         return None, [gap("sessions", error, f"try psql with {settings.prefix_of(module)}URL")]
 
 
-def _one_server(own: DatabaseSettings, common: DatabaseSettings) -> bool:
-    return own.direct_url.hosts() == common.direct_url.hosts()
+def window_of(
+    module: str, own: DatabaseSettings, common: DatabaseSettings, window: Window
+) -> Window:
+    """With the processors of the module's server."""
+    if own.direct_url.hosts() == common.direct_url.hosts():
+        return window
+    return window._replace(processors=processors(own, "module_cpus", module))
 
 
 def processors_not_known(evidence: Evidence) -> Finding | None:
-    for name, database in evidence.others.items():
-        if not database.processors and database.on_processor >= BUSY:
-            return Finding(
-                rule="not-known",
-                text=f"{name}: {database.on_processor:.1f} sessions keep a processor busy",
-                do=f"say in {CAPACITY} how many it has: module_cpus",
-            )
+    for name, own in evidence.of_others():
+        for server in own.servers:
+            if not server.processors and server.on_processor >= BUSY:
+                return Finding(
+                    rule="not-known",
+                    text=f"{name}: {server.on_processor:.1f} sessions keep a processor busy",
+                    do=f"say in {CAPACITY} how many it has: module_cpus",
+                )
     return None
 
 
 def reads(evidence: Evidence) -> Finding | None:
-    for name, database in evidence.others.items():
-        if is_busy_with_reads(database):
+    for name, own in evidence.of_others():
+        for server in filter(is_busy_with_reads, own.servers):
+            more = "one more replica" if own.readers else "a replica"
             return Finding(
                 rule="module-reads",
                 text=f"{name}: its processor is busy with reads",
-                do="a larger machine; then a replica of it, with the option replica_routing",
-                evidence=[f"{busy(database)}; {read_share(database):.0%} of its time is reads"],
+                do=f"a larger machine; then {more} of it, with the option replica_routing",
+                evidence=[f"{busy(server)}; {read_share(server):.0%} of its time is reads"],
             )
     return None
 

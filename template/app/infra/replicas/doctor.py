@@ -7,7 +7,6 @@ import time
 from statistics import fmean
 
 from pydantic import PostgresDsn
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
@@ -15,20 +14,11 @@ from app.infra.doctor.evidence import Database, Evidence, EvidencePart, Skipped
 from app.infra.doctor.finding import Capability, CapabilityEvidence, Finding, Window, seen
 from app.infra.doctor.looking import Refused, gap, look_at_postgres
 from app.infra.failures import NotConnected
-from app.infra.pooling.connections import PostgresUrls
 from app.infra.replicas.replicas import Replicas, ReplicaSettings
 
 NAME = "replicas"
 LOOK_SECONDS = 0.5
 STATEMENTS = "statements of the replicas"
-
-
-class DirectSettings(BaseSettings):
-    """The replicas themselves, for the doctor alone. Its session does not pass through a pooler."""
-
-    model_config = SettingsConfigDict(env_prefix="DATABASE_REPLICA_")
-
-    direct_urls: PostgresUrls = []
 
 
 class ReplicaSeen(EvidencePart):
@@ -46,20 +36,27 @@ async def look(window: Window) -> CapabilityEvidence | None:
     replicas = environment.read(ReplicaSettings)
     if not replicas.urls:
         return None
-    database = environment.read(DatabaseSettings)
-    direct = environment.read(DirectSettings).direct_urls
-    if not direct and not database.pooled:
-        direct = replicas.urls
+    seen, readers, skipped = await look_at_replicas(
+        window, environment.read(DatabaseSettings), replicas, "DATABASE_REPLICA_"
+    )
+    return CapabilityEvidence(seen, readers, skipped)
+
+
+async def look_at_replicas(
+    window: Window, database: DatabaseSettings, replicas: ReplicaSettings, prefix: str
+) -> tuple[ReplicasSeen, list[Database], list[Skipped]]:
+    """Those of one primary. `prefix`: of the variables of these replicas."""
+    direct = replicas.direct_urls or ([] if database.pooled else replicas.urls)
     lag, *found = await asyncio.gather(
         _lag(window, database, replicas),
-        *(_reader(window, database, url) for url in direct),
+        *(_reader(window, database, url, prefix) for url in direct),
     )
     skipped = [one for one in found if isinstance(one, Skipped)]
     if not direct:
-        remedy = "set DATABASE_REPLICA_DIRECT_URLS, which leads past the pooler"
+        remedy = f"set {prefix}DIRECT_URLS, which leads past the pooler"
         skipped = [Skipped(source=STATEMENTS, why="a pooler stands in front", remedy=remedy)]
     readers = [one for one in found if isinstance(one, Database)]
-    return CapabilityEvidence(ReplicasSeen(replicas=lag), readers, skipped)
+    return ReplicasSeen(replicas=lag), readers, skipped
 
 
 async def _lag(
@@ -87,21 +84,25 @@ def _seen(samples: tuple[tuple[bool, float], ...]) -> ReplicaSeen:
 
 
 async def _reader(
-    window: Window, database: DatabaseSettings, url: PostgresDsn
+    window: Window, database: DatabaseSettings, url: PostgresDsn, prefix: str
 ) -> Database | Skipped:
     settings = database.model_copy(update={"direct_url": url, "pooled": False})
     try:
         found, _ = await look_at_postgres(settings, *window, lambda _: None)
     except (NotConnected, Refused) as error:
-        return gap(STATEMENTS, error, "try psql with DATABASE_REPLICA_URLS")
+        return gap(STATEMENTS, error, f"try psql with {prefix}URLS")
     return found
 
 
 def is_behind(evidence: Evidence) -> Finding | None:
     found = seen(evidence, ReplicasSeen, NAME)
-    for number, replica in enumerate(found.replicas if found else [], 1):
+    return behind(found) if found else None
+
+
+def behind(found: ReplicasSeen) -> Finding | None:
+    for number, replica in enumerate(found.replicas, 1):
         if replica.left_out >= 0.5:
-            behind = (
+            how_far = (
                 "it does not answer, or follows another primary"
                 if replica.behind_s is None
                 else f"it is up to {replica.behind_s:.1f} s behind"
@@ -110,7 +111,7 @@ def is_behind(evidence: Evidence) -> Finding | None:
                 rule="replica-behind",
                 text=f"replica {number} gets no reads, so the primary answers them",
                 do="end long reads on it, then a quicker disk; or build it again",
-                evidence=[f"{behind}, {replica.left_out:.0%} of the time (WAL positions)"],
+                evidence=[f"{how_far}, {replica.left_out:.0%} of the time (WAL positions)"],
             )
     return None
 

@@ -54,6 +54,7 @@ class ReplicaSettings(BaseSettings):
     # copies of the app do not know the replicas yet.
     reads: bool = True
     urls: PostgresUrls = []
+    direct_urls: PostgresUrls = []  # for the doctor, whose session does not pass through a pooler
     poll_seconds: PositiveFloat = 0.2
     max_lag_seconds: PositiveFloat = 5
     max_lag_bytes: ByteSize = ByteSize(8 * 1024 * 1024)

@@ -2,12 +2,10 @@
 """A module's own database with a streaming replica: each client sees its writes there."""
 
 import asyncio
-import os
 import signal
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
 
@@ -23,52 +21,14 @@ from app.infra.module_databases.sessions import module_sessions
 from app.infra.own_writes.client import OwnWrites
 from app.infra.reads import Reader
 from dev.cache import valkey
-from dev.pytest_plugin import RUN, Services
+from dev.pytest_plugin import Services
 from tests.infra.conftest import bare_app, browser
 from tests.infra.own_writes.silent_clients import add_logins
-from tests.infra.replicas.replication import Cluster, Server, cluster
+from tests.infra.replicas.replication import Server
 
 parcels = module_sessions("parcels")
 ParcelsRead = Annotated[Reader, Depends(parcels.read)]
 ParcelsWrite = Annotated[AsyncSession, Depends(parcels.write, scope="function")]
-
-SENT = "CREATE TABLE sent (name text)"
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Cluster]:
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-    with cluster(f"rung-parcels-{RUN}-{worker}") as servers:
-        asyncio.run(servers.primary.run(SENT))
-        yield servers
-
-
-@pytest.fixture
-def primary(servers: Cluster) -> Server:
-    return servers.primary
-
-
-@pytest.fixture
-def replica(
-    servers: Cluster, services: Services, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Server:
-    """Up, and held back by nothing."""
-    asyncio.run(create_table(services.database_url))
-    server = servers.replica()
-    asyncio.run(server.run("SELECT pg_wal_replay_resume()"))
-    monkeypatch.setenv("FILES_FOLDER", str(tmp_path))
-    monkeypatch.setenv("SESSION_STORE", "postgres")
-    monkeypatch.setenv("MODULE_PARCELS_DATABASE_URL", servers.primary.url)
-    monkeypatch.setenv("MODULE_PARCELS_DATABASE_REPLICA_URLS", server.url)
-    monkeypatch.setenv("MODULE_PARCELS_DATABASE_REPLICA_POLL_SECONDS", "0.05")
-    monkeypatch.setenv("MODULE_PARCELS_DATABASE_REPLICA_MAX_LAG_SECONDS", "60")
-    return server
-
-
-async def create_table(url: str) -> None:
-    connection = await asyncpg.connect(url)
-    await connection.execute(SENT)
-    await connection.close()
 
 
 def post_office() -> FastAPI:

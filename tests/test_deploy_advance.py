@@ -212,13 +212,25 @@ def test_an_advance_deletes_and_replaces_nothing_that_holds_data(
     assert refused(project, plan) == "\n"
 
 
+def test_a_secret_that_others_make_again_may_go(render: Render) -> None:
+    def lost(name: str) -> str:
+        change = {"actions": ["delete"], "before": {}}
+        secret = {"type": "aws_secretsmanager_secret", "name": name, "change": change}
+        return refused(render({"stage": 1}), [secret | {"address": name}])
+
+    for name in ("module_url", "module_replica_urls", "rds_proxy"):
+        assert lost(name) == "\n"
+    assert "module holds a key" in lost("module")
+
+
 @needs_terraform
 @pytest.mark.slow
 def test_a_module_gets_a_postgres_that_no_later_plan_may_delete(
     render: Render, tmp_path: Path, aws: dict[str, str]
 ) -> None:
-    project = render({"stage": 4, "module_databases": True})
+    project = render({"stage": 4, "replica_routing": True, "module_databases": True})
     given = '  module_databases = ["orders"]\n  module_databases_in_use = ["orders"]\n'
+    given += "  module_replicas = { orders = 1 }\n"
 
     plan = planned(project, tmp_path, recorded(4), aws, given)
 
@@ -241,6 +253,10 @@ def test_a_module_gets_a_postgres_that_no_later_plan_may_delete(
     assert logical in own
     server = named['module.service.aws_db_instance.module["orders"]']["after"]
     assert (server["db_name"], server["deletion_protection"]) == ("orders", True)
+    [replica] = [one for one in plan if one["name"] == "module_replica"]
+    planned_replica = replica["change"]["after"]
+    assert planned_replica["identifier"] == f"{server['identifier']}-replica-1"
+    assert not planned_replica["deletion_protection"]
     # Its name is taken out of the list.
     of_modules = [one for one in plan if one.get("name", "").startswith("module")]
     for one in of_modules:
@@ -249,6 +265,9 @@ def test_a_module_gets_a_postgres_that_no_later_plan_may_delete(
     assert 'aws_db_instance.module["orders"] holds rows and would be destroyed' in said
     assert 'aws_secretsmanager_secret.module["orders"] holds a key' in said
     assert "module_url" not in said
+    # A replica holds nothing that its primary does not.
+    replica["change"]["before"] = {"replicate_source_db": server["identifier"]}
+    assert "module_replica" not in refused(project, of_modules)
 
 
 @needs_terraform

@@ -289,6 +289,9 @@ def evaluated(project: Path, folder: Path, file: str, name: str, *more: str) -> 
     only = re.sub(r"var\.module_databases\w*", '["orders", "long_name"]', only)
     only = only.replace("var.pgbouncer.pool_size", "7")
     given = 'locals {\n  database_url = ""\n  replica_hosts = ["one", "two"]\n'
+    replicas = (project / "deploy/aws/module-databases-replica.tf").exists()
+    hosts = '{ orders = ["three", "four"] }' if replicas else "{}"
+    given += f"  module_replica_hosts = {hosts}\n"
     given += f"  pooled_modules = {'local.module_pgbouncer_lines' if more else '[]'}\n"
     given += f"  pooled_passwords = {'local.module_pgbouncer_secrets' if more else '{}'}\n}}\n"
     what = name if "local." in name else f"local.{name}"
@@ -328,6 +331,7 @@ def test_a_choice_of_pooler_changes_no_other_resource(render: Render) -> None:
         "aws_service_discovery_service.pgbouncer",
         "aws_vpc_security_group_egress_rule.pgbouncer",
         "aws_vpc_security_group_ingress_rule.database_from_pgbouncer",
+        "aws_vpc_security_group_ingress_rule.module_from_pgbouncer",
         "aws_vpc_security_group_ingress_rule.pgbouncer_from_app",
     }
     both = bouncer.keys() & proxy.keys()
@@ -364,6 +368,7 @@ def test_with_rds_proxy_the_app_reads_from_the_replicas_themselves(
 
 MODULES = {"stage": 4, "module_databases": True}
 BOUNCED = "module-databases-pgbouncer.tf"
+DIRECT = "module-databases-direct.tf"
 
 
 @needs_terraform
@@ -371,7 +376,7 @@ def test_with_rds_proxy_the_app_gets_the_url_of_each_module_in_use(
     render: Render, tmp_path: Path
 ) -> None:
     project = render({**MODULES, "pooler": "rds_proxy"})
-    said = evaluated(project, tmp_path, "module-databases-direct.tf", "module_secrets")
+    said = evaluated(project, tmp_path, DIRECT, "module_secrets")
 
     assert not (project / "deploy/aws" / BOUNCED).exists()
     assert json.loads(json.loads(said)) == {
@@ -387,7 +392,7 @@ def test_the_app_reaches_each_module_in_use_by_pgbouncer(render: Render, tmp_pat
     said = evaluated(project, tmp_path, "pgbouncer.tf", both, BOUNCED)
     environment, secrets = json.loads(json.loads(said))
 
-    assert not (project / "deploy/aws/module-databases-direct.tf").exists()
+    assert not (project / "deploy/aws" / DIRECT).exists()
     url = "postgresql://app@pgbouncer.main.name:6432/orders"
     orders = {name: value for name, value in environment.items() if "_ORDERS_" in name}
     assert orders == {
@@ -400,6 +405,27 @@ def test_the_app_reaches_each_module_in_use_by_pgbouncer(render: Render, tmp_pat
     assert secrets["MODULE_ORDERS_DATABASE_DIRECT_URL"] == "module_url orders"
     assert len(secrets) == 2
     assert secrets.keys() & environment.keys() == set()
+
+
+@needs_terraform
+def test_the_app_reads_from_the_replicas_of_each_module_in_use(
+    render: Render, tmp_path: Path
+) -> None:
+    project = render({**MODULES, "replica_routing": True})
+    said = evaluated(project, tmp_path, "pgbouncer.tf", "module_environment", BOUNCED)
+    found = {name: one for name, one in json.loads(json.loads(said)).items() if "REPLICA" in name}
+    url = "postgresql://app@pgbouncer.main.name:6432/orders-app_replica"
+    assert found == {"MODULE_ORDERS_DATABASE_REPLICA_URLS": f"{url}_1,{url}_2"}
+
+
+@needs_terraform
+def test_with_rds_proxy_the_urls_of_a_module_s_replicas_are_a_secret(
+    render: Render, tmp_path: Path
+) -> None:
+    said = evaluated(render(WITH_RDS_PROXY), tmp_path, DIRECT, "module_secrets")
+    secrets = json.loads(json.loads(said))
+    assert secrets.pop("MODULE_ORDERS_DATABASE_REPLICA_URLS") == "module_replica_urls orders"
+    assert [one for one in secrets if "REPLICA" in one] == []
 
 
 @needs_terraform
@@ -430,14 +456,22 @@ def test_pgbouncer_signs_in_to_each_module_with_its_own_password(
     parser = ConfigParser(interpolation=None, delimiters=("=",))
     parser.read(here / "pgbouncer.ini")
     databases = dict(parser["databases"])
-    assert list(databases)[4:] == ["app", "app_read", "app_replica_1", "app_replica_2"]
-    for module in ("orders", "long_name"):
-        for alias in ("app", "app_read"):
-            query = databases[alias].partition("connect_query=")[2]
-            assert databases[f"{module}-{alias}"] == (
-                f"host=at-{module} port=5432 dbname={module} user=app"
-                f" password={f'PASSWORD_{module.upper()}'[::-1]} connect_query={query}"
-            )
+    assert list(databases)[6:] == ["app", "app_read", "app_replica_1", "app_replica_2"]
+    written = [
+        ("orders", "app", "at-orders"),
+        ("orders", "app_read", "at-orders"),
+        ("orders", "app_replica_1", "three"),
+        ("orders", "app_replica_2", "four"),
+        ("long_name", "app", "at-long_name"),
+        ("long_name", "app_read", "at-long_name"),
+    ]
+    assert list(databases)[:6] == [f"{module}-{alias}" for module, alias, _ in written]
+    for module, alias, host in written:
+        query = databases[alias].partition("connect_query=")[2]
+        assert databases[f"{module}-{alias}"] == (
+            f"host={host} port=5432 dbname={module} user=app"
+            f" password={f'PASSWORD_{module.upper()}'[::-1]} connect_query={query}"
+        )
     assert (here / "userlist.txt").read_text() == '"app" "common"\n'
     assert (here / "pgbouncer.ini").stat().st_mode & 0o077 == 0
     for one in passwords.values():

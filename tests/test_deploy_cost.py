@@ -115,16 +115,19 @@ def test_the_environments_own_sizes_count(render: Render, tmp_path: Path) -> Non
 def test_each_module_with_its_own_postgres_costs_one_and_two_secrets(
     render: Render, tmp_path: Path
 ) -> None:
-    project = shutil.copytree(render({"stage": 4, "module_databases": True}), tmp_path / "shop")
+    variant = {"stage": 4, "replica_routing": True, "module_databases": True}
+    project = shutil.copytree(render(variant), tmp_path / "shop")
     main = project / "environments" / "production" / "main.tf"
     image = "  image           = var.image\n"
     assert image in main.read_text()
     names = '  module_databases = ["orders", "catalog"]\n  module_database = { multi_az = true }\n'
+    names += "  module_replicas = { orders = 2, catalog = 1 }\n"
     main.write_text(main.read_text().replace(image, image + names))
 
     found = parts(cost(project).stdout)
 
     assert found["modules' Postgres"] == pytest.approx(4 * (0.065 * 730 + 20 * 0.115), abs=0.01)
+    assert found["modules' replicas"] == pytest.approx(3 * (0.065 * 730 + 20 * 0.115), abs=0.01)
     assert found["secrets"] == pytest.approx(6 * 0.4, abs=0.01)
 
 
@@ -224,20 +227,27 @@ def test_a_smaller_size_costs_less_and_a_first_plan_costs_all_of_it(render: Rend
     assert change(project, {"planned_values": after}).startswith("Cost: 0.00 -> ")
 
 
-def test_a_replica_that_is_not_there_yet_has_the_storage_of_the_primary(render: Render) -> None:
+def test_a_replica_that_is_not_there_yet_has_the_storage_of_its_primary(render: Render) -> None:
     after = shown(2)
     resources = after["root_module"]["child_modules"][0]["resources"]
     replica = {"instance_class": "db.t4g.micro", "replicate_source_db": "shop-production"}
-    address = "module.service.aws_db_instance.replica[0]"
-    resources.append(
-        {"address": address, "mode": "managed", "type": "aws_db_instance", "values": replica}
-    )
+    servers = {
+        'module["orders"]': {"instance_class": "db.t4g.micro", "allocated_storage": 100},
+        'module_replica["orders-replica-1"]': replica,
+        "replica[0]": replica,
+    }
+    for name, values in servers.items():
+        address = f"module.service.aws_db_instance.{name}"
+        resources.append(
+            {"address": address, "mode": "managed", "type": "aws_db_instance", "values": values}
+        )
 
     said = change(
         render({"stage": 2}), {"prior_state": {"values": shown(2)}, "planned_values": after}
     )
 
-    assert said.splitlines()[1].split() == ["aws_db_instance.replica[0]", "+13.98"]
+    costs = [line.split()[1] for line in said.splitlines()[1:]]
+    assert costs == ["+23.18", "+23.18", "+13.98"]
 
 
 def test_a_size_without_a_price_stops_no_plan(render: Render) -> None:

@@ -250,6 +250,14 @@ def test_the_budget_of_aws_takes_copies_and_sizes_from_the_environment(
     fits = budget(4, orders + SIZES_OF_MODULES)
     assert fits.returncode == 0, fits.stdout + fits.stderr
     assert re.search(r"clients, modules' too +2500 \+ 100 x \(7\) ", fits.stdout, re.MULTILINE)
+    with_replicas = render({"stage": 4, "replica_routing": True, "module_databases": True})
+    replica = "deploy/aws/module-databases-replica.tf"
+    shutil.copy(with_replicas / replica, projects[4] / replica)
+    of_replicas = orders + SIZES_OF_MODULES + "  module_replicas = { orders = 2 }\n"
+    fits = budget(4, of_replicas)
+    assert fits.returncode == 0, fits.stdout + fits.stderr
+    assert "  2 x 1 x (10 + 5) + 3" in fits.stdout
+    assert re.search(r"clients, modules' too +2500 \+ 100 x \(20\) ", fits.stdout, re.MULTILINE)
     # Where RDS Proxy stands before the common database, the app's own pools lead to a module's.
     aws_of_4 = projects[4] / "deploy" / "aws"
     shutil.rmtree(aws_of_4)
@@ -257,6 +265,10 @@ def test_the_budget_of_aws_takes_copies_and_sizes_from_the_environment(
     shutil.copytree(of_proxy / "deploy" / "aws", aws_of_4)
     proxied = budget(4, orders + SIZES_OF_MODULES)
     assert re.search(r"Postgres of orders .* 703 +806$", proxied.stdout, re.MULTILINE)
+    shutil.copy(with_replicas / replica, projects[4] / replica)
+    proxied = budget(4, of_replicas)
+    assert re.search(r"Postgres of orders .* 803 +806$", proxied.stdout, re.MULTILINE)
+    assert re.search(r"each replica of orders .* 603 +806$", proxied.stdout, re.MULTILINE)
 
     larger = budget(2, SIZES)
     assert "9 copies x 2 during a deploy x 1 worker = 18 processes" in larger.stdout

@@ -36,7 +36,7 @@ def at(stage: int, chosen: Collection[str]) -> dict[str, Any]:
 
 
 # Its files are one of Terraform, so only tests of deploy/aws render it.
-WITH_RDS_PROXY: dict[str, Any] = {**at(STAGES[-1], ["replica_routing"]), "pooler": "rds_proxy"}
+WITH_RDS_PROXY: dict[str, Any] = {**at(STAGES[-1], OPTIONS), "pooler": "rds_proxy"}
 
 # An option adds one variant, with all options before it: two options do not need four a stage.
 CHOICES = [OPTIONS[:n] for n in range(len(OPTIONS) + 1)]

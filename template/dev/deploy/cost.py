@@ -23,6 +23,7 @@ LEFT_OUT = (
 PROXIES = 2
 # deploy/aws/module-databases.tf: the password, and the URL with it.
 SECRETS_OF_A_MODULE = 2
+PRIMARY_OF = (r'module_replica\["(\w+)-replica-\d+"\]', r'module["\1"]')
 
 type Row = tuple[str, str, float]
 
@@ -59,7 +60,10 @@ def rows(variables: dict[str, Any], prices: dict[str, Any]) -> list[Row]:
     size = f"{cpu / 1024:g} vCPU, {memory / 1024:g} GB"
     data = size_of(database)
     modules = variables.get("module_databases", [])
-    secrets = (3 if "rds_proxy" in variables else 2) + SECRETS_OF_A_MODULE * len(modules)
+    replicas_of_modules = variables.get("module_replicas", {})
+    secrets = 2 + SECRETS_OF_A_MODULE * len(modules)
+    if "rds_proxy" in variables:
+        secrets += 1 + len(replicas_of_modules)
     found = [
         ("app", f"{copies} x {size}, with address", copies * task(cpu, memory)),
         ("load balancer", "2 addresses", balancer_of(prices)),
@@ -79,6 +83,9 @@ def rows(variables: dict[str, Any], prices: dict[str, Any]) -> list[Row]:
         own = variables["module_database"]
         count = len(modules) * (2 if own["multi_az"] else 1)
         found.append(("modules' Postgres", f"{count} x {size_of(own)}", postgres(count, own)))
+    if replicas_of_modules:
+        count, own = sum(replicas_of_modules.values()), variables["module_database"]
+        found.append(("modules' replicas", f"{count} x {size_of(own)}", postgres(count, own)))
     for name in ("cache", "sessions"):
         if name in variables:
             nodes, node_type = variables[name]["nodes"], variables[name]["node_type"]
@@ -154,7 +161,9 @@ def costs(state: dict[str, Any], prices: dict[str, Any]) -> dict[str, float]:
         match resource["type"]:
             case "aws_db_instance":
                 # A replica's storage is known once it exists. Until then it is the primary's.
-                storage = values.get("allocated_storage") or primary.get("allocated_storage", 0)
+                its = found.get(re.sub(*PRIMARY_OF, address), resource)["values"]
+                sizes = [one.get("allocated_storage") for one in (values, its, primary)]
+                storage = next(filter(None, sizes), 0)
                 servers = 2 if values.get("multi_az") else 1
                 return servers * postgres_of(prices, values["instance_class"], storage)
             case "aws_db_proxy":
@@ -239,7 +248,7 @@ def value(folder: Path, name: str, found: Any) -> Any:
 
 
 NEEDED = {"copies", "cpu", "memory", "class", "storage", "multi_az", "node_type", "nodes"}
-NEEDED |= {"replicas", "pool_size", "architecture", "module_databases"}
+NEEDED |= {"replicas", "pool_size", "architecture", "module_databases", "module_replicas"}
 
 
 def computed(folder: Path, name: str) -> Stop:

@@ -19,8 +19,10 @@ HOLDS = {
 }
 COPIES = {
     ("aws_elasticache_replication_group", "cache"),
+    ("aws_secretsmanager_secret", "module_replica_urls"),
     ("aws_secretsmanager_secret", "module_url"),
     ("aws_secretsmanager_secret", "rds_proxy"),
+    ("aws_secretsmanager_secret_version", "module_replica_urls"),
     ("aws_secretsmanager_secret_version", "module_url"),
     ("aws_secretsmanager_secret_version", "rds_proxy"),
 }

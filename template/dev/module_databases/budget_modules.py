@@ -4,9 +4,9 @@
 from app.infra.module_databases import settings
 from dev.pooling.budget_postgres import (
     BOUNCER,
-    CHECK,
     CLIENTS,
     POSTGRES,
+    clients_of,
     direct,
     pooled_server,
     postgres_limits,
@@ -32,13 +32,15 @@ def needs(capacity: Capacity) -> list[Need]:
     clients = {}
     for module in settings.named():
         own = settings.read(module)
+        replicas = replicas_named(f"{settings.prefix_of(module)}REPLICA_URLS") or 0
         if own.pooled and capacity.pool_size:  # on AWS, by deploy/aws/module-databases-pgbouncer.tf
-            clients[module] = own.read_pool + own.write_pool + CHECK
-            server = f"Postgres of {module}"
-            found.append(pooled_server(server, ALIASES, capacity, read_bouncer(), postgres))
+            clients[module], _ = clients_of(own, replicas)
+            servers = [(f"Postgres of {module}", ALIASES)]
+            servers += [(f"each replica of {module}", 1)] if replicas else []
+            for server, aliases in servers:
+                found.append(pooled_server(server, aliases, capacity, read_bouncer(), postgres))
         elif not own.pooled:
-            replicas = replicas_named(f"{settings.prefix_of(module)}REPLICA_URLS")
-            for need in direct(own, capacity, replicas or 0, postgres):
+            for need in direct(own, capacity, replicas, postgres):
                 remedy = need.remedy.replace("DATABASE_", settings.prefix_of(module))
                 found.append(need._replace(what=f"{need.what} of {module}", remedy=remedy))
     if clients:

@@ -51,6 +51,8 @@ def read(environment: str) -> Capacity:
         sys.exit(str(stop))
     for name in [name for name in os.environ if OF_A_DATABASE.match(name)]:
         del os.environ[name]  # It belongs to this machine, not to production.
+    for module, count in said.get("module_replicas", {}).items():
+        os.environ[f"MODULE_{module.upper()}_DATABASE_REPLICA_URLS"] = ",".join([PLACE] * count)
     kinds = ("URL",) if "rds_proxy" in said else ("URL", "READ_URL", "DIRECT_URL", "POOLED")
     for module in modules:
         for kind in kinds:

@@ -115,11 +115,8 @@ def pooled(
 ) -> list[Need]:
     """The processes' pools lead to PgBouncer, and its pools to Postgres."""
     pools = _pools(bouncer)
-    of_replicas = f" + {replicas} x ({settings.read_pool} + {POSITIONS})" if replicas else ""
-    own = CHECK + (POSITIONS if replicas else 0)
-    each = settings.read_pool + settings.write_pool + own
-    clients = capacity.processes * (each + replicas * (settings.read_pool + POSITIONS))
-    of_a_process = f"{settings.read_pool} + {settings.write_pool} + {own}{of_replicas}"
+    each, of_a_process = clients_of(settings, replicas)
+    clients = capacity.processes * each
     needs = [
         Need(
             CLIENTS,
@@ -132,6 +129,16 @@ def pooled(
     for server, aliases in _servers(bouncer).items():
         needs.append(pooled_server(f"Postgres at {server}", aliases, capacity, bouncer, postgres))
     return needs
+
+
+def clients_of(settings: DatabaseSettings, replicas: int) -> tuple[int, str]:
+    """The connections of one process to the pooler, for one database, and their sum in words."""
+    own = CHECK + (POSITIONS if replicas else 0)
+    each = settings.read_pool + settings.write_pool + own
+    pools = f"{settings.read_pool} + {settings.write_pool} + {own}"
+    if replicas:
+        pools += f" + {replicas} x ({settings.read_pool} + {POSITIONS})"
+    return each + replicas * (settings.read_pool + POSITIONS), pools
 
 
 def pooled_server(

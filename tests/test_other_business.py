@@ -17,6 +17,8 @@ from variants import LONGEST, STEP_BY_STEP
 from wall import rungs_own
 
 BUSINESS = REPO / "tests" / "other_business"
+# Its articles, once they cross no border of another module.
+APART = REPO / "tests" / "other_business_apart"
 
 # The sample: its modules, migration, tests, seed and load.
 SAMPLE = (
@@ -114,15 +116,58 @@ def test_the_commands_work_without_the_sample(render: Render, tmp_path: Path) ->
         assert "FILES_ROWS is not set" in unanswered.stderr
 
 
+@pytest.mark.slow
+def test_a_module_with_its_own_database_reads_from_a_replica_of_it(
+    render: Render, tmp_path: Path
+) -> None:
+    project = tmp_path / "gazette"
+    team_of(render, project, LONGEST[-1])
+    shutil.copytree(APART, project, dirs_exist_ok=True)
+    borders = run("make", "module-borders", "NAME=articles", within=project)
+    assert borders.stdout.startswith("Nothing to change"), borders.stdout + borders.stderr
+    first = ("make", "module-migration", "NAME=articles", "m=the articles")
+    migration = run(*first, within=project)
+    assert migration.returncode == 0, migration.stdout + migration.stderr
+
+    with make_dev(project, free_port()) as url:
+        ada = joined(url, "ada")
+        only_the_writer_sees_what_a_replica_lacks(project, url, ada, "In dev")
+        looked = "--seconds 2 --evidence seen.json"
+        run("make", "doctor", f"ARGS={looked}", within=project)
+    seen = json.loads((project / "seen.json").read_text(encoding="utf-8"))
+    [replica] = seen["readers_of"]["database of articles"]
+    assert "public.articles" in [table["name"] for table in replica["tables"]]
+    assert "replicas of modules" in seen["capabilities"]
+
+    with make_dev(project, free_port(), "stack") as url:
+        only_the_writer_sees_what_a_replica_lacks(
+            project, url, joined(url, "grace"), "In the stack"
+        )
+
+
+def only_the_writer_sees_what_a_replica_lacks(
+    project: Path, url: str, token: dict[str, str], title: str
+) -> None:
+    assert run("make", "lag", "MS=60000", within=project).returncode == 0
+    ask(f"{url}/articles", {"title": title}, **token)
+    assert title not in titles(url)
+    assert title in titles(url, **token)
+    assert run("make", "lag", "MS=0", within=project).returncode == 0
+
+
+def joined(url: str, name: str) -> dict[str, str]:
+    """A new person's token, as headers."""
+    person = {"name": name, "password": "a password for tests"}
+    ask(f"{url}/people", person)
+    return {"Authorization": f"Bearer {ask(f'{url}/tokens', person)['token']}"}
+
+
 def publish(url: str) -> None:
-    ada = {"name": "ada", "password": "a password for tests"}
-    ask(f"{url}/people", ada)
-    token = ask(f"{url}/tokens", ada)["token"]
-    ask(f"{url}/articles", {"title": "Without a shop"}, Authorization=f"Bearer {token}")
+    ask(f"{url}/articles", {"title": "Without a shop"}, **joined(url, "ada"))
 
 
-def titles(url: str) -> list[str]:
-    return [article["title"] for article in ask(f"{url}/newest")["articles"]]
+def titles(url: str, **headers: str) -> list[str]:
+    return [article["title"] for article in ask(f"{url}/newest", **headers)["articles"]]
 
 
 def ask(url: str, body: dict[str, str] | None = None, **headers: str) -> Any:

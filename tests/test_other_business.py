@@ -167,7 +167,7 @@ def publish(url: str) -> None:
 
 
 def titles(url: str, **headers: str) -> list[str]:
-    return [article["title"] for article in ask(f"{url}/newest", **headers)["articles"]]
+    return [article["title"] for article in ask(f"{url}/newest", None, **headers)["articles"]]
 
 
 def ask(url: str, body: dict[str, str] | None = None, **headers: str) -> Any:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.infra.answers import HEADERS
+from app.infra.joined_answers import JoinedAnswer
 
 # Limits the request line and headers together, and the data between two parts of a chunked body
 # (chunk extensions, trailers). A body that arrives at once may be longer.
@@ -161,7 +162,10 @@ class LimitedHttp(HttpToolsProtocol):
         self._offers_upgrade = self.parser.should_upgrade() and not self._should_upgrade()
         if self._offers_upgrade:
             return
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not before and self.parser.get_method() != b"HEAD":  # no WebSocket
+            self.cycle.transport = JoinedAnswer(self.transport)
         self._reading = "body"
         self._since_body = 0
         self.headers = self.headers.copy()  # takes the trailers, of which the app sees none

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import httpx
 import pytest
 from fastapi import FastAPI, Request, WebSocket
+from fastapi.responses import StreamingResponse
 from uvicorn.server import ServerState
 
 from app.infra import http_limits, logs, serve
@@ -382,6 +383,70 @@ async def test_a_body_that_stalls_is_refused_and_a_slow_body_is_read(
         assert await reader.readexactly(1) == b"4"
         writer.write(head + b"a")
         assert await reader.read() == b""
+
+
+class Noted:
+    """A transport that notes each write, which is a system call."""
+
+    def __init__(self, transport: asyncio.Transport, writes: list[bytes]) -> None:
+        self._transport = transport
+        self._writes = writes
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self._writes.append(data)
+        self._transport.write(data)
+
+
+def kind(data: bytes) -> str:
+    if not data.startswith(b"HTTP/1.1 "):
+        return "body"
+    return "head" if data.endswith(b"\r\n\r\n") else "head and body"
+
+
+@pytest.mark.parametrize(
+    ("request_", "kinds"),
+    [
+        ("GET /caller", ["head and body"]),
+        ("HEAD /any", ["head"]),
+        ("GET /nothing", ["head"]),
+        ("GET /parts", ["head and body", "body", "body"]),
+        ("GET /broken", ["head"]),
+        ("POST /length", ["head", "head and body"]),
+    ],
+)
+async def test_a_head_leaves_with_the_first_part_of_its_body(
+    echo: FastAPI, monkeypatch: pytest.MonkeyPatch, request_: str, kinds: list[str]
+) -> None:
+    async def parts(count: int) -> AsyncGenerator[str]:
+        for _ in range(count):
+            yield "part"
+        if not count:
+            raise ValueError
+
+    echo.add_api_route("/parts", lambda: StreamingResponse(parts(2)))
+    echo.add_api_route("/broken", lambda: StreamingResponse(parts(0)))
+    echo.add_api_route("/nothing", lambda: None, status_code=204)
+    echo.add_api_route("/any", lambda: "any", methods=["HEAD"])
+    writes: list[bytes] = []
+    made = http_limits.LimitedHttp.connection_made
+    monkeypatch.setattr(
+        http_limits.LimitedHttp,
+        "connection_made",
+        lambda self, transport: made(self, Noted(transport, writes)),  # type: ignore[arg-type]
+    )
+    async with connected(echo) as (reader, writer):
+        expecting = "expect: 100-continue\r\ncontent-length: 4\r\n" if "POST" in request_ else ""
+        head = f"{request_} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n{expecting}\r\n"
+        writer.write(head.encode())
+        if expecting:
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(b"body")
+        await reader.read()
+
+    assert [kind(data) for data in writes] == kinds
 
 
 async def test_a_connection_without_a_request_is_closed(echo: FastAPI) -> None:

@@ -1,0 +1,34 @@
+# Rung's file: advancing to another stage may change it.
+"""An answer's head leaves with the first part of its body, as ASGI asks, and not before it."""
+
+import asyncio
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class JoinedAnswer(asyncio.Transport):
+    """Of one answer with a body. One system call and one packet fewer than uvicorn's two writes,
+    and a process that is killed leaves no answer behind that has only a head.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self._is_begun = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._is_begun or data == CONTINUE:
+            self._transport.write(data)
+        elif self._head:
+            self._is_begun = True
+            self._transport.write(self._head + data)
+        else:
+            self._head = bytes(data)
+
+    def close(self) -> None:
+        if self._head and not self._is_begun:
+            self.write(b"")
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()

@@ -185,6 +185,6 @@ def test_env_example_names_every_variable_that_the_infrastructure_reads(project:
     read_by_commands = {"FILES_ROWS"}
     of_aws = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
     # The prefix is made of the module's name.
-    of_a_module = {"MODULE_BILLING_DATABASE_URL", "MODULE_BILLING_DATABASE_FOLLOW"}
+    of_a_module = {f"MODULE_BILLING_DATABASE_{end}" for end in ("URL", "FOLLOW", "REPLICA_URLS")}
     others = of_aws | of_a_module | read_by_commands
     assert not_ours <= named - settings_fields(project) <= not_ours | others

@@ -1,17 +1,21 @@
 """Runs commands in a generated project, and `make dev` or `make stack`."""
 
 import os
+import runpy
 import signal
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+
+PORTS = Path(__file__).parents[1] / "template/dev/ports.py"
+
+# Linux keeps each of these ports for who names it, until the tests end.
+free_port: Callable[[], int] = runpy.run_path(str(PORTS))["unused"]
 
 
 def run(*command: str, within: Path) -> subprocess.CompletedProcess[str]:
@@ -67,19 +71,3 @@ def _wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> N
         except OSError:
             time.sleep(0.2)
     pytest.fail(log.read_text(encoding="utf-8"))
-
-
-_held: list[socket.socket] = []
-
-
-def free_port() -> int:
-    """Until the tests end, Linux gives it only to who names it."""
-    holder = socket.socket()
-    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    holder.bind(("127.0.0.1", 0))
-    port: int = holder.getsockname()[1]
-    if sys.platform == "linux":
-        _held.append(holder)
-    else:  # its server could not have it either
-        holder.close()
-    return port

@@ -16,33 +16,20 @@ from redis import Redis
 from app.infra.own_writes.client import Client, _current
 from app.infra.own_writes.log_position import NOT_KNOWN, Position
 from app.infra.redis_sessions.store import position_key, session_key
-from dev.cache import valkey
+from dev.cache.valkey import Valkey
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve
+from tests.infra.redis_sessions.conftest import ADA
 from tests.infra.redis_sessions.stored_in_redis import StoredInRedis
 from tests.infra.test_sessions import session_app, who
 
-ADA = uuid4()
 type Store = Callable[[Redis, str], object]
 
 
 @pytest.fixture
-def redis(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Redis]:
-    with valkey.running("sessions") as server, Redis.from_url(server.url) as redis:
-        monkeypatch.setenv("SESSION_REDIS_URL", server.url)
+def redis(server: Valkey) -> Iterator[Redis]:
+    with Redis.from_url(server.url) as redis:
         yield redis
-
-
-@pytest.fixture
-def shop(redis: Redis) -> FastAPI:
-    return session_app()
-
-
-@pytest.fixture
-async def ada(shop: FastAPI, serve: Serve) -> AsyncGenerator[AsyncClient]:
-    async with serve(shop) as client:
-        await client.post(f"/login/{ADA}")
-        yield client
 
 
 def text(value: bytes) -> Store:

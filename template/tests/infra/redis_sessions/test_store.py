@@ -26,35 +26,16 @@ from dev.cache import valkey
 from dev.cache.valkey import Valkey
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app, browser
+from tests.infra.redis_sessions.conftest import ADA
 from tests.infra.redis_sessions.stored_in_redis import StoredInRedis
 from tests.infra.test_sessions import session_app, who
 
-ADA, GRACE = uuid4(), uuid4()
-
-
-@pytest.fixture
-def server(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Valkey]:
-    """A Valkey for this test alone."""
-    with valkey.running("sessions") as server:
-        monkeypatch.setenv("SESSION_REDIS_URL", server.url)
-        yield server
+GRACE = uuid4()
 
 
 @pytest.fixture
 def impatient(server: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SESSION_REDIS_SECONDS", "1")
-
-
-@pytest.fixture
-def shop(server: Valkey) -> FastAPI:
-    return session_app()
-
-
-@pytest.fixture
-async def ada(shop: FastAPI, serve: Serve) -> AsyncGenerator[AsyncClient]:
-    async with serve(shop) as client:
-        await client.post(f"/login/{ADA}")
-        yield client
 
 
 async def test_while_redis_is_away_nobody_is_logged_out(ada: AsyncClient, server: Valkey) -> None:

@@ -23,11 +23,9 @@ type Backfill = Callable[[str], Coroutine[None, None, None]]
 
 
 @pytest.fixture
-def server(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Valkey]:
-    with valkey.running("sessions") as server:
-        monkeypatch.setenv("SESSION_REDIS_URL", server.url)
-        monkeypatch.setenv("LOG_LEVEL", "ERROR")
-        yield server
+def server(server: Valkey, monkeypatch: pytest.MonkeyPatch) -> Valkey:
+    monkeypatch.setenv("LOG_LEVEL", "ERROR")
+    return server
 
 
 @pytest.fixture

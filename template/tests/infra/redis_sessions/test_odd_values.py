@@ -5,8 +5,7 @@ A session that cannot be read is no session: 401, and its owner can log in again
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
-from uuid import uuid4
+from collections.abc import Callable, Iterator
 
 import pytest
 from fastapi import FastAPI
@@ -17,11 +16,9 @@ from app.infra.own_writes.client import Client, _current
 from app.infra.own_writes.log_position import NOT_KNOWN, Position
 from app.infra.redis_sessions.store import position_key, session_key
 from dev.cache.valkey import Valkey
-from dev.pytest_plugin import Services
-from tests.infra.conftest import Serve
 from tests.infra.redis_sessions.conftest import ADA
 from tests.infra.redis_sessions.stored_in_redis import StoredInRedis
-from tests.infra.test_sessions import session_app, who
+from tests.infra.test_sessions import who
 
 type Store = Callable[[Redis, str], object]
 

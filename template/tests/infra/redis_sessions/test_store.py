@@ -3,7 +3,6 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from uuid import uuid4
@@ -22,13 +21,12 @@ from app.infra.redis_sessions.store import session_key
 from app.infra.session_rows import LoginSession
 from app.infra.session_tokens import COOKIE
 from app.infra.sessions import Sessions
-from dev.cache import valkey
 from dev.cache.valkey import Valkey
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app, browser
 from tests.infra.redis_sessions.conftest import ADA
 from tests.infra.redis_sessions.stored_in_redis import StoredInRedis
-from tests.infra.test_sessions import session_app, who
+from tests.infra.test_sessions import who
 
 GRACE = uuid4()
 

@@ -1,7 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """Fixtures: copies of two neighbouring steps of the move serve at once, and stores go away."""
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack
 
 import asyncpg
@@ -10,7 +10,6 @@ from fastapi import FastAPI
 
 from app.infra.redis_sessions.move import __main__ as move
 from app.infra.redis_sessions.settings import Step
-from dev.cache import valkey
 from dev.cache.valkey import Valkey
 from dev.pytest_plugin import Services
 from tests.infra.redis_sessions.move.people import is_logged_in

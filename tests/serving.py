@@ -14,7 +14,7 @@ import pytest
 
 PORTS = Path(__file__).parents[1] / "template/dev/ports.py"
 
-# Linux keeps each of these ports for who names it, until the tests end.
+# Until the tests end, Linux gives such a port only to a program that names it.
 free_port: Callable[[], int] = runpy.run_path(str(PORTS))["unused"]
 
 

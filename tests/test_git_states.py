@@ -65,7 +65,7 @@ REFUSED = {
         "echo /nowhere > .git/objects/info/alternates",
         "Make git status work",
     ),
-    "broken index": ("echo x > .git/index", "index file smaller than expected. Make git status"),
+    "broken index": ("echo x > .git/index", "index file smaller than expected"),
     "broken HEAD": ("echo x > .git/HEAD", "Make git status work"),
     "broken settings": ("echo '[[[' >> .git/config", "bad config line"),
     "settings that include themselves": ("git config include.path config", "include"),
@@ -76,10 +76,10 @@ REFUSED = {
     "a value that git does not know": ("git config core.autocrlf maybe", "'core.autocrlf'"),
     "a format of a later git": (
         "git config core.repositoryformatversion 1; git config extensions.later true",
-        "unknown repository extension found: later. Make git status",
+        "unknown repository extension found: later",
     ),
     "another owner": ("chown -R 65534 . .git", "git config --global --add safe.directory"),
-    "bare": ("git config core.bare true", "must be run in a work tree. Make git status"),
+    "bare": ("git config core.bare true", "must be run in a work tree"),
     "no name": (
         "git config user.useConfigOnly true; git config user.name ''",
         "git does not know who you are",

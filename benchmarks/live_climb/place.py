@@ -451,7 +451,7 @@ _held: list[socket.socket] = []
 
 
 def unused_ports(count: int) -> list[str]:
-    """Linux gives them only to who names them: a server may start minutes later."""
+    """Linux gives such a port only to a program that names it: a server may start minutes later."""
     for _ in range(count):
         holder = socket.socket()
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -224,7 +224,13 @@ def _commit(plan: Plan) -> None:
     try:
         commit_paths(project.folder, [move.path for move in plan.moves], message)
     except git.GitError as error:
-        take_back(project.folder, project.git_dir, plan.moves, plan.target.name)
+        try:
+            take_back(project.folder, project.git_dir, plan.moves, plan.target.name)
+        except (OSError, git.GitError, RungError) as stuck:
+            raise RungError(
+                f"The step to {plan.target.name} was applied. It cannot be committed: {error}. Nor "
+                f"can it be taken back: {stuck}. Remove the cause, then run rung undo."
+            ) from error
         raise RungError(
             f"The step to {plan.target.name} cannot be committed: {error}. Nothing was changed. "
             "Without --commit it can be applied."

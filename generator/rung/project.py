@@ -69,7 +69,7 @@ def locate(path: Path) -> tuple[Path, Path]:
         git_dir = git("rev-parse", "--absolute-git-dir", cwd=folder)
     except GitError as error:
         if any(os.path.lexists(above / ".git") for above in (folder, *folder.parents)):
-            raise RungError(f"{error}. Make git status work in {folder} first.") from error
+            raise RungError(f"Make git status work in {folder} first: {error}") from error
         raise RungError(
             f"{folder} is not in a git work tree ({error}), so nothing could be undone. Run "
             'git init && git add --all && git commit -m "Before Rung"'
@@ -115,7 +115,7 @@ def refuse_unready(project: Project) -> None:
         _refuse_hidden(project)
         _refuse_ignored(project)
     except GitError as error:
-        raise RungError(f"{error}. Make git status work in {project.folder} first.") from error
+        raise RungError(f"Make git status work in {project.folder} first: {error}") from error
     _refuse_two_heads(project)
 
 

@@ -164,7 +164,8 @@ def _restore(
             _unstage(folder, paths + git.git_list(*by_intent, cwd=folder))
     except git.GitError as error:
         raise RungError(
-            f"The files are as before the step to {name}, but {error}. Then run rung undo again."
+            f"The files are as before the step to {name}, but {error}. Remove the cause, then run "
+            "rung undo again."
         ) from error
 
 

@@ -9,7 +9,7 @@ _held: list[socket.socket] = []
 
 
 def unused() -> int:
-    """A port that nobody listens on. While this process runs, only those who name it get it."""
+    """A port that nobody listens on. Until this process ends, only who names the port gets it."""
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     holder.bind(("127.0.0.1", 0))

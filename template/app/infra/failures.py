@@ -43,8 +43,8 @@ TYPES_CHANGED = (asyncpg.InvalidCachedStatementError, BufferError, pgproto.Buffe
 
 # A statement that ran too long or waited too long for a lock, a deadlock, a conflict. XX000 is an
 # internal error: while a migration runs, a statement may meet one of many ("cache lookup failed").
-# 55006: another statement uses the object. 42501: the role has lost a right, say in a rotation.
-_WORTH_ANOTHER_TRY = frozenset({"57014", "55P03", "55006", "40P01", "40001", "42501", "XX000"})
+# 55006: another statement uses the object.
+_WORTH_ANOTHER_TRY = frozenset({"57014", "55P03", "55006", "40P01", "40001", "XX000"})
 
 # No disk, memory or connections are left; an administrator or a timeout ended it; the disk fails.
 _SERVER_FAILS = ("53", "57P", "25P03", "25P04", "58")
@@ -63,4 +63,11 @@ def is_transient(error: BaseException | None) -> bool:
     state = getattr(error, "sqlstate", None) or ""
     if state in _WORTH_ANOTHER_TRY or state.startswith(_SERVER_FAILS):
         return True
-    return "cached statement plan is invalid" in str(error)
+    return _lacks_a_right(error) or "cached statement plan is invalid" in str(error)
+
+
+def _lacks_a_right(error: BaseException | None) -> bool:
+    """The role has lost it, say in a rotation. A row that row-level security refuses, and a trigger
+    that raises, have the same SQLSTATE, but no later try helps them."""
+    place = getattr(error, "server_source_function", None) or ""
+    return isinstance(error, asyncpg.InsufficientPrivilegeError) and "aclcheck" in place

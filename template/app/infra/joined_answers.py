@@ -7,8 +7,8 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class JoinedAnswer(asyncio.Transport):
-    """Of one answer with a body. One system call and one packet fewer than uvicorn's two writes,
-    and a process that is killed leaves no answer behind that has only a head.
+    """The connection of one answer with a body. Uvicorn writes twice; this saves a system call and
+    a packet, and a process that is killed leaves no answer that has only a head.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -17,7 +17,7 @@ class JoinedAnswer(asyncio.Transport):
         self._is_begun = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self._is_begun or data == CONTINUE:
+        if self._is_begun or (data == CONTINUE and not self._head):
             self._transport.write(data)
         elif self._head:
             self._is_begun = True

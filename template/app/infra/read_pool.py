@@ -41,6 +41,9 @@ class InOrder[Item](asyncio.Queue[Item]):
                 return
         super().put_nowait(item)
 
+    def put_back(self, item: Item) -> None:
+        self.put_nowait(item)
+
     async def get(self) -> Item:
         if not self.empty():
             return self.get_nowait()
@@ -50,7 +53,7 @@ class InOrder[Item](asyncio.Queue[Item]):
             return await waiter
         except asyncio.CancelledError:
             if not waiter.cancelled():  # it was handed an item in the same moment
-                self.put_nowait(waiter.result())
+                self.put_back(waiter.result())
             elif waiter in self._getters:
                 self._getters.remove(waiter)
             raise
@@ -67,10 +70,10 @@ class Pooled:
 class _Places(InOrder[Pooled | None], asyncio.LifoQueue[Pooled | None]):
     """A place is a connection, or None: a new one may be opened. The one used last comes first."""
 
-    def allow_another(self) -> None:
-        """Adds the permission to open a connection, which comes after all open ones."""
-        self.put_nowait(None)
-        if self._queue:
+    def put_back(self, place: Pooled | None) -> None:
+        """None comes after all open connections."""
+        self.put_nowait(place)
+        if place is None and self._queue:
             self._queue.insert(0, self._queue.pop())
 
 
@@ -170,7 +173,7 @@ class ReadPool:
             self._refuse_if_closed()
             pooled = Pooled(await self._connect(), generation)
         except BaseException:
-            self._free.allow_another()
+            self._free.put_back(None)
             raise
         self._open.add(pooled)
         if self._closed:
@@ -188,7 +191,7 @@ class ReadPool:
             await _close(pooled)
         finally:
             self._open.discard(pooled)
-            self._free.allow_another()
+            self._free.put_back(None)
 
     def _close_unused(self) -> None:
         self._timer = self._loop.call_later(IDLE_SECONDS / 10, self._close_unused)

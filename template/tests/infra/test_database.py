@@ -483,9 +483,12 @@ async def test_a_role_that_has_lost_its_rights_is_unavailable_until_it_has_them(
         await owner.close()
 
 
-@pytest.mark.parametrize("code", ["P0001", "54000", "0A000", "XX001", "42P01", "55000"])
-async def test_what_no_later_try_mends_is_an_error(services: Services, code: str) -> None:
-    """A trigger of the team's, a limit, a missing feature or table, a damaged page."""
+PERMANENT = ["P0001", "54000", "0A000", "XX001", "42P01", "42501", "55000"]
+
+
+@pytest.mark.parametrize("code", PERMANENT)
+async def test_a_permanent_error_is_not_unavailable(services: Services, code: str) -> None:
+    """A trigger of the team's, which may raise any code; a limit, a missing table, a bad page."""
     failing = f"DO $$ BEGIN RAISE 'it never works' USING ERRCODE = '{code}'; END $$"
     async with Database(settings(services)) as database:
         with pytest.raises(asyncpg.PostgresError, match="it never works"):

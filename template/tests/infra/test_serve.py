@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import httpx
 import pytest
 from fastapi import FastAPI, Request, WebSocket
-from fastapi.responses import StreamingResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from uvicorn.server import ServerState
 
 from app.infra import http_limits, logs, serve
@@ -447,6 +447,15 @@ async def test_a_head_leaves_with_the_first_part_of_its_body(
         await reader.read()
 
     assert [kind(data) for data in writes] == kinds
+
+
+async def test_a_body_may_be_the_text_of_an_interim_answer(echo: FastAPI) -> None:
+    text = "HTTP/1.1 100 Continue\r\n\r\n"
+    echo.add_api_route("/interim", lambda: PlainTextResponse(text))
+    async with connected(echo) as (reader, writer):
+        writer.write(b"GET /interim HTTP/1.1\r\nhost: shop\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+        assert await reader.readexactly(len(text)) == text.encode()
 
 
 async def test_a_connection_without_a_request_is_closed(echo: FastAPI) -> None:

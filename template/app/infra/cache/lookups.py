@@ -92,17 +92,15 @@ class RedisLookups:
                 answer = await command
         except (OSError, redis.RedisError, *ODD_ANSWER) as error:  # TimeoutError is an OSError
             await self._note_failure(error)
-            raise RedisAway(reason_of(error)) from error
+            raise RedisAway(_reason_of(error)) from error
         self._failed_in_a_row = 0
         return answer
 
     async def values(self, keys: list[str]) -> list[bytes | None]:
-        """For run(). A key with a value of another type has none, says Redis."""
-        found: Any = await self._client.mget(keys)
-        is_complete = type(found) is list and len(found) == len(keys)
-        if not is_complete or not {type(value) for value in found} <= {bytes, NoneType}:
-            raise TypeError("its answer holds no values")
-        values: list[bytes | None] = found
+        """Call it through run(). Redis reports a key of another type as missing."""
+        values = values_in(await self._client.mget(keys))
+        if len(values) != len(keys):
+            raise ValueError("its answer has another number of values")
         return values
 
     async def check(self) -> None:
@@ -181,7 +179,7 @@ class RedisLookups:
 
     def _warn(self, error: Exception | None) -> None:
         if error:
-            log.warning(f"{self._name} is left alone", reason=reason_of(error))
+            log.warning(f"{self._name} is left alone", reason=_reason_of(error))
 
     async def _drop_connections(self) -> None:
         pool = self._client.connection_pool
@@ -192,6 +190,19 @@ class RedisLookups:
     def _write_nothing(self) -> Awaitable[Any]:
         """A PING would succeed on a replica that refuses writes."""
         return self._client.delete("nobody-writes-this-key")
+
+
+def values_in(answer: Any) -> list[bytes | None]:
+    """Raises TypeError, which run() takes for the answer of another server."""
+    if type(answer) is not list or not {type(value) for value in answer} <= {bytes, NoneType}:
+        raise TypeError("its answer holds no values")
+    values: list[bytes | None] = answer
+    return values
+
+
+def _reason_of(error: Exception) -> str:
+    # With its type, because a mistake in a command raises the same.
+    return repr(error) if isinstance(error, ODD_ANSWER) else reason_of(error)
 
 
 def _is_wrong_server(error: Exception) -> bool:

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 
 from app.infra.cache.entry import Entry
 from app.infra.cache.lookups import CONNECT_SECONDS, CONNECTION_LOST, RedisLookups
-from app.infra.own_writes.log_position import ENCODED_LENGTH
+from app.infra.own_writes.log_position import ENCODED_IN_LUA, ENCODED_LENGTH
 from app.infra.telemetry.metrics import Instrument
 
 # One failure may be our own fault: a process that was busy for 50 ms sees the answer too late.
@@ -28,7 +28,7 @@ CONNECTIONS = 16
 # is stored under the key is replaced: pcall, because it may be no text.
 PUT_UNLESS_NEWER = f"""
     local there = redis.pcall('GETRANGE', KEYS[1], 0, {ENCODED_LENGTH - 1})
-    if type(there) == 'string' and string.find(there, '^%x+%.%x+$')
+    if type(there) == 'string' and string.find(there, '{ENCODED_IN_LUA}')
         and there > string.sub(ARGV[1], 1, {ENCODED_LENGTH}) then
         return 0
     end

@@ -36,6 +36,7 @@ ENCODED_NOW = """
 ENCODED = rb"([0-9a-f]{9})\.([0-9a-f]{16})"
 _ENCODED = re.compile(ENCODED)
 ENCODED_LENGTH = 9 + 1 + 16
+ENCODED_IN_LUA = f"^{'[0-9a-f]' * 9}%.{'[0-9a-f]' * 16}$"  # for Redis' scripts
 
 
 # The column has a position for each database, by name. A module's own has the module's.

@@ -20,10 +20,10 @@ from sqlalchemy.orm import Session as SyncSession
 from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.util import await_only
 
-from app.infra.cache.lookups import TIMEOUTS, RedisAway, RedisLookups
+from app.infra.cache.lookups import TIMEOUTS, RedisAway, RedisLookups, values_in
 from app.infra.failures import Unavailable
 from app.infra.own_writes.client import OwnWrites, this_client
-from app.infra.own_writes.log_position import MAIN, NOT_KNOWN, Position, encoded
+from app.infra.own_writes.log_position import ENCODED_IN_LUA, MAIN, NOT_KNOWN, Position, encoded
 from app.infra.own_writes.log_position import decoded as decoded_position
 from app.infra.redis_sessions.least_position import LeastPosition
 from app.infra.session_rows import Session, SessionRows, SessionSettings
@@ -50,7 +50,8 @@ local session, sessions_of_user = KEYS[1], KEYS[2]
 local value, seen_at, ends_at, hash, expires_at, now = unpack(ARGV)
 local held = redis.pcall('GET', session)
 if held == '' then return held end
-local held_at = type(held) == 'string' and string.match(held, ' (%d+) ' .. expires_at .. '$')
+local whole = '^[%x-]+ (%d+) ' .. expires_at .. '$'
+local held_at = type(held) == 'string' and string.match(held, whole)
 if held_at and tonumber(held_at) >= tonumber(seen_at) then return held end
 redis.call('SET', session, value, 'PXAT', ends_at)
 redis.pcall('ZREMRANGEBYSCORE', sessions_of_user, '-inf', now)
@@ -60,9 +61,10 @@ redis.call('PEXPIREAT', sessions_of_user, expires_at, 'GT')
 return value
 """
 
-NOTE_POSITION = """
+NOTE_POSITION = f"""
 local held = redis.pcall('GET', KEYS[1])
-if type(held) == 'string' and string.find(held, '^%x+%.%x+$') and held >= ARGV[1] then return end
+local is_position = type(held) == 'string' and string.find(held, '{ENCODED_IN_LUA}')
+if is_position and held >= ARGV[1] then return end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 """
 
@@ -163,9 +165,8 @@ class RedisSessions:
 
     async def keep(self, token_hash: bytes, session: Session) -> bytes:
         """Returns the stored value: ENDED, this session, or a newer version of it."""
-        keeping = self.client.eval(KEEP, 2, *self.kept(token_hash, session))
-        held: bytes = await self.answer(keeping)
-        return held
+        [held] = await self.answer(self._kept(token_hash, session))
+        return held or ENDED
 
     async def note_visit(self, token_hash: bytes, session: Session) -> None:
         try:
@@ -193,14 +194,12 @@ class RedisSessions:
         besides: bytes | None = None,
     ) -> None:
         pipeline = self.join(write)
-        index = _index(user_id)
-        held = await self.answer(self.client.zrange(index, 0, -1))
-        for token_hash in {*held, *known} - {besides}:
+        for token_hash in {*await self.answer(self._indexed(user_id)), *known} - {besides}:
             self._mark_as_ended(write, token_hash)
-            pipeline.zrem(index, token_hash)
+            pipeline.zrem(_index(user_id), token_hash)
 
     async def all_of(self, user_id: UUID) -> dict[bytes, Session]:
-        hashes = await self.answer(self.client.zrange(_index(user_id), 0, -1))
+        hashes = await self.answer(self._indexed(user_id))
         if not hashes:
             return {}
         held = await self.answer(self._lookups.values([session_key(one) for one in hashes]))
@@ -250,6 +249,12 @@ class RedisSessions:
 
     async def close(self) -> None:
         await self._lookups.close()
+
+    async def _kept(self, token_hash: bytes, session: Session) -> list[bytes | None]:
+        return values_in([await self.client.eval(KEEP, 2, *self.kept(token_hash, session))])
+
+    async def _indexed(self, user_id: UUID) -> list[bytes]:
+        return list(filter(None, values_in(await self.client.zrange(_index(user_id), 0, -1))))
 
     async def _connected(self, connection: Connection) -> None:
         if self._least_position:

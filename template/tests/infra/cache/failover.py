@@ -26,7 +26,7 @@ _REFUSALS = [
     *("WRONGTYPE the wrong kind of value", "a word of another server"),
 ]
 
-# What no Redis answers to these commands: another server, or a proxy that mixes up answers.
+# Answers that no Redis gives to these commands: another server's, or those of another command.
 _ODD_ANSWERS = [
     *(":5", "+OK", "$-1", "$2\r\n{}", "*-1", "*0", "*1\r\n:5", "*1\r\n*1\r\n:5", "*1\r\n-ERR"),
     *("*2\r\n$1\r\na\r\n$1\r\nb", "$abc", ":abc", "*-7", "-\xff", "-"),
@@ -45,6 +45,7 @@ class Name:
         self.new = new
         self.leads_to = old
         self.answer = b""
+        self.answered = 0
         self.port = 0
 
     @property
@@ -70,6 +71,7 @@ class Name:
         with suppress(ConnectionError):
             while part := await client.read(2**16):
                 if self.answer:
+                    self.answered += 1
                     answers.write(self.answer * len(COMMAND.findall(part)))
                 else:
                     commands.write(part)

@@ -105,7 +105,8 @@ async def test_no_answer_of_the_cache_fails_a_request(monkeypatch: pytest.Monkey
             async with serving(app) as client:
                 for number, answer in enumerate([*REFUSALS, *ODD_ANSWERS]):
                     await until(lambda: app.state.cache.is_reachable)
-                    name.answer = answer
+                    name.answer, before = answer, name.answered
                     await put(client, 1, f"bread {number}", invalidate=True)
                     assert await body(client, "/notes/1") == f"bread {number}", answer
+                    assert name.answered > before
                     name.answer = b""

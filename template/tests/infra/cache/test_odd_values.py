@@ -60,6 +60,7 @@ ODD_VALUES = {
     "another shape": text(lambda held: held.replace(b'"body"', b'"text"')),
     "another type in its JSON": text(lambda held: held.replace(b'"milk"', b"5")),
     "another version": text(lambda held: b"v2:" + held),
+    "a greater position of another form": text(lambda _: b"f." + b"f" * 40),
     "deep": text(lambda held: held.replace(b'"milk"', b"[" * 10_000)),
     "an enormous number": text(lambda held: held[:27] + b"0 " + ENORMOUS),
 }

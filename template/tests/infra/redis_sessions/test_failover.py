@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from httpx import AsyncClient
 from structlog.testing import capture_logs
 
 from app.infra.failures import Unavailable
@@ -73,9 +74,19 @@ async def test_no_answer_of_redis_is_a_server_error_or_logs_anybody_out(
                     assert await who(client) == 503, answer
                     assert (await client.post(f"/login/{uuid4()}")).status_code == 503, answer
                     name.answer = b""
-                    async with asyncio.timeout(60):
-                        while True:
-                            if (found := await who(client)) != 503:
-                                break
-                            await asyncio.sleep(0.01)
-                    assert found == person, answer
+                    assert await when_it_answers(client) == person, answer
+                for method, path in (("GET", "sessions"), ("POST", "logout-everywhere")):
+                    for answer in ODD_ANSWERS:
+                        name.answer = answer
+                        refused = await client.request(method, f"/{path}/{person}")
+                        assert refused.status_code == 503, answer
+                        name.answer = b""
+                        assert await when_it_answers(client) == person, answer
+
+
+async def when_it_answers(client: AsyncClient) -> object:
+    async with asyncio.timeout(60):
+        while True:
+            if (found := await who(client)) != 503:
+                return found
+            await asyncio.sleep(0.01)

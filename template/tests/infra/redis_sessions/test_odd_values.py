@@ -102,7 +102,10 @@ async def test_with_an_odd_index_people_come_and_go_but_are_not_logged_out_every
     assert await who(ada) == 401
 
 
-POSITIONS = {"no position": b"5", "nothing": b"", "no UTF-8": b"\xff", "greater text": b"zzz"}
+POSITIONS = {
+    **{"no position": b"5", "nothing": b"", "no UTF-8": b"\xff", "greater text": b"zzz"},
+    "greater numbers": b"f.f",
+}
 
 
 @pytest.mark.parametrize("value", POSITIONS.values(), ids=POSITIONS.keys())

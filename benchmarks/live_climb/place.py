@@ -3,6 +3,7 @@
 The runbooks' commands find the programs on PATH, as on a machine where they are installed.
 """
 
+import atexit
 import ctypes
 import os
 import re
@@ -447,14 +448,13 @@ class Place:
         return text
 
 
-_held: list[socket.socket] = []
-
-
 def unused_ports(count: int) -> list[str]:
     """Linux gives such a port only to a program that names it: a server may start minutes later."""
+    ports = []
     for _ in range(count):
         holder = socket.socket()
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", 0))
-        _held.append(holder)
-    return [str(one.getsockname()[1]) for one in _held[-count:]]
+        atexit.register(holder.close)
+        ports.append(str(holder.getsockname()[1]))
+    return ports

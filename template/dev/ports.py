@@ -1,11 +1,10 @@
 # Rung's file: advancing to another stage may change it.
 """Ports of this machine for local servers."""
 
+import atexit
 import socket
 import sys
 from pathlib import Path
-
-_held: list[socket.socket] = []
 
 
 def unused() -> int:
@@ -15,7 +14,7 @@ def unused() -> int:
     holder.bind(("127.0.0.1", 0))
     port: int = holder.getsockname()[1]
     if sys.platform == "linux":
-        _held.append(holder)
+        atexit.register(holder.close)
     else:  # its server could not have it either
         holder.close()
     return port

@@ -69,5 +69,7 @@ def is_transient(error: BaseException | None) -> bool:
 def _lacks_a_right(error: BaseException | None) -> bool:
     """The role has lost it, say in a rotation. A row that row-level security refuses, and a trigger
     that raises, have the same SQLSTATE, but no later try helps them."""
+    if error and not isinstance(error, asyncpg.PostgresError):  # SQLAlchemy's, around the driver's
+        error = error.__cause__
     place = getattr(error, "server_source_function", None) or ""
     return isinstance(error, asyncpg.InsufficientPrivilegeError) and "aclcheck" in place

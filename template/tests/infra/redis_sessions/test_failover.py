@@ -20,6 +20,8 @@ from tests.infra.cache.failover import ODD_ANSWERS, REFUSALS, name_of, two_serve
 from tests.infra.conftest import Serve
 from tests.infra.test_sessions import session_app, who
 
+NO_LISTS = [one for one in ODD_ANSWERS if one not in (b"*0\r\n", b"*2\r\n$1\r\na\r\n$1\r\nb\r\n")]
+
 
 @pytest.fixture
 def servers() -> Iterator[tuple[Valkey, Valkey]]:
@@ -76,7 +78,7 @@ async def test_no_answer_of_redis_is_a_server_error_or_logs_anybody_out(
                     name.answer = b""
                     assert await when_it_answers(client) == person, answer
                 for method, path in (("GET", "sessions"), ("POST", "logout-everywhere")):
-                    for answer in ODD_ANSWERS:
+                    for answer in NO_LISTS:
                         name.answer = answer
                         refused = await client.request(method, f"/{path}/{person}")
                         assert refused.status_code == 503, answer

@@ -1,6 +1,7 @@
 """States of a person's git: `rung advance --commit` and `rung undo` work, or say why not."""
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -224,4 +225,31 @@ def test_an_undo_that_git_cannot_record_is_finished_later(repo: Repo, commit: bo
     lock.unlink()
     assert repo.rung("undo").returncode == 0
     assert repo.status() == []
+    assert files(repo) == before
+
+
+FULL_DISK = """\
+import errno, os
+from rung import advance
+from rung.__main__ import main
+
+def take_back(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+advance.take_back = take_back
+main()
+"""
+
+
+def test_a_step_that_is_neither_committed_nor_taken_back_is_undone_later(repo: Repo) -> None:
+    before = files(repo)
+    lock = repo.folder / ".git" / "HEAD.lock"
+    lock.touch()
+    done = repo.person.runs(sys.executable, "-c", FULL_DISK, *TO_COMMIT, at=repo.folder)
+    assert done.returncode == 1
+    assert "was applied. It cannot be committed" in done.stderr
+    assert "No space left on device. Remove the cause, then run rung undo." in done.stderr
+    assert done.stderr.count("\n") == 1
+    lock.unlink()
+    assert repo.rung("undo").returncode == 0
     assert files(repo) == before

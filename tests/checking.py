@@ -22,7 +22,7 @@ def make_check(project: Path, *, slow_tests: bool = True, tests: str = "") -> No
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=10 * MINUTES,
+        timeout=20 * MINUTES,  # a machine may be slow
         check=False,
     )
     assert done.returncode == 0, _told(done.stdout)[-20_000:] + done.stderr[-4000:]

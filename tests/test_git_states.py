@@ -27,7 +27,7 @@ FAILING_HOOKS = (
 LFS = "git config filter.lfs.{kind} {program}; git config filter.lfs.required true;"
 LFS_OF_ALL = "echo '*.py filter=lfs' > .git/info/attributes"
 
-# What lies in the folder, or in .git, and a part of the refusal.
+# Commands that make the state, and words of the refusal.
 REFUSED = {
     "locked HEAD": ("touch .git/HEAD.lock", ".git/HEAD.lock exists"),
     "locked branch": (

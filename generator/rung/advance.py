@@ -226,7 +226,7 @@ def _commit(plan: Plan) -> None:
     except git.GitError as error:
         try:
             take_back(project.folder, project.git_dir, plan.moves, plan.target.name)
-        except (OSError, git.GitError, RungError) as stuck:
+        except (OSError, RungError) as stuck:
             raise RungError(
                 f"The step to {plan.target.name} was applied. It cannot be committed: {error}. Nor "
                 f"can it be taken back: {stuck}. Remove the cause, then run rung undo."

@@ -4,8 +4,8 @@
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -113,3 +113,19 @@ class Cluster:
 def cluster(name: str) -> Iterator[Cluster]:
     with ExitStack() as stack:
         yield Cluster(name, stack)
+
+
+@asynccontextmanager
+async def always_reading(server: Server, query: str, value: str) -> AsyncGenerator[None]:
+    async def reads() -> None:
+        connection = await asyncpg.connect(server.url)
+        try:
+            while True:
+                await connection.fetch(query, value)
+        finally:
+            connection.terminate()
+
+    reading = asyncio.create_task(reads())
+    yield
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)

@@ -1,18 +1,16 @@
 # Rung's file: advancing to another stage may change it.
 """The doctor beside a real streaming replica."""
 
-import asyncio
 import signal
 from typing import Any
 
-import asyncpg
 import pytest
 
 from app.infra.doctor.finding import CapabilityEvidence, Window
 from app.infra.doctor.rules import judge
 from app.infra.replicas.doctor import NAME, REPLICAS, STATEMENTS, ReplicasSeen, look
 from tests.infra.doctor.test_rules import BUSY, READS, evidence, judged_without, scan, statement
-from tests.infra.replicas.replication import Server
+from tests.infra.replicas.replication import Server, always_reading
 
 pytestmark = pytest.mark.usefixtures("settings")
 
@@ -37,19 +35,9 @@ async def test_reads_on_the_replica_are_seen_and_their_statements_counted(
 ) -> None:
     await primary.run("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
 
-    async def reads() -> None:
-        connection = await asyncpg.connect(replica.url)
-        try:
-            while True:
-                await connection.fetch(READ, "notes")
-        finally:
-            connection.terminate()
-
     await replica.becomes("EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements')")
-    reading = asyncio.create_task(reads())
-    capability = await look(Window(3, 8))
-    reading.cancel()
-    await asyncio.gather(reading, return_exceptions=True)
+    async with always_reading(replica, READ, "notes"):
+        capability = await look(Window(3, 8))
 
     assert seen(capability).replicas[0].left_out == 0
     assert capability

@@ -1,11 +1,9 @@
 # Rung's file: advancing to another stage may change it.
 """The doctor beside a real replica of a module's own database."""
 
-import asyncio
 import signal
 from typing import Any
 
-import asyncpg
 import pytest
 
 from app.infra.doctor.finding import CapabilityEvidence, Window
@@ -15,7 +13,7 @@ from app.infra.replicas.doctor import ReplicaSeen
 from tests.infra.conftest import bare_app
 from tests.infra.doctor.test_rules import BUSY, READS, evidence, judged_without, scan, statement
 from tests.infra.module_databases.replicas.test_routing import parcels
-from tests.infra.replicas.replication import Server
+from tests.infra.replicas.replication import Server, always_reading
 
 PARCELS = "database of parcels"
 READ = "SELECT count(*) FROM sent WHERE name = $1"
@@ -35,18 +33,8 @@ async def test_reads_on_the_replica_of_a_module_are_seen_and_counted(
     await primary.run("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
     await replica.becomes("EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements')")
 
-    async def reads() -> None:
-        connection = await asyncpg.connect(replica.url)
-        try:
-            while True:
-                await connection.fetch(READ, "a")
-        finally:
-            connection.terminate()
-
-    reading = asyncio.create_task(reads())
-    capability = await look(Window(3, 8))
-    reading.cancel()
-    await asyncio.gather(reading, return_exceptions=True)
+    async with always_reading(replica, READ, "a"):
+        capability = await look(Window(3, 8))
 
     assert seen(capability).left_out == 0
     assert capability

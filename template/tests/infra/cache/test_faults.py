@@ -152,6 +152,7 @@ async def test_a_full_redis_is_read_and_not_written(
     full = {"maxmemory": "1", "maxmemory-policy": "noeviction"}
     with valkey.running("cache", **full) as server:
         monkeypatch.setenv("CACHE_URL", server.url)
+        monkeypatch.setenv("CACHE_OPERATION_SECONDS", "5")
         app = notes_app()
         async with serving(app) as client:
             assert [await body(client, "/notes/1") for _ in range(5)] == ["milk"] * 5

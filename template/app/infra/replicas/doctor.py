@@ -11,7 +11,15 @@ from pydantic import PostgresDsn
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
 from app.infra.doctor.evidence import Database, Evidence, EvidencePart, Skipped
-from app.infra.doctor.finding import Capability, CapabilityEvidence, Finding, Window, seen
+from app.infra.doctor.finding import (
+    Capability,
+    CapabilityEvidence,
+    Finding,
+    Window,
+    busy,
+    is_busy_with_reads,
+    seen,
+)
 from app.infra.doctor.looking import Refused, gap, look_at_postgres
 from app.infra.failures import NotConnected
 from app.infra.replicas.replicas import Replicas, ReplicaSettings
@@ -30,6 +38,7 @@ class ReplicaSeen(EvidencePart):
 
 class ReplicasSeen(EvidencePart):
     replicas: list[ReplicaSeen]
+    reads: bool = True  # false: the app notes positions, and every read goes to the primary
 
 
 async def look(window: Window) -> CapabilityEvidence | None:
@@ -56,7 +65,7 @@ async def look_at_replicas(
         remedy = f"set {prefix}DIRECT_URLS, which leads past the pooler"
         skipped = [Skipped(source=STATEMENTS, why="a pooler stands in front", remedy=remedy)]
     readers = [one for one in found if isinstance(one, Database)]
-    return ReplicasSeen(replicas=lag), readers, skipped
+    return ReplicasSeen(replicas=lag, reads=replicas.reads), readers, skipped
 
 
 async def _lag(
@@ -94,12 +103,20 @@ async def _reader(
     return found
 
 
-def is_behind(evidence: Evidence) -> Finding | None:
+def no_reads(evidence: Evidence) -> Finding | None:
     found = seen(evidence, ReplicasSeen, NAME)
-    return behind(found) if found else None
+    return judged(found, evidence.database, "DATABASE_REPLICA_") if found else None
 
 
-def behind(found: ReplicasSeen) -> Finding | None:
+def judged(found: ReplicasSeen, primary: Database | None, prefix: str) -> Finding | None:
+    """`prefix`: of the variables of these replicas."""
+    if not found.reads and primary and is_busy_with_reads(primary):
+        return Finding(
+            rule="replica-unused",
+            text="the replicas get no reads, and the primary is busy with them",
+            do=f"remove {prefix}READS=false, once every copy of the app has {prefix}URLS",
+            evidence=[busy(primary)],
+        )
     for number, replica in enumerate(found.replicas, 1):
         if replica.left_out >= 0.5:
             how_far = (
@@ -116,4 +133,4 @@ def behind(found: ReplicasSeen) -> Finding | None:
     return None
 
 
-REPLICAS = Capability(NAME, ReplicasSeen, look, (is_behind,))
+REPLICAS = Capability(NAME, ReplicasSeen, look, (no_reads,))

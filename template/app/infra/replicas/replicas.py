@@ -94,7 +94,8 @@ class Replica:
 
     def __init__(self, url: PostgresDsn) -> None:
         self.url = url
-        self.name = server_name(url)
+        # With its database, because behind one pooler two replicas have one address.
+        self.name = f"{server_name(url)}{url.path or ''}"
         self.lsn = 0
         self.seconds_behind = math.inf
         self.is_in_rotation: bool | None = None  # before the first answer

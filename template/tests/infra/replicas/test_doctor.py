@@ -31,8 +31,11 @@ def seen(capability: CapabilityEvidence | None) -> ReplicasSeen:
 @pytest.mark.slow
 @pytest.mark.usefixtures("urls")
 async def test_reads_on_the_replica_are_seen_and_their_statements_counted(
-    primary: Server, replica: Server
+    primary: Server, replica: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A busy machine is no lag.
+    monkeypatch.setattr("app.infra.replicas.replicas.SILENCE_SECONDS", 30)
+    monkeypatch.setenv("DATABASE_REPLICA_MAX_LAG_SECONDS", "60")
     await primary.run("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
 
     await replica.becomes("EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements')")
@@ -40,6 +43,7 @@ async def test_reads_on_the_replica_are_seen_and_their_statements_counted(
         capability = await look(Window(3, 8))
 
     assert seen(capability).replicas[0].left_out == 0
+    assert seen(capability).reads
     assert capability
     [reader] = capability.readers
     assert reader.statements
@@ -52,6 +56,7 @@ async def test_reads_on_the_replica_are_seen_and_their_statements_counted(
 @pytest.mark.usefixtures("urls")
 async def test_a_silent_replica_is_named(replica: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_CONNECT_SECONDS", "2")
+    monkeypatch.setenv("DATABASE_REPLICA_READS", "false")
     replica.signal(signal.SIGSTOP)
     try:
         capability = await look(Window(6, 8))
@@ -59,6 +64,7 @@ async def test_a_silent_replica_is_named(replica: Server, monkeypatch: pytest.Mo
         replica.signal(signal.SIGCONT)
 
     assert capability
+    assert not seen(capability).reads
     found = evidence(stage=2, capabilities={NAME: seen(capability).model_dump()})
     assert judge(found).verdict.rule == "replica-behind"
     assert [one.source for one in capability.skipped] == [STATEMENTS]
@@ -113,6 +119,8 @@ def reader(**changes: Any) -> dict[str, Any]:
 
 
 BEHIND = {NAME: {"replicas": [{"left_out": 1.0, "behind_s": 12.0}]}}
+UNUSED = {NAME: {"replicas": [{"left_out": 0.0, "behind_s": 0.0}], "reads": False}}
+BUSY_PRIMARY = BUSY | {"statements": READS}
 BUSY_READER = [reader(**BUSY, statements=READS)]
 
 
@@ -124,12 +132,14 @@ BUSY_READER = [reader(**BUSY, statements=READS)]
         (
             {
                 "capabilities": BEHIND,
-                "database": BUSY | {"statements": READS},
+                "database": BUSY_PRIMARY,
                 "process": {"stale_repeats": 900},
             },
             "replica-behind",
             None,
         ),
+        ({"capabilities": UNUSED, "database": BUSY_PRIMARY}, "replica-unused", None),
+        ({"capabilities": UNUSED}, "stay", None),  # so the variables may come before the reads
         ({"readers": BUSY_READER, "process": {"stale_repeats": 900}}, "cache", 3),
         ({"readers": BUSY_READER}, "replicas", None),
         ({"readers": BUSY_READER, "process": {"stale_reads": 0}}, "not-known", None),

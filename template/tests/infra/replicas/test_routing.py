@@ -479,6 +479,21 @@ async def test_on_a_new_timeline_what_a_replica_had_replayed_before_proves_nothi
         assert await replicas.choose(Client(), allowed, besides=None) is None
 
 
+async def test_two_replicas_behind_one_pooler_share_the_clients() -> None:
+    urls = [PostgresDsn(f"postgresql://pooler:6432/app_replica_{number}") for number in (1, 2)]
+    replicas = Replicas(environment.read(DatabaseSettings), ReplicaSettings(urls=urls))
+    for replica in replicas.replicas:
+        replica.is_in_rotation = True
+
+    clients = [Client(affinity=name) for name in CLIENT_NAMES]
+    chosen = [await replicas.choose(client, None, besides=None) for client in clients]
+
+    assert {one.name for one in chosen if one} == {
+        "pooler:6432/app_replica_1",
+        "pooler:6432/app_replica_2",
+    }
+
+
 async def test_without_a_replica_the_primary_answers_and_no_position_is_sent(serve: Serve) -> None:
     app = notes_app()
     assert type(app.state.database) is Database

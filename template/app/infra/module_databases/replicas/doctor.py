@@ -10,7 +10,7 @@ from app.infra.doctor.finding import Capability, CapabilityEvidence, Finding, Wi
 from app.infra.module_databases import settings
 from app.infra.module_databases.doctor import name_of, of, window_of
 from app.infra.module_databases.replicas import settings as of_replicas
-from app.infra.replicas.doctor import ReplicasSeen, behind, look_at_replicas
+from app.infra.replicas.doctor import ReplicasSeen, judged, look_at_replicas
 
 NAME = "replicas of modules"
 
@@ -45,12 +45,14 @@ async def look(window: Window) -> CapabilityEvidence | None:
     )
 
 
-def is_behind(evidence: Evidence) -> Finding | None:
+def no_reads(evidence: Evidence) -> Finding | None:
     found = seen(evidence, OfModules, NAME)
     for name, replicas in (found.databases if found else {}).items():
-        if finding := behind(replicas):
+        module = name.removeprefix(name_of(""))
+        primary = evidence.others.get(name)
+        if finding := judged(replicas, primary, f"{settings.prefix_of(module)}REPLICA_"):
             return finding.model_copy(update={"text": f"{name}: {finding.text}"})
     return None
 
 
-MODULE_REPLICAS = Capability(NAME, OfModules, look, (is_behind,))
+MODULE_REPLICAS = Capability(NAME, OfModules, look, (no_reads,))

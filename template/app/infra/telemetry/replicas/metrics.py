@@ -43,5 +43,4 @@ def install(app: FastAPI) -> None:
 
 
 def _named(replica: Replica, module: str) -> Attributes:
-    # Behind one pooler, replicas of two databases have one address.
     return {"server.address": replica.name} | ({"module": module} if module else {})

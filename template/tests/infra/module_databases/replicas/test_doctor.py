@@ -28,8 +28,11 @@ def seen(capability: CapabilityEvidence | None) -> ReplicaSeen:
 
 @pytest.mark.slow
 async def test_reads_on_the_replica_of_a_module_are_seen_and_counted(
-    primary: Server, replica: Server
+    primary: Server, replica: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A busy machine is no lag.
+    monkeypatch.setattr("app.infra.replicas.replicas.SILENCE_SECONDS", 30)
+    monkeypatch.setenv("MODULE_PARCELS_DATABASE_REPLICA_MAX_LAG_SECONDS", "60")
     await primary.run("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
     await replica.becomes("EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements')")
 
@@ -123,6 +126,16 @@ def test_the_replica_of_a_module_is_judged_by_its_own_numbers(
 def test_a_module_whose_primary_cannot_be_read_is_judged_by_its_replica() -> None:
     found = evidence(stage=4, readers_of={PARCELS: [SCANS]})
     assert judge(found).verdict.text.startswith(f"{PARCELS}: an index is missing")
+
+
+def test_replicas_of_a_module_that_get_no_reads_name_the_variable() -> None:
+    unused = {NAME: {"databases": {PARCELS: {"replicas": [], "reads": False}}}}
+    assert judge(evidence(others={PARCELS: HEALTHY}, capabilities=unused)).verdict.rule == "stay"
+
+    verdict = judge(evidence(others={PARCELS: BUSY_READER}, capabilities=unused)).verdict
+
+    assert verdict.rule == "replica-unused"
+    assert "MODULE_PARCELS_DATABASE_REPLICA_READS=false" in verdict.do
 
 
 @pytest.mark.parametrize("rule", MODULE_REPLICAS.rules, ids=lambda rule: rule.__name__)

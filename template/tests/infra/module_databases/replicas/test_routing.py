@@ -257,7 +257,7 @@ async def test_a_write_of_a_copy_that_follows_a_move_is_seen_at_one_that_no_long
 async def test_the_replica_of_a_module_is_among_the_pools_and_metrics(replica: Server) -> None:
     app = post_office()
     async with running(app):
-        address = f"127.0.0.1:{replica.port}"
+        address = f"127.0.0.1:{replica.port}/postgres"
         assert f"parcels reads from {address}" in app.state.pools()
         reads = next(one for one in app.state.instruments if one.name == "db.replica.reads")
         [(count, named)] = reads.read()

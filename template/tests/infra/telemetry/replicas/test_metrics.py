@@ -47,7 +47,7 @@ async def test_a_replica_shows_its_reads_and_its_lag(
         for _ in range(4):
             await client.get("/port")
 
-    named = {"server.address": f"127.0.0.1:{replica.port}"}
+    named = {"server.address": f"127.0.0.1:{replica.port}/postgres"}
     assert receiver.points("db.replica.reads") == [(named, 5)]
     assert receiver.points("db.replica.in_rotation") == [(named, 1)]
     [(_, behind)] = receiver.points("db.replica.lag")

@@ -1,4 +1,4 @@
-"""Fill an empty database with a small shop: `python -m app.seed`."""
+"""Fills an empty database with a small shop: `python -m app.seed`."""
 
 import asyncio
 import secrets

@@ -95,7 +95,7 @@ async def staff(log_in: LogIn, database: Database) -> AsyncClient:
 
 
 def browser(app: FastAPI) -> AsyncClient:
-    # The app answers at shop.test only. A link to any other host really goes there.
+    # The app answers at shop.test only. A link to another host leads to the real host.
     return AsyncClient(
         mounts={"all://shop.test": ASGITransport(app)}, base_url="https://shop.test", verify=TLS
     )

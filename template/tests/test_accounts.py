@@ -90,7 +90,7 @@ async def test_a_password_has_12_to_128_characters(client: AsyncClient, password
         ({"email": "\u212a@example.com"}, "Write an e-mail address, such as ada@example.com"),
     ],
 )
-async def test_a_person_is_told_what_to_write_instead(
+async def test_the_error_of_a_wrong_email_says_what_to_write(
     client: AsyncClient, given: dict[str, str], message: str
 ) -> None:
     answer = await client.post("/accounts", json={**ADA, **given})
@@ -175,7 +175,7 @@ async def test_a_wrong_password_and_an_unknown_account_get_the_same_answer(
 
 
 @pytest.mark.usefixtures("strong_hashes")
-async def test_an_unknown_account_takes_an_equally_slow_hash(
+async def test_an_unknown_account_costs_the_same_hash_as_a_known_one(
     ada: AsyncClient, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verify, settings = argon2.PasswordHasher.verify, []
@@ -207,7 +207,7 @@ async def test_guessing_is_stopped_even_with_the_right_password(
     assert 0 < int(stopped.headers["retry-after"]) <= 15 * 60 + 1
 
 
-async def test_guessing_one_account_leaves_the_others_alone(
+async def test_guessing_at_one_account_does_not_limit_the_others(
     ada: AsyncClient, grace: AsyncClient, client: AsyncClient
 ) -> None:
     for _ in range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS + 1):
@@ -230,7 +230,7 @@ async def test_one_address_cannot_guess_at_everybody(
     assert (await client.post("/accounts", json=ADA)).status_code == 429
 
 
-async def test_guessing_is_forgiven_after_the_window(ada: AsyncClient, database: Database) -> None:
+async def test_wrong_guesses_expire_after_the_window(ada: AsyncClient, database: Database) -> None:
     for _ in range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS + 1):
         await ada.post("/session", json=A_GUESS)
     async with database.transaction() as write:
@@ -450,7 +450,7 @@ async def test_a_login_with_the_old_password_does_not_outlive_its_change(
 
 
 @pytest.mark.usefixtures("open_connections")
-async def test_of_two_password_changes_at_once_one_wins(ada: AsyncClient) -> None:
+async def test_two_password_changes_at_once_exactly_one_wins(ada: AsyncClient) -> None:
     changes = [
         {"current_password": PASSWORD, "new_password": f"the new password, {n}"} for n in range(2)
     ]
@@ -498,7 +498,7 @@ async def test_a_new_password_must_differ_from_the_current_one(ada: AsyncClient)
     assert answer.json()["title"] == "The new password is the current one"
 
 
-async def test_a_password_is_the_same_however_a_keyboard_composes_it(client: AsyncClient) -> None:
+async def test_a_password_matches_whether_its_accents_are_composed_or_not(client: AsyncClient) -> None:
     composed, decomposed = "caf\u00e9 creme brulee", "cafe\u0301 creme brulee"
     assert (await client.post("/accounts", json={**ADA, "password": composed})).status_code == 201
 

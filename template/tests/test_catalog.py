@@ -42,7 +42,7 @@ async def test_pages_list_every_product_once_newest_first(
     assert [name for names in seen for name in names] == added[::-1]
 
 
-async def test_a_product_added_meanwhile_does_not_shift_the_next_page(
+async def test_a_new_product_does_not_shift_the_next_page(
     staff: AsyncClient, client: AsyncClient
 ) -> None:
     names = [(await add(staff, name=f"Mug {n}"))["name"] for n in range(4)]

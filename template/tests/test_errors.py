@@ -27,7 +27,7 @@ async def test_an_unknown_path_is_answered_with_problem_details(client: AsyncCli
     assert answer.json() == {"type": "about:blank", "title": "Not Found", "status": 404}
 
 
-async def test_a_method_that_is_not_allowed_says_which_are(client: AsyncClient) -> None:
+async def test_a_wrong_method_is_answered_with_the_allowed_methods(client: AsyncClient) -> None:
     answer = await client.put("/products")
 
     assert answer.status_code == 405

@@ -10,7 +10,7 @@ from app.infra.tables import Base
 from dev.pytest_plugin import Services
 from dev.query_plans import FOREIGN_KEYS_WITHOUT_INDEX, ROWS, FilledTables, declared_queries
 
-# A query that may read many rows, by the first words of its place, and the reason.
+# Queries that may read many rows: the beginning of each query's name, and the reason.
 EXCEPTIONS: dict[str, str] = {}
 
 # Tables are filled from their columns. Write a SELECT here for a table that needs other values.
@@ -19,7 +19,7 @@ FILL = {
         SELECT uuidv4(), n, 'image/png', n, now() FROM generate_series(1, {ROWS}) n""",  # noqa: S608
 }
 
-# Values by SQL type, for the n-th row, where the usual ones are missing.
+# The value of row n by SQL type, for types that the defaults do not cover.
 VALUES: dict[str, str] = {}
 
 

@@ -67,7 +67,7 @@ async def test_many_buyers_get_exactly_what_is_in_stock(log_in: LogIn, mug: dict
     assert sorted(answer.status_code for answer in answers) == [201] * 3 + [409] * 3
 
 
-async def test_an_order_is_placed_whole_or_not_at_all(
+async def test_an_order_is_placed_completely_or_not(
     ada: AsyncClient, mug: dict[str, Any], lamp: dict[str, Any]
 ) -> None:
     refused = await order(ada, {mug["id"]: 1, lamp["id"]: 2})

@@ -15,7 +15,7 @@ class Account(Base):
     email: Mapped[str] = mapped_column(unique=True)  # lower case, see schemas.Email
     password_hash: Mapped[str]
     is_staff: Mapped[bool] = mapped_column(server_default="false")
-    # It has logged in from these. Guesses from other addresses do not lock it out there.
+    # Addresses that it has logged in from. Guesses from elsewhere do not lock it out there.
     known_addresses: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
 
 

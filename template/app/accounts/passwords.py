@@ -30,12 +30,12 @@ def _let_others_go_first() -> None:
 
 _HASHING = ThreadPoolExecutor(os.process_cpu_count() or 1, "hash", _let_others_go_first)
 
-# Checked when the account does not exist, so that both answers take the same time.
+# Verified when the account does not exist, so that both answers take the same time.
 _NOBODYS_HASH = HASHER.hash(os.urandom(16).hex())
 
 _FEWEST_GUESSES = 10**8
 
-# zxcvbn takes 0.2 ms for this many characters, and 16 ms at worst. Nobody is served meanwhile.
+# zxcvbn takes 0.2 ms for this many characters, and 16 ms at worst. Other requests wait.
 _JUDGED_CHARACTERS = 24
 
 

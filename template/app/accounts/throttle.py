@@ -23,7 +23,7 @@ TRIES_PER_ADDRESS = 100  # higher, because an office shares one address
 KNOWN_ADDRESSES = 20  # for each account
 
 
-_turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
 
 class TooManyLogins(AppError):
@@ -45,7 +45,7 @@ def network_of(address: str) -> str:
 
 def turn_of(address: str) -> asyncio.Lock:
     """Held while a password is hashed, so that one address never takes every core."""
-    return _turns.setdefault(address, asyncio.Lock())  # per copy: each copy has its own cores
+    return _locks.setdefault(address, asyncio.Lock())  # per copy: each copy has its own cores
 
 
 async def check_login(

@@ -38,4 +38,4 @@ class ProductOut(BaseModel):
 
 class ProductPage(BaseModel):
     products: list[ProductOut]
-    next: UUID | None = Field(description="Pass it as `before` to read on; null on the last page.")
+    next: UUID | None = Field(description="`before` for the next page. Null on the last page.")

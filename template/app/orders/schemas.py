@@ -44,4 +44,4 @@ class OrderOut(BaseModel):
 
 class OrderPage(BaseModel):
     orders: list[OrderOut]
-    next: UUID | None = Field(description="Pass it as `before` to read on; null on the last page.")
+    next: UUID | None = Field(description="`before` for the next page. Null on the last page.")

@@ -10,8 +10,8 @@ from app.infra.database import WriteSession
 from app.orders.models import Order, OrderItem
 from app.orders.schemas import OrderIn, OrderItemOut, OrderOut
 
-# Many orders are placed. Statements that are made once and run on the connection take less than
-# half the processor time of objects. They do not see an object that is changed and not flushed.
+# Orders are frequent. These statements, made once, take less than half the processor time of ORM
+# objects. Flush a changed object before you run them, because they see only flushed changes.
 NEW_ORDER = (
     insert(Order)
     .on_conflict_do_nothing(index_elements=[Order.account_id, Order.idempotency_key])

@@ -23,7 +23,7 @@ class Upload(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
     account_id: Mapped[UUID]
-    key: Mapped[str]  # of the file in `Files`
+    key: Mapped[str]  # the name of the file in `Files`
     content_type: Mapped[str]
     size: Mapped[int]
     sha256: Mapped[str | None]

@@ -12,7 +12,7 @@ from app.uploads.schemas import UploadIn
 # An upload link expires after minutes, so a file that is missing after a day will never arrive.
 SWEPT_AFTER = timedelta(days=1)
 
-# For each account. A deleted file counts until the sweep, because its link can still send it.
+# For each account. A deleted upload counts until the sweep: its link still accepts the file.
 QUOTA_BYTES = 500 * 1024 * 1024
 
 SIGNATURES = {
@@ -61,7 +61,7 @@ async def complete_upload(
 ) -> Upload:
     """A second call changes nothing. Raises NoSuchUpload, NotSentYet, NotThatImage."""
     upload = await _own_upload(write, account_id, upload_id)
-    # Reading a file is slow: hold no connection meanwhile.
+    # Reading a file is slow, so hold no connection during it.
     await write.commit()
     if upload.completed_at is None:
         try:
@@ -82,7 +82,7 @@ async def complete_upload(
 async def delete_upload(
     write: WriteSession, files: Files, account_id: UUID, upload_id: UUID
 ) -> None:
-    """Raises NoSuchUpload. The row stays for a day, because a link can still send the file."""
+    """Raises NoSuchUpload. The row stays for a day, because its link still accepts the file."""
     upload = await _own_upload(write, account_id, upload_id)
     upload.deleted_at = await write.scalar(select(func.now()))
     await write.commit()
@@ -110,11 +110,11 @@ async def sweep(write: WriteSession, files: Files) -> None:
     keys = {row.id: row.key for row in swept}
     if not keys:
         return
-    # Deleting files is slow: hold no connection meanwhile.
+    # Deleting files is slow, so hold no connection during it.
     await write.commit()
     for key in keys.values():
-        # The file first: the next sweep finds a row without a file, but no sweep finds a file
-        # without a row.
+        # Delete the file before its row: a sweep finds rows without a file, but no files without a
+        # row.
         await files.delete(key)
     await write.execute(delete(Upload).where(Upload.id.in_(keys)))
 

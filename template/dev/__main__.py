@@ -16,10 +16,10 @@ from dotenv import dotenv_values
 from dev import postgres, services
 
 # A command that does not end within this time is killed. uvicorn's reloader can wait for itself
-# for ever: a second signal while it handles the first is enough.
+# forever, if a second signal comes while it handles the first.
 SECONDS_TO_END = 5
 
-LENT = postgres.REPOSITORY / ".dev" / "environment.json"
+SHARED = postgres.REPOSITORY / ".dev" / "environment.json"
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     refuse_unless_it_can_run(command)
     in_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
     try:
-        with services.environment(in_file | dict(os.environ)) as environment, lent(environment):
+        with services.environment(in_file | dict(os.environ)) as environment, shared(environment):
             sys.exit(run(command, environment))
     except postgres.PostgresError as error:
         sys.exit(str(error))
@@ -46,21 +46,21 @@ def refuse_unless_it_can_run(command: list[str]) -> None:
 
 
 @contextmanager
-def lent(environment: Mapping[str, str]) -> Iterator[None]:
-    """Lends this command's variables to app.infra.environment in other shells. A shell with a
-    DATABASE_URL lends nothing: it may lead to any server."""
+def shared(environment: Mapping[str, str]) -> Iterator[None]:
+    """Shares this command's variables with app.infra.environment in other shells. A shell with a
+    DATABASE_URL shares nothing, because that may lead to any server."""
     if os.environ.get("DATABASE_URL"):
         yield
         return
     changed = {name for name, _ in environment.items() ^ os.environ.items()}
     own = {name: environment.get(name) for name in changed}
-    LENT.parent.mkdir(exist_ok=True)
-    written = LENT.with_suffix(f".{os.getpid()}")
+    SHARED.parent.mkdir(exist_ok=True)
+    written = SHARED.with_suffix(f".{os.getpid()}")
     written.touch(mode=0o600)
     written.write_text(json.dumps(own), encoding="utf-8")
-    with LENT.with_suffix(".lock").open("w") as lock:
+    with SHARED.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
-        written.replace(LENT)
+        written.replace(SHARED)
         yield
 
 
@@ -73,7 +73,7 @@ def run(command: list[str], environment: dict[str, str]) -> int:
         return 126
 
     def end(*_: object) -> None:
-        # A signal to the whole process group arrives twice, because uv passes on its own.
+        # A signal to the whole process group arrives twice, because uv passes its signal on.
         signal.signal(signal.SIGTERM, lambda *_: None)
         signal.alarm(SECONDS_TO_END)
         process.terminate()

@@ -19,7 +19,7 @@ FILL = {
         SELECT uuidv4(), n, 'image/png', n, now() FROM generate_series(1, {ROWS}) n""",  # noqa: S608
 }
 
-# The value of row n by SQL type, for types that the defaults do not cover.
+# Values by SQL type, for row n, where the defaults do not fit.
 VALUES: dict[str, str] = {}
 
 

@@ -30,7 +30,7 @@ HEADERS: tuple[Header, ...] = (
 )
 HEADERS_OF_PAGES = (FOR_PAGES, *(one for one in HEADERS if one != CONTENT_SECURITY_POLICY))
 
-# The API's documentation is the one page for people: it loads its scripts from elsewhere.
+# The API's documentation is the only page for people. It loads scripts from another origin.
 PAGES = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
 
 
@@ -75,8 +75,8 @@ def answer_of(scope: Scope, send: Send) -> tuple[Answer, Send]:
     if "answer" in scope:
         return scope["answer"], send
     answer = scope["answer"] = Answer(scope)
-    # The answer itself holds neither. In a circle, each request would wait for the garbage
-    # collector: p99 was 19 ms in place of 9.
+    # The answer holds neither of them. In a reference cycle, each request would wait for the
+    # garbage collector: p99 was 19 ms instead of 9.
     return answer, partial(answer.pass_on, scope, send)
 
 

@@ -64,7 +64,7 @@ class _PoolQueue(AsyncAdaptedQueue[Any]):
 
 
 class FairPool(AsyncAdaptedQueuePool):
-    """Serves the request that has waited longest, and measures the wait, for its log line."""
+    """Serves the request that has waited longest, and measures the wait for the log line."""
 
     _queue_class = _PoolQueue
 
@@ -98,7 +98,7 @@ def _begin(connection: AsyncAdapt_asyncpg_connection, entry: ConnectionPoolEntry
     """In place of pool_pre_ping, which takes three round trips before the first statement. The
     BEGIN has to be sent anyway, and it fails when the connection is lost: SQLAlchemy then replaces
     the connection."""
-    memory = cast("dict[str, bool]", entry.record_info)  # stays when the connection is replaced
+    memory = cast("dict[str, bool]", entry.record_info)  # outlives the connection
     try:
         connection.run_async(lambda _: connection._start_transaction())  # type: ignore[no-untyped-call]
     except TimeoutError:  # which is an OSError

@@ -93,7 +93,7 @@ class Database:
         }
 
     def reader(self) -> Reader:
-        """One for all requests: it holds nothing of theirs."""
+        """One reader for all requests: it keeps no data of a request."""
         return self._reader
 
     @asynccontextmanager
@@ -131,7 +131,7 @@ class Database:
             raise
 
     async def check(self) -> None:
-        """On new connections, because a busy pool does not mean that Postgres is down.
+        """Checks on new connections, because a busy pool does not mean that Postgres is down.
 
         A busy machine may take seconds to open them. Then an answer on an open one is enough.
         """
@@ -146,7 +146,7 @@ class Database:
                 raise Unavailable("Postgres takes no writes") from None
 
     async def _open_connections(self) -> None:
-        # Usually both are one URL. Then check as a writer: a replica would accept a reader.
+        # Usually both URLs are the same. Then check as a writer: a replica would accept a reader.
         ways = {self._settings.read_url: True, self._settings.url: False}
         for url, read_only in ways.items():
             connection = await connect(self._settings, url, read_only=read_only)
@@ -191,8 +191,8 @@ def _on_error(failure: ExceptionContext) -> None:
     driver_error = failure.original_exception.__cause__
     if isinstance(driver_error, asyncpg.PostgresError):
         driver_error.detail = None  # holds values of the row, and would be logged
-        # SQLAlchemy then replaces all connections that are older. It does not know that one is lost
-        # while it sets it up.
+        # SQLAlchemy then replaces all older connections. It does not notice a connection that is
+        # lost during its setup.
         failure.is_disconnect |= driver_error.sqlstate == READ_ONLY or isinstance(
             driver_error, asyncpg.PostgresConnectionError
         )
@@ -204,7 +204,7 @@ def install(app: FastAPI) -> None:
 
 def serve_from(app: FastAPI, database: Database) -> None:
     app.state.database = database
-    app.state.pools = database.pools  # of the whole process, for its log and metrics
+    app.state.pools = database.pools  # of the whole process, for the log and the metrics
     health.add_readiness_check(app, "database", database.check)
 
 

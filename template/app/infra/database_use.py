@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Measures one request's use of the database, for its log line."""
+"""Measures one request's use of the database for the log line."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 class DatabaseUse:
     calls: int = 0
     seconds: float = 0.0  # of statements and COMMIT, as this process sees them
-    wait_seconds: float = 0.0  # until a pool gave a connection
+    wait_seconds: float = 0.0  # time until a pool gave a connection
 
     def note(self, asked: float, connected: float) -> None:
         """Adds a statement that has just ended. Times come from time.perf_counter()."""
@@ -25,7 +25,7 @@ class DatabaseUse:
         self.seconds += time.perf_counter() - connected
 
 
-# Commands and background tasks have no request. Nothing reads what they add here.
+# For commands and background tasks, which have no request. Nothing reads these numbers.
 _NO_REQUEST = DatabaseUse()  # per copy: nobody reads it
 this_request: ContextVar[DatabaseUse] = ContextVar("database_use", default=_NO_REQUEST)
 

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
-# `make dev` lends its variables to commands in other shells. The path does not depend on the
-# current folder, and the image has no .dev: nothing is read in production.
-LENT = Path(__file__).parents[2] / ".dev" / "environment.json"
+# `make dev` shares its variables with commands in other shells through this file. Its path does not
+# depend on the current folder. Production has no .dev, so nothing is read there.
+SHARED = Path(__file__).parents[2] / ".dev" / "environment.json"
 
 
 class EnvironmentIncomplete(SystemExit):
@@ -43,15 +43,15 @@ def read[SettingsT: BaseSettings](settings: type[SettingsT], **given: Any) -> Se
 
 def _borrow_from_make_dev() -> None:
     try:
-        # Lenders share this lock while they run. It ends with its process, also after kill -9.
-        with LENT.with_suffix(".lock").open("r+") as lock:
+        # Each `make dev` holds this shared lock while it runs. The lock ends with its process.
+        with SHARED.with_suffix(".lock").open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return
     except PermissionError as error:
         raise EnvironmentIncomplete(f"{error}\nRun this as the user of `make dev`.") from None
     except BlockingIOError:
-        for name, value in json.loads(LENT.read_text(encoding="utf-8")).items():
+        for name, value in json.loads(SHARED.read_text(encoding="utf-8")).items():
             if value is None:  # a variable of libpq, which leads to another server
                 os.environ.pop(name, None)
             else:

@@ -42,8 +42,8 @@ CONNECTION_LOST = (
 TYPES_CHANGED = (asyncpg.InvalidCachedStatementError, BufferError, pgproto.BufferError)
 
 # A statement that ran too long or waited too long for a lock, a deadlock, a conflict. XX000 is an
-# internal error: while a migration runs, a statement may meet one of many ("cache lookup failed").
-# 55006: another statement uses the object.
+# internal error, such as "cache lookup failed" while a migration runs. 55006: another statement
+# uses the object.
 _WORTH_ANOTHER_TRY = frozenset({"57014", "55P03", "55006", "40P01", "40001", "XX000"})
 
 # No disk, memory or connections are left; an administrator or a timeout ended it; the disk fails.
@@ -67,8 +67,8 @@ def is_transient(error: BaseException | None) -> bool:
 
 
 def _lacks_a_right(error: BaseException | None) -> bool:
-    """The role has lost it, say in a rotation. A row that row-level security refuses, and a trigger
-    that raises, have the same SQLSTATE, but no later try helps them."""
+    """The role has lost the right, for example in a rotation. Row-level security and a trigger
+    raise the same SQLSTATE, but there a retry does not help."""
     if error and not isinstance(error, asyncpg.PostgresError):  # SQLAlchemy's, around the driver's
         error = error.__cause__
     place = getattr(error, "server_source_function", None) or ""

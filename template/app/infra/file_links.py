@@ -18,7 +18,7 @@ class LinkInvalid(Failure):
 
 
 class FileLinks:
-    """Links to the app's own /files. Each one fixes method and key, and expires."""
+    """Links to the app's own /files. Each link fixes the method and the key, and expires."""
 
     def __init__(self, signer: Signer, base_url: str, lifetime: timedelta) -> None:
         self._signer = signer

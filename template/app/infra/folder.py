@@ -24,7 +24,7 @@ from app.infra.stored_files import (
     valid,
 )
 
-# After this time, no client can still be sending an unfinished file.
+# After this time, no client can still be uploading an unfinished file.
 ABANDONED_SECONDS = 24 * 3600
 
 

@@ -16,7 +16,7 @@ stale_queries: list["StaleQuery[..., Any]"] = []
 
 
 class StaleQuery[**P, R]:
-    """A query with @max_stale, called like the query itself."""
+    """A query with @max_stale. Call it like the query itself."""
 
     def __init__(
         self, query: Callable[Concatenate[Reader, P], Awaitable[R]], max_stale: timedelta

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""An answer's head leaves with the first part of its body, as ASGI asks, and not before it."""
+"""Sends an answer's head together with the first part of its body, as ASGI asks."""
 
 import asyncio
 
@@ -7,8 +7,8 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class JoinedAnswer(asyncio.Transport):
-    """The connection of one answer with a body. Uvicorn writes twice; this saves a system call and
-    a packet, and a process that is killed leaves no answer that has only a head.
+    """The connection of one answer with a body. Uvicorn writes twice. One write saves a system call
+    and a packet, and a killed process leaves no answer with only a head.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:

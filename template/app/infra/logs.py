@@ -73,7 +73,7 @@ class RequestLog:
     def __init__(self, app: ASGIApp, *, shows_paths: bool) -> None:
         self.app = app
         self._shows_paths = shows_paths
-        self._log = log.bind()  # The module's own is built again for each line.
+        self._log = log.bind()  # The module's own logger is built again for each line.
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -91,7 +91,7 @@ class RequestLog:
         finally:
             route = getattr(scope.get("route"), "path", None)
             if answer.status >= 400 or route not in QUIET_WHEN_WELL:
-                # In production never the path, which may name a person.
+                # Never the path in production, because it may name a person.
                 is_unknown = self._shows_paths and route is None
                 self._log.info(
                     "request",

@@ -38,8 +38,8 @@ async def scans(connection: asyncpg.Connection, sql: str) -> list[Scan]:
 
 
 async def _plan(connection: asyncpg.Connection, sql: str) -> dict[str, Any]:
-    # EXPLAIN (GENERIC_PLAN) would be one step, but the driver would have to give $1 a value, and
-    # for NULL Postgres plans to read nothing at all.
+    # EXPLAIN (GENERIC_PLAN) would be one step, but then the driver must give $1 a value. For NULL,
+    # Postgres plans to read nothing.
     try:
         async with connection.transaction():  # a savepoint: an error must not end the report
             await connection.fetch(f"PREPARE slow_query AS {sql}")  # direct
@@ -49,7 +49,9 @@ async def _plan(connection: asyncpg.Connection, sql: str) -> dict[str, Any]:
                 f"EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE slow_query {values}"
             )
     except asyncpg.PostgresError:
-        return {}  # Its table is gone, or not readable, or it has a $1 where Postgres allows none.
+        # Its table is gone or not readable, or $1 is in a place where Postgres allows none.
+        return {}
+
     finally:
         await connection.execute("DEALLOCATE ALL")  # direct
     top: dict[str, Any] = json.loads(found)[0]["Plan"]

@@ -11,7 +11,7 @@ import asyncpg
 
 # A firewall may drop a connection that is quiet for longer, and tell nobody.
 IDLE_SECONDS = 300.0
-# Then the connection is replaced, because its server process keeps some memory of each statement.
+# After this many statements a connection is replaced: its server process keeps memory of each one.
 MOST_STATEMENTS = 50_000
 # A server that does not answer must not keep a connection open.
 CLOSE_SECONDS = 1.0
@@ -20,8 +20,8 @@ CLOSE_SECONDS = 1.0
 class InOrder[Item](asyncio.Queue[Item]):
     """Hands each item to the waiter that came first.
 
-    asyncio.Queue only wakes that waiter. A newcomer may take the item before it runs, and the
-    waiter goes back to the end: of 32 clients some waited 15 times as long as others.
+    asyncio.Queue only wakes that waiter. A newcomer may take the item before that waiter runs. Then
+    the waiter goes back to the end: of 32 clients, some waited 15 times as long as others.
     """
 
     # Both are of asyncio.Queue, but its type does not mention them.
@@ -138,7 +138,7 @@ class ReadPool:
             self._close_soon(pooled)
 
     def expire_connections(self) -> None:
-        """None of the present connections serves another request."""
+        """Replaces all connections: none of the present ones serves another request."""
         self._generation += 1
 
     async def close(self) -> None:
@@ -202,7 +202,7 @@ class ReadPool:
 
 
 async def _close(pooled: Pooled) -> None:
-    """Waits for a cancellation too, because otherwise it might end the next statement."""
+    """Waits for a running cancellation too, because that might otherwise end the next statement."""
     with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         await pooled.connection.close(timeout=CLOSE_SECONDS)
     pooled.connection.terminate()

@@ -59,7 +59,7 @@ class Reader:
         return rows[0] if rows else None
 
     async def count(self, query: Query[Any], **values: Any) -> int:
-        """How many rows `all` would find without limit and offset: the total beside a page."""
+        """How many rows `all` would find without limit and offset: the total of all pages."""
         [record] = await self._records(query.count(values), values)
         total: int = record[0]
         return total
@@ -90,12 +90,12 @@ class Reader:
         try:
             return await self._run(self._pool, sql, arguments)
         except (*TYPES_CHANGED, asyncpg.InternalServerError, ValueError):
-            pass  # The second try learns the new types. What is really wrong fails again.
+            pass  # The second try learns the new types. A real error fails again.
         except (asyncpg.InterfaceError, *CONNECTION_LOST):
             # A SELECT may run twice, but not after a long wait, say in a pooler's queue.
             if time.monotonic() - begun > self._patience:
                 raise
-            # Usually all were closed together, and the pool has not noticed some of them.
+            # Usually Postgres closed all of them together, and the pool has not noticed yet.
             self._pool.expire_connections()
         return await self._run(self._pool, sql, arguments)
 
@@ -116,7 +116,7 @@ class Reader:
         except (TimeoutError, asyncpg.QueryCanceledError) as error:
             raise Unavailable("Postgres: a query took too long") from error
         except AttributeError as error:
-            # Terminated between two messages of a statement, asyncpg has no protocol for the next.
+            # asyncpg has no protocol if the connection ended between two messages of a statement.
             if not pooled.connection.is_closed():
                 raise
             raise ConnectionResetError("the connection was terminated") from error

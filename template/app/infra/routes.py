@@ -51,8 +51,8 @@ class RoutesInOnePass:
         await self._otherwise(scope, receive, send)
 
     def _build(self) -> Iterator[Candidate]:
-        # Builds one router at a time, when a request first reaches it: FastAPI takes 1 ms for each
-        # route. All routes exist by the first request.
+        # Builds one router at a time, when a request first reaches it, because FastAPI takes 1 ms
+        # for each route. All routes exist before the first request.
         for candidate in _candidates(iter_route_contexts(self._router.routes)):
             self._candidates.append(candidate)  # per copy: the same in all
             yield candidate
@@ -67,7 +67,7 @@ def _candidates(contexts: Iterable[RouteContext]) -> Iterable[Candidate]:
         if isinstance(route, APIWebSocketRoute):
             continue
         if not hasattr(context, "path_regex"):
-            return  # It may match any path, and comes before the others.
+            return  # The route may match any path, and it comes before the others.
         is_ours = isinstance(route, APIRoute) and not _is_form(context.body_field)
         yield Candidate(
             context.path_regex.match,

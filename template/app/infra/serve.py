@@ -15,7 +15,7 @@ from uvicorn.importer import import_from_string
 
 from app.infra.http_limits import KnownAddress, LateRefusals, LimitedHttp
 
-EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  # of a container's own network
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  # of the container's network
 
 
 def main(create_app: str = "app.main:create_app") -> None:

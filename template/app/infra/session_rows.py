@@ -93,7 +93,7 @@ class WithRow[SessionT, RowT]:
         self._width = len(self._of_session.statement.selected_columns)
         before = len(self._of_user.positions)
         session = re.sub(r"\$(\d+)", lambda n: f"${before + int(n[1])}", self._of_session.sql)
-        # Text, because SQLAlchemy would move a CTE out. `true` tells a row of NULLs from no row.
+        # Text, because SQLAlchemy would move a CTE out. `true` distinguishes NULLs from no row.
         self._sql = f"""
             SELECT * FROM ({session}) rung_session LEFT JOIN LATERAL
             (SELECT true, of_user.* FROM ({self._of_user.sql}) of_user LIMIT 1) of_user ON true
@@ -156,7 +156,7 @@ class SessionRows:
         return await both.first(self._reader(), token_hash=token_hash, idle=self._idle)
 
     async def note_visit(self, token_hash: bytes, session: Session) -> None:
-        # If requests arrive together, only one of them must update seen_at.
+        # Of requests that arrive together, only one updates seen_at.
         stale = (LoginSession.token_hash == token_hash) & (
             LoginSession.seen_at < func.now() - SEEN_PRECISION
         )

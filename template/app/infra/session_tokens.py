@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from starlette.types import Scope
 
-# The __Host- prefix makes browsers refuse the cookie from a subdomain or over plain HTTP
-# (localhost counts as secure), so no other site can plant one.
+# The __Host- prefix makes browsers refuse the cookie from a subdomain or over plain HTTP, so no
+# other site can plant one. Localhost counts as secure.
 COOKIE = "__Host-session"
 
 # The app never creates a longer token.

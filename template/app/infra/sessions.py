@@ -90,8 +90,8 @@ MaybeUser = Annotated[User | None, Depends(maybe_user)]
 
 
 class _UserWithRow(_UserOnly):
-    """Equal to current_user: FastAPI asks one of them, and a test that overrides current_user
-    overrides this too."""
+    """Compares equal to current_user, so FastAPI calls only one of them. A test that overrides
+    current_user overrides this too."""
 
     def __init__(self, query: Query[Any]) -> None:
         self._query = query
@@ -115,7 +115,7 @@ class _UserWithRow(_UserOnly):
 
 
 def of_user[RowT](query: Query[RowT]) -> Callable[..., Awaitable[RowT | None]]:
-    """A dependency: the first row of a Query that takes the user_id of who is logged in, or None.
+    """A dependency: the first row of a Query that takes the user_id of the logged-in user, or None.
 
     While sessions are rows, one statement finds both, if this stands before CurrentUser.
 

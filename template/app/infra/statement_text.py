@@ -24,7 +24,7 @@ def shortened(sql: str, room: int) -> str:
 
 
 def outer(sql: str) -> str:
-    """The statement without its subqueries and texts, each character in its place."""
+    """The statement with its subqueries and texts blanked out. Positions stay the same."""
     masked = _TEXT.sub(_hide, sql)
     while (shown := _INNERMOST.sub(_hide, masked)) != masked:
         masked = shown

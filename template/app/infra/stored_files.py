@@ -27,7 +27,7 @@ class FileMissing(Failure):
 
 
 class FileExists(Failure):
-    """Keys are immutable: what is stored under one never changes."""
+    """Keys are immutable: the file under a key never changes."""
 
     status = 409
     title = "There is a file already"

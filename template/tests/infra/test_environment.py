@@ -68,26 +68,26 @@ def test_a_port_out_of_range_stops_the_start(port: str) -> None:
 
 
 @pytest.fixture
-def lent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file of `make dev`. The variables that a test takes from it are removed afterwards."""
     for name in ("DATABASE_URL", "PGSSLMODE", "LOG_LEVEL", "SECRET_KEY"):
         monkeypatch.setenv(name, "")
     file = tmp_path / ".dev" / "environment.json"
-    monkeypatch.setattr(dev, "LENT", file)
-    monkeypatch.setattr(environment, "LENT", file)
+    monkeypatch.setattr(dev, "SHARED", file)
+    monkeypatch.setattr(environment, "SHARED", file)
     return file
 
 
-def test_a_shell_without_a_database_borrows_the_variables_of_make_dev_while_it_runs(
-    lent: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_shell_without_a_database_url_reads_the_variables_of_a_running_make_dev(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOG_LEVEL", "ERROR")
     url = "postgresql://app@127.0.0.1:5432/app"
     own = {**os.environ, "DATABASE_URL": url, "LOG_LEVEL": "DEBUG"}
     del own["PGSSLMODE"]
 
-    with dev.lent(own):
-        assert lent.stat().st_mode & 0o077 == 0
+    with dev.shared(own):
+        assert shared.stat().st_mode & 0o077 == 0
         assert str(environment.read(DatabaseSettings).url) == url
         assert os.environ["LOG_LEVEL"] == "ERROR"
         assert "PGSSLMODE" not in os.environ
@@ -97,14 +97,14 @@ def test_a_shell_without_a_database_borrows_the_variables_of_make_dev_while_it_r
         environment.read(DatabaseSettings)
 
 
-def test_a_shell_with_a_database_borrows_and_lends_nothing(
-    lent: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_shell_with_a_database_url_shares_no_variables(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with dev.lent({**os.environ, "DATABASE_URL": "postgresql://lent/app", "SECRET_KEY": "lent"}):
+    with dev.shared({**os.environ, "DATABASE_URL": "postgresql://a/app", "SECRET_KEY": "a"}):
         monkeypatch.setenv("DATABASE_URL", "postgresql://given/app")
-        before = lent.read_bytes()
+        before = shared.read_bytes()
 
         assert str(environment.read(DatabaseSettings).url) == "postgresql://given/app"
         assert os.environ["SECRET_KEY"] == ""
-        with dev.lent({**os.environ, "SECRET_KEY": "another"}):
-            assert lent.read_bytes() == before
+        with dev.shared({**os.environ, "SECRET_KEY": "another"}):
+            assert shared.read_bytes() == before

@@ -54,7 +54,7 @@ SHORTEST = 0.9  # share of max_stale that an entry lives
 # An answer without rows is cached briefly: the first row may be created at any moment.
 EMPTY_SECONDS = (1.0, 3.0)
 
-# While another process refreshes an entry, this one still uses it, and asks again after:
+# While another process refreshes an entry, this one serves the old answer. It looks again after:
 ASK_AGAIN_SECONDS = 1.0
 
 REDIS = {"db.system.name": "redis"}
@@ -157,13 +157,13 @@ class Cache:
     ) -> None:
         if key not in self._refreshing:
             self._refreshing.add(key)
-            # In an empty context, because it does not belong to the request that starts it.
+            # In an empty context: the refresh does not belong to the request that starts it.
             self._single_flight.start(self._refresh(key, lifetime, fetch), Context())
 
     async def _refresh(
         self, key: str, lifetime: float, fetch: Callable[[Load], Awaitable[bytes]]
     ) -> None:
-        # Only until the entry expires. After that a request loads it and waits.
+        # Retries stop when the entry expires. After that a request loads it and waits.
         claimed_for = min(LONGEST_LOAD, lifetime * (1 - DUE_AFTER))
         try:
             if await self._server.claim(f"{key}:refresh", claimed_for):
@@ -178,7 +178,7 @@ class Cache:
 
 
 def _lifetime(body: bytes, max_stale: timedelta) -> float:
-    """At most max_stale; shorter by a random part, so that entries do not all end together."""
+    """At most max_stale. A random part is taken off, so that entries do not all expire together."""
     seconds = max_stale.total_seconds() * random.uniform(SHORTEST, 1)  # noqa: S311
     return min(seconds, random.uniform(*EMPTY_SECONDS)) if has_no_rows(body) else seconds  # noqa: S311
 

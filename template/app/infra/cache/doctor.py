@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The cache's Redis for the doctor: if it is too small, requests miss the entries that it drops."""
+"""The cache's Redis for the doctor: when it is too small, it drops entries in use."""
 
 from app.infra import environment
 from app.infra.cache.redis_seen import RedisSeen, look_at_redis, rules_of

@@ -27,9 +27,9 @@ _STORED = re.compile(rb"(?P<as_of>%b) (?P<due>\d{1,15}) (?P<body>.*)" % ENCODED,
 
 
 class Entry(NamedTuple):
-    """It shows all that was committed before `as_of`: the log's position before it was read.
+    """It shows every commit before `as_of`, the WAL position from before its read.
 
-    At `as_of` itself there may be a commit that nobody could see yet.
+    A commit that ends exactly at `as_of` may have been invisible to that read.
     """
 
     as_of: bytes  # an encoded position
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
     @classmethod
     def parse(cls, raw: bytes) -> Self | None:
-        """None if it is no valid entry."""
+        """None if the entry is not valid."""
         found = _STORED.fullmatch(raw)
         return cls(found["as_of"], int(found["due"]), found["body"]) if found else None
 
@@ -61,12 +61,12 @@ def tombstone(position: Position) -> Entry:
 # An envelope without rows is empty in one of these fields.
 ABSENT = re.compile(rb"null|\[\]|\{\}")
 
-# Fields with these names say where the page is, not what it contains.
+# Fields with these names hold the place of the page, not its content.
 PAGING = re.compile(r"cursor|next|prev|before|after|offset|page|limit|size", re.IGNORECASE)
 
 
 def has_no_rows(body: bytes) -> bool:
-    """null, [], or an envelope of nothing else: {"articles": [], "next": null, "total": 0}."""
+    """True for null, [] and an envelope of them: {"articles": [], "next": null, "total": 0}."""
     if not ABSENT.search(body):
         return False
     fields = list(_fields(json.loads(body)))
@@ -108,7 +108,7 @@ class AnswerFormat[R]:
         return f"{self._versioned_name}:{text}"
 
     def encode(self, answer: R) -> bytes:
-        # By field names, because it is read by them. Clients may see aliases.
+        # By field name, because the cache reads it by field name. Clients may see aliases.
         return self._adapter.dump_json(answer, by_alias=False, round_trip=True)
 
     def decode(self, body: bytes) -> R:

@@ -14,7 +14,7 @@ from app.infra.reads import Reader
 
 
 class ReadLimit(asyncio.Semaphore):
-    """At most `at_once` at the same time; a further one waits up to `seconds`."""
+    """A limit: at most `at_once` loads run at the same time. Another one waits up to `seconds`."""
 
     def __init__(self, at_once: int, seconds: float) -> None:
         super().__init__(at_once)
@@ -36,7 +36,7 @@ class Load:
     """An answer that is being read from Postgres. Later requests for the key wait for it."""
 
     task: asyncio.Task[bytes]
-    as_of: Position | None = None  # it shows all that was committed before this position
+    as_of: Position | None = None  # it shows every commit before this position
 
     def shows(self, min_position: Position | None) -> bool:
         return min_position is None or (self.as_of is not None and min_position < self.as_of)
@@ -56,7 +56,7 @@ class SingleFlight:
         load = self._running.get(key)
         if load and not load.shows(min_position):
             await asyncio.wait([load.task])
-            load = self._running.get(key)  # began after this call, so it shows min_position
+            load = self._running.get(key)  # it began after this call, so it shows min_position
         if load is None:
             load = self._running[key] = Load()
             load.task = self.start(self._run(key, load, fetch))
@@ -82,9 +82,9 @@ class SingleFlight:
             del self._running[key]
 
 
-# Postgres takes the snapshot before it reads the position of the same row, and after the position
-# of the previous row. xmax follows the last transaction that has ended. A newer one may run, and
-# may be committing.
+# Postgres takes a row's snapshot before it reads the row's position, and after the position of the
+# previous row. xmax is the id after that of the newest transaction that has ended. A newer
+# transaction may still run, or be committing.
 HOW_FAR = f"""
     SELECT timeline_id, lsn,
         pg_snapshot_xmin(seen) = pg_snapshot_xmax(seen)
@@ -94,7 +94,7 @@ HOW_FAR = f"""
 
 
 class Sampler:
-    """A read that begins now shows all that was committed before the sampled position.
+    """A read that begins now shows every commit before the sampled position.
 
     A commit is in the log before anybody can see it. So the end of the log proves nothing about
     a commit that ends exactly there. But when nobody writes, the commit at the previous sample

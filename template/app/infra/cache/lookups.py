@@ -41,11 +41,10 @@ class RedisAway(Exception):
 
 
 class RedisLookups:
-    """After `failures_in_a_row` of the `counted` errors Redis is not asked until a probe succeeds.
+    """After `failures_in_a_row` of the `counted` errors, only probes ask Redis until one succeeds.
 
-    The same happens at once when Redis answers that this is the wrong server, as after a failover,
-    or answers what no Redis does.
-    The pooled connections are then dropped, so that the next one goes where the name leads now.
+    One answer is enough if it shows that this is the wrong server, as after a failover, or no
+    Redis. The pooled connections are then dropped, so that the next one resolves the name again.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class RedisLookups:
         return answer
 
     async def values(self, keys: list[str]) -> list[bytes | None]:
-        """Call it through run(). Redis reports a key of another type as missing."""
+        """Call this through run(). Redis reports a key of another type as missing."""
         values = values_in(await self._client.mget(keys))
         if len(values) != len(keys):
             raise ValueError("its answer has another number of values")
@@ -139,7 +138,7 @@ class RedisLookups:
                 batch = {}
         finally:
             self._asking = None
-            if batch or self._waiting:  # also after an error: nobody may wait for ever
+            if batch or self._waiting:  # also after an error: otherwise a caller waits forever
                 _give_up(batch)
                 _give_up(self._waiting)
 
@@ -179,7 +178,7 @@ class RedisLookups:
 
     def _warn(self, error: Exception | None) -> None:
         if error:
-            log.warning(f"{self._name} is left alone", reason=_reason_of(error))
+            log.warning(f"{self._name}: circuit breaker open", reason=_reason_of(error))
 
     async def _drop_connections(self) -> None:
         pool = self._client.connection_pool

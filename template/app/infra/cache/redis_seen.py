@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""A Redis for the doctor: its one processor, memory, refused connections and slow commands."""
+"""Reads a Redis for the doctor: its processor, memory, refused connections and slow commands."""
 
 import asyncio
 import time

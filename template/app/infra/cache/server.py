@@ -17,15 +17,15 @@ from app.infra.cache.lookups import CONNECT_SECONDS, CONNECTION_LOST, RedisLooku
 from app.infra.own_writes.log_position import ENCODED_IN_LUA, ENCODED_LENGTH
 from app.infra.telemetry.metrics import Instrument
 
-# One failure may be our own fault: a process that was busy for 50 ms sees the answer too late.
+# One failure may come from this process: if it was busy for 50 ms, it sees the answer too late.
 FAILURES_IN_A_ROW = 3
 
 # Lookups share one connection; the others are for what fills the cache. With redis-py's own limit
 # of 100 a burst opens them all at once, which takes longer than an operation may.
 CONNECTIONS = 16
 
-# Values begin with their position. An entry with a greater one is newer, and stays. All else that
-# is stored under the key is replaced: pcall, because it may be no text.
+# A value begins with its position. An entry with a greater position is newer, and stays. Any other
+# value is replaced. pcall, because the key may hold another type.
 PUT_UNLESS_NEWER = f"""
     local there = redis.pcall('GETRANGE', KEYS[1], 0, {ENCODED_LENGTH - 1})
     if type(there) == 'string' and string.find(there, '{ENCODED_IN_LUA}')
@@ -48,8 +48,8 @@ class CacheSettings(BaseSettings):
 
     url: RedisDsn | None = None
     prefix: str = "app"
-    # false: nothing is answered from the cache, but positions are noted already. Needed while some
-    # copies of the app do not know the cache yet.
+    # false: the cache answers nothing, but positions are noted already. Use it while some copies of
+    # the app do not know the cache yet.
     reads: bool = True
     operation_seconds: PositiveFloat = 0.05
     # Reads of Postgres at once past the cache. By default three quarters of DATABASE_READ_POOL:
@@ -115,7 +115,7 @@ class CacheServer:
                 str(url),
                 max_connections=CONNECTIONS,
                 timeout=None,  # each operation has a limit
-                protocol=2,  # 3 can do more than is needed here, and costs 20 µs a command
+                protocol=2,  # RESP3 costs 20 µs more a command, and nothing here needs it
                 socket_timeout=None,
                 socket_connect_timeout=CONNECT_SECONDS,
                 retry=Retry(NoBackoff(), 0),
@@ -139,7 +139,7 @@ class CacheServer:
         return bool(await self.lookups.run(self._put(keys=[key], args=arguments)))
 
     async def claim(self, key: str, seconds: float) -> bool:
-        """Only one process gets it. Raises RedisAway."""
+        """Only one process gets the right to refresh. Raises RedisAway."""
         claim = self._client.set(key, "", nx=True, px=max(int(seconds * 1000), 1))
         return bool(await self.lookups.run(claim))
 

@@ -18,8 +18,8 @@ AT_ONCE_SECONDS = 1
 # The key in scope["state"], which the server shares with its app.
 DRAINING = "draining"
 
-# Of each answer while draining. A later request on its connection would be lost, and the load
-# balancer can repeat only a safe one.
+# Added to each answer while draining. A later request on the same connection would be lost, and the
+# load balancer can repeat only a safe one.
 CLOSE = (b"connection", b"close")
 
 
@@ -33,7 +33,7 @@ class DrainSettings(BaseSettings):
 
 class Server(uvicorn.Server):
     """Plain uvicorn closes its listener at the first SIGTERM, while the load balancer still sends
-    requests: 1,092 of 6,000 failed while three copies were restarted one after another."""
+    requests. In a rolling restart of three copies 1,092 of 6,000 requests failed."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -47,11 +47,11 @@ class Server(uvicorn.Server):
         elif self._told_at is None:
             self._told_at = now
             self.lifespan.state[DRAINING] = True
-            # Uvicorn makes the second list from the first once a second.
+            # Uvicorn copies the first list into the second once a second.
             self.config.encoded_headers.append(CLOSE)
             self.server_state.default_headers.append(CLOSE)
         elif now - self._told_at > AT_ONCE_SECONDS:
-            # The second signal. The kernel keeps most signals from a container's first process.
+            # The second signal: in a container, the kernel hides most signals from process 1.
             os._exit(128 + sig)
 
     async def on_tick(self, counter: int) -> bool:

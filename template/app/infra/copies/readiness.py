@@ -1,9 +1,9 @@
 # Rung's file: advancing to another stage may change it.
 """Ready means that this copy can serve, not that all its servers answer.
 
-A server that is away is away for every copy. If all copies then became unready, even requests that
-still work, such as cached reads, would fail. But a copy that has never reached its servers belongs
-to a failed deploy, and gets no traffic.
+A server that is away is away for every copy. If all copies became unready then, even cached reads
+would fail. But a copy that has never reached its servers belongs to a failed deploy, so it gets no
+traffic.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from app.infra import health
 from app.infra.copies.draining import DRAINING
 from app.infra.health import Health
 
-# Checked in the background, not at each request. Fifty copies that are asked three times a
-# second would open hundreds of connections to Postgres each second.
+# Checked in the background, not at each request for /ready. Otherwise fifty copies, asked three
+# times a second, would open hundreds of connections to Postgres each second.
 LOOK_SECONDS = 5.0
 LOOK_SECONDS_UNTIL_REACHED = 0.5
 

@@ -94,7 +94,7 @@ def parsed() -> argparse.Namespace:
     if options.watch and options.log == "-":
         parser.error("--watch reads the log again at each look. Name a file: --log FILE")
     if options.watch and options.given:
-        parser.error("--watch looks at the running service, and --from judges what was kept")
+        parser.error("--watch looks at the running service, --from judges a file: use only one")
     for file in (options.evidence, options.html):
         if file and not file.parent.is_dir():
             parser.error(f"there is no folder {file.parent}. Make it first.")

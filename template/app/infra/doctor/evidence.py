@@ -137,7 +137,7 @@ class Evidence(EvidencePart):
     process: Process | None = None
     unavailable: list[str] = []  # servers that the app cannot reach, by its /ready
     readers: list[Database] = []  # servers that answer reads in the primary's place
-    others: dict[str, Database] = {}  # databases with tables of their own, by name
+    others: dict[str, Database] = {}  # the databases of modules, by name
     readers_of: dict[str, list[Database]] = {}  # the readers of such a database, by its name
     capabilities: dict[str, dict[str, Any]] = {}  # by name: each capability has its own model
     skipped: list[Skipped] = []

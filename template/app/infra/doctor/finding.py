@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""One conclusion of a rule, and what a capability adds to the doctor."""
+"""A rule's conclusion, and the interface through which a capability extends the doctor."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -48,8 +48,8 @@ class Missing(Exception):
 
 
 class CapabilityEvidence(NamedTuple):
-    """`readers` are servers that answer reads in the primary's place. `others` are databases with
-    tables of their own, by name; `readers_of` are the readers of each."""
+    """`readers` are servers that answer reads in the primary's place. `others` are the databases of
+    modules, by name. `readers_of` are the readers of each."""
 
     seen: EvidencePart | None
     readers: Sequence[Database] = ()

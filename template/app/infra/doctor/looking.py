@@ -243,7 +243,7 @@ class Looking:
 
 
 def gap(source: str, error: NotConnected | Refused, remedy: str) -> Skipped:
-    """Tells what is missing from the evidence because a server could not be read."""
+    """Says which part of the evidence is missing because a server could not be read."""
     return Skipped(source=source, why=reason_of(error), remedy=remedy)
 
 

@@ -39,7 +39,7 @@ def judge(evidence: Evidence, rules: tuple[Rule, ...] | None = None) -> Judgemen
         verdict = Finding(
             rule="not-known",
             text=f"it may be: {verdict.text}",
-            do=f"bring what is missing ({', '.join(missing)}), then run this again",
+            do=f"bring the missing sources ({', '.join(missing)}), then run this again",
             evidence=verdict.evidence,
         )
     # A second finding never names a stage: the first one may be its cause.

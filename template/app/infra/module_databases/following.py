@@ -1,9 +1,9 @@
 # Rung's file: advancing to another stage may change it.
 """While a module's tables move: each transaction and each read asks where the module lives now.
 
-The fences of the move are the only note of that: a side takes writes, or its fence refuses them.
-A transaction asks under a lock that it keeps until COMMIT, and a cut needs that lock alone. So a
-cut waits for open transactions, and new ones wait for the cut and find the other side.
+Only the fences of the move answer that: a side takes writes, or its fence refuses them. A
+transaction asks under a shared lock that it keeps until COMMIT. A cut needs that lock exclusively.
+So a cut waits for open transactions, and new ones wait for the cut and find the other side.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from app.infra.own_writes.log_position import FAILED, MAIN
 from app.infra.read_pool import ReadPool
 from app.infra.reads import Reader
 
-# Between the two commits of a cut no side takes writes, which lasts for some milliseconds.
+# Between the two commits of a cut, neither side takes writes. That lasts for some milliseconds.
 POLL_SECONDS = 0.01
 
 
@@ -90,8 +90,8 @@ def _give_back(session: Session, transaction: SessionTransaction) -> None:
 
 
 class FollowingReader(Reader):
-    """Asks before each statement, so that no read is older than a write before its request: the
-    old side refuses writes before the new one takes any."""
+    """Asks before each statement, so that no read is older than a write before its request. The old
+    side refuses writes before the new one takes any."""
 
     __slots__ = ("_follow",)
 

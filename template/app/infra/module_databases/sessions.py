@@ -56,7 +56,7 @@ class ModuleSessions:
             session.info[Held] = Held(app, own, held.beside)
             held.beside.append(session)
             yield session
-            # A session without a statement has no connection, and commits nothing.
+            # A session that has run no statement has no connection, and commits nothing.
             if session.in_transaction() and sum(one.in_transaction() for one in held.beside) > 1:
                 raise TwoDatabases(
                     f"This request has open transactions in the database of {self.name!r} and in"

@@ -3,7 +3,7 @@
 
 A write's position is stored with the client's login session. The answer also carries the position,
 signed, in a cookie and in a header. For a client that sends it back, the app needs no lookup of the
-session. Any other client with a session costs one lookup by primary key.
+session. For any other client with a session, the app does one lookup by primary key.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ class MinPosition(ABC):
     """The position that reads of one database must show."""
 
     min_position: Position | None = None
-    is_resolved: bool  # False: it is stored with the session, which was not read yet
+    is_resolved: bool  # False: the position is stored with the session, which was not read yet
     has_written = False
 
     @abstractmethod
@@ -89,7 +89,7 @@ class MinPosition(ABC):
 
     def wrote(self, position: Position) -> None:
         self.has_written = self.is_resolved = True
-        # An earlier commit without a known position came before this one.
+        # An earlier commit whose position is not known came before this one.
         known = self.min_position if self.min_position != NOT_KNOWN else None
         self.min_position = max(position, known or position)
 
@@ -132,7 +132,8 @@ class Client(MinPosition):
 
     @property
     def needs_marker(self) -> bool:
-        """With a marker this request or the next one needs no lookup of the session."""
+        """With a marker in the answer, this request or the next one needs no lookup of the
+        session."""
         has_session = self.token_hash is not None or self.started != []
         is_due = self.has_written or not self.echoes
         return has_session and is_due and not self.carried.keeps_cookies
@@ -268,7 +269,7 @@ class OwnWrites:
 
 
 def _to_echo(client: Client) -> tuple[Position | None, dict[str, Position]]:
-    """The positions that the client shall send: what is not known it is asked again."""
+    """The positions that the client must send next time. An unknown one is looked up again."""
     main = client.min_position if client.is_resolved else None
     if main == NOT_KNOWN and not client.has_written:
         main = None

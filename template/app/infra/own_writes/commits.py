@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""After each commit: notes the WAL position, for the client and with its login session."""
+"""After each commit, notes the WAL position for the client and with its login session."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -42,7 +42,7 @@ class PositionedSession(Session):
     """Notes the position on the commit's own connection, and never before the commit.
 
     A replica can reach a position from before the commit without having replayed the commit. With
-    such positions 525 of 4,000 reads were stale; with these, none of 4,000.
+    such positions 525 of 4,000 reads were stale, with these none.
     """
 
     database = MAIN
@@ -83,7 +83,7 @@ async def _note(client: Client, connection: asyncpg.Connection) -> None:
     await _noted_in_stores(positions, sessions, position, MAIN)
     for other in client.others if client.started else ():
         if written := other.min_position:
-            # On this connection: to wait for a second one of the same pool is a deadlock.
+            # On this connection, because waiting for a second one of the same pool could deadlock.
             run = connection.execute
             await _noted_other(run, positions, client.started, written, other.database)
 

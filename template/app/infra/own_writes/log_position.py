@@ -43,8 +43,8 @@ ENCODED_IN_LUA = f"^{'[0-9a-f]' * 9}%.{'[0-9a-f]' * 16}$"  # for Redis' scripts
 MAIN = "main"
 
 # Stores the position and answers with it, in one round trip. It is computed while the row is
-# locked, so a later write of the same session stores a later one. Without a row it is only
-# answered. A crash may lose this note, which costs freshness only, so nothing waits for the disk.
+# locked, so a later write of the same session stores a later one. Without a row, it is returned but
+# not stored. A crash may lose it, which costs only freshness, so nothing waits for the disk.
 NOTE_POSITION = f"""
     WITH quick AS (
         SELECT set_config('synchronous_commit', 'off', true),
@@ -83,7 +83,7 @@ class Position(NamedTuple):
     lsn: int
 
 
-# Greater than any: a client that must see it reads from the primary.
+# Greater than any other: a client that must see it reads from the primary.
 NOT_KNOWN = Position(2**32, 0)
 
 

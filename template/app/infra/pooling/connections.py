@@ -23,8 +23,8 @@ from app.infra.failures import NotConnected
 
 RETRY_SECONDS = 0.05
 
-# After a failover the pooler may keep connections to the old primary, which is a replica now. One
-# that was opened just now shows that the name itself still leads there.
+# After a failover the pooler may keep connections to the old primary, which is a replica now. If a
+# new connection leads there too, the name itself still points to the old primary.
 END_IF_LEFT_BEHIND = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE pid = pg_backend_pid() AND pg_is_in_recovery() AND backend_start < now() - interval '1 s'
@@ -53,7 +53,7 @@ PostgresUrls = Annotated[list[PostgresUrl], NoDecode, BeforeValidator(_by_commas
 
 
 def server_name(url: PostgresDsn) -> str:
-    """Without the password, to be shown."""
+    """Without the password, for messages."""
     return ",".join(f"{host['host']}:{host['port'] or 5432}" for host in url.hosts())
 
 
@@ -124,8 +124,8 @@ async def _through_the_pooler(
     with ExitStack() as on_failure:
         on_failure.callback(connection.terminate)
         await _refuse_wrong_alias(connection, read_only, settings.connect_seconds)
-        # Before asyncpg looks up a type (an array, an enum), it turns jit off with set_config. That
-        # pins a session of RDS Proxy, and the pooler has turned jit off already.
+        # Before asyncpg looks up a type (an array, an enum), it turns jit off with set_config. This
+        # would pin a session of RDS Proxy, and the pooler has turned jit off already.
         connection._server_caps = connection._server_caps._replace(jit=False)
         on_failure.pop_all()
     return connection

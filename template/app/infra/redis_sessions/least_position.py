@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The position that a session shows at least, because Redis may have lost its last ones."""
+"""The minimum position of every session, because Redis may have lost a session's newest one."""
 
 import asyncio
 import time

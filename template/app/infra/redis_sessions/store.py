@@ -139,7 +139,7 @@ class RedisSessions:
         }
         least = await self._least_position.now() if self._least_position else None
         client.learn(max(filter(None, (stored.pop(MAIN, None), least)), default=None))
-        # `least` is a position of "main" and says only that Redis may have lost the others.
+        # `least` is a position of "main". It says only that Redis may have lost the other ones.
         client.learn_others(dict.fromkeys(names, NOT_KNOWN) if least else stored)
         return held
 
@@ -282,7 +282,7 @@ class RedisSessions:
         session.info[transaction] = len(session.info[self].command_stack)
 
     def _forget(self, session: SyncSession, transaction: SessionTransaction) -> None:
-        """Drops the commands since this transaction or SAVEPOINT began. An unknown one began
+        """Drops the commands since this transaction or SAVEPOINT began. An unknown SAVEPOINT began
         before the first command."""
         del session.info[self].command_stack[session.info.get(transaction, 0) :]
 

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Replicas for the doctor: how far behind each is, and what the reads on it cost."""
+"""Judges replicas for the doctor: the lag of each, and the cost of the reads on it."""
 
 import asyncio
 import math

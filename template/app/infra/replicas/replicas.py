@@ -37,7 +37,7 @@ WHERE_THE_REPLICA_IS = """
 # A server that does not answer for this long gets no reads. Its running reads go to another server.
 SILENCE_SECONDS = 1.0
 
-# While a read waits for a replica, which mostly catches up within 3 ms.
+# The pause while a read waits for a replica, which usually catches up within 3 ms.
 HURRIED_POLL_SECONDS = 0.002
 
 
@@ -50,7 +50,7 @@ class ReplicaSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="DATABASE_REPLICA_")
 
-    # false: positions are noted already, and every read goes to the primary. Needed while some
+    # false: positions are noted already, and every read goes to the primary. Use it while some
     # copies of the app do not know the replicas yet.
     reads: bool = True
     urls: PostgresUrls = []
@@ -128,8 +128,8 @@ class Replica:
                 reached.set_result(None)
 
     def forget_position(self) -> None:
-        """It belongs to an older timeline. After an upgrade of Postgres that may be another server,
-        whose greater position proves nothing."""
+        """The replica follows an older timeline. After an upgrade of Postgres it may be another
+        server, whose greater position proves nothing."""
         self.lsn, self.seconds_behind, self.is_in_rotation = 0, math.inf, None
         self.poll_soon()
 
@@ -160,7 +160,7 @@ class Replicas:
         able = [one for one in self.replicas if one is not besides and _may_serve(one, max_stale)]
         if not able:
             return None
-        # The same replica for all reads of a client, so that time does not run backwards for it.
+        # One replica for all reads of a client, so that it never sees older data than before.
         usual = able[0] if len(able) == 1 else max(able, key=lambda one: _affinity(one, client))
         min_position = client.min_position if client.is_resolved else await client.resolve()
         if min_position is None:
@@ -252,7 +252,7 @@ class Replicas:
 def _may_serve(replica: Replica, max_stale: timedelta | None) -> bool:
     if max_stale is None:
         return bool(replica.is_in_rotation)
-    # Clients remember their own writes for no longer than this.
+    # Clients remember their own writes for this time only.
     return replica.seconds_behind <= min(max_stale, REMEMBERED).total_seconds()
 
 

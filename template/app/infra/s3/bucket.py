@@ -31,10 +31,10 @@ from app.infra.stored_files import (
 # For the app's own requests, which are sent at once.
 SOON = timedelta(minutes=5)
 
-# S3 answers 500 or 503 now and then, and asks for a retry.
+# S3 sometimes answers 500 or 503, and expects a retry.
 PAUSE_SECONDS = 0.2
 
-# Only the first of two uploads under one key is taken: S3 answers 412 to the other.
+# S3 accepts only the first of two uploads under one key, and answers 412 to the other.
 IF_NEW = {"if-none-match": "*"}
 
 
@@ -130,7 +130,7 @@ class Bucket:
                 yield found.key
 
     async def pages(self) -> AsyncIterator[list[StoredObject]]:
-        """All that is stored, by key, up to 1,000 at a time."""
+        """All stored files by key, up to 1,000 at a time."""
         query = {"list-type": "2"}
         while True:
             answer = await self._ask("GET", "", query=query)

@@ -35,7 +35,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
 def _store(settings: FileSettings, bucket: Bucket | None) -> Callable[[FileLinks], FileStore]:
     folder = settings.folder
     if bucket and folder:
-        # Imported only while files move: the folder `move` may be deleted afterwards.
+        # Imported only while files move, because the folder `move` may be deleted afterwards.
         try:
             both = import_module("app.infra.s3.move.both")
         except ModuleNotFoundError as error:

@@ -31,7 +31,7 @@ def main(given: Sequence[str] | None = None) -> None:
 
 async def _sweep(settings: FileSettings, rows: Rows, *, delete: bool) -> None:
     if not await rows.are_there():
-        sys.exit("The query of --rows finds no file at all, so every file would be an orphan.")
+        sys.exit("The query of --rows finds no file, so every file would be an orphan.")
     before = datetime.now(UTC) - LEFT_ALONE_FOR
     found = 0
     async with bucket_of(settings) as bucket:

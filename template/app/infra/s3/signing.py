@@ -57,7 +57,7 @@ class S3Signer:
         return str(request.url)
 
     async def stay_current(self) -> None:
-        """Renews a role's credentials for ever, so that no request waits for them."""
+        """Renews a role's credentials in the background, so that no request waits for them."""
         while True:
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
             try:

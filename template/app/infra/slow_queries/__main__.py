@@ -28,7 +28,7 @@ from app.infra.slow_queries.report import (
     Statement,
 )
 
-# This many statements, the costliest first, are planned to find what they read.
+# The report plans this many statements, the costliest first, to find the tables that they read.
 PLANNED = 50
 
 # A call that reads fewer pages takes about a millisecond.
@@ -226,7 +226,7 @@ async def _counts(
 async def _session(
     settings: DatabaseSettings, url: PostgresDsn
 ) -> AsyncGenerator[asyncpg.Connection]:
-    """Neither waits for locks nor blocks others for long."""
+    """The session never waits long for a lock, and never blocks others for long."""
     connection = await open_connection(settings, url)
     try:
         # A replica may be behind a pooler, where a session lasts for one transaction.

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Which indexes are missing, unused, duplicate or broken."""
+"""Finds indexes that are missing, unused, duplicate or broken."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

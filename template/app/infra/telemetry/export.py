@@ -169,7 +169,7 @@ class MetricSender:
 def _histogram_point(
     buckets: Buckets, attributes: Attributes, bounds: Sequence[float], started: int, now: int
 ) -> HistogramDataPoint:
-    counts = list(buckets.counts)  # a copy, because requests are counted meanwhile
+    counts = list(buckets.counts)  # a copy, because requests are still being counted
     return HistogramDataPoint(
         attributes,
         started,

@@ -1,7 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """Counts of one process, read when they are sent.
 
-Counting is a plain addition of 1 µs: the library's histogram takes 10 µs.
+Counting is an addition that takes 1 µs. The library's histogram takes 10 µs.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from app.infra.telemetry.tracing import Attributes
 
-# The event loop is asked at this interval, and is as late as its longest step.
+# Measured at this interval. The event loop is as late as its longest step.
 EVENT_LOOP_SECONDS = 0.1
 
 

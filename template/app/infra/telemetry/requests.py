@@ -29,7 +29,7 @@ from app.infra.answers import answer_of
 from app.infra.telemetry import tracing
 from app.infra.telemetry.metrics import Histogram
 
-# A client can invent methods, and each would be a series that stays for ever.
+# A client can invent methods, and each would add a time series that never goes away.
 METHODS = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
 )

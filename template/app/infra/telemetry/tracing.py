@@ -43,7 +43,7 @@ def span(
 
 
 class _Recorded:
-    """In half the time of start_as_current_span."""
+    """Takes half the time of start_as_current_span."""
 
     def __init__(self, name: str, attributes: Attributes | None, kind: SpanKind) -> None:
         self._span = tracer().start_span(name, kind=kind, attributes=attributes)

@@ -61,7 +61,7 @@ async def test_the_cache_fills_again_after_a_failover(
             with redis.Redis.from_url(name.new.url) as new:
                 assert list(new.scan_iter("*:*"))
     words = [line["event"] for line in lines if line["event"].startswith("the cache")]
-    assert words == ["the cache is left alone", "the cache answers"]
+    assert words == ["the cache: circuit breaker open", "the cache answers"]
 
 
 @pytest.mark.parametrize("refusal", ["READONLY", "NOREPLICAS"])
@@ -92,7 +92,7 @@ async def test_a_server_that_refuses_writes_is_not_asked_again_at_once(refusal: 
             assert await cache.claim("key", 1)
 
     warnings = [line["event"] for line in lines if line["log_level"] == "warning"]
-    assert warnings == ["the cache is left alone"]
+    assert warnings == ["the cache: circuit breaker open"]
 
 
 @pytest.mark.usefixtures("notes")

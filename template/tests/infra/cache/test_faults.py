@@ -131,7 +131,7 @@ async def test_a_redis_that_never_answers_is_logged_once_with_the_reason(
             await until(lambda: cache.lookups.failures >= 5)
 
     warnings = [line for line in lines if line["log_level"] == "warning"]
-    assert [line["event"] for line in warnings] == ["the cache is left alone"]
+    assert [line["event"] for line in warnings] == ["the cache: circuit breaker open"]
     assert "Connect" in warnings[0]["reason"]
 
 

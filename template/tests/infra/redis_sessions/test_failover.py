@@ -58,7 +58,7 @@ async def test_sessions_start_again_within_two_seconds_of_a_failover(
         await redis.check()
         await redis.close()
     words = [line["event"] for line in lines]
-    assert words == ["the sessions' Redis is left alone", "the sessions' Redis answers"]
+    assert words == ["the sessions' Redis: circuit breaker open", "the sessions' Redis answers"]
 
 
 async def test_no_answer_of_redis_is_a_server_error_or_logs_anybody_out(

@@ -20,8 +20,8 @@ def install(app: FastAPI) -> None:
 
 
 def _database(app: FastAPI, module: str, own: DatabaseSettings) -> Database:
-    """While its tables move, a module reads on the primary: a replica of the new database may be
-    behind a write that came from the old one, and no position tells."""
+    """While its tables move, a module reads on the primary. A replica of the new database may be
+    behind a write that came from the old one, and no position shows that."""
     replicas = of_replicas.read(module)
     is_routed = replicas.urls and replicas.reads and not settings.follows(module)
     database = (

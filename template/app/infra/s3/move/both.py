@@ -1,8 +1,8 @@
 # Rung's file: advancing to another stage may change it.
-"""While files move: finds each file in the folder or in S3.
+"""While files move, finds each file in the folder or in S3.
 
-Copies of two neighbouring steps run side by side, in both directions of a deploy: each step looks
-for files in the places where its neighbours put them.
+Copies of two neighbouring steps run side by side, in both directions of a deploy. So each step
+looks for files where its neighbours put them.
 """
 
 from collections.abc import AsyncIterable, AsyncIterator
@@ -15,7 +15,7 @@ from app.infra.stored_files import FileExists, FileFacts, FileStore, UploadReque
 
 
 class BothStores:
-    """A file is read where it is. The disk comes first, because that needs no request."""
+    """Reads a file where it is. The disk comes first, because it needs no request."""
 
     def __init__(self, folder: LinkedFolder, bucket: Bucket, *, upload_to_s3: bool) -> None:
         self._folder = folder

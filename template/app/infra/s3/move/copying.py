@@ -127,7 +127,7 @@ class Copier:
         self._note(key).touch()
         if there is not None:
             await self.target.delete(key)
-        with suppress(FileMissing):  # deleted meanwhile
+        with suppress(FileMissing):  # deleted since it was listed
             await self._send(key)
         await self._settle(key)
 

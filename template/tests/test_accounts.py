@@ -498,7 +498,7 @@ async def test_a_new_password_must_differ_from_the_current_one(ada: AsyncClient)
     assert answer.json()["title"] == "The new password is the current one"
 
 
-async def test_a_password_matches_whether_its_accents_are_composed_or_not(client: AsyncClient) -> None:
+async def test_a_password_matches_with_composed_and_combining_accents(client: AsyncClient) -> None:
     composed, decomposed = "caf\u00e9 creme brulee", "cafe\u0301 creme brulee"
     assert (await client.post("/accounts", json={**ADA, "password": composed})).status_code == 201
 

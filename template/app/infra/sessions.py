@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Login sessions: who is logged in, and how a session starts and ends."""
+"""Login sessions: the logged-in user, and the start and end of a session."""
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""of_user: the row of who is logged in, read by the statement that finds the session."""
+"""of_user: the row of the logged-in user, read by the statement that finds the session."""
 
 from typing import Annotated, Any
 from uuid import UUID, uuid4

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Fixtures: a Valkey for the sessions of one test, and somebody who is logged in."""
+"""Fixtures: a Valkey for the sessions of one test, and a person who is logged in."""
 
 from collections.abc import AsyncGenerator, Iterator
 from uuid import uuid4

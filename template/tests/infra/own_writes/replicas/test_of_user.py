@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The row of who is logged in shows the client's own writes, with a replica 5 s behind."""
+"""The row of the logged-in user shows the client's own writes, with a replica 5 s behind."""
 
 import secrets
 from datetime import UTC, datetime, timedelta

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The row of who is logged in, at each step of the sessions' move."""
+"""The row of the logged-in user, at each step of the sessions' move."""
 
 import pytest
 

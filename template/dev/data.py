@@ -69,7 +69,7 @@ class AnyColumn(ModelConverter):
 
 
 class OnlyHere:
-    """Serves this machine only, because Rung cannot know who is staff in this business."""
+    """Serves this machine only, because Rung cannot know the staff of this business."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Refuse files with conflict markers: a bot may commit what Copier could not merge."""
+"""Refuses files with conflict markers: a bot may commit conflicts that Copier left."""
 
 import sys
 
@@ -14,7 +14,7 @@ def main() -> None:
 
 
 def marked_files(folder: str) -> list[str]:
-    """Looks at all files that git would commit, or at all files if there is no repository yet."""
+    """Searches the files that git would commit, or every file if there is no repository yet."""
     in_git = programs.run("git", "rev-parse", cwd=folder, capture_output=True)
     where = ["--no-index", "--exclude-standard"] if in_git.returncode else ["--untracked"]
     words = ["grep", *where, "-l", "-I", "-E", MARKER, "--", "."]

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Refuse migrations whose SQL would lock a busy table or break the version that still runs.
+"""Refuses migrations whose SQL would lock a busy table or break the version that still runs.
 
 Squawk reads the SQL of `alembic upgrade --sql`. .squawk.toml chooses its rules.
 """

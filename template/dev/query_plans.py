@@ -23,12 +23,12 @@ from app.infra.reads import Query
 
 ROWS = 20_000
 
-# A page of 20 rows, each found by one more lookup in a few tables, stays far below.
+# A page of 20 rows, each with a lookup in a few other tables, stays far below.
 MOST_ROWS = 500
 MOST_PAGES = 1_000
 ROWS_FOR_EACH_ROW = 20
 
-# The rest of the plan is small beside one that reads this many rows only to drop them.
+# If a plan's node reads this many rows only to drop them, its other nodes hardly count.
 FEW = 100
 
 _DIALECT = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
@@ -65,7 +65,7 @@ class NotFilled(AssertionError):
 
 @dataclass
 class FilledTables:
-    """`fill` has a SELECT for each table that its columns alone cannot fill."""
+    """`fill` has a SELECT for each table that needs other values than its columns' defaults."""
 
     connection: asyncpg.Connection
     metadata: MetaData
@@ -134,7 +134,8 @@ class FilledTables:
         return f"ARRAY[{quoted}]::{kind}" if kind != base else f"{quoted}::{kind}"
 
     def _rows(self, table: Table) -> str:
-        """A SELECT that fills the table. A foreign key refers to each row of its table in turn."""
+        """A SELECT that fills the table. A foreign key refers to one row of its table after the
+        other."""
         values, sources = {}, [f"generate_series(1, {ROWS}) n"]
         for column in table.columns:
             target = self._target(column)
@@ -171,7 +172,7 @@ class FilledTables:
         }
 
     def _in_order(self) -> list[Table]:
-        """The tables, each after those whose keys it holds."""
+        """The tables, each one after the tables that its foreign keys refer to."""
         targets = {
             table: {
                 target.table
@@ -211,7 +212,7 @@ def _is_key(column: Column[Any]) -> bool:
 
 
 def _compared(statement: visitors.ExternallyTraversible) -> dict[str, Column[Any]]:
-    """The column that each parameter, or each element of it, is compared with."""
+    """The column that is compared with each parameter, or with each of its elements."""
     found = {}
     for element in visitors.iterate(statement):
         if isinstance(element, BinaryExpression) and isinstance(element.left, Column):

@@ -30,7 +30,7 @@ SERVER = re.compile(r"(\w+)://([^/@\s]*@)?(?:127\.0\.0\.1|localhost):(\d{1,5})\b
 
 
 class WithPages:
-    """The app, plus these pages at paths where the app has none."""
+    """The app, with these pages at paths where the app has none."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
@@ -131,7 +131,7 @@ def seeded(environment: Mapping[str, str]) -> str:
 
 
 def keep_seeded(environment: Mapping[str, str], said: str) -> None:
-    """In the folder of the database, so that both are deleted at once."""
+    """In the folder of the database, so that both are deleted together."""
     if folder := postgres.own_server(environment.get("DATABASE_URL", "")):
         file = folder / "seeded"
         file.touch(mode=0o600)

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from sqlalchemy import Engine, event
 
-# A transaction's ends, and what the drivers ask on a new connection.
+# The begin and end of transactions, and the drivers' statements on a new connection.
 AROUND = re.compile(
     r"\s*(BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|SET|SHOW|RESET)\b|.*\b(pg_catalog\.|set_config\()",
     re.IGNORECASE | re.DOTALL,

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Share a server between commands, and stop it after the last of them.
+"""Shares a server between commands, and stops it after the last of them.
 
 Each user holds a shared lock on the server's `users` file. A lock ends with its process, also after
 Ctrl-C or kill -9, so a server never outlives its users.

@@ -22,7 +22,7 @@ migrate: ## Bring the database to the newest migration
 	@$(WITH_SERVICES) python -m dev.migrate
 
 migration: ## Write a migration from the changes of the models: make migration m="add a note"
-	@test -n "$(m)" || { echo 'Say what it does: make migration m="add a note"' >&2; exit 2; }
+	@test -n "$(m)" || { echo 'Describe the migration: make migration m="add a note"' >&2; exit 2; }
 	@$(WITH_SERVICES) sh -c 'alembic upgrade head && alembic revision --autogenerate -m "$$1"' sh "$(m)"
 	@echo 'Read it, then: make migrate'
 

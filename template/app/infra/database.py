@@ -119,7 +119,7 @@ class Database:
         except (asyncpg.InternalClientError, asyncpg.InterfaceError, TimeoutError) as error:
             raise Unavailable("Postgres: the connection was lost, or did not answer") from error
         except TYPES_CHANGED as error:
-            raise Unavailable(f"Postgres: a type changed meanwhile: {error}") from error
+            raise Unavailable(f"Postgres: a type has changed: {error}") from error
         except sqlalchemy.exc.DBAPIError as error:
             if error.connection_invalidated:
                 if getattr(error.orig, "sqlstate", None) == READ_ONLY:

@@ -76,7 +76,7 @@ class Reader:
         except CONNECTION_LOST as error:
             raise Unavailable(f"Postgres: the connection was lost: {error}") from error
         except TYPES_CHANGED as error:
-            raise Unavailable(f"Postgres: a type changed meanwhile: {error}") from error
+            raise Unavailable(f"Postgres: a type has changed: {error}") from error
         except asyncpg.PostgresError as error:
             if not is_transient(error):
                 raise

@@ -24,12 +24,12 @@ NO_BARMAN = (
     "barman-cloud-restore is missing. On Debian or Ubuntu: apt-get install barman-cli-cloud. "
     "Elsewhere: pipx install 'barman[cloud]'."
 )
-# Only this user's processes can enter the folder of the socket, so nobody else can log in.
+# Only this user's processes can enter the socket's folder, so nobody else can log in.
 PG_HBA = "local all all trust\n"
 SETTINGS = {
     "listen_addresses": "",
     "archive_mode": "off",
-    # No reads before all WAL is replayed, so this server need not have the primary's limits.
+    # Nobody reads before all WAL is replayed, so this server does not need the primary's limits.
     "hot_standby": "off",
     "fsync": "off",
     "full_page_writes": "off",
@@ -248,7 +248,7 @@ async def _fetch(folder: Path, role: str, database: str, statement: str) -> list
 
 
 def _check_every_page(folder: Path, role: str) -> None:
-    """Reads every table and index, because an old damaged file is in every backup."""
+    """Reads every table and index, because a file that was damaged long ago is in every backup."""
     done = subprocess.run(
         [
             *(postgres.binaries() / "pg_amcheck", "--all", "--install-missing"),

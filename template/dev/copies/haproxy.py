@@ -38,7 +38,7 @@ class HAProxy(Server):
         return {**os.environ, **({"UNLIMITED_CLIENTS": given} if given else {})}
 
     def serves(self) -> bool:
-        """It listens earlier, and ends then when another port is taken."""
+        """HAProxy listens before it is ready, and then ends if one of its ports is taken."""
         status = (self.folder / "status").read_text()
         with suppress(OSError, HTTPException), urlopen(f"http://{status}", timeout=1):
             return True

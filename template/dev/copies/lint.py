@@ -1,9 +1,9 @@
 # Rung's file: advancing to another stage may change it.
-"""Refuse state in app/ that one process keeps from one request to the next.
+"""Refuses state in app/ that one process keeps from one request to the next.
 
 The next request of the same person may reach another copy, which does not have that state, and the
-first copy may be gone. If state is the same in every copy, or may be lost with one, end its line
-with `# per copy: ` and the reason.
+first copy may be gone. If the state is the same in every copy, or may be lost with a copy, end its
+line with `# per copy: ` and the reason.
 """
 
 import ast
@@ -29,7 +29,7 @@ CACHES = {"lru_cache", "cache", "alru_cache", "cached"}
 
 KEPT = "keep it in Redis or a table, for all copies"
 LOCKED = "it holds back this copy only: pg_advisory_xact_lock, or SELECT … FOR UPDATE"
-CACHED = "each copy would remember its own answers for ever: @max_stale is shared and ends"
+CACHED = "each copy would keep its own answers forever: @max_stale is shared and expires"
 
 
 def find(source: str) -> list[Finding]:
@@ -103,14 +103,14 @@ def _middleware(tree: ast.Module) -> Iterator[Finding]:
 
 
 def _changes_itself(defined: ast.ClassDef) -> Iterator[tuple[int, ast.expr]]:
-    """Where methods change the object after it was made, and what."""
+    """The places where methods change an object after it was made, with the object's name."""
     for method in functions_in(defined):
         if method.name not in {"__init__", "__post_init__"}:
             yield from (change for change in _changes(method) if root_of(change[1]) == "self")
 
 
 def _changes(tree: ast.AST) -> Iterator[tuple[int, ast.expr]]:
-    """Where, and what: `seen` of seen[a] = 1, of seen.add(a) and of del seen[a]."""
+    """Each place with its object: `seen` in seen[a] = 1, in seen.add(a) and in del seen[a]."""
     for node in ast.walk(tree):
         match node:
             case ast.Assign(targets=targets) | ast.Delete(targets=targets):

@@ -15,7 +15,7 @@ from dev.copies.stack_copy import Copy
 from dev.pooling import pgbouncer
 from dev.pooling.capacity import number
 
-# Half the places of deploy/haproxy.cfg, as in a deploy; enough for one machine.
+# Half the server slots of deploy/haproxy.cfg, as in a deploy. Enough for one machine.
 MOST_COPIES = 50
 
 FOLDER = postgres.state_folder() / "stack"
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def links(url: str, environment: Mapping[str, str]) -> Iterator[str]:
-    """Copies run as in production, so / leads nowhere: these do."""
+    """Copies run as in production and have no page at /, so the output shows these."""
     yield f"  API docs  {url}/docs"
     if collector := environment.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         yield f"  Charts    {collector}/charts"
@@ -86,7 +86,7 @@ def running(given: Mapping[str, str], copies: int, port: int) -> Iterator[Sequen
         ]
         for copy in started:
             copy.wait_until_ready()
-        # Last, so that it stops first: no request goes to a copy that is stopped with the stack.
+        # Started last, so that it stops first: no request reaches a copy that stops with the stack.
         balancer = haproxy.running(
             [copy.port for copy in started],
             port=port,

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""One copy of the app: a process as in production, to be stopped, killed and started again."""
+"""One copy of the app: a process as in production, which can be stopped, killed and restarted."""
 
 import os
 import signal

@@ -37,7 +37,7 @@ def certificate(aws: Aws, environment: Environment, account: str) -> None:
     if parts[3] != environment.region:
         raise Stop(
             f"The certificate is of {parts[3]}, and the service of {environment.region}. "
-            f"A load balancer needs one of its own region: request it there, and correct {where}."
+            f"A load balancer needs one of its region: request it there, and correct {where}."
         )
     if parts[4] != account:
         raise Stop(

@@ -252,4 +252,4 @@ NEEDED |= {"replicas", "pool_size", "architecture", "module_databases", "module_
 
 
 def computed(folder: Path, name: str) -> Stop:
-    return Stop(f"{folder}/main.tf computes {name}. `make cost` reads what is written out only.")
+    return Stop(f"{folder}/main.tf computes {name}. `make cost` reads literal values only.")

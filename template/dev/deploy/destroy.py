@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""`make destroy`: asks for the environment's name, unprotects what it has, and destroys it."""
+"""`make destroy`: asks for the environment's name, removes its protection, and destroys it."""
 
 import re
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def destroy(read: Environment, begin: Callable[[], object]) -> None:
     there = output("terraform", "state", "list", cwd=read.folder).splitlines()
     found = protected()
     addresses = {one.partition("[")[0] for one in there}  # of one or of several
-    # Only resources that exist: a second run must not create again what the first one destroyed.
+    # Only existing resources: a second run must not create the destroyed ones again.
     targets = [
         f"-target=module.service.{kind}.{name}"
         for kind, name, _ in found

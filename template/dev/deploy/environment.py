@@ -88,7 +88,7 @@ def unquoted(text: str) -> str:
 
 
 def plain(value: Any) -> str | None:
-    """The text of a value that is written out. None for an expression."""
+    """The text of a literal value. None for an expression."""
     if isinstance(value, str) and value.startswith('"') and "${" not in value:
         return unquoted(value)
     return None

@@ -10,7 +10,7 @@ from dev.deploy.programs import Stop, need_terraform, output, run, say
 
 HOLDS = {
     "aws_db_instance": "rows",
-    "aws_ecr_repository": "the images to go back to",
+    "aws_ecr_repository": "the images that a rollback needs",
     "aws_efs_file_system": "uploaded files",
     "aws_elasticache_replication_group": "login sessions",
     "aws_s3_bucket": "uploaded files",
@@ -62,7 +62,7 @@ def plan(folder: Path, image: str) -> None:
     shown = json.loads(output("terraform", "show", "-json", PLAN, cwd=folder))
     if lost := losses(shown):
         (folder / PLAN).unlink()
-        raise Stop("\n".join(["Refused:", *lost, "Bring back what was there, then plan again."]))
+        raise Stop("\n".join(["Refused:", *lost, "Restore the deleted lines or files, then plan again."]))
     say(cost.change(shown))
 
 

@@ -35,11 +35,11 @@ def builder() -> str:
         return "docker"
     if shutil.which("buildah"):
         return "buildah"
-    raise Stop("Neither Docker runs here nor is there buildah. Start Docker, or install buildah.")
+    raise Stop("Docker does not run here, and buildah is not installed. Start Docker, or install buildah.")
 
 
 def build_and_push(ecr: Any, program: str, image: str, architecture: str) -> None:
-    # Attestations would make an image index with several digests, and AWS' scan understands one.
+    # Attestations would make an image index with several digests, but AWS scans only one.
     more = ["--provenance=false"] if program == "docker" else ["--format=docker"]
     platform = PLATFORMS[architecture]
     if not run(program, "build", f"--platform={platform}", *more, f"--tag={image}", "."):

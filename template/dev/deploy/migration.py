@@ -90,5 +90,5 @@ def log(logs: Any, release: dict[str, Any], task: str) -> list[str]:
             logGroupName=release["logs"], logStreamName=stream, limit=LAST_LINES
         )
     except ClientError:
-        return []  # It ended before it said anything.
+        return []  # The task ended before it logged a line.
     return [one["message"] for one in found["events"]]

@@ -58,7 +58,7 @@ def does_not_start(program: str, error: OSError) -> Stop:
 
 @cache
 def need_terraform() -> None:
-    """Before anything is made: Terraform itself looks at its version when it begins."""
+    """Checked before anything is created: Terraform checks its version only when it begins."""
     newer = f"Install {'.'.join(map(str, OLDEST_TERRAFORM))} or newer."
     if not shutil.which("terraform"):
         raise Stop(f"Terraform is not installed, or not on your PATH. {newer}")

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Gives every copy a revision, and asks whether that one is in service afterwards."""
+"""Gives every copy a revision, and checks afterwards that this revision is in service."""
 
 from typing import Any
 

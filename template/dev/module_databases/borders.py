@@ -41,7 +41,7 @@ ADVICE = {
     ),
 }
 
-# A list such as FROM a AS x, b. What follows is looked up among the tables, so it may match more.
+# A list such as FROM a AS x, b. It may match other words too: only names of tables count.
 _SOURCES = re.compile(
     r'\b(?:FROM|JOIN|INTO|UPDATE|USING)\s+(?:ONLY\s+)?((?:[\w."]+(?:\s+(?:AS\s+)?\w+)?\s*,\s*)*[\w."]+)',
     re.IGNORECASE,
@@ -64,7 +64,7 @@ class Crossing(NamedTuple):
 
     @property
     def debt(self) -> str:
-        """Its line in the team's list. It has no line number, because that changes every day."""
+        """Its line in the team's list, without a line number, because that changes every day."""
         return f"{self.file} {self.name}: {self.kind} of {' + '.join(self.modules)}"
 
     def __str__(self) -> str:
@@ -101,7 +101,7 @@ def owners() -> dict[str, str]:
 
 
 def tables_in(sql: str) -> set[str]:
-    """Every name that stands where a table stands."""
+    """Every name in a place where SQL expects a table."""
     names: set[str] = set()
     for found in _SOURCES.finditer(_NO_SQL.sub(" ", sql)):
         names.update(one.split()[0] for one in found[1].split(",") if one.split())

@@ -20,9 +20,9 @@ ALIASES = 2  # orders-app and orders-app_read
 
 
 def needs(capacity: Capacity) -> list[Need]:
-    """Each server is taken to allow what deploy/postgres.conf says, or on AWS what its class does.
-    Elsewhere a module behind a pooler is left out, because deploy/pgbouncer.ini does not say whose
-    its databases are."""
+    """Assumes the limit of deploy/postgres.conf for each server, or on AWS that of its class.
+    Elsewhere a module behind a pooler is left out, because deploy/pgbouncer.ini does not name the
+    module of a database."""
     postgres = postgres_limits(POSTGRES.read_text())
     if most := capacity.module_max_connections:
         postgres = postgres._replace(

@@ -98,7 +98,7 @@ def _in_file(path: Path, owner_of: Mapping[str, str]) -> Iterator[Crossing]:
 def _handed(
     function: Function, own: str | None, imports: Mapping[str, str], with_tables: set[str]
 ) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Where a function hands its transaction to another module. A file beside the modules, such as
+    """Where a function hands its transaction to another module. A file outside the modules, such as
     a seed, may hand it to one module, but not to two."""
     sessions = set(_sessions(function))
     touched = {own} & with_tables

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Own databases of modules, on the server of `make dev`: a module with a history has one."""
+"""Modules' databases on the server of `make dev`: a module with a history of migrations has one."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ def variable(module: str) -> str:
 
 
 def with_history() -> list[str]:
-    """The modules that have migrations for a database of their own, in migrations/NAME."""
+    """The modules with migrations for their own database, in migrations/NAME."""
     names = {migration.parent.name for migration in MIGRATIONS.glob("*/*.py")}
     return sorted(name for name in names if name != "versions" and (APP / name).is_dir())
 

@@ -84,7 +84,7 @@ class Watch:
         modules = modules_in(sql, self._owner_of)
         if not modules:
             return
-        # No code of the team calls the flush at COMMIT: the place of the statement before counts.
+        # The flush at COMMIT has no caller in the team's code: the statement before it counts.
         transaction.places = list(_places()) or transaction.places
         if len(modules) > 1 and not _is_declared(sql):
             self._cross("statement", modules, transaction.places)
@@ -93,7 +93,7 @@ class Watch:
         transaction.touched |= modules
 
     def _cross(self, kind: str, modules: set[str], places: list[Place]) -> None:
-        # A migration, say, has no code of the app's or the tests' around it.
+        # For example, a migration is not called by code of the app or of the tests.
         if self.item is not None and places:
             place = places[0] if kind == "statement" else _border(places)
             found = (PROPERTY, json.dumps(Crossing(kind, *place, tuple(sorted(modules)))))

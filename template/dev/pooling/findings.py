@@ -18,7 +18,7 @@ class Finding(NamedTuple):
 
 
 def report(find: Callable[[str], Iterable[Finding]], *, ending: str) -> None:
-    """Exits with 1 if there are any. `ending` says what they have in common."""
+    """Exits with 1 if there are any. `ending` is the explanation that all of them share."""
     findings = [
         f"{file}:{line}: {problem}"
         for file in sorted(APP.rglob("*.py"))

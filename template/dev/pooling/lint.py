@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Refuse SQL in app/ that changes the state of its session.
+"""Refuses SQL in app/ that changes the state of its session.
 
 Through a pooler in transaction mode the session belongs to another client once the transaction has
 ended. The lint reads string literals. For SQL that uses DATABASE_DIRECT_URL on purpose, end the
@@ -19,7 +19,7 @@ BEGINNINGS = {
     r"RESET\s+\w": "RESET changes the session: SET LOCAL ends with the transaction",
     r"(UN)?LISTEN\s+[\w*]": "LISTEN needs its own session: connect with DATABASE_DIRECT_URL",
     r"PREPARE\s+(?!TRANSACTION\b)\w": "PREPARE belongs to one session: the driver does it for you",
-    r"(DEALLOCATE|DISCARD)\s+\w": "prepared statements and session state are the pooler's to clear",
+    r"(DEALLOCATE|DISCARD)\s+\w": "only the pooler may clear prepared statements and session state",
     r"DECLARE\s.*\bWITH\s+HOLD\b": "WITH HOLD outlives its transaction: read page by page",
     r"CREATE\s+((LOCAL|GLOBAL)\s+)?TEMP(ORARY)?\s": (
         "temporary tables belong to one session: WITH … AS (…), or a real table"

@@ -93,7 +93,7 @@ def configuration() -> ConfigParser:
 def _write(
     folder: Path, server: SplitResult, port: int | None, settings: Mapping[str, str | int]
 ) -> None:
-    """Another host, another port and another file of users; all else is as in production."""
+    """Only the host, the port and the file of users differ from production."""
     written = configuration()
     here = {"host": server.hostname, "port": port, "dbname": server.path.removeprefix("/")}
     for name, alias in written["databases"].items():

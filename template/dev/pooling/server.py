@@ -16,7 +16,7 @@ from typing import Self
 
 from dev import ports, postgres, supervisor
 
-START_SECONDS = 60  # a busy machine; a server that fails ends at once
+START_SECONDS = 60  # long, for a busy machine. A server that fails ends at once
 
 
 class ServerError(postgres.PostgresError):

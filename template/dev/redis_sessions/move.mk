@@ -1,7 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 .PHONY: sessions-to-redis sessions-to-postgres
 
-# At the SESSION_STORE of .env, which is what the copies run with: docs/runbooks/to-stage-4.md.
+# Uses the SESSION_STORE of .env, with which the copies run: docs/runbooks/to-stage-4.md.
 sessions-to-redis: ## Copy the login sessions of Postgres to Redis, when no copy is at the step postgres any more
 	@$(WITH_SERVICES) python -m app.infra.redis_sessions.move to-redis
 

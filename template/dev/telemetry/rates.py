@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Rates of requests, failures and waits between two sends, for the charts of `make dev`."""
+"""Rates of requests, failures and waits between two exports, for the charts of `make dev`."""
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 # Rung's file: advancing to another stage may change it.
 .PHONY: traces
 
-# On a laptop every request is traced, and its trace and its counts are there at once. The stack
-# traces as production does.
+# On a laptop every request is traced, and its trace and counts appear at once. `make stack` samples
+# as production does.
 dev: export OTEL_TRACES_SAMPLER ?= parentbased_always_on
 dev: export OTEL_BSP_SCHEDULE_DELAY ?= 300
 dev stack: export OTEL_METRIC_EXPORT_INTERVAL ?= 2000

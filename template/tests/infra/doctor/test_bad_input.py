@@ -72,7 +72,7 @@ def kept(content: object) -> Path:
         (["--database-cpus", "2.5"], "not a number of processors"),
         (["--url", "app.example"], "does not begin with http"),
         (["--watch", "--log", "-"], "Name a file: --log FILE"),
-        (["--watch", "--from", "kept.json"], "judges what was kept"),
+        (["--watch", "--from", "kept.json"], "judges a file"),
         (["--evidence", "nowhere/kept.json"], "there is no folder nowhere"),
         (["--html", "nowhere/page.html"], "there is no folder nowhere"),
         (["--frob", "1"], "unrecognized arguments: --frob 1. All options: --help"),

@@ -91,7 +91,7 @@ async def test_a_read_repeats_when_its_rows_differ_from_their_described_type(
             assert line.replaced is None
 
             line.replaced = bigint, integer
-            with pytest.raises(Unavailable, match="a type changed meanwhile"):
+            with pytest.raises(Unavailable, match="a type has changed"):
                 async with database.transaction() as write:
                     await write.execute(text("SELECT 7::bigint"))
             async with database.transaction() as write:

@@ -447,7 +447,7 @@ def test_without_a_builder_nothing_is_made(
 
     refused = production.refused(PATH=str(few))
 
-    assert refused.startswith("Docker does not run here, and buildah is not installed.")
+    assert refused.startswith("Neither Docker nor buildah is there.")
     assert refused.count("\n") == 1
     assert nothing_was_made(production, client)
 

@@ -134,8 +134,7 @@ class FilledTables:
         return f"ARRAY[{quoted}]::{kind}" if kind != base else f"{quoted}::{kind}"
 
     def _rows(self, table: Table) -> str:
-        """A SELECT that fills the table. A foreign key refers to one row of its table after the
-        other."""
+        """A SELECT that fills the table. A foreign key refers to its table's rows one by one."""
         values, sources = {}, [f"generate_series(1, {ROWS}) n"]
         for column in table.columns:
             target = self._target(column)

@@ -1,6 +1,6 @@
 # Rung's file: advancing to another stage may change it.
 variable "scheduled_copies" {
-  description = "The fewest copies from a time on, by a name: { morning = { schedule = \"cron(0 7 ? * MON-FRI *)\", least = 6 } }"
+  description = "The minimum of copies from a time on, by a name: { morning = { schedule = \"cron(0 7 ? * MON-FRI *)\", least = 6 } }"
   type        = map(object({ schedule = string, least = number }))
   default     = {}
   validation {
@@ -37,8 +37,8 @@ resource "aws_appautoscaling_policy" "processor" {
   }
 }
 
-# The most copies stay as they are, so `make budget` stays right. An apply sets the fewest of deploy/autoscaling-target.json, until
-# the next time that is scheduled.
+# The maximum stays the same, so `make budget` stays right. An apply sets the minimum of deploy/autoscaling-target.json,
+# until the next scheduled time.
 resource "aws_appautoscaling_scheduled_action" "copies" {
   for_each           = var.scheduled_copies
   name               = each.key

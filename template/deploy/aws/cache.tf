@@ -55,6 +55,6 @@ resource "aws_elasticache_replication_group" "cache" {
   subnet_group_name          = aws_elasticache_subnet_group.main.name
   security_group_ids         = [aws_security_group.cache.id]
   at_rest_encryption_enabled = true
-  transit_encryption_enabled = true # Cannot be turned on later without a replacement.
+  transit_encryption_enabled = true # Turning this on later would replace the cache.
   apply_immediately          = true
 }

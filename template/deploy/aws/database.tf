@@ -4,7 +4,8 @@ resource "aws_db_subnet_group" "main" {
   subnet_ids  = aws_subnet.data[*].id
 }
 
-# From the beginning a group of our own, with what the slow-query report preloads: either would be a restart later.
+# The first version has its own parameter group with the library of the slow-query report, because adding either
+# later would need a restart.
 resource "aws_db_parameter_group" "main" {
   name_prefix = "${local.id}-"
   family      = "postgres18"
@@ -51,13 +52,13 @@ resource "aws_vpc_security_group_ingress_rule" "database_from_app" {
 resource "aws_db_instance" "main" {
   identifier                      = local.id
   engine                          = "postgres"
-  engine_version                  = "18" # No minor version: after AWS' own upgrade it would be a refused downgrade.
+  engine_version                  = "18" # No minor version here: after AWS has upgraded it, Terraform would plan a downgrade, which AWS refuses.
   auto_minor_version_upgrade      = true
   instance_class                  = var.database.class
   allocated_storage               = var.database.storage
   max_allocated_storage           = var.database.max_storage
   storage_type                    = "gp3"
-  storage_encrypted               = true # Cannot be turned on later without a copy.
+  storage_encrypted               = true # Turning this on later would need a copy of the database.
   db_name                         = "app"
   username                        = "app"
   password_wo                     = ephemeral.aws_secretsmanager_secret_version.database.secret_string

@@ -10,7 +10,7 @@ locals {
       "MODULE_${upper(module)}_DATABASE_STATEMENT_CACHE" = "100"
     }
   ]...)
-  # Each replica has its own name, because the app asks each how far it is.
+  # Each replica has its own name, because the app asks each one for its WAL position.
   module_replica_urls = {
     for module, hosts in local.module_replica_hosts : "MODULE_${upper(module)}_DATABASE_REPLICA_URLS" =>
     join(",", [for i, _ in hosts : "${local.pgbouncer_url}/${module}-app_replica_${i + 1}"])

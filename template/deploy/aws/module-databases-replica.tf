@@ -37,5 +37,5 @@ resource "aws_db_instance" "module_replica" {
   copy_tags_to_snapshot           = true
   enabled_cloudwatch_logs_exports = local.database_logs
   performance_insights_enabled    = true
-  skip_final_snapshot             = true # It holds nothing that its primary does not.
+  skip_final_snapshot             = true # It holds no data that its primary does not hold.
 }

@@ -37,8 +37,8 @@ variable "module_database" {
 }
 
 locals {
-  # Tables move by logical replication, there and back, so both servers need it, from their next restart on. A slot that nobody
-  # reads must not fill the disk.
+  # Tables move by logical replication, there and back, so both servers need these settings. They take effect at the
+  # next restart. A slot that nobody reads must not fill the disk.
   move_parameters = {
     "rds.logical_replication" = "1"
     max_slot_wal_keep_size    = "10240" # MiB
@@ -68,13 +68,13 @@ resource "aws_secretsmanager_secret_version" "module" {
   secret_string_wo_version = var.module_database.password_version
 }
 
-# As that of the common database: Postgres gets the password that is stored.
+# As for the common database, Postgres gets the stored password.
 ephemeral "aws_secretsmanager_secret_version" "module" {
   for_each  = var.module_databases
   secret_id = aws_secretsmanager_secret_version.module[each.key].secret_id
 }
 
-# It holds nothing that the password and the server's address do not.
+# Only the password and the server's address are in it, so it can be made again.
 resource "aws_secretsmanager_secret" "module_url" {
   for_each    = var.module_databases
   name_prefix = "${local.id}-url-${each.key}-"

@@ -2,7 +2,7 @@
 data "aws_availability_zones" "all" {
   state = "available"
   filter {
-    name   = "opt-in-status" # Local Zones sort first, and have neither RDS nor Fargate.
+    name   = "opt-in-status" # Excludes Local Zones, which sort first and have no RDS and no Fargate.
     values = ["opt-in-not-required"]
   }
 }
@@ -19,7 +19,7 @@ resource "aws_vpc" "main" {
   tags                 = { Name = local.id }
 }
 
-# It belongs to every VPC. Without rules nothing can be reached through it.
+# Every VPC has this group. Without rules it lets nothing through.
 resource "aws_default_security_group" "main" {
   vpc_id = aws_vpc.main.id
 }
@@ -28,7 +28,8 @@ resource "aws_internet_gateway" "main" {
   vpc_id = aws_vpc.main.id
 }
 
-# A task has a public address and no way in but the load balancer's: NAT gateways would cost more than the database.
+# A task has a public address, because NAT gateways would cost more than the database. Only the load balancer can
+# reach it.
 resource "aws_subnet" "public" {
   count             = 2
   vpc_id            = aws_vpc.main.id
@@ -36,7 +37,7 @@ resource "aws_subnet" "public" {
   availability_zone = local.zones[count.index]
   tags              = { Name = "${local.id}-public" }
   lifecycle {
-    ignore_changes = [availability_zone] # A zone that is away for a day must not replace a subnet.
+    ignore_changes = [availability_zone] # A zone that is missing for a day must not cause the replacement of a subnet.
   }
 }
 
@@ -66,7 +67,7 @@ resource "aws_route_table_association" "public" {
   route_table_id = aws_route_table.public.id
 }
 
-# One group a role. The file of the listener says who may reach it.
+# One group for each role. The file of the server that listens says who may reach it.
 resource "aws_security_group" "app" {
   name_prefix = "${local.id}-app-"
   description = "Copies of the app"

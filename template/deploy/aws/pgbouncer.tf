@@ -19,7 +19,8 @@ locals {
     DATABASE_STATEMENT_CACHE = "100"
   }
   pooler_replica_urls = [for i, _ in local.replica_hosts : "${local.pgbouncer_url}/app_replica_${i + 1}"]
-  # deploy/pgbouncer.ini for this network. Each replica has its own name, because the app asks each how far it is.
+  # deploy/pgbouncer.ini for this network. Each replica has its own name, because the app asks each one for its
+  # WAL position.
   pgbouncer_lines = flatten([
     for line in split("\n", file("${path.module}/../pgbouncer.ini")) : startswith(line, "app_replica = ") ? tolist([
       for i, host in local.replica_hosts :

@@ -38,7 +38,7 @@ resource "aws_secretsmanager_secret_version" "database" {
   secret_string_wo_version = var.database.password_version
 }
 
-# Postgres gets the password that is stored: an apply that broke off in between would otherwise make a second one.
+# Postgres gets the stored password. Otherwise an apply that was interrupted would create a second one.
 ephemeral "aws_secretsmanager_secret_version" "database" {
   secret_id = aws_secretsmanager_secret_version.database.secret_id
 }

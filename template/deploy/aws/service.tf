@@ -52,7 +52,7 @@ resource "aws_iam_role_policy" "start_secrets" {
   })
 }
 
-# What the app itself may do: nothing but `make console`, until a capability says so.
+# The rights of the app: only `make console`, until a capability adds more.
 resource "aws_iam_role" "app" {
   name_prefix        = "${local.id}-app-"
   assume_role_policy = data.aws_iam_policy_document.by_tasks.json
@@ -102,7 +102,7 @@ resource "aws_ecs_task_definition" "app" {
   execution_role_arn       = aws_iam_role.start.arn
   task_role_arn            = aws_iam_role.app.arn
   container_definitions    = jsonencode(concat([local.app_container], local.sidecars))
-  skip_destroy             = true # A service cannot go back to a revision that is deregistered.
+  skip_destroy             = true # A service cannot go back to a deregistered revision.
   runtime_platform {
     operating_system_family = "LINUX"
     cpu_architecture        = var.architecture
@@ -150,7 +150,7 @@ resource "aws_ecs_service" "app" {
   depends_on = [aws_lb_listener.https, aws_iam_role_policy.start_secrets, aws_efs_mount_target.files]
 }
 
-# The target says how many copies there are at every stage: the number changes hands never, also not to autoscaling.
+# At every stage this target owns the number of copies, so no stage has to hand it over.
 resource "aws_appautoscaling_target" "app" {
   service_namespace  = "ecs"
   scalable_dimension = "ecs:service:DesiredCount"
@@ -170,7 +170,7 @@ output "repository" {
 }
 
 output "release" {
-  description = "What a release needs to know"
+  description = "The values that a release needs"
   value = {
     cluster         = aws_ecs_cluster.main.name
     service         = aws_ecs_service.app.name

@@ -19,7 +19,7 @@ locals {
   collector = {
     name             = "collector"
     image            = var.telemetry.image
-    essential        = false # The app serves without it.
+    essential        = false # The app serves requests without it.
     cpu              = 64
     memory           = 256
     command          = ["--config=env:COLLECTOR", "--config=env:EXPORTER"]

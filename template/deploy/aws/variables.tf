@@ -1,7 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 # What environments/*/main.tf may say at every stage. A capability's own variables stand in its file, with defaults.
 variable "name" {
-  description = "The service's name, in the names of all it has"
+  description = "The service's name, which begins the names of all its resources"
   type        = string
   validation {
     condition     = can(regex("^[a-z][a-z0-9-]*$", var.name)) && length("${var.name}-${var.environment}") <= 31
@@ -42,7 +42,7 @@ variable "image" {
 }
 
 variable "copies" {
-  description = "How many copies of the app run; from autoscaling on, the fewest"
+  description = "How many copies of the app run. With autoscaling, the minimum"
   type        = number
   default     = 1
 }

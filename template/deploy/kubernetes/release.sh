@@ -11,7 +11,7 @@ environment="$(dirname "$0")/../../environments/$1"
 [ -f "$environment/kustomization.yaml" ] ||
     fail "There is no environments/$1/kustomization.yaml. Copy production's folder and edit the copy."
 
-# Not echo: some shells would turn a \n of the text into a line's end.
+# Not echo: in some shells it would turn a \n in the text into a line break.
 release=$(kubectl kustomize "$environment") || exit 1
 release=$(printf '%s\n' "$release" | sed "s|^\( *-\{0,1\} *image:\) app\$|\1 $2|")
 namespace=$(printf '%s\n' "$release" | sed -n 's/^  namespace: //p' | head -n 1)

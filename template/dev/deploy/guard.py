@@ -62,7 +62,7 @@ def plan(folder: Path, image: str) -> None:
     shown = json.loads(output("terraform", "show", "-json", PLAN, cwd=folder))
     if lost := losses(shown):
         (folder / PLAN).unlink()
-        raise Stop("\n".join(["Refused:", *lost, "Restore the deleted lines or files, then plan again."]))
+        raise Stop("\n".join(["Refused:", *lost, "Restore it, then plan again."]))
     say(cost.change(shown))
 
 

@@ -35,7 +35,7 @@ def builder() -> str:
         return "docker"
     if shutil.which("buildah"):
         return "buildah"
-    raise Stop("Docker does not run here, and buildah is not installed. Start Docker, or install buildah.")
+    raise Stop("Neither Docker nor buildah is there. Start Docker, or install buildah.")
 
 
 def build_and_push(ecr: Any, program: str, image: str, architecture: str) -> None:

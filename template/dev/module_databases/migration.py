@@ -7,7 +7,7 @@ import sys
 from dev import migrate
 from dev.module_databases import own
 
-USAGE = 'Name the module and describe the migration: make module-migration NAME=billing m="add a note"'
+USAGE = 'Name the module and the change: make module-migration NAME=billing m="add a note"'
 NO_URL = "Set {}: DATABASE_URL leads to a server that `make dev` does not run."
 
 

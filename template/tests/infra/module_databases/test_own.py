@@ -87,8 +87,8 @@ def test_beside_another_server_a_module_uses_the_common_database() -> None:
 @pytest.mark.parametrize(
     ("command", "arguments", "said"),
     [
-        (migration, ["", ""], "Name the module and describe the migration: make module-migration"),
-        (migration, ["letters", ""], "Name the module and describe the migration: make module-migration"),
+        (migration, ["", ""], "Name the module and the change: make module-migration"),
+        (migration, ["letters", ""], "Name the module and the change: make module-migration"),
         (migration, ["../app", "one"], "There is no module app/../app."),
         (migration, ["letters", "one"], "Set MODULE_LETTERS_DATABASE_URL: DATABASE_URL leads to"),
         (psql, ["letters"], "'letters' has no database of its own. These have: parcels."),

@@ -4,7 +4,7 @@ resource "aws_db_subnet_group" "main" {
   subnet_ids  = aws_subnet.data[*].id
 }
 
-# The first version has its own parameter group with the library of the slow-query report, because adding either
+# The database has its own parameter group, with the library of the slow-query report, from stage 1 on: adding either
 # later would need a restart.
 resource "aws_db_parameter_group" "main" {
   name_prefix = "${local.id}-"
@@ -52,7 +52,7 @@ resource "aws_vpc_security_group_ingress_rule" "database_from_app" {
 resource "aws_db_instance" "main" {
   identifier                      = local.id
   engine                          = "postgres"
-  engine_version                  = "18" # No minor version here: after AWS has upgraded it, Terraform would plan a downgrade, which AWS refuses.
+  engine_version                  = "18" # No minor version: after AWS' upgrade, Terraform would plan a downgrade, and AWS refuses it.
   auto_minor_version_upgrade      = true
   instance_class                  = var.database.class
   allocated_storage               = var.database.storage

@@ -42,7 +42,7 @@ resource "aws_lb" "main" {
   load_balancer_type         = "application"
   subnets                    = aws_subnet.public[*].id
   security_groups            = [aws_security_group.web.id]
-  idle_timeout               = 60 # Must be shorter than the time for which the app keeps an idle connection (serve.py). Otherwise clients get a 502.
+  idle_timeout               = 60 # Below the time for which the app keeps an idle connection (serve.py). Otherwise clients get a 502.
   xff_header_processing_mode = "append"
   drop_invalid_header_fields = true
   desync_mitigation_mode     = "defensive"

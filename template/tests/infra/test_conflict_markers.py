@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""`make check` refuses what a bot could not merge."""
+"""`make check` refuses the conflict markers that a bot has left."""
 
 import shutil
 import subprocess

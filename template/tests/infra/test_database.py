@@ -230,7 +230,7 @@ async def test_a_connection_that_is_lost_while_it_is_set_up_makes_a_write_unavai
     assert lost
 
 
-async def test_a_request_does_not_wait_for_ever_for_a_busy_pool(services: Services) -> None:
+async def test_a_request_does_not_wait_forever_for_a_busy_pool(services: Services) -> None:
     narrow = settings(services, read_pool=1, write_pool=1, pool_wait_seconds=0.2)
     async with Database(narrow) as database:
         async with busy_reading(database):
@@ -264,7 +264,7 @@ async def test_a_postgres_that_hangs_does_not_keep_a_process_from_ending(
 
 @asynccontextmanager
 async def busy_reading(database: Database) -> AsyncGenerator[None]:
-    """Holds one read connection of the pool meanwhile."""
+    """Holds one read connection of the pool during the block."""
     reader = database.reader()
     reading = asyncio.create_task(reader.fetch("SELECT pg_sleep(8)"))
     try:
@@ -556,7 +556,7 @@ async def test_a_busy_pool_does_not_mean_that_the_process_is_not_ready(
 
 
 @pytest.mark.slow
-async def test_postgres_that_is_slow_to_accept_connections_is_there_while_open_ones_answer(
+async def test_postgres_counts_as_ready_while_open_connections_answer_and_new_ones_are_slow(
     services: Services,
 ) -> None:
     async with (

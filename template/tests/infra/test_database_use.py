@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What a request's line says about the database, and what the process says each minute."""
+"""The numbers about the database in each request's log line and in the line of each minute."""
 
 import asyncio
 import json

@@ -122,7 +122,7 @@ async def test_a_user_may_have_no_row(shop: FastAPI, serve: Serve) -> None:
         assert await ask(client) == {"found": None, "calls": 1}
 
 
-async def test_who_is_not_logged_in_has_no_row(shop: FastAPI, serve: Serve) -> None:
+async def test_a_visitor_who_is_not_logged_in_has_no_row(shop: FastAPI, serve: Serve) -> None:
     async with serve(shop) as client:
         assert await ask(client) == 401
         await client.post(f"/login/{ADA}")

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What a Query can say, and that it reads the same with and without a transaction."""
+"""Each feature of Query, which reads the same with and without a transaction."""
 
 import re
 from collections.abc import AsyncGenerator, Callable
@@ -252,7 +252,7 @@ def test_the_forms_are_each_part_alone_all_together_and_none() -> None:
     ]
 
 
-async def test_mistakes_are_told_in_words(database: Database) -> None:
+async def test_each_mistake_has_a_clear_message(database: Database) -> None:
     read: Any = database.reader()
 
     with pytest.raises(TypeError, match=r"order must be one of \['newest', 'title'\], got 'size'"):

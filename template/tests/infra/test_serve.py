@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The server in production: which proxies it trusts, and what a connection may cost."""
+"""The server in production: the proxies that it trusts, and the limits of a connection."""
 
 import asyncio
 import json

@@ -13,7 +13,7 @@ from dev.cache.valkey import Valkey
 
 COMMAND = re.compile(rb"^\*\d", re.MULTILINE)
 
-# What Redis, Valkey, a cluster or a hosting provider answers when a server must not be used now.
+# Answers of Redis, Valkey, a cluster or a hosting provider when a server must not be used now.
 _REFUSALS = [
     *("ASK 3999 127.0.0.1:1", "BUSY Redis is busy running a script.", "CLUSTERDOWN down"),
     *("CROSSSLOT Keys in request don't hash to the same slot", "ERR max daily requests exceeded"),

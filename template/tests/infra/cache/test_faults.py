@@ -180,7 +180,7 @@ async def test_an_entry_that_redis_stores_late_does_not_live_longer(
         assert await cache.lookups.get("ends") is None
 
 
-async def test_nobody_waits_for_ever_after_an_unexpected_error(
+async def test_no_caller_waits_forever_after_an_unexpected_error(
     server: valkey.Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reported: list[object] = []

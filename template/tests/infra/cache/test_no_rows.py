@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Which answers count as empty, and so are cached briefly."""
+"""Answers without rows count as empty, and are cached briefly."""
 
 import json
 

@@ -15,7 +15,7 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 PICTURE = bytes(2000)
 
-# At most 300 requests a second in all, because two processors also start copies meanwhile.
+# At most 300 requests a second in total, because the same two processors also start copies.
 VISITORS = 15
 PAUSE_SECONDS = 0.05
 

@@ -1,8 +1,8 @@
 # Rung's file: advancing to another stage may change it.
 """Copies keep nothing on disk: they run where no file can be written.
 
-Each request goes to another copy than the one before. dev/copies/lint.py finds what a copy would
-keep in memory.
+Each request goes to another copy than the one before. dev/copies/lint.py finds state that a copy
+would keep in memory.
 """
 
 import os
@@ -154,5 +154,5 @@ def test_copies_serve_where_nothing_can_be_written(
 
     assert "Read-only file system" not in log.read_text()
     assert "Traceback" not in log.read_text()
-    # Where the kernel allows no such file system, this shows what was written.
+    # If the kernel allows no read-only file system, this shows the files that were written.
     assert [path for name in EMPTY for path in Path(environment[name]).iterdir()] == []

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The doctor's command and what goes wrong around it: one line, no traceback, the right code."""
+"""Mistakes around the doctor's command end in one line, no traceback and the right exit code."""
 
 import io
 import json

@@ -217,7 +217,7 @@ class Practice:
         self.write(name, self.read(name).replace(old, new))
 
     def runs(self, *command: str) -> tuple[int, str]:
-        """`python -m …`: its exit status, and what it says."""
+        """Runs `python -m …`; returns its exit status and its output."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
         done = subprocess.run(
             [sys.executable, "-m", *command],

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What crosses the border of a module is found, listed as a debt, and the list only shrinks."""
+"""Crossings of a module's border are found and listed as debts, and the list only shrinks."""
 
 import pytest
 

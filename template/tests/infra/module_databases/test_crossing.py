@@ -90,7 +90,7 @@ async def test_a_refusal_takes_back_the_other_module_only(hotel: FastAPI) -> Non
     assert await all_of(hotel) == (["ada", "ada, without a room"], [])
 
 
-async def test_what_came_before_a_crossing_stands_alone_in_two_databases(hotel: FastAPI) -> None:
+async def test_in_two_databases_the_part_before_a_crossing_is_committed_first(hotel: FastAPI) -> None:
     async def takes_and_fails() -> None:
         async with guests.transaction(hotel) as write:
             await arrive(write, "ada")
@@ -142,7 +142,7 @@ async def _take(write: AsyncSession, then: Exception | None = None) -> None:
 
 
 @pytest.mark.parametrize("urls", [2], indirect=True)
-async def test_ones_own_session_is_not_used_inside_of_a_crossing(hotel: FastAPI) -> None:
+async def test_the_callers_session_cannot_be_used_inside_a_crossing(hotel: FastAPI) -> None:
     async def uses_both() -> None:
         async with guests.transaction(hotel) as write, elsewhere(write, rooms) as theirs:
             await take_room(theirs, "ada")

@@ -69,7 +69,7 @@ def own(databases: Databases) -> Iterator[str]:
         yield url
 
 
-async def test_it_looks_at_each_module_s_own_database(
+async def test_the_doctor_looks_at_each_modules_own_database(
     empty_database: str, own: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await look(Window(0.1, 8)) is None

@@ -45,12 +45,12 @@ def test_a_history_gives_a_module_its_own_database(history: Path) -> None:
     assert own.with_history() == []
 
 
-def test_the_tests_migrate_it(history: Path, databases: Databases) -> None:
+def test_the_tests_migrate_a_modules_own_database(history: Path, databases: Databases) -> None:
     with fixtures.migrated(databases, history.name) as url:
         assert tables(url) == {"parcels", "alembic_version"}
 
 
-def test_make_check_reads_its_migrations_too(
+def test_make_check_reads_the_migrations_of_a_module_too(
     history: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(postgres.REPOSITORY)
@@ -65,7 +65,7 @@ def test_make_check_reads_its_migrations_too(
 
 
 @pytest.mark.slow
-def test_make_dev_makes_it_beside_the_common_database(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_dev_creates_a_modules_database_beside_the_common_one(monkeypatch: pytest.MonkeyPatch) -> None:
     server = postgres.for_load()
     with server as common, own.beside("parcels", {"DATABASE_URL": common}) as found:
         environment = {"DATABASE_URL": common, **found}

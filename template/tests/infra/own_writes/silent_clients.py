@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Clients with a token that bring nothing else back, and a small app for them in two copies."""
+"""Clients that send back only their token, and a small app for them in two copies."""
 
 import asyncio
 import itertools

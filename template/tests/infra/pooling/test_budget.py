@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""`make budget`."""
+"""`make budget` compares the connections of all processes with the servers' limits."""
 
 import os
 import shutil

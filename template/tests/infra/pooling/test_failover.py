@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Postgres fails over to another server behind the pooler, which keeps connections to the old."""
+"""Postgres fails over behind the pooler, which keeps connections to the old server."""
 
 import asyncio
 from collections import Counter

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What the app asks of a pooler, line by line as docs/guide/pooling/pooling.md lists it."""
+"""The app's demands on a pooler, line by line as docs/guide/pooling/pooling.md lists them."""
 
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator

@@ -88,7 +88,7 @@ async def test_a_visit_replaces_what_cannot_be_read(
 
 
 @other
-async def test_with_an_odd_index_people_come_and_go_but_are_not_logged_out_everywhere(
+async def test_with_an_odd_index_logins_work_and_logging_out_everywhere_fails(
     ada: AsyncClient, redis: Redis, store: Store
 ) -> None:
     store(redis, f"sessions-of:{ADA}")

@@ -128,7 +128,7 @@ BUSY_READER = [reader(**BUSY, statements=READS)]
     ("changes", "rule", "stage"),
     [
         ({"capabilities": BEHIND}, "replica-behind", None),
-        # The primary is busy because the replica gets no reads: a cache is not what is missing.
+        # The primary is busy because the replica gets no reads, not because a cache is missing.
         (
             {
                 "capabilities": BEHIND,

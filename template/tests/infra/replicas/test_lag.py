@@ -75,7 +75,7 @@ def test_a_missing_replica_gives_a_clear_message(
 
 
 @pytest.mark.slow
-def test_it_holds_back_the_running_replica(
+def test_make_lag_delays_the_running_replica(
     state: Path,
     replica: Server,
     monkeypatch: pytest.MonkeyPatch,

@@ -463,7 +463,7 @@ async def test_after_a_failover_old_positions_do_not_send_reads_to_the_primary(
         await asyncio.to_thread(next, starting, None)
 
 
-async def test_on_a_new_timeline_what_a_replica_had_replayed_before_proves_nothing() -> None:
+async def test_on_a_new_timeline_the_old_position_of_a_replica_proves_nothing() -> None:
     settings = ReplicaSettings(urls=[PostgresDsn("postgresql://replica/app")])
     replicas = Replicas(environment.read(DatabaseSettings), settings)
     (replica,) = replicas.replicas

@@ -18,7 +18,7 @@ ROWS = "SELECT key, CASE WHEN NOT is_deleted THEN sha256 END AS sha256 FROM pict
 
 
 class Pictures:
-    """A business with files, and rows that say what was uploaded."""
+    """A business with files, and a row for each upload."""
 
     def __init__(self, services: Services, database: asyncpg.Pool) -> None:
         self.folder = Folder(services.files_folder)

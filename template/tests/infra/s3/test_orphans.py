@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""`make files-orphans`"""
+"""`make files-orphans` lists the files that no row names, and deletes them."""
 
 import asyncio
 from datetime import timedelta

@@ -491,7 +491,7 @@ def test_a_missing_privilege_is_named_with_the_command(
     assert "SELECT $2 WHERE $1" in [statement.sql for statement in report().statements]
 
 
-def test_tables_that_a_role_may_not_read_are_named_all_the_same(
+def test_tables_that_a_role_may_not_read_are_still_named(
     database: str, guest_role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(database, f"GRANT pg_monitor TO {guest_role}")

@@ -31,7 +31,7 @@ async def test_a_copy_killed_at_each_statement_has_every_write(move: Move, urls:
     assert (await copy(move)).startswith("parcels: the new database has all tables, and each")
 
 
-async def test_the_new_tables_take_no_writes_but_those_of_the_old(move: Move) -> None:
+async def test_before_the_cut_only_replication_writes_to_the_new_tables(move: Move) -> None:
     await copy(move)
 
     app = await asyncpg.connect(as_the_app(move.new.url))

@@ -17,7 +17,7 @@ from tests.infra.module_databases.move.conftest import ROLE
 pytestmark = pytest.mark.slow
 
 
-async def test_nothing_is_refused_when_all_is_right(move: Move) -> None:
+async def test_a_correct_setup_is_not_refused(move: Move) -> None:
     assert await complaints(move) == []
 
 
@@ -84,7 +84,7 @@ async def test_each_obstacle_is_one_line(move: Move, side: str, statement: str, 
     assert not await move.there.is_published()
 
 
-async def test_one_database_is_not_two(move: Move) -> None:
+async def test_two_urls_of_one_database_are_refused(move: Move) -> None:
     same = dataclasses.replace(move, new=move.old)
 
     [found] = await complaints(same)

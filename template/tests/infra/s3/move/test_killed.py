@@ -34,7 +34,7 @@ processes = multiprocessing.get_context("forkserver")
 
 
 class Visitors:
-    """Clients that upload, read and delete pictures meanwhile."""
+    """Clients that upload, read and delete pictures during the copy."""
 
     def __init__(self, client: httpx.AsyncClient, pictures: Pictures) -> None:
         self._client = client

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""`make files-to-s3`"""
+"""`make files-to-s3` copies all files and compares them, also after a kill."""
 
 import asyncio
 import os

@@ -23,7 +23,9 @@ def main() -> None:
     found = {one.debt for one in crossings}
     problems = [str(one) for one in not_listed(crossings, debts)]
     if problems:
-        problems.append("These cross the border of a module. To see the remedy: make module-borders")
+        problems.append(
+            "These cross the border of a module. To see the remedy: make module-borders"
+        )
     judged = [debt for debt in debts if any(kind in debt for kind in ONLY_IN_THE_CODE)]
     paid = [debt for debt in judged if debt not in found]
     problems += [f"{DEBTS}: paid, so delete its line: {debt}" for debt in paid]

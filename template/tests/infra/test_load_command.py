@@ -104,9 +104,7 @@ def test_a_load_test_without_an_answered_request_fails_with_a_reason(
     assert (str(report) in said.out) == report.exists() == (status != 2)
 
 
-def test_a_missing_locust_is_reported(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_missing_locust_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setattr(load, "REPORT", tmp_path / "load.html")
     monkeypatch.setenv("PATH", str(tmp_path))

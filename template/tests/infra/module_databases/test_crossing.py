@@ -90,7 +90,9 @@ async def test_a_refusal_takes_back_the_other_module_only(hotel: FastAPI) -> Non
     assert await all_of(hotel) == (["ada", "ada, without a room"], [])
 
 
-async def test_in_two_databases_the_part_before_a_crossing_is_committed_first(hotel: FastAPI) -> None:
+async def test_in_two_databases_the_part_before_a_crossing_is_committed_first(
+    hotel: FastAPI,
+) -> None:
     async def takes_and_fails() -> None:
         async with guests.transaction(hotel) as write:
             await arrive(write, "ada")

@@ -65,7 +65,9 @@ def test_make_check_reads_the_migrations_of_a_module_too(
 
 
 @pytest.mark.slow
-def test_make_dev_creates_a_modules_database_beside_the_common_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_dev_creates_a_modules_database_beside_the_common_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     server = postgres.for_load()
     with server as common, own.beside("parcels", {"DATABASE_URL": common}) as found:
         environment = {"DATABASE_URL": common, **found}

@@ -45,7 +45,9 @@ async def test_the_command_moves_the_tables_of_the_models(vets: Practice, urls: 
     assert (status, said.startswith("vets: replication has ended, and the old")) == (0, True), said
 
 
-def test_each_mistake_is_reported_in_one_line(vets: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_mistake_is_reported_in_one_line(
+    vets: Practice, monkeypatch: pytest.MonkeyPatch
+) -> None:
     status, said = vets.runs(COMMAND, "vets", "copy")
     assert (status, said) == (
         1,

@@ -12,7 +12,7 @@ from jinja2.sandbox import SandboxedEnvironment
 HERE = Path(__file__).resolve().parent
 TYPES = {"str": "string", "int": "integer", "bool": "boolean"}
 
-# What the form can say and copier.yml says in Jinja.
+# Rules of copier.yml, written in Jinja there, that the form can express.
 MORE: dict[str, dict[str, Any]] = {
     "project_slug": {"pattern": "^[a-z][a-z0-9]*(-[a-z0-9]+)*$", "maxLength": 40},
     "team": {"ui:field": "OwnerPicker", "ui:options": {"catalogFilter": {"kind": "Group"}}},

@@ -1,4 +1,4 @@
-"""`rung advance` and `rung status` against plain `copier update`, as whole processes in turn."""
+"""`rung advance` and `rung status` against plain `copier update`: interleaved processes."""
 
 import argparse
 import os

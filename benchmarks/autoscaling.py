@@ -1,4 +1,4 @@
-"""How autoscaling answers a tenfold rise within ten minutes: a simulation, second by second.
+"""Simulates, second by second, how autoscaling answers a tenfold rise within ten minutes.
 
     uv run python benchmarks/autoscaling.py             prints the table of benchmarks/README.md
     uv run python benchmarks/autoscaling.py --draw      and draws it for stage 4's page

@@ -1,4 +1,4 @@
-"""Whether the doctor names the cause that a case was given, on real servers under load.
+"""Checks that the doctor names the cause of each case, on real servers under load.
 
 In a generated repo:
 

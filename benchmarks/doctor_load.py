@@ -1,4 +1,4 @@
-"""What `make doctor` costs the service that it looks at: p95 beside it, and its connections' time.
+"""The cost of `make doctor` for the service: p95 beside it, and the time of its connections.
 
 In a generated repo:
 

@@ -1,5 +1,5 @@
-"""Delays of other people's requests while one address floods the service, each kind in turn. Run it
-inside a generated repo of any stage; from stage 4 on HAProxy is in front:
+"""Delays of other people's requests while one address floods the service, for each kind of flood.
+Run it inside a generated repo of any stage; from stage 4 on HAProxy is in front:
 
     uv run python path/to/rung/benchmarks/floods.py
 

@@ -1,4 +1,4 @@
-"""`rung new` against plain Copier and git, as whole processes in turn."""
+"""`rung new` against plain Copier and git, as whole processes, interleaved."""
 
 import argparse
 import os

@@ -40,7 +40,7 @@ class Order(NamedTuple):
 
 
 async def routes(app: ASGIApp) -> dict[str, Route | Order]:
-    """One product, a page of them, the account of somebody who is logged in, and an order."""
+    """One product, a page of them, the account of a logged-in person, and an order."""
     page = Route(app, "/products", b"limit=20")
     [product, other, *_] = json.loads(await page.ask())["products"]
     cookie = (b"cookie", await _cookie_of_somebody(app))

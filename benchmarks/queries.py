@@ -1,4 +1,4 @@
-"""What optional parts cost: a Query with five filters and two orders against a fixed Query.
+"""The cost of optional parts: a Query with five filters and two orders against a fixed Query.
 
 In a generated repo of any stage:
 

@@ -1,4 +1,4 @@
-"""What the notes for `rung doctor` cost a request, as a share of its processor time.
+"""The cost of the notes for `rung doctor`, as a share of a request's processor time.
 
 In a generated repo:
 

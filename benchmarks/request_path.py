@@ -39,7 +39,7 @@ TOOL = sys.monitoring.PROFILER_ID
 
 @contextmanager
 def entered() -> Iterator[list[CodeType]]:
-    """The functions of `app` that start meanwhile, in order."""
+    """The functions of `app` that start during the call, in order."""
     calls: list[CodeType] = []
 
     def note(code: CodeType, _: int) -> object:

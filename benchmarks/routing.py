@@ -1,5 +1,5 @@
-"""What replica routing costs and brings. Run it inside a generated repo of stage 2 with replicas,
-and name one of stage 1 beside it:
+"""The cost and the gain of replica routing. Run it inside a generated repo of stage 2 with
+replicas, and name one of stage 1 beside it:
 
     uv run --group load python path/to/rung/benchmarks/routing.py ../shop-of-stage-1
 
@@ -48,7 +48,7 @@ VISITORS = {
     "clients with a token": (Path(__file__).parent / "token_visitors.py", 0.8),
 }
 
-# By their text: what a writing transaction reads could not go elsewhere.
+# By their text: the reads of a writing transaction cannot go to another server.
 COUNTED = """
     SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements
     WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())

@@ -68,7 +68,7 @@ def main() -> int:
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--seconds", type=int, default=3)
     options = arguments.parse_args()
-    os.sched_setaffinity(0, OF_ALL_ELSE)  # and of what is started from here
+    os.sched_setaffinity(0, OF_ALL_ELSE)  # and of the processes that it starts
     with migrated_and_filled() as environment, tempfile.TemporaryDirectory() as folder:
         # Four copies must fit into Postgres' hundred connections.
         environment |= {"DATABASE_WRITE_POOL": "4", "LOG_LEVEL": "WARNING"}

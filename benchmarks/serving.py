@@ -164,7 +164,7 @@ def interleave_starts(
 
 
 def interleave(cases: Cases, rounds: int, seconds: int) -> Runs:
-    """wrk on each case in turn, `rounds` times, after a second to warm up."""
+    """Runs wrk on each case, one after another, `rounds` times, after a second to warm up."""
     for arguments in cases.values():
         wrk(arguments, 1)
     results: Runs = {name: [] for name in cases}

@@ -1,4 +1,4 @@
-"""What telemetry costs a request, sampled or not. Run it inside a generated repo of stage 3:
+"""The cost of telemetry for a request, sampled or not. Run it inside a generated repo of stage 3:
 
     uv run python path/to/rung/benchmarks/telemetry.py
 

@@ -24,7 +24,7 @@ text { fill: #e6edf3 } .quiet { fill: #9198a1 } rect { fill: #0d1117 }
 class Stage(NamedTuple):
     title: str
     users: str
-    columns: Sequence[Sequence[str]]  # from the clients to what holds data; * marks what is new
+    columns: Sequence[Sequence[str]]  # from the clients to the stores of data; * marks a new part
 
 
 STAGES = (

@@ -69,14 +69,14 @@ def a_machine_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
                 patch.delenv(name)
         for name, value in machine.environment.items():
             patch.setenv(name, value)
-        # mypy compares files by their hash, so the projects of this worker share what it has read,
-        # and Hypothesis its table of Unicode.
+        # mypy compares files by their hash, so the projects of this worker share its cache. They
+        # share Hypothesis' table of Unicode too.
         patch.setenv("MYPY_CACHE_DIR", str(tmp_path_factory.mktemp("mypy")))
         patch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(tmp_path_factory.mktemp("hypothesis")))
         # Copier asks git for core.fileMode after each file: a third of the time of a render. Where
         # Copier runs as a program, it still does.
         patch.setattr(Worker, "_sync_git_index_executable_bit", lambda *_: None)
-        # Copier compiles each part of each path again, for each file: half of the rest.
+        # Copier compiles each part of each path again for each file, half of the remaining time.
         patch.setattr(Environment, "from_string", lru_cache(10_000)(Environment.from_string))
         yield machine
     if "CI" not in os.environ:  # that machine is thrown away

@@ -118,7 +118,7 @@ class Repo:
         return self.person.types(*words, at=self.folder)
 
     def advances(self, *words: str | Path) -> str:
-        """`rung advance --yes`, which goes well; answers with what it says."""
+        """Runs `rung advance --yes`, which must succeed; returns its output."""
         done = self.rung("advance", "--yes", *words)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

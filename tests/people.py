@@ -16,7 +16,7 @@ from pathlib import Path
 RUNG = Path(sys.executable).with_name("rung")
 COPIER = Path(sys.executable).with_name("copier")
 
-# Dead processes and full disks fail at once. What takes two minutes hangs, even on a busy machine.
+# Dead processes and full disks fail at once. Two minutes mean a hang, even on a busy machine.
 PATIENCE = 120
 
 

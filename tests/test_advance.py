@@ -1,4 +1,4 @@
-"""`rung advance` on a real repo: what it shows, changes and prints."""
+"""`rung advance` on a real repo: its preview, its changes and its output."""
 
 import re
 import subprocess

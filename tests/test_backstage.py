@@ -1,4 +1,4 @@
-"""What Backstage reads: the component of each repo, and the template with its form."""
+"""The files that Backstage reads: the component of each repo, and the template with its form."""
 
 import runpy
 import shutil

@@ -9,7 +9,7 @@ from conftest import Render
 from serving import free_port, make_dev, run
 from variants import LONGEST, variant_name
 
-# What a user of the client writes: it type-checks, and the app answers.
+# Code of a user of the client: it type-checks, and the app answers.
 CALLS = """
 import sys
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""deploy/aws of the generated repo: what the provider accepts, and what an advance keeps."""
+"""deploy/aws of the generated repo: the provider accepts it, and an advance keeps its resources."""
 
 import json
 import os
@@ -25,7 +25,8 @@ ON_AWS = [*VARIANTS, WITH_RDS_PROXY]
 
 type Block = dict[str, Any]
 
-# What the provider lets one write, made from `terraform providers schema -json` of aws 5.100.0.
+# The arguments that the provider accepts, made from `terraform providers schema -json` of aws
+# 5.100.0.
 SCHEMA: dict[str, dict[str, Block]] = json.loads(
     Path(__file__).with_name("aws-schema.json").read_text(encoding="utf-8")
 )
@@ -232,7 +233,7 @@ def unquoted(value: Any) -> Any:
     return value.strip('"') if isinstance(value, str) else value
 
 
-# Terraform is on neither PyPI nor Debian, so the tests below say so where it is missing.
+# PyPI and Debian have no Terraform, so the tests below say so where it is missing.
 needs_terraform = pytest.mark.skipif(
     shutil.which("terraform") is None or not PLUGINS,
     reason="TERRAFORM IS MISSING: install it, with provider aws 5.100 in ~/.terraform.d/plugins",
@@ -440,7 +441,7 @@ def test_pgbouncer_signs_in_to_each_module_with_its_own_password(
         "PASSWORD_ORDERS": "module orders",
         "PASSWORD_LONG_NAME": "module long_name",
     }
-    # Run what the container runs, because only that puts the passwords into the file.
+    # Runs the container's command, because only that puts the passwords into the file.
     here = tmp_path / "container"
     stub = here / "bin" / "pgbouncer"
     stub.parent.mkdir(parents=True)

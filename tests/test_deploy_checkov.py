@@ -77,7 +77,7 @@ REASONS = {
 
 
 def scan(project: Path) -> subprocess.Popen[str]:
-    # Not in uv.lock: it pins a hundred packages of its own.
+    # Not in uv.lock, because it pins a hundred other packages.
     checkov = [os.environ.get("UV", "uv"), "tool", "run", "--quiet", "checkov==3.3.30"]
     options = ("--framework=terraform", "--output=json", "--quiet", "--compact", "--skip-download")
     return subprocess.Popen(

@@ -34,7 +34,7 @@ def known_settings(project: Path) -> set[str]:
 
 
 def by_hand(project: Path) -> dict[str, str]:
-    """What the page sets in production."""
+    """The settings that the page makes in production."""
     page = (project / "docs/guide/heroku.md").read_text(encoding="utf-8")
     [command] = re.findall(r"^heroku config:set (SECRET_KEY.*?[^\\])$", page, re.M | re.S)
     return dict(re.findall(r"([A-Z_]+)='?([^\s']+)", command))

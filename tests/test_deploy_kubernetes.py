@@ -386,7 +386,7 @@ def test_the_variables_of_modules_are_in_a_secret_that_no_file_of_rungs_needs(sh
     assert " ".join(EACH_DATABASE) in page
 
 
-# Records what it is asked to do, applies to a folder, and fails where it is told to.
+# Records its commands, applies to a folder, and fails where a test says so.
 STUB = r"""#!/bin/sh
 [ "$1" = kustomize ] && exec "$REAL_KUBECTL" "$@"
 echo "$*" >> "$CALLS"

@@ -1,4 +1,4 @@
-"""What each stage is deployed with: its compose file and its list of variables."""
+"""The deployment files of each stage: its compose file and its list of variables."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What telemetry is received and looked at with: the collector, the dashboards, the alerts."""
+"""The files for telemetry: the collector, the dashboards, the alerts."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Pages for people: each is short, renders as it is, and links to what is there."""
+"""Pages for people: each is short, renders without a change, and links to existing pages."""
 
 import re
 import runpy

@@ -10,7 +10,7 @@ from checking import make_check
 from conftest import Render
 from variants import VARIANTS, variant_name
 
-# All that the variant before it has not, because its other tests are those of that variant.
+# The tests that the variant before it does not have. Its other tests are the same.
 ALL_OPTIONS = VARIANTS[-1]
 ONLY_THERE = "tests/infra/module_databases tests/test_orders.py"
 

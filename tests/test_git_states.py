@@ -100,7 +100,7 @@ REFUSED = {
     ),
 }
 
-# A state in a line: what the settings say in one, cannot matter in another.
+# One state a line, because a setting of one state cannot matter in another.
 WORKS = {
     "locks of what is not written": "touch .git/config.lock .git/packed-refs.lock",
     "partial clone without its remote": (

@@ -50,7 +50,7 @@ def test_make_check_passes_after_all_pages_without_the_sample_at_the_last_stage(
 ) -> None:
     project = started(render, tmp_path / "shop", LONGEST[1])
     follow(how_to(project) / f"{REPLACE}.md", project)
-    # That page ends with the module.
+    # `replace-the-sample` ends with the module.
     for page in PAGES[1:]:
         follow(how_to(project) / f"{page}.md", project)
     check(project, monkeypatch)

@@ -18,7 +18,7 @@ def project(render: Render, tmp_path: Path) -> Path:
 
 
 def lint_imports(project: Path, **modules: str) -> str:
-    """What import-linter says of the project with these modules. The name's _ is a dot."""
+    """The output of import-linter for the project with these modules. A _ in a name is a dot."""
     for name, text in modules.items():
         path = project / "app" / f"{name.replace('_', '/')}.py"
         path.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""What people of FastAPI type in a generated repo, and its start page in a real browser."""
+"""Commands that FastAPI users type in a generated repo, and its start page in a real browser."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Where `rung new` finds its template, and what a project records of it."""
+"""The place where `rung new` finds its template, and the record of it in a project."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`rung undo` takes back the last step, or says why not. No edit is lost."""
+"""`rung undo` takes back the last step, or says why it cannot. No edit is lost."""
 
 import json
 import signal

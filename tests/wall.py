@@ -1,4 +1,4 @@
-"""Which files of a generated repo are the team's, and which are Rung's."""
+"""Tells the team's files of a generated repo from Rung's."""
 
 import re
 import stat

@@ -43,7 +43,7 @@ ROWS = {
 
 
 class StepError(Exception):
-    """Says where the climb stands, and what the commands said."""
+    """Prints the place of the climb and the output of the commands."""
 
 
 class Climb:
@@ -120,7 +120,7 @@ class Climb:
         print(f"It goes on with {steps[stand.next].name}.", flush=True)
 
     async def _take(self, load: Load, step: Step) -> None:
-        """Runs a step while people use the service, then looks for what they wrote."""
+        """Runs a step while people use the service, then looks for their writes."""
         stand = self.stand
         if step.merged:
             journey.take(self.place.repo, step.merged)
@@ -163,7 +163,7 @@ class Climb:
         said = await self._executed(commands, fault.name)
         exchanged = (self.place.pooler / "pgbouncer.ini").stat().st_mtime
         await self._until_all_is_well(load)
-        await self._executed(section_of(page, "3."), fault.name)  # no request may fail meanwhile
+        await self._executed(section_of(page, "3."), fault.name)  # no request may fail during it
         written = [one for one in self.ledger.written if one > exchanged]
         load.counts.until_written = waited = min(written, default=math.inf) - exchanged
         if waited > SECONDS_UNTIL_WRITTEN:
@@ -205,7 +205,7 @@ class Climb:
         return gone
 
     async def _executed(self, commands: str, name: str) -> str:
-        """Returns what the commands printed."""
+        """Returns the output of the commands."""
         log = self.place.folder / "commands.log"
         commands = followed(commands, self.place.repo / "docs/runbooks")
         script = f'{self._functions}\ncd -P "$SITE"/release 2>/dev/null || cd "$SITE"\n{commands}\n'

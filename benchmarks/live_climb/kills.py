@@ -1,4 +1,4 @@
-"""What happens to a service between the steps of its runbooks: servers are killed and come back."""
+"""Faults between the steps of the runbooks: servers are killed and come back."""
 
 import re
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ class Fault:
     stage: int  # where its server arrives
     what: str
     commands: str
-    # Requests that fail meanwhile are counted apart, because nothing can answer them.
+    # Requests that fail during it are counted separately, because nothing can answer them.
     is_announced: bool = False
     # Only these may: a pattern of a method and a path.
     may_fail: str = ""
     # The section of the runbook by which the replica takes over. The old primary comes back.
     failover: str = ""
-    # A new server takes the place of one, for good: their variables are exchanged.
+    # A new server replaces an old one permanently: their variables are exchanged.
     exchanged: place.Names = ()
     # Commits that the replica had not received, and no more than the runbook lists.
     may_lose: bool = False

@@ -120,7 +120,8 @@ class Place:
             self._start_s3()
 
     def start_again(self, variables: dict[str, str]) -> None:
-        """What ran when the climb was stopped, as after a loss of power. The app comes later."""
+        """Starts the servers that ran when the climb was stopped, as after a power cut, without the
+        app."""
         self.stop()
         self.variables = variables
         folder = self.folder
@@ -171,7 +172,7 @@ class Place:
         self._start_proxy()
 
     def prefer_the_clients(self) -> None:
-        """Clients have other machines, so what is measured must not be a wait of their process."""
+        """Real clients have other machines, so do not measure a wait of their process."""
         with suppress(PermissionError):
             os.nice(-10)
             self._nice = ("nice", "-n", "10")

@@ -109,7 +109,7 @@ class Load:
         return sum(await asyncio.gather(*(one.has_lost_its_session() for one in self._visitors)))
 
     async def read_all_files(self) -> None:
-        """Each file that was ever acknowledged, read by its owner, who counts what is wrong."""
+        """Lets each owner read every acknowledged file, and counts the wrong answers."""
         await asyncio.gather(*(one.read_files() for one in self._visitors))
 
 

@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def write_pages(folder: Path) -> list[str]:
-    """Returns what is wrong with the links."""
+    """Returns the problems of the links."""
     sources = _sources()
     problems = []
     for source, target in sources.items():

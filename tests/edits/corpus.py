@@ -133,7 +133,7 @@ GROUPS: dict[str, list[Edit]] = {
         f"20 together, {number}": drawn(number, of("adds", kind))
         for number, kind in enumerate[Kind](("changes", "changes", "changes", "rewrites"), 1)
     },
-    **{f"{one.name}, and what was added": [*of("adds"), one] for one in of("overhauls")},
+    **{f"{one.name}, and the additions": [*of("adds"), one] for one in of("overhauls")},
 }
 
 # The two groups that change most take every journey. The others climb the whole ladder.

@@ -28,7 +28,7 @@ MIB_GROWN = 20
 
 
 class Others:
-    """People who use the service meanwhile."""
+    """People who use the service during a flood."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
@@ -77,7 +77,7 @@ def flooding(flood: str, url: httpx.URL) -> Iterator[None]:
         assert process.stdout
         process.stdout.readline()  # until it begins
         yield
-        assert process.poll() is None, f"{flood} ended by itself"
+        assert process.poll() is None, f"{flood} ended early"
     finally:
         process.kill()
         process.wait()
@@ -90,7 +90,7 @@ def resident_mib(pid: int) -> float:
 
 
 async def flooded_by(name: str, client: httpx.AsyncClient, pid: int) -> tuple[Others, float]:
-    """What others saw of it, and the memory in MiB that the app has not given back."""
+    """The effect on others, and the memory in MiB that the app has not given back."""
     before = resident_mib(pid)
     others = await among_others(client, name)
     for _ in range(50):
@@ -113,7 +113,7 @@ async def flooded(shop: Shop) -> dict[str, Any]:
         quiet = await among_others(client)
         assert quiet.failed == {}, quiet.failed
         for name in names if len(sys.argv) < 2 else sys.argv[1:]:
-            for _ in range(2):  # what the allocator keeps of a first flood serves the second
+            for _ in range(2):  # the second reuses the allocator's memory
                 others, grown = await flooded_by(name, client, shop.process.pid)
                 if grown < MIB_GROWN:
                     break

@@ -60,7 +60,7 @@ def crash_at_crossings(patch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    # Tests of what a crash leaves make it themselves.
+    # Tests of a crash's leftovers create these themselves.
     if "two_databases" not in metafunc.fixturenames:
         makes_it = metafunc.module.__name__.endswith("hand_over")
         metafunc.parametrize("way", WAYS[:2] if makes_it else WAYS, indirect=True)
@@ -95,7 +95,7 @@ def way(request: pytest.FixtureRequest, services: Services, monkeypatch: pytest.
 
 
 def patient_client(numbers: Iterator[int]) -> Callable[[Any, Request], Any]:
-    """Each request ends in a crash at one of the points, in turn, or at one after the other. Then
+    """Each request ends in a crash: at the next of the points, or at one after the other. Then
     resume runs, and the client tries again."""
     answer = ASGITransport.handle_async_request
 

@@ -42,7 +42,7 @@ class Request(NamedTuple):
 
 
 class Receiver(ThreadingHTTPServer):
-    """What the app tells a collector of traces and metrics."""
+    """The spans and points that the app sends to a collector."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Keep)
@@ -107,7 +107,7 @@ class Shop:
         self.until_it_serves("GET", "/ready")
 
     def stop(self) -> None:
-        """The last spans are sent meanwhile."""
+        """The app sends its last spans in this time."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait()
 
@@ -180,7 +180,7 @@ def _receiving() -> Iterator[Receiver]:
 
 
 def visit(name: str, shop: Shop) -> Iterator[Request]:
-    """All that one can do with an account."""
+    """Every action that an account allows."""
     password = f"the secret of {name}"
     ada = person(name, password)
     yield Request("POST", "/accounts", ada)

@@ -137,7 +137,7 @@ class Site(Place):
         *,
         deploys: bool = True,
     ) -> str:
-        """What a section's commands and checks say, in one shell, or its way back."""
+        """The output of a section's commands and checks, or of its way back, in one shell."""
         parts = (part,) if part else ("do", "check")
         all_blocks = blocks(self.pages / page)
         chosen = [
@@ -207,7 +207,7 @@ class People:
             await self.load.until_all_are_logged_in()
 
     async def until_used(self, requests: int) -> None:
-        """So many times more."""
+        """Waits for this many more requests."""
         wanted = len(self.load.counts.milliseconds) + requests
         async with asyncio.timeout(SECONDS):
             while len(self.load.counts.milliseconds) < wanted:
@@ -350,7 +350,7 @@ async def unlock(site: Site) -> list[int]:
     async def post(path: str, password: str) -> int:
         person = json.dumps({"email": email, "password": password}).encode()
         json_type = {"Content-Type": "application/json"}
-        somebody.close()  # HAProxy ends what is idle for 30 s, and nobody listens meanwhile
+        somebody.close()  # HAProxy closes it after 30 idle seconds
         return (await somebody.ask("POST", path, person, json_type)).status
 
     answers = [await post("/accounts", right)]
@@ -400,7 +400,7 @@ async def year(site: Site) -> dict[str, Any]:
 
 @asynccontextmanager
 async def prepared(site: Site) -> AsyncGenerator[None]:
-    """Its processes that end are reaped meanwhile."""
+    """Processes of it that end are reaped in this time."""
     reaper = asyncio.create_task(_reaping(site))
     try:
         await asyncio.to_thread(site.prepare)

@@ -122,7 +122,7 @@ class Site:
         return self.column(statement)[0]
 
     def archive_now(self) -> None:
-        """What archive_timeout does once a minute."""
+        """Does the work of archive_timeout, which runs once a minute."""
         segment = self.value("SELECT pg_walfile_name(pg_switch_wal())")
         for _ in range(SECONDS * 10):
             if str(self.value("SELECT last_archived_wal FROM pg_stat_archiver")) >= str(segment):

@@ -1,4 +1,4 @@
-"""Follows the runbooks of what can be lost for good, and upgrades both Redis servers before.
+"""Follows the runbooks of permanent losses, and upgrades both Redis servers before.
 
 Runs in a generated repo of stage 4 with replicas, beside the live climb's modules and
 operators_year: python -m runbook_losses.drive

@@ -89,7 +89,7 @@ class Versions:
         self._running[column] = asyncio.create_task(self._live(column))
 
     async def stop(self, column: str) -> None:
-        """Ends what it has begun, as a copy does."""
+        """Finishes its open requests, as a copy does."""
         await self._running.pop(column)
 
     async def until_used(self, column: str, statements: int = 30) -> None:

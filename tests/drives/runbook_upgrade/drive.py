@@ -29,7 +29,7 @@ place.PROGRAMS = (*place.PROGRAMS, "pg_dump", "pg_dumpall")
 
 # Of one key the numbers must go on after each switch: a sequence is not replicated.
 TICKETS = "CREATE TABLE tickets (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY)"
-# The older major's stand-in for the function of 18. A dump leaves out what is in pg_catalog.
+# The older major's stand-in for the function of 18. A dump leaves out everything in pg_catalog.
 UUIDV7 = """
 CREATE FUNCTION pg_catalog.uuidv7() RETURNS uuid VOLATILE LANGUAGE sql AS $$
     SELECT encode(set_bit(set_bit(overlay(
@@ -66,7 +66,7 @@ class UpgradeSite(Site):
         old = binaries_of(OLD_MAJOR, self.folder / "older")
         new = (self.programs / "pg_ctl").read_text(encoding="utf-8")
         older = new.replace(str(postgres.binaries().parent), str(old.parent))
-        # pg_ctl runs the server of its own major.
+        # pg_ctl runs the server of the same major version.
         self._program(
             "pg_ctl",
             f'[ "$(cat "$2/PG_VERSION")" = {OLD_MAJOR} ] || exec new_pg_ctl "$@"\n{older}',

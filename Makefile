@@ -1,7 +1,7 @@
 # uv from PATH, or fetched once: the script that every generated repo ships.
 UV := sh template/dev/uv
 
-# UV_PYTHON may name where this Python is, and no other Python.
+# UV_PYTHON may name the place of this Python, and no other Python.
 PYTHON := 3.13
 IS_PYTHON := import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(PYTHON)")
 ifneq ($(UV_PYTHON),)
@@ -13,7 +13,7 @@ endif
 endif
 new install: export UV_PYTHON = $(PYTHON)
 
-# No other variable of uv's may lead it to another project, Python or mode.
+# Only these variables of uv are kept: others could lead it to another project, Python or mode.
 unexport $(filter-out UV_CACHE_DIR UV_DEFAULT_INDEX UV_EXTRA_INDEX_URL UV_FIND_LINKS UV_HTTP_% UV_INDEX% \
 	UV_INSECURE_HOST UV_KEYRING_PROVIDER UV_LINK_MODE UV_NATIVE_TLS UV_PYTHON_INSTALL_MIRROR UV_SYSTEM_CERTS UV_TOOL_%, \
 	$(filter UV_%,$(.VARIABLES)))
@@ -21,7 +21,7 @@ unexport $(filter-out UV_CACHE_DIR UV_DEFAULT_INDEX UV_EXTRA_INDEX_URL UV_FIND_L
 .DEFAULT_GOAL := help
 .PHONY: help new install test test-slow edits-report docs lint check
 
-help: ## This list
+help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 new: ## Create a project: make new DEST=../shop [STAGE=1] [ARGS="--data team=tea"]
@@ -31,10 +31,10 @@ new: ## Create a project: make new DEST=../shop [STAGE=1] [ARGS="--data team=tea
 install: ## Put rung on your PATH, for its other commands
 	@$(UV) tool install --reinstall-package rung .
 
-test: ## The quick suite
+test: ## Run the quick tests
 	$(UV) run --quiet pytest
 
-test-slow: ## The slow one: generated repos check themselves, wheels are installed
+test-slow: ## Run the slow tests: generated repos check themselves, wheels are installed
 	$(UV) run --quiet pytest -m slow
 
 edits-report: ## Carry the corpus of edits over every journey and write docs/edits.md
@@ -43,9 +43,9 @@ edits-report: ## Carry the corpus of edits over every journey and write docs/edi
 docs: ## Build the documentation site into build/site
 	$(UV) run --quiet python docs/site/build.py
 
-lint: ## Format, lint and types
+lint: ## Check format, lint and types
 	$(UV) run --quiet ruff format --check
 	$(UV) run --quiet ruff check
 	$(UV) run --quiet mypy
 
-check: lint test ## What to run before a commit
+check: lint test ## Run this before a commit

@@ -83,8 +83,8 @@ def _report_bug(
 
 
 def _open_closed_files() -> None:
-    """Python leaves a closed stdin, stdout or stderr as None, and the next opened file takes its
-    number: a message of git's would then be written into a project's file."""
+    """If stdin, stdout or stderr is closed, Python leaves it as None, and the next opened file gets
+    its number. A message of git would then go into a project's file."""
     for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
         if getattr(sys, name) is None:
             descriptor = os.open(os.devnull, os.O_RDWR)

@@ -35,7 +35,8 @@ def apply(
     intent: str,
     record: Path | None = None,
 ) -> None:
-    """All or nothing. After a kill, the next command finishes the step from the journal.
+    """Applies a step completely or not. After a kill, the next command finishes the step from the
+    journal.
 
     The journal then becomes the record that `rung undo` reads.
     """
@@ -166,7 +167,7 @@ def _plain(entry: Entry | None) -> list[str] | None:
 
 
 def _replace(staged: Path, aside: Path, project: Path, moves: Sequence[Move]) -> None:
-    """Only renames and deletes: they need no disk space, and a rename can undo each one."""
+    """Uses only renames and deletes. They need no disk space, and a rename can undo each one."""
     done: list[Move] = []
     made: list[Path] = []
     try:
@@ -207,7 +208,7 @@ def _remove_empty_folders(project: Path, folder: Path) -> None:
 
 
 def is_at(project: Path, move: Move, entry: Entry | None) -> bool:
-    """Whether the move's path holds this entry now."""
+    """True if the move's path holds this entry now."""
     path = project / move.path
     if entry is None or not os.path.lexists(path):
         return entry is None and not os.path.lexists(path)

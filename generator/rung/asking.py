@@ -1,4 +1,4 @@
-"""The wizard's keys: from a question back to the one before, and a last look at all answers."""
+"""The wizard's keys: back to the previous question, and a last look at all answers."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ KEYS = "Enter answers, Shift-Tab goes back a question, Ctrl-C stops."
 
 
 class Keyboard(Vt100Input):
-    """Copier knows no way back, but hands over its answers when Ctrl-C stops a question."""
+    """Copier has no way back, but gives its answers when Ctrl-C stops a question."""
 
     went_back = False
 
@@ -38,7 +38,7 @@ def going_back() -> Iterator[Keyboard]:
 
 
 def before_the_last(answers: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The answers in Copier's AnswersMap that stay when the last question is asked again."""
+    """Copier's AnswersMap without the answer of the last question, which is asked again."""
     asked = [key for key in answers.user if key not in given and key not in answers.hidden]
     return {key: answers.user[key] for key in asked[:-1]}
 

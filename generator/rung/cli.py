@@ -45,7 +45,7 @@ def run() -> int:
 
 
 def _typed(command: Any, words: list[str]) -> str:
-    """The command, because Click does not say which one misses an option's value."""
+    """Names the command, because Click does not say which command misses an option's value."""
     path = ["rung"]
     for word in words:
         if (command := getattr(command, "commands", {}).get(word)) is None:

@@ -55,7 +55,7 @@ def _resolved(file: str) -> str:
 
 
 def last_verdict(folder: Path, now: datetime | None = None) -> str:
-    """One line for a person who is about to advance."""
+    """One line for a person before an advance."""
     try:
         found = json.loads((folder / VERDICT).read_text(encoding="utf-8"))
         verdict, at = found["verdict"], datetime.fromisoformat(found["at"])

@@ -50,7 +50,7 @@ def edited_files(
 ) -> list[str] | None:
     """The files of Rung's that differ from the template's, or are missing.
 
-    None for a template that uses a feature of Copier that Rung's template does not use.
+    None if the template uses a feature of Copier that Rung's own does not use.
     """
     unedited = unedited_files(answers, template, commit)
     if unedited is None:

@@ -39,7 +39,7 @@ class GitError(RungError):
 
 
 def fence() -> None:
-    """Covers every git that this process starts from now on, also through Copier and uv."""
+    """Applies to each git that this process starts from now on, also through Copier and uv."""
     if shutil.which("git") is None:
         raise RungError("git is not installed, or not on PATH. Install it and run this again.")
     settings = _kept_settings()
@@ -117,7 +117,7 @@ def null_terminated(entries: Sequence[str]) -> bytes:
 
 
 def quoted(folder: Path) -> str:
-    """As in a list of object directories, where a path may hold any character."""
+    """Quotes a path for a list of object directories, where a path may hold any character."""
     escaped = str(folder).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
 
@@ -153,7 +153,7 @@ def _reason(errors: str) -> str:
             f"{lock[1]} exists, because another git command is running or was killed. If none is "
             "running, remove this file"
         )
-    # git names the cause first, and then what it could not do for this reason, or advice.
+    # git names the cause first. The failed action or advice follows.
     said = [line for line in errors.splitlines() if line.startswith(("fatal: ", "error: "))]
     if not said:
         return last_line(errors)

@@ -11,8 +11,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Interrupts:
     """Turns each signal into a KeyboardInterrupt, but only inside `allowed()`.
 
-    Outside it a signal is held back, because a step is all or nothing. After the last `allowed()`
-    a signal has no effect: the result is decided, and only the report is left.
+    Outside it a signal waits, because a step is applied completely or not. After the last
+    `allowed()` a signal has no effect: the result is decided, and only the report is left.
     """
 
     def __init__(self) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from rung.rendering import ANSWERS_FILE
 from rung.scratch import Entry, Scratch, Tree
 
-# A step leaves a project's migrations alone: one that has run must not change, and a new one would
-# be a second head. When Rung's tables change, the team writes the migration: `make migration`.
-# In an older repo, catalog-info.yaml may come from another tool.
+# A step does not touch a project's migrations: one that has run must not change, and a new one
+# would be a second head. When Rung's tables change, the team writes the migration: `make
+# migration`. In an older repo, catalog-info.yaml may come from another tool.
 _WRITTEN_WITH_THE_REPO = ("migrations/versions/", "catalog-info.yaml")
 
 

@@ -106,7 +106,7 @@ def _broken(folder: Path, reason: str) -> str:
 
 
 def refuse_unready(project: Project) -> None:
-    """A step must lose nothing, so no change may be uncommitted, hidden from git or half done."""
+    """A step must lose nothing, so each change must be committed, visible to git and complete."""
     try:
         _refuse_no_commit(project)
         _refuse_operation_under_way(project)
@@ -149,7 +149,7 @@ def _refuse_uncommitted(project: Project) -> None:
 
 
 def _refuse_sparse_checkout(project: Project) -> None:
-    """It may skip no file yet, and a new file that lies outside could not be committed."""
+    """Even if it skips no file yet, a new file outside of it could not be committed."""
     setting = ["config", "--type=bool", "--default=false", "--get", "core.sparseCheckout"]
     if git(*setting, cwd=project.folder) == "true":
         raise RungError(

@@ -17,7 +17,7 @@ class UnreadableError(Exception):
 
 def read_bytes(file: Path, *, most: int = _MAX_BYTES) -> bytes:
     try:
-        # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever.
+        # O_NONBLOCK: opening a FIFO that nobody writes to would wait forever.
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise UnreadableError(getattr(error, "strerror", None) or str(error)) from error

@@ -56,7 +56,7 @@ def render(
             return dict(answers.combined)
         by_default |= answers.user
         settled = asking.before_the_last(answers, given)
-        shutil.rmtree(project)  # Files of the stage before must not stay.
+        shutil.rmtree(project)  # Files of the previous stage must not stay.
         project.mkdir()
 
 

@@ -16,7 +16,7 @@ _PREFIX = ".rung-new-"
 
 @contextmanager
 def workspace_for(dest: Path) -> Iterator[Path]:
-    """A folder on dest's file system, removed at the end with everything that was not placed."""
+    """A folder on dest's file system. It is removed at the end, with everything not placed."""
     nearest = _nearest_folder(dest.resolve())
     try:
         workspace = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=nearest))
@@ -71,7 +71,7 @@ def refuse_occupied(dest: Path, *, beside_workspaces: bool = False) -> None:
 
 def place(project: Path, dest: Path) -> None:
     """Move the project to dest. Never replaces a file; takes back only what it has placed."""
-    refuse_occupied(dest, beside_workspaces=True)  # Files may have appeared meanwhile.
+    refuse_occupied(dest, beside_workspaces=True)  # Files may have appeared since the check.
     if dest.is_dir():
         with _locked(dest):
             refuse_occupied(dest, beside_workspaces=True)

@@ -128,7 +128,7 @@ def drawn(number: int, edits: Iterable[Edit]) -> list[Edit]:
 
 GROUPS: dict[str, list[Edit]] = {
     "all that go together": of("adds", "changes"),
-    "all that rewrite, and what was added": of("adds", "rewrites"),
+    "all that rewrite, and the additions": of("adds", "rewrites"),
     **{
         f"20 together, {number}": drawn(number, of("adds", kind))
         for number, kind in enumerate[Kind](("changes", "changes", "changes", "rewrites"), 1)
@@ -137,5 +137,5 @@ GROUPS: dict[str, list[Edit]] = {
 }
 
 # The two groups that change most take every journey. The others climb the whole ladder.
-ANOTHER_BUSINESS = "the sample's domain replaced by another business, and what was added"
+ANOTHER_BUSINESS = "the sample's domain replaced by another business, and the additions"
 EVERYWHERE = ("all that go together", ANOTHER_BUSINESS)

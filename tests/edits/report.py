@@ -22,7 +22,7 @@ from edits.corpus import EDITS, EVERYWHERE, GROUPS, Edit
 REPORT = Path(__file__).parents[2] / "docs" / "edits.md"
 
 HEAD = """\
-# What a team's work goes through
+# A team's edits on every journey
 
 `make edits-report` makes each of these edits in a repo and takes the repo to the last stage. Groups
 of edits go there at once and step by step. Two groups take each of the journeys below. Then it

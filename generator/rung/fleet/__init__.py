@@ -1,1 +1,1 @@
-"""Many repos at once: where each one stands, and a pull request for each upgrade."""
+"""Many repos at once: the stage and version of each, and a pull request for each upgrade."""

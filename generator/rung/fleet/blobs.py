@@ -13,7 +13,7 @@ from rung.fleet.sources import Found, git_dir_of
 from rung.git import decoded, last_line
 
 PATIENCE = 10
-"""Seconds for one local repo: a FIFO in its .git would make git wait for ever."""
+"""Seconds for one local repo: a FIFO in its .git would make git wait forever."""
 
 _CLONING_SECONDS = 120
 # A real answers file has 1 KiB. PyYAML takes 10 s for 1 MiB, and one repo must not delay the fleet.
@@ -61,7 +61,7 @@ def _run(*arguments: str) -> None:
         raise RepoError(f"git took longer than {_CLONING_SECONDS} s") from error
     if done.returncode != 0:
         said = decoded(done.stderr)
-        # Lines of general advice follow this one, and the reason stands before it.
+        # General advice follows this line, and the reason comes before it.
         reason = said.partition("fatal: Could not read from remote repository")[0]
         raise RepoError(last_line(reason.strip() or said)[:200].rstrip("."))
 

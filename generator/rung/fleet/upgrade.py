@@ -77,7 +77,7 @@ class State:
 
 @contextmanager
 def state_in(file: Path) -> Iterator[State]:
-    """One run at a time, or two would open the same pull request."""
+    """Allows one run at a time, because two would open the same pull request."""
     try:
         with file.open("a", encoding="utf-8") as opened:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -228,8 +228,8 @@ def _commit(plan: Plan) -> None:
             take_back(project.folder, project.git_dir, plan.moves, plan.target.name)
         except (OSError, RungError) as stuck:
             raise RungError(
-                f"The step to {plan.target.name} was applied. It cannot be committed: {error}. Nor "
-                f"can it be taken back: {stuck}. Remove the cause, then run rung undo."
+                f"The step to {plan.target.name} was applied. It cannot be committed: {error}. "
+                f"It cannot be undone either: {stuck}. Remove the cause, then run rung undo."
             ) from error
         raise RungError(
             f"The step to {plan.target.name} cannot be committed: {error}. Nothing was changed. "

@@ -15,21 +15,23 @@ from app.infra.statement_text import shortened
 MANY_ROWS = 10_000
 
 FORGOTTEN = (
-    "Postgres has forgotten rarer ones, because they were too many: raise pg_stat_statements.max,"
-    " or find out who writes values into SQL."
+    "Postgres has dropped the rarer statements, because there were too many. Raise"
+    " pg_stat_statements.max, or find the code that writes values into SQL."
 )
 SEQUENTIAL_RULE = (
     "The report names a table of 10,000 rows or more if sequential scans read more of its rows than"
-    " index scans do, in at least 100 scans and 1 in 1,000 of all, with 1,000 rows or more each."
+    " index scans do. There must be at least 100 of them, one in 1,000 of all scans, and they must"
+    " read 1,000 rows each on average."
 )
 FILTERING_RULE = (
-    "The report names an index that a statement reads only to drop most rows, on a table of 10,000"
-    " rows or more: at least 500 pages a call, and 20 for each row that it returns. An index that"
-    " begins with the condition's columns would read little."
+    "The report names an index, on a table of 10,000 rows or more, if a statement reads it and drops"
+    " most rows: at least 500 pages a call, and 20 for each returned row. An index that begins with"
+    " the condition's columns would read little."
 )
 UNUSED_RULE = (
-    "The report names an index that nothing has used on this server or on a replica, on a table of"
-    " 10,000 rows or more, unless it enforces a constraint or serves a foreign key."
+    "The report names an index on a table of 10,000 rows or more that nothing has used, on this server"
+    " or on a replica. It leaves out those that enforce a constraint or serve a foreign key."
+
 )
 DUPLICATE_RULE = (
     "The report names an index if its columns are the first columns of another one of its kind."

@@ -24,14 +24,13 @@ SEQUENTIAL_RULE = (
     " read 1,000 rows each on average."
 )
 FILTERING_RULE = (
-    "The report names an index, on a table of 10,000 rows or more, if a statement reads it and drops"
+    "The report names an index on a table of 10,000 rows or more if a statement reads it and drops"
     " most rows: at least 500 pages a call, and 20 for each returned row. An index that begins with"
     " the condition's columns would read little."
 )
 UNUSED_RULE = (
-    "The report names an index on a table of 10,000 rows or more that nothing has used, on this server"
-    " or on a replica. It leaves out those that enforce a constraint or serve a foreign key."
-
+    "The report names an index on a table of 10,000 rows or more that nothing has used on this"
+    " server or on a replica. It leaves out those that enforce a constraint or serve a foreign key."
 )
 DUPLICATE_RULE = (
     "The report names an index if its columns are the first columns of another one of its kind."

@@ -1,7 +1,10 @@
 import asyncio
+import json
 import os
 import sys
 import threading
+import time
+import unicodedata
 from uuid import UUID
 
 import anyio
@@ -460,6 +463,15 @@ async def test_two_password_changes_at_once_exactly_one_wins(ada: AsyncClient) -
     assert sorted(answer.status_code for answer in answers) == [204, 403]
 
 
+@pytest.mark.parametrize("around", ["\x1f", "\x1c", "\x85", "\xa0", "\n", " \t"])
+async def test_an_email_address_is_the_same_with_space_around_it(
+    ada: AsyncClient, client: AsyncClient, around: str
+) -> None:
+    """Also control characters: two accounts would look alike."""
+    for email in (f"{around}{ADA['email']}", f"{ADA['email']}{around}"):
+        assert (await client.post("/accounts", json={**ADA, "email": email})).status_code == 409
+
+
 @pytest.mark.parametrize("path", ["/accounts", "/session"])
 async def test_a_password_with_a_lone_surrogate_is_refused(client: AsyncClient, path: str) -> None:
     half = b'{"email": "ada@example.com", "password": "twelve and \\ud800"}'
@@ -505,6 +517,28 @@ async def test_a_password_matches_with_composed_and_combining_accents(client: As
     answer = await client.post("/session", json={**ADA, "password": decomposed})
 
     assert answer.status_code == 200
+
+
+async def test_128_characters_may_arrive_as_512(client: AsyncClient) -> None:
+    accented = "\u1f82\u1f83\u1f8a\u1f8b\u1f92\u1f93\u1f9a\u1f9b\u1fa2\u1fa3\u1faa\u1fab"
+    composed = "".join(accented[n * n * n % 11] for n in range(128))
+    decomposed = unicodedata.normalize("NFD", composed)
+    assert len(decomposed) == 512
+    assert (await client.post("/accounts", json={**ADA, "password": composed})).status_code == 201
+
+    assert (await client.post("/session", json={**ADA, "password": decomposed})).status_code == 200
+
+
+async def test_a_password_of_many_accents_is_refused_at_once(client: AsyncClient) -> None:
+    """Sorting them takes seconds, and this process would serve nobody else meanwhile."""
+    accents = {**ADA, "password": "a" + "\u0315" * 15_000 + "\u0300" * 15_000}
+    body = json.dumps(accents, ensure_ascii=False).encode()
+    begun = time.process_time()
+
+    answer = await client.post("/session", content=body, headers={"content-type": "application/json"})
+
+    assert answer.status_code == 422
+    assert time.process_time() - begun < 0.3
 
 
 async def test_a_persons_sessions_are_listed_and_ended_one_by_one(

@@ -55,6 +55,8 @@ HEADERS_OF_REFUSALS = b"".join(b"%b: %b\r\n" % header for header in HEADERS).dec
 # An IPv6 address with an embedded IPv4 address.
 LONGEST_ADDRESS = 45
 
+FORWARDED_FOR = b"x-forwarded-for"
+
 
 class Refused(Exception):
     """Ends the parser's work, because the request is refused."""
@@ -246,6 +248,22 @@ class KnownAddress:
         client = scope.get("client")
         if client and len(client[0]) > LONGEST_ADDRESS:
             scope["client"] = None
+        await self.app(scope, receive, send)
+
+
+class LastAddress:
+    """Leaves only the last address of X-Forwarded-For. If every address is trusted, the proxy that
+    this process talks to has added the last one, and a client may have invented those before it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = scope.get("headers", [])  # a lifespan has none
+        given = b",".join(value for name, value in headers if name == FORWARDED_FOR)
+        if b"," in given:
+            others = [header for header in headers if header[0] != FORWARDED_FOR]
+            scope["headers"] = [*others, (FORWARDED_FOR, given.rpartition(b",")[2])]
         await self.app(scope, receive, send)
 
 

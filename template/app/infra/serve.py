@@ -13,7 +13,7 @@ from starlette.routing import Route
 from uvicorn import Config, Server
 from uvicorn.importer import import_from_string
 
-from app.infra.http_limits import KnownAddress, LateRefusals, LimitedHttp
+from app.infra.http_limits import KnownAddress, LastAddress, LateRefusals, LimitedHttp
 
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  # of the container's network
 
@@ -61,6 +61,8 @@ def load(config: Config, app: FastAPI) -> None:
     late = LateRefusals(app)
     config.app = KnownAddress(late) if config.proxy_headers else late
     config.load()
+    if config.forwarded_allow_ips == ["*"]:
+        config.loaded_app = LastAddress(config.loaded_app)
 
 
 def _may_be_a_websocket(context: RouteContext) -> bool:

@@ -48,7 +48,9 @@ def echo() -> FastAPI:
     return app
 
 
-async def asked_by_a_proxy(app: FastAPI, headers: dict[str, str]) -> httpx.Response:
+async def asked_by_a_proxy(
+    app: FastAPI, headers: dict[str, str] | list[tuple[str, str]]
+) -> httpx.Response:
     config = serve.configured()
     serve.load(config, app)
     proxy = httpx.ASGITransport(config.loaded_app, client=("127.0.0.1", 50000))
@@ -92,6 +94,21 @@ async def test_a_trusted_proxy_names_the_client(
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
 
     assert (await asked_by_a_proxy(echo, FORWARDED)).json() == "https 203.0.113.9"
+
+
+@pytest.mark.parametrize("trusted", ["*", "127.0.0.0/8"])
+@pytest.mark.parametrize("end", ["203.0.113.9", " 203.0.113.9", "203.0.113.9:4711"])
+@pytest.mark.parametrize("invented", ["198.51.100.1", "9" * 8000, "a, b, ::1", ""])
+async def test_an_address_that_the_client_invents_before_the_proxys_own_is_ignored(
+    echo: FastAPI, monkeypatch: pytest.MonkeyPatch, trusted: str, end: str, invented: str
+) -> None:
+    """Heroku's router and AWS' load balancer append the client's address to what it has sent."""
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
+
+    one_line = [("X-Forwarded-For", f"{invented},{end}")]
+    two_lines = [("X-Forwarded-For", invented), ("X-Forwarded-For", end)]
+    for headers in (one_line, two_lines):
+        assert (await asked_by_a_proxy(echo, headers)).json() == "http 203.0.113.9"
 
 
 async def test_a_text_that_is_too_long_for_an_address_counts_as_unknown(

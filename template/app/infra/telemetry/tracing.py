@@ -5,6 +5,7 @@ A request that is not sampled still has a trace id: its log lines and outgoing c
 """
 
 import functools
+import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
@@ -21,6 +22,9 @@ NAME = "app.infra"
 _W3C = TraceContextTextMapPropagator()
 _W3C_HEADERS = frozenset(name.encode() for name in _W3C.fields)
 _NOTHING = nullcontext()
+
+# Its warnings repeat up to 8 kB of any client's `tracestate`.
+logging.getLogger("opentelemetry.trace.span").setLevel(logging.ERROR)
 
 
 @functools.cache  # get_tracer takes 10 µs

@@ -291,6 +291,23 @@ async def test_a_tracestate_that_is_not_a_valid_header_is_dropped(
 
 
 @pytest.mark.usefixtures("services")
+@pytest.mark.parametrize(
+    "tracestate",
+    ["hunter2", "a=1,hunter2=\xe9", f"hunter2={' ' * 5000}x", "hunter2=1," * 40, "hunter2=1" * 2000],
+)
+async def test_the_text_of_a_tracestate_is_not_logged(
+    receiver: Receiver, serve: Serve, capsys: pytest.CaptureFixture[str], tracestate: str
+) -> None:
+    headers = [(b"traceparent", SAMPLED.encode()), (b"tracestate", tracestate.encode("latin-1"))]
+    async with serve(shop()) as client:
+        assert (await client.get("/carried-on", headers=headers)).status_code == 200
+
+    logged = capsys.readouterr().out
+    assert "/carried-on" in logged
+    assert "hunter2" not in logged
+
+
+@pytest.mark.usefixtures("services")
 async def test_a_request_whose_caller_did_not_sample_is_not_sampled(
     receiver: Receiver, serve: Serve
 ) -> None:

@@ -24,7 +24,14 @@ from app.infra.connections import (
     transaction_engine,
 )
 from app.infra.database_use import commit_timed
-from app.infra.failures import TYPES_CHANGED, NotConnected, Unavailable, is_transient
+from app.infra.failures import (
+    TYPES_CHANGED,
+    NotConnected,
+    OutOfRange,
+    Unavailable,
+    is_out_of_range,
+    is_transient,
+)
 from app.infra.read_pool import ReadPool
 from app.infra.reads import Reader
 from app.infra.tables import Base as Base
@@ -128,6 +135,8 @@ class Database:
                 raise Unavailable("Postgres: the connection was lost") from error
             if is_transient(error.orig):
                 raise Unavailable(f"Postgres: {error.orig}") from error
+            if error.orig and is_out_of_range(error.orig.__cause__):
+                raise OutOfRange from error
             raise
 
     async def check(self) -> None:

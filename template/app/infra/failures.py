@@ -24,6 +24,13 @@ class Unavailable(Failure):
     headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
 
 
+class OutOfRange(Failure):
+    """Postgres cannot hold a value of the request: a number or a time that is too large, or NUL."""
+
+    status = 422
+    title = "A value in the request is out of range"
+
+
 class NotConnected(Unavailable):
     """No connection could be opened."""
 
@@ -49,6 +56,12 @@ _WORTH_ANOTHER_TRY = frozenset({"57014", "55P03", "55006", "40P01", "40001", "XX
 # No disk, memory or connections are left; an administrator or a timeout ended it; the disk fails.
 _SERVER_FAILS = ("53", "57P", "25P03", "25P04", "58")
 
+# The character NUL in a text, and in a text within JSON.
+_NO_SUCH_CHARACTER = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
+
+# The driver names these as the cause of its DataError. The second is half of a character.
+_TOO_LARGE = (OverflowError, UnicodeEncodeError)
+
 # Also a wrong password, or a database that does not exist.
 CANNOT_CONNECT = (*CONNECTION_LOST, asyncpg.PostgresError, asyncpg.InterfaceError)
 
@@ -56,6 +69,12 @@ CANNOT_CONNECT = (*CONNECTION_LOST, asyncpg.PostgresError, asyncpg.InterfaceErro
 def reason_of(error: BaseException) -> str:
     """Its message on one line. A timeout has none."""
     return " ".join(str(error).split()) or "no answer in time"
+
+
+def is_out_of_range(error: BaseException | None) -> bool:
+    """A value of another type is our mistake, and not the client's."""
+    refused = isinstance(error, asyncpg.DataError) and error.__cause__
+    return isinstance(error, _NO_SUCH_CHARACTER) or isinstance(refused, _TOO_LARGE)
 
 
 def is_transient(error: BaseException | None) -> bool:

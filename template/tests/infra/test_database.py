@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,14 +19,24 @@ import asyncpg
 import pytest
 from fastapi import BackgroundTasks, FastAPI
 from pydantic import BaseModel
-from sqlalchemy import Label, bindparam, column, event, literal_column, select, table, text
+from sqlalchemy import (
+    Label,
+    String,
+    bindparam,
+    column,
+    event,
+    literal_column,
+    select,
+    table,
+    text,
+)
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.infra import connections, environment, health
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database, ReadSession, WriteSession
 from app.infra.environment import EnvironmentIncomplete
-from app.infra.failures import Unavailable
+from app.infra.failures import OutOfRange, Unavailable
 from app.infra.reads import Query
 from dev import ports
 from dev.pytest_plugin import Services
@@ -496,6 +507,56 @@ async def test_a_permanent_error_is_not_unavailable(services: Services, code: st
         with pytest.raises(DBAPIError, match="it never works"):
             async with database.transaction() as write:
                 await write.execute(text(failing))
+
+
+TOO_LATE = datetime.max.replace(tzinfo=timezone(timedelta(hours=-12)))
+TOO_EARLY = datetime.min.replace(tzinfo=timezone(timedelta(hours=12)))
+OUT_OF_RANGE = [
+    *(("text", "\0"), ("text", "half: \ud800"), ("jsonb", "\0")),
+    *(("smallint", 2**15), ("int", 2**31), ("bigint", -(2**63) - 1), ("bigint", 10**100)),
+    *(("timestamptz", TOO_LATE), ("timestamptz", TOO_EARLY)),
+]
+
+
+@pytest.mark.parametrize(("kind", "value"), OUT_OF_RANGE)
+async def test_a_value_that_postgres_cannot_hold_is_the_clients_mistake(
+    services: Services, kind: str, value: Any
+) -> None:
+    async with Database(settings(services)) as database:
+        with pytest.raises(OutOfRange):
+            await database.reader().fetch(f"SELECT $1::{kind}", value)
+        with pytest.raises(OutOfRange):
+            async with database.transaction() as write:
+                connection = await write.connection()
+                await connection.exec_driver_sql(f"SELECT $1::{kind}", (value,))
+
+
+@pytest.mark.parametrize(("kind", "value"), [("int", "5"), ("text", 5), ("timestamptz", "now")])
+async def test_a_value_of_another_type_is_our_mistake(
+    services: Services, kind: str, value: Any
+) -> None:
+    async with Database(settings(services)) as database:
+        with pytest.raises(asyncpg.DataError):
+            await database.reader().fetch(f"SELECT $1::{kind}", value)
+
+
+@pytest.mark.usefixtures("notes")
+async def test_no_number_and_no_text_in_a_path_makes_a_request_fail(
+    bare: FastAPI, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @bare.get("/notes/{note_id}")
+    async def note(read: ReadSession, note_id: int) -> Note | None:
+        return await read.first(NOTE_BY_ID, note_id=note_id)
+
+    @bare.put("/names/{name}")
+    async def name(write: WriteSession, name: str) -> None:
+        await write.execute(select(bindparam("name", name, String)))
+
+    async with serve(bare) as client:
+        answers = [await client.get(f"/notes/{2**31}"), await client.put("/names/n%00l")]
+
+    assert [answer.status_code for answer in answers] == [422, 422]
+    assert str(2**31) not in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("notes")

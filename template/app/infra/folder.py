@@ -3,14 +3,16 @@
 
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 import anyio
 from fastapi.responses import FileResponse, Response
+from starlette.types import Receive, Scope, Send
 
+from app.infra.failures import Unavailable
 from app.infra.file_links import FileLinks
 from app.infra.stored_files import (
     CHUNK_BYTES,
@@ -37,31 +39,34 @@ class Folder:
     async def put(self, key: str, chunks: AsyncIterable[bytes], size: int) -> None:
         """Raises WrongSize as soon as more than `size` bytes have come."""
         target = self.path(key)
-        await target.parent.mkdir(parents=True, exist_ok=True)
-        async with self._written_aside(chunks, size) as complete:
-            try:
-                # Unlike a rename, a link never replaces an existing file.
-                await target.hardlink_to(complete)
-            except FileExistsError:
-                raise FileExists(key) from None
-        # A file's name is data of its folder. Without this fsync a crash may lose the name.
-        for folder in (target.parent, target.parent.parent):
-            await anyio.to_thread.run_sync(_sync_folder, folder)
+        with disk():
+            await target.parent.mkdir(parents=True, exist_ok=True)
+            async with self._written_aside(chunks, size) as complete:
+                try:
+                    # Unlike a rename, a link never replaces an existing file.
+                    await target.hardlink_to(complete)
+                except FileExistsError:
+                    raise FileExists(key) from None
+            # A file's name is data of its folder. Without this fsync a crash may lose the name.
+            for folder in (target.parent, target.parent.parent):
+                await anyio.to_thread.run_sync(_sync_folder, folder)
 
     async def get(self, key: str) -> AsyncIterator[bytes]:
-        try:
-            file = await self.path(key).open("rb")
-        except FileNotFoundError:
-            raise FileMissing(key) from None
-        async with file:
-            while chunk := await file.read(CHUNK_BYTES):
-                yield chunk
+        with disk():
+            try:
+                file = await self.path(key).open("rb")
+            except FileNotFoundError:
+                raise FileMissing(key) from None
+            async with file:
+                while chunk := await file.read(CHUNK_BYTES):
+                    yield chunk
 
     async def facts(self, key: str) -> FileFacts:
         return await facts_of(self.get(key))
 
     async def delete(self, key: str) -> None:
-        await self.path(key).unlink(missing_ok=True)
+        with disk():
+            await self.path(key).unlink(missing_ok=True)
 
     def path(self, key: str) -> anyio.Path:
         return self._root / valid(key)
@@ -103,9 +108,28 @@ class LinkedFolder(Folder):
         path = self.path(key)
         if not await path.is_file():
             raise FileMissing(key)
-        return FileResponse(
+        return FileAnswer(
             path, media_type=content_type, headers={"cache-control": KEPT_BY_BROWSERS}
         )
+
+
+class FileAnswer(FileResponse):
+    """A file may be deleted after its route has looked for it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except RuntimeError as error:  # Starlette's, before it sends anything
+            raise FileMissing(str(self.path)) from error
+
+
+@contextmanager
+def disk() -> Iterator[None]:
+    """A disk that is full, read-only or gone is a server that refuses for now."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"the folder of files: {error}") from error
 
 
 async def _write(path: anyio.Path, chunks: AsyncIterable[bytes], size: int) -> None:

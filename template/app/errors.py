@@ -17,6 +17,9 @@ log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 
+# A list of 20,000 wrong items would be answered with 2 MB.
+MOST_ERRORS = 20
+
 
 class AppError(Exception):
     """Define a subclass beside the code that raises it. Its docstring is the answer's title."""
@@ -137,7 +140,7 @@ async def _answer_invalid_request(request: Request, error: Exception) -> Respons
     assert isinstance(error, RequestValidationError)  # noqa: S101
     errors = [
         InvalidField(field=".".join(map(str, problem["loc"])), message=problem["msg"])
-        for problem in error.errors()
+        for problem in error.errors()[:MOST_ERRORS]
     ]
     return respond(422, "The request is not valid", errors=errors)
 

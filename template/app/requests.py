@@ -10,9 +10,10 @@ class RequestBody(BaseModel):
     """Refuses `true` and `"1"` where a number is expected.
 
     In JSON a UUID, a time or an enum is text. Mark such a field with Strict(False), as Id does.
+    A float is finite: JSON has no NaN, so each answer with a stored one would fail.
     """
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 Id = Annotated[UUID, Strict(False)]

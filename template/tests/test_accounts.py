@@ -196,6 +196,16 @@ async def test_an_unknown_account_costs_the_same_hash_as_a_known_one(
 
 
 @pytest.mark.usefixtures("open_connections")
+@pytest.mark.parametrize("closed", ["", "!", "*", "$2b$12$abcdefghijklmnopqrstuv"])
+async def test_an_account_whose_hash_an_operator_replaced_is_closed(
+    ada: AsyncClient, client: AsyncClient, database: Database, closed: str
+) -> None:
+    async with database.transaction() as write:
+        await write.execute(update(Account).values(password_hash=closed))
+
+    assert (await client.post("/session", json=ADA)).status_code == 401
+
+
 async def test_guessing_is_stopped_even_with_the_right_password(
     ada: AsyncClient, client: AsyncClient
 ) -> None:

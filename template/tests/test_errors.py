@@ -1,5 +1,8 @@
+import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
+
+from app.requests import RequestBody
 
 
 async def test_an_unexpected_error_shows_no_details(app: FastAPI, client: AsyncClient) -> None:
@@ -53,3 +56,38 @@ async def test_a_body_that_is_too_large_is_answered_with_problem_details(
 
     assert answer.status_code == 413
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+class Measured(RequestBody):
+    grams: float
+    sizes: list[int] = []
+
+
+@pytest.fixture
+def scales(app: FastAPI) -> FastAPI:
+    @app.post("/scales")
+    async def weigh(measured: Measured) -> Measured:
+        return measured
+
+    return app
+
+
+@pytest.mark.parametrize("grams", ["NaN", "Infinity", "-1e400"])
+async def test_a_number_that_json_does_not_have_is_refused(
+    scales: FastAPI, client: AsyncClient, grams: str
+) -> None:
+    body = f'{{"grams": {grams}}}'
+
+    answer = await client.post("/scales", content=body, headers={"content-type": "application/json"})
+
+    assert answer.status_code == 422
+
+
+async def test_an_answer_names_only_the_first_of_many_errors(
+    scales: FastAPI, client: AsyncClient
+) -> None:
+    answer = await client.post("/scales", json={"grams": 1.5, "sizes": [""] * 15_000})
+
+    assert answer.status_code == 422
+    fields = [error["field"] for error in answer.json()["errors"]]
+    assert fields == [f"body.sizes.{n}" for n in range(20)]

@@ -56,7 +56,8 @@ async def hash_new(password: SecretStr, *context: str) -> str:
 
 
 async def is_correct(password: SecretStr, password_hash: str | None) -> bool:
-    """False if the account does not exist (password_hash is None). That takes the same time.
+    """False if the account does not exist (password_hash is None). That takes the same time. Also
+    false for text that is no hash: an operator may write `!` there to close an account.
 
     The caller holds ONE_PER_CORE.
     """
@@ -64,7 +65,7 @@ async def is_correct(password: SecretStr, password_hash: str | None) -> bool:
     def verify() -> bool:
         try:
             return HASHER.verify(password_hash or _NOBODYS_HASH, password.get_secret_value())
-        except argon2.exceptions.VerifyMismatchError:
+        except (argon2.exceptions.VerifyMismatchError, argon2.exceptions.InvalidHashError):
             return False
 
     is_equal = await asyncio.get_running_loop().run_in_executor(_HASHING, verify)

@@ -55,7 +55,7 @@ class Shop:
 
     def __init__(self, services: Services, folder: Path) -> None:
         self._services = services
-        self._folder = folder
+        self.folder = folder
         self._stack = ExitStack()
         self._places = [ports.unused() for _ in range(self.PLACES)]
         self._empty = list(self._places)
@@ -64,11 +64,11 @@ class Shop:
         balancer = haproxy.running(
             self._places,
             port=ports.unused(),
-            folder=self._folder / "haproxy",
+            folder=self.folder / "haproxy",
             check_every=CHECK_EVERY,
         )
         self.url = self._stack.enter_context(balancer)
-        written = (self._folder / "haproxy" / "haproxy.cfg").read_text()
+        written = (self.folder / "haproxy" / "haproxy.cfg").read_text()
         self._status = (
             "http://" + written.partition("frontend status")[2].split("bind ")[1].split()[0]
         )
@@ -122,7 +122,7 @@ class Shop:
                 await asyncio.sleep(0.05)
 
     def _start(self, port: int) -> Copy:
-        folder = self._folder / f"app-{port}"
+        folder = self.folder / f"app-{port}"
         folder.mkdir(exist_ok=True)
         (folder / "port").write_text(str(port))
         environment = {
@@ -279,8 +279,23 @@ async def test_copies_receive_the_clients_address_its_scheme_and_a_request_id(sh
 async def test_without_a_copy_the_load_balancer_answers_like_the_app(shop: Shop) -> None:
     await shop.open(0)
 
-    answer = await ask(shop.url, "GET", "/products")
+    answer = await ask(shop.url, "GET", "/products", headers={"X-Request-ID": "order-7-8-9"})
 
     assert answer.status == 503
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["retry-after"] == "1"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["x-request-id"] == "order-7-8-9"
+
+
+async def test_the_load_balancer_logs_neither_paths_nor_queries(shop: Shop) -> None:
+    failed = {"X-Request-ID": "order-7-8-9"}
+    await ask(shop.url, "GET", "/files/hunter2?signature=hunter2", headers=failed)
+
+    log = shop.folder / "haproxy" / "log"
+    async with asyncio.timeout(10):
+        while "order-7-8-9" not in (written := log.read_text()):
+            await asyncio.sleep(0.05)
+    assert "{order-7-8-9|files} GET HTTP/1.1" in written
+    assert "hunter2" not in written

@@ -24,6 +24,7 @@ from tests.conftest import PASSWORD
 
 ADA = {"email": "ada@example.com", "password": PASSWORD}
 A_GUESS = {**ADA, "password": "a guess"}
+JSON = {"content-type": "application/json"}
 
 
 async def log_in_from(app: FastAPI, address: str, credentials: dict[str, str]) -> int:
@@ -545,7 +546,7 @@ async def test_a_password_of_many_accents_is_refused_at_once(client: AsyncClient
     body = json.dumps(accents, ensure_ascii=False).encode()
     begun = time.process_time()
 
-    answer = await client.post("/session", content=body, headers={"content-type": "application/json"})
+    answer = await client.post("/session", content=body, headers=JSON)
 
     assert answer.status_code == 422
     assert time.process_time() - begun < 0.3

@@ -37,7 +37,7 @@ from app.infra.connections import DatabaseSettings
 from app.infra.database import Database, ReadSession, WriteSession
 from app.infra.environment import EnvironmentIncomplete
 from app.infra.failures import OutOfRange, Unavailable
-from app.infra.reads import Query
+from app.infra.reads import Query, in_transaction
 from dev import ports
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app
@@ -527,8 +527,7 @@ async def test_a_value_that_postgres_cannot_hold_is_the_clients_mistake(
             await database.reader().fetch(f"SELECT $1::{kind}", value)
         with pytest.raises(OutOfRange):
             async with database.transaction() as write:
-                connection = await write.connection()
-                await connection.exec_driver_sql(f"SELECT $1::{kind}", (value,))
+                await in_transaction(write).fetch(f"SELECT $1::{kind}", value)
 
 
 @pytest.mark.parametrize(("kind", "value"), [("int", "5"), ("text", 5), ("timestamptz", "now")])

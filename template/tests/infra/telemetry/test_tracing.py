@@ -293,7 +293,7 @@ async def test_a_tracestate_that_is_not_a_valid_header_is_dropped(
 @pytest.mark.usefixtures("services")
 @pytest.mark.parametrize(
     "tracestate",
-    ["hunter2", "a=1,hunter2=\xe9", f"hunter2={' ' * 5000}x", "hunter2=1," * 40, "hunter2=1" * 2000],
+    ["hunter2", "a=1,hunter2=\xe9", f"hunter2={' ' * 5000}x", "hunter2=1," * 40, "hunter2" * 2000],
 )
 async def test_the_text_of_a_tracestate_is_not_logged(
     receiver: Receiver, serve: Serve, capsys: pytest.CaptureFixture[str], tracestate: str

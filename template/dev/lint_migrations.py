@@ -1,7 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """Refuses migrations whose SQL would lock a busy table or break the version that still runs.
 
-Squawk reads the SQL of `alembic upgrade --sql`. .squawk.toml chooses its rules.
+Squawk and unsafe_sql.py read the SQL of `alembic upgrade --sql`. .squawk.toml has Squawk's rules.
 """
 
 import io
@@ -16,32 +16,38 @@ from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
 from alembic.util import CommandError
 
-from dev import programs
+from dev import programs, unsafe_sql
 
 
 def main(**options: str) -> None:
     """`options` replace those of Alembic in pyproject.toml."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            files = _write_sql(Path(folder), options)
+            written = _write_sql(Path(folder), options)
         except CommandError as error:
             sys.exit(f"Alembic cannot read the migrations: {error}")
-        if failed := programs.run("squawk", *files, timeout=300).returncode:
-            sys.exit(failed)
+        failed = programs.run("squawk", *written, timeout=300).returncode
+    unsafe = [(name, *form) for name, sql in written.values() for form in unsafe_sql.found(sql)]
+    for name, rule, statement, harm in unsafe:
+        print(f"{name}: {rule}: {statement}\n    {harm} See docs/runbooks/schema-changes.md.")
+    if failed or unsafe:
+        sys.exit(failed or 1)
 
 
-def _write_sql(folder: Path, options: dict[str, str]) -> list[Path]:
+def _write_sql(folder: Path, options: dict[str, str]) -> dict[Path, tuple[str, str]]:
+    """By file for Squawk: the migration and its SQL."""
     scripts = ScriptDirectory.from_config(_config(options))
     try:
         revisions = list(scripts.walk_revisions())
     except KeyError as error:
         sys.exit(f"A migration names a parent that is not there: {error}")
-    files = []
+    written = {}
     for revision in revisions:
+        sql = _sql(revision, options)
         file = Path(folder, Path(revision.path).stem).with_suffix(".sql")
-        file.write_text(_sql(revision, options), encoding="utf-8")
-        files.append(file)
-    return files
+        file.write_text(unsafe_sql.for_squawk(sql), encoding="utf-8")
+        written[file] = (Path(revision.path).name, sql)
+    return written
 
 
 def _config(options: dict[str, str], **given: Any) -> Config:
@@ -56,7 +62,16 @@ def _sql(revision: Script, options: dict[str, str]) -> str:
         return ""
     sql = io.StringIO()
     config = _config(options, output_buffer=sql)
-    command.upgrade(config, f"{revision.down_revision or 'base'}:{revision.revision}", sql=True)
+    try:
+        command.upgrade(config, f"{revision.down_revision or 'base'}:{revision.revision}", sql=True)
+    except CommandError:
+        raise
+    except Exception as error:
+        sys.exit(
+            f"Cannot read {revision.path}: it needs a database, and the lint has none"
+            f" ({type(error).__name__}: {error}). Use op.execute, without its result. Or put this"
+            " under `if not op.get_context().as_sql:`. The lint does not read what is there."
+        )
     return re.sub(r"CREATE TABLE alembic_version \(.*?\);", "", sql.getvalue(), flags=re.DOTALL)
 
 

@@ -154,6 +154,62 @@ def test_a_deploy_stops_at_a_process_that_does_not_start(
     assert still_serving
 
 
+def test_a_pasted_section_stops_at_the_first_command_that_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(LIVE_CLIMB)
+    functions = importlib.import_module("runbook").blocks(RUNBOOKS_FOLDER / "deploy.md")[0].commands
+    pasted = "settings A=1\ncat <<END | grep -q nothing\n$SITE\nEND\nsettings B=2\n"
+    (tmp_path / "app.env").touch()
+    done = subprocess.run(
+        # Without -e, as in the shell of a person, which goes on.
+        ["bash", "-c", f"{functions}\nstep\necho $?"],
+        env=os.environ | {"SITE": str(tmp_path)},
+        input=pasted,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
+    assert (tmp_path / "app.env").read_text(encoding="utf-8") == "A='1'\n"
+
+
+@pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
+def test_each_variable_in_the_commands_of_a_runbook_is_explained(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the page or on one that it names. A section that is run alone has its own small names."""
+    monkeypatch.syspath_prepend(LIVE_CLIMB)
+    blocks = importlib.import_module("runbook").blocks
+    text = page.read_text(encoding="utf-8")
+    if "```bash" not in text:
+        return
+    links = [(page.parent / link).resolve() for link in re.findall(r"\]\(([\w./-]+\.md)\)", text)]
+    pages = [page, RUNBOOKS_FOLDER / "deploy.md", *(link for link in links if link in RUNBOOKS)]
+    prose = " ".join(re.sub("(?s)```.*?```", "", one.read_text()) for one in pages)
+    named = re.findall(r"[A-Z][A-Z_0-9]+", " ".join(re.findall("`[^`]*`", prose)))
+    there = [one for known in pages if "```bash" in known.read_text() for one in blocks(known)]
+    functions = "\n".join(one.commands for one in there if not one.section)
+    assigned = r"\b(\w+)=|\b(?:for|coproc|read(?: -\w+(?: \d+)?)*) (\w+)"
+
+    for one in there:
+        if one.page != page.name:
+            continue
+        own = re.findall(assigned, f"{functions}\n{one.commands}")
+        used = set(re.findall(r"\$\{?!?([a-zA-Z]\w+)", one.commands))
+        unknown = used - {name for names in own for name in names} - {*named, "PATH", "PWD"}
+        assert not unknown, f"{one.name}: {unknown}"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("installed")
+def test_the_commands_take_the_names_and_passwords_of_another_business(
+    render: Render, tmp_path: Path
+) -> None:
+    made = render({"stage": 4, "replica_routing": True, "project_slug": "tea-house"})
+    assert driven(made, tmp_path / "tea-house", LIVE_CLIMB, "runbook_names") == {"followed": True}
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("installed")
 def test_a_backup_is_rehearsed_and_restored_to_a_moment_while_rows_are_written(

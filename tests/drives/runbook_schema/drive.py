@@ -81,7 +81,7 @@ UNSAFE = {
     "UPDATE items SET title = 'WHERE id = 1'": "changes-rows",
     "UPDATE items SET title = name FROM people WHERE items.id = people.id": "changes-rows",
     "WITH old AS (SELECT id FROM items) DELETE FROM items USING old": "changes-rows",
-    "SELECT 1; /* ; */ DELETE FROM \"items\" -- ; all": "changes-rows",
+    'SELECT 1; /* ; */ DELETE FROM "items" -- ; all': "changes-rows",
     "MERGE INTO items USING people ON true WHEN MATCHED THEN DELETE": "changes-rows",
     "-- squawk-ignore locks-the-table\nDELETE FROM items": "changes-rows",
     "REVOKE SELECT ON items FROM app": "breaks-the-old-version",
@@ -106,7 +106,7 @@ SAFE = [
     "ALTER TYPE color ADD VALUE 'red'",
     "UPDATE items SET name = 'x' WHERE id = '00000000-0000-0000-0000-000000000000'",
     "DELETE FROM items WHERE items.id IN ('00000000-0000-0000-0000-000000000000')",
-    "INSERT INTO items (name) VALUES ('; TRUNCATE items;') ON CONFLICT (id) DO UPDATE SET name = ''",
+    "INSERT INTO items (name) VALUES ('; LOCK items;') ON CONFLICT (id) DO UPDATE SET name = ''",
     "-- TRUNCATE items;\nSELECT 1 /* ; LOCK items; */",
     "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN DELETE FROM items; END $f$",
     "DO $$ BEGIN CREATE TYPE color AS ENUM ('red'); EXCEPTION WHEN others THEN NULL; END $$",
@@ -213,7 +213,9 @@ def lint_warnings() -> dict[str, list[str]]:
     lint = [sys.executable, "-m", "dev.lint_migrations"]
     done = subprocess.run(lint, capture_output=True, text=True, check=False)
     broken = re.findall(r"squawkhq\.com/docs/([a-z-]+).*?/(\w+)\.sql:", done.stdout, re.DOTALL)
-    broken += [(rule, file) for file, rule in re.findall(r"(?m)^(\w+)\.py: ([a-z-]+):", done.stdout)]
+    broken += [
+        (rule, file) for file, rule in re.findall(r"(?m)^(\w+)\.py: ([a-z-]+):", done.stdout)
+    ]
     assert broken, done.stderr
     return {name: [rule for rule, file in broken if file == name] for name, _ in named}
 

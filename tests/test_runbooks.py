@@ -364,3 +364,4 @@ def test_a_column_changes_while_two_versions_use_it_and_the_lint_agrees_with_the
     assert {name: rules for name, rules in lint.items() if name.startswith("safe") and rules} == {}
     for number, rule in enumerate(report["unsafe"]):
         assert rule in lint[f"unsafe_{number}"]
+    assert re.match(r"Cannot read .*/asks\.py: it needs a database", report["asks"])

@@ -23,7 +23,7 @@ RULES = {
         rf"(?:LOCK|TRUNCATE)(?: TABLE)? {TABLE}",
         r"REFRESH MATERIALIZED VIEW (?!CONCURRENTLY)",
         rf"ALTER TABLE .* ATTACH PARTITION {TABLE}",
-        rf"{ALTER} ADD (?!CONSTRAINT|CHECK).*\bCHECK\b",
+        rf"{ALTER} ADD (?!CONSTRAINT|CHECK)(?:(?!, ADD CONSTRAINT).)*\bCHECK\b",
         r"ALTER DOMAIN .* SET NOT NULL",
     ),
     "changes-rows": (

@@ -103,6 +103,7 @@ SAFE = [
     "ALTER TABLE items ALTER COLUMN name SET STATISTICS 500",
     "ALTER TABLE items SET (fillfactor = 90)",
     "ALTER TABLE items ADD CONSTRAINT c CHECK (name <> '') NOT VALID",
+    "ALTER TABLE items ADD n bigint, ADD CONSTRAINT c CHECK (n > 0) NOT VALID",
     "ALTER TYPE color ADD VALUE 'red'",
     "UPDATE items SET name = 'x' WHERE id = '00000000-0000-0000-0000-000000000000'",
     "DELETE FROM items WHERE items.id IN ('00000000-0000-0000-0000-000000000000')",

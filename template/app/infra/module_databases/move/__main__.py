@@ -16,7 +16,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from pydantic import PostgresDsn
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy.dialects.postgresql import dialect
+from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
@@ -84,6 +84,7 @@ def main(given: Sequence[str] | None = None) -> None:
     found = tables_of(arguments.module)
     if not found:
         sys.exit(f"No table belongs to the module {arguments.module!r}.")
+    # asyncpg's, because others double a percent sign.
     preparer = dialect().identifier_preparer  # type: ignore[no-untyped-call]
     tables = tuple(sorted(preparer.format_table(table) for table in found))
     try:

@@ -8,6 +8,7 @@ from app.infra.module_databases.move import fence
 from app.infra.module_databases.move.copying import progress, seconds_behind
 from app.infra.module_databases.move.preflight import complaints
 from app.infra.module_databases.move.sequences import advance
+from app.infra.module_databases.move.shape import VIEWS
 from app.infra.module_databases.move.sides import Move, Refused, TooSlow, Way, patiently
 
 REPLAY_SECONDS = 2.0
@@ -58,6 +59,10 @@ async def _hand_over(move: Move, way: Way, after: Way) -> str:
         )
     for each in (way, after):
         await _refuse_if_behind(each)
+    if not closed[0]:
+        for name, is_materialized in await way.target.rows(VIEWS, move.tables):
+            if is_materialized:  # replication does not fill it
+                await way.target.run(f"REFRESH MATERIALIZED VIEW {name}")
     begun = time.monotonic() if closed[0] else await _close(move, way)
     await advance(way)
     await fence.open_again(way.target, move)

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 import asyncpg
 
-from app.infra.module_databases.move import sequences
+from app.infra.module_databases.move import sequences, tables
 from app.infra.module_databases.move.sides import Move, Side, connected
 
 OLDEST = 17  # its pg_logical_emit_message() flushes
@@ -18,29 +18,32 @@ APP = """
     SELECT rolname, rolsuper, current_setting('default_transaction_isolation')
     FROM pg_roles WHERE rolname = current_user
 """
-SHAPE = """
-    SELECT relkind::text, relreplident::text AS identity,
-        EXISTS (SELECT FROM pg_index WHERE indrelid = pg_class.oid AND indisprimary) AS has_key,
-        ARRAY(
-            SELECT concat(attname, ' ', format_type(atttypid, atttypmod),
-                CASE WHEN attnotnull THEN ' NOT NULL' END,
-                ' DEFAULT ' || pg_get_expr(adbin, adrelid))
-            FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
-            WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
-        ) AS columns
-    FROM pg_class WHERE oid = to_regclass($1)
+# Of the app, and by the administrator's oids: the app's search_path may lead to other tables.
+RIGHTS = """
+    SELECT privilege || ' on ' || name
+    FROM unnest($1::text[], $2::oid[]) AS these (name, oid) JOIN pg_class USING (oid),
+        unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'USAGE']) AS privilege
+    WHERE has_schema_privilege(relnamespace, 'USAGE') AND CASE
+        WHEN (relkind = 'S') <> (privilege = 'USAGE') THEN false
+        WHEN relkind = 'S' THEN has_sequence_privilege(oid, 'USAGE, UPDATE')
+        WHEN privilege = 'DELETE' THEN has_table_privilege(oid, privilege)
+        ELSE has_any_column_privilege(oid, privilege) END
+    AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = oid AND deptype = 'i')  -- of an identity
 """
-ACROSS = """
-    SELECT conname, conrelid::regclass::text AS here, confrelid::regclass::text AS there
-    FROM pg_constraint
-    WHERE contype = 'f'
-    AND (conrelid = ANY($1::text[]::regclass[])) <> (confrelid = ANY($1::text[]::regclass[]))
+OTHERS = """
+    SELECT name FROM unnest($1::text[], $2::oid[]) AS these (name, oid) JOIN pg_class USING (oid)
+    WHERE has_schema_privilege(relnamespace, 'USAGE')
+    AND to_regclass(name) IS DISTINCT FROM oid::regclass
 """
-ANY_ROW = "SELECT true FROM {table} LIMIT 1"
+OIDS = "SELECT ARRAY(SELECT to_regclass(name)::oid FROM unnest($1::text[]) AS name)"
 FREE = """
     SELECT current_setting('max_replication_slots')::int
             - (SELECT count(*) FROM pg_replication_slots WHERE slot_name <> $1),
-        current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_replication)
+        current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_replication),
+        current_setting('max_logical_replication_workers')::int - (
+            SELECT count(*) FROM pg_stat_activity
+            WHERE backend_type LIKE 'logical replication%worker'
+        )
 """
 
 
@@ -52,19 +55,11 @@ async def complaints(move: Move, *, is_copied: bool = False) -> list[str]:
     found = [line for side in (move.old, move.new) async for line in of_side(side, move)]
     if found:
         return found
-    found = [line async for line in _of_tables(move, is_copied)]
+    found = [line async for line in tables.of_tables(move, is_copied)]
     if any("does not exist" in line for line in found):
         return found
-    theirs = await sequences.of(move.new, move.tables)
-    found += [
-        f"The sequence {name} does not exist in the new database: run the migrations there."
-        for name in (await sequences.of(move.old, move.tables)).keys() - theirs
-    ]
-    for row in await move.old.rows(ACROSS, move.tables):
-        found.append(
-            f"{row['here']}: the foreign key {row['conname']} leads to {row['there']}, across the"
-            " border. Keep the column, and drop the key in a migration."
-        )
+    for each in (tables.of_sequences, tables.of_views, tables.of_borders, _of_rights):
+        found += [line async for line in each(move)]
     return found
 
 
@@ -79,9 +74,15 @@ async def _of_server(side: Side, move: Move) -> AsyncGenerator[str]:
         yield f"{side.name}: wal_level is not logical. Set it, and restart the server."
     # Each table is copied through a slot and a sender more, some at the same time.
     copied_at_once = int(await move.new.value("SHOW max_sync_workers_per_subscription"))
-    needed = 1 + min(len(move.tables), copied_at_once) if side is move.old else 1
+    of_copy = min(len(move.tables), copied_at_once)
+    sending, applying = (1 + of_copy, 1) if side is move.old else (1, 2)
+    needs = {
+        "max_replication_slots": sending,
+        "max_wal_senders": sending,
+        "max_logical_replication_workers": applying,
+    }
     [free] = await side.rows(FREE, move.name)
-    for setting, left in zip(("max_replication_slots", "max_wal_senders"), free, strict=True):
+    for (setting, needed), left in zip(needs.items(), free, strict=True):
         if left < needed:
             yield (
                 f"{side.name}: {max(left, 0)} free of {setting}, and the move needs {needed}."
@@ -125,27 +126,22 @@ async def _of_app(side: Side, move: Move) -> AsyncGenerator[str]:
             )
 
 
-async def _of_tables(move: Move, is_copied: bool) -> AsyncGenerator[str]:
-    for table in move.tables:
-        shapes = [await side.rows(SHAPE, table) for side in (move.old, move.new)]
-        missing = [
-            side.name for side, shape in zip((move.old, move.new), shapes, strict=True) if not shape
-        ]
-        if missing:
-            yield f"{table} does not exist in {' and '.join(missing)}: run the migrations there."
-            continue
-        [old], [new] = shapes
-        if old["relkind"] != "r" or new["relkind"] != "r":
-            yield f"{table} is partitioned or a view, and only plain tables can move."
-        elif not (old["has_key"] and new["has_key"]) or old["identity"] == "n":
-            yield f"{table} has no primary key, so an UPDATE of a row cannot follow. Add one."
-        if difference := sorted(set(old["columns"]) ^ set(new["columns"])):
-            where = "old" if difference[0] in old["columns"] else "new"
-            yield (
-                f"{table} differs: {difference[0]!r} is only in the {where} database. Run the"
-                " migrations of both."
-            )
-        elif not is_copied and await move.new.value(ANY_ROW.format(table=table)):
-            yield (
-                f"{table} has rows in the new database already. Look whose they are, and empty it."
-            )
+async def _of_rights(move: Move) -> AsyncGenerator[str]:
+    rights = []
+    for side in (move.old, move.new):
+        found = await sequences.of(side, move.tables)
+        names = (*move.tables, *(name for name, one in found.items() if one.is_asked))
+        these = names, await side.value(OIDS, names)
+        async with connected(side.app_url) as app:
+            rights.append({row[0] for row in await app.fetch(RIGHTS, *these)})
+            for [name] in await app.fetch(OTHERS, *these):
+                yield (
+                    f"{side.name}: {name} is another table for the app than for the move. Give both"
+                    " roles the same search_path."
+                )
+    old, new = rights
+    if lacking := sorted(old - new):
+        yield (
+            f"The new database: the app's role lacks {', '.join(lacking)}. Grant it what it has in"
+            " the old one."
+        )

@@ -1,38 +1,56 @@
 # Rung's file: advancing to another stage may change it.
 """Sequences, which replication does not bring: the side that takes over gets higher values."""
 
+from typing import NamedTuple
+
 from app.infra.module_databases.move.sides import Side, Way
 
+# If so many are left. Values that the other side gave to transactions that failed are below, too.
 ROOM = 1000
 
-# Those that a column owns, and those that a default asks.
+# Those that a column owns, those that a default asks, and those that no table of the database
+# asks: the code does, or a function. In the module's own database they are the module's.
 OF_TABLES = """
-    WITH ours AS (SELECT unnest($1::text[]::regclass[]) AS oid)
-    SELECT seqrelid::regclass::text AS name,
-        coalesce(pg_sequence_last_value(seqrelid), seqstart) AS last
-    FROM pg_sequence WHERE seqrelid IN (
-        SELECT objid FROM pg_depend JOIN ours ON refobjid = ours.oid
+    WITH asked AS (
+        SELECT objid AS oid, refobjid AS by FROM pg_depend
         WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass
         AND deptype IN ('a', 'i')
         UNION
-        SELECT refobjid FROM pg_depend JOIN pg_attrdef ON objid = pg_attrdef.oid
-        JOIN ours ON adrelid = ours.oid
+        SELECT refobjid, adrelid FROM pg_depend JOIN pg_attrdef ON objid = pg_attrdef.oid
         WHERE classid = 'pg_attrdef'::regclass AND refclassid = 'pg_class'::regclass
-    ) ORDER BY name
+    ), ours AS (SELECT oid FROM asked WHERE by = ANY($1::text[]::regclass[]))
+    SELECT seqrelid::regclass::text AS name, seqrelid IN (SELECT oid FROM ours) AS is_asked,
+        format('%s from %s to %s by %s%s', seqtypid::regtype, seqmin, seqmax, seqincrement,
+            CASE WHEN seqcycle THEN ', again and again' END) AS rule
+    FROM pg_sequence
+    WHERE seqrelid IN (SELECT oid FROM ours) OR seqrelid NOT IN (SELECT oid FROM asked)
+    ORDER BY name
 """
+# If setval() has set what comes next, pg_sequence_last_value() has no answer.
+LAST = "SELECT last_value FROM {name}"
 ADVANCE = """
     SELECT setval(seqrelid::regclass, CASE WHEN seqincrement > 0
-        THEN least(seqmax, greatest($2 + $3 * seqincrement, pg_sequence_last_value(seqrelid)))
-        ELSE greatest(seqmin, least($2 + $3 * seqincrement, pg_sequence_last_value(seqrelid)))
-    END) FROM pg_sequence WHERE seqrelid = to_regclass($1)
+        THEN greatest(last_value, CASE WHEN room <= seqmax THEN room ELSE last END)
+        ELSE least(last_value, CASE WHEN room >= seqmin THEN room ELSE last END)
+    END::bigint) FROM {name}, pg_sequence, LATERAL (
+        SELECT $2::bigint, $2::bigint + $3::int * seqincrement::numeric
+    ) AS _ (last, room) WHERE seqrelid = to_regclass($1)
 """
 
 
-async def of(side: Side, tables: tuple[str, ...]) -> dict[str, int]:
-    """Each with its last value."""
-    return {row["name"]: row["last"] for row in await side.rows(OF_TABLES, tables)}
+class Sequence(NamedTuple):
+    name: str
+    is_asked: bool  # by a column of the tables
+    rule: str
+
+
+async def of(side: Side, tables: tuple[str, ...]) -> dict[str, Sequence]:
+    rows = await side.rows(OF_TABLES, tables)
+    return {row["name"]: Sequence(*row) for row in rows}
 
 
 async def advance(way: Way) -> None:
-    for name, last in (await of(way.source, way.tables)).items():
-        await way.target.run(ADVANCE, name, last, ROOM)
+    ours, theirs = [await of(side, way.tables) for side in (way.source, way.target)]
+    for name in sorted(ours.keys() & theirs):
+        last = await way.source.value(LAST.format(name=name))
+        await way.target.run(ADVANCE.format(name=name), name, last, ROOM)

@@ -102,7 +102,7 @@ async def are_equal(move: Move, way: Way) -> bool:
     """Compares both sides. Call it while nobody writes."""
     position = await way.source.position()
     await becomes(lambda: way.has_replayed(position))
-    for table in TABLES:
+    for table in move.tables:
         old, new = [await side.value(HASHES.format(table)) for side in (move.old, move.new)]
         if old != new:
             return False

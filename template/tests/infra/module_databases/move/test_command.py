@@ -30,10 +30,12 @@ def vets(practice: Practice, urls: Urls, monkeypatch: pytest.MonkeyPatch) -> Pra
 
 
 async def test_the_command_moves_the_tables_of_the_models(vets: Practice, urls: Urls) -> None:
-    table = "CREATE TABLE vets (id bigint PRIMARY KEY, visits bigint)"
+    vets.edit("app/vets/models.py", '"vets"', '"50% vets"')
+    vets.edit("app/pets/models.py", '"vets.id"', '"50% vets.id"')
+    table = 'CREATE TABLE "50% vets" (id bigint PRIMARY KEY, visits bigint)'
     for url in urls:
-        await run(url, f"{table}; GRANT ALL ON vets TO {ROLE}")
-    await run(urls[0], "INSERT INTO vets VALUES (1, 3)")
+        await run(url, f'{table}; GRANT ALL ON "50% vets" TO {ROLE}')
+    await run(urls[0], 'INSERT INTO "50% vets" VALUES (1, 3)')
 
     status, said = vets.runs(COMMAND, "vets", "preflight")
     assert status == 0, said

@@ -11,10 +11,23 @@ import pytest
 from app.infra.module_databases.move.copying import copy
 from app.infra.module_databases.move.preflight import complaints
 from app.infra.module_databases.move.sides import Move, Refused, connected
+from app.infra.module_databases.move.tables import of_tables
 from dev.pytest_plugin import Databases
 from tests.infra.module_databases.move.conftest import ROLE
 
 pytestmark = pytest.mark.slow
+
+TRIGGER = """
+    CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE TRIGGER tells AFTER INSERT ON stamps FOR EACH ROW EXECUTE FUNCTION tell()
+"""
+# On both sides.
+PARTS = """
+    CREATE INDEX sent ON parcels (sent);
+    CREATE TYPE kind AS ENUM ('box', 'bag');
+    CREATE FUNCTION weight() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 7';
+    ALTER TABLE parcels ADD kind kind, ADD weight int GENERATED ALWAYS AS (weight()) STORED;
+"""
 
 
 async def test_a_correct_setup_is_not_refused(move: Move) -> None:
@@ -26,11 +39,15 @@ async def test_a_correct_setup_is_not_refused(move: Move) -> None:
     [
         ("old", "DROP TABLE stamps", "stamps does not exist in The old database: run the migra"),
         ("new", "ALTER TABLE stamps DROP CONSTRAINT stamps_pkey", "stamps has no primary key, so"),
-        ("old", "ALTER TABLE stamps REPLICA IDENTITY NOTHING", "stamps has no primary key, so an"),
+        (
+            "new",
+            "ALTER TABLE stamps REPLICA IDENTITY NOTHING",
+            "stamps has REPLICA IDENTITY NOTHING, so each UPDATE would fail during the move. Set",
+        ),
         (
             "old",
-            "ALTER TABLE parcels ADD COLUMN weight int",
-            "parcels differs: 'weight integer' is only in the old database. Run the migrations",
+            "ALTER TABLE parcels ADD COLUMN height int",
+            "parcels differs: 'height integer' is only in the old database. Run the migrations",
         ),
         (
             "new",
@@ -54,6 +71,120 @@ async def test_a_correct_setup_is_not_refused(move: Move) -> None:
         ),
         (
             "old",
+            "ALTER TABLE stamps DROP CONSTRAINT stamps_pkey, ADD PRIMARY KEY (id) DEFERRABLE",
+            "stamps has a DEFERRABLE primary key, so each UPDATE would fail during the move. Make",
+        ),
+        (
+            "old",
+            "ALTER TABLE parcels REPLICA IDENTITY FULL",
+            "parcels has a generated column in its REPLICA IDENTITY, so each UPDATE would fail du",
+        ),
+        (
+            "new",
+            "ALTER TABLE stamps DROP CONSTRAINT stamps_pkey,"
+            " ADD n int GENERATED ALWAYS AS (7) STORED PRIMARY KEY",
+            "stamps has a generated column in its REPLICA IDENTITY, so each UPDATE would fail dur",
+        ),
+        (
+            "old",
+            "CREATE TABLE old_stamps () INHERITS (stamps)",
+            "stamps has a parent or children (INHERITS, PARTITION OF), so the fence does not see",
+        ),
+        (
+            "new",
+            "ALTER TABLE stamps DROP parcel; ALTER TABLE stamps SET UNLOGGED",
+            "stamps has no WAL (it is UNLOGGED or temporary), so replication has no source. Run AL",
+        ),
+        (
+            "new",
+            f"{TRIGGER}; ALTER TABLE stamps ENABLE ALWAYS TRIGGER tells",
+            "stamps has a trigger that is ENABLE ALWAYS or REPLICA (tells), so it fires for rep",
+        ),
+        (
+            "old",
+            f"ALTER TABLE stamps OWNER TO {ROLE}, ENABLE ROW LEVEL SECURITY,"
+            " FORCE ROW LEVEL SECURITY",
+            "stamps has FORCE ROW LEVEL SECURITY, so its owner, as whom replication writes, may",
+        ),
+        (
+            "old",
+            "ALTER TABLE stamps ADD picture oid; SELECT lo_create(0)",
+            "stamps has large objects (picture), so their bytes would stay behind. Move them to",
+        ),
+        (
+            "old",
+            TRIGGER,
+            "stamps differs: 'CREATE TRIGGER tells AFTER INSERT ON public.stamps FOR EACH ROW EX",
+        ),
+        (
+            "new",
+            "DROP INDEX sent",
+            "parcels differs: 'CREATE INDEX ON public.parcels USING btree (",
+        ),
+        (
+            "new",
+            "ALTER TABLE stamps ADD CHECK (id > 5)",
+            "stamps differs: 'CHECK ((id > 5))' is only in the new database. Run the migrations",
+        ),
+        (
+            "new",
+            "ALTER TYPE kind ADD VALUE 'letter'",
+            "parcels differs: 'TYPE kind: box, bag' is only in the old database. Run the migr",
+        ),
+        (
+            "old",
+            "CREATE OR REPLACE FUNCTION weight() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 8'",
+            "parcels differs: 'FUNCTION weight() AS SELECT 7' is only in the new database. Run",
+        ),
+        (
+            "new",
+            "ALTER TABLE parcels ALTER weight DROP EXPRESSION, ALTER weight SET DEFAULT weight()",
+            "parcels differs: 'weight integer DEFAULT weight()' is only in the new database. Run",
+        ),
+        (
+            "old",
+            "ALTER TABLE stamps ENABLE ROW LEVEL SECURITY",
+            "stamps differs: 'ROW LEVEL SECURITY' is only in the old database. Run the migrations",
+        ),
+        (
+            "new",
+            "CREATE SCHEMA shop; ALTER TABLE stamps SET SCHEMA shop;"
+            " SET search_path = public, shop",
+            "stamps differs: ",
+        ),
+        (
+            "new",
+            "ALTER SEQUENCE stamps_id_seq MAXVALUE 99",
+            "The sequence stamps_id_seq differs: bigint from 1 to 9223372036854775807 by 1 in the",
+        ),
+        (
+            "new",
+            "ALTER SEQUENCE stamps_id_seq RENAME TO ids",
+            "The sequence stamps_id_seq does not exist in the new database: run the migrations th",
+        ),
+        (
+            "old",
+            "CREATE VIEW late AS SELECT * FROM parcels",
+            "The view late reads these tables, and the new database has none that does. Create it",
+        ),
+        (
+            "new",
+            "CREATE TABLE letters (id int PRIMARY KEY, parcel uuid REFERENCES parcels (id))",
+            "letters: the foreign key letters_parcel_fkey leads to parcels, across the border.",
+        ),
+        (
+            "new",
+            f"REVOKE INSERT, DELETE ON stamps FROM {ROLE}",
+            "The new database: the app's role lacks DELETE on stamps, INSERT on stamps. Grant it",
+        ),
+        (
+            "old",
+            f"CREATE SCHEMA {ROLE} CREATE TABLE stamps (id int);"
+            f" GRANT ALL ON SCHEMA {ROLE} TO {ROLE}",
+            "The old database: stamps is another table for the app than for the move. Give both",
+        ),
+        (
+            "old",
             f"ALTER ROLE {ROLE} SUPERUSER",
             f"The old database: the app's role {ROLE} is a superuser, which no fence holds",
         ),
@@ -70,6 +201,8 @@ async def test_a_correct_setup_is_not_refused(move: Move) -> None:
     ],
 )
 async def test_each_obstacle_is_one_line(move: Move, side: str, statement: str, line: str) -> None:
+    for each in (move.old, move.new):
+        await each.run(PARTS)
     await getattr(move, side).run(statement)
     try:
         found = await complaints(move)
@@ -82,6 +215,25 @@ async def test_each_obstacle_is_one_line(move: Move, side: str, statement: str, 
     assert [one[: len(line)] for one in found][:1] == [line]
     assert str(refused.value) == "\n".join(found)
     assert not await move.there.is_published()
+
+
+async def test_databases_that_sort_text_otherwise_are_refused(
+    move: Move, servers: tuple[Databases, Databases]
+) -> None:
+    await move.old.run(
+        "CREATE DATABASE sorted TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'"
+        " LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C'"
+    )
+    try:
+        async with connected(urlsplit(move.old.url)._replace(path="/sorted").geturl()) as other:
+            side = dataclasses.replace(move.old, connection=other)
+            [locale] = [
+                line
+                async for line in of_tables(dataclasses.replace(move, old=side, tables=()), False)
+            ]
+    finally:
+        await move.old.run("DROP DATABASE sorted")
+    assert locale.startswith("The old database is SQL_ASCII builtin C, and the new")
 
 
 async def test_two_urls_of_one_database_are_refused(move: Move) -> None:

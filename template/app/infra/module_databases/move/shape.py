@@ -1,0 +1,123 @@
+# Rung's file: advancing to another stage may change it.
+"""What a table is and does: the reasons that it cannot move, and what both sides must agree in."""
+
+OBSTACLES = """
+    SELECT concat_ws(' ', 'has', what, 'so', reason)
+    FROM pg_class JOIN pg_roles AS owner ON owner.oid = relowner, LATERAL (
+        SELECT string_agg(quote_ident(tgname), ', ') AS names FROM pg_trigger
+        WHERE tgrelid = pg_class.oid AND tgenabled IN ('A', 'R')
+    ) AS always, LATERAL (
+        SELECT string_agg(quote_ident(attname), ', ') AS names
+        FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
+        WHERE attrelid = pg_class.oid AND 'oid'::regtype IN (atttypid, typbasetype)
+        AND NOT attisdropped AND attnum > 0 AND EXISTS (SELECT FROM pg_largeobject_metadata)
+    ) AS large, LATERAL (VALUES
+        (EXISTS (SELECT FROM pg_inherits WHERE pg_class.oid IN (inhrelid, inhparent)),
+            'a parent or children (INHERITS, PARTITION OF),',
+            'the fence does not see each write. Detach them.'),
+        (relpersistence <> 'p', 'no WAL (it is UNLOGGED or temporary),',
+            'replication has no source. Run ALTER TABLE ... SET LOGGED.'),
+        (NOT EXISTS (SELECT FROM pg_index WHERE indrelid = pg_class.oid AND indisprimary),
+            'no primary key,', 'an UPDATE of a row cannot follow. Add one.'),
+        (EXISTS (SELECT FROM pg_index
+            WHERE indrelid = pg_class.oid AND indisprimary AND NOT indimmediate),
+            'a DEFERRABLE primary key,',
+            'each UPDATE would fail during the move. Make it NOT DEFERRABLE.'),
+        (relreplident = 'n', 'REPLICA IDENTITY NOTHING,',
+            'each UPDATE would fail during the move. Set REPLICA IDENTITY DEFAULT.'),
+        (EXISTS (SELECT FROM pg_attribute
+            WHERE attrelid = pg_class.oid AND attgenerated <> '' AND NOT attisdropped
+            AND (relreplident = 'f' OR EXISTS (SELECT FROM pg_index WHERE indrelid = attrelid
+                AND attnum = ANY(indkey) AND (indisprimary OR indisreplident)))),
+            'a generated column in its REPLICA IDENTITY,',
+            'each UPDATE would fail during the move. Set REPLICA IDENTITY DEFAULT or another key.'),
+        (always.names IS NOT NULL, 'a trigger that is ENABLE ALWAYS or REPLICA (' || always.names
+            || '),', 'it fires for replicated rows too. Run ALTER TABLE ... ENABLE TRIGGER.'),
+        (row_security_active(pg_class.oid), 'row-level security for ' || quote_ident(current_user)
+            || ',', 'this role may not see each row. Give it BYPASSRLS.'),
+        (relrowsecurity AND relforcerowsecurity AND NOT (owner.rolsuper OR owner.rolbypassrls),
+            'FORCE ROW LEVEL SECURITY,', 'its owner, as whom replication writes, may not. Let a'
+            ' role with BYPASSRLS own it, and grant the app its rights.'),
+        (large.names IS NOT NULL, 'large objects (' || large.names || '),',
+            'their bytes would stay behind. Move them to a bytea column or to files.')
+    ) AS obstacle (is_there, what, reason)
+    WHERE pg_class.oid = to_regclass($1) AND relkind = 'r' AND is_there
+"""
+
+# One line for each part. A difference would stop replication, or show after the cut.
+PARTS = """
+    WITH RECURSIVE this AS (SELECT * FROM pg_class WHERE oid = to_regclass($1)),
+    types AS (
+        SELECT atttypid AS oid FROM pg_attribute JOIN this ON attrelid = this.oid
+        WHERE attnum > 0 AND NOT attisdropped
+        UNION SELECT part FROM types JOIN pg_type USING (oid), LATERAL (
+            SELECT unnest(ARRAY[typelem, typbasetype])
+            UNION ALL SELECT rngsubtype FROM pg_range WHERE pg_type.oid IN (rngtypid, rngmultitypid)
+            UNION ALL SELECT atttypid FROM pg_attribute
+            WHERE attrelid = typrelid AND attnum > 0 AND NOT attisdropped
+        ) AS parts (part)
+    ), functions AS (
+        SELECT refobjid AS oid FROM pg_depend JOIN this ON refclassid = 'pg_proc'::regclass
+        WHERE objid IN (
+            SELECT oid FROM pg_attrdef WHERE adrelid = this.oid
+            UNION ALL SELECT oid FROM pg_constraint WHERE conrelid = this.oid
+            UNION ALL SELECT oid FROM pg_trigger WHERE tgrelid = this.oid AND tgname <> 'move_fence'
+            UNION ALL SELECT oid FROM pg_policy WHERE polrelid = this.oid
+            UNION ALL SELECT indexrelid FROM pg_index WHERE indrelid = this.oid
+        )
+    )
+    SELECT 'SCHEMA ' || relnamespace::regnamespace FROM this
+    UNION ALL SELECT concat(attname, ' ', format_type(atttypid, atttypmod),
+        ' ' || CASE WHEN atttypid = 'money'::regtype THEN current_setting('lc_monetary') END,
+        ' COLLATE ' || CASE WHEN attcollation <> typcollation THEN attcollation::regcollation END,
+        CASE WHEN attnotnull THEN ' NOT NULL' END,
+        CASE attidentity WHEN 'a' THEN ' IDENTITY ALWAYS' WHEN 'd' THEN ' IDENTITY BY DEFAULT' END,
+        CASE attgenerated WHEN 's' THEN ' STORED' WHEN 'v' THEN ' VIRTUAL' END,
+        ' DEFAULT ' || pg_get_expr(adbin, adrelid))
+    FROM pg_attribute JOIN this ON attrelid = this.oid JOIN pg_type ON pg_type.oid = atttypid
+    LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+    WHERE attnum > 0 AND NOT attisdropped
+    UNION ALL SELECT replace(pg_get_indexdef(indexrelid), quote_ident(named.relname) || ' ON', 'ON')
+    FROM pg_index JOIN this ON indrelid = this.oid JOIN pg_class AS named ON named.oid = indexrelid
+    WHERE indisvalid
+    UNION ALL SELECT 'REPLICA IDENTITY ' || pg_get_indexdef(indexrelid)
+    FROM pg_index JOIN this ON indrelid = this.oid WHERE indisreplident
+    UNION ALL SELECT pg_get_constraintdef(pg_constraint.oid)
+    FROM pg_constraint JOIN this ON conrelid = this.oid WHERE contype NOT IN ('n', 't')
+    UNION ALL SELECT concat(pg_get_triggerdef(pg_trigger.oid),
+        CASE tgenabled WHEN 'D' THEN ' DISABLED' END)
+    FROM pg_trigger JOIN this ON tgrelid = this.oid
+    WHERE NOT tgisinternal AND tgname <> 'move_fence'
+    UNION ALL SELECT pg_get_ruledef(pg_rewrite.oid) FROM pg_rewrite JOIN this ON ev_class = this.oid
+    UNION ALL SELECT 'ROW LEVEL SECURITY' FROM this WHERE relrowsecurity
+    UNION ALL SELECT 'FORCE ROW LEVEL SECURITY' FROM this WHERE relforcerowsecurity
+    UNION ALL SELECT concat('POLICY ', polname, CASE WHEN NOT polpermissive THEN ' RESTRICTIVE' END,
+        ' FOR ', polcmd, ' TO ', polroles::regrole[], ' USING ' || pg_get_expr(polqual, polrelid),
+        ' CHECK ' || pg_get_expr(polwithcheck, polrelid))
+    FROM pg_policy JOIN this ON polrelid = this.oid
+    UNION ALL SELECT concat('TYPE ', format_type(types.oid, NULL), ': ', array_to_string(
+        ARRAY(SELECT enumlabel::text FROM pg_enum
+            WHERE enumtypid = types.oid ORDER BY enumsortorder)
+        || ARRAY(SELECT pg_get_constraintdef(pg_constraint.oid) AS rule FROM pg_constraint
+            WHERE contypid = types.oid ORDER BY rule)
+        || ARRAY(SELECT concat(attname, ' ', format_type(atttypid, atttypmod)) FROM pg_attribute
+            WHERE attrelid = typrelid AND attnum > 0 AND NOT attisdropped ORDER BY attnum), ', '),
+        ' DEFAULT ' || typdefault)
+    FROM types JOIN pg_type USING (oid) WHERE typtype IN ('e', 'd', 'c')
+    UNION ALL SELECT concat('FUNCTION ', oid::regprocedure, ' AS ', coalesce(
+        pg_get_function_sqlbody(oid), prosrc))
+    FROM (SELECT DISTINCT oid FROM functions) AS used JOIN pg_proc USING (oid)
+    WHERE NOT EXISTS (SELECT FROM pg_depend WHERE objid = oid AND deptype = 'e')
+"""
+
+# Also those that read a view of theirs. A view comes after those that it reads.
+VIEWS = """
+    WITH RECURSIVE readers AS (
+        SELECT unnest($1::text[]::regclass[])::oid AS oid
+        UNION SELECT ev_class FROM readers JOIN pg_depend ON refobjid = readers.oid
+        JOIN pg_rewrite ON objid = pg_rewrite.oid
+        WHERE classid = 'pg_rewrite'::regclass AND refclassid = 'pg_class'::regclass
+    )
+    SELECT oid::regclass::text AS name, relkind = 'm' AS is_materialized
+    FROM readers JOIN pg_class USING (oid) WHERE relkind IN ('v', 'm') ORDER BY oid
+"""

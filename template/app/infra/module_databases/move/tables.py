@@ -1,0 +1,97 @@
+# Rung's file: advancing to another stage may change it.
+"""The reasons in a module's tables that prevent a move, one line each."""
+
+from collections.abc import AsyncGenerator
+
+from app.infra.module_databases.move import sequences
+from app.infra.module_databases.move.shape import OBSTACLES, PARTS, VIEWS
+from app.infra.module_databases.move.sides import Move
+
+KIND = "SELECT relkind::text FROM pg_class WHERE oid = to_regclass($1)"
+LOCALE = """
+    SELECT concat_ws(' ', pg_encoding_to_char(encoding), CASE datlocprovider
+        WHEN 'c' THEN 'libc ' || replace(lower(datcollate || ' ' || datctype), '-', '')
+        WHEN 'i' THEN 'icu ' || datlocale ELSE 'builtin ' || datlocale END)
+    FROM pg_database WHERE datname = current_database()
+"""
+ACROSS = """
+    SELECT conname, conrelid::regclass::text AS here, confrelid::regclass::text AS there
+    FROM pg_constraint
+    WHERE contype = 'f'
+    AND (conrelid = ANY($1::text[]::regclass[])) <> (confrelid = ANY($1::text[]::regclass[]))
+"""
+SHOWN = 300  # a function may be long
+
+ANY_ROW = "SELECT true FROM {table} LIMIT 1"
+
+
+async def of_tables(move: Move, is_copied: bool) -> AsyncGenerator[str]:
+    sides = move.old, move.new
+    locales = [await side.value(LOCALE) for side in sides]
+    if locales[0] != locales[1]:
+        yield (
+            f"The old database is {locales[0]}, and the new one {locales[1]}: text may not fit, or"
+            " be sorted otherwise. Create the new one with the same encoding and locale."
+        )
+    for table in move.tables:
+        kinds = {side.name: await side.value(KIND, table) for side in sides}
+        missing = [name for name, kind in kinds.items() if kind is None]
+        if missing:
+            yield f"{table} does not exist in {' and '.join(missing)}: run the migrations there."
+            continue
+        if set(kinds.values()) != {"r"}:
+            yield (
+                f"{table} is partitioned or a view, and only plain tables can move. Copy partitions"
+                " into a plain table first. Read a view by a query, and delete its model."
+            )
+            continue
+        obstacles = {row[0]: None for side in sides for row in await side.rows(OBSTACLES, table)}
+        for obstacle in obstacles:
+            yield f"{table} {obstacle}"
+        old, new = [{row[0] for row in await side.rows(PARTS, table)} for side in sides]
+        if obstacles:
+            continue
+        if difference := sorted(old ^ new):
+            where = "old" if difference[0] in old else "new"
+            yield (
+                f"{table} differs: {difference[0][:SHOWN]!r} is only in the {where} database. Run"
+                " the migrations of both, or write what they lack."
+            )
+        elif not is_copied and await move.new.value(ANY_ROW.format(table=table)):
+            yield (
+                f"{table} has rows in the new database already. Look whose they are, and empty it."
+            )
+
+
+async def of_sequences(move: Move) -> AsyncGenerator[str]:
+    ours, theirs = [await sequences.of(side, move.tables) for side in (move.old, move.new)]
+    for name, sequence in ours.items():
+        if name not in theirs:
+            if sequence.is_asked:
+                yield (
+                    f"The sequence {name} does not exist in the new database: run the migrations"
+                    " there, or rename the one that it has."
+                )
+        elif sequence.rule != theirs[name].rule:
+            yield (
+                f"The sequence {name} differs: {sequence.rule} in the old database,"
+                f" {theirs[name].rule} in the new one. Run ALTER SEQUENCE there."
+            )
+
+
+async def of_views(move: Move) -> AsyncGenerator[str]:
+    ours, theirs = [await side.rows(VIEWS, move.tables) for side in (move.old, move.new)]
+    for name, _ in set(map(tuple, ours)) - set(map(tuple, theirs)):
+        yield (
+            f"The view {name} reads these tables, and the new database has none that does. Create"
+            " it in a migration there, or drop it here."
+        )
+
+
+async def of_borders(move: Move) -> AsyncGenerator[str]:
+    for side in (move.old, move.new):
+        for row in await side.rows(ACROSS, move.tables):
+            yield (
+                f"{row['here']}: the foreign key {row['conname']} leads to {row['there']}, across"
+                " the border. Keep the column, and drop the key in a migration."
+            )

@@ -33,6 +33,9 @@ log = structlog.get_logger()
 # Lookups share connections and writes are rare, so a process needs few.
 CONNECTIONS = 8
 
+# One may be a pause of this process, after which Redis answers. All requests would get 503.
+TIMEOUTS_IN_A_ROW = 2
+
 # During the move, a copy reads Postgres for this long after Redis has failed.
 PAUSE_SECONDS = 1.0
 
@@ -111,9 +114,13 @@ class RedisSessions:
                 redis_connect_func=self._connected,
             )
         )
-        # A refused connection fails at once. Only a timeout opens the circuit breaker.
+        # A refused connection fails at once. Only timeouts open the circuit breaker.
         self._lookups = RedisLookups(
-            "the sessions' Redis", self.client, seconds, failures_in_a_row=1, counted=TIMEOUTS
+            "the sessions' Redis",
+            self.client,
+            seconds,
+            failures_in_a_row=TIMEOUTS_IN_A_ROW,
+            counted=TIMEOUTS,
         )
 
     async def find(self, token_hash: bytes) -> Session | None:

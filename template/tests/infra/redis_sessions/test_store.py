@@ -69,6 +69,16 @@ async def test_a_request_waits_half_a_second_for_a_hung_redis(
     assert (await ada.post("/logout")).status_code == 200
 
 
+@pytest.mark.slow
+async def test_after_one_late_answer_of_redis_the_next_request_is_answered(
+    impatient: None, ada: AsyncClient, server: Valkey
+) -> None:
+    server.hang()
+    assert await who(ada) == 503
+    server.go_on()
+    assert await who(ada) == str(ADA)
+
+
 async def test_a_killed_server_forgets_neither_a_login_nor_a_logout(
     shop: FastAPI, serve: Serve, server: Valkey
 ) -> None:

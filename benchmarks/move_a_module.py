@@ -137,7 +137,8 @@ class Shop:
             "MOVE_TO_URL": self.new,
         }
         self.environment = stack.enter_context(services.environment(self.environment))
-        self.environment |= {"LOG_FORMAT": "json", "LOG_LEVEL": "ERROR"}
+        self.environment |= {"LOG_FORMAT": "json", "LOG_LEVEL": "WARNING"}
+        self.log = folder / "copies.log"
         self.own = {f"{PREFIX}URL": as_the_app(self.new)}
         self._copies = ExitStack()
         stack.callback(lambda: self._copies.close())
@@ -151,7 +152,10 @@ class Shop:
         """New copies first. Then the old ones end what they have begun."""
         before, self._copies = self._copies, ExitStack()
         environment = self.environment | settings
-        copies = [self._copies.enter_context(serve_app(environment, self.repo)) for _ in range(2)]
+        copies = [
+            self._copies.enter_context(serve_app(environment, self.repo, self.log))
+            for _ in range(2)
+        ]
         urls = [copy.url for copy in copies]
         for url in urls:
             until_ready(url)
@@ -160,6 +164,12 @@ class Shop:
             time.sleep(1)  # requests to the old copies end
         before.close()
         return urls
+
+    def said_of(self, fault: str) -> list[str]:
+        """The lines that the copies have logged for its requests."""
+        requests = re.findall("[0-9a-f]{32}", fault)
+        lines = self.log.read_text().splitlines()
+        return [line for line in lines if any(request in line for request in requests)]
 
     def mover(self, step: str, kill_at: int) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
@@ -257,7 +267,7 @@ class Run:
             flush=True,
         )
         for fault in self._load.ledger.seen[seen:]:
-            print(f"    {fault}", file=sys.stderr)
+            print("\n    ".join((f"    {fault}", *self._shop.said_of(fault))), file=sys.stderr)
 
     async def quiet(self, name: str) -> None:
         async with self.row(name):

@@ -73,22 +73,26 @@ def serve(
 
 
 def serve_app(
-    environment: dict[str, str], folder: Path | None = None
+    environment: dict[str, str], folder: Path | None = None, log: Path | None = None
 ) -> AbstractContextManager[Server]:
     """As in production, but listening on 127.0.0.1 only, and without draining."""
     port = free_port()
     here = {"PORT": str(port), "LISTEN_ADDRESS": "127.0.0.1", "DRAIN_SECONDS": "0"}
     here["APP_DOCS"] = "false"
     app = [sys.executable, "-m", "app.infra.serve"]
-    return _running(app, port, environment | here, folder)
+    return _running(app, port, environment | here, folder, log)
 
 
 @contextmanager
 def _running(
-    command: list[str], port: int, environment: dict[str, str], folder: Path | None
+    command: list[str],
+    port: int,
+    environment: dict[str, str],
+    folder: Path | None,
+    log: Path | None = None,
 ) -> Iterator[Server]:
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log)
+    with log.open("ab") if log else tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output)
         try:
             wait_until_listening(port)
             yield Server(f"http://127.0.0.1:{port}", process)

@@ -9,9 +9,10 @@ from app.infra.module_databases.move.sides import Move
 
 KIND = "SELECT relkind::text FROM pg_class WHERE oid = to_regclass($1)"
 LOCALE = """
-    SELECT concat_ws(' ', pg_encoding_to_char(encoding), CASE datlocprovider
-        WHEN 'c' THEN 'libc ' || replace(lower(datcollate || ' ' || datctype), '-', '')
-        WHEN 'i' THEN 'icu ' || datlocale ELSE 'builtin ' || datlocale END)
+    SELECT concat_ws(' ', pg_encoding_to_char(encoding), CASE
+        WHEN datlocprovider = 'b' OR datlocprovider = 'c' AND datcollate ~* '^(C|POSIX)($|[.])'
+        THEN 'sorted by bytes' WHEN datlocprovider = 'i' THEN 'icu ' || datlocale
+        ELSE 'libc ' || replace(lower(datcollate), '-', '') END)
     FROM pg_database WHERE datname = current_database()
 """
 ACROSS = """

@@ -233,7 +233,7 @@ async def test_databases_that_sort_text_otherwise_are_refused(
             ]
     finally:
         await move.old.run("DROP DATABASE sorted")
-    assert locale.startswith("The old database is SQL_ASCII builtin C, and the new")
+    assert locale.startswith("The old database is SQL_ASCII sorted by bytes, and the new")
 
 
 async def test_two_urls_of_one_database_are_refused(move: Move) -> None:

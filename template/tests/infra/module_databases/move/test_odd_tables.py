@@ -99,7 +99,7 @@ WRITES = """
     INSERT INTO shop.items (a, b, size) VALUES ({n}, 'new', (1, 'old'));
     UPDATE shop.items SET a = a + 1000, price = {n} WHERE a = {n} + 5;
     DELETE FROM shop.items WHERE a = {n} + 20;
-    INSERT INTO "Order of {{a}}" ("per%cent") VALUES ({n});
+    INSERT INTO "Order of {a}" ("per%cent") VALUES ({n});
     INSERT INTO "50% off" DEFAULT VALUES;
     INSERT INTO people VALUES ('new {n}', '{n}');
     UPDATE people SET name = upper(name) WHERE name = 'BOB';
@@ -124,7 +124,7 @@ class Writer:
     async def write(self, side: Side) -> None:
         self._writes += 1
         app = await asyncpg.connect(side.app_url)
-        await app.execute(WRITES.format(n=self._writes))
+        await app.execute(WRITES.replace("{n}", str(self._writes)))
         await app.close()
 
 

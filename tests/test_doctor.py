@@ -117,6 +117,20 @@ def test_files_are_those_of_the_folder_where_somebody_types(
     assert called[-len(told) :] == [one.replace("HERE", str(here.resolve())) for one in told]
 
 
+def test_variables_that_name_another_project_or_repository_change_nothing(repo: Repo) -> None:
+    repo.write("app/infra/doctor/__main__.py", "")
+    uv = repo.person.temporary.parent / "uv"
+    uv.write_text("#!/bin/sh\nenv\n")
+    uv.chmod(0o755)
+    named = ("GIT_DIR", "GIT_WORK_TREE", "UV_PROJECT", "UV_WORKING_DIR", "UV_WORKING_DIRECTORY")
+    repo.person.environment |= dict.fromkeys(named, "/nowhere") | {"UV": str(uv)}
+
+    done = repo.rung("doctor")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "/nowhere" not in done.stdout
+
+
 def rung(*words: str | Path, at: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [RUNG, "doctor", *words], cwd=at, capture_output=True, text=True, timeout=120, check=False

@@ -134,6 +134,14 @@ WORKS = {
     ),
 }
 
+# After a committed step. An undo would put the files back, and git would refuse the commit.
+NOT_UNDONE = {
+    "a merge": ("git merge x", "in the middle of a merge (git merge --abort)"),
+    "a cherry-pick": ("git cherry-pick x", "in the middle of a cherry-pick"),
+    "a sparse checkout": ("git sparse-checkout set app", "is a sparse checkout"),
+    "a hidden file": ("git update-index --skip-worktree docs/stage.md", "docs/stage.md"),
+}
+
 READ_ONLY = {
     ".git": "Read-only file system",
     ".git/objects": "Read-only file system. Nothing was changed.",
@@ -185,6 +193,17 @@ def test_a_state_that_does_not_matter_changes_nothing(repo: Repo, state: str) ->
         assert (done.returncode, done.stderr) == (0, "")
         assert repo.status() == []
     assert files(repo) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("state", "said"), NOT_UNDONE.values(), ids=NOT_UNDONE.keys())
+def test_an_undo_that_git_could_not_commit_touches_no_file(
+    repo: Repo, state: str, said: str
+) -> None:
+    comes_to(repo, CONFLICT)
+    repo.advances("--commit")
+    comes_to(repo, state)
+    assert said in refuses(repo, "undo")
 
 
 @contextmanager

@@ -493,7 +493,11 @@ RECORDED: Rows[str] = {
     "no version": "_src_path: /x\nstage: 1\n",
     "no stage": "_src_path: /x\n_commit: v0.1.0\n",
     "a stage in words": "_src_path: /x\n_commit: v0.1.0\nstage: two\n",
+    "a negative stage": "_src_path: /x\n_commit: v0.1.0\nstage: -1\n",
+    "stage 7": "_src_path: /x\n_commit: v0.1.0\nstage: 7\n",
+    "two versions, as after a merge": "_src_path: /x\n_commit: v0.1.0\n_commit: v0.2.0\nstage: 1\n",
     "a true stage": "_src_path: /x\n_commit: v0.1.0\nstage: true\n",
+    "an empty version": "_src_path: /x\n_commit: ''\nstage: 1\n",
     "a list as source": "_src_path: [a]\n_commit: v0.1.0\nstage: 1\n",
     "a number as version": "_src_path: /x\n_commit: 7\nstage: 1\n",
     "an option as source": "_src_path: --help\n_commit: v0.1.0\nstage: 1\n",
@@ -506,7 +510,7 @@ RECORDED: Rows[str] = {
 }
 
 
-@rows(RECORDED, quick=("an endless alias", "an option as version"))
+@rows(RECORDED, quick=("an endless alias", "an option as version", "stage 7"))
 def test_recorded_answers(repo: Repo, row: str) -> None:
     repo.write(".copier-answers.yml", row)
     repo.commit("Hostile")
@@ -516,8 +520,7 @@ def test_recorded_answers(repo: Repo, row: str) -> None:
 
 
 ELSEWHERE: Rows[dict[str, str]] = {
-    "another stage": {"stage: 1": "stage: 99"},
-    "a negative stage": {"stage: 1": "stage: -1"},
+    "another stage": {"stage: 1": "stage: 2"},
     "an unknown version": {"_commit: v0.1.0": "_commit: v9"},
     "a file of the template": {"_commit: v0.1.0": "_commit: v0.1.0:copier.yml"},
     "a tree": {"_commit: v0.1.0": "_commit: v0.1.0^{tree}"},

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rung import git
 from rung.dependencies import find_uv
 from rung.errors import RungError, printable
 from rung.project import locate
@@ -16,9 +17,13 @@ VERDICT = Path(".dev/doctor.json")
 _FILES = ("--log", "--evidence", "--from", "--html")
 _DOCTOR = Path("app/infra/doctor/__main__.py")
 
+# Rung's own environment must not become the project's, and no other project's doctor may run.
+_NOT_INHERITED = {"UV_PROJECT", "UV_WORKING_DIR", "UV_WORKING_DIRECTORY", "VIRTUAL_ENV"}
+
 
 def run_doctor(path: Path, arguments: Sequence[str]) -> int:
     """Run it on the database of `make dev` or on DATABASE_URL; returns its exit code."""
+    git.fence()
     folder, _ = locate(path)
     if not (folder / _DOCTOR).is_file():
         raise RungError("This project has no doctor yet. Run rung upgrade first.")
@@ -28,8 +33,7 @@ def run_doctor(path: Path, arguments: Sequence[str]) -> int:
     module = ["python", "-m", "app.infra.doctor", *_absolute(arguments)]
     if not any(one.startswith(("--from", "-h", "--help")) for one in arguments):
         module = ["python", "-m", "dev", *module]
-    # Rung's own environment must not become the project's.
-    environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
+    environment = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}
     sys.stdout.flush()
     done = subprocess.run([uv, "run", "--quiet", *module], cwd=folder, env=environment, check=False)
     return done.returncode

@@ -161,9 +161,10 @@ def _reason(errors: str) -> str:
 
 
 def last_line(output: str) -> str:
-    """Most programs name the cause of a failure there."""
+    """Most programs name the cause of a failure there, and git adds hints below it."""
+    lines = (line.strip() for line in reversed(output.splitlines()))
     return next(
-        (line.strip() for line in reversed(output.splitlines()) if line.strip()), "no reason given"
+        (line for line in lines if line and not line.startswith("hint:")), "no reason given"
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rung import stages
 from rung.errors import RungError, UsageError, is_printable
 from rung.git import GitError, git, git_list
 from rung.migrations import heads
@@ -90,10 +91,11 @@ def read_project(folder: Path, git_dir: Path) -> Project:
         if type(answers.get(key)) is not kind:
             found = repr(answers.get(key, "not there"))[:60]
             raise RungError(_broken(folder, f"{key} is {found}"))
-    if answers["stage"] < 1:
-        raise RungError(_broken(folder, f"stage is {answers['stage']}"))
+    if not 1 <= answers["stage"] <= (last := stages.LADDER[-1].number):
+        reason = f"stage is {answers['stage']}, and the stages are 1 to {last}"
+        raise RungError(_broken(folder, reason))
     for key in ("_src_path", "_commit"):
-        if not is_printable(answers[key]) or answers[key].startswith("-"):
+        if answers[key][:1] in {"", "-"} or not is_printable(answers[key]):
             raise RungError(_broken(folder, f"{key} is {answers[key][:60]!r}"))
     return Project(folder, git_dir, answers)
 
@@ -109,10 +111,9 @@ def refuse_unready(project: Project) -> None:
     """A step must lose nothing, so each change must be committed, visible to git and complete."""
     try:
         _refuse_no_commit(project)
-        _refuse_operation_under_way(project)
+        refuse_operation_under_way(project.folder, project.git_dir)
         _refuse_uncommitted(project)
-        _refuse_sparse_checkout(project)
-        _refuse_hidden(project)
+        refuse_hidden(project.folder)
         _refuse_ignored(project)
     except GitError as error:
         raise RungError(f"Make git status work in {project.folder} first: {error}") from error
@@ -128,12 +129,10 @@ def _refuse_no_commit(project: Project) -> None:
         ) from error
 
 
-def _refuse_operation_under_way(project: Project) -> None:
+def refuse_operation_under_way(folder: Path, git_dir: Path) -> None:
     for mark, operation in _UNDER_WAY.items():
-        if (project.git_dir / mark).exists():
-            raise RungError(
-                f"{project.folder} is in the middle of {operation}. Finish or abort it."
-            )
+        if (git_dir / mark).exists():
+            raise RungError(f"{folder} is in the middle of {operation}. Finish or abort it.")
 
 
 def _refuse_uncommitted(project: Project) -> None:
@@ -148,19 +147,16 @@ def _refuse_uncommitted(project: Project) -> None:
         raise RungError(f"{project.folder / ANSWERS_FILE} is not committed. Commit the project.")
 
 
-def _refuse_sparse_checkout(project: Project) -> None:
-    """Even if it skips no file yet, a new file outside of it could not be committed."""
+def refuse_hidden(folder: Path) -> None:
+    """Even if a sparse checkout skips no file yet, a new file outside could not be committed."""
     setting = ["config", "--type=bool", "--default=false", "--get", "core.sparseCheckout"]
-    if git(*setting, cwd=project.folder) == "true":
+    if git(*setting, cwd=folder) == "true":
         raise RungError(
-            f"{project.folder} is a sparse checkout, where new files may not be committed. Run git "
+            f"{folder} is a sparse checkout, where new files may not be committed. Run git "
             "sparse-checkout disable first."
         )
-
-
-def _refuse_hidden(project: Project) -> None:
-    listed = git_list("ls-files", "-z", "-v", cwd=project.folder)
-    if hidden := [entry[2:] for entry in listed if not entry.startswith("H ")]:
+    listed = git_list("ls-files", "-z", "-v", cwd=folder)
+    if hidden := [entry[2:] for entry in listed if entry[0] == "S" or entry[0].islower()]:
         raise RungError(
             f"git was told to ignore edits in some files (assume-unchanged or skip-worktree), so "
             f"these edits could be lost: {shown(hidden)}. Undo it with git update-index "

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def parse_yaml(content: bytes | str) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Refuses aliases and deep nesting."""
+    """Refuses aliases, deep nesting, and a key that is there twice, as after a merge."""
 
     _depth = 0
 
@@ -70,4 +71,12 @@ class _PlainLoader(yaml.SafeLoader):
             raise UnreadableError(f"it is nested deeper than {_MAX_DEPTH} levels")
         node = super().compose_node(parent, index)
         self._depth -= 1
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key, times in keys.most_common(1):
+            if times > 1:
+                raise UnreadableError(f"it says {key[:60]} twice")
         return node

@@ -12,7 +12,7 @@ from rung.apply import Move, apply, is_at, read_moves
 from rung.errors import RungError
 from rung.interrupts import Interrupts
 from rung.lock import locked, workspace_in
-from rung.project import locate, shown
+from rung.project import locate, refuse_hidden, refuse_operation_under_way, shown
 from rung.scratch import Scratch
 
 _EMPTY_BLOBS = ("e69de29bb2d1", "473a0f4c3be8")  # As `git add -N` records them, SHA-1 and SHA-256.
@@ -70,6 +70,9 @@ def undo(path: Path, interrupts: Interrupts) -> str:
                 name = str(step["intent"]).removeprefix("The step to ")
                 _refuse_moved_on(folder, step, name)
                 moves = read_moves(step)
+                refuse_hidden(folder)
+                if "commit" in step:
+                    refuse_operation_under_way(folder, git_dir)
                 _refuse_edited(folder, moves, name)
                 _refuse_staged(folder, moves, name)
                 if "commit" in step:

@@ -852,6 +852,17 @@ def test_no_program_of_a_templates_own_settings_runs(
     assert not ran.exists()
 
 
+COPIERS_SETTINGS = {"not yaml": "[[[", "a list": "- a\n", "a wrong type": "trust: 7\n"}
+
+
+@rows(COPIERS_SETTINGS, quick=("not yaml",))
+def test_broken_settings_of_copier_are_named(person: Person, row: str) -> None:
+    file = person.temporary.parent / "settings.yml"
+    file.write_text(row, encoding="utf-8")
+    person.environment["COPIER_SETTINGS_PATH"] = str(file)
+    assert "Copier's settings cannot be read" in refuses(person, "new", "shop")
+
+
 @pytest.mark.parametrize("command", ["new", "status", "--help", "--version"])
 def test_an_output_that_cannot_be_written_is_reported(repo: Repo, command: str) -> None:
     words = {"new": ("new", "../inn"), "status": ("status",)}.get(command, (command,))

@@ -145,19 +145,26 @@ def render_again(
 
 @contextmanager
 def _errors_in_words(src: str) -> Iterator[None]:
-    from copier.errors import CopierError
+    from copier import load_settings
+    from copier.errors import CopierError, SettingsError
     from jinja2 import TemplateError
     from plumbum import ProcessExecutionError
 
     try:
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
+            load_settings()  # Otherwise a broken file of the person's looks like the template's.
             yield
     except KeyboardInterrupt:  # Copier's own subclass is also a CopierError.
         raise
     except ProcessExecutionError as error:
         reason = last_line(error.stderr)
         raise RungError(f"The template {src} cannot be fetched: {reason}") from error
+    except SettingsError as error:
+        raise RungError(
+            f"Copier's settings cannot be read: {_one_line(error)}. Mend that file, or name "
+            "another one in COPIER_SETTINGS_PATH."
+        ) from error
     except (CopierError, TemplateError) as error:
         raise RungError(f"The template {src} cannot be rendered: {_one_line(error)}") from error
     except ValueError as error:

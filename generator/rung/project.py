@@ -91,7 +91,8 @@ def read_project(folder: Path, git_dir: Path) -> Project:
         if type(answers.get(key)) is not kind:
             found = repr(answers.get(key, "not there"))[:60]
             raise RungError(_broken(folder, f"{key} is {found}"))
-    if not 1 <= answers["stage"] <= (last := stages.LADDER[-1].number):
+    last = stages.LADDER[-1].number
+    if not 1 <= answers["stage"] <= last:
         reason = f"stage is {answers['stage']}, and the stages are 1 to {last}"
         raise RungError(_broken(folder, reason))
     for key in ("_src_path", "_commit"):

@@ -156,15 +156,14 @@ def _reason(errors: str) -> str:
     # git names the cause first. The failed action or advice follows.
     said = [line for line in errors.splitlines() if line.startswith(("fatal: ", "error: "))]
     if not said:
-        return last_line(errors)
+        return last_line(re.sub(r"(?m)^hint:.*$", "", errors))
     return f"{said[0]} {last_line(errors)}" if said[0].endswith(":") else said[0].rstrip(".")
 
 
 def last_line(output: str) -> str:
-    """Most programs name the cause of a failure there, and git adds hints below it."""
-    lines = (line.strip() for line in reversed(output.splitlines()))
+    """Most programs name the cause of a failure there."""
     return next(
-        (line for line in lines if line and not line.startswith("hint:")), "no reason given"
+        (line.strip() for line in reversed(output.splitlines()) if line.strip()), "no reason given"
     )
 
 

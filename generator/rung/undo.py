@@ -70,8 +70,8 @@ def undo(path: Path, interrupts: Interrupts) -> str:
                 name = str(step["intent"]).removeprefix("The step to ")
                 _refuse_moved_on(folder, step, name)
                 moves = read_moves(step)
-                refuse_hidden(folder)
                 if "commit" in step:
+                    refuse_hidden(folder)
                     refuse_operation_under_way(folder, git_dir)
                 _refuse_edited(folder, moves, name)
                 _refuse_staged(folder, moves, name)

@@ -196,7 +196,6 @@ async def test_an_unknown_account_costs_the_same_hash_as_a_known_one(
     assert settings[0] == settings[1]
 
 
-@pytest.mark.usefixtures("open_connections")
 @pytest.mark.parametrize("closed", ["", "!", "*", "$2b$12$abcdefghijklmnopqrstuv"])
 async def test_an_account_whose_hash_an_operator_replaced_is_closed(
     ada: AsyncClient, client: AsyncClient, database: Database, closed: str
@@ -207,6 +206,7 @@ async def test_an_account_whose_hash_an_operator_replaced_is_closed(
     assert (await client.post("/session", json=ADA)).status_code == 401
 
 
+@pytest.mark.usefixtures("open_connections")
 async def test_guessing_is_stopped_even_with_the_right_password(
     ada: AsyncClient, client: AsyncClient
 ) -> None:

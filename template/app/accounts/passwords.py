@@ -56,16 +56,20 @@ async def hash_new(password: SecretStr, *context: str) -> str:
 
 
 async def is_correct(password: SecretStr, password_hash: str | None) -> bool:
-    """False if the account does not exist (password_hash is None). That takes the same time. Also
-    false for text that is no hash: an operator may write `!` there to close an account.
+    """False if the account does not exist (password_hash is None), or if an operator closed it with
+    text that is no hash, such as `!`. Both take the same time as a wrong password.
 
     The caller holds ONE_PER_CORE.
     """
+    try:
+        argon2.extract_parameters(password_hash or "")
+    except argon2.exceptions.InvalidHashError:
+        password_hash = None
 
     def verify() -> bool:
         try:
             return HASHER.verify(password_hash or _NOBODYS_HASH, password.get_secret_value())
-        except (argon2.exceptions.VerifyMismatchError, argon2.exceptions.InvalidHashError):
+        except argon2.exceptions.VerificationError:
             return False
 
     is_equal = await asyncio.get_running_loop().run_in_executor(_HASHING, verify)

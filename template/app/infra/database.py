@@ -27,10 +27,9 @@ from app.infra.database_use import commit_timed
 from app.infra.failures import (
     TYPES_CHANGED,
     NotConnected,
-    OutOfRange,
     Unavailable,
-    is_out_of_range,
     is_transient,
+    refuse_out_of_range,
 )
 from app.infra.read_pool import ReadPool
 from app.infra.reads import Reader
@@ -135,8 +134,8 @@ class Database:
                 raise Unavailable("Postgres: the connection was lost") from error
             if is_transient(error.orig):
                 raise Unavailable(f"Postgres: {error.orig}") from error
-            if error.orig and is_out_of_range(error.orig.__cause__):
-                raise OutOfRange from error
+            if error.orig:
+                refuse_out_of_range(error.orig.__cause__)
             raise
 
     async def check(self) -> None:

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import asyncpg
+import structlog
 from asyncpg.pgproto import pgproto
+
+log = structlog.get_logger()
 
 
 class Failure(Exception):
@@ -71,10 +74,13 @@ def reason_of(error: BaseException) -> str:
     return " ".join(str(error).split()) or "no answer in time"
 
 
-def is_out_of_range(error: BaseException | None) -> bool:
-    """A value of another type is our mistake, and not the client's."""
+def refuse_out_of_range(error: BaseException | None) -> None:
+    """Raises OutOfRange, and logs the reason without the value. A value of another type is our
+    mistake, and not the client's."""
     refused = isinstance(error, asyncpg.DataError) and error.__cause__
-    return isinstance(error, _NO_SUCH_CHARACTER) or isinstance(refused, _TOO_LARGE)
+    if isinstance(error, _NO_SUCH_CHARACTER) or isinstance(refused, _TOO_LARGE):
+        log.info("a value is out of range", reason=str(refused or error))
+        raise OutOfRange from error
 
 
 def is_transient(error: BaseException | None) -> bool:

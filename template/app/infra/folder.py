@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """Files in a folder: stored completely or not at all, even after a crash."""
 
+import errno
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
@@ -28,6 +29,12 @@ from app.infra.stored_files import (
 
 # After this time, no client can still be uploading an unfinished file.
 ABANDONED_SECONDS = 24 * 3600
+
+# The disk is full, read-only, broken or gone, or the process may open no more files.
+DISK_FAILS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE),
+    *(errno.EACCES, errno.EPERM, errno.ELOOP, errno.EMFILE, errno.ENFILE),
+}
 
 
 class Folder:
@@ -106,8 +113,9 @@ class LinkedFolder(Folder):
 
     async def answer(self, key: str, content_type: str) -> Response:
         path = self.path(key)
-        if not await path.is_file():
-            raise FileMissing(key)
+        with disk():
+            if not await path.is_file():
+                raise FileMissing(key)
         return FileAnswer(
             path, media_type=content_type, headers={"cache-control": KEPT_BY_BROWSERS}
         )
@@ -125,10 +133,13 @@ class FileAnswer(FileResponse):
 
 @contextmanager
 def disk() -> Iterator[None]:
-    """A disk that is full, read-only or gone is a server that refuses for now."""
+    """A disk that fails is a server that refuses for now. Other errors may be the caller's: its
+    chunks come from a network or another file."""
     try:
         yield
     except OSError as error:
+        if error.errno not in DISK_FAILS:
+            raise
         raise Unavailable(f"the folder of files: {error}") from error
 
 

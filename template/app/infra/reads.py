@@ -16,10 +16,9 @@ from app.infra.database_use import this_request
 from app.infra.failures import (
     CONNECTION_LOST,
     TYPES_CHANGED,
-    OutOfRange,
     Unavailable,
-    is_out_of_range,
     is_transient,
+    refuse_out_of_range,
 )
 from app.infra.queries import Form, Query, nested
 from app.infra.read_pool import ReadPool
@@ -85,8 +84,7 @@ class Reader:
         except TYPES_CHANGED as error:
             raise Unavailable(f"Postgres: a type has changed: {error}") from error
         except asyncpg.PostgresError as error:
-            if is_out_of_range(error):
-                raise OutOfRange from error
+            refuse_out_of_range(error)
             if not is_transient(error):
                 raise
             raise Unavailable(f"Postgres: {error}") from error

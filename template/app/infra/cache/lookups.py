@@ -2,6 +2,8 @@
 """Redis for the cache and the sessions: shared lookups, a time limit and a circuit breaker."""
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable
 from contextlib import suppress
 from contextvars import Context
@@ -64,6 +66,7 @@ class RedisLookups:
         self._failures_allowed = failures_in_a_row
         self._counted = counted
         self._failed_in_a_row = 0
+        self._failed_at = -math.inf
         self._waiting: Waiting = {}
         self._asking: asyncio.Task[None] | None = None
         self._probing: asyncio.Task[None] | None = None
@@ -86,11 +89,12 @@ class RedisLookups:
             if iscoroutine(command):
                 command.close()  # Python would warn that nobody awaited it
             raise RedisAway("it did not answer a moment ago")
+        began = time.monotonic()
         try:
             async with asyncio.timeout(self._seconds):
                 answer = await command
         except (OSError, redis.RedisError, *ODD_ANSWER) as error:  # TimeoutError is an OSError
-            await self._note_failure(error)
+            await self._note_failure(error, began)
             raise RedisAway(_reason_of(error)) from error
         self._failed_in_a_row = 0
         return answer
@@ -142,13 +146,15 @@ class RedisLookups:
                 _give_up(batch)
                 _give_up(self._waiting)
 
-    async def _note_failure(self, error: Exception) -> None:
+    async def _note_failure(self, error: Exception, began: float) -> None:
         self.failures += 1
         if _is_wrong_server(error):
             self.pause(error)
             await self._drop_connections()
-        elif isinstance(error, self._counted):
+        # Commands that waited at the same time are one failure: one pause makes them all late.
+        elif isinstance(error, self._counted) and began >= self._failed_at:
             self._failed_in_a_row += 1
+            self._failed_at = time.monotonic()
             if self._failed_in_a_row >= self._failures_allowed:
                 self.pause(error)
 

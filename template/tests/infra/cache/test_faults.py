@@ -199,6 +199,19 @@ async def test_no_caller_waits_forever_after_an_unexpected_error(
         assert await cache.lookups.get("key 1") is None
 
 
+async def test_commands_that_one_pause_makes_late_are_one_failure(server: valkey.Valkey) -> None:
+    async with connected(server) as cache:
+        server.hang()
+        try:
+            late = [cache.claim(f"key {number}", 1) for number in range(5)]
+            answers = await asyncio.gather(*late, return_exceptions=True)
+        finally:
+            server.go_on()
+
+        assert {type(answer) for answer in answers} == {RedisAway}
+        assert cache.lookups.is_reachable
+
+
 async def test_a_lookup_fails_when_the_process_ends(server: valkey.Valkey) -> None:
     async with connected(server) as cache:
         waiting = [cache.lookups.get("one"), cache.lookups.get("two")]

@@ -32,6 +32,8 @@ async def cut(move: Move) -> str:
         raise Refused("\n".join(found))
     # It runs before it is needed. Until the cut there is nothing to bring back.
     await move.back.begin(copy_data=False)
+    if is_open:
+        await _refresh_views(move, move.there)
     done = await _hand_over(move, move.there, after=move.back)
     return f"{done} {OTHERS.format(f'with {_variable(move)}')}"
 
@@ -40,7 +42,14 @@ async def back(move: Move) -> str:
     if not await move.back.is_subscribed():
         raise Refused(f"{move.module} has no way back: no cut was made, or it has ended.")
     done = await _hand_over(move, move.back, after=move.there)
+    await _refresh_views(move, move.back)  # the way back does not wait for it
     return f"{done} {OTHERS.format(f'without {_variable(move)}')}"
+
+
+async def _refresh_views(move: Move, way: Way) -> None:
+    for name, is_materialized in await way.target.rows(VIEWS, move.tables):
+        if is_materialized:  # replication does not fill it
+            await way.target.run(f"REFRESH MATERIALIZED VIEW {name}")
 
 
 def _variable(move: Move) -> str:
@@ -59,10 +68,6 @@ async def _hand_over(move: Move, way: Way, after: Way) -> str:
         )
     for each in (way, after):
         await _refuse_if_behind(each)
-    if not closed[0]:
-        for name, is_materialized in await way.target.rows(VIEWS, move.tables):
-            if is_materialized:  # replication does not fill it
-                await way.target.run(f"REFRESH MATERIALIZED VIEW {name}")
     begun = time.monotonic() if closed[0] else await _close(move, way)
     await advance(way)
     await fence.open_again(way.target, move)

@@ -24,6 +24,7 @@ OF_TABLES = """
             CASE WHEN seqcycle THEN ', again and again' END) AS rule
     FROM pg_sequence
     WHERE seqrelid IN (SELECT oid FROM ours) OR seqrelid NOT IN (SELECT oid FROM asked)
+    AND has_sequence_privilege(seqrelid, 'SELECT') AND has_sequence_privilege(seqrelid, 'UPDATE')
     ORDER BY name
 """
 # If setval() has set what comes next, pg_sequence_last_value() has no answer.

@@ -113,11 +113,13 @@ PARTS = """
 # Also those that read a view of theirs. A view comes after those that it reads.
 VIEWS = """
     WITH RECURSIVE readers AS (
-        SELECT unnest($1::text[]::regclass[])::oid AS oid
-        UNION SELECT ev_class FROM readers JOIN pg_depend ON refobjid = readers.oid
+        SELECT unnest($1::text[]::regclass[])::oid AS oid, 0 AS distance
+        UNION SELECT ev_class, distance + 1 FROM readers JOIN pg_depend ON refobjid = readers.oid
         JOIN pg_rewrite ON objid = pg_rewrite.oid
         WHERE classid = 'pg_rewrite'::regclass AND refclassid = 'pg_class'::regclass
+        AND ev_class <> readers.oid
     )
     SELECT oid::regclass::text AS name, relkind = 'm' AS is_materialized
-    FROM readers JOIN pg_class USING (oid) WHERE relkind IN ('v', 'm') ORDER BY oid
+    FROM readers JOIN pg_class USING (oid) WHERE relkind IN ('v', 'm')
+    GROUP BY oid, relkind ORDER BY max(distance), oid
 """

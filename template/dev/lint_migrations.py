@@ -15,6 +15,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
 from alembic.util import CommandError
+from sqlalchemy.exc import SQLAlchemyError
 
 from dev import programs, unsafe_sql
 
@@ -64,15 +65,15 @@ def _sql(revision: Script, options: dict[str, str]) -> str:
     config = _config(options, output_buffer=sql)
     try:
         command.upgrade(config, f"{revision.down_revision or 'base'}:{revision.revision}", sql=True)
-    except CommandError:
-        raise
-    except Exception as error:
+    except (AssertionError, AttributeError, TypeError, SQLAlchemyError) as error:
         sys.exit(
-            f"Cannot read {revision.path}: it needs a database, and the lint has none"
-            f" ({type(error).__name__}: {error}). Use op.execute, without its result. Or put this"
-            " under `if not op.get_context().as_sql:`. The lint does not read what is there."
+            f"Cannot read {revision.path}: {type(error).__name__}: {error}\nIf it needs a database:"
+            " the lint has none. Use op.execute, without its result. Or put this under"
+            " `if not op.get_context().as_sql:`. The lint does not read what is there."
         )
-    return re.sub(r"CREATE TABLE alembic_version \(.*?\);", "", sql.getvalue(), flags=re.DOTALL)
+    # Alembic's own table, which may have another name.
+    own = r"CREATE TABLE \S+ \(\s*version_num VARCHAR\(32\) NOT NULL.*?\);"
+    return re.sub(own, "", sql.getvalue(), flags=re.DOTALL)
 
 
 if __name__ == "__main__":

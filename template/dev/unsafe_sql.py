@@ -7,79 +7,98 @@ docs/runbooks/schema-changes.md has the safe form of each. `-- squawk-ignore` wo
 import re
 from collections.abc import Iterator
 
-TABLE = r"(?:ONLY )?(?P<table>[\w.\"]+)"
-ALTER = rf"ALTER (?:TABLE|INDEX|MATERIALIZED VIEW) (?:IF EXISTS )?{TABLE}.*?"
-ONE_ROW = r"(?:[\w.\"]+\.)?\"?ID\"? ?(?:=(?! ?[A-Z_(\"])|IN \((?!SELECT))"
-# Each matches from the beginning of a statement, without comments and strings, in capitals.
+KIND = r"(?:\w+ )??(?:TABLE|VIEW|SEQUENCE|FUNCTION|PROCEDURE|TYPE|DOMAIN|SCHEMA)"
+NAME = r"(?:ONLY )?[\w.]++(?:\[\S*\])?+"
+# Nobody waits for these if the migration makes them all.
+NAMES = rf"(?P<names>{NAME}(?: ?, ?{NAME})*+)"
+ALTER = rf"ALTER (?:TABLE|INDEX|MATERIALIZED VIEW) (?:IF EXISTS )?{NAMES}.*?"
+# Alembic knows its own row by version_num.
+ONE_ROW = (
+    r"(?:(?! FROM | USING ).)* WHERE (?:(?:\w+\.)*_?ID_?|[\w.]+\.VERSION_NUM)"
+    r" ?(?:=(?! ?[A-Z_\[])|IN ?\[(?!_?[A-Z]))(?!.* OR )"
+)
+UP_TO_3_S = r"'?(?:(?:3000|(?!0)[12]?\d{1,3})(?:MS)?|[1-3]S)'?$"
+# Each matches from the beginning of a statement as _statements() writes it.
 RULES = {
     "rewrites-the-table": (
         "It copies the whole table, and nobody may use the table meanwhile.",
         rf"{ALTER} SET (?:LOGGED|UNLOGGED|TABLESPACE|ACCESS METHOD|EXPRESSION)\b",
         r"(?:CLUSTER|REPACK)\b",
-        r"VACUUM (?:\([^)]*)?FULL\b",
+        r"VACUUM (?:FULL\b|\[\S*FULL)",
     ),
     "locks-the-table": (
         "It keeps others from the table until the migration ends.",
-        rf"(?:LOCK|TRUNCATE)(?: TABLE)? {TABLE}",
-        r"REFRESH MATERIALIZED VIEW (?!CONCURRENTLY)",
-        rf"ALTER TABLE .* ATTACH PARTITION {TABLE}",
-        rf"{ALTER} ADD (?!CONSTRAINT|CHECK)(?:(?!, ADD CONSTRAINT).)*\bCHECK\b",
+        rf"(?:LOCK|TRUNCATE)(?: TABLE)? {NAMES}",
+        rf"REFRESH MATERIALIZED VIEW (?!CONCURRENTLY){NAMES}",
+        rf"ALTER TABLE .* ATTACH PARTITION {NAMES}",
+        rf"{ALTER} ADD (?!CONSTRAINT|CHECK)[^,]*\bCHECK ?\[",
         r"ALTER DOMAIN .* SET NOT NULL",
     ),
     "changes-rows": (
         "Others wait for each row that it changes until the migration ends.",
-        rf"(?:WITH .*\b)?(?:UPDATE|DELETE FROM|MERGE INTO) {TABLE}(?!.* WHERE {ONE_ROW})",
+        rf"(?:WITH .*\] ?)?(?:UPDATE|DELETE FROM|MERGE INTO) {NAMES}(?!{ONE_ROW})",
     ),
     "breaks-the-old-version": (
         "The version of the app that still runs loses something that it uses.",
         rf"{ALTER} (?:ENABLE|FORCE) ROW LEVEL SECURITY",
-        rf"{ALTER} ADD .*(?:NOT NULL DEFAULT NULL|DEFAULT NULL NOT NULL)\b",
-        r"ALTER .* OWNER TO|REVOKE|DROP (?:OWNED|ROLE|USER)\b",
+        rf"{ALTER} ADD [^,]*(?:NOT NULL DEFAULT NULL|DEFAULT NULL NOT NULL)\b",
+        rf"ALTER {KIND} (?:IF EXISTS )?{NAMES} OWNER TO",
+        rf"REVOKE\b(?:.*? ON (?:\w+ )?{NAMES} FROM)?",
+        r"DROP (?:OWNED|ROLE|USER)\b",
     ),
     "changes-the-lock-timeout": (
         "Everybody else queues behind a migration that waits longer for its lock.",
-        r"(?:SET (?:LOCAL |SESSION )?|RESET )(?:LOCK_TIMEOUT|ALL)\b|SELECT .*SET_CONFIG",
+        rf"SET (?:LOCAL |SESSION )?LOCK_TIMEOUT\b(?! ?(?:=|TO) ?{UP_TO_3_S})",
+        r"RESET (?:LOCK_TIMEOUT|ALL)\b|SELECT .*SET_CONFIG ?\[_?'LOCK_TIMEOUT'",
     ),
     "hides-statements": (
         "The lint does not read the statements in it.",
         r"CALL\b",
-        r"DO .*\b(?:ALTER|DROP|TRUNCATE|UPDATE|DELETE|MERGE|EXECUTE|LOCK|INDEX|REFRESH|CALL)\b",
+        r"DO .*(?:;|BEGIN|THEN|ELSE|LOOP) ?(?:WITH [^;]*\] ?)?(?:ALTER|DROP|TRUNCATE|UPDATE|DELETE"
+        r"|MERGE|EXECUTE|LOCK|CREATE (?:UNIQUE )?INDEX|REINDEX|REFRESH|CALL)\b",
     ),
 }
+# Comments and functions, names and strings.
 UNREAD = re.compile(
-    r"""--[^\n]*|/\*.*?\*/|"(?:[^"]|"")*"|'(?:[^']|'')*'|(\$\w*\$).*?\1""", re.DOTALL
+    r"--[^\n]*|/\*.*?\*/|(\$\w*\$).*?\1|\bBEGIN\s+ATOMIC\b(?:\s+|.*?;\s*)END\b"
+    r"""|"(?:[^"]|"")*"|'(?:[^']|'')*'""",
+    re.DOTALL | re.IGNORECASE,
 )
-IGNORED = re.compile(r"-- *squawk-ignore (.*)")
+IGNORED = re.compile(r"-- *squawk-ignore ([^;\n]*);?\s*")
+NEW = re.compile(rf"CREATE (?:OR REPLACE )?{KIND} (?!IF NOT EXISTS )([\w.]+)")
 
 
 def found(sql: str) -> Iterator[tuple[str, str, str]]:
     """The rule, the statement and the harm of each unsafe form."""
-    made = {"ALEMBIC_VERSION"}
-    for raw, statement in _statements(sql):
-        if new := re.match(r"CREATE (?:\w+ )*?TABLE (?:IF NOT EXISTS )?([\w.\"]+)", statement):
+    made: set[str] = set()
+    for raw, statements in _statements(sql):
+        if new := NEW.match(statements[0]):
             made.add(new[1])
-        ignored = {name.strip() for names in IGNORED.findall(raw) for name in names.split(",")}
-        for rule in RULES.keys() - ignored:
-            harm, *forms = RULES[rule]
-            matches = [match for form in forms if (match := re.match(form, statement))]
-            # Nobody uses a table that this migration makes.
-            if any(match.groupdict().get("table") not in made for match in matches):
+        ignored = re.findall(r"[\w-]+", " ".join(IGNORED.findall(raw)))
+        for rule, (harm, *forms) in RULES.items():
+            matches = [re.match(form, one) for form in forms for one in statements]
+            if rule not in ignored and any(one and not _names(one) <= made for one in matches):
                 yield rule, _shown(raw), harm
 
 
 def for_squawk(sql: str) -> str:
-    """Without the names of these rules, which Squawk does not know, and one matter of taste."""
+    """Without one matter of taste, and with the comments that Squawk knows, where it reads them."""
 
     def others(ignored: re.Match[str]) -> str:
-        names = [name for name in re.split(r"\s*,\s*", ignored[1].strip()) if name not in RULES]
-        return f"-- squawk-ignore {', '.join(names)}" if names else ""
+        names = [name for name in re.findall(r"[\w-]+", ignored[1]) if name not in RULES]
+        return f"-- squawk-ignore {', '.join(names)}\n" if names else "\n"
 
     return "-- squawk-ignore-file require-enum-value-ordering\n" + IGNORED.sub(others, sql)
 
 
-def _statements(sql: str) -> Iterator[tuple[str, str]]:
-    """Each as it is written, and in capitals without comments and strings."""
-    plain = UNREAD.sub(_blank, sql)
+def _names(match: re.Match[str]) -> set[str]:
+    names = match.groupdict().get("names") or "unnamed"
+    return {name.strip().removeprefix("ONLY ").split("[")[0] for name in names.split(",")}
+
+
+def _statements(sql: str) -> Iterator[tuple[str, list[str]]]:
+    """Each as it is written, and in capitals: without comments, with a string as one word."""
+    plain = UNREAD.sub(_word, sql)
     # Alembic sets the limits before it begins.
     begin = max(plain.find("BEGIN;"), 0)
     for one in re.finditer(r"[^;]+", plain[begin:]):
@@ -87,18 +106,33 @@ def _statements(sql: str) -> Iterator[tuple[str, str]]:
         statement = " ".join(one[0].upper().split())
         if statement.split()[:1] == ["DO"]:
             statement += " " + " ".join(_body(sql[start:end]).upper().split())
-        yield sql[start:end], statement
+        yield sql[start:end], _flat(statement)
 
 
-def _blank(token: re.Match[str]) -> str:
-    return token[0] if token[0].startswith('"') else " " * len(token[0])
+def _word(token: re.Match[str]) -> str:
+    quoted = token[0][0] in "\"'"
+    return re.sub(r"[^\w']", "_", token[0]) if quoted else " " * len(token[0])
+
+
+def _flat(statement: str) -> list[str]:
+    """With [a__b] for (a, b); and the changes of rows that are in parentheses, as in WITH."""
+    within: list[str] = []
+
+    def word(inner: re.Match[str]) -> str:
+        if re.match(r" ?(?:UPDATE|DELETE|MERGE) ", inner[1]):
+            within.append(inner[1].strip())
+        return f"[{re.sub('[ ,]', '_', inner[1])}]"
+
+    while (shorter := re.sub(r"\(([^()]*)\)", word, statement)) != statement:
+        statement = shorter
+    return [statement, *within]
 
 
 def _body(do: str) -> str:
-    """Of a DO block, without the functions and the strings that are written in it."""
+    """Of a DO block, without the functions that are written in it."""
     bodies = [token[0] for token in UNREAD.finditer(do) if token[0][0] in "$'"]
     within = [re.sub(r"^(?:\$\w*\$|')|(?:\$\w*\$|')$", "", body) for body in bodies]
-    return " ".join(UNREAD.sub(_blank, body) for body in within)
+    return " ".join(UNREAD.sub(_word, body) for body in within)
 
 
 def _shown(raw: str) -> str:

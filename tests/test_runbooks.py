@@ -364,4 +364,6 @@ def test_a_column_changes_while_two_versions_use_it_and_the_lint_agrees_with_the
     assert {name: rules for name, rules in lint.items() if name.startswith("safe") and rules} == {}
     for number, rule in enumerate(report["unsafe"]):
         assert rule in lint[f"unsafe_{number}"]
-    assert re.match(r"Cannot read .*/asks\.py: it needs a database", report["asks"])
+    for said, reason in [("asks", "'MockConnection' object"), ("typo", "module 'alembic.op'")]:
+        assert re.match(rf"Cannot read .*/fails\.py: AttributeError: {reason}", report[said])
+        assert "If it needs a database: the lint has none." in report[said]

@@ -117,6 +117,10 @@ SAFE = [
     "SET LOCAL statement_timeout = '1h'",
     "-- squawk-ignore changes-rows\nUPDATE items SET title = name",
     "-- squawk-ignore ban-drop-column, breaks-the-old-version\nALTER TABLE items DROP COLUMN name",
+    '-- squawk-ignore ban-drop-column"""); op.drop_column("items", "name"); op.execute("""SELECT 1',
+    'ALTER TABLE items ADD COLUMN "check" boolean',
+    "CREATE TABLE new (id bigint PRIMARY KEY); REVOKE ALL ON new FROM PUBLIC",
+    "CREATE FUNCTION f() RETURNS void LANGUAGE sql BEGIN ATOMIC SELECT 1; DELETE FROM items; END",
 ]
 MIGRATION = '''
 from alembic import op
@@ -221,11 +225,19 @@ def lint_warnings() -> dict[str, list[str]]:
     return {name: [rule for rule, file in broken if file == name] for name, _ in named}
 
 
-def said_of_one_that_asks() -> str:
-    """Alembic has no database to ask when it writes SQL."""
-    asks = 'SELECT 1"""); op.get_bind().exec_driver_sql("""SELECT 1'
-    text = MIGRATION.format(revision="asks", before="0001", sql=asks)
-    (VERSIONS / "asks.py").write_text(text, encoding="utf-8")
+def rename_version_table() -> None:
+    env = VERSIONS.parent / "env.py"
+    text = env.read_text(encoding="utf-8")
+    named = 'literal_binds=True, version_table="shop", version_table_schema="public"'
+    assert "literal_binds=True" in text
+    env.write_text(text.replace("literal_binds=True", named), encoding="utf-8")
+
+
+def said_of(python: str) -> str:
+    """What the lint says of a migration that fails."""
+    sql = f'SELECT 1"""); {python}; op.execute("""SELECT 1'
+    text = MIGRATION.format(revision="fails", before="0001", sql=sql)
+    (VERSIONS / "fails.py").write_text(text, encoding="utf-8")
     lint = [sys.executable, "-m", "dev.lint_migrations"]
     return subprocess.run(lint, capture_output=True, text=True, check=False).stderr
 
@@ -315,8 +327,10 @@ def main() -> None:
     with ExitStack() as stack:
         report = asyncio.run(followed(stack.enter_context(postgres.for_load())))
     report["executed"] = sorted(EXECUTED)
+    rename_version_table()
     report |= {"unsafe": list(UNSAFE.values()), "not tried": not_tried(), "lint": lint_warnings()}
-    report["asks"] = said_of_one_that_asks()
+    report["asks"] = said_of('op.get_bind().exec_driver_sql("SELECT 1")')
+    report["typo"] = said_of('op.add_colum("items", "name")')
     print(json.dumps(report))
 
 

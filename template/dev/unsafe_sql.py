@@ -14,7 +14,8 @@ NAMES = rf"(?P<names>{NAME}(?: ?, ?{NAME})*+)"
 ALTER = rf"ALTER (?:TABLE|INDEX|MATERIALIZED VIEW) (?:IF EXISTS )?{NAMES}.*?"
 # Alembic knows its own row by version_num.
 ONE_ROW = (
-    r"(?:(?! FROM | USING ).)* WHERE (?:(?:\w+\.)*_?ID_?|[\w.]+\.VERSION_NUM)"
+    r"(?:(?: SET VERSION_NUM='\w*')? WHERE [\w.]+\.VERSION_NUM"
+    r"|(?:(?! FROM | USING ).)* WHERE (?:\w+\.)*_?ID_?)"
     r" ?(?:=(?! ?[A-Z_\[])|IN ?\[(?!_?[A-Z]))(?!.* OR )"
 )
 UP_TO_3_S = r"'?(?:(?:3000|(?!0)[12]?\d{1,3})(?:MS)?|[1-3]S)'?$"
@@ -98,15 +99,14 @@ def _names(match: re.Match[str]) -> set[str]:
 
 def _statements(sql: str) -> Iterator[tuple[str, list[str]]]:
     """Each as it is written, and in capitals: without comments, with a string as one word."""
-    plain = UNREAD.sub(_word, sql)
     # Alembic sets the limits before it begins.
-    begin = max(plain.find("BEGIN;"), 0)
-    for one in re.finditer(r"[^;]+", plain[begin:]):
-        start, end = (begin + place for place in one.span())
+    sql = sql[max(sql.find("BEGIN;"), 0) :]
+    for one in re.finditer(r"[^;]+", UNREAD.sub(_word, sql)):
+        raw = sql[slice(*one.span())]
         statement = " ".join(one[0].upper().split())
-        if statement.split()[:1] == ["DO"]:
-            statement += " " + " ".join(_body(sql[start:end]).upper().split())
-        yield sql[start:end], _flat(statement)
+        if re.match(r"DO\b", statement):
+            statement += " " + " ".join(_body(raw).upper().split())
+        yield raw, _flat(statement)
 
 
 def _word(token: re.Match[str]) -> str:

@@ -13,23 +13,23 @@ def rules(sql: str) -> list[str]:
 @pytest.mark.parametrize(
     ("rule", "sql"),
     [
-        ("changes-rows", "UPDATE orders SET x = (SELECT y FROM b WHERE id = 7)"),
-        ("changes-rows", "UPDATE orders SET x = y FROM b WHERE b.id = 7"),
-        ("changes-rows", "DELETE FROM orders USING b WHERE b.id = 7"),
-        ("changes-rows", "UPDATE orders SET x = 1 WHERE id = 5 OR true"),
-        ("changes-rows", "UPDATE orders SET x = 1 WHERE id IN (SELECT id FROM b)"),
-        ("changes-rows", "UPDATE orders SET x = 1 WHERE orders.version_num = 'a'"),
-        ("changes-rows", "CREATE TABLE IF NOT EXISTS orders (id int); UPDATE orders SET x = 1"),
-        ("changes-rows", "WITH a AS (SELECT 1 WHERE id = 7) UPDATE orders SET x = 1"),
+        ("changes-rows", "UPDATE items SET x = (SELECT y FROM b WHERE id = 7)"),
+        ("changes-rows", "UPDATE items SET x = y FROM b WHERE b.id = 7"),
+        ("changes-rows", "DELETE FROM items USING b WHERE b.id = 7"),
+        ("changes-rows", "UPDATE items SET x = 1 WHERE id = 5 OR true"),
+        ("changes-rows", "UPDATE items SET x = 1 WHERE id IN (SELECT id FROM b)"),
+        ("changes-rows", "UPDATE items SET x = 1 WHERE items.version_num = 'a'"),
+        ("changes-rows", "CREATE TABLE IF NOT EXISTS items (id int); UPDATE items SET x = 1"),
+        ("changes-rows", "WITH a AS (SELECT 1 WHERE id = 7) UPDATE items SET x = 1"),
         ("changes-rows", "WITH a AS (UPDATE o SET x = (y) RETURNING id) SELECT 1 WHERE id = 7"),
-        ("locks-the-table", "CREATE TABLE n7 (id int); TRUNCATE n7, orders"),
-        ("locks-the-table", "CREATE TABLE n7 (id int); LOCK TABLE ONLY n7, ONLY orders"),
-        ("locks-the-table", 'ALTER TABLE orders ADD COLUMN "check" int CHECK ("check" > 0)'),
+        ("locks-the-table", "CREATE TABLE n7 (id int); TRUNCATE n7, items"),
+        ("locks-the-table", "CREATE TABLE n7 (id int); LOCK TABLE ONLY n7, ONLY items"),
+        ("locks-the-table", 'ALTER TABLE items ADD COLUMN "check" int CHECK ("check" > 0)'),
         (
             "locks-the-table",
             "CREATE MATERIALIZED VIEW IF NOT EXISTS mv AS SELECT 1; REFRESH MATERIALIZED VIEW mv",
         ),
-        ("breaks-the-old-version", "CREATE TABLE n6 (id int); REVOKE ALL ON n6, orders FROM x"),
+        ("breaks-the-old-version", "CREATE TABLE n6 (id int); REVOKE ALL ON n6, items FROM x"),
         ("breaks-the-old-version", "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM app"),
         ("breaks-the-old-version", "REVOKE admin FROM app"),
         ("breaks-the-old-version", "ALTER FUNCTION f(text[], int) OWNER TO x"),
@@ -38,8 +38,8 @@ def rules(sql: str) -> list[str]:
         ("changes-the-lock-timeout", "SELECT set_config('lock_timeout', '0', false)"),
         ("changes-the-lock-timeout", "SET lock_timeout TO DEFAULT"),
         ("hides-statements", "DO $$ BEGIN IF true THEN CREATE INDEX i ON o (x); END IF; END $$"),
-        ("hides-statements", "DO $$ BEGIN WITH a AS (SELECT 1) DELETE FROM orders; END $$"),
-        ("rewrites-the-table", "VACUUM (ANALYZE, FULL) orders"),
+        ("hides-statements", "DO $$ BEGIN WITH a AS (SELECT 1) DELETE FROM items; END $$"),
+        ("rewrites-the-table", "VACUUM (ANALYZE, FULL) items"),
     ],
 )
 def test_what_harms_a_running_service_is_named(rule: str, sql: str) -> None:
@@ -60,20 +60,20 @@ def test_what_harms_a_running_service_is_named(rule: str, sql: str) -> None:
         "REVOKE ALL ON FUNCTION f() FROM PUBLIC",
         "CREATE TABLE n7 (id int); TRUNCATE ONLY n7",
         "CREATE TYPE c AS ENUM ('a'); ALTER TYPE c OWNER TO x",
-        'ALTER TABLE orders ADD COLUMN "check" boolean',
-        "ALTER TABLE orders ADD COLUMN kind text DEFAULT 'CHECK'",
-        "WITH x AS (SELECT 1) INSERT INTO orders SELECT 1 ON CONFLICT (id) DO UPDATE SET x = 1",
+        'ALTER TABLE items ADD COLUMN "check" boolean',
+        "ALTER TABLE items ADD COLUMN kind text DEFAULT 'CHECK'",
+        "WITH x AS (SELECT 1) INSERT INTO items SELECT 1 ON CONFLICT (id) DO UPDATE SET x = 1",
         "WITH c AS (SELECT id FROM jobs FOR UPDATE SKIP LOCKED) SELECT id FROM c",
-        "DO $$ BEGIN GRANT SELECT, UPDATE ON orders TO app; END $$",
+        "DO $$ BEGIN GRANT SELECT, UPDATE ON items TO app; END $$",
         "DO $$ BEGIN CREATE TRIGGER t BEFORE UPDATE ON o FOR EACH ROW EXECUTE FUNCTION f(); END $$",
         "SELECT pg_catalog.set_config('search_path', '', false)",
         "SET LOCAL lock_timeout = '1s'",
         "SET lock_timeout TO 500",
         "CREATE FUNCTION f() RETURNS void LANGUAGE sql BEGIN ATOMIC"
-        " SELECT CASE WHEN true THEN 1 END; UPDATE orders SET x = 1; END; SELECT 1",
-        "UPDATE orders SET x = (SELECT y FROM b LIMIT 1) WHERE id = 'a b' AND (x OR y) RETURNING x",
+        " SELECT CASE WHEN true THEN 1 END; UPDATE items SET x = 1; END; SELECT 1",
+        "UPDATE items SET x = (SELECT y FROM b LIMIT 1) WHERE id = 'a b' AND (x OR y) RETURNING x",
         'UPDATE "order" SET x = 1 WHERE "order"."id" IN (\'a b\', \'c d\')',
-        "-- squawk-ignore changes-rows;\n\nUPDATE orders SET x = 1",
+        "-- squawk-ignore changes-rows;\n\nUPDATE items SET x = 1",
     ],
 )
 def test_an_ordinary_migration_passes(sql: str) -> None:
@@ -81,12 +81,12 @@ def test_an_ordinary_migration_passes(sql: str) -> None:
 
 
 def test_rules_of_one_statement_are_named_in_their_order() -> None:
-    sql = "ALTER TABLE orders SET LOGGED, ADD n int CHECK (n > 0), FORCE ROW LEVEL SECURITY"
+    sql = "ALTER TABLE items SET LOGGED, ADD n int CHECK (n > 0), FORCE ROW LEVEL SECURITY"
 
     assert rules(sql) == ["rewrites-the-table", "locks-the-table", "breaks-the-old-version"]
 
 
 def test_squawk_gets_a_comment_in_the_line_above_its_statement() -> None:
-    sql = "-- squawk-ignore changes-rows, ban-drop-column;\n\nALTER TABLE orders DROP COLUMN x;"
+    sql = "-- squawk-ignore changes-rows, ban-drop-column;\n\nALTER TABLE items DROP COLUMN x;"
 
     assert "\n-- squawk-ignore ban-drop-column\nALTER TABLE" in unsafe_sql.for_squawk(sql)

@@ -5,13 +5,18 @@ import os
 import re
 import shutil
 import subprocess
+import time
 import tomllib
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import yaml
 from conftest import Render
+from serving import free_port
 
 FILES = (
     "app/infra/copies/draining.py",
@@ -115,15 +120,18 @@ def test_both_load_balancers_use_the_same_health_check(shop: Path, aws: dict[str
     assert "option httpchk GET /ready\n" in (shop / "deploy/haproxy.cfg").read_text()
 
 
+def certificate(folder: Path) -> str:
+    both, public = folder / "shop.pem", folder / "certificate"
+    key = ["-keyout", str(both), "-out", str(public)]
+    subprocess.run([*SELF_SIGNED, *key], check=True, capture_output=True)
+    both.write_bytes(both.read_bytes() + public.read_bytes())
+    return str(both)
+
+
 @pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed: apt-get install haproxy")
 @pytest.mark.parametrize("tls", [False, True])
 def test_haproxy_accepts_its_configuration(shop: Path, tmp_path: Path, tls: bool) -> None:
-    certificate = tmp_path / "shop.pem"
-    if tls:
-        key = ["-keyout", str(certificate), "-out", str(tmp_path / "certificate")]
-        subprocess.run([*SELF_SIGNED, *key], check=True, capture_output=True)
-        certificate.write_bytes(certificate.read_bytes() + (tmp_path / "certificate").read_bytes())
-    environment = {"TLS_CERTIFICATES": str(certificate)} if tls else {}
+    environment = {"TLS_CERTIFICATES": certificate(tmp_path)} if tls else {}
 
     checked = subprocess.run(
         [str(HAPROXY), "-c", "-f", str(shop / "deploy/haproxy.cfg")],
@@ -134,3 +142,40 @@ def test_haproxy_accepts_its_configuration(shop: Path, tmp_path: Path, tls: bool
 
     assert checked.returncode == 0, checked.stderr
     assert "WARNING" not in checked.stderr
+
+
+@pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed: apt-get install haproxy")
+def test_a_redirect_to_https_has_a_request_id(shop: Path, tmp_path: Path) -> None:
+    http, https, statistics = free_port(), free_port(), free_port()
+    written = (shop / "deploy/haproxy.cfg").read_text()
+    for bind, port in (("80\n", http), ("443 ", https), ("8404\n", statistics)):
+        end = bind[-1]
+        written, found = re.subn(rf"bind \S*:{bind}", f"bind 127.0.0.1:{port}{end}", written)
+        assert found == 1
+    (tmp_path / "haproxy.cfg").write_text(written)
+    environment = {"TLS_CERTIFICATES": certificate(tmp_path)}
+    command = [str(HAPROXY), "-db", "-f", str(tmp_path / "haproxy.cfg")]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as haproxy:
+        try:
+            status, request_id = redirected(http)
+        finally:
+            haproxy.terminate()
+
+    assert status == 308
+    assert UUID(request_id)
+
+
+def redirected(port: int) -> tuple[int, str]:
+    """The status and the request id, once HAProxy listens."""
+    end = time.monotonic() + 10
+    while True:
+        with closing(HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+            try:
+                connection.request("GET", "/", headers={"Host": "shop.test"})
+            except ConnectionRefusedError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+                continue
+            with connection.getresponse() as answer:
+                return answer.status, answer.headers["X-Request-ID"]

@@ -214,18 +214,20 @@ class SlowClient:
     def __init__(self, url: str) -> None:
         self._port = int(url.rpartition(":")[2])
 
-    async def status(self) -> int:
-        """The status of the answer, which comes before the body has arrived."""
+    async def answer(self) -> tuple[int, str]:
+        """Its status and X-Request-ID. The answer comes before the body has arrived."""
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", self._port, local_addr=("127.0.0.2", 0)
         )
         with closing(writer):
             writer.write(b"POST /notes HTTP/1.1\r\nHost: shop\r\nContent-Length: 60000\r\n\r\n")
-            answer = asyncio.create_task(reader.readline())
+            answer = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))
             while not answer.done():
                 writer.write(b"x")
                 await asyncio.wait([answer], timeout=2)
-            return int((await answer).split()[1])
+            status, *headers = (await answer).decode().lower().splitlines()
+            ids = [line for line in headers if line.startswith("x-request-id: ")]
+            return int(status.split()[1]), "".join(ids).removeprefix("x-request-id: ")
 
 
 @pytest.mark.slow
@@ -233,12 +235,14 @@ async def test_450_slow_bodies_of_one_client_do_not_disturb_others(
     shop: Shop,
 ) -> None:
     await shop.open(2)
-    slow = [asyncio.create_task(SlowClient(shop.url).status()) for _ in range(450)]
+    slow = [asyncio.create_task(SlowClient(shop.url).answer()) for _ in range(450)]
     await asyncio.sleep(1)
 
     async with Visitors(shop.url) as visitors, asyncio.timeout(30):
-        refused = Counter(await asyncio.gather(*slow))
+        answers = await asyncio.gather(*slow)
 
+    refused = Counter(status for status, _ in answers)
+    assert len({UUID(request_id) for _, request_id in answers}) == len(answers)
     assert visitors.failures == {}
     assert visitors.requests > 10 * VISITORS
     assert refused.keys() == {408, 429}

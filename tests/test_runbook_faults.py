@@ -1,0 +1,346 @@
+"""The commands of the runbooks when a step is killed and repeated, or one of them fails."""
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from conftest import REPO
+from serving import free_port
+
+LIVE_CLIMB = REPO / "benchmarks" / "live_climb"
+PAGES = REPO / "template/docs/runbooks"
+OLD, NEW = "host=10.0.1.5 port=5432 dbname=app", "host=10.0.2.5 port=5432 dbname=app"
+
+# Like uvicorn, it handles SIGINT itself. It answers as HAProxy too.
+APP = """
+import os, signal
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Ready(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(f"app,{os.environ['PORT']},0,UP,\\n".encode())
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Ready).serve_forever()
+"""
+
+
+class Site:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.settings = folder / "app.env"
+        self.ini = folder / "pgbouncer.ini"
+        self.programs = folder / "bin"
+        self.programs.mkdir()
+        self.variables = {"SITE": str(folder), "POOLER": str(folder), "ONE": "1", "TWO": "2"}
+
+    def bash(
+        self, commands: str, pasted: str = "", **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """In the shell of a person, which has no -e. A deploy does nothing."""
+        functions = part("deploy.md")
+        path = f"{self.programs}:{os.environ['PATH']}"
+        return subprocess.run(
+            ["bash", "-c", f"{functions}\ndeploy() {{ echo deployed; }}\n{commands}"],
+            env=os.environ | self.variables | {"PATH": path} | more,
+            input=pasted,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def step(
+        self, pasted: str, functions: str = "", **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        return self.bash(f"{functions}\nstep", pasted, **more)
+
+    def program(self, name: str, commands: str) -> None:
+        (self.programs / name).write_text(f"#!/bin/bash\n{commands}\n", encoding="utf-8")
+        (self.programs / name).chmod(0o755)
+
+    @contextmanager
+    def pooler(self) -> Iterator[subprocess.Popen[bytes]]:
+        """A process that ends when it is told to read its file again."""
+        with subprocess.Popen(["sleep", "60"]) as process:
+            (self.folder / "pid").write_text(str(process.pid), encoding="utf-8")
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+def part(page: str, section: str = "", part: str = "do", without: str = "\n") -> str:
+    """The commands of a page, except lines that begin with `without`."""
+    found = [
+        line
+        for one in importlib.import_module("runbook").blocks(PAGES / page)
+        if one.section.startswith(section) and bool(one.section) == bool(section)
+        if one.part == part
+        for line in one.commands.splitlines()
+        if not line.startswith(without)
+    ]
+    assert found, f"{page} has no commands in {section!r}"
+    return "\n".join(found)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.syspath_prepend(LIVE_CLIMB)
+    return Site(tmp_path)
+
+
+def test_ctrl_c_in_a_step_does_not_stop_the_process_that_it_has_deployed(site: Site) -> None:
+    port = free_port()
+    site.settings.touch()
+    site.program("python", f"exec {sys.executable} {site.folder}/app.py")
+    (site.folder / "app.py").write_text(APP, encoding="utf-8")
+    (site.folder / "release/.venv").mkdir(parents=True)
+    (site.folder / "release/.venv/bin").symlink_to(site.programs)
+    url = f"http://127.0.0.1:{port}"
+    pid = site.folder / f"{port}.pid"
+    try:
+        with subprocess.Popen(
+            ["bash", "-c", f"{part('deploy.md')}\nstep"],
+            env=os.environ | {"SITE": str(site.folder), "BALANCER": url},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        ) as step:
+            assert step.stdin is not None
+            assert step.stdout is not None
+            step.stdin.write(f"deploy {port}\necho deployed\nsleep 60\n")
+            step.stdin.close()
+            assert step.stdout.readline() == "deployed\n"
+            deployed = int(pid.read_text())
+            group = os.getpgid(deployed)
+            os.killpg(step.pid, signal.SIGINT)  # as Ctrl-C does
+            step.wait()
+        assert group == deployed != step.pid
+        with urllib.request.urlopen(f"{url}/ready") as answer:
+            assert answer.status == 200
+    finally:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+def exchange(site: Site, primary: str) -> subprocess.CompletedProcess[str]:
+    return site.bash(
+        f"{part('replicas/failover.md')}\nexchange",
+        POSTGRES_PLACE=primary,
+        REPLICA_PLACE=NEW,
+        REPLICA="postgresql://postgres@10.0.2.5:5432/app",
+    )
+
+
+def test_a_repeated_exchange_finishes_what_a_kill_has_left(site: Site) -> None:
+    exchanged = f"app = {NEW} connect_query='…'\napp_replica = {OLD} connect_query='…'\n"
+    site.ini.write_text(exchanged, encoding="utf-8")
+    site.settings.write_text("DATABASE_DIRECT_URL='postgresql://app@10.0.1.5:5432/app'\n")
+    with site.pooler() as pooler:
+        done = exchange(site, OLD)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert pooler.wait(10) == -signal.SIGHUP
+    assert site.ini.read_text(encoding="utf-8") == exchanged
+    assert site.settings.read_text() == "DATABASE_DIRECT_URL='postgresql://app@10.0.2.5:5432/app'\n"
+
+
+def test_an_exchange_with_a_place_that_pgbouncer_does_not_have_fails(site: Site) -> None:
+    before = f"app = {OLD} connect_query='…'\n"
+    site.ini.write_text(before, encoding="utf-8")
+    site.settings.touch()
+    with site.pooler() as pooler:
+        done = exchange(site, OLD.replace("10.0.1.5", "primary"))
+        assert done.returncode != 0
+        assert "POSTGRES_PLACE" in done.stderr
+        assert pooler.poll() is None
+    assert site.ini.read_text(encoding="utf-8") == before
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "FILES_S3_REGION=eu-central-1 FILES_BUCKET=shop-files-2",
+        "FILES_BUCKET=shop-files-2 FILES_S3_REGION=eu-central-1",
+    ],
+)
+def test_the_settings_of_the_old_bucket_are_kept_also_when_a_step_is_killed_and_repeated(
+    site: Site, settings: str
+) -> None:
+    before = "FILES_S3_REGION='eu-central-1'\nFILES_BUCKET='shop-files'\nSECRET_KEY='new'\n"
+    site.settings.write_text(before)
+    old = site.folder / "app.env.old-bucket"
+    old.write_text("SECRET_KEY='of an earlier loss'\n")
+    commands = part("s3/loss.md", "2.", without="rclone")
+
+    killed = """echo() {
+    if [ -e "$SITE/once" ]; then kill -9 "$BASHPID"; fi
+    touch "$SITE/once"
+    builtin echo "$@"
+}"""
+    assert site.step(commands, killed, NEW_S3_SETTINGS=settings).returncode == 128 + signal.SIGKILL
+    assert site.settings.read_text() == before
+    for _ in range(2):
+        assert site.step(commands, NEW_S3_SETTINGS=settings).stdout == "deployed\n"
+        assert old.read_text() == before
+    assert "FILES_BUCKET='shop-files-2'\n" in site.settings.read_text()
+    assert site.step(part("s3/loss.md", "2.", "back", without="rclone")).returncode == 0
+    assert site.settings.read_text() == before
+
+
+def test_a_repeated_second_step_of_a_rotation_does_not_delete_the_keys(site: Site) -> None:
+    before = "SECRET_KEY='new'\nDATABASE_URL='postgresql://app:x@host/app'\n"
+    site.settings.write_text(before)
+    site.variables |= {"NEW_ROLE": "app_2", "NEW_PASSWORD": "secret"}
+    done = site.step(part("rotation.md", "2."))
+    assert done.returncode != 0
+    assert "deployed" not in done.stdout
+    assert site.settings.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("page", "section", "failing"),
+    [
+        ("rotation.md", "1.", "openssl"),
+        ("cache/add-the-cache.md", "2.", "python"),
+        ("cache/upgrade-valkey.md", "2.", "python"),
+        ("redis_sessions/move-the-sessions.md", "2.", "python"),
+    ],
+)
+def test_a_secret_that_cannot_be_made_is_not_deployed(
+    site: Site, page: str, section: str, failing: str
+) -> None:
+    before = "SECRET_KEY='odd'\nCACHE_URL='redis://old'\n"
+    site.settings.write_text(before)
+    (site.folder / "release").mkdir()
+    site.program(failing, "exit 1")
+    site.program("psql", "echo app")
+    functions = part(page) if page == "cache/upgrade-valkey.md" else ""
+    names = ("CACHE", "NEW_CACHE", "SESSIONS")
+    places = {f"{name}_{end}": "x" for name in names for end in ("HOST", "PORT", "PASSWORD")}
+    site.variables |= {
+        **places,
+        "POSTGRES": "x",
+        "DIRECT": "x",
+        "NEW_ROLE": "x",
+        "NEW_PASSWORD": "x",
+    }
+
+    done = site.step(part(page, section), functions)
+
+    assert done.returncode != 0
+    assert "deployed" not in done.stdout
+    assert site.settings.read_text() == before
+
+
+def test_the_users_of_pgbouncer_stay_when_postgres_cannot_be_asked(site: Site) -> None:
+    users = site.folder / "userlist.txt"
+    users.write_text('"app" "SCRAM-SHA-256$…"\n', encoding="utf-8")
+    site.program("psql", "exit 2")
+    done = site.step(
+        part("pooling/rotation.md", "1."), POSTGRES="x", OLD_ROLE="app", NEW_ROLE="app_2"
+    )
+    assert done.returncode != 0
+    assert users.read_text(encoding="utf-8") == '"app" "SCRAM-SHA-256$…"\n'
+
+
+@pytest.mark.parametrize(
+    ("page", "section"),
+    [("s3/move-the-files.md", "2."), ("upgrade-postgres.md", "1."), ("upgrade-postgres.md", "2.")],
+)
+def test_a_check_fails_when_nothing_answers(site: Site, page: str, section: str) -> None:
+    for program in ("psql", "curl"):
+        site.program(program, "exit 1")
+    servers = dict.fromkeys(("POSTGRES", "NEW", "POOLED"), "x")
+    done = site.step(part(page, section, "check"), "until_true() { true; }", **servers)
+    assert done.returncode != 0
+
+
+def test_a_redis_that_does_not_answer_is_not_one_without_old_passwords(site: Site) -> None:
+    names = {"NEW_REDIS_PASSWORD": "x", "REDIS": "CACHE_URL"}
+    site.settings.touch()
+    (site.folder / "release").mkdir()
+    for users, status in (("user default on #1", 0), ("user default on #1 #2", 1)):
+        site.program("python", f"case $3 in ACL) echo '{users}' ;; esac")
+        done = site.step(part("cache/rotation.md", "3."), part("cache/rotation.md"), **names)
+        assert (done.returncode, done.stderr) == (status, "")
+    site.program("python", "[ $3 = CONFIG ]")
+    done = site.step(part("cache/rotation.md", "3."), part("cache/rotation.md"), **names)
+    assert done.returncode != 0
+
+
+def test_two_servers_of_sessions_that_do_not_answer_are_not_at_the_same_position(
+    site: Site,
+) -> None:
+    functions = part("redis_sessions/upgrade-valkey.md")
+    site.variables |= {"SESSIONS_PASSWORD": "x"}
+    site.program("redis-cli", "exit 1")
+    commands = f"{functions}\nsame_position a 1 b 2"
+    assert site.bash(commands).returncode != 0
+    site.program("redis-cli", "echo master_repl_offset:7")
+    assert site.bash(commands).returncode == 0
+
+
+def test_a_backup_needs_no_options_and_a_lost_server_no_moment(site: Site) -> None:
+    data = site.folder / "data"
+    for name in ("barman-cloud-backup", "barman-cloud-restore", "psql"):
+        site.program(name, f'printf "%s\\n" "$*" >> {site.folder}/called')
+    site.program("barman-cloud-backup-list", "echo 20260131T120000")
+    site.variables |= {"BACKUP": "s3://shop-backups/postgres", "PGDATA": str(data)}
+    site.variables |= dict.fromkeys(("RESTART_POSTGRES", "STOP_POSTGRES", "START_POSTGRES"), "true")
+    for section in ("1.", "3.", "4."):
+        done = site.step(part("backup.md", section))
+        assert (done.returncode, done.stderr) == (0, ""), section
+    recovery = (data / "postgresql.auto.conf").read_text()
+    assert "barman-cloud-wal-restore  s3://shop-backups/postgres main %f %p" in recovery
+    assert "recovery_target_time = ''\n" in recovery
+
+
+def test_an_upgrade_with_a_place_that_pgbouncer_does_not_have_changes_nothing(site: Site) -> None:
+    site.ini.write_text(f"app = {OLD} connect_query='…'\n", encoding="utf-8")
+    site.program("psql", f"echo t >> {site.folder}/asked")
+    places = {"POSTGRES_PLACE": OLD.replace("10.0.1.5", "primary"), "NEW_PLACE": NEW}
+    functions = f'{part("upgrade-postgres-functions.md")}\npaused() (set -e; "$@")'
+    done = site.step("paused cross POSTGRES NEW", functions, POSTGRES="x", NEW="y", **places)
+    assert done.returncode != 0
+    assert "POSTGRES_PLACE" in done.stderr
+    assert not (site.folder / "asked").exists()
+
+
+def test_a_hand_over_with_places_that_pgbouncer_does_not_have_pauses_nobody(site: Site) -> None:
+    site.ini.write_text(f"orders-app = {OLD} connect_query='…'\n", encoding="utf-8")
+    places = {"POSTGRES_PLACE": OLD.replace("10.0.1.5", "primary"), "OWN_PLACE": NEW}
+    functions = part("module_databases/move-by-pausing.md")
+    with site.pooler() as pooler:
+        done = site.step(
+            "switch cut POSTGRES_PLACE OWN_PLACE",
+            functions,
+            POSTGRES="x",
+            OWN_POSTGRES="y",
+            **places,
+        )
+        assert done.returncode != 0
+        assert "POSTGRES_PLACE" in done.stderr
+        assert pooler.poll() is None
+
+
+@pytest.mark.parametrize("other", ["", "OTHER_URL='postgresql://app@127.0.0.1:6433/app'\n"])
+def test_the_settings_of_one_pooler_are_kept_at_the_first_try_only(site: Site, other: str) -> None:
+    before = f"{other}DATABASE_URL='postgresql://app@10.0.1.5:6432/app'\n"
+    site.settings.write_text(before)
+    one, name = "postgresql://app@10.0.1.5:6432", "postgresql://app@127.0.0.1:6433"
+    for _ in range(2):
+        done = site.step(part("copies/loss-of-a-zone.md", "2."), POOLED=one, POOLED_BY_NAME=name)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (site.folder / "app.env.one-pooler").read_text() == before
+    assert f"DATABASE_URL='{name}/app'\n" in site.settings.read_text()

@@ -291,6 +291,8 @@ async def test_without_a_copy_the_load_balancer_answers_like_the_app(shop: Shop)
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["x-request-id"] == "order-7-8-9"
+    nameless = await ask(shop.url, "GET", "/products", headers={"X-Request-ID": ""})
+    assert UUID(nameless.headers["x-request-id"])
 
 
 async def test_the_load_balancer_logs_neither_paths_nor_queries(shop: Shop) -> None:

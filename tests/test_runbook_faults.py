@@ -306,6 +306,23 @@ def test_a_backup_needs_no_options_and_a_lost_server_no_moment(site: Site) -> No
     assert "recovery_target_time = ''\n" in recovery
 
 
+def test_a_planned_failover_with_a_place_that_pgbouncer_does_not_have_pauses_nobody(
+    site: Site,
+) -> None:
+    site.ini.write_text(f"app = {OLD} connect_query='…'\n", encoding="utf-8")
+    site.program("psql", "echo t")
+    places = {"POSTGRES_PLACE": OLD.replace("10.0.1.5", "primary"), "REPLICA_PLACE": NEW}
+    servers = {"POSTGRES": "x", "REPLICA": "y", "STOP_POSTGRES": "false", "POSTGRES_DATA": "z"}
+    functions = part("replicas/failover.md")
+    with site.pooler() as pooler:
+        done = site.step(
+            part("replicas/failover.md", "1.", "check"), functions, **places, **servers
+        )
+        assert done.returncode != 0
+        assert "POSTGRES_PLACE" in done.stderr
+        assert pooler.poll() is None
+
+
 def test_an_upgrade_with_a_place_that_pgbouncer_does_not_have_changes_nothing(site: Site) -> None:
     site.ini.write_text(f"app = {OLD} connect_query='…'\n", encoding="utf-8")
     site.program("psql", f"echo t >> {site.folder}/asked")

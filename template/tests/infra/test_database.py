@@ -558,6 +558,11 @@ async def test_no_number_and_no_text_in_a_path_makes_a_request_fail(
     assert str(2**31) not in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("services")
+def test_tests_open_no_connection_with_tls() -> None:
+    assert os.environ["PGSSLMODE"] == "disable"
+
+
 @pytest.mark.usefixtures("notes")
 async def test_connections_to_a_server_that_became_read_only_are_replaced(
     services: Services,

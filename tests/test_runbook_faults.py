@@ -46,11 +46,10 @@ class Site:
     def bash(
         self, commands: str, pasted: str = "", **more: str
     ) -> subprocess.CompletedProcess[str]:
-        """In the shell of a person, which has no -e. A deploy does nothing."""
-        functions = part("deploy.md")
+        """In the shell of a person, which has no -e."""
         path = f"{self.programs}:{os.environ['PATH']}"
         return subprocess.run(
-            ["bash", "-c", f"{functions}\ndeploy() {{ echo deployed; }}\n{commands}"],
+            ["bash", "-c", f"{commands_of('deploy.md')}\n{commands}"],
             env=os.environ | self.variables | {"PATH": path} | more,
             input=pasted,
             capture_output=True,
@@ -62,24 +61,31 @@ class Site:
     def step(
         self, pasted: str, functions: str = "", **more: str
     ) -> subprocess.CompletedProcess[str]:
-        return self.bash(f"{functions}\nstep", pasted, **more)
+        """A deploy in it does nothing."""
+        return self.bash(f"deploy() {{ echo deployed; }}\n{functions}\nstep", pasted, **more)
 
     def program(self, name: str, commands: str) -> None:
         (self.programs / name).write_text(f"#!/bin/bash\n{commands}\n", encoding="utf-8")
         (self.programs / name).chmod(0o755)
 
+    def release(self, python: str) -> None:
+        """`python`: the commands that stand for its Python."""
+        (self.folder / "release/.venv").mkdir(parents=True)
+        (self.folder / "release/.venv/bin").symlink_to(self.programs)
+        self.program("python", python)
+
     @contextmanager
-    def pooler(self) -> Iterator[subprocess.Popen[bytes]]:
-        """A process that ends when it is told to read its file again."""
-        with subprocess.Popen(["sleep", "60"]) as process:
-            (self.folder / "pid").write_text(str(process.pid), encoding="utf-8")
+    def process(self, pid_file: str = "pid") -> Iterator[subprocess.Popen[bytes]]:
+        """Stands for PgBouncer or the app. Any signal ends it, so a test sees whether one came."""
+        with subprocess.Popen(["sleep", "600"]) as process:
+            (self.folder / pid_file).write_text(str(process.pid), encoding="utf-8")
             try:
                 yield process
             finally:
                 process.kill()
 
 
-def part(page: str, section: str = "", part: str = "do", without: str = "\n") -> str:
+def commands_of(page: str, section: str = "", part: str = "do", without: str = "\n") -> str:
     """The commands of a page, except lines that begin with `without`."""
     found = [
         line
@@ -102,15 +108,13 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 def test_ctrl_c_in_a_step_does_not_stop_the_process_that_it_has_deployed(site: Site) -> None:
     port = free_port()
     site.settings.touch()
-    site.program("python", f"exec {sys.executable} {site.folder}/app.py")
+    site.release(f"exec {sys.executable} {site.folder}/app.py")
     (site.folder / "app.py").write_text(APP, encoding="utf-8")
-    (site.folder / "release/.venv").mkdir(parents=True)
-    (site.folder / "release/.venv/bin").symlink_to(site.programs)
     url = f"http://127.0.0.1:{port}"
     pid = site.folder / f"{port}.pid"
     try:
         with subprocess.Popen(
-            ["bash", "-c", f"{part('deploy.md')}\nstep"],
+            ["bash", "-c", f"{commands_of('deploy.md')}\nstep"],
             env=os.environ | {"SITE": str(site.folder), "BALANCER": url},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -134,9 +138,30 @@ def test_ctrl_c_in_a_step_does_not_stop_the_process_that_it_has_deployed(site: S
             os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
+def test_a_deploy_stops_at_a_process_that_does_not_start(site: Site) -> None:
+    site.settings.touch()
+    site.release("echo 'SECRET_KEY is missing'\nexit 1")
+    first, second = free_port(), free_port()
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with site.process(f"{second}.pid") as serving:
+        done = site.bash(f"deploy {first} {second}", BALANCER=nobody)
+        assert serving.poll() is None
+
+    assert done.returncode == 1
+    assert done.stderr == f"{first} is not ready:\nSECRET_KEY is missing\n"
+
+
+def test_a_pasted_section_stops_at_the_first_command_that_fails(site: Site) -> None:
+    pasted = "settings A=1\ncat <<END | grep -q nothing\n$SITE\nEND\nsettings B=2\n"
+    site.settings.touch()
+    done = site.bash("step\necho $?", pasted)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+    assert site.settings.read_text(encoding="utf-8") == "A='1'\n"
+
+
 def exchange(site: Site, primary: str) -> subprocess.CompletedProcess[str]:
     return site.bash(
-        f"{part('replicas/failover.md')}\nexchange",
+        f"{commands_of('replicas/failover.md')}\nexchange",
         POSTGRES_PLACE=primary,
         REPLICA_PLACE=NEW,
         REPLICA="postgresql://postgres@10.0.2.5:5432/app",
@@ -147,7 +172,7 @@ def test_a_repeated_exchange_finishes_what_a_kill_has_left(site: Site) -> None:
     exchanged = f"app = {NEW} connect_query='…'\napp_replica = {OLD} connect_query='…'\n"
     site.ini.write_text(exchanged, encoding="utf-8")
     site.settings.write_text("DATABASE_DIRECT_URL='postgresql://app@10.0.1.5:5432/app'\n")
-    with site.pooler() as pooler:
+    with site.process() as pooler:
         done = exchange(site, OLD)
         assert (done.returncode, done.stderr) == (0, "")
         assert pooler.wait(10) == -signal.SIGHUP
@@ -159,7 +184,7 @@ def test_an_exchange_with_a_place_that_pgbouncer_does_not_have_fails(site: Site)
     before = f"app = {OLD} connect_query='…'\n"
     site.ini.write_text(before, encoding="utf-8")
     site.settings.touch()
-    with site.pooler() as pooler:
+    with site.process() as pooler:
         done = exchange(site, OLD.replace("10.0.1.5", "primary"))
         assert done.returncode != 0
         assert "POSTGRES_PLACE" in done.stderr
@@ -181,7 +206,7 @@ def test_the_settings_of_the_old_bucket_are_kept_also_when_a_step_is_killed_and_
     site.settings.write_text(before)
     old = site.folder / "app.env.old-bucket"
     old.write_text("SECRET_KEY='of an earlier loss'\n")
-    commands = part("s3/loss.md", "2.", without="rclone")
+    commands = commands_of("s3/loss.md", "2.", without="rclone")
 
     killed = """echo() {
     if [ -e "$SITE/once" ]; then kill -9 "$BASHPID"; fi
@@ -194,7 +219,7 @@ def test_the_settings_of_the_old_bucket_are_kept_also_when_a_step_is_killed_and_
         assert site.step(commands, NEW_S3_SETTINGS=settings).stdout == "deployed\n"
         assert old.read_text() == before
     assert "FILES_BUCKET='shop-files-2'\n" in site.settings.read_text()
-    assert site.step(part("s3/loss.md", "2.", "back", without="rclone")).returncode == 0
+    assert site.step(commands_of("s3/loss.md", "2.", "back", without="rclone")).returncode == 0
     assert site.settings.read_text() == before
 
 
@@ -202,7 +227,7 @@ def test_a_repeated_second_step_of_a_rotation_does_not_delete_the_keys(site: Sit
     before = "SECRET_KEY='new'\nDATABASE_URL='postgresql://app:x@host/app'\n"
     site.settings.write_text(before)
     site.variables |= {"NEW_ROLE": "app_2", "NEW_PASSWORD": "secret"}
-    done = site.step(part("rotation.md", "2."))
+    done = site.step(commands_of("rotation.md", "2."))
     assert done.returncode != 0
     assert "deployed" not in done.stdout
     assert site.settings.read_text() == before
@@ -225,7 +250,7 @@ def test_a_secret_that_cannot_be_made_is_not_deployed(
     (site.folder / "release").mkdir()
     site.program(failing, "exit 1")
     site.program("psql", "echo app")
-    functions = part(page) if page == "cache/upgrade-valkey.md" else ""
+    functions = commands_of(page) if page == "cache/upgrade-valkey.md" else ""
     names = ("CACHE", "NEW_CACHE", "SESSIONS")
     places = {f"{name}_{end}": "x" for name in names for end in ("HOST", "PORT", "PASSWORD")}
     site.variables |= {
@@ -236,7 +261,7 @@ def test_a_secret_that_cannot_be_made_is_not_deployed(
         "NEW_PASSWORD": "x",
     }
 
-    done = site.step(part(page, section), functions)
+    done = site.step(commands_of(page, section), functions)
 
     assert done.returncode != 0
     assert "deployed" not in done.stdout
@@ -248,7 +273,7 @@ def test_the_users_of_pgbouncer_stay_when_postgres_cannot_be_asked(site: Site) -
     users.write_text('"app" "SCRAM-SHA-256$…"\n', encoding="utf-8")
     site.program("psql", "exit 2")
     done = site.step(
-        part("pooling/rotation.md", "1."), POSTGRES="x", OLD_ROLE="app", NEW_ROLE="app_2"
+        commands_of("pooling/rotation.md", "1."), POSTGRES="x", OLD_ROLE="app", NEW_ROLE="app_2"
     )
     assert done.returncode != 0
     assert users.read_text(encoding="utf-8") == '"app" "SCRAM-SHA-256$…"\n'
@@ -262,7 +287,7 @@ def test_a_check_fails_when_nothing_answers(site: Site, page: str, section: str)
     for program in ("psql", "curl"):
         site.program(program, "exit 1")
     servers = dict.fromkeys(("POSTGRES", "NEW", "POOLED"), "x")
-    done = site.step(part(page, section, "check"), "until_true() { true; }", **servers)
+    done = site.step(commands_of(page, section, "check"), "until_true() { true; }", **servers)
     assert done.returncode != 0
 
 
@@ -272,17 +297,21 @@ def test_a_redis_that_does_not_answer_is_not_one_without_old_passwords(site: Sit
     (site.folder / "release").mkdir()
     for users, status in (("user default on #1", 0), ("user default on #1 #2", 1)):
         site.program("python", f"case $3 in ACL) echo '{users}' ;; esac")
-        done = site.step(part("cache/rotation.md", "3."), part("cache/rotation.md"), **names)
+        done = site.step(
+            commands_of("cache/rotation.md", "3."), commands_of("cache/rotation.md"), **names
+        )
         assert (done.returncode, done.stderr) == (status, "")
     site.program("python", "[ $3 = CONFIG ]")
-    done = site.step(part("cache/rotation.md", "3."), part("cache/rotation.md"), **names)
+    done = site.step(
+        commands_of("cache/rotation.md", "3."), commands_of("cache/rotation.md"), **names
+    )
     assert done.returncode != 0
 
 
 def test_two_servers_of_sessions_that_do_not_answer_are_not_at_the_same_position(
     site: Site,
 ) -> None:
-    functions = part("redis_sessions/upgrade-valkey.md")
+    functions = commands_of("redis_sessions/upgrade-valkey.md")
     site.variables |= {"SESSIONS_PASSWORD": "x"}
     site.program("redis-cli", "exit 1")
     commands = f"{functions}\nsame_position a 1 b 2"
@@ -299,7 +328,7 @@ def test_a_backup_needs_no_options_and_a_lost_server_no_moment(site: Site) -> No
     site.variables |= {"BACKUP": "s3://shop-backups/postgres", "PGDATA": str(data)}
     site.variables |= dict.fromkeys(("RESTART_POSTGRES", "STOP_POSTGRES", "START_POSTGRES"), "true")
     for section in ("1.", "3.", "4."):
-        done = site.step(part("backup.md", section))
+        done = site.step(commands_of("backup.md", section))
         assert (done.returncode, done.stderr) == (0, ""), section
     recovery = (data / "postgresql.auto.conf").read_text()
     assert "barman-cloud-wal-restore  s3://shop-backups/postgres main %f %p" in recovery
@@ -313,10 +342,10 @@ def test_a_planned_failover_with_a_place_that_pgbouncer_does_not_have_pauses_nob
     site.program("psql", "echo t")
     places = {"POSTGRES_PLACE": OLD.replace("10.0.1.5", "primary"), "REPLICA_PLACE": NEW}
     servers = {"POSTGRES": "x", "REPLICA": "y", "STOP_POSTGRES": "false", "POSTGRES_DATA": "z"}
-    functions = part("replicas/failover.md")
-    with site.pooler() as pooler:
+    functions = commands_of("replicas/failover.md")
+    with site.process() as pooler:
         done = site.step(
-            part("replicas/failover.md", "1.", "check"), functions, **places, **servers
+            commands_of("replicas/failover.md", "1.", "check"), functions, **places, **servers
         )
         assert done.returncode != 0
         assert "POSTGRES_PLACE" in done.stderr
@@ -327,7 +356,7 @@ def test_an_upgrade_with_a_place_that_pgbouncer_does_not_have_changes_nothing(si
     site.ini.write_text(f"app = {OLD} connect_query='…'\n", encoding="utf-8")
     site.program("psql", f"echo t >> {site.folder}/asked")
     places = {"POSTGRES_PLACE": OLD.replace("10.0.1.5", "primary"), "NEW_PLACE": NEW}
-    functions = f'{part("upgrade-postgres-functions.md")}\npaused() (set -e; "$@")'
+    functions = f'{commands_of("upgrade-postgres-functions.md")}\npaused() (set -e; "$@")'
     done = site.step("paused cross POSTGRES NEW", functions, POSTGRES="x", NEW="y", **places)
     assert done.returncode != 0
     assert "POSTGRES_PLACE" in done.stderr
@@ -337,8 +366,8 @@ def test_an_upgrade_with_a_place_that_pgbouncer_does_not_have_changes_nothing(si
 def test_a_hand_over_with_places_that_pgbouncer_does_not_have_pauses_nobody(site: Site) -> None:
     site.ini.write_text(f"orders-app = {OLD} connect_query='…'\n", encoding="utf-8")
     places = {"POSTGRES_PLACE": OLD.replace("10.0.1.5", "primary"), "OWN_PLACE": NEW}
-    functions = part("module_databases/move-by-pausing.md")
-    with site.pooler() as pooler:
+    functions = commands_of("module_databases/move-by-pausing.md")
+    with site.process() as pooler:
         done = site.step(
             "switch cut POSTGRES_PLACE OWN_PLACE",
             functions,
@@ -357,7 +386,9 @@ def test_the_settings_of_one_pooler_are_kept_at_the_first_try_only(site: Site, o
     site.settings.write_text(before)
     one, name = "postgresql://app@10.0.1.5:6432", "postgresql://app@127.0.0.1:6433"
     for _ in range(2):
-        done = site.step(part("copies/loss-of-a-zone.md", "2."), POOLED=one, POOLED_BY_NAME=name)
+        done = site.step(
+            commands_of("copies/loss-of-a-zone.md", "2."), POOLED=one, POOLED_BY_NAME=name
+        )
         assert (done.returncode, done.stderr) == (0, "")
         assert (site.folder / "app.env.one-pooler").read_text() == before
     assert f"DATABASE_URL='{name}/app'\n" in site.settings.read_text()

@@ -4,14 +4,12 @@ import importlib
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from checking import driven
 from conftest import REPO, Render
-from serving import free_port
 from variants import VARIANTS
 
 VISITORS = 8
@@ -121,57 +119,6 @@ def test_each_command_of_a_runbook_is_executed_or_its_reason_is_listed(
 @pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
 def test_a_runbook_is_a_page_of_at_most_120_lines(page: Path) -> None:
     assert len(page.read_text(encoding="utf-8").splitlines()) <= 120
-
-
-def test_a_deploy_stops_at_a_process_that_does_not_start(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.syspath_prepend(LIVE_CLIMB)
-    runbook = importlib.import_module("runbook")
-    functions = runbook.blocks(RUNBOOKS_FOLDER / "deploy.md")[0].commands
-    (tmp_path / "app.env").touch()
-    python = tmp_path / "release/.venv/bin/python"
-    python.parent.mkdir(parents=True)
-    python.write_text("#!/bin/sh\necho 'SECRET_KEY is missing'\nexit 1\n", encoding="utf-8")
-    python.chmod(0o755)
-    first, second = free_port(), free_port()
-    nobody = f"http://127.0.0.1:{free_port()}"
-    with subprocess.Popen(["sleep", "600"]) as serving:
-        (tmp_path / f"{second}.pid").write_text(str(serving.pid), encoding="utf-8")
-        done = subprocess.run(
-            # Without -e, as in the shell of a person.
-            ["bash", "-c", f"{functions}\ndeploy {first} {second}"],
-            env=os.environ | {"SITE": str(tmp_path), "BALANCER": nobody},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        still_serving = serving.poll() is None
-        serving.kill()
-
-    assert done.returncode == 1
-    assert done.stderr == f"{first} is not ready:\nSECRET_KEY is missing\n"
-    assert still_serving
-
-
-def test_a_pasted_section_stops_at_the_first_command_that_fails(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.syspath_prepend(LIVE_CLIMB)
-    functions = importlib.import_module("runbook").blocks(RUNBOOKS_FOLDER / "deploy.md")[0].commands
-    pasted = "settings A=1\ncat <<END | grep -q nothing\n$SITE\nEND\nsettings B=2\n"
-    (tmp_path / "app.env").touch()
-    done = subprocess.run(
-        # Without -e, as in the shell of a person, which goes on.
-        ["bash", "-c", f"{functions}\nstep\necho $?"],
-        env=os.environ | {"SITE": str(tmp_path)},
-        input=pasted,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert (done.stdout, done.stderr) == ("1\n", "")
-    assert (tmp_path / "app.env").read_text(encoding="utf-8") == "A='1'\n"
 
 
 @pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)

@@ -234,7 +234,7 @@ def rename_version_table() -> None:
 
 
 def said_of(python: str) -> str:
-    """What the lint says of a migration that fails."""
+    """The message of the lint for a migration that fails."""
     sql = f'SELECT 1"""); {python}; op.execute("""SELECT 1'
     text = MIGRATION.format(revision="fails", before="0001", sql=sql)
     (VERSIONS / "fails.py").write_text(text, encoding="utf-8")

@@ -22,6 +22,7 @@ from app.infra.failures import NotConnected
 from app.infra.module_databases import settings
 
 NAME = "databases of modules"
+DATABASE_OF = "database of "
 
 
 async def look(window: Window) -> CapabilityEvidence | None:
@@ -43,7 +44,11 @@ async def look(window: Window) -> CapabilityEvidence | None:
 
 
 def name_of(module: str) -> str:
-    return f"database of {module}"
+    return f"{DATABASE_OF}{module}"
+
+
+def module_of(name: str) -> str:
+    return name.removeprefix(DATABASE_OF)
 
 
 def of(name: str, skipped: list[Skipped]) -> list[Skipped]:

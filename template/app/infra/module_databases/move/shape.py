@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What a table is and does: the reasons that it cannot move, and what both sides must agree in."""
+"""SQL that reads a table: the obstacles to its move, and the parts that must be the same."""
 
 OBSTACLES = """
     SELECT concat_ws(' ', 'has', what, 'so', reason)

@@ -49,9 +49,9 @@ async def of_tables(move: Move, is_copied: bool) -> AsyncGenerator[str]:
         obstacles = {row[0]: None for side in sides for row in await side.rows(OBSTACLES, table)}
         for obstacle in obstacles:
             yield f"{table} {obstacle}"
-        old, new = [{row[0] for row in await side.rows(PARTS, table)} for side in sides]
         if obstacles:
             continue
+        old, new = [{row[0] for row in await side.rows(PARTS, table)} for side in sides]
         if difference := sorted(old ^ new):
             where = "old" if difference[0] in old else "new"
             yield (

@@ -8,7 +8,7 @@ from app.infra.connections import DatabaseSettings
 from app.infra.doctor.evidence import Evidence, EvidencePart
 from app.infra.doctor.finding import Capability, CapabilityEvidence, Finding, Window, seen
 from app.infra.module_databases import settings
-from app.infra.module_databases.doctor import name_of, of, window_of
+from app.infra.module_databases.doctor import module_of, name_of, of, window_of
 from app.infra.module_databases.replicas import settings as of_replicas
 from app.infra.replicas.doctor import ReplicasSeen, judged, look_at_replicas
 
@@ -48,9 +48,8 @@ async def look(window: Window) -> CapabilityEvidence | None:
 def no_reads(evidence: Evidence) -> Finding | None:
     found = seen(evidence, OfModules, NAME)
     for name, replicas in (found.databases if found else {}).items():
-        module = name.removeprefix(name_of(""))
-        primary = evidence.others.get(name)
-        if finding := judged(replicas, primary, f"{settings.prefix_of(module)}REPLICA_"):
+        prefix = f"{settings.prefix_of(module_of(name))}REPLICA_"
+        if finding := judged(replicas, evidence.others.get(name), prefix):
             return finding.model_copy(update={"text": f"{name}: {finding.text}"})
     return None
 

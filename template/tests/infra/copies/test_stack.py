@@ -5,6 +5,7 @@ import asyncio
 import csv
 import json
 import os
+import signal
 import socket
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -87,16 +88,30 @@ class Shop:
 
     async def until_seen(self, copies: Sequence[Copy]) -> None:
         """Before its first check, the load balancer counts each slot as taken."""
-        wanted = {f"app-{self._places.index(copy.port) + 1}" for copy in copies}
-        async with asyncio.timeout(10), httpx.AsyncClient() as client:
+        wanted = {self._place(copy) for copy in copies}
+        async with asyncio.timeout(10):
             while True:
-                rows = csv.DictReader((await client.get(f"{self._status}/;csv")).text.splitlines())
-                places = {row["svname"]: row for row in rows if row["svname"].startswith("app-")}
+                places = await self._rows()
                 ready = {name for name, row in places.items() if row["status"] == "UP"}
                 asked = [row["check_status"] != "INI" for row in places.values()]
                 if all(asked) and wanted <= ready:
                     return
                 await asyncio.sleep(0.05)
+
+    async def until_late(self, copy: Copy) -> str:
+        """Its status, once the load balancer has waited for it in vain."""
+        async with asyncio.timeout(30):
+            while (row := (await self._rows())[self._place(copy)])["check_status"] != "L7TOUT":
+                await asyncio.sleep(0.05)
+        return row["status"]
+
+    async def _rows(self) -> dict[str, dict[str, str]]:
+        async with httpx.AsyncClient() as client:
+            rows = csv.DictReader((await client.get(f"{self._status}/;csv")).text.splitlines())
+        return {row["svname"]: row for row in rows if row["svname"].startswith("app-")}
+
+    def _place(self, copy: Copy) -> str:
+        return f"app-{self._places.index(copy.port) + 1}"
 
     async def close(self, copies: Sequence[Copy]) -> None:
         """Stops copies as a deploy does, one shortly after the other."""
@@ -171,6 +186,20 @@ async def test_a_copy_that_is_killed_fails_only_the_writes_it_was_carrying_out(s
     placed = await shop.orders()
     assert len(placed) == len(set(placed))
     assert visitors.ordered <= set(placed)
+
+
+@pytest.mark.slow
+async def test_a_busy_copy_that_answers_one_check_late_stays(shop: Shop) -> None:
+    [busy] = await shop.open(1)
+    os.kill(busy.pid, signal.SIGSTOP)
+    reading = asyncio.create_task(ask(shop.url, "GET", "/slow?seconds=0"))
+    try:
+        status = await shop.until_late(busy)
+    finally:
+        os.kill(busy.pid, signal.SIGCONT)
+
+    assert status.startswith("UP")
+    assert (await reading).status == 200
 
 
 @pytest.mark.slow

@@ -18,9 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, asynccontextmanager
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -65,6 +66,7 @@ SETTLED_SECONDS = 120
 
 # The command, killed before one of its statements. It begins when it is told to: starting Python
 # again would take longer than the copies wait between the two commits of a cut.
+MOVERS_READY = 3
 MOVER = f"""
 import asyncpg, itertools, os, signal
 from {MOVE}.__main__ import main
@@ -278,24 +280,35 @@ class Run:
             await asyncio.to_thread(self._shop.deploy, settings, self._load)
 
     async def step(self, step: str, *, killed: bool = False) -> None:
-        kill_every = self._kill_every if killed else 0
         async with self.row(step):
-            said, kill_at = "", int(kill_every > 0)
-            mover = await asyncio.to_thread(self._shop.mover, step, kill_at)
-            while kill_every and not said:
-                kill_at += kill_every
-                again = await asyncio.to_thread(self._shop.mover, step, kill_at)
-                said = await asyncio.to_thread(ended, step, mover)
-                self.kills += not said
-                mover = again
-            if kill_every:
-                mover.kill()
-                mover.communicate()
-            else:
-                said = await asyncio.to_thread(ended, step, mover)
+            take = self._killed_until_done if killed and self._kill_every else self._once
+            said = await take(step)
         if step in {"cut", "back"} and (held := re.findall(r"(\d+) ms", said)):
             self.fences.append(sum(map(int, held)))
         print(f"    {said}", file=sys.stderr)
+
+    async def _once(self, step: str) -> str:
+        mover = await asyncio.to_thread(self._shop.mover, step, 0)
+        return await asyncio.to_thread(ended, step, mover)
+
+    async def _killed_until_done(self, step: str) -> str:
+        """Writers wait while a cut is killed half-way, so the next movers have started before."""
+        kill_at = count(1, self._kill_every)
+
+        def start() -> "asyncio.Task[subprocess.Popen[str]]":
+            return asyncio.create_task(asyncio.to_thread(self._shop.mover, step, next(kill_at)))
+
+        movers = deque(start() for _ in range(MOVERS_READY))
+        await asyncio.gather(*movers)
+        said = ""
+        while not said:
+            movers.append(start())
+            said = await asyncio.to_thread(ended, step, await movers.popleft())
+            self.kills += not said
+        for mover in await asyncio.gather(*movers):
+            mover.kill()
+            mover.communicate()
+        return said
 
     async def lost(self, url: str) -> int:
         connection = await asyncpg.connect(url)

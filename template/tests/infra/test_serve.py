@@ -389,12 +389,12 @@ async def test_a_request_whose_headers_take_too_long_is_refused(
 async def test_a_body_that_stalls_is_refused_and_a_slow_body_is_read(
     echo: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_limits, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(http_limits, "SILENCE_SECONDS", 1)
     head = b"POST /length HTTP/1.1\r\nhost: shop\r\ncontent-length: 4\r\n\r\n"
     async with connected(echo) as (reader, writer):
         writer.write(head)
         for _ in range(4):
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.4)
             writer.write(b"a")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
         assert await reader.readexactly(1) == b"4"

@@ -101,9 +101,11 @@ class Shop:
     async def until_late(self, copy: Copy) -> str:
         """Its status, once the load balancer has waited for it in vain."""
         async with asyncio.timeout(30):
-            while (row := (await self._rows())[self._place(copy)])["check_status"] != "L7TOUT":
+            while True:
+                row = (await self._rows())[self._place(copy)]
+                if row["check_status"] == "L7TOUT":
+                    return row["status"]
                 await asyncio.sleep(0.05)
-        return row["status"]
 
     async def _rows(self) -> dict[str, dict[str, str]]:
         async with httpx.AsyncClient() as client:

@@ -29,11 +29,12 @@ from tests.infra.redis_sessions.stored_in_redis import StoredInRedis
 from tests.infra.test_sessions import who
 
 GRACE = uuid4()
+IMPATIENT_SECONDS = 2
 
 
 @pytest.fixture
 def impatient(server: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SESSION_REDIS_SECONDS", "1")
+    monkeypatch.setenv("SESSION_REDIS_SECONDS", str(IMPATIENT_SECONDS))
 
 
 async def test_while_redis_is_away_nobody_is_logged_out(ada: AsyncClient, server: Valkey) -> None:
@@ -50,22 +51,24 @@ async def test_while_redis_is_away_nobody_is_logged_out(ada: AsyncClient, server
 
 
 @pytest.mark.slow
-async def test_a_request_waits_half_a_second_for_a_hung_redis(
+async def test_later_requests_do_not_wait_for_a_hung_redis(
     impatient: None, ada: AsyncClient, server: Valkey
 ) -> None:
     server.hang()
+    visits = await asyncio.gather(*(ada.get("/me") for _ in range(50)))
+    assert {visit.status_code for visit in visits} == {503}
+    assert (await ada.post("/logout")).status_code == 503
 
-    async with asyncio.timeout(8):
-        visits = await asyncio.gather(*(ada.get("/me") for _ in range(50)))
-        assert {visit.status_code for visit in visits} == {503}
-        assert (await ada.post("/logout")).status_code == 503
-
-    async with asyncio.timeout(0.9):  # later requests do not wait again
+    async with asyncio.timeout(IMPATIENT_SECONDS - 0.1):
         assert await who(ada) == 503
 
     server.go_on()
-    await asyncio.sleep(0.1)  # for the probe
-    assert await who(ada) == str(ADA)
+    async with asyncio.timeout(10):
+        while True:
+            if (found := await who(ada)) != 503:
+                break
+            await asyncio.sleep(0.01)
+    assert found == str(ADA)
     assert (await ada.post("/logout")).status_code == 200
 
 

@@ -103,7 +103,7 @@ class Shop:
         async with asyncio.timeout(30):
             while True:
                 row = (await self._rows())[self._place(copy)]
-                if row["check_status"] == "L7TOUT":
+                if row["check_status"].endswith("L7TOUT"):  # "* " before it: another check runs
                     return row["status"]
                 await asyncio.sleep(0.05)
 

@@ -58,7 +58,7 @@ class Crossing(NamedTuple):
 
     @classmethod
     def of(cls, fields: Sequence[Any]) -> "Crossing":
-        """As JSON gives it back."""
+        """A crossing that was stored as JSON."""
         kind, file, line, name, modules = fields
         return cls(kind, file, line, name, tuple(modules))
 
@@ -91,7 +91,7 @@ def owners() -> dict[str, str]:
     for mapper in Base.registry.mappers:
         if isinstance(mapper.local_table, Table) and (owner := module_of(mapper.class_.__module__)):
             found[mapper.local_table.name] = owner
-    # A table without a class stands beside those that have one.
+    # Tables without a class, in the same files as the classes.
     for name, python_module in sorted(sys.modules.items()):
         if name.endswith(".models") and (owner := module_of(name)):
             for value in vars(python_module).values():

@@ -6,7 +6,7 @@ import sys
 from dev.module_databases import code
 from dev.module_databases.borders import DEBTS, known_debts, not_listed
 
-# The tests see more transactions and statements than the code shows, so they judge those debts.
+# Kinds of debts that this lint judges. The tests judge all others, because they see more.
 ONLY_IN_THE_CODE = (": foreign key of ", ": relationship of ")
 
 

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Refuse such migrations of modules' own databases too, as dev/lint_migrations.py does."""
+"""Refuse unsafe migrations of modules' own databases, by the rules of dev/lint_migrations.py."""
 
 from dev import lint_migrations
 from dev.module_databases import own

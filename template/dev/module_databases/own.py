@@ -31,7 +31,7 @@ def history(module: str) -> dict[str, str]:
 
 
 def urls(environment: Mapping[str, str]) -> dict[str, str]:
-    """By module, in the environment."""
+    """The URL of each module's own database, by module."""
     found = ((VARIABLE.fullmatch(name), url) for name, url in environment.items())
     return dict(sorted((name[1].lower(), url) for name, url in found if name and url))
 

@@ -52,7 +52,7 @@ class Transaction:
 
 
 class Watch:
-    """Of this process: each statement, and the test that runs."""
+    """Watches each statement of this process, and the test that runs."""
 
     def __init__(self) -> None:
         self.item: pytest.Item | None = None
@@ -131,7 +131,7 @@ def _places() -> Iterator[Place]:
     for frame in _frames():
         file = frame.f_code.co_filename.removeprefix(f"{ROOT}/")
         if "/starlette/" in file:
-            return  # a test that calls the app stands further out
+            return  # the frames behind it are the test that called the app
         if file.startswith(("app/", "tests/")) and not file.startswith("app/infra/"):
             name = frame.f_code.co_qualname.replace(".<locals>", "")
             yield Place(file, frame.f_lineno, name)
@@ -156,7 +156,7 @@ def _border(places: list[Place]) -> Place:
 
 
 def _is_declared(sql: str) -> bool:
-    """As a Query of the app, which the lint finds."""
+    """True for a Query of the app, which the lint finds."""
     return any(form.sql == sql for query in Query.declared for _, form in query.forms())
 
 
@@ -178,7 +178,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 class Report:
-    """At the end of a run, in the process that prints."""
+    """Reports at the end of a run, in the process that prints."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config

@@ -12,7 +12,7 @@ def main() -> None:
     module, urls = sys.argv[1], own.urls(os.environ)
     if module not in urls:
         known = ", ".join(urls) or "no module"
-        sys.exit(f"{module!r} has no database of its own. These have: {known}.")
+        sys.exit(f"{module!r} has no own database. These modules have one: {known}.")
     psql.run(urls[module])
 
 

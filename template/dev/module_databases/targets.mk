@@ -4,7 +4,7 @@
 LINTERS += module_databases.lint module_databases.lint_histories
 SLOW_QUERIES = app.infra.module_databases.slow_queries
 
-module-borders: ## Show what stands in the way of moving a module's tables to a database: NAME=orders
+module-borders: ## Show what prevents the move of a module's tables to their own database: NAME=orders
 	@$(RUN) python -m dev.module_databases "$(NAME)" "$(RECORD)"
 
 module-migration: ## Write a migration for a module's own database: NAME=orders m="add a note"

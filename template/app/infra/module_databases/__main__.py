@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def tables_of(module: str) -> set[Table]:
-    """Those of its models, and those between two of its models."""
+    """The tables of the module's models, and the tables that join two of them."""
     found: set[Table] = set()
     for mapper in Base.registry.mappers:
         if mapper.class_.__module__.startswith(f"app.{module}."):
@@ -56,7 +56,7 @@ def tables_of(module: str) -> set[Table]:
 
 
 def history_of(module: str, config: Config, *, begins: bool) -> Path:
-    """Beside the common one: migrations/billing beside migrations/versions."""
+    """The module's own folder of migrations: migrations/billing, beside migrations/versions."""
     folder = Path(ScriptDirectory.from_config(config).dir, module)
     if begins:
         folder.mkdir(exist_ok=True)
@@ -69,7 +69,7 @@ def history_of(module: str, config: Config, *, begins: bool) -> Path:
 
 
 def keep_to(history: Path, config: Config) -> None:
-    """Its path may hold spaces, which separate paths by default, and percent signs."""
+    """The path may contain spaces, which separate paths by default, and percent signs."""
     config.set_main_option("path_separator", "newline")
     config.set_main_option("version_locations", str(history).replace("%", "%%"))
 

@@ -13,7 +13,7 @@ from app.infra.module_databases.sessions import Held, ModuleSessions, TwoDatabas
 async def elsewhere(write: AsyncSession, other: ModuleSessions) -> AsyncGenerator[AsyncSession]:
     """Ends the part of `write` so far, then runs the block in a transaction of `other`. In two
     databases neither part can roll the other back. So first note your request in your own row:
-    after a crash in between, a task can find that row and go on.
+    after a crash in between, a task can find that row and continue.
 
     In one database this is a savepoint. In two it is COMMIT here, then a transaction there.
     """
@@ -22,8 +22,8 @@ async def elsewhere(write: AsyncSession, other: ModuleSessions) -> AsyncGenerato
         raise TwoDatabases("elsewhere() needs the session of a module: module_sessions(…).write.")
     if held.is_elsewhere or write.in_nested_transaction():
         raise TwoDatabases(
-            "elsewhere() inside of a savepoint, or of another elsewhere(): the outer one could"
-            " still be rolled back, and this one not. End the outer one first."
+            "elsewhere() cannot run inside a savepoint or another elsewhere(): the outer one could"
+            " still be rolled back, but this one could not. End the outer one first."
         )
     database = other.database(held.app)
     if database is held.database:
@@ -49,6 +49,6 @@ async def elsewhere(write: AsyncSession, other: ModuleSessions) -> AsyncGenerato
 def _refuse_open(held: Held, write: AsyncSession) -> None:
     if any(one.in_transaction() for one in held.beside if one is not write):
         raise TwoDatabases(
-            "elsewhere() while this request holds an open transaction of another session, which"
+            "elsewhere() cannot run while another session of this request has a transaction, which"
             " could still be rolled back. Let the request write through one session."
         )

@@ -45,7 +45,7 @@ class Home:
         return await self.reader.fetch(self.takes_writes) != []
 
     def begun(self) -> Connection | None:
-        """In a transaction that keeps the move away. None if the module does not live here."""
+        """Begins a transaction that a cut waits for. None if the module does not live here."""
         connection = self.database.writing_engine.connect()
         try:
             driver: Any = connection.connection.driver_connection
@@ -117,7 +117,7 @@ class FollowingDatabase(Database):
         self._homes: tuple[Home, Home]  # where the module was found last comes first
 
     def begun(self) -> Connection:
-        """In the greenlet of a session, which closes it."""
+        """Begins a transaction where the module lives. The session closes the connection."""
         deadline = time.monotonic() + self._settings.pool_wait_seconds
         while True:
             lost: Unavailable | None = None
@@ -186,6 +186,6 @@ def own_database(app: FastAPI, module: str, own: DatabaseSettings) -> Database:
 
 
 def install(app: FastAPI) -> None:
-    """The kind of a module's own database. Before the sessions of modules."""
+    """Sets the class of modules' own databases. Call it before install() of the sessions."""
     app.state.own_database = own_database
     app.state.further_module_settings = ()

@@ -1,7 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """Where a module lives while its tables move: the SQL that copies and the move share."""
 
-# A key for both kinds of lock: shared by the app's transactions, alone for a cut.
+# The app's transactions take this lock shared, a cut takes it exclusively.
 LOCK = "SELECT pg_advisory_xact_lock{}(hashtextextended('move_{} writers', 0))"
 # Before a move there is no fence, and the module lives on the old side.
 TAKES_WRITES_OLD = """

@@ -20,13 +20,13 @@ def main() -> None:
     done: list[str] = []
     for name, history in histories.items():
         print(f"Migrating {name}", flush=True)
-        # A process each, because a module's command leaves the tables of all others out.
+        # One process for each, because a module's command removes all other tables from Base.
         command = [sys.executable, "-m", *history, "upgrade", "head"]
         if subprocess.run(command).returncode != 0:  # noqa: S603  # nothing here is an input
             before = f" Already at its newest migration: {', '.join(done)}." if done else ""
             sys.exit(
                 f"The migration of {name} has failed: the reason is above.{before}"
-                " Correct it, and run the release again: it goes on from here."
+                " Correct it, and run the release again: it continues here."
             )
         done.append(name)
 

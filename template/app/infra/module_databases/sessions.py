@@ -89,7 +89,7 @@ def module_sessions(module: str) -> ModuleSessions:
 
 
 def install(app: FastAPI) -> None:
-    """After the common database, and after the kind of a module's own one."""
+    """Call it after the common database is installed, and the class of modules' own databases."""
     found = settings.read_all(_modules.keys(), app.state.further_module_settings)
     databases: dict[str, Database] = {
         module: app.state.own_database(app, module, own) for module, own in found.items()

@@ -44,7 +44,7 @@ def follows(module: str) -> bool:
 def read_all(
     modules: Collection[str], further: Collection[str] = ()
 ) -> dict[str, DatabaseSettings]:
-    """Of each module that has its own database; another capability reads the `further` settings.
+    """The settings of each own database. Another capability reads the `further` ones.
     Raises EnvironmentIncomplete."""
     for module, variable, setting in given():
         if module not in modules:

@@ -124,10 +124,10 @@ async def test_a_crossing_that_looks_atomic_and_is_not_is_refused(hotel: FastAPI
     async with guests.transaction(hotel) as write:
         async with write.begin_nested():
             await arrive(write, "in a savepoint")
-            with pytest.raises(TwoDatabases, match="inside of a savepoint"):
+            with pytest.raises(TwoDatabases, match="cannot run inside a savepoint"):
                 await _take(write)
         async with elsewhere(write, rooms) as theirs:
-            with pytest.raises(TwoDatabases, match="or of another elsewhere"):
+            with pytest.raises(TwoDatabases, match="or another elsewhere"):
                 await _take(theirs)
     async with hotel.state.database.transaction() as write:
         with pytest.raises(TwoDatabases, match="needs the session of a module"):
@@ -178,7 +178,7 @@ async def test_a_request_crosses_with_one_session_only(services: Services, serve
 
     async with serve(app) as client:
         refused = await client.post("/with-another")
-        assert "holds an open transaction of another session" in refused.json()
+        assert "another session of this request has a transaction" in refused.json()
         assert (await client.post("/alone")).status_code == 200
         found = await rooms.database(app).reader().fetch("SELECT guest FROM rooms ORDER BY guest")
         assert [record[0] for record in found] == ["ada", "grace"]

@@ -135,8 +135,8 @@ def test_a_database_that_cannot_be_migrated_is_named_and_the_next_run_goes_on(
     assert status == 1
     assert said.splitlines()[-1] == (
         "The migration of the database of vets has failed: the reason is above. Already at its"
-        " newest migration: the common database. Correct it, and run the release again: it goes"
-        " on from here."
+        " newest migration: the common database. Correct it, and run the release again: it"
+        " continues here."
     )
     assert "vets" not in tables(own)
 

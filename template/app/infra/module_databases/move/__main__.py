@@ -31,7 +31,7 @@ type Step = Callable[[Move], Awaitable[str]]
 
 
 class MoveSettings(BaseSettings):
-    """Administrators' URLs, without a pooler. Each server also reaches the other one by them."""
+    """Administrators' URLs, without a pooler. The servers also use them to reach each other."""
 
     model_config = SettingsConfigDict(env_prefix="MOVE_")
 
@@ -43,7 +43,7 @@ async def preflight(move: Move) -> str:
     if found := await complaints(move):
         raise Refused("\n".join(found))
     return (
-        f"Nothing prevents the move of {move.module} that a database shows. What the code shows:"
+        f"The databases show no obstacle to the move of {move.module}. To check the code, run:"
         f" make module-borders NAME={move.module}"
     )
 
@@ -72,7 +72,7 @@ STEPS: dict[str, Step] = {
     "back": cutting.back,
     "own": cutting.own,
 }
-TOGETHER = {preflight, status, comparing.compare}  # they only look
+READ_ONLY = {preflight, status, comparing.compare}
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -118,7 +118,7 @@ async def _take(step: Step, module: str, tables: tuple[str, ...]) -> str:
             old=await side("The old database", urls.from_url, apps[0], common),
             new=await side("The new database", urls.to_url, apps[1], own),
         )
-        if step not in TOGETHER:
+        if step not in READ_ONLY:
             await stack.enter_async_context(move.alone())
         return await step(move)
 

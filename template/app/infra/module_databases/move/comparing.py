@@ -19,7 +19,7 @@ COLUMNS = """
     FROM pg_attribute JOIN pg_index ON indrelid = attrelid AND indisprimary
     WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped
 """
-# Equal parts of the rows, by their keys: only those that differ are read row by row.
+# The keys divide the rows into 4096 parts. Only parts that differ are compared row by row.
 ALL = """
     SELECT ROW({key})::text AS key, hashtextextended(ROW({key})::text, 0) & 4095 AS part,
         hashtextextended(ROW({columns})::text, 0) AS hash FROM {table}

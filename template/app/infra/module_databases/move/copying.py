@@ -11,8 +11,7 @@ from app.infra.module_databases.move.preflight import complaints
 from app.infra.module_databases.move.sides import Move, Refused, Way
 
 SHOWN_EVERY_SECONDS = 1.0
-# Longer than this is "more than".
-MEASURED_SECONDS = 2.0
+LONGEST_MEASURED = 2.0  # seconds
 
 STATES = """
     SELECT srrelid::regclass::text AS table, srsubstate IN ('r', 's') AS is_ready,
@@ -21,7 +20,7 @@ STATES = """
     LEFT JOIN pg_stat_progress_copy ON relid = srrelid AND datname = current_database()
     WHERE subname = $1
 """
-# A table that was never analyzed has no number: 100 bytes a row.
+# Postgres knows no number of rows before the first ANALYZE: assume 100 bytes a row.
 ROWS = """
     SELECT CASE WHEN reltuples < 0 THEN pg_relation_size(oid) / 100 ELSE reltuples END::bigint
     FROM pg_class WHERE oid = to_regclass($1)
@@ -62,7 +61,7 @@ class Progress:
 
 
 async def copy(move: Move) -> str:
-    """Also goes on with a copy whose command was killed."""
+    """Also continues a copy whose command was killed."""
     if not await move.there.is_subscribed():
         if found := await complaints(move):
             raise Refused("\n".join(found))
@@ -115,12 +114,12 @@ async def seconds_behind(way: Way) -> float | None:
     """Measured: how long the target takes to replay what is committed now."""
     begun = time.monotonic()
     position = await way.source.position()
-    has_replayed = await way.replays(position, within=MEASURED_SECONDS)
+    has_replayed = await way.replays(position, within=LONGEST_MEASURED)
     return time.monotonic() - begun if has_replayed else None
 
 
 def in_words(seconds: float | None) -> str:
-    return f"more than {MEASURED_SECONDS:.0f} s" if seconds is None else f"{seconds:.2f} s"
+    return f"more than {LONGEST_MEASURED:.0f} s" if seconds is None else f"{seconds:.2f} s"
 
 
 async def abort(move: Move) -> str:

@@ -26,11 +26,11 @@ async def cut(move: Move) -> str:
         raise Refused(f"No copy of {move.module} runs. Begin it with: copy")
     if not (await progress(move)).is_copied:
         raise Refused(f"The copy of {move.module} is not finished. Wait for it with: copy")
-    # Never between the two commits of a cut that was killed: only its end lets writers go on.
+    # A cut that was killed between its commits is not checked: writers wait until it ends.
     is_open = not await fence.is_closed(move.old, move)
     if is_open and (found := await complaints(move, is_copied=True)):
         raise Refused("\n".join(found))
-    # It runs before it is needed. Until the cut there is nothing to bring back.
+    # Replicate the way back from before the cut, so that it has every later write.
     await move.back.begin(copy_data=False)
     if is_open:
         await _refresh_views(move, move.there)
@@ -57,8 +57,8 @@ def _variable(move: Move) -> str:
 
 
 async def _hand_over(move: Move, way: Way, after: Way) -> str:
-    """Between its two commits neither side takes writes: copies that follow wait. Killed there,
-    either step goes on."""
+    """Between its two commits neither side takes writes, and copies that follow wait. After a kill
+    there, both `cut` and `back` continue from that state."""
     closed = await fence.is_closed(way.source, move), await fence.is_closed(way.target, move)
     if closed == (True, False):
         return f"{way.target.name} takes the writes of {move.module} already."
@@ -83,7 +83,7 @@ async def _refuse_if_behind(way: Way) -> None:
         if await seconds_behind(way) is not None:
             return
     raise Refused(
-        f"{way.target.name} does not follow {way.source.name}: look into the logs of both servers."
+        f"{way.target.name} does not follow {way.source.name}: read the logs of both servers."
         " Nothing has changed."
     )
 
@@ -94,8 +94,7 @@ async def _close(move: Move, way: Way) -> float:
     async def close() -> float:
         begun = time.monotonic()
         await fence.hold(way.source, move)
-        # The other writers conflict with this lock, and readers do not. Behind both no writer is
-        # half-way.
+        # This lock also waits for writers that did not take the first one. It lets readers pass.
         await way.source.run(f"LOCK TABLE {', '.join(way.tables)} IN SHARE ROW EXCLUSIVE MODE")
         if not await way.replays(await way.source.position(), within=REPLAY_SECONDS):
             raise TooSlow(f"{way.target.name} did not replay within {REPLAY_SECONDS:.0f} s")

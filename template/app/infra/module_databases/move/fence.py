@@ -30,13 +30,13 @@ CLOSED = """
 
 
 async def hold(side: Side, move: Move) -> None:
-    """Until the transaction ends: it waits for open transactions of copies that follow the move,
-    and new ones wait for it."""
+    """Waits for open transactions of copies that follow the move. Until this transaction ends,
+    their new ones wait."""
     await side.run(LOCK.format("", move.module))
 
 
 async def close(side: Side, move: Move) -> None:
-    """In one transaction, which may be the caller's."""
+    """Runs in one transaction, which may be the caller's."""
     async with side.connection.transaction():
         refuse = REFUSE.format(module=move.module)
         await side.run(FUNCTION.format(name=move.name, does=refuse))
@@ -58,6 +58,6 @@ async def is_closed(side: Side, move: Move) -> bool:
 
 
 async def remove(side: Side, move: Move) -> None:
-    """The triggers too, whose tables it locks for a moment."""
+    """Also removes the triggers, which locks their tables for a moment."""
     drop = f"DROP FUNCTION IF EXISTS {move.name}_fence() CASCADE"
     await patiently(side, lambda: side.run(drop))

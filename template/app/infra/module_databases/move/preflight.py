@@ -8,7 +8,7 @@ import asyncpg
 from app.infra.module_databases.move import sequences, tables
 from app.infra.module_databases.move.sides import Move, Side, connected
 
-OLDEST = 17  # its pg_logical_emit_message() flushes
+OLDEST = 17  # the first whose pg_logical_emit_message() can flush
 
 SAME = """
     SELECT (system_identifier, pg_postmaster_start_time(), current_database())::text
@@ -18,7 +18,7 @@ APP = """
     SELECT rolname, rolsuper, current_setting('default_transaction_isolation')
     FROM pg_roles WHERE rolname = current_user
 """
-# Of the app, and by the administrator's oids: the app's search_path may lead to other tables.
+# The app's rights, by the administrator's oids: the app's search_path may find other tables.
 RIGHTS = """
     SELECT privilege || ' on ' || name
     FROM unnest($1::text[], $2::oid[]) AS these (name, oid) JOIN pg_class USING (oid),
@@ -72,7 +72,7 @@ async def _of_server(side: Side, move: Move) -> AsyncGenerator[str]:
         yield line
     if await side.value("SHOW wal_level") != "logical":
         yield f"{side.name}: wal_level is not logical. Set it, and restart the server."
-    # Each table is copied through a slot and a sender more, some at the same time.
+    # The copy of each table needs one more slot and one more sender, several at the same time.
     copied_at_once = int(await move.new.value("SHOW max_sync_workers_per_subscription"))
     of_copy = min(len(move.tables), copied_at_once)
     sending, applying = (1 + of_copy, 1) if side is move.old else (1, 2)
@@ -130,7 +130,7 @@ async def _of_rights(move: Move) -> AsyncGenerator[str]:
     rights = []
     for side in (move.old, move.new):
         found = await sequences.of(side, move.tables)
-        names = (*move.tables, *(name for name, one in found.items() if one.is_asked))
+        names = (*move.tables, *(name for name, one in found.items() if one.has_column))
         these = names, await side.value(OIDS, names)
         async with connected(side.app_url) as app:
             rights.append({row[0] for row in await app.fetch(RIGHTS, *these)})

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from app.infra.module_databases.move.sides import Side, Way
 
-# If so many are left. Values that the other side gave to transactions that failed are below, too.
-ROOM = 1000
+# If so many are left: the other side may have given values to transactions that failed.
+SKIPPED_VALUES = 1000
 
-# Those that a column owns, those that a default asks, and those that no table of the database
-# asks: the code does, or a function. In the module's own database they are the module's.
+# Sequences that a column owns or its default uses. Sequences that no table of the database uses
+# count too: code or a function uses them, and in the module's own database they are the module's.
 OF_TABLES = """
     WITH asked AS (
         SELECT objid AS oid, refobjid AS by FROM pg_depend
@@ -19,7 +19,7 @@ OF_TABLES = """
         SELECT refobjid, adrelid FROM pg_depend JOIN pg_attrdef ON objid = pg_attrdef.oid
         WHERE classid = 'pg_attrdef'::regclass AND refclassid = 'pg_class'::regclass
     ), ours AS (SELECT oid FROM asked WHERE by = ANY($1::text[]::regclass[]))
-    SELECT seqrelid::regclass::text AS name, seqrelid IN (SELECT oid FROM ours) AS is_asked,
+    SELECT seqrelid::regclass::text AS name, seqrelid IN (SELECT oid FROM ours) AS has_column,
         format('%s from %s to %s by %s%s', seqtypid::regtype, seqmin, seqmax, seqincrement,
             CASE WHEN seqcycle THEN ', again and again' END) AS rule
     FROM pg_sequence
@@ -27,7 +27,7 @@ OF_TABLES = """
     AND has_sequence_privilege(seqrelid, 'SELECT') AND has_sequence_privilege(seqrelid, 'UPDATE')
     ORDER BY name
 """
-# If setval() has set what comes next, pg_sequence_last_value() has no answer.
+# pg_sequence_last_value() is NULL after setval(…, false).
 LAST = "SELECT last_value FROM {name}"
 ADVANCE = """
     SELECT setval(seqrelid::regclass, CASE WHEN seqincrement > 0
@@ -41,7 +41,7 @@ ADVANCE = """
 
 class Sequence(NamedTuple):
     name: str
-    is_asked: bool  # by a column of the tables
+    has_column: bool
     rule: str
 
 
@@ -54,4 +54,4 @@ async def advance(way: Way) -> None:
     ours, theirs = [await of(side, way.tables) for side in (way.source, way.target)]
     for name in sorted(ours.keys() & theirs):
         last = await way.source.value(LAST.format(name=name))
-        await way.target.run(ADVANCE.format(name=name), name, last, ROOM)
+        await way.target.run(ADVANCE.format(name=name), name, last, SKIPPED_VALUES)

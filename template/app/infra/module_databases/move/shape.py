@@ -110,7 +110,7 @@ PARTS = """
     WHERE NOT EXISTS (SELECT FROM pg_depend WHERE objid = oid AND deptype = 'e')
 """
 
-# Also those that read a view of theirs. A view comes after those that it reads.
+# The views that read these tables, also through another view. A view follows those that it reads.
 VIEWS = """
     WITH RECURSIVE readers AS (
         SELECT unnest($1::text[]::regclass[])::oid AS oid, 0 AS distance

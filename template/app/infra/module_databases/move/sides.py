@@ -26,7 +26,7 @@ SETTINGS = {
     "extra_float_digits": "1",
 }
 
-# CREATE SUBSCRIPTION holds a password, which must not be logged. Only some roles may say so.
+# CREATE SUBSCRIPTION contains a password, which must not be logged. Some roles may not set these.
 NOT_LOGGED = """
     SELECT set_config(name, value, true) FROM (VALUES
         ('log_statement', 'none'), ('log_min_duration_statement', '-1'),
@@ -35,8 +35,8 @@ NOT_LOGGED = """
 """
 
 
-# For transactions that hold up those of the app. The second line is for a command that vanishes
-# with its machine, the third for an autovacuum in the way: it gives up after that time.
+# For transactions that make the app's transactions wait. The second line ends one whose machine is
+# gone. After the time in the third line, Postgres cancels an autovacuum that holds the lock.
 PATIENCE = """
     SET LOCAL lock_timeout = '300ms';
     SET LOCAL idle_in_transaction_session_timeout = '5s';
@@ -58,8 +58,7 @@ class TooSlow(Exception):
 @dataclass(frozen=True)
 class Side:
     name: str
-    # Of an administrator, without a pooler. The other server uses it too.
-    url: str
+    admin_url: str  # without a pooler; the other server connects by it too
     app_url: str
     connection: asyncpg.Connection
     # The revisions that its migrations lead to, if it has migrations.
@@ -85,7 +84,7 @@ class Side:
             raise Refused(refusal) from None
 
     async def position(self) -> str:
-        """A server that has replayed it has everything that was committed before. It is flushed."""
+        """A flushed position. A server that has replayed it has all that was committed before."""
         position: str = await self.value(
             "SELECT pg_logical_emit_message(false, 'move', '', true)::text"
         )
@@ -107,7 +106,7 @@ class Way:
     target: Side
 
     async def begin(self, *, copy_data: bool) -> None:
-        """Goes on where a killed one has ended."""
+        """Continues where a killed command stopped."""
         if not await self.is_published():
             tables = ", ".join(self.tables)
             await self.source.run(f"CREATE PUBLICATION {self.name} FOR TABLE {tables}")
@@ -115,7 +114,7 @@ class Way:
         if await self.slot() is None:
             await self._create_slot()
         if not await self.is_subscribed():
-            url = self.source.url.replace("'", "''")
+            url = self.source.admin_url.replace("'", "''")
             async with self.target.connection.transaction():
                 await self.target.run(NOT_LOGGED)
                 await self.target.run(
@@ -138,7 +137,7 @@ class Way:
 
     async def end(self) -> None:
         if await self.is_subscribed():
-            if await self.slot() is None:  # then DROP would ask for it in vain
+            if await self.slot() is None:  # DROP SUBSCRIPTION would fail without it
                 await self.target.run(f"ALTER SUBSCRIPTION {self.name} DISABLE")
                 await self.target.run(f"ALTER SUBSCRIPTION {self.name} SET (slot_name = NONE)")
             await self.target.run(f"DROP SUBSCRIPTION {self.name}")  # and its slots
@@ -160,7 +159,7 @@ class Way:
         return await self.source.value(REPLAYED, self.name, position) is True
 
     async def replays(self, position: str, within: float) -> bool:
-        """Waits for it, for at most `within` seconds."""
+        """False if the target has not replayed the position after `within` seconds."""
         deadline = time.monotonic() + within
         while not await self.has_replayed(position):
             if time.monotonic() > deadline:
@@ -229,7 +228,7 @@ class Move:
 
 
 async def patiently[T](side: Side, act: Callable[[], Awaitable[T]]) -> T:
-    """In a transaction that holds up those of the app for a moment only, or gives up."""
+    """Runs `act` in a transaction that blocks the app's only for a moment. Raises Refused."""
     reason = ""
     for _ in range(TRIES):
         try:
@@ -240,8 +239,8 @@ async def patiently[T](side: Side, act: Callable[[], Awaitable[T]]) -> T:
             reason = str(error)
         await asyncio.sleep(PAUSE_SECONDS)
     raise Refused(
-        f"{side.name} gave no moment in {TRIES} tries ({reason}), so nothing has changed. Look for"
-        " long transactions in its pg_stat_activity, and run this again."
+        f"{side.name} was busy in each of {TRIES} tries ({reason}), so nothing has changed. Look"
+        " for long transactions in its pg_stat_activity, and run this again."
     )
 
 

@@ -68,7 +68,7 @@ async def of_sequences(move: Move) -> AsyncGenerator[str]:
     ours, theirs = [await sequences.of(side, move.tables) for side in (move.old, move.new)]
     for name, sequence in ours.items():
         if name not in theirs:
-            if sequence.is_asked:
+            if sequence.has_column:
                 yield (
                     f"The sequence {name} does not exist in the new database: run the migrations"
                     " there, or rename the one that it has."

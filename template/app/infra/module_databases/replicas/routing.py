@@ -14,7 +14,7 @@ from app.infra.replicas.routing import RoutedDatabase
 
 
 def install(app: FastAPI) -> None:
-    """The kind of a module's own database. Before the sessions of modules."""
+    """Sets the class of modules' own databases. Call it before install() of the sessions."""
     app.state.own_database = _database
     app.state.further_module_settings = of_replicas.SETTINGS
 

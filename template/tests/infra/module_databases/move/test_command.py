@@ -39,7 +39,7 @@ async def test_the_command_moves_the_tables_of_the_models(vets: Practice, urls: 
 
     status, said = vets.runs(COMMAND, "vets", "preflight")
     assert status == 0, said
-    assert said.startswith("Nothing prevents the move of vets that a database shows.")
+    assert said.startswith("The databases show no obstacle to the move of vets.")
     status, said = vets.runs(COMMAND, "vets", "copy")
     assert status == 0, said
     assert "\nvets: the new database has all tables, and each change follows." in said

@@ -34,7 +34,7 @@ async def test_a_copy_killed_at_each_statement_has_every_write(move: Move, urls:
 async def test_before_the_cut_only_replication_writes_to_the_new_tables(move: Move) -> None:
     await copy(move)
 
-    app = await asyncpg.connect(as_the_app(move.new.url))
+    app = await asyncpg.connect(as_the_app(move.new.admin_url))
     for write in ("INSERT INTO stamps DEFAULT VALUES", "TRUNCATE stamps", "DELETE FROM parcels"):
         with pytest.raises(asyncpg.LockNotAvailableError, match="The tables of parcels take no"):
             await app.execute(write)
@@ -46,7 +46,7 @@ async def test_before_the_cut_only_replication_writes_to_the_new_tables(move: Mo
 async def test_the_status_tells_rows_and_lag(
     move: Move, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copying, "MEASURED_SECONDS", 1.0)
+    monkeypatch.setattr(copying, "LONGEST_MEASURED", 1.0)
     with pytest.raises(Refused, match=r"No copy of parcels runs\. Begin it with: copy"):
         await progress(move)
     await move.old.run("ANALYZE parcels, stamps")
@@ -84,7 +84,7 @@ async def test_abort_leaves_nothing_and_the_copy_can_begin_again(move: Move, url
 
 
 async def test_a_copy_that_is_not_finished_can_be_aborted(move: Move) -> None:
-    async with connected(move.new.url) as other, other.transaction():
+    async with connected(move.new.admin_url) as other, other.transaction():
         await other.execute("LOCK TABLE stamps IN SHARE MODE")
         await move.there.begin(copy_data=True)
         # Each table that is being copied has a slot more.

@@ -225,7 +225,8 @@ async def test_databases_that_sort_text_otherwise_are_refused(
         " LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C'"
     )
     try:
-        async with connected(urlsplit(move.old.url)._replace(path="/sorted").geturl()) as other:
+        url = urlsplit(move.old.admin_url)._replace(path="/sorted").geturl()
+        async with connected(url) as other:
             side = dataclasses.replace(move.old, connection=other)
             [locale] = [
                 line
@@ -255,7 +256,7 @@ async def test_a_server_that_cannot_replicate_is_named(move: Move, plain_databas
     async with connected(plain_database) as connection:
         side = dataclasses.replace(
             move.old,
-            url=plain_database,
+            admin_url=plain_database,
             app_url=plain_database,
             connection=connection,
             heads=frozenset({"0007"}),

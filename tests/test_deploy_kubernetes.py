@@ -471,8 +471,8 @@ def test_a_release_migrates_with_the_new_image_before_it_rolls(releases: Release
     [
         ("get secret", "Make the namespace and the Secrets", 1),
         ("notin", "", 3),
-        ("job/migrate --timeout", "The migration has failed, so nothing rolled", 7),
-        ("rollout", "the old ones go on. Back: kubectl -n shop rollout undo", 9),
+        ("job/migrate --timeout", "The migration has failed, so no copy was replaced", 7),
+        ("rollout", "the old ones still serve. To go back: kubectl -n shop rollout undo", 9),
     ],
 )
 def test_a_release_stops_at_the_first_failure(

@@ -244,7 +244,7 @@ def test_a_service_that_was_rolled_back_is_a_failed_release(production: Producti
 def test_a_first_release_that_does_not_start_is_a_failed_release(production: Production) -> None:
     production.cloud.healthy = False
 
-    assert "It failed." in production.refused()
+    assert "Roll failed." in production.refused()
 
     production.cloud.healthy = True
     production.changed("production.tfstate", "other.tfstate")
@@ -289,7 +289,7 @@ def test_ctrl_c_lets_terraform_save_its_state(production: Production) -> None:
     stopped = production.make()
 
     assert stopped.returncode == 130
-    assert stopped.stderr == "\nStopped. The same command goes on from here.\n"
+    assert stopped.stderr == "\nStopped. The same command continues from here.\n"
     assert production.cloud.events[-1] == "terraform has ended"
     production.released()
 
@@ -310,10 +310,10 @@ BAD: dict[str, tuple[str, str, str]] = {
     "computed": ('"shop"', "var.image", "Write name as plain text"),
     "account": (ACCOUNT, "999999999999", "is of account 999999999999, you are in 123456789012"),
     "certificate": ("certificate/", "certificate/0", "There is no certificate arn:aws:acm"),
-    "unfilled": ("arn:aws:acm:", "", "is no certificate of ACM"),
+    "unfilled": ("arn:aws:acm:", "", "is not a certificate of ACM"),
     "elsewhere": (f"acm:{REGION}", "acm:us-east-1", "is of us-east-1, and the service of eu-ce"),
     "processor": ("image  ", 'architecture = "arm"\n  image  ', "architecture is ARM64 or X86_64"),
-    "syntax": ("module", "module {", "is no Terraform"),
+    "syntax": ("module", "module {", "is not valid Terraform"),
 }
 
 
@@ -471,7 +471,7 @@ def test_a_locked_state_is_not_planned(
 
     refused = production.refused(command, typed="shop-production\n")
 
-    assert refused.startswith("ada@laptop holds the state since 2026-11-26T07:00:00. Wait")
+    assert refused.startswith("ada@laptop locked the state at 2026-11-26T07:00:00. Wait")
     assert "terraform -chdir=environments/production force-unlock 7f-1" in refused
     assert production.cloud.events == []
 

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-# Heroku runs this before each release (Procfile). After a failure the release before it goes on.
+# Heroku runs this before each release (Procfile). After a failure the previous release still serves.
 set -eu
 fail() {
     echo "$1" >&2

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-# The folder of uploaded files: a task's own disk goes with the task. Once the files have moved to S3, it is still the way back.
+# The folder of uploaded files: a task's own disk ends with the task. After the move to S3, the folder is the way back.
 resource "aws_efs_file_system" "files" {
   encrypted = true
   tags      = { Name = local.id }

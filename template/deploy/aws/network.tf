@@ -41,7 +41,7 @@ resource "aws_subnet" "public" {
   }
 }
 
-# Without a route to anywhere else.
+# These subnets have no route out of the VPC.
 resource "aws_subnet" "data" {
   count             = 2
   vpc_id            = aws_vpc.main.id

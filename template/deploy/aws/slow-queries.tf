@@ -7,8 +7,8 @@ locals {
   postgres_units = { on = "1", off = "0", "10MB" = "10240", "200ms" = "200" }
   slow_query_parameters = {
     for name, value in local.postgres_conf : name => lookup(local.postgres_units, value, value)
-    # Left out here: RDS sets the first and the last of these settings. The second and third need a restart: database.tf
-    # has one, and the other is the default.
+    # Not here: RDS sets the first and the last of these itself. The second and third need a restart. database.tf sets
+    # the second, and the third is the default.
     if !contains(["max_connections", "shared_preload_libraries", "pg_stat_statements.max", "wal_keep_size"], name)
   }
   slow_query_logs = ["postgresql"]

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-# What environments/*/main.tf may say at every stage. A capability's own variables stand in its file, with defaults.
+# The variables that environments/*/main.tf may set at every stage. A capability's own variables are in its file, with defaults.
 variable "name" {
   description = "The service's name, which begins the names of all its resources"
   type        = string

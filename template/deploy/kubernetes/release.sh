@@ -1,6 +1,6 @@
 # Rung's file: advancing to another stage may change it.
-# sh deploy/kubernetes/release.sh ENVIRONMENT IMAGE: migrates with this image, then rolls to it. After a failure nothing rolls, and
-# the same command goes on.
+# sh deploy/kubernetes/release.sh ENVIRONMENT IMAGE: migrates with this image, then rolls to it. After a failure the old copies still
+# serve: run the same command again.
 set -eu
 fail() {
     echo "$1" >&2
@@ -29,7 +29,7 @@ apply --selector='app.kubernetes.io/name = migrate'
 # Follows the migration to its end, so the next line only waits for the verdict.
 here logs --follow job/migrate --pod-running-timeout=10m || true
 here wait --for=condition=Complete job/migrate --timeout=60s ||
-    fail "The migration has failed, so nothing rolled and the old release goes on."
+    fail "The migration has failed, so no copy was replaced. The old release still serves."
 apply
 here rollout status deployment/app --timeout=15m ||
-    fail "The new copies do not become ready, so the old ones go on. Back: kubectl -n $namespace rollout undo deployment/app"
+    fail "The new copies do not become ready, so the old ones still serve. To go back: kubectl -n $namespace rollout undo deployment/app"

@@ -121,7 +121,7 @@ def time_of(text: str) -> datetime | None:
         found = None
     if found is None or found.tzinfo is None:
         raise RehearsalError(
-            f"UNTIL={text} is no time with a zone. Write it like UNTIL='2026-01-31 12:00:00+00'."
+            f"UNTIL={text} is not a time with a zone. Write it like UNTIL='2026-01-31 12:00:00+00'."
         )
     return found
 

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
 .PHONY: restore-rehearsal
 
-restore-rehearsal: ## Restore the newest backup in a throwaway Postgres and judge it: BACKUP=s3://bucket/folder [UNTIL=…]
+restore-rehearsal: ## Restore the newest backup into a temporary Postgres and check it: BACKUP=s3://bucket/folder [UNTIL=…]
 	@BACKUP="$(BACKUP)" UNTIL="$(UNTIL)" $(RUN) python -m dev.backup.rehearsal

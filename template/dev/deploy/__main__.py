@@ -19,7 +19,7 @@ def main() -> None:
     except Stop as stop:
         sys.exit(str(stop))
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from here.", file=sys.stderr)
+        print("\nStopped. The same command continues from here.", file=sys.stderr)
         sys.exit(130)
 
 

@@ -15,7 +15,7 @@ def commit(folder: Path) -> str:
     try:
         listed = output("git", "status", "--porcelain", "--untracked-files=all").splitlines()
     except (Stop, FileNotFoundError) as error:
-        raise Stop("This is no git repository. Commit your work: a release is a commit.") from error
+        raise Stop("This is not a git repository. Commit your work: it is the release.") from error
     # The first release writes the lock file, and may be cut off before anybody commits it.
     changed = [line for line in listed if line[3:] != str(folder / ".terraform.lock.hcl")]
     if changed:
@@ -33,7 +33,7 @@ def certificate(aws: Aws, environment: Environment, account: str) -> None:
     where = f"certificate_arn in {environment.folder}/main.tf"
     parts = arn.split(":")
     if len(parts) != 6 or parts[2] != "acm":
-        raise Stop(f"Fill in {where}: {arn!r} is no certificate of ACM.")
+        raise Stop(f"Fill in {where}: {arn!r} is not a certificate of ACM.")
     if parts[3] != environment.region:
         raise Stop(
             f"The certificate is of {parts[3]}, and the service of {environment.region}. "

@@ -20,7 +20,7 @@ KEPT |= {"requiresCompatibilities", "runtimePlatform"}
 
 def open_one(aws: Aws, release: dict[str, Any]) -> None:
     if not shutil.which(PLUGIN):
-        raise Stop(f"Install AWS' {PLUGIN}: it carries the shell's text.")
+        raise Stop(f"Install AWS' {PLUGIN}: it connects the shell.")
     ecs = aws.client("ecs")
     definition = definition_for_a_shell(ecs, primary_of(service_of(ecs, release)))
     answer = ecs.run_task(

@@ -29,11 +29,11 @@ LOST = "uploaded files, login sessions, logs, images and secrets. Postgres leave
 
 def destroy(read: Environment, begin: Callable[[], object]) -> None:
     try:
-        typed = input(f"This destroys {read.id}: {LOST}.\nType {read.id} to go on: ")
+        typed = input(f"This destroys {read.id}: {LOST}.\nType {read.id} to continue: ")
     except EOFError:
         typed = ""
     if typed != read.id:
-        raise Stop("\nThat is not its name. Nothing was destroyed.")
+        raise Stop("\nThat is another name. Nothing was destroyed.")
     begin()
     there = output("terraform", "state", "list", cwd=read.folder).splitlines()
     found = protected()
@@ -52,9 +52,9 @@ def destroy(read: Environment, begin: Callable[[], object]) -> None:
     yes = ("-input=false", "-auto-approve")
     OVERRIDE.write_text("".join(overrides), encoding="utf-8")
     try:
-        say("Taking the protection away")
+        say("Removing the protection")
         if targets and not run("terraform", "apply", *yes, *targets, cwd=read.folder):
-            raise Stop("The protection is still on: the reason is above. Run the same again.")
+            raise Stop("The protection stays: the reason is above. Run the same command again.")
         if not run("terraform", "destroy", *yes, cwd=read.folder):
             raise Stop("Not all is destroyed: the reason is above. Run the same command again.")
     finally:

@@ -31,7 +31,7 @@ class Environment:
     certificate: str | None
     """None: Terraform computes it."""
     bucket: str | None
-    """Of the state. None: `make deploy` chooses the name."""
+    """The bucket of the state. None: `make deploy` chooses the name."""
     key: str
     architecture: str
 
@@ -68,9 +68,9 @@ def blocks_of(folder: Path, file: str = "main.tf") -> dict[str, Any]:
 
     try:
         found = hcl2.loads((folder / file).read_text(encoding="utf-8"))
-    except Exception as error:  # The parser has no one class for its errors.
+    except Exception as error:  # The parser's errors have no common class.
         line = getattr(error, "line", "?")
-        raise Stop(f"Cannot read {folder}/{file}: its line {line} is no Terraform.") from error
+        raise Stop(f"Cannot read {folder}/{file}: line {line} is not valid Terraform.") from error
     return dict(without_quotes(found))
 
 

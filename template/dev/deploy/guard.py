@@ -75,4 +75,4 @@ def apply(folder: Path, again: str = "make deploy-plan") -> None:
     finally:
         (folder / PLAN).unlink()
     if not done:
-        raise Stop(f"The apply stopped before its end. Run `{again}` again: it goes on from there.")
+        raise Stop(f"The apply stopped before its end. Run `{again}` again: it continues there.")

@@ -23,7 +23,7 @@ def roll(ecs: Any, release: dict[str, Any], revision: str) -> None:
         if primary["taskDefinition"] != revision:
             raise Stop("\n".join([*why(ecs, release, service, revision), gone(primary), NOT_DONE]))
         if primary["rolloutState"] == "FAILED":
-            raise Stop("\n".join([*why(ecs, release, service, revision), "It failed.", NOT_DONE]))
+            raise Stop("\n".join([*why(ecs, release, service, revision), "Roll failed.", NOT_DONE]))
         wanted, runs = primary["desiredCount"], primary["runningCount"]
         if primary["rolloutState"] == "COMPLETED" and runs >= wanted:
             return
@@ -31,7 +31,7 @@ def roll(ecs: Any, release: dict[str, Any], revision: str) -> None:
         if progress != before:
             say(progress)
         before = progress
-    raise Stop(f"Not done after {LONGEST // 60} minutes: {before}. The same command waits on.")
+    raise Stop(f"Not done after {LONGEST // 60} minutes: {before}. Run the same command again.")
 
 
 def service_of(ecs: Any, release: dict[str, Any]) -> dict[str, Any]:

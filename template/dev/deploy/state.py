@@ -24,7 +24,7 @@ def region_of(s3: Any, bucket: str, account: str) -> str | None:
             return None
         if code(error) == "403":
             raise Stop(
-                f"The bucket {bucket} for the state is another account's, or closed to you. "
+                f"The state's bucket {bucket} belongs to another account, or you may not read it. "
                 'Name one of yours in main.tf: backend "s3" { bucket = "…" }'
             ) from error
         raise
@@ -46,7 +46,7 @@ def refuse_lock(aws: Aws, environment: Environment, bucket: str, account: str) -
         raise
     lock = json.loads(held["Body"].read())
     raise Stop(
-        f"{lock.get('Who', 'Somebody')} holds the state since {lock.get('Created', '?')[:19]}. "
+        f"{lock.get('Who', 'Somebody')} locked the state at {lock.get('Created', '?')[:19]}. "
         "Wait until that run ends. If it was killed: "
         f"terraform -chdir={environment.folder} force-unlock {lock.get('ID', '')}"
     )

@@ -18,7 +18,7 @@ rollback: ## Go back to the release before, or to a revision: ENV=production [TO
 console: ## Open a shell beside the running copies, with their settings: ENV=production
 	@$(DEPLOY) console
 
-destroy: ## Destroy an environment, after you typed its name: ENV=production
+destroy: ## Destroy an environment, after you type its name: ENV=production
 	@$(DEPLOY) destroy
 
 cost: ## Show what an environment costs a month, from its variables: ENV=production

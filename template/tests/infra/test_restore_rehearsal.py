@@ -19,7 +19,7 @@ def test_without_barman_the_command_says_how_to_install_it(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("text", ["yesterday", "2026-01-31 12:00:00"])
 def test_a_recovery_time_needs_a_date_and_a_time_zone(text: str) -> None:
-    with pytest.raises(RehearsalError, match="no time with a zone"):
+    with pytest.raises(RehearsalError, match="not a time with a zone"):
         time_of(text)
 
 

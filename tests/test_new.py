@@ -158,7 +158,7 @@ def test_a_terminal_is_asked_what_is_missing(person: Person) -> None:
         terminal.press(", with cake\r")
         terminal.wait_for("stage of growth?")
         terminal.press("\r")
-        terminal.wait_for("Enter creates it")
+        terminal.wait_for("Enter creates the project")
         terminal.press("\r")
         assert terminal.wait_for_the_end() == 0
         assert "owns it" not in terminal.shown
@@ -198,7 +198,7 @@ def test_a_person_goes_back_question_by_question_and_finds_the_answers_there(
             ("replicas?", "\r"),
             ("Which pooler", "\r"),
             ("its own database?", "\r"),
-            ("Enter creates it, b goes back a question", "b\r"),
+            ("Enter creates the project, b goes back a question", "b\r"),
             ("its own database?", BACK),
             ("Which pooler", BACK),
             ("replicas?", BACK),
@@ -210,7 +210,7 @@ def test_a_person_goes_back_question_by_question_and_finds_the_answers_there(
             ("name for machines", "\r"),
             ("what it is for", "\r"),
             ("stage of growth?", "\x1b[A\x1b[A\x1b[A\r"),
-            ("Enter creates it", "\r"),
+            ("Enter creates the project", "\r"),
         ):
             terminal.wait_for(question)
             terminal.shown = ""
@@ -239,7 +239,7 @@ def test_a_name_in_another_script_is_asked_for_its_slug(person: Person) -> None:
         terminal.press("mise\r")
         for _ in range(3):
             terminal.press("\r")
-        terminal.wait_for("Enter creates it")
+        terminal.wait_for("Enter creates the project")
         terminal.press("\r")
         assert terminal.wait_for_the_end() == 0
     assert answers_of(person.desk / "店")["project_slug"] == "mise"

@@ -162,7 +162,7 @@ def _errors_in_words(src: str) -> Iterator[None]:
         raise RungError(f"The template {src} cannot be fetched: {reason}") from error
     except SettingsError as error:
         raise RungError(
-            f"Copier's settings cannot be read: {_one_line(error)}. Mend that file, or name "
+            f"Copier's settings cannot be read: {_one_line(error)}. Correct that file, or name "
             "another one in COPIER_SETTINGS_PATH."
         ) from error
     except (CopierError, TemplateError) as error:

@@ -16,7 +16,7 @@ def unused() -> int:
     port: int = holder.getsockname()[1]
     if sys.platform == "linux":
         atexit.register(holder.close)
-    else:  # its server could not have it either
+    else:  # elsewhere the server itself could not bind a port that is held
         holder.close()
     return port
 

@@ -28,8 +28,8 @@ MOST_ROWS = 500
 MOST_PAGES = 1_000
 ROWS_FOR_EACH_ROW = 20
 
-# If a plan's node reads this many rows only to drop them, its other nodes hardly count.
-FEW = 100
+# A node with a range and a filter that reads fewer rows has probably stopped at a LIMIT.
+FEW_ROWS = 100
 
 _DIALECT = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
@@ -247,7 +247,7 @@ def _rows_read(node: dict[str, Any]) -> float:
 def _reads_to_drop(node: dict[str, Any]) -> bool:
     """In these tables every row passes the filter. In a team's tables, most rows may not."""
     has_range = re.search("[<>]", node.get("Index Cond", "")) is not None
-    return has_range and "Filter" in node and _rows_read(node) < FEW
+    return has_range and "Filter" in node and _rows_read(node) < FEW_ROWS
 
 
 def _advice(node: dict[str, Any]) -> str:

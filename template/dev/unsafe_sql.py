@@ -83,7 +83,7 @@ def found(sql: str) -> Iterator[tuple[str, str, str]]:
 
 
 def for_squawk(sql: str) -> str:
-    """Without one matter of taste, and with the comments that Squawk knows, where it reads them."""
+    """Drops names of our own rules from comments, and switches one rule of style off."""
 
     def others(ignored: re.Match[str]) -> str:
         names = [name for name in re.findall(r"[\w-]+", ignored[1]) if name not in RULES]
@@ -98,8 +98,8 @@ def _names(match: re.Match[str]) -> set[str]:
 
 
 def _statements(sql: str) -> Iterator[tuple[str, list[str]]]:
-    """Each as it is written, and in capitals: without comments, with a string as one word."""
-    # Alembic sets the limits before it begins.
+    """Each statement as written, and in capitals, without comments, a string as one word."""
+    # Skip the limits that Alembic sets before BEGIN.
     sql = sql[max(sql.find("BEGIN;"), 0) :]
     for one in re.finditer(r"[^;]+", UNREAD.sub(_word, sql)):
         raw = sql[slice(*one.span())]
@@ -115,7 +115,7 @@ def _word(token: re.Match[str]) -> str:
 
 
 def _flat(statement: str) -> list[str]:
-    """With [a__b] for (a, b); and the changes of rows that are in parentheses, as in WITH."""
+    """The statement with [a__b] for (a, b), and each change of rows in parentheses (WITH)."""
     within: list[str] = []
 
     def word(inner: re.Match[str]) -> str:
@@ -129,7 +129,7 @@ def _flat(statement: str) -> list[str]:
 
 
 def _body(do: str) -> str:
-    """Of a DO block, without the functions that are written in it."""
+    """The body of a DO block, without the functions that it defines."""
     bodies = [token[0] for token in UNREAD.finditer(do) if token[0][0] in "$'"]
     within = [re.sub(r"^(?:\$\w*\$|')|(?:\$\w*\$|')$", "", body) for body in bodies]
     return " ".join(UNREAD.sub(_word, body) for body in within)

@@ -28,8 +28,7 @@ from app.infra.reads import prepare_reading_connection
 
 __all__ = ["DatabaseSettings", "close_in_time", "connect", "reading_pool", "transaction_engine"]
 
-# For all connections of a pool together. No request uses them at that time.
-CLOSE_SECONDS = 1.0
+CLOSE_POOL_SECONDS = 1.0
 
 
 async def connect(
@@ -114,5 +113,5 @@ def _begin(connection: AsyncAdapt_asyncpg_connection, entry: ConnectionPoolEntry
 async def close_in_time(closing: Awaitable[None]) -> None:
     """Limits the time, because the process must end even if the server does not answer."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_SECONDS):
+        async with asyncio.timeout(CLOSE_POOL_SECONDS):
             await closing

@@ -143,12 +143,12 @@ class Database:
 
         A busy machine may take seconds to open them. Then an answer on an open one is enough.
         """
-        answered = self._reads.answered
+        answered = self._reads.answered_statements
         try:
             async with asyncio.timeout(SLOW_TO_OPEN_SECONDS):
                 await self._open_connections()
         except TimeoutError:
-            if self._reads.answered == answered:
+            if self._reads.answered_statements == answered:
                 await self._reader.on_primary().fetch("SELECT 1")
             if not self._takes_writes:
                 raise Unavailable("Postgres takes no writes") from None

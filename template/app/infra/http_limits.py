@@ -19,13 +19,13 @@ from app.infra.joined_answers import JoinedAnswer
 # (chunk extensions, trailers). A body that arrives at once may be longer.
 MAX_HEAD_BYTES = 64 * 1024
 
-# Of headers, and then of headers and trailers. Checked after each part of the data: 43,000 short
-# headers at once took 15 ms, and blocked all other requests.
+# The most headers, and the most headers and trailers together. Checked after each part of the data,
+# because 43,000 short headers at once took 15 ms and blocked all other requests.
 MAX_FIELDS = 200
 PART_BYTES = 8 * 1024
 
-# Chunks of a byte take 5 ms for each 256 KiB, and the event loop reads 8 MiB of them in a row. A
-# part with more chunks than this is the last one for a while.
+# Chunks of one byte take 5 ms for each 256 KiB, and the event loop reads 8 MiB of them in a row.
+# After a part with more chunks than this, the connection rests for REST_SECONDS.
 MANY_CHUNKS = 200
 REST_SECONDS = 0.01
 
@@ -45,9 +45,9 @@ SINGLE_FIELDS = frozenset(
 HEAD_SECONDS = 10.0
 SILENCE_SECONDS = 30.0
 
-# HAProxy sends at most 200 requests at once to a copy (maxconn), so others must find room there.
-HELD_SECONDS = 0.5
-MOST_HELD = 150
+# HAProxy sends at most 200 requests at once to a copy (maxconn). Delayed refusals may take 150.
+REFUSAL_DELAY_SECONDS = 0.5
+MOST_DELAYED = 150
 
 # For a request that never reaches the app.
 HEADERS_OF_REFUSALS = b"".join(b"%b: %b\r\n" % header for header in HEADERS).decode()
@@ -72,7 +72,7 @@ class LimitedHttp(HttpToolsProtocol):
         self._since_body = 0
         self._body: list[bytes] = []
         self._part = b""  # the request that is being read
-        self._chunks = 0  # in that part
+        self._chunks_in_part = 0
         self._offers_upgrade = False
         self._unread = b""
         self._is_resting = False
@@ -105,9 +105,9 @@ class LimitedHttp(HttpToolsProtocol):
                 return
             if self.transport.is_closing():
                 return
-            self._chunks = 0
+            self._chunks_in_part = 0
             self._part_received(data[start : start + PART_BYTES])
-            if self._chunks > MANY_CHUNKS and not self.transport.is_closing():
+            if self._chunks_in_part > MANY_CHUNKS and not self.transport.is_closing():
                 self._is_resting = True
                 self.transport.pause_reading()
                 self.loop.call_later(REST_SECONDS, self._read_on)
@@ -174,7 +174,7 @@ class LimitedHttp(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._since_body = 0
-        self._chunks += 1
+        self._chunks_in_part += 1
         if not self.cycle.response_complete:
             self._body.append(body)
 
@@ -273,7 +273,7 @@ class LateRefusals:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self._held = 0
+        self._delayed = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal: list[Message] = []
@@ -287,12 +287,12 @@ class LateRefusals:
         await self.app(scope, receive, send_refusals_late)
 
     async def _send_late(self, send: Send, refusal: list[Message], message: Message) -> None:
-        if self._held < MOST_HELD:
-            self._held += 1  # per copy: its own connections
+        if self._delayed < MOST_DELAYED:
+            self._delayed += 1  # per copy: its own connections
             try:
-                await asyncio.sleep(HELD_SECONDS)
+                await asyncio.sleep(REFUSAL_DELAY_SECONDS)
             finally:
-                self._held -= 1  # per copy: its own connections
+                self._delayed -= 1  # per copy: its own connections
         await send(refusal.pop())
         await send(message)
 

@@ -220,7 +220,7 @@ def _from_dicts[RowT](row: type[RowT]) -> Callable[[list[dict[str, Any]]], list[
 
 
 def _model(hint: Any) -> Any:
-    """Of `Maker` and of `Maker | None`."""
+    """The model `Maker`, of `Maker` and of `Maker | None`."""
     if get_origin(hint) in {UnionType, Union}:
         [hint] = [part for part in get_args(hint) if part is not NoneType]
     return hint

@@ -86,7 +86,7 @@ class ReadPool:
 
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], most: int) -> None:
         self.most = most
-        self.answered = 0  # statements
+        self.answered_statements = 0
         self._connect = connect
         self._free = _Places()
         for _ in range(most):
@@ -131,7 +131,7 @@ class ReadPool:
             and not connection._protocol._is_cancelling()
             and not connection.is_in_transaction()
         ):
-            self.answered += 1
+            self.answered_statements += 1
             pooled.idle_since = self._loop.time()
             self._free.put_nowait(pooled)
         else:

@@ -95,7 +95,7 @@ def _by_commas(given: object) -> object:
 
 def _origin(given: str) -> str:
     if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", given):
-        raise ValueError(f"{given!r} is no origin: write https://app.example.com, without a path")
+        raise ValueError(f"{given!r} is not an origin: write it like https://app.example.com")
     return given
 
 

@@ -151,7 +151,7 @@ class SessionRows:
     async def find_with[RowT](
         self, token_hash: bytes, query: Query[RowT]
     ) -> tuple[Session, RowT | None] | None:
-        """Both by one statement. Raises Unavailable."""
+        """Finds the session and the row by one statement. Raises Unavailable."""
         both: WithRow[Session, RowT] = with_row(SESSION_BY_TOKEN, query)
         return await both.first(self._reader(), token_hash=token_hash, idle=self._idle)
 

@@ -17,10 +17,10 @@ With a DATABASE_URL of your own, name its replica in DATABASE_REPLICA_URLS."""
 
 def main() -> None:
     load_dotenv()
-    hold_back(sys.argv[1])
+    delay(sys.argv[1])
 
 
-def hold_back(given: str) -> None:
+def delay(given: str) -> None:
     """Delays the replica by `given` milliseconds."""
     if not given.isdecimal():
         sys.exit(f"{given!r} is not a number of milliseconds. For two seconds: make lag MS=2000")

@@ -340,16 +340,16 @@ async def test_a_refusal_is_delayed_and_its_logged_duration_excludes_the_delay(
     seconds = time.monotonic() - started
 
     assert head.startswith(b"HTTP/1.1 429 ")
-    assert seconds > http_limits.HELD_SECONDS
+    assert seconds > http_limits.REFUSAL_DELAY_SECONDS
     [line] = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "429" in line]
-    assert line["duration_ms"] / 1000 < seconds - http_limits.HELD_SECONDS
+    assert line["duration_ms"] / 1000 < seconds - http_limits.REFUSAL_DELAY_SECONDS
 
 
 async def test_only_a_limited_number_of_refusals_is_delayed(
     echo: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_limits, "HELD_SECONDS", 3600)
-    monkeypatch.setattr(http_limits, "MOST_HELD", 1)
+    monkeypatch.setattr(http_limits, "REFUSAL_DELAY_SECONDS", 3600)
+    monkeypatch.setattr(http_limits, "MOST_DELAYED", 1)
     app = httpx.ASGITransport(http_limits.LateRefusals(echo))
     async with httpx.AsyncClient(transport=app, base_url="http://shop") as client:
         two = [asyncio.create_task(client.get("/limited")) for _ in range(2)]

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Loads of the cache from Postgres: a limit, one at a time for each key, and what each shows."""
+"""Loads the cache's answers from Postgres: a limited number, and one at a time for each key."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -23,7 +23,7 @@ class ReadLimit(asyncio.Semaphore):
     async def __aenter__(self) -> None:
         """Raises Unavailable."""
         if not self.locked():
-            await self.acquire()  # at once
+            await self.acquire()  # does not wait
             return
         try:
             async with asyncio.timeout(self._seconds):
@@ -52,7 +52,7 @@ class SingleFlight:
     async def load(
         self, key: str, min_position: Position | None, fetch: Callable[[Load], Awaitable[bytes]]
     ) -> bytes:
-        """The load goes on when the request that began it is cancelled."""
+        """The load continues when the request that began it is cancelled."""
         load = self._running.get(key)
         if load and not load.shows(min_position):
             await asyncio.wait([load.task])

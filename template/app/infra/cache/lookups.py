@@ -200,13 +200,13 @@ class RedisLookups:
 def values_in(answer: Any) -> list[bytes | None]:
     """Raises TypeError, which run() takes for the answer of another server."""
     if type(answer) is not list or not {type(value) for value in answer} <= {bytes, NoneType}:
-        raise TypeError("its answer holds no values")
+        raise TypeError("its answer is no list of values")
     values: list[bytes | None] = answer
     return values
 
 
 def _reason_of(error: Exception) -> str:
-    # With its type, because a mistake in a command raises the same.
+    # With the type of the error, because a mistake in a command raises the same type.
     return repr(error) if isinstance(error, ODD_ANSWER) else reason_of(error)
 
 

@@ -18,7 +18,7 @@ SLOWEST = 128
 
 
 class RedisSeen(EvidencePart):
-    """In the window. Redis runs commands on one processor."""
+    """The counts of one Redis in the window. Redis runs commands on one processor."""
 
     processor: float
     memory: int

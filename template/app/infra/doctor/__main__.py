@@ -4,7 +4,7 @@
 import os
 
 if __name__ == "__main__":
-    # Before the imports, which are half of its work: the service on this machine comes first.
+    # Yield to the app on this machine. The imports below are half of the doctor's work.
     os.nice(10)
 
 import argparse

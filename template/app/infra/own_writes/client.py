@@ -89,7 +89,7 @@ class MinPosition(ABC):
 
     def wrote(self, position: Position) -> None:
         self.has_written = self.is_resolved = True
-        # An earlier commit whose position is not known came before this one.
+        # This position also covers an earlier commit whose position is NOT_KNOWN.
         known = self.min_position if self.min_position != NOT_KNOWN else None
         self.min_position = max(position, known or position)
 
@@ -110,7 +110,7 @@ class Client(MinPosition):
         self.affinity = affinity
         self.token_hash = token_hash
         self.carried = carried
-        databases = positions.others if positions else ()  # modules' own that have replicas
+        databases = positions.others if positions else ()  # of modules, with replicas
         self.min_position = carried.position
         self.echoes = token_hash is None or carried.covers(databases)
         self.is_resolved = self.echoes
@@ -118,7 +118,7 @@ class Client(MinPosition):
         self.positions = positions
         self._sessions = sessions
         self._others: dict[str, ClientAt] = {}
-        self._stored: Mapping[str, Position] | None = None  # in other databases, by the session
+        self._stored: Mapping[str, Position] | None = None  # with the session, by other database
         self._lookups: dict[object, asyncio.Future[Any]] = {}
         self.others = [self.at(database) for database in databases]
 
@@ -207,7 +207,7 @@ _current: ContextVar[Client] = ContextVar("client")
 
 
 def this_client() -> Client:
-    """The request's, or outside of a request the task's."""
+    """The client of the request, or outside of a request the client of the task."""
     try:
         return _current.get()
     except LookupError:

@@ -39,12 +39,12 @@ ENCODED_LENGTH = 9 + 1 + 16
 ENCODED_IN_LUA = f"^{'[0-9a-f]' * 9}%.{'[0-9a-f]' * 16}$"  # for Redis' scripts
 
 
-# The column has a position for each database, by name. A module's own has the module's.
+# The common database's name in `positions`. A module's own database has the module's name.
 MAIN = "main"
 
-# Stores the position and answers with it, in one round trip. It is computed while the row is
-# locked, so a later write of the same session stores a later one. Without a row, it is returned but
-# not stored. A crash may lose it, which costs only freshness, so nothing waits for the disk.
+# Stores the position and returns it, in one round trip. Postgres computes the position while the
+# row is locked, so a later write of the session stores a later position. Without a row, it is only
+# returned. A crash may lose it, which costs only freshness, so nothing waits for the disk.
 NOTE_POSITION = f"""
     WITH quick AS (
         SELECT set_config('synchronous_commit', 'off', true),
@@ -59,8 +59,8 @@ NOTE_POSITION = f"""
 """  # noqa: S608  # nothing from outside
 
 
-# The same for a position of a module's own database, which is not this one. Concurrent notes of a
-# session come in any order, so the greater stays, unless it is one that nobody knows (NOT_KNOWN).
+# Stores a position of a module's own database, which this server cannot compute. Concurrent notes
+# of a session come in any order, so the greater position stays, but NOT_KNOWN is replaced.
 NOTE_OTHER = """
     WITH quick AS (
         SELECT set_config('synchronous_commit', 'off', true),
@@ -146,6 +146,6 @@ class PrimaryLog:
         return max(self._samples[-1][1] - lsn, 0) if self._samples else 0
 
     def seconds_behind(self, lsn: int) -> float:
-        """Since when the log is further than that. An idle primary leaves no replica behind."""
+        """The seconds since the log passed `lsn`. An idle primary leaves no replica behind."""
         passed_at = next((at for at, reached in self._samples if reached > lsn), None)
         return 0.0 if passed_at is None else time.monotonic() - passed_at

@@ -93,7 +93,7 @@ def _learned(token_hash: bytes, found: PositionedSession) -> Session:
 
 
 def install(app: FastAPI) -> None:
-    """Before anything wraps the store of sessions."""
+    """Call it before anything wraps the store of sessions."""
     if hasattr(app.state, "positions"):
         settings = environment.read(SessionSettings)
         database = app.state.database

@@ -137,7 +137,7 @@ async def look(window: Window) -> CapabilityEvidence | None:
             await asyncio.sleep(LOOK_SECONDS)
         after = await _stats(console)
     except (TimeoutError, KeyError, ValueError) as error:
-        raise Missing("its console gave no answer that is known here", REMEDY) from error
+        raise Missing("its console gave an unknown answer", REMEDY) from error
     finally:
         connection.terminate()
     transactions, waited = after[0] - before[0], after[1] - before[1]

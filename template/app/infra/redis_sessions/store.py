@@ -33,7 +33,7 @@ log = structlog.get_logger()
 # Lookups share connections and writes are rare, so a process needs few.
 CONNECTIONS = 8
 
-# One may be a pause of this process, after which Redis answers. All requests would get 503.
+# A single timeout may be a pause of this process. It must not open the circuit breaker.
 TIMEOUTS_IN_A_ROW = 2
 
 # During the move, a copy reads Postgres for this long after Redis has failed.
@@ -136,7 +136,7 @@ class RedisSessions:
         if client.echoes or token_hash != client.token_hash:
             return await self._answered(session)
         names = [MAIN, *(client.positions.others if client.positions else ())]
-        # In the same round trip.
+        # The session and its positions are read in one round trip.
         positions = [self._lookups.get(position_key(token_hash, name)) for name in names]
         held, *noted = await self._answered(asyncio.gather(session, *positions))
         stored = {
@@ -146,7 +146,7 @@ class RedisSessions:
         }
         least = await self._least_position.now() if self._least_position else None
         client.learn(max(filter(None, (stored.pop(MAIN, None), least)), default=None))
-        # `least` is a position of "main". It says only that Redis may have lost the other ones.
+        # For other databases, `least` says only that Redis may have lost the newest positions.
         client.learn_others(dict.fromkeys(names, NOT_KNOWN) if least else stored)
         return held
 
@@ -225,7 +225,7 @@ class RedisSessions:
 
     def ended(self, token_hash: bytes, *, only_held: bool) -> list[str | bytes | int]:
         """END's keys and arguments."""
-        # No copy that is stored later can have been seen after this moment.
+        # A late write of this session holds an earlier visit, so it ends before the tombstone.
         lifetime = min(self._settings.idle, self._settings.absolute) // timedelta(milliseconds=1)
         return [session_key(token_hash), INDEX, token_hash, lifetime, int(only_held)]
 

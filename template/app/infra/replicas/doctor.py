@@ -54,7 +54,7 @@ async def look(window: Window) -> CapabilityEvidence | None:
 async def look_at_replicas(
     window: Window, database: DatabaseSettings, replicas: ReplicaSettings, prefix: str
 ) -> tuple[ReplicasSeen, list[Database], list[Skipped]]:
-    """Those of one primary. `prefix`: of the variables of these replicas."""
+    """The replicas of one primary, whose variables begin with `prefix`."""
     direct = replicas.direct_urls or ([] if database.pooled else replicas.urls)
     lag, *found = await asyncio.gather(
         _lag(window, database, replicas),

@@ -102,7 +102,7 @@ class Bucket:
             async for chunk in answer.aiter_raw(CHUNK_BYTES):
                 yield chunk
         except httpx.TransportError as error:
-            raise Unavailable(f"S3 broke off GET {key}: {error!r}") from error
+            raise Unavailable(f"S3 ended its answer to GET {key} too early: {error!r}") from error
         finally:
             await answer.aclose()
 

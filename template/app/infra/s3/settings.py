@@ -28,12 +28,12 @@ class FileSettings(BaseSettings):
 
     store: Step | None = None
     folder: Path | None = Field(default=None, validate_default=True)
-    # Without dots, which the certificates of its subdomain at Amazon do not cover.
+    # No dots: Amazon's certificate does not cover a bucket's subdomain with dots.
     bucket: str | None = Field(
         default=None, validate_default=True, pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$"
     )
     s3_region: str = Field(default="us-east-1", pattern=r"^[a-z0-9-]+$")
-    # Where it is not Amazon's.
+    # The address of an S3 that is not Amazon's.
     s3_endpoint: HttpUrl | None = None
     s3_seconds: PositiveFloat = 5
     # S3 takes no signature for longer than a week.

@@ -39,7 +39,7 @@ def test_without_a_replica_make_lag_says_what_to_start(
     monkeypatch.setattr(postgres, "state_folder", lambda: state)
 
     with pytest.raises(SystemExit, match="Start `make dev` first"):
-        lag.hold_back("2000")
+        lag.delay("2000")
 
 
 def test_make_lag_starts_no_replica() -> None:
@@ -71,7 +71,7 @@ def test_a_missing_replica_gives_a_clear_message(
     monkeypatch.setenv("DATABASE_REPLICA_URLS", url.format(unused=ports.unused()))
 
     with pytest.raises(SystemExit, match=said):
-        lag.hold_back("2000")
+        lag.delay("2000")
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_make_lag_delays_the_running_replica(
 ) -> None:
     monkeypatch.setattr(postgres, "state_folder", lambda: state)
 
-    lag.hold_back("2000")
+    lag.delay("2000")
 
     assert capsys.readouterr().out == "The replica now applies each change 2000 ms late.\n"
     held = "(SELECT setting = '2000' FROM pg_settings WHERE name = 'recovery_min_apply_delay')"

@@ -100,7 +100,7 @@ async def test_a_failed_request_to_s3_is_retried_once() -> None:
     ("answer", "reason"),
     [
         (FAILED, "500"),
-        (BROKEN_OFF, "broke off"),
+        (BROKEN_OFF, "ended its answer to GET"),
         (REFUSED, "403 AccessDenied"),
         (NO_BUCKET, "404 NoSuchBucket"),
     ],

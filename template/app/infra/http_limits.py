@@ -92,6 +92,16 @@ class LimitedHttp(HttpToolsProtocol):
             self._until_read.cancel()
         super().connection_lost(exc)
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # whether the connection stays open
+        """A client may end its own direction after a whole request, and still read the answer."""
+        is_waiting = self.cycle is not None and not self.cycle.response_complete
+        if self._reading != "nothing" or not is_waiting:
+            return False
+        self.cycle.keep_alive = False
+        # Most such clients are gone, and the app learns of that only when the connection is closed.
+        self._set_timer(SILENCE_SECONDS)
+        return True
+
     def data_received(self, data: bytes) -> None:
         self._unread += data
         if not self._is_resting:

@@ -272,6 +272,56 @@ async def test_other_requests_are_answered_between_parts_of_a_body_in_tiny_chunk
     assert len([part for part in parts if part != request]) == 1
 
 
+async def test_a_client_that_ends_its_direction_gets_the_answers_to_whole_requests(
+    echo: FastAPI,
+) -> None:
+    get = b"GET /caller HTTP/1.1\r\nhost: shop\r\n\r\n"
+    post = b"POST /length HTTP/1.1\r\nhost: shop\r\ncontent-length: 3\r\n\r\nabc"
+    for requests, answers in (
+        (get, [b'"http 127.0.0.1"']),
+        (post, [b"3"]),
+        (get + post + get, [b'"http 127.0.0.1"', b"3", b'"http 127.0.0.1"']),
+        (get[:-2], []),
+        (post[:-1], []),
+        (b"", []),
+    ):
+        async with connected(echo) as (reader, writer):
+            writer.write(requests)
+            writer.write_eof()
+            heads_and_bodies = (await reader.read()).split(b"\r\n\r\n")[1:]
+        assert [part.partition(b"HTTP/1.1")[0] for part in heads_and_bodies] == answers
+
+
+@pytest.mark.parametrize("path", [b"/endless", b"/silent"])
+async def test_an_app_learns_soon_that_its_client_ended_its_direction(
+    echo: FastAPI, monkeypatch: pytest.MonkeyPatch, path: bytes
+) -> None:
+    monkeypatch.setattr(http_limits, "SILENCE_SECONDS", 0.2)
+    learned = asyncio.Event()
+
+    async def parts() -> AsyncGenerator[bytes]:
+        try:
+            while True:
+                yield b"part"
+                await asyncio.sleep(0.01)
+        finally:
+            learned.set()
+
+    @echo.get("/silent")
+    async def silent(request: Request) -> None:
+        async with asyncio.timeout(15):
+            while not await request.is_disconnected():
+                await asyncio.sleep(0.01)
+        learned.set()
+
+    echo.add_api_route("/endless", lambda: StreamingResponse(parts()))
+    async with connected(echo) as (reader, writer):
+        writer.write(b"GET %b HTTP/1.1\r\nhost: shop\r\n\r\n" % path)
+        writer.write_eof()
+        await reader.read()
+        await learned.wait()
+
+
 async def test_only_a_limited_number_of_pipelined_requests_is_answered(echo: FastAPI) -> None:
     request = b"GET /caller HTTP/1.1\r\nhost: shop\r\n\r\n"
     async with connected(echo) as (reader, writer):

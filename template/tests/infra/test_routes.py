@@ -95,6 +95,21 @@ async def test_fastapi_handles_only_the_requests_that_are_left_to_it(
     assert searched == ["/form", "/late/files/a", "/nowhere"]
 
 
+async def test_the_description_of_the_api_is_written_once_for_each_root_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = busy_app()
+    expected = [await answer(app, "GET", "/openapi.json", root_path) for root_path in ("", "/api")]
+    routes.install(app)
+    first = [await answer(app, "GET", "/openapi.json", root_path) for root_path in ("", "/api")]
+    monkeypatch.setattr(app, "openapi", None)
+    again = [await answer(app, "GET", "/openapi.json", root_path) for root_path in ("", "/api")]
+
+    seen = [[(one.content, one.headers.raw) for one in some] for some in (expected, first, again)]
+    assert seen[0] == seen[1] == seen[2]
+    assert expected[0].content != expected[1].content
+
+
 async def test_a_route_that_is_added_later_is_found() -> None:
     app = busy_app()
     routes.install(app)

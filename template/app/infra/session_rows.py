@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 from uuid import UUID
 
 import structlog
+from pydantic import PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import (
     BindParameter,
@@ -46,6 +47,10 @@ class SessionSettings(BaseSettings):
 
     idle: timedelta = timedelta(days=14)
     absolute: timedelta = timedelta(days=90)
+
+    # Of one user. A login beyond that ends the one that was seen longest ago, and sessions that
+    # were used again after their login last: a script that logs in for each call ends its own.
+    most: PositiveInt = 1000
 
 
 class LoginSession(Base):
@@ -143,6 +148,8 @@ class SessionRows:
         self._reader = reader
         self._transaction = transaction
         self._idle = settings.idle
+        self._absolute = settings.absolute
+        self._most = settings.most
 
     async def find(self, token_hash: bytes) -> Session | None:
         """None if the session does not exist or has ended. Raises Unavailable."""
@@ -168,6 +175,7 @@ class SessionRows:
 
     async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
         await self._delete_some_expired(write)
+        await self._delete_surplus(write, session.user_id)
         write.add(
             LoginSession(
                 token_hash=token_hash,
@@ -213,6 +221,20 @@ class SessionRows:
         await write.execute(
             delete(LoginSession)
             .where(LoginSession.token_hash.in_(expired))
+            .execution_options(synchronize_session=False)
+        )
+
+    async def _delete_surplus(self, write: AsyncSession, user_id: UUID) -> None:
+        used_again = LoginSession.seen_at > LoginSession.expires_at - self._absolute
+        surplus = (
+            select(LoginSession.token_hash)
+            .where(LoginSession.user_id == user_id)
+            .order_by(used_again.desc(), LoginSession.seen_at.desc())
+            .offset(self._most - 1)
+        )
+        await write.execute(
+            delete(LoginSession)
+            .where(LoginSession.token_hash.in_(surplus))
             .execution_options(synchronize_session=False)
         )
 

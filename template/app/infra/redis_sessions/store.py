@@ -42,6 +42,7 @@ PAUSE_SECONDS = 1.0
 # The value in place of a session that has ended (a tombstone).
 ENDED = b""
 
+SESSION = "session:"
 INDEX = "sessions-of:"
 
 # Stores a session, unless it has ended or a newer version is stored. Returns the stored value.
@@ -62,6 +63,28 @@ redis.pcall('ZADD', sessions_of_user, expires_at, hash)
 redis.call('PEXPIREAT', sessions_of_user, expires_at, 'NX')
 redis.call('PEXPIREAT', sessions_of_user, expires_at, 'GT')
 return value
+"""
+
+# Makes room for one more session of a user, as _delete_surplus of session_rows.py does. Without
+# tombstones: a late write may revive such a session.
+DROP_SURPLUS = """
+local sessions_of_user, prefix = KEYS[1], KEYS[2]
+local most, absolute = tonumber(ARGV[1]), tonumber(ARGV[2])
+local hashes = redis.pcall('ZRANGE', sessions_of_user, 0, most + 999)
+if #hashes < most then return end
+local worth = {}
+for _, hash in ipairs(hashes) do
+  local hex = string.gsub(hash, '.', function(c) return string.format('%02x', string.byte(c)) end)
+  local held = redis.pcall('GET', prefix .. hex)
+  local seen_at, expires_at = string.match(type(held) == 'string' and held or '', ' (%d+) (%d+)$')
+  local used_again = seen_at and expires_at - absolute + 1 < tonumber(seen_at)
+  worth[hash] = {tonumber(seen_at or 0) + (used_again and 1e15 or 0), prefix .. hex}
+end
+table.sort(hashes, function(a, b) return worth[a][1] < worth[b][1] end)
+for at = 1, #hashes - most + 1 do
+  redis.call('DEL', worth[hashes[at]][2])
+  redis.call('ZREM', sessions_of_user, hashes[at])
+end
 """
 
 NOTE_POSITION = f"""
@@ -182,7 +205,11 @@ class RedisSessions:
             log.warning("a visit was not noted", reason=str(error))  # a read must not fail for this
 
     async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
-        self.join(write).eval(KEEP, 2, *self.kept(token_hash, session))
+        pipeline = self.join(write)
+        absolute = self._settings.absolute // timedelta(milliseconds=1)
+        index = _index(session.user_id)
+        pipeline.eval(DROP_SURPLUS, 2, index, SESSION, self._settings.most, absolute)
+        pipeline.eval(KEEP, 2, *self.kept(token_hash, session))
         await this_client().has_started(token_hash)
 
     async def end(self, write: AsyncSession, token_hash: bytes, known: Sequence[bytes]) -> None:
@@ -331,7 +358,7 @@ def position_key(token_hash: bytes, database: str = MAIN) -> str:
 
 
 def session_key(token_hash: bytes) -> str:
-    return f"session:{token_hash.hex()}"
+    return f"{SESSION}{token_hash.hex()}"
 
 
 def _index(user_id: UUID) -> str:

@@ -50,7 +50,7 @@ class SessionSettings(BaseSettings):
 
     # Of one user. A login beyond that ends the one that was seen longest ago, and sessions that
     # were used again after their login last: a script that logs in for each call ends its own.
-    most: PositiveInt = 1000
+    most: PositiveInt = 500
 
 
 class LoginSession(Base):

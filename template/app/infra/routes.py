@@ -87,12 +87,13 @@ def _is_form(body: Any) -> bool:
 
 def _keep_openapi(route: Route) -> None:
     """Serves the same bytes again: writing the JSON blocked all other requests for 2 ms."""
-    kept: dict[str, bytes] = {}  # per copy: the same in all
+    kept: dict[str, bytes] = {}
 
     async def openapi(request: Request) -> Response:
         root_path = request.scope.get("root_path", "")
         if root_path not in kept:
-            kept[root_path] = (await route.endpoint(request)).body
+            answer = await route.endpoint(request)
+            kept[root_path] = answer.body  # per copy: the same in all
         return Response(kept[root_path], media_type="application/json")
 
     route.app = request_response(openapi)

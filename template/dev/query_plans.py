@@ -5,8 +5,9 @@ import importlib
 import json
 import pkgutil
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from itertools import permutations
@@ -30,6 +31,8 @@ ROWS_FOR_EACH_ROW = 20
 
 # A node with a range and a filter that reads fewer rows has probably stopped at a LIMIT.
 FEW_ROWS = 100
+
+PLAN = "force_generic_plan"
 
 _DIALECT = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
@@ -59,6 +62,10 @@ FOREIGN_KEYS_WITHOUT_INDEX = """
 """
 
 
+# By table, the URL of another database that has it.
+ELSEWHERE: dict[str, str] = {}
+
+
 class NotFilled(AssertionError):
     """The message names the line that the test needs."""
 
@@ -73,14 +80,36 @@ class FilledTables:
     values: Mapping[str, str] = field(default_factory=dict)
 
     async def insert(self) -> None:
-        for table in self._in_order():
+        for url in {None, *ELSEWHERE.values()}:
+            async with self._at(url) as there:
+                await there._insert([t for t in self._in_order() if ELSEWHERE.get(t.name) == url])
+
+    async def findings(self, query: Query[Any]) -> list[str]:
+        """The problems of each form of a query: none if it reads only the rows that it returns."""
+        read = {one.name for one in visitors.iterate(query.statement) if isinstance(one, Table)}
+        url = next((ELSEWHERE[name] for name in read & ELSEWHERE.keys()), None)
+        async with self._at(url) as there:
+            return await there._findings(query)
+
+    @asynccontextmanager
+    async def _at(self, url: str | None) -> "AsyncGenerator[FilledTables]":
+        if url is None:
+            yield self
+            return
+        connection = await asyncpg.connect(url, server_settings={"plan_cache_mode": PLAN})
+        try:
+            yield replace(self, connection=connection)
+        finally:
+            await connection.close()
+
+    async def _insert(self, tables: Sequence[Table]) -> None:
+        for table in tables:
             try:
                 rows = self.fill.get(table.name) or self._rows(table)
                 await self.connection.execute(f"INSERT INTO {table.name} {rows}")
             except asyncpg.UndefinedTableError as error:
                 raise NotFilled(
-                    f"The table {table.name} has no migration:"
-                    f' make migration MESSAGE="add {table.name}"'
+                    f'The table {table.name} has no migration: make migration m="add {table.name}"'
                 ) from error
             except asyncpg.IntegrityConstraintViolationError as error:
                 raise NotFilled(
@@ -88,10 +117,9 @@ class FilledTables:
                     f" in tests/test_indexes.py, as the example there does: {error}"
                 ) from error
         await self.connection.execute("ANALYZE")
-        await self.connection.execute("SET plan_cache_mode = force_generic_plan")
+        await self.connection.execute(f"SET plan_cache_mode = {PLAN}")
 
-    async def findings(self, query: Query[Any]) -> list[str]:
-        """The problems of each form of a query: none if it reads only the rows that it returns."""
+    async def _findings(self, query: Query[Any]) -> list[str]:
         found = []
         for description, form in query.forms():
             statement = form.statement

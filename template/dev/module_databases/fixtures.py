@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from dev import postgres
+from app.infra.module_databases.__main__ import tables_of
+from dev import postgres, query_plans
 from dev.module_databases import own
 from dev.pytest_plugin import Databases, Services, migrate
 
@@ -55,5 +56,8 @@ def services(
     with ExitStack() as stack:
         for variable, template in templates.items():
             copied = databases.created(f'TEMPLATE "{template}" STRATEGY FILE_COPY')
-            monkeypatch.setenv(variable, stack.enter_context(copied))
+            url = stack.enter_context(copied)
+            monkeypatch.setenv(variable, url)
+            for table in tables_of(own.VARIABLE.sub(r"\1", variable).lower()):
+                monkeypatch.setitem(query_plans.ELSEWHERE, table.name, url)
         yield services

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-.PHONY: module-borders module-migration module-psql
+.PHONY: module-borders module-migration module-drop module-psql
 
 LINTERS += module_databases.lint module_databases.lint_histories
 SLOW_QUERIES = app.infra.module_databases.slow_queries
@@ -9,6 +9,9 @@ module-borders: ## Show what prevents the move of a module's tables to their own
 
 module-migration: ## Write a migration for a module's own database: NAME=orders m="add a note"
 	@$(WITH_SERVICES) python -m dev.module_databases.migration "$(NAME)" "$(m)"
+
+module-drop: ## Write the migration that drops a module's old tables, after its move: NAME=orders
+	@$(WITH_SERVICES) python -m dev.module_databases.dropping "$(NAME)"
 
 module-psql: ## Open a SQL prompt on a module's own database: NAME=orders
 	@$(WITH_SERVICES) python -m dev.module_databases.psql "$(NAME)"

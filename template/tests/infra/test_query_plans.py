@@ -152,7 +152,7 @@ async def test_for_a_table_that_cannot_be_filled_the_error_gives_the_line_to_wri
 
     with pytest.raises(NotFilled, match=r"Write VALUES\['TIME WITHOUT TIME ZONE'\] in tests/"):
         await FilledTables(library, times).insert()
-    with pytest.raises(NotFilled, match='reviews has no migration: make migration MESSAGE="add r'):
+    with pytest.raises(NotFilled, match='reviews has no migration: make migration m="add r'):
         await FilledTables(library, unknown).insert()
     await library.execute("ALTER TABLE shelves ADD CHECK (id < 10)")
     with pytest.raises(NotFilled, match=r"Write them as FILL\['shelves'\]"):

@@ -1,2 +1,8 @@
 # Rung's file: advancing to another stage may change it.
 """Stage 4, optional: the tables of one module in their own Postgres."""
+
+import sys
+
+# Alembic imports the app for its models. The app itself does not load Alembic.
+if "alembic" in sys.modules:
+    from app.infra.module_databases import comparison as comparison

@@ -9,6 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from app.infra.module_databases.move.fence import FUNCTION, REFUSE
 from dev.postgres import REPOSITORY
 from dev.pytest_plugin import Databases
 from tests.infra.module_databases.conftest import Practice
@@ -20,10 +21,38 @@ PROJECT = """\
 script_location = "%(here)s/migrations"
 prepend_sys_path = ["%(here)s"]
 """
-MAIN = "import app.pets.models\nimport app.vets.models\n"
+MAIN = "import app.infra.module_databases\nimport app.pets.models\nimport app.vets.models\n"
 MODULE = "app.infra.module_databases"
 RELEASE = f"{MODULE}.migrate"
 ODD_NAME = "my shop, 50% off: %(here)s"
+VETS = """\
+import enum
+
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.infra.tables import Base
+
+
+class Kind(enum.Enum):
+    cat = "cat"
+    dog = "dog"
+
+
+class Call(Base):
+    __tablename__ = "calls"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    vet_id: Mapped[int] = mapped_column(ForeignKey("vets.id"))
+
+
+class Vet(Base):
+    __tablename__ = "vets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    visits: Mapped[int]
+    kind: Mapped[Kind | None]
+"""
 BROKEN = "def upgrade() -> None:\n    raise RuntimeError"
 
 
@@ -178,3 +207,76 @@ def test_nothing_is_migrated_when_a_module_is_not_complete(
 
     assert (status, reason in said) == (1, True), said
     assert "pets" not in tables(empty_database)
+
+
+@pytest.fixture
+def moved(migrated: Practice, empty_database: str, own: str, tmp_path: Path) -> Practice:
+    """Both databases have the tables of the module, and no foreign key crosses its border."""
+    for name in ("dev", "deploy"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name, dirs_exist_ok=True)
+    migrated.edit("app/pets/models.py", 'mapped_column(ForeignKey("vets.id"))', "mapped_column()")
+    migrated.edit("app/pets/models.py", "    vet: Mapped[Vet] = relationship()\n", "")
+    migrated.write("app/vets/models.py", VETS)
+    for history in (["alembic"], [MODULE, "vets"]):
+        status, said = migrated.runs(*history, "revision", "--autogenerate", "-m", "first")
+        assert status == 0, said
+    status, said = migrated.runs(RELEASE)
+    assert status == 0, said
+    return migrated
+
+
+def test_the_old_tables_are_dropped_by_a_migration_and_no_later_one_makes_them_again(
+    moved: Practice, empty_database: str, own: str, tmp_path: Path
+) -> None:
+    moved.edit("app/pets/models.py", "    name:", "    age: Mapped[int | None]\n    name:")
+    moved.edit("app/vets/models.py", "    visits:", "    city: Mapped[str | None]\n    visits:")
+    status, said = moved.runs("alembic", "check")  # the rows may still be in use here
+    assert (status, "Column('city'" in said) == (255, True), said
+
+    status, said = moved.runs("dev.module_databases.dropping", "vets")
+    assert (status, "run `own` again" in said) == (0, True), said
+    [drop] = tmp_path.glob("migrations/versions/*_drop_the_old_tables_of_vets.py")
+    assert "pets" not in drop.read_text()
+    status, said = moved.runs("alembic", "upgrade", "head")
+    assert status == 0, said
+    assert tables(empty_database) == {"pets", "toys", "alembic_version"}
+
+    status, said = moved.runs("alembic", "revision", "--autogenerate", "-m", "the age")
+    assert (status, "make module-migration NAME=vets" in said) == (0, True), said
+    [age] = tmp_path.glob("migrations/versions/*_the_age.py")
+    assert "age" in age.read_text()
+    assert "vets" not in age.read_text()
+    for command in (["upgrade", "head"], ["check"], ["downgrade", "-2"], ["upgrade", "head"]):
+        status, said = moved.runs("alembic", *command)
+        assert status == 0, said
+
+    assert moved.runs(MODULE, "vets", "revision", "--autogenerate", "-m", "the city")[0] == 0
+    [city] = tmp_path.glob("migrations/vets/*_the_city.py")
+    assert "city" in city.read_text()
+    again = moved.runs("dev.module_databases.dropping", "vets")
+    assert "The common database has no table of vets: nothing to drop.\n" in again[1], again
+    assert moved.runs("dev.module_databases.dropping", "pets")[1] == (
+        "'pets' has no history of its own. These have: vets.\n"
+    )
+
+
+def test_the_migration_drops_no_row_that_may_be_in_use(
+    moved: Practice, empty_database: str, own: str
+) -> None:
+    async def run(statement: str) -> None:
+        connection = await asyncpg.connect(empty_database)
+        await connection.execute(statement)
+        await connection.close()
+
+    asyncio.run(run("INSERT INTO vets VALUES (1, 0)"))
+    assert moved.runs("dev.module_databases.dropping", "vets")[0] == 0
+
+    status, said = moved.runs("alembic", "upgrade", "head")
+    assert status == 1
+    assert "The old tables of vets have rows, and no move has closed them" in said
+    assert "TRUNCATE vets, calls" in said
+    assert "vets" in tables(empty_database)
+
+    asyncio.run(run(FUNCTION.format(name="move_vets", does=REFUSE.format(module="vets"))))
+    assert moved.runs("alembic", "upgrade", "head")[0] == 0
+    assert "vets" not in tables(empty_database)

@@ -118,5 +118,6 @@ async def own(move: Move) -> str:
         return f"{move.module} has its own database, and nothing of the move is left."
     return (
         f"{move.module} has its own database, and there is no way back from here. The old tables"
-        " take no writes: drop them in a migration, then run this again."
+        f" take no writes. Write the migration that drops them: make module-drop NAME={move.module}"
+        " (docs/guide/module_databases/second-database.md). Release it, then run this again."
     )

@@ -191,7 +191,7 @@ async def test_own_ends_replication_and_the_old_tables_take_no_writes(move: Move
     assert "neither database takes writes. Run cut or back again" in await status(move)
     await cut(move)
 
-    assert "drop them in a migration, then run this again" in await own(move)
+    assert "make module-drop NAME=parcels " in await own(move)
     left = {row["slot_name"] for row in await move.new.rows(LEFT)}
     assert left == {"move_fence", "move_parcels_fence"}  # copies that still follow ask it
     assert await fence.is_closed(move.old, move)

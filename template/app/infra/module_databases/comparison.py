@@ -1,0 +1,47 @@
+# Rung's file: advancing to another stage may change it.
+"""Alembic's comparison with the models leaves out the modules that have left the database."""
+
+import sys
+from pathlib import Path
+
+from alembic.autogenerate.api import AutogenContext
+from alembic.operations.ops import UpgradeOps
+from alembic.runtime.plugins import Plugin
+from alembic.util import DispatchPriority, PriorityDispatchResult
+
+from app.infra.module_databases.__main__ import tables_of
+
+# Alembic takes each plugin whose name begins so.
+PLUGIN = Plugin("alembic.autogenerate.module_databases")
+
+
+def leave_out(context: AutogenContext, upgrade: UpgradeOps) -> PriorityDispatchResult:
+    """Otherwise the next migration of another module would create their tables here again."""
+    for module in left(context):
+        names = {table.name for table in tables_of(module)}
+        upgrade.ops = [one for one in upgrade.ops if getattr(one, "table_name", "") not in names]
+        print(
+            f"Without {module}, whose tables are in its own database. A change there:"
+            f' make module-migration NAME={module} m="…"',
+            file=sys.stderr,
+        )
+    return PriorityDispatchResult.CONTINUE
+
+
+def left(context: AutogenContext) -> list[str]:
+    """With its own history, and without a table here. Until a migration drops the old ones, both
+    histories must lead to the same tables, because either database may be the one in use."""
+    if (script := context.migration_context.script) is None:
+        return []
+    histories = {file.parent for file in Path(script.dir).glob("*/*.py")}
+    others = {one.name for one in histories if str(one) not in script.version_locations}
+    found = []
+    for module in sorted(others):
+        tables = tables_of(module)
+        has = context.inspector.has_table
+        if tables and not any(has(table.name, schema=table.schema) for table in tables):
+            found.append(module)
+    return found
+
+
+PLUGIN.add_autogenerate_comparator(leave_out, "autogenerate", priority=DispatchPriority.LAST)

@@ -272,6 +272,26 @@ def test_a_module_gets_a_postgres_that_no_later_plan_may_delete(
 
 @needs_terraform
 @pytest.mark.slow
+def test_a_module_may_get_its_postgres_in_the_plan_that_brings_rds_proxy(
+    render: Render, tmp_path: Path, aws: dict[str, str]
+) -> None:
+    project = render({"stage": 4, "module_databases": True, "pooler": "rds_proxy"})
+    given = '  module_databases = ["orders"]\n  module_databases_in_use = ["orders"]\n'
+
+    plan = planned(project, tmp_path, recorded(4), aws, given)
+
+    deleted = {name for name, what in changes(plan) if what == "delete"}
+    assert {name for name in deleted if "pgbouncer" not in name} == {
+        "aws_service_discovery_private_dns_namespace.main"
+    }
+    assert {"aws_db_proxy", "aws_db_instance"} <= created(plan)
+    assert refused(project, plan) == "\n"
+    named = {one["address"].removeprefix("module.service."): one["change"] for one in plan}
+    assert named['aws_secretsmanager_secret_version.module_url["orders"]']["actions"] == ["create"]
+
+
+@needs_terraform
+@pytest.mark.slow
 def test_an_upgrade_of_the_template_deletes_and_replaces_nothing_that_holds_data(
     render: Render, tmp_path: Path, aws: dict[str, str]
 ) -> None:

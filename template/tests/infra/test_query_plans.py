@@ -1,7 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """The check of queries names those that read too much, and the index to add."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import asyncpg
@@ -24,7 +24,8 @@ from sqlalchemy import (
 
 from app.infra.database import Database
 from app.infra.reads import Query
-from dev.pytest_plugin import Services
+from dev import query_plans
+from dev.pytest_plugin import Databases, Services
 from dev.query_plans import FilledTables, NotFilled
 from tests.infra.test_database import settings
 
@@ -157,6 +158,29 @@ async def test_for_a_table_that_cannot_be_filled_the_error_gives_the_line_to_wri
     await library.execute("ALTER TABLE shelves ADD CHECK (id < 10)")
     with pytest.raises(NotFilled, match=r"Write them as FILL\['shelves'\]"):
         await FilledTables(library, LIBRARY).insert()
+
+
+@pytest.fixture
+def elsewhere(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with databases.created() as url:
+        for table in LIBRARY.tables:
+            monkeypatch.setitem(query_plans.ELSEWHERE, table, url)
+        yield url
+
+
+async def test_tables_of_another_database_are_filled_and_read_there(
+    library: asyncpg.Connection, elsewhere: str
+) -> None:
+    await library.execute("DROP TABLE books; DROP TABLE shelves")
+    other = await asyncpg.connect(elsewhere)
+    await other.execute(CREATE)
+    await other.close()
+    tables = FilledTables(library, LIBRARY)
+    await tables.insert()
+
+    assert await tables.findings(query(select(BOOK.id).where(BOOK.id == bindparam("id")))) == []
+    [found] = await tables.findings(query(select(BOOK.id).where(BOOK.title == bindparam("of"))))
+    assert "reads" in found
 
 
 async def test_two_requests_with_one_statement_each_count_as_two(services: Services) -> None:

@@ -3,10 +3,11 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from conftest import REPO, Render
 from growing import Repo
 from people import RUNG, Person, git
-from rung.doctor import VERDICT, last_verdict, run_doctor
+from rung.doctor import VERDICT, last_verdict
 from serving import free_port, make_dev
 from variants import VARIANTS
 
@@ -97,7 +98,7 @@ def test_advance_shows_the_last_verdict_before_it_asks(repo: Repo) -> None:
     ],
 )
 def test_files_are_those_of_the_folder_where_somebody_types(
-    repo: Repo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, typed: list[str], told: list[str]
+    repo: Repo, tmp_path: Path, typed: list[str], told: list[str]
 ) -> None:
     """Also files that do not exist yet."""
     main = repo.folder / "app" / "infra" / "doctor" / "__main__.py"
@@ -106,12 +107,12 @@ def test_files_are_those_of_the_folder_where_somebody_types(
     uv = tmp_path / "uv"
     uv.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > called\n')
     uv.chmod(0o755)
-    monkeypatch.setenv("UV", str(uv))
     here = tmp_path / "here"
     here.mkdir()
-    monkeypatch.chdir(here)
 
-    run_doctor(repo.folder, typed)
+    done = rung(repo.folder, *typed, at=here, UV=str(uv))
+
+    assert (done.returncode, done.stderr) == (0, "")
 
     called = (repo.folder / "called").read_text().splitlines()
     assert called[-len(told) :] == [one.replace("HERE", str(here.resolve())) for one in told]
@@ -131,9 +132,40 @@ def test_variables_that_name_another_project_or_repository_change_nothing(repo: 
     assert "/nowhere" not in done.stdout
 
 
-def rung(*words: str | Path, at: Path) -> subprocess.CompletedProcess[str]:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_rung_reaches_the_doctor(
+    repo: Repo, tmp_path: Path, number: signal.Signals
+) -> None:
+    repo.write("app/infra/doctor/__main__.py", "")
+    uv = tmp_path / "uv"
+    uv.write_text("#!/bin/sh\ntrap 'exit 7' INT TERM HUP\necho runs\nwhile :; do sleep 0.1; done\n")
+    uv.chmod(0o755)
+    with subprocess.Popen(
+        ["env", "--default-signal=INT", RUNG, "doctor"],
+        cwd=repo.folder,
+        env=os.environ | {"UV": str(uv)},
+        stdout=subprocess.PIPE,
+        process_group=0,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"runs\n"
+            process.send_signal(number)  # to it alone, as a supervisor does
+            assert process.wait(30) == 7
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def rung(*words: str | Path, at: Path, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [RUNG, "doctor", *words], cwd=at, capture_output=True, text=True, timeout=120, check=False
+        [RUNG, "doctor", *words],
+        cwd=at,
+        env=os.environ | more,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 

@@ -238,7 +238,7 @@ def doctor(
     first, *options = words or ["."]
     if first.startswith("-"):
         first, options = ".", [first, *options]
-    raise Exit(run_doctor(Path(first), options))
+    run_doctor(Path(first), options)
 
 
 app.add_typer(fleet, name="fleet", help="Show or upgrade the repos of a fleet.")

@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 from rung import git
 from rung.dependencies import find_uv
@@ -21,8 +21,8 @@ _DOCTOR = Path("app/infra/doctor/__main__.py")
 _NOT_INHERITED = {"UV_PROJECT", "UV_WORKING_DIR", "UV_WORKING_DIRECTORY", "VIRTUAL_ENV"}
 
 
-def run_doctor(path: Path, arguments: Sequence[str]) -> int:
-    """Run it on the database of `make dev` or on DATABASE_URL; returns its exit code."""
+def run_doctor(path: Path, arguments: Sequence[str]) -> NoReturn:
+    """Run it on the database of `make dev` or on DATABASE_URL. Its exit code is that of Rung."""
     git.fence()
     folder, _ = locate(path)
     if not (folder / _DOCTOR).is_file():
@@ -35,8 +35,9 @@ def run_doctor(path: Path, arguments: Sequence[str]) -> int:
         module = ["python", "-m", "dev", *module]
     environment = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}
     sys.stdout.flush()
-    done = subprocess.run([uv, "run", "--quiet", *module], cwd=folder, env=environment, check=False)
-    return done.returncode
+    os.chdir(folder)
+    # uv takes this process over, because a signal to a parent of it would not reach the doctor.
+    os.execve(uv, [uv, "run", "--quiet", *module], environment)  # noqa: S606
 
 
 def _absolute(arguments: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,22 @@ from serving import free_port
 
 LIVE_CLIMB = REPO / "benchmarks" / "live_climb"
 PAGES = REPO / "template/docs/runbooks"
+ALL_PAGES = [
+    page
+    for page in (*sorted(PAGES.rglob("*.md")), REPO / "template/app/accounts/unlocking.md")
+    if "```bash" in page.read_text(encoding="utf-8")
+]
 OLD, NEW = "host=10.0.1.5 port=5432 dbname=app", "host=10.0.2.5 port=5432 dbname=app"
+
+NOT_ANSWERING = (
+    "psql",
+    "curl",
+    "redis-cli",
+    "python",
+    "rclone",
+    "barman-cloud-backup-list",
+    "make",
+)
 
 # Like uvicorn, it handles SIGINT itself. It answers as HAProxy too.
 APP = """
@@ -103,6 +119,29 @@ def commands_of(page: str, section: str = "", part: str = "do", without: str = "
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.syspath_prepend(LIVE_CLIMB)
     return Site(tmp_path)
+
+
+def lines_of(page: Path) -> list[str]:
+    """The commands of a page. One that goes on in the next line is one line here."""
+    blocks = importlib.import_module("runbook").blocks(page)
+    own = "\n".join(one.commands for one in blocks if one.page == page.name)
+    return re.sub(r"\\\n|(?<= \|)\n", " ", own).splitlines()
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.stem)
+@pytest.mark.usefixtures("site")
+def test_the_first_of_several_statements_or_urls_may_not_fail_unnoticed(page: Path) -> None:
+    """Without these options, psql and curl exit as the last one did."""
+    for line in lines_of(page):
+        before, *calls = re.split(r"\bpsql\b", line)
+        for call in calls:
+            own = call.split(" | ")[0]
+            piped = re.search(r"[^|]\|\s*$", before) and " -c" not in own
+            if piped or "<<" in own or len(re.findall(r" -\w*c (?=[\"'])", own)) > 1:
+                assert "-v ON_ERROR_STOP=1" in own, f"psql{call}"
+            before = call
+        if len(re.findall(r"\bcurl\b|\bhttp://", line.split("; ")[0])) > 2:
+            assert "--fail-early" in line, line
 
 
 def test_ctrl_c_in_a_step_does_not_stop_the_process_that_it_has_deployed(site: Site) -> None:
@@ -279,16 +318,37 @@ def test_the_users_of_pgbouncer_stay_when_postgres_cannot_be_asked(site: Site) -
     assert users.read_text(encoding="utf-8") == '"app" "SCRAM-SHA-256$…"\n'
 
 
+def checks() -> Iterator[tuple[str, str, str]]:
+    """The name of each block of a check, the functions of its page, and its commands."""
+    sys.path.insert(0, str(LIVE_CLIMB))
+    blocks = importlib.import_module("runbook").blocks
+    sys.path.remove(str(LIVE_CLIMB))
+    for page in ALL_PAGES:
+        found = blocks(page)
+        functions = "\n".join(one.commands for one in found if not one.section)
+        for one in found:
+            if one.part == "check" and one.page == page.name and "deploy " not in one.commands:
+                # The processes of the app are not what these tests end.
+                lines = [line for line in one.commands.splitlines() if "/proc/" not in line]
+                yield one.name, functions, "\n".join(lines)
+
+
 @pytest.mark.parametrize(
-    ("page", "section"),
-    [("s3/move-the-files.md", "2."), ("upgrade-postgres.md", "1."), ("upgrade-postgres.md", "2.")],
+    ("functions", "commands"),
+    [pytest.param(*one, id=name) for name, *one in checks()],
 )
-def test_a_check_fails_when_nothing_answers(site: Site, page: str, section: str) -> None:
-    for program in ("psql", "curl"):
+def test_a_check_fails_when_nothing_answers(site: Site, functions: str, commands: str) -> None:
+    for program in NOT_ANSWERING:
         site.program(program, "exit 1")
-    servers = dict.fromkeys(("POSTGRES", "NEW", "POOLED"), "x")
-    done = site.step(commands_of(page, section, "check"), "until_true() { true; }", **servers)
-    assert done.returncode != 0
+    site.program("sleep", "exec /bin/sleep 0.1")
+    site.program("timeout", 'exec /usr/bin/timeout 1 "${@:2}"')
+    site.settings.touch()
+    (site.folder / "release/.venv").mkdir(parents=True)
+    names = set(re.findall(r"\$\{?([A-Z][A-Z_0-9]+)", functions + commands)) - {"SECONDS", "STEP"}
+    site.variables = dict.fromkeys(names | {"BALANCER", "REPO"}, "x") | site.variables
+    done = site.step(commands, functions)
+    assert done.returncode not in (0, 127), done
+    assert "unbound variable" not in done.stderr
 
 
 def test_a_redis_that_does_not_answer_is_not_one_without_old_passwords(site: Site) -> None:

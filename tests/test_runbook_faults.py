@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPO
+from growing import Repo
 from serving import free_port
 
 LIVE_CLIMB = REPO / "benchmarks" / "live_climb"
@@ -188,6 +190,59 @@ def test_a_deploy_stops_at_a_process_that_does_not_start(site: Site) -> None:
 
     assert done.returncode == 1
     assert done.stderr == f"{first} is not ready:\nSECRET_KEY is missing\n"
+
+
+def test_a_deploy_ends_no_other_program_that_has_the_number_of_a_process(site: Site) -> None:
+    site.settings.touch()
+    site.release("exit 1")
+    port = free_port()
+    with site.process(f"{port}.pid") as other:
+        site.bash(f"deploy {port}", BALANCER=f"http://127.0.0.1:{free_port()}")
+        assert other.poll() is None
+
+
+def test_a_deploy_kills_a_process_that_hangs(site: Site) -> None:
+    site.settings.touch()
+    site.release("exit 1")
+    site.program("timeout", 'exec /usr/bin/timeout 1 "${@:2}"')
+    port = str(free_port())
+    with subprocess.Popen(["sleep", "600"], env=os.environ | {"PORT": port}) as hung:
+        try:
+            (site.folder / f"{port}.pid").write_text(str(hung.pid), encoding="utf-8")
+            hung.send_signal(signal.SIGSTOP)
+            site.bash(f"deploy {port}", BALANCER=f"http://127.0.0.1:{free_port()}")
+            assert hung.wait(10) == -signal.SIGKILL
+        finally:
+            hung.kill()
+
+
+def test_a_release_that_is_killed_and_repeated_has_all_files(site: Site, repo: Repo) -> None:
+    site.settings.touch()
+    for name in ("sh", "true"):
+        site.program(name, "exit 0")  # no packages
+    git = shutil.which("git")
+    site.program(
+        "git",
+        f"""[[ "$*" == *"worktree add"* && ! -e {site.folder}/once ]] || exec {git} "$@"
+touch {site.folder}/once
+{git} "${{@:1:4}}" --no-checkout "${{@:5}}"
+kill -9 $PPID""",
+    )
+    site.variables |= {"REPO": str(repo.folder), "MIGRATE": "true"}
+    assert site.bash("release HEAD").returncode == -signal.SIGKILL
+    assert not (site.folder / "release").exists()
+    for _ in range(2):
+        done = site.bash("release HEAD")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (site.folder / "release/pyproject.toml").is_file()
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.stem)
+@pytest.mark.usefixtures("site")
+def test_a_command_finds_the_files_of_the_repo_from_any_folder(page: Path) -> None:
+    """A person pastes it where the last page has left them."""
+    for line in lines_of(page):
+        assert not re.search(r"(?:^|[\s\"'])deploy/", line), line
 
 
 def test_a_pasted_section_stops_at_the_first_command_that_fails(site: Site) -> None:
@@ -438,6 +493,18 @@ def test_a_hand_over_with_places_that_pgbouncer_does_not_have_pauses_nobody(site
         assert done.returncode != 0
         assert "POSTGRES_PLACE" in done.stderr
         assert pooler.poll() is None
+
+
+def test_the_databases_of_modules_use_the_name_of_two_poolers_too(site: Site) -> None:
+    """A module that kept the address of one PgBouncer would be lost with it."""
+    one, name = "postgresql://app@10.0.1.5:6432", "postgresql://app@127.0.0.1:6433"
+    own = "MODULE_ORDERS_2_DATABASE_REPLICA_URLS='{0}/orders-app,{0}/orders-app_2'\n"
+    before = own.format(one) + "MODULE_ORDERS_2_DATABASE_DIRECT_URL='postgresql://app@10.0.3.5/a'\n"
+    site.settings.write_text(before)
+    for _ in range(2):
+        site.step(commands_of("copies/loss-of-a-zone.md", "2."), POOLED=one, POOLED_BY_NAME=name)
+        assert (site.folder / "app.env.one-pooler").read_text() == before
+    assert site.settings.read_text() == before.replace(one, name)
 
 
 @pytest.mark.parametrize("other", ["", "OTHER_URL='postgresql://app@127.0.0.1:6433/app'\n"])

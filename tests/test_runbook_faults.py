@@ -7,8 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -103,7 +104,16 @@ class Site:
                 process.kill()
 
 
-def commands_of(page: str, section: str = "", part: str = "do", without: str = "\n") -> str:
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def commands_of(
+    page: str, section: str = "", part: str = "do", without: str | tuple[str, ...] = "\n"
+) -> str:
     """The commands of a page, except lines that begin with `without`."""
     found = [
         line
@@ -465,6 +475,64 @@ def test_a_planned_failover_with_a_place_that_pgbouncer_does_not_have_pauses_nob
         assert done.returncode != 0
         assert "POSTGRES_PLACE" in done.stderr
         assert pooler.poll() is None
+
+
+# As PgBouncer, it goes on after both signals.
+POOLER = """
+trap 'echo pause >> log' USR1; trap 'echo resume >> log' USR2; echo ready > log
+while :; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize("failing", ["a report does not end", "the primary does not stop"])
+def test_a_planned_failover_that_fails_lets_clients_go_on(site: Site, failing: str) -> None:
+    site.ini.write_text(f"app = {OLD} connect_query='…'\n", encoding="utf-8")
+    connections = int(failing == "a report does not end")
+    site.program("psql", f'[[ "$*" == *"count(*)"* ]] && echo {connections} || echo t')
+    site.program("timeout", 'exec /usr/bin/timeout 1 "${@:2}"')
+    servers = {"POSTGRES": "x", "REPLICA": "y", "STOP_POSTGRES": "false", "POSTGRES_DATA": "z"}
+    log = site.folder / "log"
+    with subprocess.Popen(["bash", "-c", POOLER], cwd=site.folder) as pooler:
+        try:
+            (site.folder / "pid").write_text(str(pooler.pid), encoding="utf-8")
+            until(lambda: log.exists() and log.read_text() == "ready\n")
+            done = site.step(
+                commands_of("replicas/failover.md", "1.", "check"),
+                commands_of("replicas/failover.md"),
+                **servers,
+                POSTGRES_PLACE=OLD,
+                REPLICA_PLACE=NEW,
+            )
+            assert done.returncode != 0
+            until(lambda: log.read_text() == "ready\npause\nresume\n")
+        finally:
+            pooler.kill()
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        (
+            "rmgr: Transaction desc: COMMIT 12:00\npg_waldump: error: error in WAL record at 0/1",
+            " COMMIT ",
+        ),
+        ("pg_waldump: error: could not find a valid record after 0/1516730", "Nothing is lost."),
+        ('pg_waldump: error: invalid WAL location: ""', None),
+        ('pg_waldump: error: could not find file "000000010000000500000005"', None),
+    ],
+)
+def test_wal_that_cannot_be_read_is_not_taken_for_nothing_lost(
+    site: Site, said: str, answer: str | None
+) -> None:
+    (site.folder / "pg_wal").mkdir()
+    (site.folder / "pg_wal/000000010000000000000001").touch()
+    (site.folder / "failover.lsn").write_text("0/1\n")
+    site.program("pg_waldump", f"cat <<'END'\n{said}\nEND\nexit 1")
+    lost = commands_of("replicas/failover.md", "2.", "check", without=("wait_until", "\n"))
+    done = site.step(lost, POSTGRES_DATA=str(site.folder))
+    assert (done.returncode == 0) == (answer is not None), done
+    assert answer is None or answer in done.stdout
+    assert answer == "Nothing is lost." or "Nothing is lost." not in done.stdout
 
 
 def test_an_upgrade_with_a_place_that_pgbouncer_does_not_have_changes_nothing(site: Site) -> None:

@@ -94,6 +94,15 @@ def test_dynos_run_the_same_commands_as_the_image(shop: Path) -> None:
     assert (shop / f"{module.replace('.', '/')}.py").is_file()
 
 
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+def test_the_release_script_is_there_as_long_as_the_team_s_procfile_names_it(
+    render: Render, variant: dict[str, Any]
+) -> None:
+    project = render(variant)
+    for script in re.findall(r"\bsh (\S+)", (project / "Procfile").read_text()):
+        assert (project / script).is_file()
+
+
 def test_the_build_installs_the_packages_that_the_image_has(shop: Path) -> None:
     hook = shop / "bin/post_compile"
     assert hook.stat().st_mode & stat.S_IXUSR

@@ -546,6 +546,19 @@ def test_an_upgrade_with_a_place_that_pgbouncer_does_not_have_changes_nothing(si
     assert not (site.folder / "asked").exists()
 
 
+def test_a_repeated_step_gives_pgbouncer_each_name_of_a_module_once(site: Site) -> None:
+    site.ini.write_text(f"app = {OLD}\napp_read = {OLD}\n", encoding="utf-8")
+    site.settings.touch()
+    site.program("psql", "echo app")
+    servers = dict.fromkeys(("DIRECT", "POSTGRES", "OWN_POSTGRES", "OWN_DIRECT", "POOLED"), "x")
+    for _ in range(2):
+        with site.process():
+            done = site.step(commands_of("module_databases/move-by-pausing.md", "1."), **servers)
+        assert (done.returncode, done.stderr) == (0, "")
+        names = [line.split(" = ")[0] for line in site.ini.read_text().splitlines()]
+        assert names == ["app", "orders-app", "app_read", "orders-app_read"]
+
+
 def test_a_hand_over_with_places_that_pgbouncer_does_not_have_pauses_nobody(site: Site) -> None:
     site.ini.write_text(f"orders-app = {OLD} connect_query='…'\n", encoding="utf-8")
     places = {"POSTGRES_PLACE": OLD.replace("10.0.1.5", "primary"), "OWN_PLACE": NEW}
@@ -587,3 +600,14 @@ def test_the_settings_of_one_pooler_are_kept_at_the_first_try_only(site: Site, o
         assert (done.returncode, done.stderr) == (0, "")
         assert (site.folder / "app.env.one-pooler").read_text() == before
     assert f"DATABASE_URL='{name}/app'\n" in site.settings.read_text()
+
+
+def test_haproxy_sees_a_lost_and_a_hung_copy_as_soon_as_the_page_says() -> None:
+    page = (PAGES / "copies/loss-of-a-zone.md").read_text(encoding="utf-8")
+    haproxy = (REPO / "template/deploy/haproxy.cfg").read_text(encoding="utf-8")
+    [lost, hung] = re.findall(r"within (\d+) s", page)
+    [[inter, fall]] = re.findall(r"default-server check inter (\d+)ms fall (\d+)", haproxy)
+    [check] = re.findall(r"timeout check (\d+)s", haproxy)
+    # To connect, a check has as long as the time between two.
+    assert int(lost) - 1 < int(fall) * 2 * int(inter) / 1000 <= int(lost)
+    assert int(hung) - 1 < int(fall) * (int(check) + int(inter) / 1000) <= int(hung)

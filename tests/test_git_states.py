@@ -142,6 +142,33 @@ NOT_UNDONE = {
     "a hidden file": ("git update-index --skip-worktree docs/stage.md", "docs/stage.md"),
 }
 
+# Commands that make settings of the person, for all repositories.
+PERSONAL = {
+    "attributes of an encoding": (
+        "echo 'copier.yml working-tree-encoding=UTF-16' > ../attributes;"
+        "git config --global core.attributesFile $PWD/../attributes"
+    ),
+    "attributes of a filter": (
+        "echo 'copier.yml filter=x' > ../attributes;"
+        "git config --global core.attributesFile $PWD/../attributes;"
+        "git config --global filter.x.smudge 'tr a-z A-Z'"
+    ),
+    "a git template with a sparse checkout": (
+        "mkdir -p ../t/info; echo /app > ../t/info/sparse-checkout;"
+        "git config --file ../t/config core.sparseCheckout true;"
+        "git config --global init.templateDir $PWD/../t"
+    ),
+    "a git template with another work tree": (
+        "mkdir ../t ../other; touch ../other/mine;"
+        "git config --file ../t/config core.worktree $PWD/../other;"
+        "git config --global init.templateDir $PWD/../t"
+    ),
+    "a git template with broken settings": (
+        "mkdir ../t; echo '[[[' > ../t/config; git config --global init.templateDir $PWD/../t"
+    ),
+    "a branch name that git refuses": "git config --global init.defaultBranch ..",
+}
+
 READ_ONLY = {
     ".git": "Read-only file system",
     ".git/objects": "Read-only file system. Nothing was changed.",
@@ -193,6 +220,61 @@ def test_a_state_that_does_not_matter_changes_nothing(repo: Repo, state: str) ->
         assert (done.returncode, done.stderr) == (0, "")
         assert repo.status() == []
     assert files(repo) == before
+
+
+def with_own_settings(repo: Repo, state: str) -> None:
+    own = repo.person.temporary.parent / "gitconfig"
+    own.write_bytes(Path(repo.person.environment["GIT_CONFIG_GLOBAL"]).read_bytes())
+    repo.person.environment["GIT_CONFIG_GLOBAL"] = str(own)
+    comes_to(repo, state)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", PERSONAL.values(), ids=PERSONAL.keys())
+def test_a_persons_settings_change_no_template_and_no_project(repo: Repo, state: str) -> None:
+    tree = repo.git("rev-parse", "HEAD^{tree}")
+    with_own_settings(repo, state)
+    new = ("new", "../inn/shop", f"--template={repo.answers()['_src_path']}")
+    for words in (TO_COMMIT, ("undo",), new):
+        done = repo.rung(*words)
+        assert (done.returncode, done.stderr) == (0, "")
+    inn = Repo(repo.person, repo.person.desk / "inn" / "shop")
+    assert inn.git("rev-parse", "HEAD^{tree}") == tree
+    assert inn.status() == repo.status() == []
+
+
+def test_a_new_repository_has_the_hooks_of_the_persons_git_template(repo: Repo) -> None:
+    with_own_settings(
+        repo,
+        "mkdir -p ../t/hooks; printf '#!/bin/sh\nexit 1\n' > ../t/hooks/pre-commit;"
+        "chmod +x ../t/hooks/pre-commit; git config --global init.templateDir $PWD/../t",
+    )
+    done = repo.rung("new", "../inn")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (repo.person.desk / "inn" / ".git" / "hooks" / "pre-commit").is_file()
+
+
+def test_new_files_that_the_persons_git_ignores_are_named(repo: Repo) -> None:
+    with_own_settings(
+        repo,
+        "echo slow_queries.py > ../ignored; git config --global core.excludesFile $PWD/../ignored",
+    )
+    said = repo.advances()
+    added = "git add -f app/infra/slow_queries.py"
+    assert said.count(f"Your git ignores new files. Add them:\n    {added}\n") == 1
+    repo.person.runs("sh", "-c", f"{added} && git add . && git commit -qam x", at=repo.folder)
+    assert "app/infra/slow_queries.py" in repo.git("ls-files").splitlines()
+
+
+@pytest.mark.parametrize("words", [("new", "../inn"), ("advance", "--yes"), ("status",)])
+def test_broken_settings_of_the_person_are_named(repo: Repo, words: tuple[str, ...]) -> None:
+    with_own_settings(repo, "echo '[[[' >> $GIT_CONFIG_GLOBAL")
+    done = repo.rung(*words)
+    assert done.returncode == 1
+    said = done.stderr
+    assert "Make git status work in" in said
+    assert "bad config line" in said
+    assert "Commit it" not in said
 
 
 @pytest.mark.slow

@@ -507,16 +507,29 @@ RECORDED: Rows[str] = {
     "a surrogate in the version": '_src_path: /x\n_commit: "\\ud800"\nstage: 1\n',
     "an impossible date": "_src_path: /x\n_commit: v0.1.0\nstage: 1\nteam: 2026-99-99\n",
     "too large": "a: b\n" * 300_000,
+    "a number as a question": "_src_path: /x\n_commit: v0.1.0\nstage: 1\n1: x\n",
+    "a date as a question": "_src_path: /x\n_commit: v0.1.0\nstage: 1\n2026-11-27: x\n",
 }
 
 
-@rows(RECORDED, quick=("an endless alias", "an option as version", "stage 7"))
+@rows(
+    RECORDED,
+    quick=("an endless alias", "an option as version", "stage 7", "a date as a question"),
+)
 def test_recorded_answers(repo: Repo, row: str) -> None:
     repo.write(".copier-answers.yml", row)
     repo.commit("Hostile")
     for command in (("status",), ("advance", "--yes"), ("upgrade",)):
         line = refuses(repo.person, *command, at=repo.folder)
         assert "git log -p -- .copier-answers.yml" in line
+
+
+@rows({"a date": "2026-11-27", "bytes": "!!binary eA=="}, quick=("a date",))
+def test_a_recorded_answer_that_is_no_text_is_shown(repo: Repo, row: str) -> None:
+    repo.edits(".copier-answers.yml", "team: shop-team", f"team: {row}")
+    done = repo.rung("status")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--like" in done.stdout
 
 
 ELSEWHERE: Rows[dict[str, str]] = {
@@ -761,6 +774,7 @@ MISLEADING = {
     "LC_ALL": "xx_XX.words",
     "PYTHONWARNINGS": "error",
     "LESSOPEN": "words",
+    "_RUNG_COMPLETE": "complete_bash",
 }  # fmt: skip
 
 
@@ -850,6 +864,55 @@ def test_no_program_of_a_templates_own_settings_runs(
     done = repo.rung(*words)
     assert (done.returncode, done.stderr) == (0, "")
     assert not ran.exists()
+
+
+@rows({name: (name,) for name in ("status", "new")}, quick=("new",))
+def test_packages_of_another_environment_are_not_imported(repo: Repo, row: tuple[str]) -> None:
+    other = repo.person.temporary.parent / "other"
+    other.mkdir()
+    for name in ("copier", "jinja2", "plumbum", "typer", "yaml"):
+        (other / f"{name}.py").write_text("raise SystemExit('another')\n", encoding="utf-8")
+    repo.person.environment["PYTHONPATH"] = f"{other}{os.pathsep}/nowhere"
+    done = repo.rung(*row, *(["../inn"] if row == ("new",) else []))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_interpreter_that_stays_open_is_no_bug(repo: Repo) -> None:
+    repo.person.environment["PYTHONINSPECT"] = "1"
+    assert repo.rung("status").stderr == ""
+
+
+@rows({name: name for name in ("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE")})
+def test_a_date_that_git_cannot_read_is_named(repo: Repo, row: str) -> None:
+    repo.person.environment[row] = "words"
+    line = refuses(repo.person, "advance", "--yes", "--commit", at=repo.folder)
+    assert row in line
+    assert row in refuses(repo.person, "new", "inn")
+
+
+FETCHES: Rows[tuple[str, str]] = {
+    "a key that is refused": (
+        "echo 'git@example.invalid: Permission denied (publickey).' >&2; exit 255",
+        "Permission denied (publickey)",
+    ),
+    "a host that is not there": (
+        "echo 'ssh: Could not resolve hostname example.invalid' >&2; exit 255",
+        "Could not resolve hostname",
+    ),
+}
+
+
+@rows(FETCHES, quick=("a key that is refused",))
+def test_a_template_that_cannot_be_fetched_names_the_cause(
+    person: Person, row: tuple[str, str]
+) -> None:
+    program, said = row
+    ssh = person.temporary.parent / "ssh"
+    ssh.write_text(f"#!/bin/sh\n{program}\n", encoding="utf-8")
+    ssh.chmod(0o755)
+    person.environment["GIT_SSH_COMMAND"] = str(ssh)
+    line = refuses(person, "new", "shop", "--template=ssh://git@example.invalid/rung.git")
+    assert said in line
 
 
 COPIERS_SETTINGS = {"not yaml": "[[[", "a list": "- a\n", "a wrong type": "trust: 7\n"}

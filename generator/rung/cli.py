@@ -1,6 +1,7 @@
 """The commands and options that a person types."""
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -27,6 +28,9 @@ def run() -> int:
     """Run the command that was typed; returns the exit code."""
     command: Any = typer.main.get_command(app)
     words = sys.argv[1:]
+    # Typer acts on this variable. It means something only while a shell completes a word.
+    if not {"COMP_WORDS", "_TYPER_COMPLETE_ARGS"} & os.environ.keys():
+        os.environ.pop("_RUNG_COMPLETE", None)
     if words[1:] and words[0] in {"--install-completion", "--show-completion"}:
         raise UsageError(f"rung {words[0]} takes no value: it is for the shell that you use.")
     try:

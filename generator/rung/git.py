@@ -23,12 +23,22 @@ _KEPT = {
 # Settings from GIT_CONFIG_KEY_n that are kept, because CI passes credentials in them.
 _KEPT_SETTINGS = ("credential.", "http.", "safe.", "url.", "user.")
 
+# The person's attributes, line endings and folder for new repositories. They must not change what
+# a template's commit holds.
+_AS_STORED = {
+    "core.attributesFile": os.devnull,
+    "core.autocrlf": "false",
+    "core.eol": "lf",
+    "init.templateDir": "",
+}
+
 # No hook, signature or program of a repository's own settings may run.
 _FENCE = {
     "commit.gpgSign": "false",
     "core.fsmonitor": "false",
     "core.hooksPath": os.devnull,
     "diff.orderFile": os.devnull,
+    "init.defaultBranch": "main",
     "i18n.logOutputEncoding": "UTF-8",
     "protocol.ext.allow": "never",
 }
@@ -59,11 +69,21 @@ def _kept_settings() -> list[tuple[str, str]]:
 
 
 def _set(settings: Sequence[tuple[str, str]]) -> None:
+    os.environ.update(_variables(settings))
+
+
+def _variables(settings: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The variables that add these settings to those of the environment."""
     first = int(os.environ.get("GIT_CONFIG_COUNT", "0"))
+    variables = {"GIT_CONFIG_COUNT": str(first + len(settings))}
     for number, (key, value) in enumerate(settings, start=first):
-        os.environ[f"GIT_CONFIG_KEY_{number}"] = key
-        os.environ[f"GIT_CONFIG_VALUE_{number}"] = value
-    os.environ["GIT_CONFIG_COUNT"] = str(first + len(settings))
+        variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return variables
+
+
+def as_stored() -> dict[str, str]:
+    """The variables for a git that checks out a template byte for byte."""
+    return {**_variables([*_AS_STORED.items()]), "GIT_ATTR_NOSYSTEM": "1"}
 
 
 def switch_off_filters_of(repository: Path) -> None:
@@ -138,11 +158,14 @@ def _output(
     )
     if done.returncode != 0:
         command = next(word for word in arguments if not word.startswith("-"))
-        raise GitError(f"git {command} failed: {_reason(decoded(done.stderr))}")
+        raise GitError(f"git {command} failed: {reason(decoded(done.stderr))}")
     return done.stdout
 
 
-def _reason(errors: str) -> str:
+def reason(errors: str) -> str:
+    """The cause of a failure, from what git wrote to stderr."""
+    # The other side's own words come before this line, and general advice follows it.
+    errors = errors.partition("fatal: Could not read from remote repository")[0].strip() or errors
     if foreign := re.search(r"dubious ownership in repository at '(.+)'", errors):
         return (
             f"{foreign[1]} belongs to another user. If you trust it, run "
@@ -173,7 +196,7 @@ def require_identity(repository: Path, *, otherwise: str) -> None:
         git("var", "GIT_COMMITTER_IDENT", cwd=repository)
     except GitError as error:
         if "date" in str(error):
-            raise
+            raise RungError(f"{error}. Mend GIT_AUTHOR_DATE or GIT_COMMITTER_DATE.") from error
         raise RungError(
             "git does not know who you are, so it cannot commit. Run "
             'git config --global user.name "Your Name" and '

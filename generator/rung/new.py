@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from rung import git, stages
@@ -112,9 +112,11 @@ def _fill(
     if commit:
         with spinner("Committing"):
             # After rendering, so that no file of the template can replace one in .git.
-            git.git("init", "--quiet", "--initial-branch=main", cwd=project)
+            git.git("init", "--quiet", "--template=", "--initial-branch=main", cwd=project)
             # Forced, because the person's own ignore rules must not leave anything out.
             git.git("add", "--all", "--force", cwd=project)
             message = f"Start {answers['project_slug']} at {stage}"
             git.git("commit", "--quiet", "--no-verify", f"--message={message}", cwd=project)
+            with suppress(git.GitError):  # Adds the hooks of the person's own git template.
+                git.git("init", "--quiet", cwd=project)
     return stage

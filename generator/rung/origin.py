@@ -51,6 +51,8 @@ def origin_of(project: Project, named: str | None) -> Origin:
     try:
         git("rev-parse", "--git-dir", cwd=folder)
     except GitError as error:
+        if "config" in str(error):
+            raise RungError(f"Make git status work in {folder} first: {error}") from error
         raise RungError(
             f"The project's template {src} is not in git ({error}), so its version cannot be "
             f"found. {elsewhere}"

@@ -34,7 +34,7 @@ def answers_like(source: str) -> dict[str, Answer]:
 def preset(answers: Mapping[str, object]) -> str:
     """One line for --like: JSON, because YAML includes it."""
     shared = {k: v for k, v in answers.items() if k not in _ITS_OWN and not k.startswith("_")}
-    return json.dumps(shared, ensure_ascii=False)
+    return json.dumps(shared, ensure_ascii=False, default=str)  # YAML knows dates.
 
 
 def _fetched(url: str) -> dict[str, Answer]:

@@ -87,6 +87,9 @@ def read_project(folder: Path, git_dir: Path) -> Project:
         raise RungError(_broken(folder, str(error))) from error
     if not isinstance(answers, Mapping):
         raise RungError(_broken(folder, "it is not a mapping of questions to answers"))
+    for key in answers:
+        if not isinstance(key, str):
+            raise RungError(_broken(folder, f"{str(key)[:60]} is no name of a question"))
     for key, kind in {"_src_path": str, "_commit": str, "stage": int}.items():
         if type(answers.get(key)) is not kind:
             found = repr(answers.get(key, "not there"))[:60]

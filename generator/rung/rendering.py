@@ -17,7 +17,7 @@ import yaml
 
 from rung.answers import Answer
 from rung.errors import RungError, UsageError
-from rung.git import last_line
+from rung.git import as_stored, reason
 from rung.questions import refuse_foreign, refuse_unused
 from rung.reading import UnreadableError, read_yaml
 from rung.template import Template
@@ -148,18 +148,18 @@ def _errors_in_words(src: str) -> Iterator[None]:
     from copier import load_settings
     from copier.errors import CopierError, SettingsError
     from jinja2 import TemplateError
-    from plumbum import ProcessExecutionError
+    from plumbum import ProcessExecutionError, local
 
     try:
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             load_settings()  # Otherwise a broken file of the person's looks like the template's.
-            yield
+            with local.env(**as_stored()):  # Copier starts git with these variables.
+                yield
     except KeyboardInterrupt:  # Copier's own subclass is also a CopierError.
         raise
     except ProcessExecutionError as error:
-        reason = last_line(error.stderr)
-        raise RungError(f"The template {src} cannot be fetched: {reason}") from error
+        raise RungError(f"The template {src} cannot be fetched: {reason(error.stderr)}") from error
     except SettingsError as error:
         raise RungError(
             f"Copier's settings cannot be read: {_one_line(error)}. Correct that file, or name "

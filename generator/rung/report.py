@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rung.doctor import last_verdict
 from rung.errors import RungError, UsageError, printable
+from rung.git import git_list
 from rung.merge import Kind
 from rung.plan import Plan
 from rung.project import shown
@@ -135,7 +136,8 @@ def _what_next(plan: Plan, *, committed: bool) -> str:
     folder = plan.project.folder
     lines = ["Undo it with:", f"    {undo(plan)}"]
     if not committed:
-        lines = ["Review it:", f"    {review(plan)}", "Run `make check`, commit.", *lines]
+        check = [*_forced(plan), "Run `make check`, commit."]
+        lines = ["Review it:", f"    {review(plan)}", *check, *lines]
     runbook = folder / "docs" / "runbooks" / f"to-stage-{plan.target.stage}.md"
     if not plan.target.ref and runbook.is_file():
         lines = [f"In production, follow {runbook.relative_to(folder)}.", *lines]
@@ -150,6 +152,23 @@ def review(plan: Plan) -> str:
         return f"{git} diff"
     tops = sorted({path.split("/")[0] for path in added})
     return f"{git} add -N {shlex.join(tops)} && {git} diff HEAD"
+
+
+def _forced(plan: Plan) -> list[str]:
+    """Rules of the person's own may ignore new files, and a commit would then miss them."""
+    if not (added := plan.of(Kind.ADDED)):
+        return []
+    ignored = git_list(
+        *("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--", *added),
+        cwd=plan.project.folder,
+        environment={"GIT_LITERAL_PATHSPECS": "1"},
+    )
+    if not ignored:
+        return []
+    return [
+        "Your git ignores new files. Add them:",
+        f"    {_git(plan)} add -f {shlex.join(ignored)}",
+    ]
 
 
 def undo(plan: Plan) -> str:

@@ -104,6 +104,8 @@ def _checkout(folder: Path) -> Template:
     try:
         top = git("rev-parse", "--show-toplevel", cwd=folder)
     except GitError as error:
+        if "config" in str(error):
+            raise RungError(f"Make git status work in {folder} first: {error}") from error
         raise UsageError(
             f"{folder} is not a git work tree ({error}), so no update could find this template "
             "again. Commit it to git first, or name a git URL."

@@ -93,6 +93,30 @@ def test_without_python_the_script_says_what_to_install(tmp_path: Path) -> None:
     assert "Install python3 (with venv) or uv" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({}, "HOME: is not set. Set it, or put uv on PATH."),
+        ({"HOME": "/dev/null"}, "Set XDG_CACHE_HOME to a folder where you may write"),
+    ],
+)
+def test_without_a_home_the_script_says_what_to_set(
+    tmp_path: Path, environment: dict[str, str], said: str
+) -> None:
+    for name in ("env", "mkdir", "python3", "sed"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "")
+    done = subprocess.run(
+        ["/bin/sh", str(TEMPLATE / "dev/uv"), "--version"],
+        env={"PATH": str(tmp_path), **environment},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in {1, 2}
+    assert said in done.stderr.splitlines()[-1]
+
+
 def uv_without_a_python(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """`sh dev/uv run` where PATH holds no Python, and GitHub's mirror answers nothing."""
     (folder / "bin").mkdir()

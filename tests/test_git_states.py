@@ -144,10 +144,6 @@ NOT_UNDONE = {
 
 # Commands that make settings of the person, for all repositories.
 PERSONAL = {
-    "attributes of an encoding": (
-        "echo 'copier.yml working-tree-encoding=UTF-16' > ../attributes;"
-        "git config --global core.attributesFile $PWD/../attributes"
-    ),
     "attributes of a filter": (
         "echo 'copier.yml filter=x' > ../attributes;"
         "git config --global core.attributesFile $PWD/../attributes;"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from growing import Repo
 from people import RUNG, Person, git
+from rung.dependencies import find_uv
 
 type Rows[T] = Mapping[str, T]
 
@@ -875,6 +876,14 @@ def test_packages_of_another_environment_are_not_imported(repo: Repo, row: tuple
     repo.person.environment["PYTHONPATH"] = f"{other}{os.pathsep}/nowhere"
     done = repo.rung(*row, *(["../inn"] if row == ("new",) else []))
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_user_without_a_home_has_no_uv_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "UV", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
+    assert find_uv() is None
 
 
 def test_an_interpreter_that_stays_open_is_no_bug(repo: Repo) -> None:

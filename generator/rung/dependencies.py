@@ -37,7 +37,8 @@ def lock_dependencies(project: Path) -> str | None:
 
 def find_uv() -> str | None:
     """$UV, uv from PATH, or the one that `make install` or a project's dev/uv fetched."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    # Path.expanduser raises where a container's user has no home.
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
     candidates = (os.environ.get("UV"), "uv", f"{cache}/uv-bootstrap/uv")
     return next(filter(None, (shutil.which(one) for one in candidates if one)), None)
 

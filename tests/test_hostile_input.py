@@ -867,17 +867,6 @@ def test_no_program_of_a_templates_own_settings_runs(
     assert not ran.exists()
 
 
-@rows({name: (name,) for name in ("status", "new")}, quick=("new",))
-def test_packages_of_another_environment_are_not_imported(repo: Repo, row: tuple[str]) -> None:
-    other = repo.person.temporary.parent / "other"
-    other.mkdir()
-    for name in ("copier", "jinja2", "plumbum", "typer", "yaml"):
-        (other / f"{name}.py").write_text("raise SystemExit('another')\n", encoding="utf-8")
-    repo.person.environment["PYTHONPATH"] = f"{other}{os.pathsep}/nowhere"
-    done = repo.rung(*row, *(["../inn"] if row == ("new",) else []))
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 def test_a_user_without_a_home_has_no_uv_there(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOME", "UV", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)

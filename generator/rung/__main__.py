@@ -13,7 +13,6 @@ from rung.interrupts import ignore_signals
 def main() -> None:
     _open_closed_files()
     _restart_with_utf8()
-    _leave_out_other_packages()
     sys.excepthook = _report_bug
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Printing a file name that is not UTF-8 must not fail.
@@ -21,16 +20,6 @@ def main() -> None:
     code = _run()
     ignore_signals()
     sys.exit(code)
-
-
-def _leave_out_other_packages() -> None:
-    """PYTHONPATH is for the programs of another environment: its copier or yaml may be another
-    version, or a program."""
-    if sys.prefix == sys.base_prefix:  # Rung's own packages may be there.
-        return
-    others = os.environ.pop("PYTHONPATH", "").split(os.pathsep)
-    places = {os.path.abspath(other) for other in others if other}  # noqa: PTH100 - no link followed
-    sys.path[:] = [place for place in sys.path if place not in places]
 
 
 def _run() -> int:

@@ -40,6 +40,7 @@ EXECUTED = {
     """,
     "runbook_pause": """
         module_databases/move-by-pausing.md: 1. do, 2. do, 2. check, 2. back
+        module_databases/rotation.md: 1. do, 1. check, 1. back, 2. do, 3. do, 3. check
     """,
     "runbook_losses": """
         redis_sessions/upgrade-valkey.md: 1. do, 1. check, 1. back, 2. do, 2. check, 2. back

@@ -299,7 +299,7 @@ def test_a_full_disk_leaves_no_trace(person: Person, template: Path, kibibytes: 
 
 
 def test_a_full_disk_leaves_an_existing_empty_folder_empty(person: Person) -> None:
-    with small_disk(person.desk / "disk", 160) as disk:
+    with small_disk(person.desk / "disk", 100) as disk:
         (disk / "shop").mkdir()
         with person.leaving_no_trace():
             refused(person.types("new", "disk/shop"), 1)

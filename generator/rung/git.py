@@ -195,8 +195,8 @@ def require_identity(repository: Path, *, otherwise: str) -> None:
         git("var", "GIT_AUTHOR_IDENT", cwd=repository)
         git("var", "GIT_COMMITTER_IDENT", cwd=repository)
     except GitError as error:
-        if "date" in str(error):
-            raise RungError(f"{error}. Mend GIT_AUTHOR_DATE or GIT_COMMITTER_DATE.") from error
+        if "invalid date format" in str(error):
+            raise RungError(f"{error}. Correct GIT_AUTHOR_DATE or GIT_COMMITTER_DATE.") from error
         raise RungError(
             "git does not know who you are, so it cannot commit. Run "
             'git config --global user.name "Your Name" and '

@@ -62,7 +62,7 @@ FOREIGN_KEYS_WITHOUT_INDEX = """
 """
 
 
-# By table, the URL of another database that has it.
+# For a table in another database than the common one: that database's URL.
 ELSEWHERE: dict[str, str] = {}
 
 
@@ -82,7 +82,7 @@ class FilledTables:
     async def insert(self) -> None:
         for url in {None, *ELSEWHERE.values()}:
             async with self._at(url) as there:
-                await there._insert([t for t in self._in_order() if ELSEWHERE.get(t.name) == url])
+                await there._insert([t for t in there._in_order() if ELSEWHERE.get(t.name) == url])
 
     async def findings(self, query: Query[Any]) -> list[str]:
         """The problems of each form of a query: none if it reads only the rows that it returns."""

@@ -93,12 +93,14 @@ class LimitedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # whether the connection stays open
-        """A client may end its own direction after a whole request, and still read the answer."""
+        """A client may end its own direction after a whole request, and still read the answer. Half
+        a request after it closes the connection."""
         is_waiting = self.cycle is not None and not self.cycle.response_complete
         if self._reading != "nothing" or not is_waiting:
             return False
         self.cycle.keep_alive = False
-        # Most such clients are gone, and the app learns of that only when the connection is closed.
+        # An answer has this long. Most such clients are gone, and the app learns of that only when
+        # the connection is closed.
         self._set_timer(SILENCE_SECONDS)
         return True
 

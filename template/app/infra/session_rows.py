@@ -17,6 +17,7 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Select,
+    and_,
     bindparam,
     delete,
     func,
@@ -48,8 +49,9 @@ class SessionSettings(BaseSettings):
     idle: timedelta = timedelta(days=14)
     absolute: timedelta = timedelta(days=90)
 
-    # Of one user. A login beyond that ends the one that was seen longest ago, and sessions that
-    # were used again after their login last: a script that logs in for each call ends its own.
+    # The most sessions of one user. A login beyond that ends an old one: first those that nobody
+    # used again 5 minutes after their login, so that a script that logs in for each call ends its
+    # own, and of these the one that was seen longest ago.
     most: PositiveInt = 500
 
 
@@ -225,16 +227,25 @@ class SessionRows:
         )
 
     async def _delete_surplus(self, write: AsyncSession, user_id: UUID) -> None:
-        used_again = LoginSession.seen_at > LoginSession.expires_at - self._absolute
+        is_alive = and_(
+            LoginSession.expires_at > func.now(), LoginSession.seen_at > func.now() - self._idle
+        )
+        used_again = LoginSession.expires_at - LoginSession.seen_at < self._absolute
         surplus = (
             select(LoginSession.token_hash)
             .where(LoginSession.user_id == user_id)
-            .order_by(used_again.desc(), LoginSession.seen_at.desc())
+            .order_by(is_alive.desc(), used_again.desc(), LoginSession.seen_at.desc())
             .offset(self._most - 1)
+        )
+        # Another login may delete some of them: two that wait for each other would be a deadlock.
+        unlocked = (
+            select(LoginSession.token_hash)
+            .where(LoginSession.token_hash.in_(surplus))
+            .with_for_update(skip_locked=True)
         )
         await write.execute(
             delete(LoginSession)
-            .where(LoginSession.token_hash.in_(surplus))
+            .where(LoginSession.token_hash.in_(unlocked))
             .execution_options(synchronize_session=False)
         )
 

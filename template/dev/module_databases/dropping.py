@@ -23,7 +23,10 @@ from app.infra.tables import Base
 from dev import migrate
 from dev.module_databases import own
 
-NEXT = "Read it. It may run once the move's step `own` is done. After it, run `own` again."
+NEXT = (
+    "Read it. Release it after the move's step `own`: before, it would end the way back. Then run"
+    " `own` again."
+)
 
 ACCEPTED = "-- squawk-ignore ban-drop-{}"  # for the lint
 
@@ -81,7 +84,7 @@ def main() -> None:
 
 
 def of(tables: Sequence[Table], ops: Sequence[MigrateOperation]) -> list[MigrateOperation]:
-    """In the tables' order: those that a foreign key names come first."""
+    """Sorted: a table comes after those that its foreign keys name."""
     return [one for table in tables for one in ops if getattr(one, "table_name", "") == table.name]
 
 
@@ -98,12 +101,14 @@ def drops(
             found += [ExecuteSQLOp(ACCEPTED.format("table")), one]
     only_theirs = enums_of(tables) - enums_of(Base.metadata.tables.values())
     for name in sorted(only_theirs):
-        found += [ExecuteSQLOp(ACCEPTED.format("type")), ExecuteSQLOp(f'DROP TYPE "{name}"')]
+        drop = f'DROP TYPE IF EXISTS "{name}"'
+        found += [ExecuteSQLOp(ACCEPTED.format("type")), ExecuteSQLOp(drop)]
     return found
 
 
 def enums_of(tables: Iterable[Table]) -> set[str]:
-    types = (column.type for table in tables for column in table.columns)
+    columns = (column for table in tables for column in table.columns)
+    types = (getattr(column.type, "item_type", column.type) for column in columns)  # of an array
     return {one.name for one in types if isinstance(one, Enum) and one.native_enum and one.name}
 
 

@@ -318,8 +318,9 @@ async def test_an_app_learns_soon_that_its_client_ended_its_direction(
     async with connected(echo) as (reader, writer):
         writer.write(b"GET %b HTTP/1.1\r\nhost: shop\r\n\r\n" % path)
         writer.write_eof()
-        await reader.read()
-        await learned.wait()
+        async with asyncio.timeout(20):
+            await reader.read()
+            await learned.wait()
 
 
 async def test_only_a_limited_number_of_pipelined_requests_is_answered(echo: FastAPI) -> None:

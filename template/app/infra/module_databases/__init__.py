@@ -3,6 +3,7 @@
 
 import sys
 
-# Alembic imports the app for its models. The app itself does not load Alembic.
+# Alembic imports the app for its models. The app itself does not load Alembic, so a script that
+# imports the app before Alembic imports `comparison` itself.
 if "alembic" in sys.modules:
     from app.infra.module_databases import comparison as comparison

@@ -16,12 +16,12 @@ PLUGIN = Plugin("alembic.autogenerate.module_databases")
 
 
 def leave_out(context: AutogenContext, upgrade: UpgradeOps) -> PriorityDispatchResult:
-    """Otherwise the next migration of another module would create their tables here again."""
+    """The next migration of another module would create their tables here again."""
     for module in left(context):
         names = {table.name for table in tables_of(module)}
         upgrade.ops = [one for one in upgrade.ops if getattr(one, "table_name", "") not in names]
         print(
-            f"Without {module}, whose tables are in its own database. A change there:"
+            f"Alembic leaves out {module}: its tables are in its own database. To change them:"
             f' make module-migration NAME={module} m="…"',
             file=sys.stderr,
         )
@@ -29,8 +29,8 @@ def leave_out(context: AutogenContext, upgrade: UpgradeOps) -> PriorityDispatchR
 
 
 def left(context: AutogenContext) -> list[str]:
-    """With its own history, and without a table here. Until a migration drops the old ones, both
-    histories must lead to the same tables, because either database may be the one in use."""
+    """The modules with their own history and no table here. Until a migration drops the old tables,
+    both histories must lead to the same ones, because either database may be in use."""
     if (script := context.migration_context.script) is None:
         return []
     histories = {file.parent for file in Path(script.dir).glob("*/*.py")}

@@ -72,13 +72,14 @@ local sessions_of_user, prefix = KEYS[1], KEYS[2]
 local most, absolute = tonumber(ARGV[1]), tonumber(ARGV[2])
 local hashes = redis.pcall('ZRANGE', sessions_of_user, 0, most + 999)
 if #hashes < most then return end
-local worth = {}
+local hex, worth = {}, {}
+for byte = 0, 255 do hex[string.char(byte)] = string.format('%02x', byte) end
 for _, hash in ipairs(hashes) do
-  local hex = string.gsub(hash, '.', function(c) return string.format('%02x', string.byte(c)) end)
-  local held = redis.pcall('GET', prefix .. hex)
+  local key = prefix .. string.gsub(hash, '.', hex)
+  local held = redis.pcall('GET', key)
   local seen_at, expires_at = string.match(type(held) == 'string' and held or '', ' (%d+) (%d+)$')
   local used_again = seen_at and expires_at - absolute + 1 < tonumber(seen_at)
-  worth[hash] = {tonumber(seen_at or 0) + (used_again and 1e15 or 0), prefix .. hex}
+  worth[hash] = {tonumber(seen_at or 0) + (used_again and 1e15 or 0), key}
 end
 table.sort(hashes, function(a, b) return worth[a][1] < worth[b][1] end)
 for at = 1, #hashes - most + 1 do

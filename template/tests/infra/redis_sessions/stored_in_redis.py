@@ -7,6 +7,8 @@ from typing import Any
 
 from redis import Redis
 
+from app.infra.session_rows import SessionSettings
+
 
 class StoredInRedis:
     """Reads the sessions in Redis, and makes them older."""
@@ -19,7 +21,8 @@ class StoredInRedis:
     ) -> None:
         for key, (user, seen, expires) in self._sessions().items():
             older = (int(seen) - _ms(seen_at), int(expires) - _ms(expires_at))
-            self.client.set(key, f"{user} {older[0]} {older[1]}", pxat=max(older[1], 1))
+            ends = min(older[1], older[0] + _ms(SessionSettings().idle))
+            self.client.set(key, f"{user} {older[0]} {older[1]}", pxat=max(ends, 1))
 
     async def seen_at(self) -> datetime:
         ((_, seen, _),) = self._sessions().values()

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from app.infra.module_databases.move.sides import Side, Way
 
-# If so many are left: the other side may have given values to transactions that failed.
+# Skipped by the target, if it has as many left: the source may have given some to transactions
+# that failed.
 SKIPPED_VALUES = 1000
 
 # Sequences that a column owns or its default uses. Sequences that no table of the database uses

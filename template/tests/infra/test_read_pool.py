@@ -121,9 +121,11 @@ async def test_cancelled_while_a_connection_is_opened_frees_its_place(services: 
 
 
 async def test_the_cancellation_of_one_statement_never_ends_the_next(pool: ReadPool) -> None:
+    sleep = "SELECT pg_sleep($1)"
     held = await pool.acquire(60)
     for _ in range(5):
-        slow = asyncio.create_task(held.connection.fetch("SELECT pg_sleep(60)"))
+        await held.connection.fetch(sleep, 0)  # prepared, so that the next one runs at once
+        slow = asyncio.create_task(held.connection.fetch(sleep, 60))
         await asyncio.sleep(0.001)
         slow.cancel()
         with suppress(asyncio.CancelledError):

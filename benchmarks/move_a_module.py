@@ -64,9 +64,10 @@ OWED = "SELECT count(*) FROM orders WHERE owed IS NOT NULL"
 SECONDS_BETWEEN = 10
 SETTLED_SECONDS = 120
 
+MOVERS_READY = 3
+
 # The command, killed before one of its statements. It begins when it is told to: starting Python
 # again would take longer than the copies wait between the two commits of a cut.
-MOVERS_READY = 3
 MOVER = f"""
 import asyncpg, itertools, os, signal
 from {MOVE}.__main__ import main

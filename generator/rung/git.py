@@ -190,6 +190,11 @@ def last_line(output: str) -> str:
     )
 
 
+def broken(folder: Path, error: GitError) -> RungError:
+    """For a folder in which git itself does not work, for example because of its settings."""
+    return RungError(f"Make git status work in {folder} first: {error}")
+
+
 def require_identity(repository: Path, *, otherwise: str) -> None:
     try:
         git("var", "GIT_AUTHOR_IDENT", cwd=repository)

@@ -8,7 +8,7 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from rung.errors import RungError
-from rung.git import GitError, git, switch_off_filters_of
+from rung.git import GitError, broken, git, switch_off_filters_of
 from rung.project import Project
 from rung.template import find_template, is_git_url
 
@@ -52,7 +52,7 @@ def origin_of(project: Project, named: str | None) -> Origin:
         git("rev-parse", "--git-dir", cwd=folder)
     except GitError as error:
         if "config" in str(error):
-            raise RungError(f"Make git status work in {folder} first: {error}") from error
+            raise broken(folder, error) from error
         raise RungError(
             f"The project's template {src} is not in git ({error}), so its version cannot be "
             f"found. {elsewhere}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from rung import stages
 from rung.errors import RungError, UsageError, is_printable
-from rung.git import GitError, git, git_list
+from rung.git import GitError, broken, git, git_list
 from rung.migrations import heads
 from rung.reading import UnreadableError, read_yaml
 from rung.rendering import ANSWERS_FILE
@@ -70,7 +70,7 @@ def locate(path: Path) -> tuple[Path, Path]:
         git_dir = git("rev-parse", "--absolute-git-dir", cwd=folder)
     except GitError as error:
         if any(os.path.lexists(above / ".git") for above in (folder, *folder.parents)):
-            raise RungError(f"Make git status work in {folder} first: {error}") from error
+            raise broken(folder, error) from error
         raise RungError(
             f"{folder} is not in a git work tree ({error}), so nothing could be undone. Run "
             'git init && git add --all && git commit -m "Before Rung"'
@@ -120,7 +120,7 @@ def refuse_unready(project: Project) -> None:
         refuse_hidden(project.folder)
         _refuse_ignored(project)
     except GitError as error:
-        raise RungError(f"Make git status work in {project.folder} first: {error}") from error
+        raise broken(project.folder, error) from error
     _refuse_two_heads(project)
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from rung import __version__
 from rung.errors import RungError, UsageError, is_printable
-from rung.git import GitError, git, git_list, switch_off_filters_of
+from rung.git import GitError, broken, git, git_list, switch_off_filters_of
 
 _NAME_ONE = "Pass --template, or set RUNG_TEMPLATE, to a checkout of it or its git URL."
 
@@ -105,7 +105,7 @@ def _checkout(folder: Path) -> Template:
         top = git("rev-parse", "--show-toplevel", cwd=folder)
     except GitError as error:
         if "config" in str(error):
-            raise RungError(f"Make git status work in {folder} first: {error}") from error
+            raise broken(folder, error) from error
         raise UsageError(
             f"{folder} is not a git work tree ({error}), so no update could find this template "
             "again. Commit it to git first, or name a git URL."

@@ -10,7 +10,9 @@ TWINS = "tests/test_twins.py"
 TESTS = ("tests/test_orders.py", "tests/test_orders_hand_over.py", TWINS)
 # Requests that the schema refuses reach no database.
 CHOSEN = ("-k", "not a_quantity_is_a_whole_number")
-PYTEST = (sys.executable, "-m", "pytest", "-n", "2", "-p", "hand_over.ways", *CHOSEN)
+PYTEST = (sys.executable, "-m", "pytest", "-n", "2")
+THREE_WAYS = (*PYTEST, "-p", "hand_over.ways", *CHOSEN)
+OWN_HISTORY = "tests/infra/module_databases/test_own_histories.py"
 LAPTOP = (sys.executable, "-m", "dev", sys.executable, "-m")
 MIGRATED = r"The database app is at 0003 \(head\)\nThe database app_orders is at \w+ \(head\)\n"
 
@@ -27,7 +29,8 @@ def main() -> None:
     run(*LAPTOP, "dev.module_databases.migration", "orders", "the orders")
     if not re.search(MIGRATED, said := run(*LAPTOP, "dev.migrate")):
         sys.exit(said)
-    outcome = run(*PYTEST, *TESTS)
+    run(*PYTEST, "-m", "slow", OWN_HISTORY)
+    outcome = run(*THREE_WAYS, *TESTS)
     print(json.dumps(re.findall(r"(\d+) (\w+)", outcome.strip().splitlines()[-1])))
 
 

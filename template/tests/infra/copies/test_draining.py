@@ -34,7 +34,7 @@ def start(services: Services, tmp_path: Path) -> Iterator[Start]:
 
 
 async def no_longer_ready(copy: Copy) -> Answer:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             answer = await ask(copy.url, "GET", "/ready")
             if answer.status != 200:

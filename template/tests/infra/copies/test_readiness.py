@@ -40,7 +40,7 @@ def warehouse(bare: FastAPI, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
 
 
 async def until_it_says(client: AsyncClient, status: int, unavailable: list[str]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             answer = await client.get("/ready")
             if answer.status_code == status and answer.json()["unavailable"] == unavailable:

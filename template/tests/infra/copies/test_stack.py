@@ -89,7 +89,7 @@ class Shop:
     async def until_seen(self, copies: Sequence[Copy]) -> None:
         """Before its first check, the load balancer counts each slot as taken."""
         wanted = {self._place(copy) for copy in copies}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 places = await self._rows()
                 ready = {name for name, row in places.items() if row["status"] == "UP"}
@@ -132,7 +132,7 @@ class Shop:
         return [row["key"] for row in rows]
 
     async def until_placed(self, number: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 if len(await self.orders()) == number:
                     return
@@ -331,7 +331,7 @@ async def test_the_load_balancer_logs_neither_paths_nor_queries(shop: Shop) -> N
     await ask(shop.url, "GET", "/files/hunter2?signature=hunter2", headers=failed)
 
     log = shop.folder / "haproxy" / "log"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             written = log.read_text()
             if "order-7-8-9" in written:

@@ -64,7 +64,7 @@ class Server:
         return await self.run(f"SELECT {condition}") is True
 
     async def becomes(self, condition: str) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 if await self.said_yes(condition):
                     return

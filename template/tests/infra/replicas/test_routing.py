@@ -93,7 +93,7 @@ async def in_rotation(app: FastAPI, serve: Serve) -> AsyncGenerator[AsyncClient]
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             if await holds():
                 return

@@ -66,7 +66,7 @@ async def held_back(services: Services) -> AsyncGenerator[None]:
 
 
 async def until(receiver: Receiver, metric: str, point: tuple[dict[str, str | int], float]) -> None:
-    async with asyncio.timeout(10):  # the receiver is a thread and sets no event
+    async with asyncio.timeout(60):  # the receiver is a thread and sets no event
         while metric not in receiver.metrics or point not in receiver.points(metric):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
@@ -159,7 +159,7 @@ async def test_a_metric_that_cannot_be_read_is_logged_and_the_others_are_sent(
     observe(app, Instrument("shop.tills", "{till}", "Open tills", "gauge", read=lambda: 1 / 0))  # type: ignore[arg-type,return-value]
     configure(LogSettings())  # again, now that pytest has put its own stdout in place
     async with serve(app) as client:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while "shop.tills" not in capsys.readouterr().out:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         await client.get("/products/1")

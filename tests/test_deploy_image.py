@@ -43,8 +43,8 @@ exec chroot --userspec="$user:$user" "$folder" /usr/bin/env -i -C /srv "$@"
 """
 
 POSTGRES = """
-from dev.postgres import throwaway
-with throwaway("image") as url:
+from dev.postgres import temporary_server
+with temporary_server("image") as url:
     print(url, flush=True)
     input()
 """

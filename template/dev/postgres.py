@@ -36,7 +36,7 @@ SETTINGS = postgres_settings.SETTINGS | {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
-THROWAWAY_SETTINGS = SETTINGS | {
+TEMPORARY_SETTINGS = SETTINGS | {
     "fsync": "off",
     "full_page_writes": "off",
     "synchronous_commit": "off",
@@ -73,10 +73,10 @@ def _database(name: str, stop_with: signal.Signals, *, remove: bool) -> Iterator
 
 
 @contextmanager
-def throwaway(name: str) -> Iterator[str]:
+def temporary_server(name: str) -> Iterator[str]:
     """URL of a server that all users of `name` share. The last user removes it."""
     folder = temporary_folder() / name
-    with server(folder, THROWAWAY_SETTINGS, stop_with=signal.SIGQUIT, remove=True) as url:
+    with server(folder, TEMPORARY_SETTINGS, stop_with=signal.SIGQUIT, remove=True) as url:
         yield f"{url}/postgres"
 
 

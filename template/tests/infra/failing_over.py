@@ -31,7 +31,7 @@ class Server:
 
     def start(self) -> None:
         server = postgres.server(
-            self._folder, postgres.THROWAWAY_SETTINGS, stop_with=signal.SIGINT, remove=False
+            self._folder, postgres.TEMPORARY_SETTINGS, stop_with=signal.SIGINT, remove=False
         )
         self.url = f"{self._running.enter_context(server)}/postgres"
 
@@ -52,7 +52,7 @@ class Server:
         """Makes the server answer 57P03, as if it were starting after a crash."""
         self.stop()
         (self._folder / "data" / "standby.signal").touch()
-        options = {**postgres.THROWAWAY_SETTINGS, "hot_standby": "off", "port": str(self.port)}
+        options = {**postgres.TEMPORARY_SETTINGS, "hot_standby": "off", "port": str(self.port)}
         with (self._folder / "log").open("ab") as log:
             loading = subprocess.Popen(
                 [

@@ -41,7 +41,7 @@ PRODUCTS = """
 SHOWN = 10  # of the violations
 
 # An acknowledged order must survive a kill. Nothing here has to survive a loss of power.
-SETTINGS = postgres.THROWAWAY_SETTINGS | {"synchronous_commit": "on"}
+SETTINGS = postgres.TEMPORARY_SETTINGS | {"synchronous_commit": "on"}
 
 
 class Server:

@@ -150,7 +150,7 @@ class Site:
 def site(stack: ExitStack) -> Iterator[Site]:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
     folder.chmod(0o755)
-    url = stack.enter_context(postgres.throwaway(f"rung-names-{secrets.token_hex(4)}"))
+    url = stack.enter_context(postgres.temporary_server(f"rung-names-{secrets.token_hex(4)}"))
     made = Site(folder, url.rpartition("/")[0])
     made.run(f"""
 psql "{url}" -v ON_ERROR_STOP=1 -v role='{ROLE}' -v password="$OLD_PASSWORD" -q << 'SQL'

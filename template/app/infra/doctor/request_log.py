@@ -104,15 +104,15 @@ def _judge(lines: Iterable[bytes], seconds: float) -> tuple[Requests | None, Pro
     clock = _Clock()
     requests = _Requests()
     processes: list[Line] = []
-    strangers = known = 0
+    others = known = 0
     age = 0.0
     for raw in lines:
         if age > seconds and PROCESS not in raw:
             continue  # not parsed, because these are most lines of a busy log
         line = _parsed(raw)
         if line is None:
-            strangers += bool(raw.strip())
-            if not known and strangers > 1000:
+            others += bool(raw.strip())
+            if not known and others > 1000:
                 break
             continue
         known += 1

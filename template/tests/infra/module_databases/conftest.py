@@ -238,7 +238,8 @@ class Practice:
 def second_server() -> Iterator[Databases]:
     """A Postgres beside that of the services."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-    with postgres.throwaway(f"rung-second-{RUN}-{worker}") as url, Databases(url) as databases:
+    server = postgres.temporary_server(f"rung-second-{RUN}-{worker}")
+    with server as url, Databases(url) as databases:
         yield databases
 
 

@@ -18,7 +18,7 @@ from app.infra.tables import Base
 from dev import postgres
 from dev.replicas import replica
 
-SETTINGS = postgres.THROWAWAY_SETTINGS | {
+SETTINGS = postgres.TEMPORARY_SETTINGS | {
     "synchronous_commit": "on",  # replicas receive only flushed commits
     "max_connections": "60",
     "max_standby_streaming_delay": "100ms",

@@ -461,8 +461,8 @@ def test_a_statement_with_odd_characters_does_not_break_the_table(
 def test_a_library_that_is_not_loaded_is_named_with_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delitem(postgres.THROWAWAY_SETTINGS, "shared_preload_libraries")
-    with postgres.throwaway(f"rung-test-{uuid4().hex}") as url:
+    monkeypatch.delitem(postgres.TEMPORARY_SETTINGS, "shared_preload_libraries")
+    with postgres.temporary_server(f"rung-test-{uuid4().hex}") as url:
         monkeypatch.setenv("DATABASE_URL", url)
         said = refusal(monkeypatch)
 
@@ -539,7 +539,7 @@ def test_postgres_runs_with_the_settings_of_the_stage(database: str) -> None:
         finally:
             await connection.close()
 
-    for_many_tests = {"max_connections": postgres.THROWAWAY_SETTINGS["max_connections"]}
+    for_many_tests = {"max_connections": postgres.TEMPORARY_SETTINGS["max_connections"]}
     assert asyncio.run(in_force()) == postgres_settings.SETTINGS | for_many_tests
 
 

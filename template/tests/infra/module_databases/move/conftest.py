@@ -15,7 +15,7 @@ from app.infra.module_databases.move.sides import Move, Side, Way, connected
 from dev import postgres
 from dev.pytest_plugin import RUN, Databases
 
-SETTINGS = postgres.THROWAWAY_SETTINGS | {
+SETTINGS = postgres.TEMPORARY_SETTINGS | {
     "synchronous_commit": "on",
     "wal_level": "logical",
     "max_slot_wal_keep_size": "1GB",

@@ -263,12 +263,13 @@ def test_a_pasted_section_stops_at_the_first_command_that_fails(site: Site) -> N
     assert site.settings.read_text(encoding="utf-8") == "A='1'\n"
 
 
-def exchange(site: Site, primary: str) -> subprocess.CompletedProcess[str]:
+def exchange(site: Site, primary: str, module: str = "") -> subprocess.CompletedProcess[str]:
     return site.bash(
         f"{commands_of('replicas/failover.md')}\nexchange",
         POSTGRES_PLACE=primary,
         REPLICA_PLACE=NEW,
         REPLICA="postgresql://postgres@10.0.2.5:5432/app",
+        MODULE=module,
     )
 
 
@@ -294,6 +295,97 @@ def test_an_exchange_with_a_place_that_pgbouncer_does_not_have_fails(site: Site)
         assert "POSTGRES_PLACE" in done.stderr
         assert pooler.poll() is None
     assert site.ini.read_text(encoding="utf-8") == before
+
+
+COMMON = "host=10.0.7.5 port=5432 dbname=app"
+BOTH_SERVERS = f"""\
+app = {COMMON} x
+app_read = {COMMON} x
+orders_2-app = {{0}} x
+orders_2-app_read = {{0}} x
+"""
+BOTH_DIRECT = """\
+DATABASE_DIRECT_URL='postgresql://app@10.0.7.5:5432/app'
+MODULE_ORDERS_2_DATABASE_DIRECT_URL='postgresql://app@{0}:5432/app'
+"""
+
+
+@pytest.mark.parametrize("page", ["failover", "upgrade"])
+def test_a_server_of_a_module_changes_places_and_the_common_one_stays(
+    site: Site, page: str
+) -> None:
+    site.ini.write_text(BOTH_SERVERS.format(OLD), encoding="utf-8")
+    site.settings.write_text(BOTH_DIRECT.format("10.0.1.5"))
+    with site.process():
+        if page == "failover":
+            done = exchange(site, OLD, "orders_2")
+        else:
+            site.program("psql", "echo t")
+            done = site.step(
+                "cross POSTGRES NEW\ndirect_to postgresql://app@10.0.2.5:5432/app",
+                commands_of("upgrade-postgres-functions.md"),
+                POSTGRES_PLACE=OLD,
+                NEW_PLACE=NEW,
+                MODULE="orders_2",
+                **dict.fromkeys(("POSTGRES", "NEW", "UPGRADE_PASSWORD"), "x"),
+            )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert site.ini.read_text(encoding="utf-8") == BOTH_SERVERS.format(NEW)
+    assert site.settings.read_text() == BOTH_DIRECT.format("10.0.2.5")
+
+
+def test_the_common_server_is_not_taken_for_that_of_a_module(site: Site) -> None:
+    before = BOTH_SERVERS.format(OLD)
+    site.ini.write_text(before, encoding="utf-8")
+    site.settings.touch()
+    for primary, module in ((COMMON, "orders_2"), (OLD, "")):
+        with site.process() as pooler:
+            done = exchange(site, primary, module)
+            assert done.returncode != 0
+            assert f"`{'orders_2-' if module else ''}app` leads neither" in done.stderr
+            assert pooler.poll() is None
+        assert site.ini.read_text(encoding="utf-8") == before
+
+
+@pytest.mark.parametrize(
+    ("primary", "password", "deployed"), [(OLD, "a", True), (NEW, "a", False), (OLD, "b", False)]
+)
+def test_a_module_gets_names_that_lead_to_its_own_server_or_is_not_deployed(
+    site: Site, primary: str, password: str, deployed: bool
+) -> None:
+    """NEW: the common server's place is written otherwise than in pgbouncer.ini."""
+    site.ini.write_text(f"app = {OLD} x\napp_read = {OLD} x\norders-app_replica = z\n")
+    site.settings.touch()
+    # Each name of PgBouncer answers with its place.
+    site.program(
+        "psql",
+        f"""case $1,$* in
+pooled/*) place=$(grep "^${{1#pooled/}} = " {site.ini}) && echo "${{place#* = }}" ;;
+*identifier*) echo '{COMMON} x' ;;
+*SELECT*) echo app ;;
+*) cat > /dev/null ;;
+esac""",
+    )
+    site.program("sleep", "exec /bin/sleep 0.1")
+    site.program("timeout", 'exec /usr/bin/timeout 1 "${@:2}"')
+    names = {"POSTGRES": "x", "OWN_POSTGRES": "x", "POOLED": "pooled", "OWN_PLACE": COMMON}
+    urls = {"DIRECT": "postgresql://app:a@x/app", "OWN_DIRECT": f"postgresql://app:{password}@y/a"}
+    for _ in range(2):
+        with site.process():
+            done = site.step(
+                commands_of("module_databases/its-server.md", "1."),
+                POSTGRES_PLACE=primary,
+                **names,
+                **urls,
+            )
+        assert ("deployed" in done.stdout) == deployed == (done.returncode == 0), done
+    assert ("pooled/orders-app_read" in site.settings.read_text()) == deployed
+    if deployed:
+        names_of = [line.split(" = ")[0] for line in site.ini.read_text().splitlines()]
+        assert sorted(names_of) == [
+            *("app", "app_read"),
+            *("orders-app", "orders-app_read", "orders-app_replica"),
+        ]
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,9 @@ EXECUTED = {
     "runbook_move": """
         module_databases/move-a-module.md: 1. do, 2. do, 2. check, 2. back, 3. do, 3. check
         module_databases/move-a-module.md: 3. back, 4. do
+        module_databases/its-server.md: 1. do, 1. check, 2. do
+        replicas/failover.md: 1. check, 3. do, 3. check
+        upgrade-postgres.md: 1. do, 1. check, 2. do, 2. check, 3. do, 3. check
     """,
     "runbook_pause": """
         module_databases/move-by-pausing.md: 1. do, 2. do, 2. check, 2. back
@@ -230,7 +233,7 @@ def test_postgres_changes_to_the_next_major_and_back_and_no_write_is_lost(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("installed")
-def test_the_tables_of_a_module_move_there_and_back_and_no_client_notices(
+def test_a_module_moves_to_its_own_server_which_fails_over_and_is_upgraded_unnoticed(
     render: Render, tmp_path: Path
 ) -> None:
     drives = (REPO / "benchmarks" / "live_climb", "operators_year", "runbook_move")
@@ -239,6 +242,14 @@ def test_the_tables_of_a_module_move_there_and_back_and_no_client_notices(
 
     assert report["fence ms"].keys() == {"cut", "back", "cut again"}
     assert_moved_unnoticed(report)
+    servers = []
+    for name, found in report["its server"].items():
+        here, by_pooler, by_migrations = found["ports"]
+        assert here == by_pooler == by_migrations, name
+        servers.append(here)
+        if found["longest"] < 3000:
+            assert report["people"][name]["announced"] == 0, report
+    assert len(set(servers)) == 3, "its first server, its replica, and the new one"
 
 
 @pytest.mark.slow

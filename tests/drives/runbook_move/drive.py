@@ -1,4 +1,5 @@
 """Follows module_databases/move-a-module.md there, back, there and to its end, under load.
+Then the module's server gets what its-server.md promises: a failover and an upgrade.
 
 Runs in a generated repo of stage 4 with all options, beside the live climb's modules and
 operators_year: python -m runbook_move.drive
@@ -8,11 +9,14 @@ import asyncio
 import re
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from dev import postgres
 from operators_year.drive import WRITTEN, People, Site, prepared, report_on
+
+from runbook_move.its_server import at_port, port_of, used_as_the_pages_say
 
 sys.path.append(str(postgres.REPOSITORY / "live_climb"))
 
@@ -55,29 +59,37 @@ class MoveSite(Site):
         )
 
     def _make_the_own_server(self) -> None:
-        """With the configuration and the passwords of the other one."""
-        data, old = self.servers / "own", self.servers / "primary"
-        admin, app = (re.split("[:@]", self.variables[name])[2] for name in ("POSTGRES", "DIRECT"))
-        secret = self.servers / "password"
-        secret.write_text(admin, encoding="utf-8")
-        options = ["--username=postgres", f"--pwfile={secret}", "--auth=scram-sha-256"]
-        self._run("initdb", "-D", str(data), *options, "--encoding=UTF8", "--locale=C")
-        secret.unlink()
         [port] = place.unused_ports(1)
-        old_port = re.findall(r"port=(\d+)", self.variables["POSTGRES_PLACE"])[0]
-        conf = (old / "postgresql.conf").read_text(encoding="utf-8")
-        added = conf[conf.index("listen_addresses = '127.0.0.1'") :].replace(old_port, port)
-        with (data / "postgresql.conf").open("a", encoding="utf-8") as file:
-            file.write(added.replace("include_dir 'conf.d'", f"include_dir '{old}/conf.d'"))
-        self._run("pg_ctl", "-D", str(data), "-l", f"{data}.log", "-w", "start")
-        for name in ("POSTGRES", "DIRECT"):
-            own = {"POSTGRES": "OWN_POSTGRES", "DIRECT": "OWN_DIRECT"}[name]
-            self.variables[own] = self.variables[name].replace(f":{old_port}/", f":{port}/")
-        server = self.variables["OWN_POSTGRES"].rpartition("/")[0]
-        self.variables["OWN_PLACE"] = self.variables["POSTGRES_PLACE"].replace(old_port, port)
+        self.make_server("own", port)
+        named = self.variables
+        named["OWN_POSTGRES"] = at_port(named["POSTGRES"], port)
+        named["OWN_DIRECT"] = at_port(named["DIRECT"], port)
+        named["OWN_PLACE"] = named["POSTGRES_PLACE"].replace(self._port(), port)
+        app = re.split("[:@]", named["DIRECT"])[2]
+        server = named["OWN_POSTGRES"].rpartition("/")[0]
         role = f"CREATE ROLE app LOGIN PASSWORD '{app}'"
         self._run("psql", f"{server}/postgres", "-c", role, "-c", "CREATE DATABASE app OWNER app")
 
+    def make_server(self, name: str, port: str) -> Path:
+        """Runs with the configuration and the superuser's password of the common one."""
+        data, old = self.servers / name, self.servers / "primary"
+        secret = self.servers / "password"
+        secret.write_text(re.split("[:@]", self.variables["POSTGRES"])[2], encoding="utf-8")
+        options = ["--username=postgres", f"--pwfile={secret}", "--auth=scram-sha-256"]
+        self._run("initdb", "-D", str(data), *options, "--encoding=UTF8", "--locale=C")
+        secret.unlink()
+        conf = (old / "postgresql.conf").read_text(encoding="utf-8")
+        added = conf[conf.index("listen_addresses = '127.0.0.1'") :].replace(self._port(), port)
+        with (data / "postgresql.conf").open("a", encoding="utf-8") as file:
+            file.write(added.replace("include_dir 'conf.d'", f"include_dir '{old}/conf.d'"))
+        self._run("pg_ctl", "-D", str(data), "-l", f"{data}.log", "-w", "start")
+        return data
+
+    def _port(self) -> str:
+        return port_of(self.variables["POSTGRES_PLACE"])
+
+
+type Then = Callable[[MoveSite, People], Awaitable[dict[str, Any]]]
 
 WAY = (
     ("prepared", PAGE, "1.", "", "", "POSTGRES"),
@@ -91,7 +103,14 @@ WAY = (
 )
 
 
-async def moved(site: MoveSite, way: tuple[tuple[str, ...], ...] = WAY) -> dict[str, Any]:
+async def moved_and_used(site: MoveSite) -> dict[str, Any]:
+    return await moved(site, then=used_as_the_pages_say)
+
+
+async def moved(
+    site: MoveSite, way: tuple[tuple[str, ...], ...] = WAY, then: Then | None = None
+) -> dict[str, Any]:
+    its_server = {}
     async with prepared(site):
         people = People(site)
         people.load.start()
@@ -110,6 +129,8 @@ async def moved(site: MoveSite, way: tuple[tuple[str, ...], ...] = WAY) -> dict[
                     own = site.variables["OWN_POSTGRES"]
                     await asyncio.to_thread(site._run, "psql", own, "-c", found[0])
                 await people.until_used(REQUESTS)
+            if then is not None:
+                its_server = await then(site, people)
         finally:
             await people.load.stop()
         there = await asyncio.to_thread(site.query, WRITTEN)
@@ -123,6 +144,7 @@ async def moved(site: MoveSite, way: tuple[tuple[str, ...], ...] = WAY) -> dict[
         "pause ms": {
             name: found[1] for name, text in said.items() if (found := PAUSE.search(text))
         },
+        "its server": its_server,
         "own": said["own"].strip().splitlines()[-1],
         "people": people.report(),
         "evidence": people.evidence(),
@@ -131,4 +153,4 @@ async def moved(site: MoveSite, way: tuple[tuple[str, ...], ...] = WAY) -> dict[
 
 
 if __name__ == "__main__":
-    report_on(MoveSite, moved)
+    report_on(MoveSite, moved_and_used)

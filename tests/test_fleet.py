@@ -256,7 +256,8 @@ def test_a_list_holds_paths_and_urls(
 ) -> None:
     shop = bare_repo(fleet / "shop.git", {ANSWERS: answers(small_template)})
     listed = fleet / "list.txt"
-    listed.write_text(f"# Ours\nshop.git\n{shop.as_uri()}  # over git\nnowhere\n")
+    # Some editors write a byte order mark and end lines as Windows does.
+    listed.write_text(f"\ufeff# Ours\r\nshop.git\n{shop.as_uri()}  # over git\nnowhere\n")
     rows = told(person, listed)
     assert {name: row["problem"] for name, row in rows.items()} == {
         "shop.git": "", "fleet/shop": "", "nowhere": "it is not a git repository",

@@ -117,7 +117,7 @@ def git_dir_of(folder: Path) -> Path | None:
 
 def _in_list(file: Path) -> Iterator[Found]:
     try:
-        lines = read_bytes(file).decode().splitlines()
+        lines = read_bytes(file).decode("utf-8-sig").splitlines()
     except (UnreadableError, UnicodeDecodeError) as error:
         reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
         raise UsageError(f"The list {file} cannot be read: {reason}.") from error

@@ -77,7 +77,7 @@ REFUSED = {
     "a value that git does not know": ("git config core.autocrlf maybe", "'core.autocrlf'"),
     "a format of a later git": (
         "git config core.repositoryformatversion 1; git config extensions.later true",
-        "unknown repository extension found: later",
+        "unknown repository extension found: later. A newer git made this repository",
     ),
     "another owner": ("chown -R 65534 . .git", "git config --global --add safe.directory"),
     "bare": ("git config core.bare true", "must be run in a work tree"),
@@ -89,6 +89,11 @@ REFUSED = {
     "an excluded file in the way": (
         "echo slow_queries.py > .git/info/exclude; echo mine > app/infra/slow_queries.py",
         "an uncommitted file or folder is in its place",
+    ),
+    "answers that are a link": (
+        "git mv .copier-answers.yml real.yml; ln -s real.yml .copier-answers.yml;"
+        "git add .; git commit -qm x",
+        "In conflict: .copier-answers.yml",
     ),
     "a link in the way": (
         "ln -s /etc/passwd app/infra/slow_queries.py",
@@ -118,13 +123,15 @@ WORKS = {
     "settings of commits": (
         "git config commit.gpgSign true; git config gpg.program /nowhere;"
         "git config commit.template /nowhere; git config commit.cleanup scissors;"
-        f"git config core.editor false; git config core.commentChar B; {FAILING_HOOKS}"
+        "git config core.editor false; git config core.commentChar B;"
+        f"git config log.showSignature true; git config log.date words; {FAILING_HOOKS}"
     ),
     "settings of files": (
         "git config core.fileMode false; git config core.symlinks false;"
         "git config core.ignoreCase true; git config core.safecrlf true;"
         "git config core.autocrlf input; git config core.bigFileThreshold 1;"
-        "git config core.attributesFile /nowhere; git config core.excludesFile /nowhere"
+        "git config core.attributesFile /nowhere; git config core.excludesFile /nowhere;"
+        "git config core.ignoreStat true"
     ),
     "settings of merges": (
         "git config merge.conflictStyle zdiff3; git config merge.renames false;"

@@ -3,6 +3,7 @@
 import io
 import locale
 import os
+import signal
 import sys
 from types import TracebackType
 
@@ -11,6 +12,9 @@ from rung.interrupts import ignore_signals
 
 
 def main() -> None:
+    # A parent that ignores this signal hands that on, and then each failed command of git looks
+    # like a success.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _open_closed_files()
     _restart_with_utf8()
     sys.excepthook = _report_bug
@@ -76,12 +80,15 @@ def _report_bug(
     if issubclass(kind, KeyboardInterrupt):
         _fail("Stopped.", 1)
         return
-    words = " ".join(str(error).split())[:200]
-    _fail(
-        f"This is a bug of Rung: {kind.__name__}: {words}. Set RUNG_TRACEBACK=1 to see where, "
-        "and report it.",
-        1,
-    )
+    failure = f"{kind.__name__}: {' '.join(str(error).split())[:200]}"
+    if os.environ.get("PYTHONPATH"):
+        _fail(
+            f"{failure}. PYTHONPATH may hide a package that Rung needs. Run this without it: "
+            "env -u PYTHONPATH rung …",
+            1,
+        )
+        return
+    _fail(f"This is a bug of Rung: {failure}. Set RUNG_TRACEBACK=1 to see where, and report it.", 1)
 
 
 def _open_closed_files() -> None:
@@ -101,7 +108,17 @@ def _restart_with_utf8() -> None:
     if locale.getencoding().lower().replace("-", "") == "utf8":
         return
     os.environ.setdefault("PYTHONIOENCODING", f"{locale.getencoding()}:backslashreplace")
-    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
+    words = [os.fsencode(sys.executable), b"-X", b"utf8", *_words()[1:]]
+    os.execv(sys.executable, words)  # noqa: S606
+
+
+def _words() -> list[bytes]:
+    """The command line as bytes. In EUC-JP, say, Python cannot encode each word that it decoded."""
+    try:
+        with open("/proc/self/cmdline", "rb") as file:  # noqa: PTH123
+            return file.read().split(b"\0")[:-1]
+    except OSError:  # Not Linux.
+        return [os.fsencode(word) for word in sys.orig_argv]
 
 
 if __name__ == "__main__":

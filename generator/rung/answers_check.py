@@ -47,7 +47,7 @@ def _marked(file: Path) -> bool:
     if not file.is_file():
         return False
     with file.open("rb") as lines:
-        return b"Rung's file:" in lines.readline()
+        return b"Rung's file:" in lines.readline(200)
 
 
 def _other_answers(project: Project, questions: Questions) -> Iterator[tuple[str, Answer]]:
@@ -78,7 +78,8 @@ def refuse_changed(
     """Copier silently replaces an answer that is no longer valid with the default."""
     kept = new.public.keys() & project.answers.keys() - given.keys() - {"stage"}
     for key in sorted(kept):
-        if new.public[key] != project.answers[key]:
+        # Copier turns a number into text where the question wants text.
+        if in_words(new.public[key]) != in_words(project.answers[key]):
             raise RungError(
                 f"The answer {key}: {in_words(project.answers[key])} is not valid in {where}; it "
                 f"would become {in_words(new.public[key])}. Choose one: --data {key}=…"
@@ -102,4 +103,6 @@ def refuse_unasked(questions: list[str], new: Rendered, where: str) -> None:
 
 
 def in_words(value: object) -> str:
+    if value is None:
+        return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)

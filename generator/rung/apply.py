@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rung.errors import RungError
 from rung.git import git, null_terminated, quoted
 from rung.project import shown
 from rung.scratch import Entry, Scratch
 from rung.workspace import remove
 
 _JOURNAL = "journal.json"
+_KEYS = {"intent", "record", "head", "tree", "moves"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,18 @@ def was_cut_short(workspace: Path) -> bool:
     return (workspace / _JOURNAL).exists()
 
 
+def read_step(journal: Path) -> Mapping[str, Any]:
+    with suppress(AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        step = json.loads(journal.read_bytes())
+        read_moves(step)
+        if step.keys() >= _KEYS:
+            return dict(step)
+    raise RungError(
+        f"{journal} is broken, so Rung does not know what the last step has changed. Look at git "
+        "status, then remove this file."
+    )
+
+
 def read_moves(journal: Mapping[str, Any]) -> list[Move]:
     return [
         Move(path, *(Entry(*side) if side else None for side in (before, after)))
@@ -65,7 +79,7 @@ def read_moves(journal: Mapping[str, Any]) -> list[Move]:
 
 def finish(workspace: Path, project: Path) -> str:
     """Finish a step that a kill interrupted; returns the message for the person."""
-    journal = json.loads((workspace / _JOURNAL).read_bytes())
+    journal = read_step(workspace / _JOURNAL)
     moves = read_moves(journal)
     record = Path(journal["record"]) if journal["record"] else None
     pending = [move for move in moves if not is_at(project, move, move.after)]

@@ -72,6 +72,10 @@ def rung(
     ] = False,
 ) -> None:
     """Start a Python backend at one of four stages of growth, and advance it stage by stage."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError("This shell's folder was deleted. Change to one that exists.") from error
 
 
 @app.command()

@@ -12,6 +12,7 @@ from rung import git
 from rung.dependencies import find_uv
 from rung.errors import RungError, printable
 from rung.project import locate
+from rung.reading import UnreadableError, read_bytes
 
 VERDICT = Path(".dev/doctor.json")
 _FILES = ("--log", "--evidence", "--from", "--html")
@@ -62,11 +63,11 @@ def _resolved(file: str) -> str:
 def last_verdict(folder: Path, now: datetime | None = None) -> str:
     """One line for a person before an advance."""
     try:
-        found = json.loads((folder / VERDICT).read_text(encoding="utf-8"))
+        found = json.loads(read_bytes(folder / VERDICT))
         verdict, at = found["verdict"], datetime.fromisoformat(found["at"])
         stage, text = verdict["advance_to"], str(verdict["text"])
         age = (now or datetime.now(UTC)) - at
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (ArithmeticError, LookupError, RecursionError, TypeError, UnreadableError, ValueError):
         return "Doctor: has not run yet. To measure first: rung doctor"
     advice = f"advance to stage {stage}" if stage else "stay"
     if verdict.get("rule") in ("not-known", "too-little-evidence"):

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -32,11 +33,13 @@ _AS_STORED = {
     "init.templateDir": "",
 }
 
-# No hook, signature or program of a repository's own settings may run.
+# No hook, signature or program of a repository's own settings may run. core.ignoreStat would hide
+# each file that a step commits from git status.
 _FENCE = {
     "commit.gpgSign": "false",
     "core.fsmonitor": "false",
     "core.hooksPath": os.devnull,
+    "core.ignoreStat": "false",
     "diff.orderFile": os.devnull,
     "init.defaultBranch": "main",
     "i18n.logOutputEncoding": "UTF-8",
@@ -158,12 +161,14 @@ def _output(
     )
     if done.returncode != 0:
         command = next(word for word in arguments if not word.startswith("-"))
-        raise GitError(f"git {command} failed: {reason(decoded(done.stderr))}")
+        raise GitError(f"git {command} failed: {reason(decoded(done.stderr), done.returncode)}")
     return done.stdout
 
 
-def reason(errors: str) -> str:
-    """The cause of a failure, from what git wrote to stderr."""
+def reason(errors: str, code: int) -> str:
+    """The cause of a failure, from git's exit code and what it wrote to stderr."""
+    if code < 0 and not re.search(r"(?m)^(fatal|error): ", errors):
+        return f"it was killed ({signal.strsignal(-code)})"
     # The other side's own words come before this line, and general advice follows it.
     errors = errors.partition("fatal: Could not read from remote repository")[0].strip() or errors
     if foreign := re.search(r"dubious ownership in repository at '(.+)'", errors):
@@ -176,6 +181,9 @@ def reason(errors: str) -> str:
             f"{lock[1]} exists, because another git command is running or was killed. If none is "
             "running, remove this file"
         )
+    if re.search("unknown repository extension|Expected git repo version", errors):
+        words = " ".join(errors.split()).removeprefix("fatal: ")
+        return f"{words}. A newer git made this repository, so update git"
     # git names the cause first. The failed action or advice follows.
     said = [line for line in errors.splitlines() if line.startswith(("fatal: ", "error: "))]
     if not said:

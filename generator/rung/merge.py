@@ -50,7 +50,7 @@ def merge(
         if path.startswith(_WRITTEN_WITH_THE_REPO):
             continue
         sides = yours.get(path), before.get(path), theirs.get(path)
-        if path == ANSWERS_FILE:
+        if path == ANSWERS_FILE and sides[0] and sides[0].is_file:
             sides = sides[0], sides[0], sides[2]
         elif written_once(Path(path)):
             if sides[0]:

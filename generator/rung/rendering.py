@@ -159,7 +159,8 @@ def _errors_in_words(src: str) -> Iterator[None]:
     except KeyboardInterrupt:  # Copier's own subclass is also a CopierError.
         raise
     except ProcessExecutionError as error:
-        raise RungError(f"The template {src} cannot be fetched: {reason(error.stderr)}") from error
+        why = reason(error.stderr, int(error.retcode or 1))
+        raise RungError(f"The template {src} cannot be fetched: {why}") from error
     except SettingsError as error:
         raise RungError(
             f"Copier's settings cannot be read: {_one_line(error)}. Correct that file, or name "

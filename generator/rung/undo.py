@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rung import git
-from rung.apply import Move, apply, is_at, read_moves
+from rung.apply import Move, apply, is_at, read_moves, read_step
 from rung.errors import RungError
 from rung.interrupts import Interrupts
 from rung.lock import locked, workspace_in
@@ -94,17 +94,12 @@ def undo(path: Path, interrupts: Interrupts) -> str:
 
 def _read(record: Path) -> Mapping[str, Any]:
     try:
-        step = json.loads(record.read_bytes())
+        return read_step(record)
     except FileNotFoundError as error:
         raise RungError(
             "There is no step to undo: rung advance and rung upgrade have not changed this project "
             "here, or the step was undone already."
         ) from error
-    except ValueError as error:
-        raise RungError(f"{record} is broken, so nothing is undone. Remove it.") from error
-    if not isinstance(step, Mapping) or not {"intent", "head", "moves"} <= step.keys():
-        raise RungError(f"{record} is broken, so nothing is undone. Remove it.")
-    return step
 
 
 def _refuse_moved_on(folder: Path, step: Mapping[str, Any], name: str) -> None:
@@ -159,7 +154,9 @@ def _restore(
     paths = [move.path for move in read_moves(step)]
     try:
         if "commit" in step:
-            subject = git.git("log", "-1", "--format=%s", cwd=folder)
+            # git log would obey the person's log.* settings, such as log.showSignature.
+            said = git.git("rev-list", "--max-count=1", "--format=%s", "HEAD", cwd=folder)
+            subject = said.splitlines()[-1]
             commit_paths(folder, paths, f'Undo "{subject}"')
         else:
             # rung prints `git add -N FOLDER` for the review, which also adds the person's files.

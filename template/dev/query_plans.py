@@ -16,7 +16,7 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy import BinaryExpression, BindParameter, Column, MetaData, Table
-from sqlalchemy.dialects.postgresql import dialect
+from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.sql import operators, visitors
 
 from app.infra.plans import nodes_of
@@ -35,6 +35,7 @@ FEW_ROWS = 100
 PLAN = "force_generic_plan"
 
 _DIALECT = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+_NAMES = _DIALECT.identifier_preparer
 
 # SQL for the n-th row, by type.
 VALUES = {
@@ -106,7 +107,7 @@ class FilledTables:
         for table in tables:
             try:
                 rows = self.fill.get(table.name) or self._rows(table)
-                await self.connection.execute(f"INSERT INTO {table.name} {rows}")
+                await self.connection.execute(f"INSERT INTO {_NAMES.format_table(table)} {rows}")
             except asyncpg.UndefinedTableError as error:
                 raise NotFilled(
                     f'The table {table.name} has no migration: make migration m="add {table.name}"'
@@ -148,7 +149,8 @@ class FilledTables:
             value = str(default)
         elif column is not None:
             value = await self.connection.fetchval(
-                f"SELECT {column.name}::text FROM {column.table} ORDER BY ctid"  # noqa: S608
+                f"SELECT {_NAMES.quote(column.name)}::text"  # noqa: S608
+                f" FROM {_NAMES.format_table(column.table)} ORDER BY ctid"
                 f" OFFSET {ROWS // 2} LIMIT 1"
             )
         else:
@@ -167,15 +169,15 @@ class FilledTables:
         for column in table.columns:
             target = self._target(column)
             if target is not None:
-                numbered = f"SELECT {target.name} AS id, row_number() OVER () AS i"
+                numbered = f"SELECT {_NAMES.quote(target.name)} AS id, row_number() OVER () AS i"
                 place = len(sources) - 1  # with two foreign keys, pairs that differ
                 sources.append(
-                    f"({numbered} FROM {target.table}) {column.name}_"
-                    f" ON {column.name}_.i = (n + {place}) % {ROWS}"
+                    f"({numbered} FROM {_NAMES.format_table(target.table)}) _{place}"
+                    f" ON _{place}.i = (n + {place}) % {ROWS}"
                 )
-                values[column.name] = f"{column.name}_.id"
+                values[_NAMES.quote(column.name)] = f"_{place}.id"
             elif column.server_default is None and not column.nullable:
-                values[column.name] = self._value(column.type.compile(_DIALECT))
+                values[_NAMES.quote(column.name)] = self._value(column.type.compile(_DIALECT))
         chosen = ", ".join(values.values())
         return f"({', '.join(values)}) SELECT {chosen} FROM {' JOIN '.join(sources)}"  # noqa: S608
 

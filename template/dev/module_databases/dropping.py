@@ -16,9 +16,11 @@ from alembic.operations.ops import (
     MigrateOperation,
     MigrationScript,
 )
-from sqlalchemy import Enum, Table
+from sqlalchemy import Enum, Table, text
+from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
 from app.infra.module_databases.__main__ import tables_of
+from app.infra.module_databases.comparison import named
 from app.infra.tables import Base
 from dev import migrate
 from dev.module_databases import own
@@ -27,6 +29,9 @@ NEXT = (
     "Read it. Release it after the move's step `own`: before, it would end the way back. Then run"
     " `own` again."
 )
+
+# asyncpg's, because others double a percent sign.
+NAMES = dialect().identifier_preparer  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
 ACCEPTED = "-- squawk-ignore ban-drop-{}"  # for the lint
 
@@ -44,6 +49,28 @@ DO $$ BEGIN
 END $$
 """
 
+# The views that read these tables, also through another view, and the tables' triggers: Alembic
+# knows neither. Each has the statement that drops it and the one that creates it.
+FURTHER = """
+    WITH RECURSIVE ours AS (
+        SELECT to_regclass(name)::oid AS oid, 0 AS distance
+        FROM unnest(CAST(:tables AS text[])) AS name
+        UNION SELECT ev_class, distance + 1 FROM ours JOIN pg_depend ON refobjid = ours.oid
+        JOIN pg_rewrite ON objid = pg_rewrite.oid
+        WHERE classid = 'pg_rewrite'::regclass AND refclassid = 'pg_class'::regclass
+        AND ev_class <> ours.oid
+    ), views AS (
+        SELECT oid, max(distance) AS distance,
+            concat(CASE WHEN relkind = 'm' THEN 'MATERIALIZED ' END, 'VIEW ', oid::regclass) AS name
+        FROM ours JOIN pg_class USING (oid) WHERE relkind IN ('v', 'm') GROUP BY oid, relkind
+    )
+    SELECT 'DROP ' || name, concat('CREATE ', name, ' AS', chr(10), pg_get_viewdef(oid, 80)),
+        distance FROM views
+    UNION ALL SELECT NULL, pg_get_triggerdef(pg_trigger.oid), 0 FROM pg_trigger
+    JOIN ours ON tgrelid = ours.oid WHERE NOT tgisinternal AND tgname <> 'move_fence'
+    ORDER BY 3, 2
+"""
+
 
 class Lines(ExecuteSQLOp):
     """SQL that the migration shows as it is written."""
@@ -51,7 +78,8 @@ class Lines(ExecuteSQLOp):
 
 @renderers.dispatch_for(Lines)
 def as_lines(_context: AutogenContext, one: Lines) -> str:
-    return f'op.execute("""{one.sqltext}""")'
+    sql = str(one.sqltext).replace("\\", "\\\\")
+    return f'op.execute("""{sql}""")'
 
 
 def main() -> None:
@@ -66,12 +94,15 @@ def main() -> None:
         Base.metadata.remove(table)
     written: list[MigrationScript] = []
 
-    def keep_to_the_module(_context: Any, _revision: Any, scripts: list[MigrationScript]) -> None:
+    def keep_to_the_module(context: Any, _revision: Any, scripts: list[MigrationScript]) -> None:
         [script] = scripts
         if (upgrade := script.upgrade_ops) and (downgrade := script.downgrade_ops):
-            upgrade.ops = drops(module, tables, upgrade.ops)
+            names = [NAMES.format_table(table) for table in tables]
+            further = context.connection.execute(text(FURTHER), {"tables": names}).all()
+            upgrade.ops = drops(module, tables, upgrade.ops, [one[0] for one in further if one[0]])
             downgrade.ops = of(tables, downgrade.ops)
             written.extend(scripts if downgrade.ops else ())
+            downgrade.ops += [Lines(one[1]) for one in further]
         scripts[:] = written
 
     command.revision(
@@ -85,23 +116,26 @@ def main() -> None:
 
 def of(tables: Sequence[Table], ops: Sequence[MigrateOperation]) -> list[MigrateOperation]:
     """Sorted: a table comes after those that its foreign keys name."""
-    return [one for table in tables for one in ops if getattr(one, "table_name", "") == table.name]
+    return [one for table in tables for one in ops if named(one) == (table.schema, table.name)]
 
 
 def drops(
-    module: str, tables: Sequence[Table], ops: Sequence[MigrateOperation]
+    module: str, tables: Sequence[Table], ops: Sequence[MigrateOperation], views: Sequence[str]
 ) -> list[MigrateOperation]:
-    """Indexes go with their table, and enums do not."""
-    names = [table.name for table in tables]
-    rows = "\n        OR ".join(f'EXISTS (SELECT FROM "{name}")' for name in names)
-    guard = GUARD.format(module=module, has_rows=rows, tables=",'\n            ' ".join(names))
-    found: list[MigrateOperation] = [Lines(guard)]
+    """Indexes and triggers go with their table. Views and enums do not."""
+    names = [NAMES.format_table(table) for table in tables]
+    rows = "\n        OR ".join(f"EXISTS (SELECT FROM {name})" for name in names)
+    shown = ",'\n            ' ".join(name.replace("'", "''").replace("%", "%%") for name in names)
+    found: list[MigrateOperation] = [
+        Lines(GUARD.format(module=module, has_rows=rows, tables=shown)),
+        *(ExecuteSQLOp(drop) for drop in reversed(views)),
+    ]
     for one in reversed(of(tables, ops)):
         if isinstance(one, DropTableOp):
             found += [ExecuteSQLOp(ACCEPTED.format("table")), one]
     only_theirs = enums_of(tables) - enums_of(Base.metadata.tables.values())
     for name in sorted(only_theirs):
-        drop = f'DROP TYPE IF EXISTS "{name}"'
+        drop = f"DROP TYPE IF EXISTS {name}"
         found += [ExecuteSQLOp(ACCEPTED.format("type")), ExecuteSQLOp(drop)]
     return found
 
@@ -109,7 +143,8 @@ def drops(
 def enums_of(tables: Iterable[Table]) -> set[str]:
     columns = (column for table in tables for column in table.columns)
     types = (getattr(column.type, "item_type", column.type) for column in columns)  # of an array
-    return {one.name for one in types if isinstance(one, Enum) and one.native_enum and one.name}
+    enums = (one for one in types if isinstance(one, Enum) and one.native_enum and one.name)
+    return {NAMES.format_type(one) for one in enums}
 
 
 if __name__ == "__main__":

@@ -31,19 +31,21 @@ from tests.infra.test_database import settings
 
 LIBRARY = MetaData()
 SHELVES = Table(
-    "shelves", LIBRARY, Column("id", BigInteger, primary_key=True), Column("room", Text)
+    "Old shelves", LIBRARY, Column("id", BigInteger, primary_key=True), Column("room", Text)
 )
 BOOKS = Table(
     "books",
     LIBRARY,
     Column("id", BigInteger, primary_key=True),
     Column("title", Text, nullable=False),
-    Column("shelf_id", ForeignKey("shelves.id"), nullable=False),
+    Column("shelf_id", ForeignKey("Old shelves.id"), nullable=False),
 )
 BOOK = BOOKS.c
 CREATE = """
-    CREATE TABLE shelves (id bigint PRIMARY KEY, room text);
-    CREATE TABLE books (id bigint PRIMARY KEY, title text, shelf_id bigint REFERENCES shelves);
+    CREATE TABLE "Old shelves" (id bigint PRIMARY KEY, room text);
+    CREATE TABLE books (
+        id bigint PRIMARY KEY, title text, shelf_id bigint REFERENCES "Old shelves"
+    );
     CREATE INDEX ix_books_shelf_id_id ON books (shelf_id, id)
 """
 COUNTED = (
@@ -155,8 +157,8 @@ async def test_for_a_table_that_cannot_be_filled_the_error_gives_the_line_to_wri
         await FilledTables(library, times).insert()
     with pytest.raises(NotFilled, match='reviews has no migration: make migration m="add r'):
         await FilledTables(library, unknown).insert()
-    await library.execute("ALTER TABLE shelves ADD CHECK (id < 10)")
-    with pytest.raises(NotFilled, match=r"Write them as FILL\['shelves'\]"):
+    await library.execute('ALTER TABLE "Old shelves" ADD CHECK (id < 10)')
+    with pytest.raises(NotFilled, match=r"Write them as FILL\['Old shelves'\]"):
         await FilledTables(library, LIBRARY).insert()
 
 
@@ -171,7 +173,7 @@ def elsewhere(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator
 async def test_tables_of_another_database_are_filled_and_read_there(
     library: asyncpg.Connection, elsewhere: str
 ) -> None:
-    await library.execute("DROP TABLE books; DROP TABLE shelves")
+    await library.execute('DROP TABLE books, "Old shelves"')
     other = await asyncpg.connect(elsewhere)
     await other.execute(CREATE)
     await other.close()

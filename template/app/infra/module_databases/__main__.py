@@ -46,12 +46,16 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def tables_of(module: str) -> set[Table]:
-    """The tables of the module's models, and the tables that join two of them."""
+    """The tables of the module's models, of its classes or without one."""
     found: set[Table] = set()
     for mapper in Base.registry.mappers:
         if mapper.class_.__module__.startswith(f"app.{module}."):
             between = (relationship.secondary for relationship in mapper.relationships)
             found.update(one for one in (*mapper.tables, *between) if isinstance(one, Table))
+    for name, python_module in list(sys.modules.items()):
+        if name.startswith(f"app.{module}.") and name.endswith(".models"):
+            values = (one for one in vars(python_module).values() if isinstance(one, Table))
+            found.update(one for one in values if one.metadata is Base.metadata)
     return found
 
 

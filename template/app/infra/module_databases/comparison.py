@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from alembic.autogenerate.api import AutogenContext
-from alembic.operations.ops import UpgradeOps
+from alembic.operations.ops import MigrateOperation, UpgradeOps
 from alembic.runtime.plugins import Plugin
 from alembic.util import DispatchPriority, PriorityDispatchResult
 
@@ -18,14 +18,19 @@ PLUGIN = Plugin("alembic.autogenerate.module_databases")
 def leave_out(context: AutogenContext, upgrade: UpgradeOps) -> PriorityDispatchResult:
     """The next migration of another module would create their tables here again."""
     for module in left(context):
-        names = {table.name for table in tables_of(module)}
-        upgrade.ops = [one for one in upgrade.ops if getattr(one, "table_name", "") not in names]
+        names = {(table.schema, table.name) for table in tables_of(module)}
+        upgrade.ops = [one for one in upgrade.ops if named(one) not in names]
         print(
             f"Alembic leaves out {module}: its tables are in its own database. To change them:"
             f' make module-migration NAME={module} m="…"',
             file=sys.stderr,
         )
     return PriorityDispatchResult.CONTINUE
+
+
+def named(one: MigrateOperation) -> tuple[str | None, str]:
+    """Of its table: the schema and the name."""
+    return getattr(one, "schema", None), getattr(one, "table_name", "")
 
 
 def left(context: AutogenContext) -> list[str]:

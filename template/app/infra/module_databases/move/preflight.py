@@ -58,7 +58,8 @@ async def complaints(move: Move, *, is_copied: bool = False) -> list[str]:
     found = [line async for line in tables.of_tables(move, is_copied)]
     if any("does not exist" in line for line in found):
         return found
-    for each in (tables.of_sequences, tables.of_views, tables.of_borders, _of_rights):
+    of_database = tables.of_sequences, tables.of_views, tables.of_functions, tables.of_borders
+    for each in (*of_database, _of_rights):
         found += [line async for line in each(move)]
     return found
 

@@ -22,7 +22,9 @@ OF_TABLES = """
     ), ours AS (SELECT oid FROM asked WHERE by = ANY($1::text[]::regclass[]))
     SELECT seqrelid::regclass::text AS name, seqrelid IN (SELECT oid FROM ours) AS has_column,
         format('%s from %s to %s by %s%s', seqtypid::regtype, seqmin, seqmax, seqincrement,
-            CASE WHEN seqcycle THEN ', again and again' END) AS rule
+            CASE WHEN seqcycle THEN ', again and again' END) AS rule,
+        ARRAY(SELECT DISTINCT by::regclass::text FROM asked
+            WHERE oid = seqrelid AND by <> ALL($1::text[]::regclass[])) AS others
     FROM pg_sequence
     WHERE seqrelid IN (SELECT oid FROM ours) OR seqrelid NOT IN (SELECT oid FROM asked)
     AND has_sequence_privilege(seqrelid, 'SELECT') AND has_sequence_privilege(seqrelid, 'UPDATE')
@@ -44,6 +46,7 @@ class Sequence(NamedTuple):
     name: str
     has_column: bool
     rule: str
+    others: list[str]  # tables that do not move, and get values from it too
 
 
 async def of(side: Side, tables: tuple[str, ...]) -> dict[str, Sequence]:

@@ -123,3 +123,22 @@ VIEWS = """
     FROM readers JOIN pg_class USING (oid) WHERE relkind IN ('v', 'm')
     GROUP BY oid, relkind ORDER BY max(distance), oid
 """
+
+# The tables that the text of a function names, and the triggers by which tables that stay call it.
+MENTIONS = r"""
+    SELECT function.oid::regprocedure::text, used.oid::regclass::text,
+        used.oid = ANY($1::text[]::regclass[]),
+        ARRAY(SELECT format('The trigger %I of %s', tgname, tgrelid::regclass) FROM pg_trigger
+            WHERE tgfoid = function.oid AND tgrelid <> ALL($1::text[]::regclass[]))
+    FROM pg_class AS used JOIN pg_proc AS function ON regexp_replace(
+        coalesce(pg_get_function_sqlbody(function.oid), prosrc),
+        '--[^\n]*|/\*([^*]|\*+[^*/])*\*+/', ' ', 'g'
+    ) ~* concat('\m(from|join|into|update|using|only|truncate|table)\s+(("[^"]+"|\w+)\.)?("?)',
+        regexp_replace(used.relname, '(\W)', '\\\1', 'g'), '\4(?!\w)')
+    WHERE relkind IN ('r', 'p', 'v', 'm') AND prokind IN ('f', 'p')
+    AND prolang IN (SELECT oid FROM pg_language WHERE lanname IN ('sql', 'plpgsql'))
+    AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+    AND pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+    AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = function.oid AND deptype = 'e')
+    ORDER BY 1, 2
+"""

@@ -4,7 +4,7 @@
 from collections.abc import AsyncGenerator
 
 from app.infra.module_databases.move import sequences
-from app.infra.module_databases.move.shape import OBSTACLES, PARTS, VIEWS
+from app.infra.module_databases.move.shape import MENTIONS, OBSTACLES, PARTS, VIEWS
 from app.infra.module_databases.move.sides import Move
 
 KIND = "SELECT relkind::text FROM pg_class WHERE oid = to_regclass($1)"
@@ -23,6 +23,10 @@ ACROSS = """
 """
 SHOWN = 300  # a function may be long
 
+EXISTS = {
+    "function": "SELECT to_regprocedure($1) IS NOT NULL",
+    "table": "SELECT to_regclass($1) IS NOT NULL",
+}
 ANY_ROW = "SELECT true FROM {table} LIMIT 1"
 
 
@@ -67,7 +71,12 @@ async def of_tables(move: Move, is_copied: bool) -> AsyncGenerator[str]:
 async def of_sequences(move: Move) -> AsyncGenerator[str]:
     ours, theirs = [await sequences.of(side, move.tables) for side in (move.old, move.new)]
     for name, sequence in ours.items():
-        if name not in theirs:
+        if sequence.has_column and sequence.others:
+            yield (
+                f"The sequence {name} also gives {', '.join(sequence.others)} its values. After the"
+                " cut both databases would give the same ones. Give each side its own sequence."
+            )
+        elif name not in theirs:
             if sequence.has_column:
                 yield (
                     f"The sequence {name} does not exist in the new database: run the migrations"
@@ -87,6 +96,27 @@ async def of_views(move: Move) -> AsyncGenerator[str]:
             f"The view {name} reads these tables, and the new database has none that does. Create"
             " it in a migration there, or drop it here."
         )
+
+
+async def of_functions(move: Move) -> AsyncGenerator[str]:
+    """Postgres knows what a view reads, but not what the text of a function names."""
+    for function, table, moves, triggers in await move.old.rows(MENTIONS, move.tables):
+        is_there = await move.new.value(EXISTS["function"], function)
+        if moves and triggers:
+            yield (
+                f"{', '.join(triggers)} uses {table} by the function {function}, across the border."
+                " Cross in the code, and drop the trigger in a migration."
+            )
+        elif moves and not is_there:
+            yield (
+                f"The function {function} uses {table}, and the new database has no such function."
+                " Create it in a migration there, or drop it here."
+            )
+        elif is_there and not moves and not await move.new.value(EXISTS["table"], table):
+            yield (
+                f"The function {function} uses {table}, which does not move, so in the new database"
+                " it would fail. Change the function there, or drop its trigger."
+            )
 
 
 async def of_borders(move: Move) -> AsyncGenerator[str]:

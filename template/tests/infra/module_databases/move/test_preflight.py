@@ -27,6 +27,8 @@ PARTS = """
     CREATE TYPE kind AS ENUM ('box', 'bag');
     CREATE FUNCTION weight() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 7';
     ALTER TABLE parcels ADD kind kind, ADD weight int GENERATED ALWAYS AS (weight()) STORED;
+    CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql
+        AS 'BEGIN /* for */ INSERT INTO public."Audit of *" VALUES (1); /* all */ RETURN NULL; END';
 """
 
 
@@ -166,6 +168,29 @@ async def test_a_correct_setup_is_not_refused(move: Move) -> None:
             "old",
             "CREATE VIEW late AS SELECT * FROM parcels",
             "The view late reads these tables, and the new database has none that does. Create it",
+        ),
+        (
+            "old",
+            'CREATE TABLE "Audit of *" (id int)',
+            'The function note() uses "Audit of *", which does not move, so in the new database',
+        ),
+        (
+            "old",
+            "CREATE FUNCTION waiting() RETURNS int BEGIN ATOMIC SELECT 1 FROM stamps; END",
+            "The function waiting() uses stamps, and the new database has no such function. Create",
+        ),
+        (
+            "old",
+            "CREATE FUNCTION send() RETURNS trigger LANGUAGE plpgsql"
+            " AS 'BEGIN insert into Parcels (id) SELECT uuidv7(); RETURN NULL; END';"
+            " CREATE TABLE letters (id int); CREATE TRIGGER sends AFTER INSERT ON letters"
+            " EXECUTE FUNCTION send()",
+            "The trigger sends of letters uses parcels by the function send(), across the border.",
+        ),
+        (
+            "old",
+            "CREATE TABLE letters (id int PRIMARY KEY DEFAULT nextval('stamps_id_seq'))",
+            "The sequence stamps_id_seq also gives letters its values. After the cut both databas",
         ),
         (
             "new",

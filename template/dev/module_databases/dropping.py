@@ -51,7 +51,7 @@ END $$
 
 # The views that read these tables, also through another view, and the tables' triggers: Alembic
 # knows neither. Each has the statement that drops it and the one that creates it.
-FURTHER = """
+FURTHER = r"""
     WITH RECURSIVE ours AS (
         SELECT to_regclass(name)::oid AS oid, 0 AS distance
         FROM unnest(CAST(:tables AS text[])) AS name
@@ -66,8 +66,10 @@ FURTHER = """
     )
     SELECT 'DROP ' || name, concat('CREATE ', name, ' AS', chr(10), pg_get_viewdef(oid, 80)),
         distance FROM views
-    UNION ALL SELECT NULL, pg_get_triggerdef(pg_trigger.oid), 0 FROM pg_trigger
-    JOIN ours ON tgrelid = ours.oid WHERE NOT tgisinternal AND tgname <> 'move_fence'
+    UNION ALL SELECT NULL, regexp_replace(
+        pg_get_triggerdef(pg_trigger.oid), ' (FOR EACH|EXECUTE)', chr(10) || '\1', 'g'
+    ), 0 FROM pg_trigger JOIN ours ON tgrelid = ours.oid
+    WHERE NOT tgisinternal AND tgname <> 'move_fence'
     ORDER BY 3, 2
 """
 

@@ -31,7 +31,8 @@ NEXT = (
 )
 
 # asyncpg's, because others double a percent sign.
-NAMES = dialect().identifier_preparer  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+DIALECT = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+NAMES = DIALECT.identifier_preparer
 
 ACCEPTED = "-- squawk-ignore ban-drop-{}"  # for the lint
 
@@ -146,7 +147,7 @@ def enums_of(tables: Iterable[Table]) -> set[str]:
     columns = (column for table in tables for column in table.columns)
     types = (getattr(column.type, "item_type", column.type) for column in columns)  # of an array
     enums = (one for one in types if isinstance(one, Enum) and one.native_enum and one.name)
-    return {NAMES.format_type(one) for one in enums}
+    return {one.compile(DIALECT) for one in enums}
 
 
 if __name__ == "__main__":

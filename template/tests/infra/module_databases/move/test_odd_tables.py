@@ -19,6 +19,8 @@ TABLES = (
     '"50% off"',
     '"Order of {a}"',
     "chapters",
+    "downwards",
+    "empty",
     "numbers",
     "people",
     "receipts",
@@ -55,6 +57,9 @@ SCHEMA = """
         id int PRIMARY KEY, parent int REFERENCES chapters ON DELETE CASCADE,
         place int UNIQUE DEFERRABLE, code int, UNIQUE NULLS NOT DISTINCT (code)
     );
+    CREATE SEQUENCE down INCREMENT -5 CACHE 20;
+    CREATE TABLE downwards (id int PRIMARY KEY DEFAULT nextval('down'));
+    CREATE TABLE empty (id int PRIMARY KEY);
     CREATE SEQUENCE receipt_numbers;
     CREATE FUNCTION next_receipt() RETURNS text LANGUAGE sql
         AS $$ SELECT 'R-' || nextval('receipt_numbers') $$;
@@ -90,6 +95,7 @@ ROWS = r"""
         (0.1::float8 + 0.2, 3.4e38, 1e-20, NULL, NULL, NULL, '1'),
         (5e-324, 1e-45, 1.000, NULL, NULL, NULL, 'null');
     INSERT INTO chapters SELECT n, nullif(n / 2, 0), n, n FROM generate_series(1, 100) n;
+    INSERT INTO downwards SELECT FROM generate_series(1, 100);
     INSERT INTO receipts SELECT FROM generate_series(1, 100);
     INSERT INTO tickets (id) SELECT n FROM generate_series(1, 3000) n;
     SELECT setval('tickets_id_seq', 3001, false);
@@ -109,6 +115,7 @@ WRITES = """
     INSERT INTO chapters VALUES (1000 + {n}, 1, 5000 + 100 * {n});
     UPDATE chapters SET code = 1000 + {n} WHERE code IS NULL;
     DELETE FROM chapters WHERE id = 50 + {n};
+    INSERT INTO downwards DEFAULT VALUES;
     INSERT INTO receipts DEFAULT VALUES;
     INSERT INTO tickets DEFAULT VALUES;
     UPDATE rooms SET room = room + 1000 WHERE id < 50;

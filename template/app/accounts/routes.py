@@ -13,7 +13,7 @@ from app.accounts.schemas import (
 )
 from app.errors import NotFound, problems
 from app.infra.database import WriteSession
-from app.infra.sessions import CurrentUser, LoginNeeded, Sessions
+from app.infra.sessions import ActiveSession, CurrentUser, LoginNeeded, Sessions
 
 router = APIRouter(tags=["accounts"])
 
@@ -106,10 +106,14 @@ async def change_password(
     await sessions.end_others(user.id)
 
 
-@router.get("/me/sessions", summary="List my login sessions", responses=problems(401))
-async def list_sessions(user: CurrentUser, sessions: Sessions) -> list[SessionOut]:
-    active = await sessions.active(user.id)
-    return [SessionOut.model_validate(one, from_attributes=True) for one in active]
+@router.get(
+    "/me/sessions",
+    summary="List my login sessions",
+    response_model=list[SessionOut],
+    responses=problems(401),
+)
+async def list_sessions(user: CurrentUser, sessions: Sessions) -> list[ActiveSession]:
+    return await sessions.active(user.id)
 
 
 @router.delete(

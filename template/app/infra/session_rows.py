@@ -203,14 +203,15 @@ class SessionRows:
 
     async def all_of(self, write: AsyncSession, user_id: UUID) -> dict[bytes, Session]:
         """The user's active sessions by the hash of their token."""
-        active = select(LoginSession).where(
+        columns = LoginSession.token_hash, LoginSession.seen_at, LoginSession.expires_at
+        active = select(*columns).where(
             LoginSession.user_id == user_id,
             LoginSession.expires_at > func.now(),
             LoginSession.seen_at > func.now() - self._idle,
         )
         return {
-            row.token_hash: Session(row.user_id, row.seen_at, row.expires_at)
-            for row in await write.scalars(active)
+            token_hash: Session(user_id, seen_at, expires_at)
+            for token_hash, seen_at, expires_at in await write.execute(active)
         }
 
     async def _delete_some_expired(self, write: AsyncSession) -> None:

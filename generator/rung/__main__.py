@@ -81,10 +81,11 @@ def _report_bug(
         _fail("Stopped.", 1)
         return
     failure = f"{kind.__name__}: {' '.join(str(error).split())[:200]}"
-    if os.environ.get("PYTHONPATH"):
+    # A foreign package of the same name lacks a module or a name.
+    if issubclass(kind, ImportError | AttributeError) and os.environ.get("PYTHONPATH"):
         _fail(
             f"{failure}. PYTHONPATH may hide a package that Rung needs. Run this without it: "
-            "env -u PYTHONPATH rung …",
+            "env -u PYTHONPATH rung …. Set RUNG_TRACEBACK=1 to see where.",
             1,
         )
         return

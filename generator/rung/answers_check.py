@@ -10,6 +10,7 @@ from rung.answers import Answer
 from rung.errors import RungError
 from rung.project import Project, is_rungs, shown
 from rung.questions import Questions
+from rung.reading import written_scalars
 from rung.rendering import ANSWERS_FILE, Rendered, render_again
 from rung.scratch import Scratch, Tree
 
@@ -77,12 +78,15 @@ def refuse_changed(
 ) -> None:
     """Copier silently replaces an answer that is no longer valid with the default."""
     kept = new.public.keys() & project.answers.keys() - given.keys() - {"stage"}
+    written = written_scalars(project.folder / ANSWERS_FILE)
     for key in sorted(kept):
-        # Copier turns a number into text where the question wants text.
-        if in_words(new.public[key]) != in_words(project.answers[key]):
+        old, becomes = project.answers[key], in_words(new.public[key])
+        # Copier turns a number into text where the question wants text: 0123 becomes 83.
+        same = type(old) is type(new.public[key]) and in_words(old) == becomes
+        if not same and written.get(key) != becomes:
             raise RungError(
-                f"The answer {key}: {in_words(project.answers[key])} is not valid in {where}; it "
-                f"would become {in_words(new.public[key])}. Choose one: --data {key}=…"
+                f"The answer {key}: {written.get(key) or in_words(old)} is not valid in {where}; "
+                f"it would become {becomes}. Choose one: --data {key}=…"
             )
 
 

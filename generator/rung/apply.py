@@ -59,8 +59,17 @@ def was_cut_short(workspace: Path) -> bool:
 
 
 def read_step(journal: Path) -> Mapping[str, Any]:
+    try:
+        written = journal.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RungError(
+            f"{journal} cannot be read: {error.strerror}. Without it Rung does not know what the "
+            "last step has changed. Make it readable, or look at git status and remove it."
+        ) from error
     with suppress(AttributeError, LookupError, RecursionError, TypeError, ValueError):
-        step = json.loads(journal.read_bytes())
+        step = json.loads(written)
         read_moves(step)
         if step.keys() >= _KEYS:
             return dict(step)

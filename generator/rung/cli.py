@@ -66,12 +66,18 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def rung(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Start a Python backend at one of four stages of growth, and advance it stage by stage."""
+    if context.invoked_subcommand != "status":  # It works from anywhere on an absolute path.
+        _refuse_deleted_folder()
+
+
+def _refuse_deleted_folder() -> None:
     try:
         Path.cwd()
     except FileNotFoundError as error:
@@ -163,6 +169,8 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Show a project's stage and what comes next."""
+    if not path.is_absolute():
+        _refuse_deleted_folder()
     from rung.errors import printable
     from rung.status import described, status_of
 

@@ -60,7 +60,7 @@ def parse_yaml(content: bytes | str) -> Any:
 
 def written_scalars(file: Path) -> dict[str, str]:
     """The text of each plain value of a mapping. As a value, YAML reads 0123 as the number 83."""
-    root = yaml.compose(read_bytes(file).decode(), _PlainLoader)
+    root = yaml.compose(read_bytes(file), _PlainLoader)
     pairs = root.value if isinstance(root, yaml.MappingNode) else ()
     return {key.value: value.value for key, value in pairs if isinstance(value, yaml.ScalarNode)}
 

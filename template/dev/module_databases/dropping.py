@@ -2,6 +2,7 @@
 """`make module-drop`: write the migration that drops a module's old tables after its move."""
 
 import importlib
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -51,7 +52,8 @@ END $$
 """
 
 # The views that read these tables, also through another view, and the tables' triggers: Alembic
-# knows neither. Each has the statement that drops it and the one that creates it.
+# knows neither. Each has the statement that drops it and the one that creates it. Triggers
+# come last, because a view may have some.
 FURTHER = r"""
     WITH RECURSIVE ours AS (
         SELECT to_regclass(name)::oid AS oid, 0 AS distance
@@ -62,16 +64,18 @@ FURTHER = r"""
         AND ev_class <> ours.oid
     ), views AS (
         SELECT oid, max(distance) AS distance,
-            concat(CASE WHEN relkind = 'm' THEN 'MATERIALIZED ' END, 'VIEW ', oid::regclass) AS name
-        FROM ours JOIN pg_class USING (oid) WHERE relkind IN ('v', 'm') GROUP BY oid, relkind
+            concat(CASE relkind WHEN 'm' THEN 'MATERIALIZED ' END, 'VIEW ', oid::regclass) AS name,
+            ' WITH (' || array_to_string(reloptions, ', ') || ')' AS options
+        FROM ours JOIN pg_class USING (oid) WHERE relkind IN ('v', 'm')
+        GROUP BY oid, relkind, reloptions
     )
-    SELECT 'DROP ' || name, concat('CREATE ', name, ' AS', chr(10), pg_get_viewdef(oid, 80)),
-        distance FROM views
+    SELECT 'DROP ' || name, concat('CREATE ', name, options, ' AS', chr(10),
+        pg_get_viewdef(oid, 80)), distance FROM views
     UNION ALL SELECT NULL, regexp_replace(
-        pg_get_triggerdef(pg_trigger.oid), ' (FOR EACH|EXECUTE)', chr(10) || '\1', 'g'
-    ), 0 FROM pg_trigger JOIN ours ON tgrelid = ours.oid
-    WHERE NOT tgisinternal AND tgname <> 'move_fence'
-    ORDER BY 3, 2
+        pg_get_triggerdef(oid), ' (FOR EACH|EXECUTE)', chr(10) || '\1', 'g'
+    ), NULL FROM pg_trigger
+    WHERE tgrelid IN (SELECT oid FROM ours) AND NOT tgisinternal AND tgname <> 'move_fence'
+    ORDER BY 3 NULLS LAST, 2
 """
 
 
@@ -81,7 +85,11 @@ class Lines(ExecuteSQLOp):
 
 @renderers.dispatch_for(Lines)
 def as_lines(_context: AutogenContext, one: Lines) -> str:
-    sql = str(one.sqltext).replace("\\", "\\\\")
+    sql = str(one.sqltext)
+    # Alembic takes `:word` for a parameter, as in '[[:digit:]]', and `\:` for a colon.
+    if re.search(r"(?<!:):\w|\\:", sql):
+        sql = sql.replace(":", r"\:")
+    sql = re.sub(r'"(?=""|\Z)', r"\"", sql.replace("\\", "\\\\"))
     return f'op.execute("""{sql}""")'
 
 
@@ -131,7 +139,7 @@ def drops(
     shown = ",'\n            ' ".join(name.replace("'", "''").replace("%", "%%") for name in names)
     found: list[MigrateOperation] = [
         Lines(GUARD.format(module=module, has_rows=rows, tables=shown)),
-        *(ExecuteSQLOp(drop) for drop in reversed(views)),
+        *(Lines(drop) for drop in reversed(views)),
     ]
     for one in reversed(of(tables, ops)):
         if isinstance(one, DropTableOp):

@@ -61,15 +61,18 @@ CREATE FUNCTION move_vets_fence() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 END $$
 """
 # Alembic knows none of these.
-FURTHER = r"""
+FURTHER = r'''
 CREATE VIEW called AS SELECT * FROM vets WHERE EXISTS (SELECT FROM calls WHERE vet_id = vets.id);
 CREATE MATERIALIZED VIEW digits AS SELECT id FROM called WHERE id::text ~ '\d';
+CREATE VIEW """odd""" WITH (security_invoker=true) AS SELECT id, '{"a":true, "b\:c::d"}' AS json
+    FROM vets WHERE id::text ~ '[[:digit:]]' AND id::text <> '"""';
 CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
 CREATE TRIGGER noted BEFORE INSERT ON "Notes: 5%" FOR EACH ROW EXECUTE FUNCTION note();
-"""
+CREATE TRIGGER instead INSTEAD OF INSERT ON called FOR EACH ROW EXECUTE FUNCTION note();
+'''
 FOUND = """
-SELECT tgname::text FROM pg_trigger WHERE NOT tgisinternal
-UNION ALL SELECT relname::text FROM pg_class
+SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+UNION ALL SELECT concat(relname, reloptions, pg_get_viewdef(oid)) FROM pg_class
 WHERE relkind IN ('v', 'm') AND relnamespace = 'public'::regnamespace
 """
 BROKEN = "def upgrade() -> None:\n    raise RuntimeError"

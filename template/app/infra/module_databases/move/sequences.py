@@ -23,8 +23,9 @@ OF_TABLES = """
     SELECT seqrelid::regclass::text AS name, seqrelid IN (SELECT oid FROM ours) AS has_column,
         format('%s from %s to %s by %s%s', seqtypid::regtype, seqmin, seqmax, seqincrement,
             CASE WHEN seqcycle THEN ', again and again' END) AS rule,
-        ARRAY(SELECT DISTINCT by::regclass::text FROM asked
-            WHERE oid = seqrelid AND by <> ALL($1::text[]::regclass[])) AS others
+        ARRAY(SELECT DISTINCT by::regclass::text FROM asked JOIN pg_class ON pg_class.oid = by
+            WHERE asked.oid = seqrelid AND by <> ALL($1::text[]::regclass[])
+            AND relkind IN ('r', 'p', 'f')) AS others
     FROM pg_sequence
     WHERE seqrelid IN (SELECT oid FROM ours) OR seqrelid NOT IN (SELECT oid FROM asked)
     AND has_sequence_privilege(seqrelid, 'SELECT') AND has_sequence_privilege(seqrelid, 'UPDATE')

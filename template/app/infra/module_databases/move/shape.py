@@ -125,20 +125,42 @@ VIEWS = """
 """
 
 # The tables that the text of a function names, and the triggers by which tables that stay call it.
+# Not in comments and strings, and not after FROM in `IS DISTINCT FROM` or EXTRACT (… FROM …). INTO
+# alone leads to a variable of PL/pgSQL. A pattern for each pair of both would be a million matches.
 MENTIONS = r"""
-    SELECT function.oid::regprocedure::text, used.oid::regclass::text,
-        used.oid = ANY($1::text[]::regclass[]),
-        ARRAY(SELECT format('The trigger %I of %s', tgname, tgrelid::regclass) FROM pg_trigger
-            WHERE tgfoid = function.oid AND tgrelid <> ALL($1::text[]::regclass[]))
-    FROM pg_class AS used JOIN pg_proc AS function ON regexp_replace(
-        coalesce(pg_get_function_sqlbody(function.oid), prosrc),
-        '--[^\n]*|/\*([^*]|\*+[^*/])*\*+/', ' ', 'g'
-    ) ~* concat('\m(from|join|into|update|using|only|truncate|table)\s+(("[^"]+"|\w+)\.)?("?)',
-        regexp_replace(used.relname, '(\W)', '\\\1', 'g'), '\4(?!\w)')
-    WHERE relkind IN ('r', 'p', 'v', 'm') AND prokind IN ('f', 'p')
-    AND prolang IN (SELECT oid FROM pg_language WHERE lanname IN ('sql', 'plpgsql'))
-    AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
-    AND pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
-    AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = function.oid AND deptype = 'e')
-    ORDER BY 1, 2
+    WITH functions AS MATERIALIZED (
+        SELECT oid, md5(body) AS body, proconfig, regexp_replace(regexp_replace(body, concat(
+            '("([^"]|"")*")|--[^\n]*|/\*([^*]|\*+[^*/])*\*+/|\$\w*\$[^$]*\$\w*\$',
+            '|''([^'']|'''')*''|\m[eE]''([^''\\]|''''|\\.)*'''), '\1 ', 'g'
+        ), concat('\mis\s+(not\s+)?distinct\s+from\M',
+            '|\m(extract|overlay|substring|trim)\s*\([^()]*\mfrom\M'), ' ', 'gi') AS sql
+        FROM pg_proc, LATERAL (SELECT coalesce(pg_get_function_sqlbody(oid), prosrc)) AS _ (body)
+        WHERE prokind IN ('f', 'p')
+        AND prolang IN (SELECT oid FROM pg_language WHERE lanname IN ('sql', 'plpgsql'))
+        AND pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+        AND NOT EXISTS (SELECT FROM pg_depend
+            WHERE classid = 'pg_proc'::regclass AND objid = pg_proc.oid AND deptype = 'e')
+    ), names AS MATERIALIZED (
+        SELECT DISTINCT functions.oid, parse_ident(found[1], false) AS name
+        FROM functions, regexp_matches(sql, concat(
+            '\m(?:(?:from|join)[\s(]+|(?:insert|merge)\s+into\s+|truncate\s+(?:table\s+)?',
+            '|(?:update|using|table)\s+)(?:only[\s(]+)?',
+            '((?:(?:"(?:[^"]|"")+"|[[:alpha:]_][\w$]*)\s*\.\s*)?',
+            '(?:"(?:[^"]|"")+"|[[:alpha:]_][\w$]*))'), 'gi') AS found
+    ), triggers AS (
+        SELECT tgfoid, array_agg(format('The trigger %I of %s', tgname, tgrelid::regclass)) AS shown
+        FROM pg_trigger WHERE tgrelid <> ALL($1::text[]::regclass[]) GROUP BY tgfoid
+    )
+    SELECT functions.oid::regprocedure::text AS function, body, used.oid::regclass::text AS table,
+        used.oid = ANY($1::text[]::regclass[]) AS moves, shown AS triggers
+    FROM names JOIN functions USING (oid) LEFT JOIN triggers ON tgfoid = functions.oid
+    JOIN pg_class AS used ON relname = name[cardinality(name)]
+    JOIN pg_namespace AS place ON place.oid = relnamespace
+    WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND relpersistence <> 't'
+    AND nspname NOT IN ('pg_catalog', 'information_schema')
+    AND CASE WHEN cardinality(name) > 1 THEN nspname = name[1]
+        ELSE pg_table_is_visible(used.oid) OR EXISTS (
+            SELECT FROM unnest(proconfig) AS setting WHERE setting LIKE 'search_path=%'
+            AND nspname = ANY(regexp_split_to_array(substr(setting, 13), '[\s",]+'))) END
+    ORDER BY 1, 3
 """

@@ -23,10 +23,11 @@ ACROSS = """
 """
 SHOWN = 300  # a function may be long
 
-EXISTS = {
-    "function": "SELECT to_regprocedure($1) IS NOT NULL",
-    "table": "SELECT to_regclass($1) IS NOT NULL",
-}
+BODIES = """
+    SELECT name, md5(coalesce(pg_get_function_sqlbody(oid), prosrc))
+    FROM unnest($1::text[]) AS name JOIN pg_proc ON oid = to_regprocedure(name)
+"""
+PRESENT = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NOT NULL"
 ANY_ROW = "SELECT true FROM {table} LIMIT 1"
 
 
@@ -100,22 +101,26 @@ async def of_views(move: Move) -> AsyncGenerator[str]:
 
 async def of_functions(move: Move) -> AsyncGenerator[str]:
     """Postgres knows what a view reads, but not what the text of a function names."""
-    for function, table, moves, triggers in await move.old.rows(MENTIONS, move.tables):
-        is_there = await move.new.value(EXISTS["function"], function)
+    mentions = await move.old.rows(MENTIONS, move.tables)
+    bodies = dict(await move.new.rows(BODIES, list({row["function"] for row in mentions})))
+    rows = await move.new.rows(PRESENT, list({row["table"] for row in mentions}))
+    present = {row["name"] for row in rows}
+    for function, body, table, moves, triggers in mentions:
         if moves and triggers:
             yield (
                 f"{', '.join(triggers)} uses {table} by the function {function}, across the border."
                 " Cross in the code, and drop the trigger in a migration."
             )
-        elif moves and not is_there:
+        elif moves and function not in bodies:
             yield (
                 f"The function {function} uses {table}, and the new database has no such function."
                 " Create it in a migration there, or drop it here."
             )
-        elif is_there and not moves and not await move.new.value(EXISTS["table"], table):
+        elif not moves and table not in present and bodies.get(function) == body:
             yield (
                 f"The function {function} uses {table}, which does not move, so in the new database"
-                " it would fail. Change the function there, or drop its trigger."
+                " it would fail. Change or drop the function there. If a table that moves uses it,"
+                " as by a trigger, do so in both databases, and drop the trigger too."
             )
 
 

@@ -32,6 +32,26 @@ PARTS = """
 """
 
 
+# These name tables where no SQL reads one.
+WORDS = """
+    CREATE TABLE at (id int); CREATE TABLE audits (id int); CREATE SCHEMA other;
+    CREATE TABLE other.boxes (id int); CREATE TEMP TABLE bags (id int);
+    CREATE FUNCTION harmless() RETURNS trigger LANGUAGE plpgsql AS $function$
+        DECLARE audits int; said text; BEGIN
+            SELECT 1 INTO audits FROM boxes JOIN bags ON boxes.id = new.at;
+            IF old.at IS DISTINCT FROM at THEN said := extract(epoch FROM at); END IF;
+            said := 'it''s from audits' || E'it\\'s from audits' || $$ from audits $$;
+            EXECUTE said USING new.at, nowhere.audits;
+            RETURN NULL;
+        END $function$;
+"""
+# It names no table.
+CHANGED = """
+    CREATE OR REPLACE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'
+"""
+CALLED = "CREATE TRIGGER notes AFTER INSERT ON stamps EXECUTE FUNCTION note()"
+
+
 async def test_a_correct_setup_is_not_refused(move: Move) -> None:
     assert await complaints(move) == []
 
@@ -189,6 +209,15 @@ async def test_a_correct_setup_is_not_refused(move: Move) -> None:
         ),
         (
             "old",
+            "CREATE SCHEMA other CREATE TABLE audits (id int);"
+            " CREATE OR REPLACE FUNCTION weight() RETURNS int LANGUAGE sql IMMUTABLE"
+            " SET search_path = public, other AS 'SELECT 7';"
+            " CREATE FUNCTION two() RETURNS int LANGUAGE sql SET search_path = public, other"
+            " BEGIN ATOMIC SELECT 1 FROM (other.audits JOIN stamps USING (id)); END",
+            "The function two() uses stamps, and the new database has no such function. Create",
+        ),
+        (
+            "old",
             "CREATE TABLE letters (id int PRIMARY KEY DEFAULT nextval('stamps_id_seq'))",
             "The sequence stamps_id_seq also gives letters its values. After the cut both databas",
         ),
@@ -240,6 +269,48 @@ async def test_each_obstacle_is_one_line(move: Move, side: str, statement: str, 
     assert [one[: len(line)] for one in found][:1] == [line]
     assert str(refused.value) == "\n".join(found)
     assert not await move.there.is_published()
+
+
+async def test_a_word_that_is_no_table_of_a_function_is_not_refused(move: Move) -> None:
+    for side in (move.old, move.new):
+        await side.run(WORDS)
+    await move.new.run("DROP TABLE at, audits")
+
+    assert await complaints(move) == []
+
+
+@pytest.mark.parametrize(
+    ("is_called", "there", "here"),
+    [
+        (False, CHANGED, "SELECT"),
+        (False, "DROP FUNCTION note", "SELECT"),
+        (True, CHANGED, CHANGED),
+        (True, "DROP FUNCTION note CASCADE", "DROP FUNCTION note CASCADE"),
+    ],
+)
+async def test_the_advice_about_a_function_ends_its_refusal(
+    move: Move, is_called: bool, there: str, here: str
+) -> None:
+    for side in (move.old, move.new):
+        await side.run(PARTS + (CALLED if is_called else ""))
+    await move.old.run('CREATE TABLE "Audit of *" (id int)')
+    [refusal] = await complaints(move)
+    assert "Change or drop the function there. If a table that moves uses it" in refusal
+
+    await move.new.run(there)
+    await move.old.run(here)
+
+    assert await complaints(move) == []
+
+
+async def test_a_default_of_a_view_shares_no_sequence(move: Move) -> None:
+    for side in (move.old, move.new):
+        await side.run(
+            "CREATE VIEW ids AS SELECT id FROM stamps;"
+            " ALTER VIEW ids ALTER id SET DEFAULT nextval('stamps_id_seq')"
+        )
+
+    assert await complaints(move) == []
 
 
 async def test_databases_that_sort_text_otherwise_are_refused(

@@ -48,14 +48,18 @@ def main(arguments: Sequence[str]) -> None:
 def tables_of(module: str) -> set[Table]:
     """The tables of the module's models, of its classes or without one."""
     found: set[Table] = set()
+    of_classes: set[object] = set()
     for mapper in Base.registry.mappers:
+        of_classes.update(mapper.tables)
         if mapper.class_.__module__.startswith(f"app.{module}."):
             between = (relationship.secondary for relationship in mapper.relationships)
             found.update(one for one in (*mapper.tables, *between) if isinstance(one, Table))
     for name, python_module in list(sys.modules.items()):
         if name.startswith(f"app.{module}.") and name.endswith(".models"):
             values = (one for one in vars(python_module).values() if isinstance(one, Table))
-            found.update(one for one in values if one.metadata is Base.metadata)
+            # A name here may lead to the table of another module's class.
+            without_class = (one for one in values if one not in of_classes)
+            found.update(one for one in without_class if one.metadata is Base.metadata)
     return found
 
 

@@ -1,12 +1,15 @@
 # Rung's file: advancing to another stage may change it.
 """`make dev` and the tests: a module with migrations for its own database has one."""
 
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from app.infra.module_databases import settings
+from app.infra.module_databases.__main__ import tables_of
+from app.infra.session_rows import LoginSession
 from dev import postgres, services
 from dev.module_databases import fixtures, lint_histories, migration, own, psql
 from dev.pytest_plugin import Databases
@@ -112,3 +115,13 @@ def test_a_wrong_name_is_refused_in_one_line(
     assert str(refused.value).startswith(said)
     assert "\n" not in str(refused.value)
     assert [one.name for one in history.iterdir()] == ["a1.py"]
+
+
+def test_a_name_for_the_table_of_a_class_elsewhere_gives_a_module_no_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    models = ModuleType("app.parcels.models")
+    monkeypatch.setattr(models, "SESSIONS", LoginSession.__table__, raising=False)
+    monkeypatch.setitem(sys.modules, models.__name__, models)
+
+    assert tables_of("parcels") == set()

@@ -50,7 +50,7 @@ IGNORED_CHILDREN = (
 
 HANDED_DOWN = {
     "children's signals ignored": IGNORED_CHILDREN,
-    # Three times what a step needs (15 and 80 KiB) with Python 3.13 and git 2.39 on Debian 12.
+    # Three times what a step needs (15 files, 80 KiB) with Python 3.13 and git 2.39 on Debian 12.
     "48 open files": "ulimit -n 48; exec",
     "a stack of 300 KiB": "ulimit -s 300; exec",
     "umask 077": "umask 077; exec",

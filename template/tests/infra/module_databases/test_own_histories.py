@@ -1,17 +1,16 @@
 # Rung's file: advancing to another stage may change it.
 """Each module's own migrations create exactly the tables of its models."""
 
-import asyncio
 import subprocess
 import sys
 
-import asyncpg
 import pytest
 
 from dev.module_databases import own
 from dev.postgres import REPOSITORY
 from dev.pytest_plugin import Databases
 from dev.query_plans import FOREIGN_KEYS_WITHOUT_INDEX
+from tests.infra.module_databases.test_migrations import names
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +26,7 @@ def test_the_own_migrations_create_the_tables_of_the_models_and_can_be_reverted(
             for command in COMMANDS:
                 alembic(module, *command.split())
             assert alembic(module, "heads").count("(head)") == 1
-            assert asyncio.run(foreign_keys_without_index(url)) == []
+            assert names(url, FOREIGN_KEYS_WITHOUT_INDEX) == set()
 
 
 def alembic(module: str, *command: str) -> str:
@@ -40,10 +39,3 @@ def alembic(module: str, *command: str) -> str:
     )
     assert done.returncode == 0, f"{module} {' '.join(command)}: {done.stdout}{done.stderr}"
     return done.stdout
-
-
-async def foreign_keys_without_index(url: str) -> list[asyncpg.Record]:
-    connection = await asyncpg.connect(url)
-    found: list[asyncpg.Record] = await connection.fetch(FOREIGN_KEYS_WITHOUT_INDEX)
-    await connection.close()
-    return found

@@ -101,7 +101,7 @@ class Shop:
 
     async def until_late(self, copy: Copy) -> str:
         """Its status, once the load balancer has waited for it in vain."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 row = (await self._rows())[self._place(copy)]
                 if row["check_status"].endswith("L7TOUT"):  # "* " before it: another check runs
@@ -270,7 +270,7 @@ async def test_450_slow_bodies_of_one_client_do_not_disturb_others(
     slow = [asyncio.create_task(SlowClient(shop.url).answer()) for _ in range(450)]
     await asyncio.sleep(1)
 
-    async with Visitors(shop.url) as visitors, asyncio.timeout(30):
+    async with Visitors(shop.url) as visitors, asyncio.timeout(60):
         answers = await asyncio.gather(*slow)
 
     refused = Counter(status for status, _ in answers)

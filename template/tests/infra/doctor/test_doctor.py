@@ -205,7 +205,7 @@ async def test_a_refused_connection_counts_as_evidence(database: str) -> None:
 
 async def test_the_doctor_writes_nothing_and_waits_for_no_lock(database: str) -> None:
     async with at_work(database, holds_the_table), at_work(database, alters):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(50):  # The lock is held for 60.
             await look(database, 1)
 
 

@@ -14,7 +14,7 @@ from tests.infra.redis_sessions.move.people import People
 
 pytestmark = pytest.mark.slow  # A service moves once, and its tests take seconds.
 
-PEOPLE = int(os.environ.get("PEOPLE", "1000"))
+PEOPLE = int(os.environ.get("PEOPLE", "300"))
 PAUSE_SECONDS = 0.1
 
 

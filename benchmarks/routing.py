@@ -33,7 +33,7 @@ import app
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
 from app.infra.own_writes.commits import PositionedSession
-from app.infra.own_writes.rows import SESSION_WITH_POSITION
+from app.infra.own_writes.rows import SESSION_WITH_POSITIONS
 from app.infra.reads import Query
 from app.infra.replicas.replicas import ReplicaSettings
 from app.infra.replicas.routing import RoutedDatabase
@@ -128,7 +128,7 @@ def _report_position(plain: list[float], noted: list[float]) -> bool:
 def _report_share(environment: dict[str, str], host: str, seconds: int, visitors: str) -> bool:
     servers = (environment["DATABASE_URL"], environment["DATABASE_REPLICA_URLS"])
     asyncio.run(_query(servers[0], "CREATE EXTENSION IF NOT EXISTS pg_stat_statements"))
-    lookups = [query.fixed.sql for query in (SESSION_BY_TOKEN, SESSION_WITH_POSITION)]
+    lookups = [query.fixed.sql for query in (SESSION_BY_TOKEN, SESSION_WITH_POSITIONS)]
     reads = [sql for query in _queries() if (sql := query.fixed.sql) not in lookups]
     before = [_counts(server, reads, lookups) for server in servers]
     locustfile, target = VISITORS[visitors]

@@ -76,11 +76,14 @@ class Session:
     expires_at: datetime
 
 
+def _is_active(idle: Any) -> ColumnElement[bool]:
+    return and_(LoginSession.expires_at > func.now(), LoginSession.seen_at > func.now() - idle)
+
+
 SESSION_BY_TOKEN = Query(
     select(LoginSession.user_id, LoginSession.seen_at, LoginSession.expires_at).where(
         LoginSession.token_hash == bindparam("token_hash"),
-        LoginSession.expires_at > func.now(),
-        LoginSession.seen_at > func.now() - bindparam("idle", type_=INTERVAL),
+        _is_active(bindparam("idle", type_=INTERVAL)),
     ),
     Session,
 )
@@ -204,51 +207,36 @@ class SessionRows:
     async def all_of(self, write: AsyncSession, user_id: UUID) -> dict[bytes, Session]:
         """The user's active sessions by the hash of their token."""
         columns = LoginSession.token_hash, LoginSession.seen_at, LoginSession.expires_at
-        active = select(*columns).where(
-            LoginSession.user_id == user_id,
-            LoginSession.expires_at > func.now(),
-            LoginSession.seen_at > func.now() - self._idle,
-        )
+        active = select(*columns).where(LoginSession.user_id == user_id, _is_active(self._idle))
         return {
             token_hash: Session(user_id, seen_at, expires_at)
             for token_hash, seen_at, expires_at in await write.execute(active)
         }
 
     async def _delete_some_expired(self, write: AsyncSession) -> None:
-        expired = (
-            select(LoginSession.token_hash)
-            .where(LoginSession.expires_at < func.now())
-            .limit(100)
-            .with_for_update(skip_locked=True)
-        )
-        await write.execute(
-            delete(LoginSession)
-            .where(LoginSession.token_hash.in_(expired))
-            .execution_options(synchronize_session=False)
-        )
+        expired = select(LoginSession.token_hash).where(LoginSession.expires_at < func.now())
+        await _delete_unlocked(write, expired.limit(100))
 
     async def _delete_surplus(self, write: AsyncSession, user_id: UUID) -> None:
-        is_alive = and_(
-            LoginSession.expires_at > func.now(), LoginSession.seen_at > func.now() - self._idle
-        )
         used_again = LoginSession.expires_at - LoginSession.seen_at < self._absolute
         surplus = (
             select(LoginSession.token_hash)
             .where(LoginSession.user_id == user_id)
-            .order_by(is_alive.desc(), used_again.desc(), LoginSession.seen_at.desc())
+            .order_by(_is_active(self._idle).desc(), used_again.desc(), LoginSession.seen_at.desc())
             .offset(self._most - 1)
         )
-        # Another login may delete some of them: two that wait for each other would be a deadlock.
-        unlocked = (
-            select(LoginSession.token_hash)
-            .where(LoginSession.token_hash.in_(surplus))
-            .with_for_update(skip_locked=True)
-        )
-        await write.execute(
-            delete(LoginSession)
-            .where(LoginSession.token_hash.in_(unlocked))
-            .execution_options(synchronize_session=False)
-        )
+        hashes = select(LoginSession.token_hash).where(LoginSession.token_hash.in_(surplus))
+        await _delete_unlocked(write, hashes)
+
+
+async def _delete_unlocked(write: AsyncSession, hashes: Select[bytes]) -> None:
+    """Skips rows that another login deletes: two that wait for each other would be a deadlock."""
+    unlocked = hashes.with_for_update(skip_locked=True)
+    await write.execute(
+        delete(LoginSession)
+        .where(LoginSession.token_hash.in_(unlocked))
+        .execution_options(synchronize_session=False)
+    )
 
 
 async def _delete(write: AsyncSession, which: ColumnElement[bool]) -> Sequence[bytes]:

@@ -65,5 +65,4 @@ def token_of(scope: Scope) -> CarriedToken:
 
 
 def hash_of(token: str) -> bytes:
-    """Only the hash is stored, so a stolen table gives access to no session."""
     return hashlib.sha256(token.encode()).digest()

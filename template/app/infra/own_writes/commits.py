@@ -3,7 +3,6 @@
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Protocol
 
 import asyncpg
 import structlog
@@ -16,6 +15,7 @@ from sqlalchemy.util import await_only
 
 from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
+from app.infra.database import Database
 from app.infra.failures import Unavailable
 from app.infra.own_writes.client import Client, OwnWrites, SessionPositions, this_client
 from app.infra.own_writes.log_position import (
@@ -30,12 +30,6 @@ from app.infra.own_writes.log_position import (
 )
 
 log = structlog.get_logger()
-
-
-class Transactions(Protocol):
-    """A Database, as far as positions need one."""
-
-    session_class: type[Session]
 
 
 class PositionedSession(Session):
@@ -158,7 +152,7 @@ async def _note_again[T](
 
 def note_positions(app: FastAPI) -> None:
     """Notes the position of every later commit, and returns it to clients. Idempotent."""
-    database = app.state.database
+    database: Database = app.state.database
     if database.session_class is not PositionedSession:
         database.session_class = PositionedSession
         settings = environment.read(DatabaseSettings)
@@ -168,7 +162,7 @@ def note_positions(app: FastAPI) -> None:
         app.add_middleware(OwnWrites, signer=app.state.signer)
 
 
-def note_positions_of(app: FastAPI, module: str, database: Transactions) -> None:
+def note_positions_of(app: FastAPI, module: str, database: Database) -> None:
     """The same for commits in a module's own database."""
     note_positions(app)
     app.state.positions.others.append(module)

@@ -6,8 +6,6 @@ from datetime import datetime
 from uuid import UUID
 
 from fastapi import FastAPI
-from sqlalchemy import bindparam, func, select
-from sqlalchemy.dialects.postgresql import INTERVAL
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra import environment
@@ -15,6 +13,7 @@ from app.infra.own_writes.client import this_client
 from app.infra.own_writes.log_position import MAIN, Position, decoded
 from app.infra.reads import Query
 from app.infra.session_rows import (
+    SESSION_BY_TOKEN,
     LoginSession,
     Session,
     SessionRows,
@@ -25,7 +24,7 @@ from app.infra.session_rows import (
 
 
 @dataclass(frozen=True, slots=True)
-class PositionedSession:
+class SessionWithPositions:
     user_id: UUID
     seen_at: datetime
     expires_at: datetime
@@ -39,18 +38,8 @@ class PositionedSession:
         return {name: position for name, position in found.items() if position}
 
 
-SESSION_WITH_POSITION = Query(
-    select(
-        LoginSession.user_id,
-        LoginSession.seen_at,
-        LoginSession.expires_at,
-        LoginSession.positions,
-    ).where(
-        LoginSession.token_hash == bindparam("token_hash"),
-        LoginSession.expires_at > func.now(),
-        LoginSession.seen_at > func.now() - bindparam("idle", type_=INTERVAL),
-    ),
-    PositionedSession,
+SESSION_WITH_POSITIONS = Query(
+    SESSION_BY_TOKEN.statement.add_columns(LoginSession.positions), SessionWithPositions
 )
 
 
@@ -65,10 +54,10 @@ class PositionedRows(SessionRows):
     ) -> tuple[Session, RowT | None] | None:
         if this_client().echoes and (found := await super().find_with(token_hash, query)):
             return found
-        both: WithRow[PositionedSession, RowT] = with_row(SESSION_WITH_POSITION, query)
+        both: WithRow[SessionWithPositions, RowT] = with_row(SESSION_WITH_POSITIONS, query)
         read = self._reader().on_primary()
-        positioned = await both.first(read, token_hash=token_hash, idle=self._idle)
-        return positioned and (_learned(token_hash, positioned[0]), positioned[1])
+        stored = await both.first(read, token_hash=token_hash, idle=self._idle)
+        return stored and (_learned(token_hash, stored[0]), stored[1])
 
     async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
         await super().start(write, token_hash, session)
@@ -79,11 +68,11 @@ class PositionedRows(SessionRows):
             return session
         # A replica that does not know a session is no reason to refuse it.
         read = self._reader().on_primary()
-        found = await read.first(SESSION_WITH_POSITION, token_hash=token_hash, idle=self._idle)
+        found = await read.first(SESSION_WITH_POSITIONS, token_hash=token_hash, idle=self._idle)
         return None if found is None else _learned(token_hash, found)
 
 
-def _learned(token_hash: bytes, found: PositionedSession) -> Session:
+def _learned(token_hash: bytes, found: SessionWithPositions) -> Session:
     client = this_client()
     if token_hash == client.token_hash:
         positions = found.by_database()

@@ -29,7 +29,7 @@ from serving import cookie_of_somebody, free_port, items, migrated_and_filled, r
 
 sys.path.insert(0, str(Path.cwd()))
 
-from dev.copies import haproxy, stack_copy
+from dev.copies import haproxy
 from dev.copies.stack_copy import Copy
 
 
@@ -75,7 +75,7 @@ def main() -> int:
         ready = [_seconds_until_ready(Path(folder, "start"), environment) for _ in range(5)]
         with ExitStack() as stack:
             copies = [
-                stack.enter_context(stack_copy.running(Path(folder, f"app-{n}"), environment))
+                stack.enter_context(Copy(Path(folder, f"app-{n}"), environment).running())
                 for n in range(max(case.copies for case in CASES.values()))
             ]
             for copy in copies:
@@ -93,7 +93,7 @@ def main() -> int:
 
 def _seconds_until_ready(folder: Path, environment: dict[str, str]) -> float:
     started = time.perf_counter()
-    with stack_copy.running(folder, environment) as copy:
+    with Copy(folder, environment).running() as copy:
         copy.wait_until_ready()
         return time.perf_counter() - started
 

@@ -35,7 +35,7 @@ def shared(
         started = True
         yield
     finally:
-        last = _try_lock_alone(users)
+        last = locks_alone(users)
         has_died = supervisor is not None and supervisor.poll() is not None
         if last and remove and (has_died or not started):
             shutil.rmtree(folder, ignore_errors=True)
@@ -95,9 +95,10 @@ def _is_still_at(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _try_lock_alone(users: int) -> bool:
+def locks_alone(descriptor: int) -> bool:
+    """False if another process holds a lock on this file."""
     try:
-        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -1,7 +1,6 @@
 # Rung's file: advancing to another stage may change it.
 """Runs `make stack` once the services are up: a load balancer, copies and a pooler."""
 
-import fcntl
 import os
 import signal
 import sys
@@ -9,8 +8,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
-from dev import postgres, serve, services
-from dev.copies import haproxy, stack_copy, stack_status
+from dev import postgres, serve, services, supervisor
+from dev.copies import haproxy, stack_status
 from dev.copies.stack_copy import Copy
 from dev.pooling import pgbouncer
 from dev.pooling.capacity import number
@@ -81,7 +80,7 @@ def running(given: Mapping[str, str], copies: int, port: int) -> Iterator[Sequen
             "LOG_FORMAT": "json",
         }
         started = [
-            stack.enter_context(stack_copy.running(FOLDER / f"app-{number}", environment))
+            stack.enter_context(Copy(FOLDER / f"app-{number}", environment).running())
             for number in range(1, copies + 1)
         ]
         for copy in started:
@@ -117,9 +116,7 @@ def _number_of_copies(given: str) -> int:
 def _only_one() -> Iterator[None]:
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / "running").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not supervisor.locks_alone(lock.fileno()):
             sys.exit("A stack runs here already: make stack-status")
         yield
 

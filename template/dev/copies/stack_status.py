@@ -1,7 +1,6 @@
 # Rung's file: advancing to another stage may change it.
 """A table of the servers that `make` commands have started for this repo."""
 
-import fcntl
 import os
 import re
 import socket
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dev import postgres
+from dev import postgres, supervisor
 
 READY = b"GET /ready HTTP/1.0\r\n\r\n"
 # Any answer shows that the server is up: it needs no password for an error in its protocol.
@@ -107,11 +106,7 @@ def _readiness(port: int, question: bytes) -> str:
 def _is_in_use(users: Path) -> bool:
     """A command that uses a server holds a shared lock on this file."""
     with users.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+        return not supervisor.locks_alone(file.fileno())
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ class Server(ABC):
     def __init__(self, folder: Path, *, remove: bool = False) -> None:
         self.folder = folder
         self._remove = remove
+        # With SIGTERM Valkey takes up to 0.1 s to end. Nobody needs the data of this one.
+        self._stop_with = signal.SIGKILL if remove else signal.SIGTERM
         self._supervisors: list[subprocess.Popen[bytes]] = []
 
     @abstractmethod
@@ -50,6 +52,10 @@ class Server(ABC):
     @property
     def port(self) -> int:
         return int((self.folder / "port").read_text())
+
+    @property
+    def pid(self) -> int:
+        return int((self.folder / "server.pid").read_text())
 
     @property
     def password(self) -> str:
@@ -76,19 +82,33 @@ class Server(ABC):
 
     def start(self) -> subprocess.Popen[bytes]:
         """Starts it, also after it has died: on the same port, with the same disk."""
+        process = self._begin()
+        self.wait_until_ready()
+        return process
+
+    def _begin(self) -> subprocess.Popen[bytes]:
         (self.folder / "server.pid").unlink(missing_ok=True)
         process = supervisor.supervise(
             self.command(),
             self.folder,
             env=self.environment(),
             user=self.user,
-            # With SIGTERM Valkey takes up to 0.1 s to end. Nobody needs this one's data.
-            stop_with=signal.SIGKILL if self._remove else signal.SIGTERM,
+            stop_with=self._stop_with,
             remove=self._remove,
         )
         self._supervisors.append(process)
-        self._wait_until_it_serves(process)
         return process
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        pid = self.folder / "server.pid"
+        while not (pid.exists() and pid.read_text() and self.serves()):
+            if self.has_ended() or time.monotonic() > deadline:
+                raise ServerError(f"{self.name} did not start:\n{self.log[-2000:]}")
+            time.sleep(0.01)
+
+    def has_ended(self) -> bool:
+        return self._supervisors[-1].poll() is not None
 
     def die(self) -> None:
         """Kills it: it writes nothing more to disk."""
@@ -100,11 +120,11 @@ class Server(ABC):
         self.signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, FileNotFoundError, ValueError):  # ended, or not begun yet
             self.signal(signal.SIGCONT)
 
     def signal(self, number: signal.Signals) -> None:
-        os.kill(int((self.folder / "server.pid").read_text()), number)
+        os.kill(self.pid, number)
 
     def _wait(self) -> None:
         for process in self._supervisors:
@@ -115,14 +135,6 @@ class Server(ABC):
             return None
         ports.keep(self.folder / "port")
         return self.start()
-
-    def _wait_until_it_serves(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        pid = self.folder / "server.pid"
-        while not (pid.exists() and pid.read_text() and self.serves()):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise ServerError(f"{self.name} did not start:\n{self.log[-2000:]}")
-            time.sleep(0.01)
 
 
 def own_folder(name: str) -> Path:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from app.infra.copies.draining import AT_ONCE_SECONDS
-from dev.copies import stack_copy
 from dev.copies.stack_copy import Copy
 from dev.pytest_plugin import Services
 from tests.infra.copies.stack_shop import SERVE
@@ -26,7 +25,7 @@ def start(services: Services, tmp_path: Path) -> Iterator[Start]:
 
         def start(drain_seconds: str) -> Copy:
             environment = {**os.environ, "DRAIN_SECONDS": drain_seconds}
-            copy = started.enter_context(stack_copy.running(tmp_path / "app", environment, SERVE))
+            copy = started.enter_context(Copy(tmp_path / "app", environment, SERVE).running())
             copy.wait_until_ready()
             return copy
 

@@ -20,7 +20,7 @@ import pytest
 
 from app.infra.answers import HEADERS
 from dev import ports
-from dev.copies import haproxy, stack_copy
+from dev.copies import haproxy
 from dev.copies.stack_copy import Copy
 from dev.pooling.server import ServerError
 from dev.pytest_plugin import Services
@@ -149,7 +149,7 @@ class Shop:
             "FORWARDED_ALLOW_IPS": "127.0.0.1",
             "LOG_LEVEL": "WARNING",
         }
-        return self._stack.enter_context(stack_copy.running(folder, environment, SERVE))
+        return self._stack.enter_context(Copy(folder, environment, SERVE).running())
 
 
 @pytest.fixture

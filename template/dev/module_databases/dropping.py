@@ -21,7 +21,7 @@ from sqlalchemy import Enum, Table, text
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
 from app.infra.module_databases.__main__ import tables_of
-from app.infra.module_databases.comparison import named
+from app.infra.module_databases.comparison import table_of
 from app.infra.tables import Base
 from dev import migrate
 from dev.module_databases import own
@@ -111,7 +111,7 @@ def main() -> None:
             names = [NAMES.format_table(table) for table in tables]
             further = context.connection.execute(text(FURTHER), {"tables": names}).all()
             upgrade.ops = drops(module, tables, upgrade.ops, [one[0] for one in further if one[0]])
-            downgrade.ops = of(tables, downgrade.ops)
+            downgrade.ops = changes_of(tables, downgrade.ops)
             written.extend(scripts if downgrade.ops else ())
             downgrade.ops += [Lines(one[1]) for one in further]
         scripts[:] = written
@@ -125,9 +125,9 @@ def main() -> None:
     print(NEXT if written else f"The common database has no table of {module}: nothing to drop.")
 
 
-def of(tables: Sequence[Table], ops: Sequence[MigrateOperation]) -> list[MigrateOperation]:
+def changes_of(tables: Sequence[Table], ops: Sequence[MigrateOperation]) -> list[MigrateOperation]:
     """Sorted: a table comes after those that its foreign keys name."""
-    return [one for table in tables for one in ops if named(one) == (table.schema, table.name)]
+    return [one for table in tables for one in ops if table_of(one) == (table.schema, table.name)]
 
 
 def drops(
@@ -141,7 +141,7 @@ def drops(
         Lines(GUARD.format(module=module, has_rows=rows, tables=shown)),
         *(Lines(drop) for drop in reversed(views)),
     ]
-    for one in reversed(of(tables, ops)):
+    for one in reversed(changes_of(tables, ops)):
         if isinstance(one, DropTableOp):
             found += [ExecuteSQLOp(ACCEPTED.format("table")), one]
     only_theirs = enums_of(tables) - enums_of(Base.metadata.tables.values())

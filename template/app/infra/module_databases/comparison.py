@@ -17,9 +17,9 @@ PLUGIN = Plugin("alembic.autogenerate.module_databases")
 
 def leave_out(context: AutogenContext, upgrade: UpgradeOps) -> PriorityDispatchResult:
     """The next migration of another module would create their tables here again."""
-    for module in left(context):
+    for module in departed(context):
         names = {(table.schema, table.name) for table in tables_of(module)}
-        upgrade.ops = [one for one in upgrade.ops if named(one) not in names]
+        upgrade.ops = [one for one in upgrade.ops if table_of(one) not in names]
         print(
             f"Alembic leaves out {module}: its tables are in its own database. To change them:"
             f' make module-migration NAME={module} m="…"',
@@ -28,12 +28,12 @@ def leave_out(context: AutogenContext, upgrade: UpgradeOps) -> PriorityDispatchR
     return PriorityDispatchResult.CONTINUE
 
 
-def named(one: MigrateOperation) -> tuple[str | None, str]:
-    """Of its table: the schema and the name."""
-    return getattr(one, "schema", None), getattr(one, "table_name", "")
+def table_of(operation: MigrateOperation) -> tuple[str | None, str]:
+    """The schema and the name of the table that it changes."""
+    return getattr(operation, "schema", None), getattr(operation, "table_name", "")
 
 
-def left(context: AutogenContext) -> list[str]:
+def departed(context: AutogenContext) -> list[str]:
     """The modules with their own history and no table here. Until a migration drops the old tables,
     both histories must lead to the same ones, because either database may be in use."""
     if (script := context.migration_context.script) is None:
@@ -43,8 +43,8 @@ def left(context: AutogenContext) -> list[str]:
     found = []
     for module in sorted(others):
         tables = tables_of(module)
-        has = context.inspector.has_table
-        if tables and not any(has(table.name, schema=table.schema) for table in tables):
+        is_there = context.inspector.has_table
+        if tables and not any(is_there(table.name, schema=table.schema) for table in tables):
             found.append(module)
     return found
 

@@ -30,16 +30,12 @@ async def look(window: Window) -> CapabilityEvidence | None:
     if not modules:
         return None
     common = environment.read(DatabaseSettings)
-    found = await asyncio.gather(*(_database(module, common, window) for module in modules))
-    names = list(map(name_of, modules))
+    looks = await asyncio.gather(*(_database(module, common, window) for module in modules))
+    found = dict(zip(map(name_of, modules), looks, strict=True))
     return CapabilityEvidence(
         None,
-        skipped=[
-            one
-            for name, (_, skipped) in zip(names, found, strict=True)
-            for one in of(name, skipped)
-        ],
-        others={name: one for name, (one, _) in zip(names, found, strict=True) if one is not None},
+        skipped=[one for name, (_, skipped) in found.items() for one in skipped_of(name, skipped)],
+        others={name: database for name, (database, _) in found.items() if database},
     )
 
 
@@ -51,7 +47,7 @@ def module_of(name: str) -> str:
     return name.removeprefix(DATABASE_OF)
 
 
-def of(name: str, skipped: list[Skipped]) -> list[Skipped]:
+def skipped_of(name: str, skipped: list[Skipped]) -> list[Skipped]:
     return [one.model_copy(update={"source": f"{one.source} of the {name}"}) for one in skipped]
 
 

@@ -8,7 +8,7 @@ from app.infra.connections import DatabaseSettings
 from app.infra.doctor.evidence import Evidence, EvidencePart
 from app.infra.doctor.finding import Capability, CapabilityEvidence, Finding, Window, seen
 from app.infra.module_databases import settings
-from app.infra.module_databases.doctor import module_of, name_of, of, window_of
+from app.infra.module_databases.doctor import module_of, name_of, skipped_of, window_of
 from app.infra.module_databases.replicas import settings as of_replicas
 from app.infra.replicas.doctor import ReplicasSeen, judged, look_at_replicas
 
@@ -40,7 +40,9 @@ async def look(window: Window) -> CapabilityEvidence | None:
     named = dict(zip(map(name_of, replicas), found, strict=True))
     return CapabilityEvidence(
         OfModules(databases={name: lag for name, (lag, _, _) in named.items()}),
-        skipped=[one for name, (_, _, skipped) in named.items() for one in of(name, skipped)],
+        skipped=[
+            one for name, (_, _, skipped) in named.items() for one in skipped_of(name, skipped)
+        ],
         readers_of={name: readers for name, (_, readers, _) in named.items()},
     )
 

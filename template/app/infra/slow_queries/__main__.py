@@ -121,13 +121,7 @@ class ServerSettings(DatabaseSettings):
     replica_urls: PostgresUrls = Field([])
 
 
-FAILURES = (
-    ReportImpossible,
-    Unavailable,
-    OSError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-)
+POSTGRES_FAILS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 def main() -> None:
@@ -153,7 +147,7 @@ def reported(settings: ServerSettings, limit: int) -> Report:
         sys.exit(str(error))
     except Unavailable as error:
         sys.exit(reason_of(error))
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except POSTGRES_FAILS as error:
         sys.exit(f"Postgres: {reason_of(error)}")
 
 
@@ -166,7 +160,7 @@ def _at_least_one(given: str) -> int:
 async def make_report(settings: ServerSettings, limit: int) -> Report:
     """Raises ReportImpossible, Unavailable, and asyncpg's own errors."""
     replicas, used = await _of_replicas(settings, limit)
-    async with _session(settings, settings.direct_url) as connection:
+    async with session(settings, settings.direct_url) as connection:
         server, counts = await _counts(connection, limit)
         forgotten = await connection.fetchrow(FORGOTTEN.format(schema=server["schema"]))
         indexes = await all_indexes(connection)
@@ -191,11 +185,11 @@ async def _of_replicas(
     for url in settings.replica_urls:
         server = server_name(url)
         try:
-            async with _session(settings, url) as connection:
+            async with session(settings, url) as connection:
                 _, counts = await _counts(connection, limit)
                 used |= {index.name for index in await all_indexes(connection) if index.scans}
                 report = ReplicaReport(server=server, **counts)
-        except FAILURES as error:
+        except (ReportImpossible, Unavailable, *POSTGRES_FAILS) as error:
             report = ReplicaReport(server=server, problem=reason_of(error))
         reports.append(report)
     return reports, used
@@ -223,11 +217,11 @@ async def _counts(
 
 
 @asynccontextmanager
-async def _session(
+async def session(
     settings: DatabaseSettings, url: PostgresDsn
 ) -> AsyncGenerator[asyncpg.Connection]:
     """The session never waits long for a lock, and never blocks others for long."""
-    connection = await open_connection(settings, url)
+    connection = await connect(settings, url, read_only=True, statement_cache_size=0)
     try:
         # A replica may be behind a pooler, where a session lasts for one transaction.
         async with connection.transaction():
@@ -236,10 +230,6 @@ async def _session(
             yield connection
     finally:
         await connection.close()
-
-
-async def open_connection(settings: DatabaseSettings, url: PostgresDsn) -> asyncpg.Connection:
-    return await connect(settings, url, read_only=True, statement_cache_size=0)
 
 
 def _refuse_what_lacks(server: asyncpg.Record) -> None:

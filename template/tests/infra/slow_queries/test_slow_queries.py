@@ -369,11 +369,8 @@ def test_planning_a_statement_does_not_run_it(database: str) -> None:
 def test_the_reports_connection_cannot_write(database: str) -> None:
     async def write() -> None:
         settings = environment.read(ServerSettings)
-        connection = await slow_queries.open_connection(settings, settings.direct_url)
-        try:
+        async with slow_queries.session(settings, settings.direct_url) as connection:
             await connection.execute("CREATE TABLE written (n int)")
-        finally:
-            await connection.close()
 
     with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
         asyncio.run(write())

@@ -54,12 +54,9 @@ def read() -> Capacity:
 
 
 def refuse(file: Path, error: ValidationError) -> NoReturn:
-    wrong = [": ".join(filter(None, [_place(e["loc"]), e["msg"]])) for e in error.errors()]
-    sys.exit("\n".join([f"{file} is not right:", *(f"  {line}" for line in wrong)]))
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, location))
+    places = [(".".join(map(str, wrong["loc"])), wrong["msg"]) for wrong in error.errors()]
+    lines = [f"  {': '.join(filter(None, place))}" for place in places]
+    sys.exit("\n".join([f"{file} is not right:", *lines]))
 
 
 def number(count: int, one: str, many: str) -> str:

@@ -52,7 +52,8 @@ def find(source: str) -> list[Finding]:
 
 
 def _in_strings(tree: ast.Module) -> Iterator[Finding]:
-    ignored = {id(part) for part in _docstrings(tree)}
+    # Docstrings, and other strings that stand alone.
+    ignored = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     sql = {
         id(argument)
         for call in calls_in(tree)
@@ -72,7 +73,7 @@ def _in_strings(tree: ast.Module) -> Iterator[Finding]:
                     yield Finding(node.lineno, problem)
         for name, problem in FUNCTIONS.items():
             for call in re.finditer(rf"\b{name}\s*\(([^()]*)\)?", text, re.IGNORECASE):
-                if not _is_local(call.group(0)):
+                if not IS_LOCAL.match(call[0]):
                     yield Finding(node.lineno, problem)
 
 
@@ -80,16 +81,12 @@ def _in_calls(tree: ast.Module) -> Iterator[Finding]:
     for call in calls_in(tree):
         name = name_of(call.func)
         for pattern, problem in FUNCTIONS.items():
-            if re.fullmatch(pattern, name) and not _is_local(ast.unparse(call)):
+            if re.fullmatch(pattern, name) and not IS_LOCAL.match(ast.unparse(call)):
                 yield Finding(call.lineno, problem)
         if name in METHODS:
             yield Finding(call.lineno, METHODS[name])
         if name == "Table" and "TEMP" in ast.unparse(call):
             yield Finding(call.lineno, "temporary tables belong to one session")
-
-
-def _is_local(call: str) -> bool:
-    return bool(IS_LOCAL.match(call))
 
 
 def _text(node: ast.AST) -> str | None:
@@ -109,11 +106,6 @@ def _text(node: ast.AST) -> str | None:
 def _statements(text: str) -> Iterator[str]:
     without_comments = re.sub(r"--[^\n]*|/\*.*?\*/", " ", text, flags=re.DOTALL)
     return (statement.strip() for statement in without_comments.split(";"))
-
-
-def _docstrings(tree: ast.Module) -> Iterator[ast.AST]:
-    """Docstrings, and other strings that stand alone."""
-    return (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
 
 
 if __name__ == "__main__":

@@ -36,11 +36,6 @@ class PgBouncer(Server):
     def read_url(self) -> str:
         return self._leads_to("app_read")
 
-    @property
-    def console_url(self) -> str:
-        """For psql: SHOW POOLS, SHOW STATS."""
-        return self._leads_to("pgbouncer")
-
     def command(self) -> list[str | Path]:
         return [program(), self.folder / "pgbouncer.ini"]
 

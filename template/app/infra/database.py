@@ -4,7 +4,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, NamedTuple, Self, cast
+from typing import Annotated, Any, NamedTuple, Self
 
 import asyncpg
 import sqlalchemy.exc
@@ -13,7 +13,6 @@ from fastapi import Depends, FastAPI, Request
 from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from app.infra import environment, health
 from app.infra.connections import (
@@ -83,16 +82,12 @@ class Database:
     def writing_engine(self) -> Engine:
         return self._writes.sync_engine
 
-    @property
-    def writing_pool(self) -> AsyncAdaptedQueuePool:
-        return cast("AsyncAdaptedQueuePool", self._writes.pool)
-
     def pools(self) -> dict[str, Pool]:
         found = {
             name: Pool(pool.used, pool.idle, pool.most, pool.waiting)
             for name, pool in self.reading_pools.items()
         }
-        writes: Any = self.writing_pool
+        writes: Any = self._writes.pool
         waiting = writes._pool._queue.waiting  # SQLAlchemy does not report it
         return found | {
             "writes": Pool(writes.checkedout(), writes.checkedin(), writes.size(), waiting)

@@ -15,7 +15,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.infra import environment
 from app.infra.file_links import FileLinks, LinkInvalid
 from app.infra.folder import Folder, LinkedFolder
-from app.infra.signing import signer_of
 from app.infra.stored_files import FileExists, FileMissing, FileStore, UploadRequest, WrongSize
 
 __all__ = ["FileExists", "FileMissing", "Files", "LinkInvalid", "UploadRequest", "WrongSize"]
@@ -50,7 +49,8 @@ class Served:
 def links_of(request: Request) -> FileLinks:
     served: Served = request.app.state.files
     base_url = str(served.public_url or request.base_url)
-    return FileLinks(signer_of(request), f"{base_url.rstrip('/')}/", served.link_lifetime)
+    signer = request.app.state.signer
+    return FileLinks(signer, f"{base_url.rstrip('/')}/", served.link_lifetime)
 
 
 def files_of(request: Request) -> FileStore:

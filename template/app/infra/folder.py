@@ -38,8 +38,6 @@ DISK_FAILS = {
 
 
 class Folder:
-    """Files in a folder. A file exists completely or not at all, even after a crash."""
-
     def __init__(self, root: Path) -> None:
         self._root = anyio.Path(root)
 

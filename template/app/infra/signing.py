@@ -6,7 +6,7 @@ import zlib
 from itertools import pairwise
 from typing import Annotated
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -77,8 +77,3 @@ def _signature(key: bytes, *parts: object) -> str:
 def install(app: FastAPI) -> None:
     settings = environment.read(SigningSettings)
     app.state.signer = Signer(settings.secret_key, settings.secret_key_previous)
-
-
-def signer_of(request: Request) -> Signer:
-    signer: Signer = request.app.state.signer
-    return signer

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from app.infra.doctor.evidence import Evidence, EvidencePart
 from app.infra.doctor.finding import Finding, Missing, Rule, seen
+from app.infra.doctor.looking import increase
 from app.infra.failures import reason_of
 
 ANSWER_SECONDS = 3.0
@@ -57,10 +58,10 @@ async def look_at_redis(url: RedisDsn, seconds: float, variable: str) -> RedisSe
         processor=(_processor(after) - _processor(before)) / took,
         memory=after["used_memory"],
         most_memory=after.get("maxmemory", 0),
-        evicted=_more(before, after, "evicted_keys"),
-        hits=_more(before, after, "keyspace_hits"),
-        misses=_more(before, after, "keyspace_misses"),
-        refused=_more(before, after, "rejected_connections"),
+        evicted=increase(before["evicted_keys"], after["evicted_keys"]),
+        hits=increase(before["keyspace_hits"], after["keyspace_hits"]),
+        misses=increase(before["keyspace_misses"], after["keyspace_misses"]),
+        refused=increase(before["rejected_connections"], after["rejected_connections"]),
         slow=len(slow),
         slowest_ms=max([one["duration"] / 1000 for one in slow], default=0.0),
         slowest=_name(max(slow, key=lambda one: one["duration"])) if slow else "",
@@ -74,11 +75,6 @@ def _name(entry: dict[str, Any]) -> str:
 
 def _processor(info: dict[str, Any]) -> float:
     return float(info["used_cpu_user_main_thread"] + info["used_cpu_sys_main_thread"])
-
-
-def _more(before: dict[str, Any], after: dict[str, Any], name: str) -> int:
-    """A server that was restarted counts from 0."""
-    return int(after[name] - before[name] if after[name] >= before[name] else after[name])
 
 
 def rules_of(name: str) -> tuple[Rule, Rule]:

@@ -232,8 +232,8 @@ async def ask(capability: Capability, window: Window) -> CapabilityEvidence | No
     try:
         return await capability.look(window)
     except Missing as missing:
-        gap = Skipped(source=capability.name, why=missing.why, remedy=missing.remedy)
-        return CapabilityEvidence(None, skipped=[gap])
+        skipped = Skipped(source=capability.name, why=missing.why, remedy=missing.remedy)
+        return CapabilityEvidence(None, skipped=[skipped])
 
 
 def read_log(
@@ -248,21 +248,12 @@ def read_log(
         return None, None, [Skipped(source="requests", why=str(error).rstrip("."), remedy=LOG)]
     problems = []
     if requests is None or requests.db_ms is None:
-        problems.append(
-            Skipped(
-                source="requests",
-                why="the log has no request lines with db_calls",
-                remedy="deploy this version of the app, and wait for requests",
-            )
-        )
+        why = "the log has no request lines with db_calls"
+        remedy = "deploy this version of the app, and wait for requests"
+        problems.append(Skipped(source="requests", why=why, remedy=remedy))
     if process is None:
-        problems.append(
-            Skipped(
-                source="process lines",
-                why="none in the log",
-                remedy="wait for one: LOG_PROCESS_SECONDS is 60, LOG_LEVEL must be INFO",
-            )
-        )
+        remedy = "wait for one: LOG_PROCESS_SECONDS is 60, LOG_LEVEL must be INFO"
+        problems.append(Skipped(source="process lines", why="none in the log", remedy=remedy))
     return requests, process, problems
 
 

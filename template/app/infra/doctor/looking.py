@@ -105,7 +105,7 @@ EXTENSION = (
 type Idling = tuple[int, datetime]  # process, and since when
 
 
-class Look(NamedTuple):
+class Counters(NamedTuple):
     """The counters at one moment. The difference of two is what happened in between."""
 
     statements: dict[int, asyncpg.Record] | None
@@ -135,7 +135,7 @@ class Looking:
         schema = server["statements"] if server else None
         if server and not schema:
             self._skip("statements", "pg_stat_statements is not installed", EXTENSION)
-        before = await self._look(schema)
+        before = await self._counters(schema)
         began = time.monotonic()  # the wall clock may jump
         samples: list[list[asyncpg.Record]] = []
         clients = await self._first("clients", CLIENTS)
@@ -146,7 +146,7 @@ class Looking:
             await asyncio.sleep(SAMPLE_SECONDS)
         if self._connection.is_closed():
             self._skip("sessions", "Postgres ended the doctor's connection", "run this again")
-        after = await self._look(schema)
+        after = await self._counters(schema)
         window_ms = (time.monotonic() - began) * 1000
         say("plans")
         tables = _tables(before, after)
@@ -163,18 +163,18 @@ class Looking:
             fullest_sequence=sequence[0] if sequence else None,
         )
 
-    async def _look(self, schema: str | None) -> Look:
+    async def _counters(self, schema: str | None) -> Counters:
         found = await self._all("statements", STATEMENTS.format(schema=schema)) if schema else None
         tables = await self._all("tables", TABLES)
         checkpoints = await self._first("checkpoints", CHECKPOINTS)
-        return Look(
+        return Counters(
             None if found is None else {one["id"]: one for one in found},
             None if tables is None else {one["id"]: one for one in tables},
             checkpoints[0] if checkpoints else None,
         )
 
     async def _statements(
-        self, before: Look, after: Look, window_ms: float
+        self, before: Counters, after: Counters, window_ms: float
     ) -> list[Statement] | None:
         if before.statements is None or after.statements is None:
             return None
@@ -283,7 +283,7 @@ def _sessions(samples: list[list[asyncpg.Record]]) -> dict[str, Any]:
             idle[since].append(one["seconds"])
             if one["pid"] in blocking:
                 blockers.add(since)
-    # A long time in only one of several samples is an error: Postgres' clock has jumped.
+    # A session that was long idle in one sample and gone in the others: Postgres' clock has jumped.
     long = {one: max(found) for one, found in idle.items() if len(found) > 1 or len(samples) == 1}
     return {
         "samples": len(samples),
@@ -308,7 +308,7 @@ def _waits(session: asyncpg.Record, *events: str) -> bool:
     return session["type"] == "Lock" and session["event"] in events
 
 
-def _tables(before: Look, after: Look) -> list[Table] | None:
+def _tables(before: Counters, after: Counters) -> list[Table] | None:
     if after.tables is None:
         return None
     then = before.tables or {}
@@ -317,7 +317,7 @@ def _tables(before: Look, after: Look) -> list[Table] | None:
             name=one["name"],
             live=one["live"],
             dead=one["dead"],
-            written=_more(then[key]["written"] if key in then else 0, one["written"]),
+            written=increase(then[key]["written"] if key in then else 0, one["written"]),
         )
         for key, one in after.tables.items()
     ]
@@ -325,9 +325,9 @@ def _tables(before: Look, after: Look) -> list[Table] | None:
 
 
 def _difference(before: int | None, after: int | None) -> int | None:
-    return None if before is None or after is None else _more(before, after)
+    return None if before is None or after is None else increase(before, after)
 
 
-def _more(before: int, after: int) -> int:
+def increase(before: int, after: int) -> int:
     """A counter that was reset in the window counts from 0."""
     return after - before if after >= before else after

@@ -79,11 +79,12 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class _Clock:
-    """Seconds from each line to the last one, from a clock that may have been set."""
+    """The age of each line, in seconds before the last line. Lines come newest first, and somebody
+    may have set the machine's clock in between."""
 
     def __init__(self) -> None:
-        self._oldest: float | None = None
-        self._set_by = 0.0
+        self._oldest: float | None = None  # the earliest time so far, by the newest clock
+        self._set_by = 0.0  # added to the times from before the clock was set
         self._age = 0.0
 
     def age(self, at: float) -> float:

@@ -45,10 +45,9 @@ async def look(window: Window) -> CapabilityEvidence | None:
     replicas = environment.read(ReplicaSettings)
     if not replicas.urls:
         return None
-    seen, readers, skipped = await look_at_replicas(
-        window, environment.read(DatabaseSettings), replicas, "DATABASE_REPLICA_"
-    )
-    return CapabilityEvidence(seen, readers, skipped)
+    database = environment.read(DatabaseSettings)
+    found = await look_at_replicas(window, database, replicas, "DATABASE_REPLICA_")
+    return CapabilityEvidence(*found)
 
 
 async def look_at_replicas(
@@ -109,7 +108,7 @@ def no_reads(evidence: Evidence) -> Finding | None:
 
 
 def judged(found: ReplicasSeen, primary: Database | None, prefix: str) -> Finding | None:
-    """`prefix`: of the variables of these replicas."""
+    """`prefix` begins the names of these replicas' variables."""
     if not found.reads and primary and is_busy_with_reads(primary):
         return Finding(
             rule="replica-unused",

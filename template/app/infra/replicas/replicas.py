@@ -121,7 +121,7 @@ class Replica:
             self._waiting.remove(waiting)
         return True
 
-    def has_replayed(self, lsn: int) -> None:
+    def note_replayed(self, lsn: int) -> None:
         self.lsn = lsn
         for wanted, reached in self._waiting:
             if lsn >= wanted and not reached.done():
@@ -221,7 +221,7 @@ class Replicas:
         if answer is None or reason:
             replica.seconds_behind = math.inf
         else:
-            replica.has_replayed(answer["lsn"])
+            replica.note_replayed(answer["lsn"])
             replica.seconds_behind = self._primary.seconds_behind(answer["lsn"])
             reason = self._reason_behind(replica)
         if reason and replica.is_in_rotation is not False:

@@ -468,7 +468,7 @@ async def test_on_a_new_timeline_the_old_position_of_a_replica_proves_nothing() 
     replicas = Replicas(environment.read(DatabaseSettings), settings)
     (replica,) = replicas.replicas
     replicas.see_primary(Position(1, 9000))
-    replica.has_replayed(9000)
+    replica.note_replayed(9000)
     replica.seconds_behind, replica.is_in_rotation = 0.0, True
     assert await replicas.choose(Client(), None, besides=None) is replica
 

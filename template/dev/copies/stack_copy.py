@@ -27,10 +27,6 @@ class Copy(Server):
         self._program = program
         self._stop_with = signal.SIGKILL  # its users are gone, so nobody sends requests
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
     def command(self) -> Sequence[str]:
         return self._program
 

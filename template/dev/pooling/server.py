@@ -54,6 +54,10 @@ class Server(ABC):
         return int((self.folder / "port").read_text())
 
     @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
     def pid(self) -> int:
         return int((self.folder / "server.pid").read_text())
 

@@ -28,10 +28,6 @@ class S3(Server):
     def buckets(self) -> Path:
         return self.folder / "buckets"
 
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
     def variables(self, bucket: str = BUCKET) -> dict[str, str]:
         """Returns the app's settings for this bucket. Creates the bucket if it is missing."""
         if not (self.buckets / bucket).exists():
@@ -39,7 +35,7 @@ class S3(Server):
         return {
             "FILES_STORE": "s3",
             "FILES_BUCKET": bucket,
-            "FILES_S3_ENDPOINT": self.endpoint,
+            "FILES_S3_ENDPOINT": self.url,
             "AWS_ACCESS_KEY_ID": KEY_ID,
             "AWS_SECRET_ACCESS_KEY": self.password,
         }
@@ -56,7 +52,7 @@ class S3(Server):
     def _make(self, bucket: str) -> None:
         # Created by a request, because rclone reads its folder only every five minutes. With a
         # shorter time, every request would take 30 ms longer.
-        request = AWSRequest("PUT", f"{self.endpoint}/{bucket}")
+        request = AWSRequest("PUT", f"{self.url}/{bucket}")
         credentials = Credentials(KEY_ID, self.password)
         S3SigV4QueryAuth(credentials, "s3", "us-east-1", expires=60).add_auth(request)
         with urlopen(Request(str(request.url), method="PUT"), timeout=START_SECONDS):  # noqa: S310

@@ -20,10 +20,6 @@ class Traces(Server):
 
     name = "The server for traces"
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
     def command(self) -> list[str | Path]:
         return [sys.executable, PROGRAM, str(self.port)]
 

@@ -29,7 +29,7 @@ type Row = tuple[str, str, float]
 
 
 def cost(folder: Path) -> str:
-    prices = known()
+    prices = read_prices()
     found = rows(settings(folder), prices)
     total = sum(money for _, _, money in found)
     width = max(len(what) for what, _, _ in found)
@@ -98,7 +98,7 @@ def size_of(database: dict[str, Any]) -> str:
     return f"{database['class']}, {database['storage']} GB"
 
 
-def known() -> dict[str, Any]:
+def read_prices() -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name(PRICES.name).read_text(encoding="utf-8"))
 
 
@@ -114,7 +114,7 @@ def postgres_of(prices: dict[str, Any], size: str, storage: float) -> float:
 
 
 def proxy_of(prices: dict[str, Any], size: str) -> float:
-    """A proxy costs by the processors of its database."""
+    """AWS bills a proxy by the processors of its database."""
     return float(vcpus(size) * prices["hourly"]["proxy_vcpu"] * prices["hours"])
 
 
@@ -134,7 +134,7 @@ def balancer_of(prices: dict[str, Any]) -> float:
 
 def change(plan: dict[str, Any]) -> str:
     """The cost before and after a plan of Terraform, and that of each resource that changes."""
-    prices = known()
+    prices = read_prices()
     try:
         before = costs(plan.get("prior_state", {}).get("values", {}), prices)
         after = costs(plan.get("planned_values", {}), prices)

@@ -28,10 +28,8 @@ class Environment:
     folder: Path
     id: str
     region: str
-    certificate: str | None
-    """None: Terraform computes it."""
-    bucket: str | None
-    """The bucket of the state. None: `make deploy` chooses the name."""
+    certificate: str | None  # None: Terraform computes it
+    bucket: str | None  # of the state. None: `make deploy` chooses the name
     key: str
     architecture: str
 

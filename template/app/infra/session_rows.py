@@ -49,9 +49,9 @@ class SessionSettings(BaseSettings):
     idle: timedelta = timedelta(days=14)
     absolute: timedelta = timedelta(days=90)
 
-    # The most sessions of one user. A login beyond that ends an old one: first those that nobody
-    # used again 5 minutes after their login, so that a script that logs in for each call ends its
-    # own, and of these the one that was seen longest ago.
+    # The most sessions of one user. A login beyond that ends an old one. Sessions that nobody used
+    # again 5 minutes after their login end first, so a script that logs in for each call ends its
+    # own. Among equals, the one that was seen longest ago ends first.
     most: PositiveInt = 500
 
 

@@ -29,6 +29,7 @@ from app.infra.own_writes.signed_positions import (
     SignedPositions,
     marker,
 )
+from app.infra.session_rows import SessionStore
 from app.infra.session_tokens import COOKIE, hash_of, token_of
 from app.infra.signing import Signer
 
@@ -46,12 +47,6 @@ class PositionStore(Protocol):
     ) -> None: ...
 
 
-class SessionFinder(Protocol):
-    """The store of login sessions. Finding a session also reads its position."""
-
-    async def find(self, token_hash: bytes) -> object: ...
-
-
 @dataclass
 class SessionPositions:
     """The places that store positions: the row of the session, and other stores."""
@@ -60,7 +55,7 @@ class SessionPositions:
     engine: AsyncEngine  # of the database that has the rows
     in_rows: bool = True
     stores: list[PositionStore] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)  # the modules whose databases have replicas
+    modules: list[str] = field(default_factory=list)  # whose own databases have replicas
 
 
 class MinPosition(ABC):
@@ -75,8 +70,8 @@ class MinPosition(ABC):
         """Learns the positions that are stored with the session. False if it cannot be read."""
 
     async def resolve(self) -> Position | None:
-        """The position that reads must show: NOT_KNOWN when the session cannot be read, because
-        the primary may answer a read that needs no session."""
+        """The position that reads must show. NOT_KNOWN if the session cannot be read: the primary
+        can still answer a read that needs no session."""
         if not self.is_resolved and not await self.look_up():
             return NOT_KNOWN
         self.is_resolved = True
@@ -103,24 +98,25 @@ class Client(MinPosition):
         affinity: str = "",
         token_hash: bytes | None = None,
         carried: Carried = NOTHING,
-        sessions: SessionFinder | None = None,
+        sessions: SessionStore | None = None,  # find() also reads a session's positions
         positions: SessionPositions | None = None,
     ) -> None:
         # The same for all requests of one login session, or else of one address.
         self.affinity = affinity
         self.token_hash = token_hash
         self.carried = carried
-        databases = positions.others if positions else ()  # of modules, with replicas
+        modules = positions.modules if positions else ()
         self.min_position = carried.position
-        self.echoes = token_hash is None or carried.covers(databases)
+        # It sends back all of its positions, so they need no lookup of its session.
+        self.echoes = token_hash is None or carried.covers(modules)
         self.is_resolved = self.echoes
         self.started: list[bytes] = []
         self.positions = positions
         self._sessions = sessions
-        self._others: dict[str, ClientAt] = {}
-        self._stored: Mapping[str, Position] | None = None  # with the session, by other database
+        self._at: dict[str, ClientAt] = {}
+        self._stored: Mapping[str, Position] | None = None  # with the session, by module
         self._lookups: dict[object, asyncio.Future[Any]] = {}
-        self.others = [self.at(database) for database in databases]
+        self.at_modules = [self.at(module) for module in modules]
 
     @property
     def noted_sessions(self) -> list[bytes]:
@@ -140,11 +136,11 @@ class Client(MinPosition):
 
     def at(self, database: str) -> "ClientAt":
         """The same client at a module's own database."""
-        if database not in self._others:
-            self._others[database] = ClientAt(self, database)
+        if database not in self._at:
+            self._at[database] = ClientAt(self, database)
             if self._stored is not None:
-                self._others[database].learn(self._stored.get(database))
-        return self._others[database]
+                self._at[database].learn(self._stored.get(database))
+        return self._at[database]
 
     async def look_up(self) -> bool:
         if self._sessions and self.token_hash:
@@ -168,23 +164,23 @@ class Client(MinPosition):
 
     async def has_started(self, token_hash: bytes) -> None:
         """The commit that starts a session stores its position with that session. It may also
-        delete the session before, so the positions in other databases are read first."""
+        delete the session before, so the positions in modules' databases are read first."""
         if self._sessions:  # outside of a request there are none
             self.started.append(token_hash)
-            for other in self.others:
-                other.learn(await other.resolve())
+            for one in self.at_modules:
+                one.learn(await one.resolve())
 
-    def learn_others(self, stored: Mapping[str, Position]) -> None:
-        """The same for modules' own databases."""
+    def learn_of_modules(self, stored: Mapping[str, Position]) -> None:
+        """Adds the positions in modules' databases that are stored with the session."""
         self._stored = stored
-        for database, other in self._others.items():
-            other.learn(stored.get(database))
+        for database, one in self._at.items():
+            one.learn(stored.get(database))
 
     def learn_unknown(self) -> None:
         """The position of the session may not cover all that the client has written."""
         if not self.echoes:
             self.learn(NOT_KNOWN)
-            self.learn_others({other.database: NOT_KNOWN for other in self.others})
+            self.learn_of_modules({one.database: NOT_KNOWN for one in self.at_modules})
 
 
 class ClientAt(MinPosition):
@@ -193,7 +189,7 @@ class ClientAt(MinPosition):
     def __init__(self, client: Client, database: str) -> None:
         self.database = database
         self.affinity = client.affinity
-        self.min_position = client.carried.others.get(database)
+        self.min_position = client.carried.of_modules.get(database)
         if self.min_position == NEVER:
             self.min_position = None
         self.is_resolved = client.echoes
@@ -247,8 +243,8 @@ class OwnWrites:
 
     def _added(self, client: Client, by_token: bool, answered: list[Header]) -> Iterator[Header]:
         written = client.min_position if client.has_written else None
-        others = [other for other in client.others if other.has_written]
-        if written or others:
+        at_modules = [one for one in client.at_modules if one.has_written]
+        if written or at_modules:
             yield self.positions.header(*_to_echo(client))
         # The client carries its session in a header, or has just started it without a cookie.
         if by_token or (client.started and not _has_session_cookie(answered)):
@@ -257,14 +253,14 @@ class OwnWrites:
             yield from self.positions.cookies(written, client.carried, self.remembered)
         if client.needs_marker:
             # A client with a marker sends all of its positions in cookies.
-            if not all(other.is_resolved for other in client.others):
+            if not all(one.is_resolved for one in client.at_modules):
                 return
-            others = client.others
+            at_modules = client.at_modules
             yield marker()
-        for other in others:
-            if other.min_position:
-                yield from self.positions.other_cookies(
-                    other.database, other.min_position, client.carried, self.remembered
+        for one in at_modules:
+            if one.min_position:
+                yield from self.positions.module_cookies(
+                    one.database, one.min_position, client.carried, self.remembered
                 )
 
 
@@ -273,10 +269,10 @@ def _to_echo(client: Client) -> tuple[Position | None, dict[str, Position]]:
     main = client.min_position if client.is_resolved else None
     if main == NOT_KNOWN and not client.has_written:
         main = None
-    return main, client.carried.others | {
-        other.database: other.min_position or NEVER
-        for other in client.others
-        if other.is_resolved and (other.has_written or other.min_position != NOT_KNOWN)
+    return main, client.carried.of_modules | {
+        one.database: one.min_position or NEVER
+        for one in client.at_modules
+        if one.is_resolved and (one.has_written or one.min_position != NOT_KNOWN)
     }
 
 

@@ -22,7 +22,7 @@ from app.infra.own_writes.log_position import (
     FAILED,
     MAIN,
     NOT_KNOWN,
-    NOTE_OTHER,
+    NOTE_OF_MODULE,
     Position,
     encoded,
     note_position,
@@ -60,35 +60,37 @@ def _note_position(session: Session) -> None:
         return  # Only a savepoint was released: nothing is committed yet.
     if noted := session.info.pop("noted", None):
         database, connection = noted
-        note = _note if database == MAIN else partial(_note_other, database)
+        note = _after_commit if database == MAIN else partial(_after_module_commit, database)
         await_only(note(this_client(), connection.connection.driver_connection))
 
 
-async def _note(client: Client, connection: asyncpg.Connection) -> None:
+async def _after_commit(client: Client, connection: asyncpg.Connection) -> None:
     sessions, positions = client.noted_sessions, client.positions
     if positions is None or not sessions:
         client.wrote(await position_now(connection))
         return
     if positions.in_rows:
-        position = await _noted_in_rows(connection, sessions, positions)
+        position = await _store_in_rows(connection, sessions, positions)
     else:
         position = await position_now(connection)
     client.wrote(position)
-    await _noted_in_stores(positions, sessions, position, MAIN)
-    for other in client.others if client.started else ():
-        if written := other.min_position:
+    await _store_beside_rows(positions, sessions, position, MAIN)
+    for one in client.at_modules if client.started else ():
+        if written := one.min_position:
             # On this connection, because waiting for a second one of the same pool could deadlock.
             run = connection.execute
-            await _noted_other(run, positions, client.started, written, other.database)
+            await _store_for_module(run, positions, client.started, written, one.database)
 
 
-async def _note_other(database: str, client: Client, connection: asyncpg.Connection) -> None:
+async def _after_module_commit(
+    database: str, client: Client, connection: asyncpg.Connection
+) -> None:
     """After a commit in a module's own database. The sessions are rows of the common one."""
     position = await position_now(connection)
     client.at(database).wrote(position)
     if client.positions and client.noted_sessions:
         run = partial(_run_pooled, client.positions.engine)
-        await _noted_other(run, client.positions, client.noted_sessions, position, database)
+        await _store_for_module(run, client.positions, client.noted_sessions, position, database)
 
 
 async def _run_pooled(engine: AsyncEngine, statement: str, *arguments: object) -> None:
@@ -96,7 +98,7 @@ async def _run_pooled(engine: AsyncEngine, statement: str, *arguments: object) -
         await connection.exec_driver_sql(statement, arguments)
 
 
-async def _noted_other(
+async def _store_for_module(
     run: Callable[..., Awaitable[object]],
     positions: SessionPositions,
     sessions: list[bytes],
@@ -106,13 +108,13 @@ async def _noted_other(
     if positions.in_rows:
         noted = sessions, database, encoded(position).decode()
         try:
-            await run(NOTE_OTHER, *noted)
+            await run(NOTE_OF_MODULE, *noted)
         except (*FAILED, SQLAlchemyError, Unavailable) as error:
-            await _note_again(positions, error, lambda other: other.execute(NOTE_OTHER, *noted))
-    await _noted_in_stores(positions, sessions, position, database)
+            await _retry(positions, error, lambda other: other.execute(NOTE_OF_MODULE, *noted))
+    await _store_beside_rows(positions, sessions, position, database)
 
 
-async def _noted_in_stores(
+async def _store_beside_rows(
     positions: SessionPositions, sessions: list[bytes], position: Position, database: str
 ) -> None:
     for store in positions.stores:
@@ -122,17 +124,17 @@ async def _noted_in_stores(
             log.warning("a session's position was not noted", reason=str(error))
 
 
-async def _noted_in_rows(
+async def _store_in_rows(
     connection: asyncpg.Connection, sessions: list[bytes], positions: SessionPositions
 ) -> Position:
     try:
         return await note_position(connection, sessions)
     except FAILED as error:
-        again = await _note_again(positions, error, lambda other: note_position(other, sessions))
+        again = await _retry(positions, error, lambda other: note_position(other, sessions))
         return again or NOT_KNOWN
 
 
-async def _note_again[T](
+async def _retry[T](
     positions: SessionPositions,
     failed: Exception,
     note: Callable[[asyncpg.Connection], Awaitable[T]],
@@ -165,6 +167,6 @@ def note_positions(app: FastAPI) -> None:
 def note_positions_of(app: FastAPI, module: str, database: Database) -> None:
     """The same for commits in a module's own database."""
     note_positions(app)
-    app.state.positions.others.append(module)
+    app.state.positions.modules.append(module)
     noting: type[Session] = type("Noting", (PositionedSession,), {"database": module})
     database.session_class = noting

@@ -61,7 +61,7 @@ NOTE_POSITION = f"""
 
 # Stores a position of a module's own database, which this server cannot compute. Concurrent notes
 # of a session come in any order, so the greater position stays, but NOT_KNOWN is replaced.
-NOTE_OTHER = """
+NOTE_OF_MODULE = """
     WITH quick AS (
         SELECT set_config('synchronous_commit', 'off', true),
             set_config('lock_timeout', '1s', true)

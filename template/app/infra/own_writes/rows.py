@@ -77,7 +77,7 @@ def _learned(token_hash: bytes, found: SessionWithPositions) -> Session:
     if token_hash == client.token_hash:
         positions = found.by_database()
         client.learn(positions.pop(MAIN, None))
-        client.learn_others(positions)
+        client.learn_of_modules(positions)
     return found.session()
 
 

@@ -15,8 +15,8 @@ from app.infra.signing import Signer
 
 HEADER = b"read-after"
 
-# A browser that brings it back keeps cookies, so a missing position means that it has not written
-# for a minute. It lives as long as browsers allow.
+# A browser that sends this marker back keeps cookies. So if it sends no position, it has written
+# nothing for a minute. The marker lives as long as browsers allow.
 KEEPS_COOKIES = "__Host-keeps-cookies"
 MARKER_LIFETIME = timedelta(days=400)
 
@@ -42,8 +42,8 @@ class Carried(NamedTuple):
     header: Position | None = None
     cookies: dict[str, Position] = {}  # noqa: RUF012  # never changed
     keeps_cookies: bool = False
-    others: dict[str, Position] = {}  # noqa: RUF012  # of modules' own databases, by name
-    other_cookies: dict[str, str] = {}  # noqa: RUF012  # the database of each cookie
+    of_modules: dict[str, Position] = {}  # noqa: RUF012  # by the name of the module's database
+    module_cookies: dict[str, str] = {}  # noqa: RUF012  # the database of each cookie
 
     @property
     def position(self) -> Position | None:
@@ -58,7 +58,7 @@ class Carried(NamedTuple):
 
     def covers(self, databases: Iterable[str]) -> bool:
         """Whether its positions are complete for "main" and for these."""
-        return self.is_any and (self.keeps_cookies or self.others.keys() >= set(databases))
+        return self.is_any and (self.keeps_cookies or self.of_modules.keys() >= set(databases))
 
 
 NOTHING = Carried()
@@ -70,8 +70,8 @@ class SignedPositions:
 
     def of(self, scope: Scope, *, by_token: bool) -> Carried:
         header, cookies, keeps_cookies = None, {}, False
-        others: dict[str, Position] = {}
-        other_cookies: dict[str, str] = {}
+        of_modules: dict[str, Position] = {}
+        module_cookies: dict[str, str] = {}
         # A page that sends a token may come with cookies of an earlier login. Its answers set no
         # cookies, so the old ones prove nothing.
         for field, value in scope["headers"]:
@@ -83,7 +83,7 @@ class SignedPositions:
                         if name is None:
                             header = position
                         elif position:
-                            _add(others, name.decode(), position)
+                            _add(of_modules, name.decode(), position)
             elif field == b"cookie" and not by_token:
                 keeps_cookies |= _MARKER.search(value) is not None
                 for found in islice(_IN_COOKIE.finditer(value), MOST_COOKIES):
@@ -92,15 +92,15 @@ class SignedPositions:
                     if position and name is None:
                         cookies[cookie.decode()] = position
                     elif position:
-                        other_cookies[cookie.decode()] = name.decode()
-                        _add(others, name.decode(), position)
-        if header or cookies or keeps_cookies or others:
-            return Carried(header, cookies, keeps_cookies, others, other_cookies)
+                        module_cookies[cookie.decode()] = name.decode()
+                        _add(of_modules, name.decode(), position)
+        if header or cookies or keeps_cookies or of_modules:
+            return Carried(header, cookies, keeps_cookies, of_modules, module_cookies)
         return NOTHING
 
-    def header(self, position: Position | None, others: Mapping[str, Position] = {}) -> Header:
+    def header(self, position: Position | None, of_modules: Mapping[str, Position] = {}) -> Header:
         parts = [self._signed(position)] if position else []
-        parts += [f"{name}:{self._signed(other, name)}" for name, other in others.items()]
+        parts += [f"{name}:{self._signed(one, name)}" for name, one in of_modules.items()]
         return HEADER, ", ".join(parts).encode()
 
     def cookies(
@@ -113,13 +113,13 @@ class SignedPositions:
         for lesser in carried.cookies.keys() - {name}:
             yield _set_cookie(lesser, "", timedelta())
 
-    def other_cookies(
+    def module_cookies(
         self, database: str, position: Position, carried: Carried, lifetime: timedelta
     ) -> Iterator[Header]:
         """The same for a module's own database."""
         name = f"__Host-wrote-{database}-{position.lsn:x}"
         yield _set_cookie(name, self._signed(position, database), lifetime)
-        for lesser, of in carried.other_cookies.items():
+        for lesser, of in carried.module_cookies.items():
             if of == database and lesser != name:
                 yield _set_cookie(lesser, "", timedelta())
 

@@ -159,7 +159,7 @@ class RedisSessions:
         session = self._lookups.get(session_key(token_hash))
         if client.echoes or token_hash != client.token_hash:
             return await self._answered(session)
-        names = [MAIN, *(client.positions.others if client.positions else ())]
+        names = [MAIN, *(client.positions.modules if client.positions else ())]
         # The session and its positions are read in one round trip.
         positions = [self._lookups.get(position_key(token_hash, name)) for name in names]
         held, *noted = await self._answered(asyncio.gather(session, *positions))
@@ -170,8 +170,8 @@ class RedisSessions:
         }
         least = await self._least_position.now() if self._least_position else None
         client.learn(max(filter(None, (stored.pop(MAIN, None), least)), default=None))
-        # For other databases, `least` says only that Redis may have lost the newest positions.
-        client.learn_others(dict.fromkeys(names, NOT_KNOWN) if least else stored)
+        # For modules' databases, `least` says only that Redis may have lost the newest positions.
+        client.learn_of_modules(dict.fromkeys(names, NOT_KNOWN) if least else stored)
         return held
 
     async def note_position(

@@ -299,15 +299,15 @@ def _wait_until_it_serves(process: subprocess.Popen[bytes], folder: Path) -> Non
     deadline = time.monotonic() + START_SECONDS
     while not _serves(folder):
         if process.poll() is not None:
-            raise PostgresError(f"Postgres stopped while starting. {_end_of(folder / 'log')}")
+            raise PostgresError(f"Postgres stopped while starting. {end_of(folder / 'log')}")
         if time.monotonic() > deadline:
             raise PostgresError(
-                f"Postgres did not answer for {START_SECONDS} s. {_end_of(folder / 'log')}"
+                f"Postgres did not answer for {START_SECONDS} s. {end_of(folder / 'log')}"
             )
         time.sleep(0.02)
 
 
-def _end_of(log: Path) -> str:
+def end_of(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()[-15:]
     return "\n".join([f"The end of {log}:", *lines])
 

@@ -262,9 +262,8 @@ def _finding(plan: dict[str, Any]) -> str:
         suspect = next((node for node in nodes if _reads_to_drop(node)), None)
         return f"it filters a range of the index. {_advice(suspect)}" if suspect else ""
     worst = max(nodes, key=_rows_read)
-    return f"it reads {read:,.0f} rows and {pages:,} pages to return {returned:,.0f}. " + _advice(
-        worst
-    )
+    reads = f"it reads {read:,.0f} rows and {pages:,} pages to return {returned:,.0f}."
+    return f"{reads} {_advice(worst)}"
 
 
 def _rows_read(node: dict[str, Any]) -> float:
@@ -284,9 +283,8 @@ def _advice(node: dict[str, Any]) -> str:
     table, condition = node.get("Relation Name"), node.get("Filter")
     if table is None or condition is None:
         return f"Most are read by: {node['Node Type']} on {table or node.get('Index Name')}"
-    names = list(
-        dict.fromkeys(re.findall(r"(?:\(|\.)(\w+)(?:\)::\w+)? (?:=|<|>|<=|>=) ", condition))
-    )
+    compared = re.findall(r"(?:\(|\.)(\w+)(?:\)::\w+)? (?:=|<|>|<=|>=) ", condition)
+    names = list(dict.fromkeys(compared))
     index = ", ".join(f'"{name}"' for name in names)
     return (
         f"{node['Node Type']} on {table}, filter {condition}."

@@ -8,7 +8,7 @@ from contextlib import suppress
 from ipaddress import ip_network
 
 from fastapi import FastAPI
-from fastapi.routing import RouteContext, iter_route_contexts
+from fastapi.routing import iter_route_contexts
 from starlette.routing import Route
 from uvicorn import Config, Server
 from uvicorn.importer import import_from_string
@@ -56,17 +56,14 @@ def configured() -> Config:
 
 
 def load(config: Config, app: FastAPI) -> None:
-    if not any(_may_be_a_websocket(one) for one in iter_route_contexts(app.router.routes)):
+    routes = (context.original_route for context in iter_route_contexts(app.router.routes))
+    if all(isinstance(route, Route) for route in routes):  # none may be a WebSocket
         config.ws = "none"  # an offer of one is ignored, so that every limit remains
     late = LateRefusals(app)
     config.app = KnownAddress(late) if config.proxy_headers else late
     config.load()
     if config.forwarded_allow_ips == ["*"]:
         config.loaded_app = LastAddress(config.loaded_app)
-
-
-def _may_be_a_websocket(context: RouteContext) -> bool:
-    return not isinstance(context.original_route, Route)
 
 
 def _port(given: str) -> int:

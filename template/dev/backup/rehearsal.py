@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,15 +116,12 @@ def main() -> None:
 def time_of(text: str) -> datetime | None:
     if not text:
         return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        raise RehearsalError(
-            f"UNTIL={text} is not a time with a zone. Write it like UNTIL='2026-01-31 12:00:00+00'."
-        )
-    return found
+    with suppress(ValueError):
+        if (found := datetime.fromisoformat(text)).tzinfo is not None:
+            return found
+    raise RehearsalError(
+        f"UNTIL={text} is not a time with a zone. Write it like UNTIL='2026-01-31 12:00:00+00'."
+    )
 
 
 def rehearse(archive: Archive, until: datetime | None, role: str) -> None:
@@ -207,7 +205,8 @@ async def _wait_until_replayed(folder: Path, role: str) -> datetime | None:
             ) from None
         except (OSError, TimeoutError, asyncpg.CannotConnectNowError):
             if _has_ended(folder / "server.pid"):
-                raise RehearsalError(f"Postgres did not replay the WAL.\n{_log(folder)}") from None
+                end = postgres.end_of(folder / "log")
+                raise RehearsalError(f"Postgres did not replay the WAL. {end}") from None
             await asyncio.sleep(0.1)
         else:
             return last
@@ -221,10 +220,6 @@ def _has_ended(pid_file: Path) -> bool:
     except (OSError, ValueError):
         return False  # not written yet
     return False
-
-
-def _log(folder: Path) -> str:
-    return "\n".join((folder / "log").read_text(errors="replace").splitlines()[-15:])
 
 
 async def _count(folder: Path, role: str) -> dict[str, int]:

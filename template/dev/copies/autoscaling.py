@@ -15,10 +15,6 @@ class Target(BaseModel):
     most: PositiveInt = Field(alias="MaxCapacity")
 
 
-def read() -> Capacity:
-    return scaled(capacity.read())
-
-
 def scaled(written: Capacity) -> Capacity:
     """Replaces the copies by the largest number that autoscaling may start."""
     if not FILE.exists():

@@ -73,8 +73,9 @@ def needs(capacity: Capacity) -> list[Need]:
         return proxied(settings, capacity, capacity.proxy_percent, replicas or 0, postgres)
     if settings.pooled:
         bouncer = read_bouncer()
-        known = _replicas(bouncer) if replicas is None else replicas
-        return pooled(settings, capacity, known, bouncer, postgres)
+        if replicas is None:  # all servers but the first, the primary
+            replicas = sum(list(_servers(bouncer).values())[1:])
+        return pooled(settings, capacity, replicas, bouncer, postgres)
     return direct(settings, capacity, replicas or 0, postgres)
 
 
@@ -231,12 +232,6 @@ def _pools(bouncer: ConfigParser) -> Pools:
         return Pools.model_validate(dict(bouncer["pgbouncer"]))
     except ValidationError as error:
         refuse(BOUNCER, error)
-
-
-def _replicas(bouncer: ConfigParser) -> int:
-    """The number of replicas: the databases that lead to any server but the first, the primary."""
-    aliases = list(_servers(bouncer).values())
-    return sum(aliases[1:])
 
 
 def _servers(bouncer: ConfigParser) -> dict[str, int]:

@@ -125,7 +125,6 @@ class Looking:
     async def look(self, seconds: float, cpus: int | None, say: Callable[[str], None]) -> Database:
         say("the server")
         server = await self._first("server", SERVER)
-        slots = server["slots"] if server else 0
         if server and not server["sees_all"]:
             self._skip(
                 "sessions",
@@ -154,7 +153,7 @@ class Looking:
         return Database(
             **_sessions(samples),
             clients=clients[0] if clients else 0,
-            slots=slots or 1_000_000,
+            slots=server["slots"] if server else 1_000_000,
             processors=cpus,
             statements=await self._statements(before, after, window_ms),
             tables=tables,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dev.copies.autoscaling import read
+from dev.copies.autoscaling import scaled
 from dev.pooling import capacity
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
@@ -28,7 +28,7 @@ def own_deploy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_budget_counts_as_many_copies_as_autoscaling_may_start(own_deploy: Path) -> None:
     more = {**settings("target"), "MaxCapacity": 2000}
     (own_deploy / "autoscaling-target.json").write_text(json.dumps(more))
-    assert read().copies == 2000
+    assert scaled(capacity.read()).copies == 2000
 
 
 def test_without_autoscaling_the_budget_counts_and_names_the_copies_in_capacity(
@@ -36,7 +36,7 @@ def test_without_autoscaling_the_budget_counts_and_names_the_copies_in_capacity(
 ) -> None:
     (own_deploy / "autoscaling-target.json").unlink()
 
-    assert read() == capacity.read()
+    assert scaled(capacity.read()) == capacity.read()
     assert "There is no deploy/autoscaling-target.json: " in capsys.readouterr().out
 
 
@@ -53,7 +53,7 @@ def test_an_invalid_target_is_refused_with_a_reason(own_deploy: Path, text: str,
     (own_deploy / "autoscaling-target.json").write_text(text)
 
     with pytest.raises(SystemExit) as refused:
-        read()
+        scaled(capacity.read())
 
     assert f"deploy/autoscaling-target.json is not right:\n  {said}" in str(refused.value)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dev.deploy.environment import blocks_of, named, plain, unquoted
+from dev.deploy.environment import block_of, blocks_of, plain, unquoted
 from dev.deploy.programs import Stop
 
 MODULE = Path("deploy/aws")
@@ -212,7 +212,7 @@ def least_copies(written: int) -> int:
 
 def settings(folder: Path) -> dict[str, Any]:
     """The variables of the module, with the environment's values over their defaults."""
-    given = named(blocks_of(folder), "module", "service")
+    given = block_of(blocks_of(folder), "module", "service")
     found: dict[str, Any] = {}
     for file in sorted(MODULE.glob("*.tf")):
         for one in blocks_of(MODULE, file.name).get("variable", []):

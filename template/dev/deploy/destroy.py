@@ -22,7 +22,7 @@ UNPROTECTED = {
     "aws_lb": "enable_deletion_protection = false",
     "aws_s3_bucket": "force_destroy = true",
 }
-KEY = '-${replace(each.key, "_", "-")}'
+KEY = '-${replace(each.key, "_", "-")}'  # of one of several resources (for_each)
 PROTECTED = re.compile(r"(prevent_destroy|deletion_protection) += true")
 LOST = "uploaded files, login sessions, logs, images and secrets. Postgres leaves a final snapshot"
 

@@ -41,7 +41,7 @@ class Environment:
 def read(folder: Path) -> Environment:
     main = blocks_of(folder)
     region = literal(folder, provider(main), "region")
-    module = named(main, "module", "service")
+    module = block_of(main, "module", "service")
     backend = main.get("terraform", [{}])[0].get("backend", [{}])[0].get("s3", {})
     name, environment = (literal(folder, module, one) for one in ("name", "environment"))
     service = f"{name}-{environment}"
@@ -98,8 +98,8 @@ def literal(folder: Path, block: dict[str, Any], name: str) -> str:
     raise Stop(f"Write {name} as plain text in {folder}/main.tf: it is read before Terraform runs.")
 
 
-def named(main: dict[str, Any], sort: str, name: str) -> dict[str, Any]:
-    for one in main.get(sort, []):
+def block_of(main: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
+    for one in main.get(kind, []):
         if name in one:
             return dict(one[name])
     return {}

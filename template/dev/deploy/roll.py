@@ -21,7 +21,9 @@ def roll(ecs: Any, release: dict[str, Any], revision: str) -> None:
         service = service_of(ecs, release)
         primary = primary_of(service)
         if primary["taskDefinition"] != revision:
-            raise Stop("\n".join([*why(ecs, release, service, revision), gone(primary), NOT_DONE]))
+            former = short(primary["taskDefinition"])
+            gone = f"ECS went back to {former}: the new one is not in service."
+            raise Stop("\n".join([*why(ecs, release, service, revision), gone, NOT_DONE]))
         if primary["rolloutState"] == "FAILED":
             raise Stop("\n".join([*why(ecs, release, service, revision), "Roll failed.", NOT_DONE]))
         wanted, runs = primary["desiredCount"], primary["runningCount"]
@@ -44,10 +46,6 @@ def service_of(ecs: Any, release: dict[str, Any]) -> dict[str, Any]:
 def primary_of(service: dict[str, Any]) -> dict[str, Any]:
     """The deployment that ECS works towards. After a rollback by ECS it is the previous one."""
     return next(one for one in service["deployments"] if one["status"] == "PRIMARY")
-
-
-def gone(primary: dict[str, Any]) -> str:
-    return f"ECS went back to {short(primary['taskDefinition'])}: the new one is not in service."
 
 
 def why(ecs: Any, release: dict[str, Any], service: dict[str, Any], revision: str) -> list[str]:

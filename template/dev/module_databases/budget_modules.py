@@ -30,7 +30,7 @@ def needs(capacity: Capacity) -> list[Need]:
         )
     found = []
     clients = {}
-    for module in settings.named():
+    for module in settings.with_own_database():
         own = settings.read(module)
         replicas = replicas_named(f"{settings.prefix_of(module)}REPLICA_URLS") or 0
         if own.pooled and capacity.pool_size:  # on AWS, by deploy/aws/module-databases-pgbouncer.tf

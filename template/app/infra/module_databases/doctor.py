@@ -26,7 +26,7 @@ DATABASE_OF = "database of "
 
 
 async def look(window: Window) -> CapabilityEvidence | None:
-    modules = settings.named()
+    modules = settings.with_own_database()
     if not modules:
         return None
     common = environment.read(DatabaseSettings)

@@ -13,7 +13,7 @@ from app.infra.module_databases.__main__ import history_of
 def main() -> None:
     histories = {"the common database": ["alembic"]}
     config = Config(toml_file="pyproject.toml")
-    for module in settings.named():
+    for module in settings.with_own_database():
         settings.read(module)  # stops here, before anything has changed
         history_of(module, config, begins=False)
         histories[f"the database of {module}"] = ["app.infra.module_databases", module]

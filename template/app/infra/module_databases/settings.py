@@ -51,10 +51,10 @@ def read_all(
         if setting not in (known := [*SETTINGS, *further]):
             names = ", ".join(known)
             refuse(f"{variable}: no such setting. After {prefix_of(module)} comes: {names}.")
-    return {module: read(module) for module in named()}
+    return {module: read(module) for module in with_own_database()}
 
 
-def named() -> list[str]:
+def with_own_database() -> list[str]:
     return sorted({module for module, _, _ in given()})
 
 

@@ -15,7 +15,7 @@ def main() -> None:
     common = reported(environment.read(ServerSettings), arguments.limit)
     reports: dict[str, Report] = {}
     problems = common.problems
-    for module in settings.named():
+    for module in settings.with_own_database():
         try:
             own = settings.read_as(ServerSettings, module)
             reports[module] = reported(own, arguments.limit)

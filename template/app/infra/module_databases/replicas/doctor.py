@@ -20,7 +20,7 @@ class OfModules(EvidencePart):
 
 
 async def look(window: Window) -> CapabilityEvidence | None:
-    replicas = {module: of_replicas.read(module) for module in settings.named()}
+    replicas = {module: of_replicas.read(module) for module in settings.with_own_database()}
     replicas = {module: one for module, one in replicas.items() if one.urls}
     if not replicas:
         return None

@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 def unused() -> int:
-    """A port that nobody listens on. Until this process ends, only a server that names it gets
-    it."""
+    """A port that nobody listens on. Until this process ends, the system offers it to nobody else,
+    but a server can still bind it by its number."""
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     holder.bind(("127.0.0.1", 0))

@@ -28,8 +28,8 @@ SCHEDULER = Path("/proc/thread-self/schedstat")
 
 class Processor(NamedTuple):
     at: float
-    got: float
-    waited: float | None  # None where the kernel does not count it
+    got: float  # seconds on a processor so far
+    waited: float | None  # seconds for one so far. None where the kernel does not count them
 
     def since(self, before: "Processor") -> dict[str, float | None]:
         """Shares of one processor. `wanted` above `got` means that others had it."""

@@ -22,7 +22,7 @@ class Capacity(BaseModel, extra="forbid", frozen=True):
     module_cpus: dict[str, PositiveInt] = {}  # the same, of modules' own databases
 
     # Set on AWS only, by dev/pooling/budget_aws.py.
-    main: Path | None = None
+    main: Path | None = None  # environments/NAME/main.tf
     replicas: NonNegativeInt | None = None
     pool_size: PositiveInt | None = None
     proxy_percent: int | None = Field(default=None, ge=1, le=100)

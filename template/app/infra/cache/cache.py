@@ -54,7 +54,7 @@ SHORTEST = 0.9  # share of max_stale that an entry lives
 # An answer without rows is cached briefly: the first row may be created at any moment.
 EMPTY_SECONDS = (1.0, 3.0)
 
-# While another process refreshes an entry, this one serves the old answer. It looks again after:
+# While another process refreshes an entry, this one serves the old answer, and retries after this.
 ASK_AGAIN_SECONDS = 1.0
 
 REDIS = {"db.system.name": "redis"}

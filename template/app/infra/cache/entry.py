@@ -58,10 +58,10 @@ def tombstone(position: Position) -> Entry:
     return Entry(encoded(after), 0, b"")
 
 
-# An envelope without rows is empty in one of these fields.
+# An answer without rows has at least one of these values.
 ABSENT = re.compile(rb"null|\[\]|\{\}")
 
-# Fields with these names hold the place of the page, not its content.
+# Fields with these names say which page this is. They do not count as content.
 PAGING = re.compile(r"cursor|next|prev|before|after|offset|page|limit|size", re.IGNORECASE)
 
 

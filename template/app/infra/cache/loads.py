@@ -82,9 +82,9 @@ class SingleFlight:
             del self._running[key]
 
 
-# Postgres takes a row's snapshot before it reads the row's position, and after the position of the
-# previous row. xmax is the id after that of the newest transaction that has ended. A newer
-# transaction may still run, or be committing.
+# The snapshot is taken before this sample's position, and after that of the previous sample. Nobody
+# writes if no transaction runs: xmin = xmax says so for the ids below xmax, and age() = 0 says that
+# Postgres has given out no newer id.
 HOW_FAR = f"""
     SELECT timeline_id, lsn,
         pg_snapshot_xmin(seen) = pg_snapshot_xmax(seen)

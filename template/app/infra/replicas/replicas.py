@@ -22,8 +22,8 @@ from app.infra.read_pool import ReadPool
 
 log = structlog.get_logger()
 
-# Only roles with pg_read_all_stats see received_tli. For others the timeline is that of the last
-# restartpoint, so that a replica is back up to checkpoint_timeout after a failover.
+# Only roles with pg_read_all_stats see received_tli. Others see the timeline of the last
+# restartpoint, so after a failover a replica stays out of rotation for up to checkpoint_timeout.
 WHERE_THE_REPLICA_IS = """
     SELECT
         pg_is_in_recovery() AS is_replica,

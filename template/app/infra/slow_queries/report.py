@@ -42,7 +42,7 @@ INVALID_RULE = (
 
 
 class Statement(BaseModel):
-    """One form of statement, with $1 for its values. `share` is of all statements' time, to 1."""
+    """One form of statement, with $1 for its values. `share` of all statements' time is 0 to 1."""
 
     id: str
     sql: str

@@ -90,7 +90,15 @@ class MinPosition(ABC):
 
 
 class Client(MinPosition):
-    """The position that the reads of one request, or of one task, must show."""
+    """The position that the reads of one request, or of one task, must show.
+
+    | the request brings           | its position is                                        |
+    |------------------------------|--------------------------------------------------------|
+    | no session                   | the one that it sends, or none                         |
+    | a session, no position       | stored with the session: the first read looks it up    |
+    | a session and its positions  | the one that it sends: no lookup (`echoes`)            |
+    | a session and the marker     | the one that it sends, or none: nothing was written    |
+    """
 
     def __init__(
         self,

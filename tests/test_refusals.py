@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from growing import Repo, write
+from growing import Repo, release, write
 from people import Person, git
 from rung.stages import LADDER
 
@@ -142,6 +142,22 @@ def test_an_option_whose_files_were_edited_is_not_turned_off(repo: Repo) -> None
     repo.edits("dev/replica.py", "REPLICAS = 1", "REPLICAS = 2")
     reason = repo.refuses(*ADVANCE, "--to=2", "--data=replica_routing=false")
     assert "deletes files that you have edited: dev/replica.py" in reason
+
+
+def test_an_option_whose_files_the_team_imports_is_not_turned_off(
+    repo: Repo, own_growing_template: Path
+) -> None:
+    repo.advances("--commit", "--data=replica_routing=true")
+    repo.write("app/orders.py", "def ask() -> int:\n    from dev.replica import REPLICAS\n")
+    repo.write("app/other.py", "import dev.replica_of_ours  # not: import dev.replica\n")
+    repo.commit()
+    (own_growing_template / "template" / "dev" / "replica.py").unlink()
+    release(own_growing_template, "v0.2.0")
+    for command in ((*ADVANCE, "--to=2"), ("upgrade",)):
+        reason = repo.refuses(*command, "--data=replica_routing=false")
+        assert "deletes files that your code imports: app/orders.py. First bring back" in reason
+    # A new version without the file can only be followed after its step.
+    assert repo.rung("upgrade").returncode == 0
 
 
 @pytest.mark.parametrize("command", [ADVANCE, ("upgrade",)])

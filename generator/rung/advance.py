@@ -7,7 +7,7 @@ from typing import Protocol
 
 from rung import git, stages
 from rung.answers import Answer
-from rung.answers_check import in_words
+from rung.answers_check import differing, in_words
 from rung.apply import apply
 from rung.errors import RungError, UsageError
 from rung.interrupts import Interrupts
@@ -110,8 +110,7 @@ def _stage_to_reach(project: Project, to: int | None, given: Mapping[str, Answer
 
 
 def _refuse_unused(project: Project, given: Mapping[str, Answer]) -> None:
-    recorded = {key: in_words(value) for key, value in project.answers.items()}
-    if others := {key: value for key, value in given.items() if recorded.get(key) != value}:
+    if others := differing(project, given):
         data = " ".join(f"--data {key}={value}" for key, value in others.items())
         raise RungError(
             f"No version is newer than {project.version}, so {_answers_in_words(others)} was not "

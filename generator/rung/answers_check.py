@@ -90,6 +90,12 @@ def refuse_changed(
             )
 
 
+def differing(project: Project, given: Mapping[str, Answer]) -> dict[str, Answer]:
+    """The given answers that the project does not have."""
+    recorded = {key: in_words(value) for key, value in project.answers.items()}
+    return {key: value for key, value in given.items() if recorded.get(key) != value}
+
+
 def never_asked(project: Project, given: Mapping[str, Answer], new: Rendered) -> list[str]:
     return sorted(new.public.keys() - project.answers.keys() - given.keys())
 

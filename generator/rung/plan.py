@@ -9,6 +9,7 @@ from typing import Any
 from rung import git, stages
 from rung.answers import Answer
 from rung.answers_check import (
+    differing,
     in_words,
     never_asked,
     refuse_changed,
@@ -18,6 +19,7 @@ from rung.answers_check import (
 from rung.apply import Move
 from rung.dependencies import lock_dependencies
 from rung.errors import RungError
+from rung.imports import importers
 from rung.merge import Change, Kind, merge
 from rung.origin import Origin
 from rung.progress import spinner
@@ -100,6 +102,7 @@ def make_plan(
         written_once=new.written_once,
     )
     _refuse_blocked(project.folder, changes)
+    _refuse_imported(project, target, given, changes)
     tree = scratch.tree(tree_now, _results(changes))
     if _needs_lock(changes, yours):
         with spinner("Locking dependencies"):
@@ -185,6 +188,21 @@ def _refuse_blocked(folder: Path, changes: Mapping[str, Change]) -> None:
         raise RungError(
             f"The step adds {shown(inside)}, but an uncommitted file or folder is in its place. "
             "Move it away, or commit it so that it is merged."
+        )
+
+
+def _refuse_imported(
+    project: Project, target: Target, given: Mapping[str, Answer], changes: Mapping[str, Change]
+) -> None:
+    """For a module's own database, the team's code imports files of an option."""
+    if target.ref and not project.answers.keys() & differing(project, given):
+        return  # A new version has moved the file: only an edit afterwards helps.
+    gone = (path for path, change in changes.items() if change.yours and not change.result)
+    if files := list(importers(project.folder, gone)):
+        raise RungError(
+            f"The step to {target.name} deletes files that your code imports: {shown(files, 20)}. "
+            "First bring back data that these keep elsewhere, such as a module's tables in their "
+            "own database. Then take the imports out, and commit. Nothing was changed."
         )
 
 

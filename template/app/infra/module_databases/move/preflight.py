@@ -23,17 +23,21 @@ RIGHTS = """
     SELECT privilege || ' on ' || name
     FROM unnest($1::text[], $2::oid[]) AS these (name, oid) JOIN pg_class USING (oid),
         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'USAGE']) AS privilege
-    WHERE has_schema_privilege(relnamespace, 'USAGE') AND CASE
+    WHERE CASE
         WHEN (relkind = 'S') <> (privilege = 'USAGE') THEN false
         WHEN relkind = 'S' THEN has_sequence_privilege(oid, 'USAGE, UPDATE')
         WHEN privilege = 'DELETE' THEN has_table_privilege(oid, privilege)
         ELSE has_any_column_privilege(oid, privilege) END
     AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = oid AND deptype = 'i')  -- of an identity
+    UNION SELECT 'USAGE on the schema ' || relnamespace::regnamespace
+    FROM unnest($2::oid[]) AS oid JOIN pg_class USING (oid)
+    WHERE has_schema_privilege(relnamespace, 'USAGE')
 """
+# CASE, because Postgres chooses the order of AND, and to_regclass() fails without that right.
 OTHERS = """
     SELECT name FROM unnest($1::text[], $2::oid[]) AS these (name, oid) JOIN pg_class USING (oid)
-    WHERE has_schema_privilege(relnamespace, 'USAGE')
-    AND to_regclass(name) IS DISTINCT FROM oid::regclass
+    WHERE CASE WHEN has_schema_privilege(relnamespace, 'USAGE')
+        THEN to_regclass(name) IS DISTINCT FROM oid::regclass END
 """
 OIDS = "SELECT ARRAY(SELECT to_regclass(name)::oid FROM unnest($1::text[]) AS name)"
 FREE = """

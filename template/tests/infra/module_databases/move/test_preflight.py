@@ -271,6 +271,17 @@ async def test_each_obstacle_is_one_line(move: Move, side: str, statement: str, 
     assert not await move.there.is_published()
 
 
+async def test_a_schema_that_the_app_may_not_use_is_named(move: Move) -> None:
+    for side in (move.old, move.new):
+        await side.run("CREATE SCHEMA clinic CREATE TABLE visits (id int PRIMARY KEY)")
+        await side.run(f"GRANT ALL ON clinic.visits TO {ROLE}")
+    await move.old.run(f"GRANT USAGE ON SCHEMA clinic TO {ROLE}")
+    assert await complaints(dataclasses.replace(move, tables=("clinic.visits",))) == [
+        "The new database: the app's role lacks USAGE on the schema clinic. Grant it what it has in"
+        " the old one."
+    ]
+
+
 async def test_a_word_that_is_no_table_of_a_function_is_not_refused(move: Move) -> None:
     for side in (move.old, move.new):
         await side.run(WORDS)

@@ -5,13 +5,13 @@ import importlib
 import json
 import pkgutil
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import Table
 
+from app.infra.module_databases.__main__ import without_class
 from app.infra.tables import Base
 
 # The team's list: each line is one crossing that may stay until it is paid.
@@ -91,12 +91,8 @@ def owners() -> dict[str, str]:
     for mapper in Base.registry.mappers:
         if isinstance(mapper.local_table, Table) and (owner := module_of(mapper.class_.__module__)):
             found[mapper.local_table.name] = owner
-    # Tables without a class, in the same files as the classes.
-    for name, python_module in sorted(sys.modules.items()):
-        if name.endswith(".models") and (owner := module_of(name)):
-            for value in vars(python_module).values():
-                if isinstance(value, Table):
-                    found.setdefault(value.name, owner)
+    for table, owner in without_class().items():
+        found.setdefault(table.name, owner)
     return found
 
 

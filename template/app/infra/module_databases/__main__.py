@@ -1,11 +1,14 @@
 # Rung's file: advancing to another stage may change it.
 """python -m app.infra.module_databases billing upgrade head: Alembic on a module's database."""
 
+import ast
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from alembic.config import CommandLine, Config
 from alembic.script import ScriptDirectory
@@ -47,20 +50,31 @@ def main(arguments: Sequence[str]) -> None:
 
 def tables_of(module: str) -> set[Table]:
     """The tables of the module's models, of its classes or without one."""
-    found: set[Table] = set()
-    of_classes: set[object] = set()
+    found = {table for table, owner in without_class().items() if owner == module}
     for mapper in Base.registry.mappers:
-        of_classes.update(mapper.tables)
         if mapper.class_.__module__.startswith(f"app.{module}."):
             between = (relationship.secondary for relationship in mapper.relationships)
             found.update(one for one in (*mapper.tables, *between) if isinstance(one, Table))
-    for name, python_module in list(sys.modules.items()):
-        if name.startswith(f"app.{module}.") and name.endswith(".models"):
-            values = (one for one in vars(python_module).values() if isinstance(one, Table))
-            # A name here may lead to the table of another module's class.
-            without_class = (one for one in values if one not in of_classes)
-            found.update(one for one in without_class if one.metadata is Base.metadata)
     return found
+
+
+def without_class() -> dict[Table, str]:
+    """The module of each table without a class: another module's models.py may import it."""
+    of_classes = {table for mapper in Base.registry.mappers for table in mapper.tables}
+    ours = set(Base.metadata.tables.values()) - of_classes
+    found: dict[bool, dict[Table, str]] = {False: {}, True: {}}
+    for name, models in sorted(sys.modules.items()):
+        if name.startswith("app.") and name.endswith(".models"):
+            for key, table in vars(models).items():
+                if isinstance(table, Table) and table in ours:
+                    found[_makes(models, key)].setdefault(table, name.split(".")[1])
+    return found[False] | found[True]
+
+
+def _makes(models: ModuleType, key: str) -> bool:
+    nodes = ast.walk(ast.parse(inspect.getsource(models)))
+    names = (one for one in nodes if isinstance(one, ast.Name) and one.id == key)
+    return any(isinstance(one.ctx, ast.Store) for one in names)
 
 
 def history_of(module: str, config: Config, *, begins: bool) -> Path:

@@ -48,6 +48,26 @@ def test_the_tests_show_crossings_that_the_code_hides(practice: Practice) -> Non
     assert said.split("\n\n")[0].splitlines() == together
 
 
+def test_a_table_without_a_class_belongs_to_the_module_that_makes_it(practice: Practice) -> None:
+    made = "from sqlalchemy import Table\n{}\nlabels = Table('labels', Base.metadata)\n\n"
+    base = "from app.infra.tables import Base\n"
+    practice.edit("app/vets/models.py", base, made.format(base))
+    practice.edit("app/pets/models.py", "import Vet\n", "import Vet, labels\n")
+    practice.write(
+        "owners.py",
+        "from app.infra.module_databases.__main__ import tables_of\n"
+        "from app.infra.session_rows import LoginSession\n"
+        "from app.pets import models\n"
+        "from dev.module_databases.borders import owners\n"
+        "models.sessions = LoginSession.__table__\n"
+        "print([sorted(map(str, tables_of(one))) for one in ('pets', 'vets')])\n"
+        "print(sorted(owners().items()))\n",
+    )
+    status, said = practice.runs("owners")
+    guarded = [("labels", "vets"), ("pets", "pets"), ("toys", "pets"), ("vets", "vets")]
+    assert (status, said) == (0, f"[['pets', 'toys'], ['labels', 'vets']]\n{guarded}\n")
+
+
 def test_the_list_of_debts_can_only_shrink(practice: Practice) -> None:
     status, said = practice.runs(BORDERS, "", "yes")
     assert (status, said) == (1, "Run `make test` first: only the tests see every transaction.\n")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from rung.git import git_list
@@ -14,11 +15,9 @@ def importers(project: Path, deleted: Iterable[str]) -> Iterator[str]:
     names = "|".join(re.escape(module_of(path)) for path in deleted if path.endswith(".py"))
     imports = re.compile(rf"^\s*(from|import)\s+({names})\b".encode(), re.MULTILINE)
     for path in git_list("ls-files", "-z", "--", "*.py", cwd=project) if names else ():
-        try:
+        with suppress(UnreadableError):  # a link, or too large to be code
             if not is_rungs(path) and imports.search(read_bytes(project / path)):
                 yield path
-        except UnreadableError:
-            continue  # Python cannot import it either.
 
 
 def module_of(path: str) -> str:

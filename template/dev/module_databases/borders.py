@@ -86,13 +86,13 @@ def module_of(name: str) -> str | None:
 
 
 def owners() -> dict[str, str]:
-    """The module of each table, by the table's name. Tables of app/infra have none."""
+    """The module of each table, by its name, with its schema. Tables of app/infra have none."""
     found: dict[str, str] = {}
     for mapper in Base.registry.mappers:
         if isinstance(mapper.local_table, Table) and (owner := module_of(mapper.class_.__module__)):
-            found[mapper.local_table.name] = owner
+            found[mapper.local_table.fullname] = owner
     for table, owner in without_class().items():
-        found.setdefault(table.name, owner)
+        found.setdefault(table.fullname, owner)
     return found
 
 
@@ -101,11 +101,16 @@ def tables_in(sql: str) -> set[str]:
     names: set[str] = set()
     for found in _SOURCES.finditer(_NO_SQL.sub(" ", sql)):
         names.update(one.split()[0] for one in found[1].split(",") if one.split())
-    return {name.rpartition(".")[2].strip('"') for name in names}
+    return {name.replace('"', "") for name in names}
 
 
 def modules_in(sql: str, owner_of: Mapping[str, str]) -> set[str]:
-    return {owner_of[table] for table in tables_in(sql) if table in owner_of}
+    """SQL may leave the schema to the search_path, or name one that the model leaves out."""
+    found: set[str] = set()
+    for name in tables_in(sql):
+        same = (one for one in owner_of if one.rpartition(".")[2] == name.rpartition(".")[2])
+        found.update(owner_of[one] for one in ([name] if name in owner_of else same))
+    return found
 
 
 def known_debts() -> list[str] | None:

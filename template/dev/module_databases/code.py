@@ -35,17 +35,17 @@ def crossings() -> list[Crossing]:
 def _in_models(owner_of: Mapping[str, str]) -> Iterator[Crossing]:
     for mapper in Base.registry.mappers:
         model, table = mapper.class_, mapper.local_table
-        if not isinstance(table, Table) or table.name not in owner_of:
+        if not isinstance(table, Table) or table.fullname not in owner_of:
             continue
-        own = owner_of[table.name]
+        own = owner_of[table.fullname]
         for key in table.foreign_keys:
-            other = owner_of.get(key.target_fullname.split(".")[-2], own)
+            other = owner_of.get(key.target_fullname.rpartition(".")[0], own)
             if other != own:
                 name = f"{model.__name__}.{key.parent.name}"
                 yield _in_class("foreign key", model, key.parent.name, name, own, other)
         for relationship in mapper.relationships:
             target = relationship.mapper.local_table
-            other = owner_of.get(target.name, own) if isinstance(target, Table) else own
+            other = owner_of.get(target.fullname, own) if isinstance(target, Table) else own
             if other != own:
                 name = f"{model.__name__}.{relationship.key}"
                 yield _in_class("relationship", model, relationship.key, name, own, other)
@@ -63,10 +63,10 @@ def _in_queries(owner_of: Mapping[str, str]) -> Iterator[Crossing]:
     for query in Query.declared:
         python_module, _, line = query.declared_at.partition(":")
         modules = {
-            owner_of[element.name]
+            owner_of[element.fullname]
             for _, form in query.forms()
             for element in visitors.iterate(form.statement)
-            if isinstance(element, Table) and element.name in owner_of
+            if isinstance(element, Table) and element.fullname in owner_of
         }
         if module_of(python_module) and len(modules) > 1:
             file = _file(python_module)
@@ -79,9 +79,9 @@ def _in_file(path: Path, owner_of: Mapping[str, str]) -> Iterator[Crossing]:
     file, own, imports = path.as_posix(), module_of(path.as_posix()), _imports(tree)
     with_tables = set(owner_of.values())
     model_of = {
-        mapper.class_.__name__: owner_of[mapper.local_table.name]
+        mapper.class_.__name__: owner_of[mapper.local_table.fullname]
         for mapper in Base.registry.mappers
-        if isinstance(mapper.local_table, Table) and mapper.local_table.name in owner_of
+        if isinstance(mapper.local_table, Table) and mapper.local_table.fullname in owner_of
     }
     for function in functions_in(tree):
         for line, modules in _handed(function, own, imports, with_tables):

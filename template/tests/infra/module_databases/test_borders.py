@@ -3,7 +3,7 @@
 
 import pytest
 
-from dev.module_databases.borders import tables_in
+from dev.module_databases.borders import modules_in, tables_in
 from tests.infra.module_databases.conftest import Practice
 
 pytestmark = pytest.mark.slow
@@ -53,6 +53,7 @@ def test_a_table_without_a_class_belongs_to_the_module_that_makes_it(practice: P
     base = "from app.infra.tables import Base\n"
     practice.edit("app/vets/models.py", base, made.format(base))
     practice.edit("app/pets/models.py", "import Vet\n", "import Vet, labels\n")
+    practice.edit("app/pets/models.py", '"toys"', '"vets"\n    __table_args__ = {"schema": "shop"}')
     practice.write(
         "owners.py",
         "from app.infra.module_databases.__main__ import tables_of\n"
@@ -64,8 +65,8 @@ def test_a_table_without_a_class_belongs_to_the_module_that_makes_it(practice: P
         "print(sorted(owners().items()))\n",
     )
     status, said = practice.runs("owners")
-    guarded = [("labels", "vets"), ("pets", "pets"), ("toys", "pets"), ("vets", "vets")]
-    assert (status, said) == (0, f"[['pets', 'toys'], ['labels', 'vets']]\n{guarded}\n")
+    guarded = [("labels", "vets"), ("pets", "pets"), ("shop.vets", "pets"), ("vets", "vets")]
+    assert (status, said) == (0, f"[['pets', 'shop.vets'], ['labels', 'vets']]\n{guarded}\n")
 
 
 def test_the_list_of_debts_can_only_shrink(practice: Practice) -> None:
@@ -126,13 +127,26 @@ def test_a_new_transaction_across_a_border_fails_the_tests(practice: Practice) -
     ("sql", "tables"),
     [
         ("SELECT a FROM pets AS p, vets v JOIN toys USING (id)", {"pets", "vets", "toys"}),
-        ('INSERT INTO shop."pets" (a) SELECT 1 FROM vets', {"pets", "vets"}),
+        ('INSERT INTO shop."pets" (a) SELECT 1 FROM vets', {"shop.pets", "vets"}),
         ("UPDATE pets SET a = 'FROM vets' -- FROM toys", {"pets"}),
         ("DELETE FROM ONLY pets USING vets WHERE true", {"pets", "vets"}),
     ],
 )
 def test_tables_are_found_where_sql_names_them(sql: str, tables: set[str]) -> None:
     assert tables_in(sql) == tables
+
+
+@pytest.mark.parametrize(
+    ("sql", "modules"),
+    [
+        ("SELECT 1 FROM clinic.visits JOIN web.visits USING (id)", {"clinic", "web"}),
+        ('SELECT 1 FROM "clinic"."visits", public.pets', {"clinic", "pets"}),
+        ("SELECT 1 FROM visits", {"clinic", "web"}),
+    ],
+)
+def test_two_schemas_may_have_a_table_of_one_name(sql: str, modules: set[str]) -> None:
+    owner_of = {"clinic.visits": "clinic", "web.visits": "web", "pets": "pets"}
+    assert modules_in(sql, owner_of) == modules
 
 
 def _place(line: str) -> tuple[str, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from growing import Repo, release, write
 from people import Person, git
+from rung.imports import imported
 from rung.stages import LADDER
 
 ADVANCE = ("advance", "--yes")
@@ -148,16 +149,25 @@ def test_an_option_whose_files_the_team_imports_is_not_turned_off(
     repo: Repo, own_growing_template: Path
 ) -> None:
     repo.advances("--commit", "--data=replica_routing=true")
-    repo.write("app/orders.py", "def ask() -> int:\n    from dev.replica import REPLICAS\n")
+    repo.write("app/a.py", "def ask() -> int:\n    from dev.replica import REPLICAS\n")
+    repo.write("app/b.py", "import os, dev.replica as one\nPATTERN = '\\d'\n")
+    repo.write("app/c/d.py", "from dev import (\n    ports,\n    replica,\n)\n")
     repo.write("app/other.py", "import dev.replica_of_ours  # not: import dev.replica\n")
+    repo.write("app/no_python.py", "from dev.replica import (\n")
     repo.commit()
     (own_growing_template / "template" / "dev" / "replica.py").unlink()
     release(own_growing_template, "v0.2.0")
     for command in ((*ADVANCE, "--to=2"), ("upgrade",)):
         reason = repo.refuses(*command, "--data=replica_routing=false")
-        assert "deletes files that your code imports: app/orders.py. First bring back" in reason
+        assert "files that your code imports: app/a.py, app/b.py, app/c/d.py. First" in reason
     # A new version without the file can only be followed after its step.
     assert repo.rung("upgrade").returncode == 0
+
+
+def test_a_relative_import_is_read_from_its_folder(tmp_path: Path) -> None:
+    write(tmp_path / "app/a/b.py", "from ..infra import cache\nfrom . import c\nfrom .d import e\n")
+    found = ["app.infra", "app.infra.cache", "app.a", "app.a.c", "app.a.d", "app.a.d.e"]
+    assert list(imported(tmp_path, "app/a/b.py")) == found
 
 
 @pytest.mark.parametrize("command", [ADVANCE, ("upgrade",)])

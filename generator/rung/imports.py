@@ -1,6 +1,7 @@
 """Finds the team's files that import what a step would delete."""
 
-import re
+import ast
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,12 +13,27 @@ from rung.reading import UnreadableError, read_bytes
 
 def importers(project: Path, deleted: Iterable[str]) -> Iterator[str]:
     """The files of the team that import a deleted Python file."""
-    names = "|".join(re.escape(module_of(path)) for path in deleted if path.endswith(".py"))
-    imports = re.compile(rf"^\s*(from|import)\s+({names})\b".encode(), re.MULTILINE)
-    for path in git_list("ls-files", "-z", "--", "*.py", cwd=project) if names else ():
-        with suppress(UnreadableError):  # a link, or too large to be code
-            if not is_rungs(path) and imports.search(read_bytes(project / path)):
+    gone = {module_of(path) for path in deleted if path.endswith(".py")}
+    for path in git_list("ls-files", "-z", "--", "*.py", cwd=project) if gone else ():
+        # A link, too large to be code, or no Python of this version.
+        with suppress(UnreadableError, SyntaxError, ValueError, RecursionError):
+            if not is_rungs(path) and not gone.isdisjoint(imported(project, path)):
                 yield path
+
+
+def imported(project: Path, path: str) -> Iterator[str]:
+    """Each module that the file may import: `from a import b` names a and a.b."""
+    with warnings.catch_warnings(action="ignore"):  # Python's, about the team's code
+        tree = ast.parse(read_bytes(project / path))
+    folders = Path(path).parent.parts
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (one.name for one in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = folders[: len(folders) - node.level + 1] if node.level else ()
+            module = ".".join([*above, *filter(None, [node.module])])
+            yield module
+            yield from (f"{module}.{one.name}" for one in node.names)
 
 
 def module_of(path: str) -> str:

@@ -20,7 +20,8 @@ from app.infra.reads import Reader
 from app.infra.replicas.replicas import Replica, Replicas, ReplicaSettings
 
 # Another server can answer: the connection is lost, replay cancelled the read (a recovery
-# conflict), or a migration has not arrived at this replica yet.
+# conflict), this server's disk or memory fails, or a migration has not arrived here yet: a table, a
+# function, a right, a schema, a value of an enum.
 WORTH_ASKING_ELSEWHERE = (
     *CONNECTION_LOST,
     *TYPES_CHANGED,
@@ -29,8 +30,11 @@ WORTH_ASKING_ELSEWHERE = (
     asyncpg.InternalServerError,
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
-    asyncpg.UndefinedTableError,
-    asyncpg.UndefinedColumnError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.SyntaxOrAccessError,
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.InvalidTextRepresentationError,
 )
 
 

@@ -356,15 +356,48 @@ async def test_a_read_that_replay_cancels_is_answered_by_the_primary(
     await until(lambda: replica.said_yes(conflicts))
 
 
-async def test_a_table_that_has_not_arrived_yet_is_read_from_the_primary(
-    notes: FastAPI, serve: Serve, primary: Server, replica: Server
-) -> None:
-    async with in_rotation(notes, serve):
-        await replica.run("SELECT pg_wal_replay_pause()")
-        await primary.run("CREATE TABLE just_migrated (id int)")
+MIGRATIONS = {
+    "CREATE TABLE arriving (id int)": "SELECT count(*) FROM arriving",
+    "CREATE FUNCTION arriving() RETURNS int RETURN 0": "SELECT arriving()",
+    "CREATE TYPE arriving_type AS ENUM ('no')": "SELECT count('no'::arriving_type) - 1",
+    "CREATE SCHEMA elsewhere": "SELECT count(NULL::elsewhere.arriving)",
+    "CREATE TYPE elsewhere.arriving AS (id int)": "SELECT count(NULL::elsewhere.arriving)",
+    "ALTER TYPE mood ADD VALUE 'hopeful'": "SELECT count('hopeful'::mood) - 1",
+}
 
-        assert await notes.state.database.reader().fetch("SELECT * FROM just_migrated") == []
-    await primary.run("DROP TABLE just_migrated")
+
+async def test_a_migration_that_has_not_arrived_yet_is_read_from_the_primary(
+    notes: FastAPI,
+    serve: Serve,
+    primary: Server,
+    replica: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DATABASE_REPLICA_MAX_LAG_SECONDS", "600")
+    app = notes_app()
+    await primary.run("CREATE TYPE mood AS ENUM ('sad')")
+    async with in_rotation(app, serve) as client:
+        await replica.becomes("EXISTS (SELECT FROM pg_type WHERE typname = 'mood')")
+        await replica.run("SELECT pg_wal_replay_pause()")
+        await replica.becomes("pg_get_wal_replay_pause_state() = 'paused'")
+        for migration in MIGRATIONS:
+            await primary.run(migration)
+
+        for query in MIGRATIONS.values():
+            [row] = await app.state.database.reader().fetch(query)
+            assert row[0] == 0
+        assert await reads_from_replica(client)
+    for named in ("TABLE arriving", "FUNCTION arriving", "TYPE arriving_type", "TYPE mood"):
+        await primary.run(f"DROP {named}")
+    await primary.run("DROP SCHEMA elsewhere CASCADE")
+
+
+async def test_a_read_that_fails_at_a_replica_with_a_broken_disk_is_answered_by_the_primary(
+    notes: FastAPI, serve: Serve
+) -> None:
+    lost = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_read_file('lost') ELSE 'found' END"
+    async with in_rotation(notes, serve):
+        assert (await notes.state.database.reader().fetch(lost))[0][0] == "found"
 
 
 async def test_a_write_is_refused_by_the_replica_and_by_the_primary(

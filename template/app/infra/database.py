@@ -136,13 +136,17 @@ class Database:
     async def check(self) -> None:
         """Checks on new connections, because a busy pool does not mean that Postgres is down.
 
-        A busy machine may take seconds to open them. Then an answer on an open one is enough.
+        A busy machine may take seconds to open them, and Postgres may have no room for more. Then
+        an answer on an open one is enough.
         """
         answered = self._reads.answered_statements
         try:
             async with asyncio.timeout(SLOW_TO_OPEN_SECONDS):
                 await self._open_connections()
-        except TimeoutError:
+        except (TimeoutError, NotConnected) as error:
+            has_room = not isinstance(error.__cause__, asyncpg.TooManyConnectionsError)
+            if isinstance(error, NotConnected) and has_room:
+                raise
             if self._reads.answered_statements == answered:
                 await self._reader.on_primary().fetch("SELECT 1")
             if not self._takes_writes:

@@ -472,23 +472,61 @@ async def test_a_server_that_refuses_for_now_is_unavailable(services: Services, 
 async def test_a_role_that_has_lost_its_rights_is_unavailable_until_it_has_them(
     services: Services,
 ) -> None:
-    owner = await asyncpg.connect(services.database_url)
-    role = f"rotated_{secrets.token_hex(4)}"
-    await owner.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'of-a-test'")
-    url = urlsplit(services.database_url)
-    of_role = url._replace(netloc=f"{role}:of-a-test@{url.hostname}:{url.port}").geturl()
-
-    try:
-        async with Database(settings(services, url=of_role)) as database:
-            with pytest.raises(Unavailable, match="permission denied for table notes"):
-                await database.reader().fetch("SELECT id FROM notes")
-            with pytest.raises(Unavailable, match="permission denied for table notes"):
-                async with database.transaction() as write:
-                    await write.execute(text("DELETE FROM notes"))
-            await owner.execute(f"GRANT ALL ON notes TO {role}")
+    async with (
+        role_of_its_own(services) as (owner, role, url),
+        Database(settings(services, url=url)) as database,
+    ):
+        with pytest.raises(Unavailable, match="permission denied for table notes"):
             await database.reader().fetch("SELECT id FROM notes")
+        with pytest.raises(Unavailable, match="permission denied for table notes"):
             async with database.transaction() as write:
                 await write.execute(text("DELETE FROM notes"))
+        await owner.execute(f"GRANT ALL ON notes TO {role}")
+        await database.reader().fetch("SELECT id FROM notes")
+        async with database.transaction() as write:
+            await write.execute(text("DELETE FROM notes"))
+
+
+async def test_while_there_is_no_room_for_more_connections_those_that_are_open_count_as_ready(
+    services: Services,
+) -> None:
+    async with (
+        role_of_its_own(services) as (owner, role, url),
+        Database(settings(services, url=url, read_pool=1, write_pool=1)) as database,
+    ):
+
+        async def write_one() -> None:
+            async with database.transaction() as write:
+                await write.execute(text("SELECT 1"))
+
+        await owner.execute(f"ALTER ROLE {role} CONNECTION LIMIT 1")
+        await database.reader().fetch("SELECT 1")
+        await database.check()
+        with pytest.raises(Unavailable, match="too many connections"):
+            await write_one()
+        with pytest.raises(Unavailable, match="takes no writes"):
+            await database.check()
+        await owner.execute(f"ALTER ROLE {role} CONNECTION LIMIT 2")
+        await write_one()
+        await database.check()
+        await owner.execute(f"ALTER ROLE {role} CONNECTION LIMIT 0")
+        database._reads.expire_connections()
+        with pytest.raises(Unavailable, match="too many connections"):
+            await database.check()
+
+
+@asynccontextmanager
+async def role_of_its_own(
+    services: Services,
+) -> AsyncGenerator[tuple[asyncpg.Connection, str, str]]:
+    """The owner's connection, the name of the role, and its URL."""
+    owner = await asyncpg.connect(services.database_url)
+    role = f"role_{secrets.token_hex(4)}"
+    await owner.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'of-a-test'")
+    url = urlsplit(services.database_url)
+    login = f"{role}:of-a-test@{url.hostname}:{url.port}"
+    try:
+        yield owner, role, url._replace(netloc=login).geturl()
     finally:
         await owner.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
         await owner.close()

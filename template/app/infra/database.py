@@ -62,6 +62,7 @@ class Database:
     never waits for a connection that it holds itself.
     """
 
+    name = "database"  # as /ready and the log call it
     session_class = Session
     cache: Any = None  # of answers with @max_stale; there is none before stage 3
 
@@ -113,7 +114,8 @@ class Database:
             self._note_writes(None)
         except NotConnected as error:
             self._note_writes(error)
-            raise
+            # A transaction of another database, around this one, must not count it as its own.
+            raise Unavailable(str(error)) from error
         except sqlalchemy.exc.TimeoutError as error:
             raise Unavailable("Postgres: every writing connection is busy") from error
         # InterfaceError: Postgres closed a new connection before SQLAlchemy had set it up.
@@ -165,9 +167,9 @@ class Database:
             return
         self._takes_writes = refused is None
         if refused:
-            log.warning("Postgres takes no writes", reason=str(refused))
+            log.warning("Postgres takes no writes", server=self.name, reason=str(refused))
         else:
-            log.info("Postgres takes writes again")
+            log.info("Postgres takes writes again", server=self.name)
 
     def _session(self) -> AsyncSession:
         return AsyncSession(
@@ -212,7 +214,7 @@ def install(app: FastAPI) -> None:
 def serve_from(app: FastAPI, database: Database) -> None:
     app.state.database = database
     app.state.pools = database.pools  # of the whole process, for the log and the metrics
-    health.add_readiness_check(app, "database", database.check)
+    health.add_readiness_check(app, database.name, database.check)
 
 
 @asynccontextmanager

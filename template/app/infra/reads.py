@@ -16,6 +16,7 @@ from app.infra.database_use import this_request
 from app.infra.failures import (
     CONNECTION_LOST,
     TYPES_CHANGED,
+    NotConnected,
     Unavailable,
     is_transient,
     refuse_out_of_range,
@@ -79,6 +80,8 @@ class Reader:
         """Runs SQL that SQLAlchemy cannot express. Parameters are $1, $2 …"""
         try:
             return await self._answer(sql, arguments)
+        except NotConnected as error:  # a transaction around it must not count it as its own
+            raise Unavailable(str(error)) from error
         except CONNECTION_LOST as error:
             raise Unavailable(f"Postgres: the connection was lost: {error}") from error
         except TYPES_CHANGED as error:

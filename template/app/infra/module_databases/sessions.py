@@ -96,7 +96,8 @@ def install(app: FastAPI) -> None:
     }
     app.state.module_databases = databases
     for module, database in databases.items():
-        health.add_readiness_check(app, f"database of {module}", database.check)
+        database.name = f"database of {module}"
+        health.add_readiness_check(app, database.name, database.check)
 
     common: Pools = app.state.pools
 

@@ -10,6 +10,7 @@ import pytest
 from fastapi import Depends, FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.testing import capture_logs
 
 from app.infra import process_log
 from app.infra.database import ReadSession, WriteSession
@@ -75,6 +76,10 @@ def post_office() -> FastAPI:
     @app.post("/only-parcels")
     async def only_parcels(write: WriteSession, parcels: ParcelsWrite) -> None:
         await send(parcels, "parcel")
+
+    @app.post("/counted-parcels")
+    async def counted(write: WriteSession, read: ParcelsRead) -> int:
+        return len(await names(read))
 
     @app.get("/where")
     async def where(write: WriteSession, parcels: ParcelsWrite) -> list[str | None]:
@@ -189,6 +194,11 @@ async def test_the_own_databases_are_ready_and_counted(
             answer = await client.get("/ready")
             assert answer.status_code == 503
             assert answer.json()["unavailable"] == ["database of parcels"]
+            with capture_logs() as lines:
+                assert (await client.post("/parcels")).status_code == 503
+                assert (await client.post("/counted-parcels")).status_code == 503
+            said = [line["server"] for line in lines if line["event"] == "Postgres takes no writes"]
+            assert said == ["database of parcels"]
 
 
 @pytest.mark.parametrize(

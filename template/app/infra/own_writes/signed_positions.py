@@ -80,8 +80,8 @@ class SignedPositions:
                     if found := _IN_HEADER.fullmatch(part):
                         name, *signed = found.groups()
                         position = self._verified(name, *signed)
-                        if name is None:
-                            header = position
+                        if position and name is None:
+                            header = max(position, header or position)
                         elif position:
                             _add(of_modules, name.decode(), position)
             elif field == b"cookie" and not by_token:

@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """Headers and cookies that hold positions: ours are read, all others are ignored."""
 
+import itertools
 import random
 from datetime import timedelta
 
@@ -8,7 +9,13 @@ import pytest
 from pydantic import SecretStr
 
 from app.infra.own_writes.log_position import NOT_KNOWN, Position, decoded, encoded
-from app.infra.own_writes.signed_positions import Carried, SignedPositions, marker
+from app.infra.own_writes.signed_positions import (
+    HEADER,
+    NEVER,
+    Carried,
+    SignedPositions,
+    marker,
+)
 from app.infra.session_tokens import COOKIE, token_of
 from app.infra.signing import Signer
 from tests.infra.conftest import Serve, bare_app
@@ -85,6 +92,15 @@ def test_the_greatest_position_of_several_cookies_counts() -> None:
     assert both.position == Position(1, 9)
     removed = [c for c in cookies(Position(1, 10), both) if b"Max-Age=0" in c]
     assert sorted(c.split(b"=")[0] for c in removed) == [b"__Host-wrote-7", b"__Host-wrote-9"]
+
+
+def test_the_greatest_position_of_several_in_headers_counts() -> None:
+    later, never = POSITIONS.header(Position(1, 9))[1], POSITIONS.header(NEVER)[1]
+
+    for given in itertools.permutations([SIGNED, later, never]):
+        assert carried(read_after=b", ".join(given)).position == Position(1, 9)
+        fields = [(HEADER, one) for one in given]
+        assert POSITIONS.of({"headers": fields}, by_token=False).position == Position(1, 9)
 
 
 def test_cookies_prove_nothing_beside_a_token_because_its_answers_set_none() -> None:

@@ -102,6 +102,10 @@ async def _retried(
             return await _through_the_pooler(settings, url, read_only, options)
         except TimeoutError:  # which is an OSError
             raise
+        except asyncpg.ProtocolViolationError as error:  # PgBouncer's code for each of its errors
+            if "(max_" in str(error):  # such as max_client_conn
+                raise asyncpg.TooManyConnectionsError(str(error)) from error
+            raise
         except POOLER_LOST as error:
             if time.monotonic() > deadline:
                 raise NotConnected(f"Postgres: the pooler takes no connection: {error}") from error

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
 from app.infra.database import Database
-from app.infra.failures import Unavailable
+from app.infra.failures import NotConnected, Unavailable
 from app.infra.slow_queries.__main__ import ServerSettings, make_report
 from dev.pooling import pgbouncer
 from dev.pooling.pgbouncer import PgBouncer
@@ -268,6 +268,20 @@ async def test_postgres_away_behind_the_pooler_is_not_ready(
 
                 with pytest.raises(Unavailable):
                     await database.check()
+
+
+async def test_while_the_pooler_has_no_room_for_more_clients_those_that_are_open_count_as_ready(
+    services: Services, installed: None
+) -> None:
+    with pgbouncer.running(services.database_url, max_client_conn=2) as bouncer:
+        async with Database(settings(services, bouncer)) as database:
+            await database.reader().fetch("SELECT 1")
+            async with database.transaction() as write:
+                await write.execute(text("SELECT 1"))
+
+            await database.check()
+            with pytest.raises(NotConnected, match="max_client_conn"):
+                await database._open_connections()
 
 
 @pytest.mark.slow

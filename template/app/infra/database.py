@@ -2,6 +2,7 @@
 """The database of this process: its pools, ReadSession and WriteSession."""
 
 import asyncio
+import traceback
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, NamedTuple, Self
@@ -120,6 +121,8 @@ class Database:
             raise Unavailable("Postgres: every writing connection is busy") from error
         # InterfaceError: Postgres closed a new connection before SQLAlchemy had set it up.
         except (asyncpg.InternalClientError, asyncpg.InterfaceError, TimeoutError) as error:
+            if isinstance(error, TimeoutError) and not _is_from_sqlalchemy(error):
+                raise  # The request's own, such as of a call to another service.
             raise Unavailable("Postgres: the connection was lost, or did not answer") from error
         except TYPES_CHANGED as error:
             raise Unavailable(f"Postgres: a type has changed: {error}") from error
@@ -205,6 +208,11 @@ def _on_error(failure: ExceptionContext) -> None:
         failure.is_disconnect |= driver_error.sqlstate == READ_ONLY or isinstance(
             driver_error, asyncpg.PostgresConnectionError
         )
+
+
+def _is_from_sqlalchemy(error: BaseException) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__", "").startswith("sqlalchemy.") for frame, _ in frames)
 
 
 def install(app: FastAPI) -> None:

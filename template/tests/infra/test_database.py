@@ -650,6 +650,21 @@ async def test_a_server_that_does_not_answer_is_unavailable_in_time(services: Se
                     await write.execute(text("SELECT 1"))
 
 
+async def test_a_timeout_of_the_requests_own_work_is_not_blamed_on_postgres(
+    services: Services,
+) -> None:
+    async with Database(settings(services)) as database:
+
+        async def pay() -> None:
+            async with database.transaction() as write:
+                await write.execute(text("SELECT 1"))
+                async with asyncio.timeout(0.01):
+                    await asyncio.sleep(60)
+
+        with pytest.raises(TimeoutError):
+            await pay()
+
+
 async def test_a_busy_pool_does_not_mean_that_the_process_is_not_ready(
     services: Services,
 ) -> None:

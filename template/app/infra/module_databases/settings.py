@@ -16,10 +16,6 @@ _VARIABLE = re.compile(r"MODULE_(\w+?)_DATABASE_(\w+)")
 SETTINGS = [*(name.upper() for name in DatabaseSettings.model_fields), "FOLLOW"]
 
 
-class FollowSettings(BaseSettings):
-    follow: bool = False
-
-
 def prefix_of(module: str) -> str:
     return f"MODULE_{module.upper()}_DATABASE_"
 
@@ -36,7 +32,13 @@ def read_as[S: BaseSettings](kind: type[S], module: str, part: str = "") -> S:
 
 def follows(module: str) -> bool:
     """Whether this process asks where the module lives, because its tables move."""
-    return read_as(FollowSettings, module).follow
+
+    class FollowSettings(BaseSettings):
+        model_config = SettingsConfigDict(env_prefix=prefix_of(module), env_ignore_empty=True)
+
+        follow: bool = False
+
+    return environment.read(FollowSettings).follow
 
 
 def read_all(

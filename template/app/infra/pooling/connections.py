@@ -15,7 +15,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import NoDecode
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from app.infra import direct_postgres
 from app.infra.direct_postgres import PostgresSettings, PostgresUrl
@@ -58,6 +58,10 @@ def server_name(url: PostgresDsn) -> str:
 
 
 class PooledSettings(PostgresSettings):
+    """Each process opens at most read_pool + write_pool connections."""
+
+    model_config = SettingsConfigDict(env_prefix="DATABASE_")
+
     # url and read_url lead to a pooler in transaction mode: PgBouncer, RDS Proxy.
     pooled: bool = False
     read_url: PostgresUrl = Field(default_factory=lambda given: given["url"], validate_default=True)

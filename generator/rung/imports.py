@@ -11,12 +11,12 @@ from rung.project import is_rungs
 from rung.reading import UnreadableError, read_bytes
 
 
-def importers(project: Path, deleted: Iterable[str]) -> Iterator[str]:
+def importers(project: Path, deleted: Iterable[str], added: Iterable[str]) -> Iterator[str]:
     """The files of the team that import a deleted Python file."""
-    gone = {module_of(path) for path in deleted if path.endswith(".py")}
+    gone = modules(deleted) - modules(added)  # x.py may have become x/__init__.py
     for path in git_list("ls-files", "-z", "--", "*.py", cwd=project) if gone else ():
         # A link, too large to be code, or no Python of this version.
-        with suppress(UnreadableError, SyntaxError, ValueError, RecursionError):
+        with suppress(UnreadableError, SyntaxError, ValueError, RecursionError, MemoryError):
             if not is_rungs(path) and not gone.isdisjoint(imported(project, path)):
                 yield path
 
@@ -36,5 +36,6 @@ def imported(project: Path, path: str) -> Iterator[str]:
             yield from (f"{module}.{one.name}" for one in node.names)
 
 
-def module_of(path: str) -> str:
-    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+def modules(paths: Iterable[str]) -> set[str]:
+    files = (path.removesuffix(".py") for path in paths if path.endswith(".py"))
+    return {file.removesuffix("/__init__").replace("/", ".") for file in files}

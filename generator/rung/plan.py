@@ -194,15 +194,18 @@ def _refuse_blocked(folder: Path, changes: Mapping[str, Change]) -> None:
 def _refuse_imported(
     project: Project, target: Target, given: Mapping[str, Answer], changes: Mapping[str, Change]
 ) -> None:
-    """For a module's own database, the team's code imports files of an option."""
+    """Refuses if the team's code imports a file that the step deletes."""
     if target.ref and not project.answers.keys() & differing(project, given):
         return  # A new version has moved the file: only an edit afterwards helps.
     gone = (path for path, change in changes.items() if change.yours and not change.result)
-    if files := list(importers(project.folder, gone)):
+    there = (path for path, change in changes.items() if change.result)
+    if files := list(importers(project.folder, gone, there)):
+        alone = "Upgrade without --data first. " if target.ref else ""
         raise RungError(
             f"The step to {target.name} deletes files that your code imports: {shown(files, 20)}. "
-            "First bring back data that these keep elsewhere, such as a module's tables in their "
-            "own database. Then take the imports out, and commit. Nothing was changed."
+            f"{alone}If such a file keeps data elsewhere, such as a module's tables in their own "
+            "database, bring these back. Then take the imports out, and commit. Nothing was "
+            "changed."
         )
 
 

@@ -96,7 +96,7 @@ def _is_still_at(path: Path, descriptor: int) -> bool:
 
 
 def locks_alone(descriptor: int) -> bool:
-    """False if another process holds a lock on this file."""
+    """Takes an exclusive lock on this file, and keeps it. False if somebody else holds one."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

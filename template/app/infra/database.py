@@ -40,6 +40,9 @@ log = structlog.get_logger()
 # Old connections may lead to a server that was the primary before a failover.
 READ_ONLY = "25006"
 
+# A TimeoutError of theirs means that Postgres did not answer. A request's code may raise one too.
+DRIVERS = ("asyncpg.", "sqlalchemy.dialects.postgresql.asyncpg")
+
 # Opening one usually takes a few milliseconds. health.CHECK_SECONDS limits the whole check.
 SLOW_TO_OPEN_SECONDS = 0.5
 
@@ -115,13 +118,14 @@ class Database:
             self._note_writes(None)
         except NotConnected as error:
             self._note_writes(error)
-            # A transaction of another database, around this one, must not count it as its own.
+            # Not NotConnected: a transaction of another database, around this one, would note that
+            # its own Postgres takes no writes.
             raise Unavailable(str(error)) from error
         except sqlalchemy.exc.TimeoutError as error:
             raise Unavailable("Postgres: every writing connection is busy") from error
         # InterfaceError: Postgres closed a new connection before SQLAlchemy had set it up.
         except (asyncpg.InternalClientError, asyncpg.InterfaceError, TimeoutError) as error:
-            if isinstance(error, TimeoutError) and not _is_from_sqlalchemy(error):
+            if isinstance(error, TimeoutError) and not _is_from_the_driver(error):
                 raise  # The request's own, such as of a call to another service.
             raise Unavailable("Postgres: the connection was lost, or did not answer") from error
         except TYPES_CHANGED as error:
@@ -210,9 +214,9 @@ def _on_error(failure: ExceptionContext) -> None:
         )
 
 
-def _is_from_sqlalchemy(error: BaseException) -> bool:
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_globals.get("__name__", "").startswith("sqlalchemy.") for frame, _ in frames)
+def _is_from_the_driver(error: BaseException) -> bool:
+    names = (one.f_globals.get("__name__", "") for one, _ in traceback.walk_tb(error.__traceback__))
+    return any(name.startswith(DRIVERS) for name in names)
 
 
 def install(app: FastAPI) -> None:

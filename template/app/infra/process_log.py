@@ -29,7 +29,7 @@ SCHEDULER = Path("/proc/thread-self/schedstat")
 class Processor(NamedTuple):
     at: float
     got: float  # seconds on a processor so far
-    waited: float | None  # seconds for one so far. None where the kernel does not count them
+    waited: float | None  # seconds of waiting so far. None where the kernel counts none
 
     def since(self, before: "Processor") -> dict[str, float | None]:
         """Shares of one processor. `wanted` above `got` means that others had it."""

@@ -80,7 +80,7 @@ class Reader:
         """Runs SQL that SQLAlchemy cannot express. Parameters are $1, $2 …"""
         try:
             return await self._answer(sql, arguments)
-        except NotConnected as error:  # a transaction around it must not count it as its own
+        except NotConnected as error:  # a transaction around it would note that it takes no writes
             raise Unavailable(str(error)) from error
         except CONNECTION_LOST as error:
             raise Unavailable(f"Postgres: the connection was lost: {error}") from error

@@ -108,8 +108,9 @@ def modules_in(sql: str, owner_of: Mapping[str, str]) -> set[str]:
     """SQL may leave the schema to the search_path, or name one that the model leaves out."""
     found: set[str] = set()
     for name in tables_in(sql):
-        same = (one for one in owner_of if one.rpartition(".")[2] == name.rpartition(".")[2])
-        found.update(owner_of[one] for one in ([name] if name in owner_of else same))
+        bare = name.rpartition(".")[2]
+        same = {one for one in owner_of if one.rpartition(".")[2] == bare and bare in {one, name}}
+        found.update(owner_of[one] for one in ({name} if name in owner_of else same))
     return found
 
 

@@ -473,7 +473,7 @@ async def test_a_role_that_has_lost_its_rights_is_unavailable_until_it_has_them(
     services: Services,
 ) -> None:
     async with (
-        role_of_its_own(services) as (owner, role, url),
+        new_role(services) as (owner, role, url),
         Database(settings(services, url=url)) as database,
     ):
         with pytest.raises(Unavailable, match="permission denied for table notes"):
@@ -491,7 +491,7 @@ async def test_while_there_is_no_room_for_more_connections_those_that_are_open_c
     services: Services,
 ) -> None:
     async with (
-        role_of_its_own(services) as (owner, role, url),
+        new_role(services) as (owner, role, url),
         Database(settings(services, url=url, read_pool=1, write_pool=1)) as database,
     ):
 
@@ -506,7 +506,8 @@ async def test_while_there_is_no_room_for_more_connections_those_that_are_open_c
             await write_one()
         with pytest.raises(Unavailable, match="takes no writes"):
             await database.check()
-        await owner.execute(f"ALTER ROLE {role} CONNECTION LIMIT 9")  # refused ones may count still
+        # More than one: a refused connection may count for a moment.
+        await owner.execute(f"ALTER ROLE {role} CONNECTION LIMIT 9")
         await write_one()
         await owner.execute(f"ALTER ROLE {role} CONNECTION LIMIT 0")
         await database.check()
@@ -516,7 +517,7 @@ async def test_while_there_is_no_room_for_more_connections_those_that_are_open_c
 
 
 @asynccontextmanager
-async def role_of_its_own(
+async def new_role(
     services: Services,
 ) -> AsyncGenerator[tuple[asyncpg.Connection, str, str]]:
     """The owner's connection, the name of the role, and its URL."""

@@ -58,7 +58,7 @@ class Site:
             "AWS_ACCESS_KEY_ID": variables["AWS_ACCESS_KEY_ID"],
             "AWS_SECRET_ACCESS_KEY": variables["AWS_SECRET_ACCESS_KEY"],
             "BACKUP": "s3://backups/postgres",
-            "BACKUP_OPTIONS": f"--endpoint-url {s3.endpoint}",
+            "BACKUP_OPTIONS": f"--endpoint-url {s3.url}",
             "PGHOST": "127.0.0.1",
             "PGPORT": str(self.port),
             "PGUSER": "postgres",

@@ -209,7 +209,7 @@ def name_the_buckets(site: LossesSite) -> None:
     remote = {
         "TYPE": "s3",
         "PROVIDER": "Other",
-        "ENDPOINT": site.s3.endpoint,
+        "ENDPOINT": site.s3.url,
         "ACCESS_KEY_ID": rclone.KEY_ID,
         "SECRET_ACCESS_KEY": site.s3.password,
     }

@@ -59,22 +59,28 @@ def tables_of(module: str) -> set[Table]:
 
 
 def without_class() -> dict[Table, str]:
-    """The module of each table without a class: another module's models.py may import it."""
+    """Each table without a class, and the module that makes it. Others may import it."""
     of_classes = {table for mapper in Base.registry.mappers for table in mapper.tables}
     ours = set(Base.metadata.tables.values()) - of_classes
-    found: dict[bool, dict[Table, str]] = {False: {}, True: {}}
-    for name, models in sorted(sys.modules.items()):
-        if name.startswith("app.") and name.endswith(".models"):
-            for key, table in vars(models).items():
+    made: dict[Table, str] = {}
+    imported: dict[Table, str] = {}
+    for name, code in sorted(sys.modules.items()):
+        if name.startswith("app.") and not name.startswith("app.infra."):
+            for key, table in vars(code).items():
                 if isinstance(table, Table) and table in ours:
-                    found[_makes(models, key)].setdefault(table, name.split(".")[1])
-    return found[False] | found[True]
+                    found = made if _makes(code, key) else imported
+                    found.setdefault(table, name.split(".")[1])
+    return imported | made
 
 
-def _makes(models: ModuleType, key: str) -> bool:
-    nodes = ast.walk(ast.parse(inspect.getsource(models)))
-    names = (one for one in nodes if isinstance(one, ast.Name) and one.id == key)
-    return any(isinstance(one.ctx, ast.Store) for one in names)
+def _makes(code: ModuleType, name: str) -> bool:
+    """Whether it has `name = Table(…)`, or a call of another function."""
+    for node in ast.walk(ast.parse(inspect.getsource(code))):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(one, ast.Name) and one.id == name for one in targets):
+                return True
+    return False
 
 
 def history_of(module: str, config: Config, *, begins: bool) -> Path:

@@ -95,9 +95,9 @@ class Client(MinPosition):
     | the request brings           | its position is                                        |
     |------------------------------|--------------------------------------------------------|
     | no session                   | the one that it sends, or none                         |
-    | a session, no position       | stored with the session: the first read looks it up    |
-    | a session and its positions  | the one that it sends: no lookup (`echoes`)            |
-    | a session and the marker     | the one that it sends, or none: nothing was written    |
+    | a session, not all positions | stored with the session: the first read looks it up    |
+    | a session, all its positions | the one that it sends: no lookup (`echoes`)            |
+    | a session and the marker     | the one that it sends. None: it wrote nothing lately   |
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Client(MinPosition):
         self.carried = carried
         modules = positions.modules if positions else ()
         self.min_position = carried.position
-        # It sends back all of its positions, so they need no lookup of its session.
+        # No lookup is needed: there is no session, or the client sends all of its positions.
         self.echoes = token_hash is None or carried.covers(modules)
         self.is_resolved = self.echoes
         self.started: list[bytes] = []

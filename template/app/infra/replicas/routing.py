@@ -32,7 +32,11 @@ WORTH_ASKING_ELSEWHERE = (
     asyncpg.DeadlockDetectedError,
     asyncpg.InsufficientResourcesError,
     asyncpg.PostgresSystemError,
-    asyncpg.SyntaxOrAccessError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.InsufficientPrivilegeError,
     asyncpg.InvalidSchemaNameError,
     asyncpg.InvalidTextRepresentationError,
 )

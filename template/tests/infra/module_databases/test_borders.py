@@ -142,6 +142,7 @@ def test_tables_are_found_where_sql_names_them(sql: str, tables: set[str]) -> No
         ("SELECT 1 FROM clinic.visits JOIN web.visits USING (id)", {"clinic", "web"}),
         ('SELECT 1 FROM "clinic"."visits", public.pets', {"clinic", "pets"}),
         ("SELECT 1 FROM visits", {"clinic", "web"}),
+        ("SELECT 1 FROM other.visits", set()),
     ],
 )
 def test_two_schemas_may_have_a_table_of_one_name(sql: str, modules: set[str]) -> None:

@@ -360,8 +360,7 @@ MIGRATIONS = {
     "CREATE TABLE arriving (id int)": "SELECT count(*) FROM arriving",
     "CREATE FUNCTION arriving() RETURNS int RETURN 0": "SELECT arriving()",
     "CREATE TYPE arriving_type AS ENUM ('no')": "SELECT count('no'::arriving_type) - 1",
-    "CREATE SCHEMA elsewhere": "SELECT count(NULL::elsewhere.arriving)",
-    "CREATE TYPE elsewhere.arriving AS (id int)": "SELECT count(NULL::elsewhere.arriving)",
+    "CREATE SCHEMA elsewhere CREATE TABLE new (id int)": "SELECT count(*) FROM elsewhere.new",
     "ALTER TYPE mood ADD VALUE 'hopeful'": "SELECT count('hopeful'::mood) - 1",
 }
 
@@ -380,24 +379,40 @@ async def test_a_migration_that_has_not_arrived_yet_is_read_from_the_primary(
         await replica.becomes("EXISTS (SELECT FROM pg_type WHERE typname = 'mood')")
         await replica.run("SELECT pg_wal_replay_pause()")
         await replica.becomes("pg_get_wal_replay_pause_state() = 'paused'")
-        for migration in MIGRATIONS:
-            await primary.run(migration)
+        try:
+            for migration in MIGRATIONS:
+                await primary.run(migration)
+            [there] = app.state.database.replicas
+            for asked, query in enumerate(MIGRATIONS.values(), start=there.reads + 1):
+                [row] = await app.state.database.reader().fetch(query)
+                assert (row[0], there.reads) == (0, asked)
+            assert await reads_from_replica(client)
+        finally:
+            for named in ("TABLE arriving", "FUNCTION arriving", "TYPE arriving_type, mood"):
+                await primary.run(f"DROP {named}")
+            await primary.run("DROP SCHEMA elsewhere CASCADE")
 
-        for query in MIGRATIONS.values():
-            [row] = await app.state.database.reader().fetch(query)
-            assert row[0] == 0
-        assert await reads_from_replica(client)
-    for named in ("TABLE arriving", "FUNCTION arriving", "TYPE arriving_type", "TYPE mood"):
-        await primary.run(f"DROP {named}")
-    await primary.run("DROP SCHEMA elsewhere CASCADE")
+
+FAILS_HERE = """
+    CREATE OR REPLACE FUNCTION fails_here(code text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+        IF pg_is_in_recovery() THEN RAISE 'it fails here' USING ERRCODE = code; END IF;
+        RETURN 'found';
+    END $$
+"""
 
 
-async def test_a_read_that_fails_at_a_replica_with_a_broken_disk_is_answered_by_the_primary(
-    notes: FastAPI, serve: Serve
+# Its disk is full or broken, it has no memory, or no right has arrived.
+@pytest.mark.parametrize("code", ["53100", "58030", "53200", "42501"])
+async def test_a_read_that_only_the_replica_refuses_is_answered_by_the_primary(
+    notes: FastAPI, serve: Serve, primary: Server, replica: Server, code: str
 ) -> None:
-    lost = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_read_file('lost') ELSE 'found' END"
+    await primary.run(FAILS_HERE)
+    await replica.becomes("EXISTS (SELECT FROM pg_proc WHERE proname = 'fails_here')")
     async with in_rotation(notes, serve):
-        assert (await notes.state.database.reader().fetch(lost))[0][0] == "found"
+        [there] = notes.state.database.replicas
+        before = there.reads
+        [row] = await notes.state.database.reader().fetch("SELECT fails_here($1)", code)
+        assert (row[0], there.reads) == ("found", before + 1)
 
 
 async def test_a_write_is_refused_by_the_replica_and_by_the_primary(

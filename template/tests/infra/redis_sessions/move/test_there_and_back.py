@@ -14,6 +14,7 @@ from tests.infra.redis_sessions.move.people import People
 
 pytestmark = pytest.mark.slow  # A service moves once, and its tests take seconds.
 
+# More, such as 1,000, take minutes on a slow machine.
 PEOPLE = int(os.environ.get("PEOPLE", "300"))
 PAUSE_SECONDS = 0.1
 

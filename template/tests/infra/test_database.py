@@ -392,8 +392,9 @@ def test_a_url_parameter_that_asyncpg_does_not_know_stops_the_start_and_is_named
 
 
 async def test_parameters_of_libpq_that_asyncpg_does_not_know_are_translated(
-    services: Services,
+    services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("DATABASE_CONNECT_SECONDS")
     url = f"{services.database_url}?connect_timeout=7&channel_binding=prefer&application_name=shop"
     translated = DatabaseSettings.model_validate({"url": url})
 

@@ -101,6 +101,7 @@ async def test_a_token_that_sends_nothing_back_sees_its_write_and_others_may_rea
 ) -> None:
     with valkey.running("sessions") as sessions:
         monkeypatch.setenv("SESSION_REDIS_URL", sessions.url)
+        monkeypatch.setenv("SESSION_REDIS_SECONDS", "5")
         monkeypatch.setenv("SESSION_STORE", store)
         # For this long after a connection to Redis the primary answers, and a position is kept.
         monkeypatch.setattr(OwnWrites, "remembered", timedelta(seconds=10))

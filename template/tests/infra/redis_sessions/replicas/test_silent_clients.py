@@ -41,6 +41,7 @@ def servers() -> Iterator[Cluster]:
 def sessions(monkeypatch: pytest.MonkeyPatch) -> Iterator[Valkey]:
     with valkey.running("sessions") as sessions:
         monkeypatch.setenv("SESSION_REDIS_URL", sessions.url)
+        monkeypatch.setenv("SESSION_REDIS_SECONDS", "5")
         yield sessions
 
 

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +107,7 @@ def all_upgraded(
     """Upgrades several repos at once; yields outcomes in order. On Ctrl-C, running ones finish."""
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
-        yield pool.map(lambda pair: one(*pair), found)
+        yield _results([pool.submit(one, *pair) for pair in found])
     except KeyboardInterrupt as interrupt:
         pool.shutdown(wait=False, cancel_futures=True)
         print("rung: Stopping after the repos in progress.", file=sys.stderr)
@@ -115,6 +115,14 @@ def all_upgraded(
         raise RungError("Stopped. Run the same command again to continue.") from interrupt
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _results(running: Sequence[Future[Outcome]]) -> Iterator[Outcome]:
+    for future in running:
+        # Python sees a Ctrl-C that arrives just as this wait begins only when the wait ends.
+        while not future.done():
+            wait([future], timeout=1)
+        yield future.result()
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def shared(
         started = True
         yield
     finally:
-        last = locks_alone(users)
+        last = try_lock_alone(users)
         has_died = supervisor is not None and supervisor.poll() is not None
         if last and remove and (has_died or not started):
             shutil.rmtree(folder, ignore_errors=True)
@@ -95,7 +95,7 @@ def _is_still_at(path: Path, descriptor: int) -> bool:
         return False
 
 
-def locks_alone(descriptor: int) -> bool:
+def try_lock_alone(descriptor: int) -> bool:
     """Takes an exclusive lock on this file, and keeps it. False if somebody else holds one."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -153,8 +153,8 @@ class Database:
             async with asyncio.timeout(SLOW_TO_OPEN_SECONDS):
                 await self._open_connections()
         except (TimeoutError, NotConnected) as error:
-            has_room = not isinstance(error.__cause__, asyncpg.TooManyConnectionsError)
-            if isinstance(error, NotConnected) and has_room:
+            has_no_room = isinstance(error.__cause__, asyncpg.TooManyConnectionsError)
+            if isinstance(error, NotConnected) and not has_no_room:
                 raise
             if self._reads.answered_statements == answered:
                 await self._reader.on_primary().fetch("SELECT 1")

@@ -116,7 +116,7 @@ def _number_of_copies(given: str) -> int:
 def _only_one() -> Iterator[None]:
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / "running").open("w") as lock:
-        if not supervisor.locks_alone(lock.fileno()):
+        if not supervisor.try_lock_alone(lock.fileno()):
             sys.exit("A stack runs here already: make stack-status")
         yield
 

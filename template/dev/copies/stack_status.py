@@ -106,7 +106,7 @@ def _readiness(port: int, question: bytes) -> str:
 def _is_in_use(users: Path) -> bool:
     """A command that uses a server holds a shared lock on this file."""
     with users.open() as file:
-        return not supervisor.locks_alone(file.fileno())
+        return not supervisor.try_lock_alone(file.fileno())
 
 
 if __name__ == "__main__":

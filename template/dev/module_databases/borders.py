@@ -105,13 +105,18 @@ def tables_in(sql: str) -> set[str]:
 
 
 def modules_in(sql: str, owner_of: Mapping[str, str]) -> set[str]:
-    """SQL may leave the schema to the search_path, or name one that the model leaves out."""
     found: set[str] = set()
     for name in tables_in(sql):
-        bare = name.rpartition(".")[2]
-        same = {one for one in owner_of if one.rpartition(".")[2] == bare and bare in {one, name}}
-        found.update(owner_of[one] for one in ({name} if name in owner_of else same))
+        if name in owner_of:
+            found.add(owner_of[name])
+        else:
+            found.update(owner for table, owner in owner_of.items() if _may_be(name, table))
     return found
+
+
+def _may_be(name: str, table: str) -> bool:
+    """SQL may leave the schema to the search_path, or name one that the model leaves out."""
+    return table.endswith(f".{name}") or name.endswith(f".{table}")
 
 
 def known_debts() -> list[str] | None:

@@ -38,8 +38,9 @@ EXECUTED = {
         module_databases/move-a-module.md: 1. do, 2. do, 2. check, 2. back, 3. do, 3. check
         module_databases/move-a-module.md: 3. back, 4. do
         module_databases/its-server.md: 1. do, 1. check, 2. do
-        replicas/failover.md: 1. check, 3. do, 3. check
-        upgrade-postgres.md: 1. do, 1. check, 2. do, 2. check, 3. do, 3. check
+        replicas/add-a-replica.md: 1. do
+        replicas/failover.md: 1. check, 2. do, 2. check, 3. do, 3. check
+        upgrade-postgres.md: 1. do, 1. check, 2. do, 2. check, 2. back, 3. do, 3. check
     """,
     "runbook_pause": """
         module_databases/move-by-pausing.md: 1. do, 2. do, 2. check, 2. back
@@ -250,6 +251,10 @@ def test_a_module_moves_to_its_own_server_which_fails_over_and_is_upgraded_unnot
         if found["longest"] < 3000:
             assert report["people"][name]["announced"] == 0, report
     assert len(set(servers)) == 3, "its first server, its replica, and the new one"
+    lost = report["its server lost"]
+    assert lost["listed as lost"] >= lost["lost"] == 3
+    [its_replica] = set(lost["ports"])
+    assert its_replica not in servers
 
 
 @pytest.mark.slow

@@ -38,9 +38,6 @@ PRODUCTS = """
 INSERT INTO products (name, description, price_cents, stock)
 SELECT 'Product ' || n, 'Well made.', 10, 1000000 FROM generate_series(1, 100) n
 """
-A_PRODUCT = """
-INSERT INTO products (name, description, price_cents, stock) VALUES ('lost', '', 1, 1)
-"""
 FAILOVER = "replicas/failover.md"
 UNLOCKING = "../../app/accounts/unlocking.md"
 ADDRESS = "127.3.0.1"
@@ -316,11 +313,12 @@ def move(site: Site) -> None:
 
 def lose_the_primary(site: Site) -> dict[str, Any]:
     """Its last commits have not reached the replica."""
-    site.variables["TO_REPLICA"] = way_to_the_replica(site)
+    site.query("CREATE TABLE notes (id int)")
     site.query("ALTER ROLE replicator NOLOGIN")
+    site.follow_text('wait_until psql "$REPLICA" -XAtc "SELECT FROM notes"')
     site.query("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
     for _ in range(3):
-        site.query(A_PRODUCT)
+        site.query("INSERT INTO notes VALUES (1)")
     stop = site.variables["STOP_POSTGRES"]
     site.variables["STOP_POSTGRES"] = f"{stop}-at-once"
     data = site.variables["POSTGRES_DATA"]
@@ -328,7 +326,7 @@ def lose_the_primary(site: Site) -> dict[str, Any]:
     said = site.follow(FAILOVER, "2.")
     site.variables["STOP_POSTGRES"] = stop
     site.exchange_primary_and_replica()
-    there = site.query("SELECT name FROM products WHERE name = 'lost'")
+    there = site.query("SELECT id FROM notes")
     site.query("ALTER ROLE replicator LOGIN")  # the replica may have learned of it
     site.exchange_primary_and_replica()
     site.follow(FAILOVER, "3.")
@@ -382,6 +380,7 @@ async def year(site: Site) -> dict[str, Any]:
             await people.while_they_use_it("a planned failover", lambda: move(site))
         finally:
             await people.load.stop()
+        site.variables["TO_REPLICA"] = way_to_the_replica(site)
         lost = await asyncio.to_thread(lose_the_primary, site)
         they = People(site)
         they.load.start()

@@ -1,5 +1,5 @@
 """Follows module_databases/move-a-module.md there, back, there and to its end, under load.
-Then the module's server gets what its-server.md promises: a failover and an upgrade.
+Then the module's server gets what its-server.md promises: a failover, an upgrade and back, a loss.
 
 Runs in a generated repo of stage 4 with all options, beside the live climb's modules and
 operators_year: python -m runbook_move.drive
@@ -16,7 +16,7 @@ from typing import Any
 from dev import postgres
 from operators_year.drive import WRITTEN, People, Site, prepared, report_on
 
-from runbook_move.its_server import at_port, port_of, used_as_the_pages_say
+from runbook_move.its_server import at_port, lose_it, port_of, used_as_the_pages_say
 
 sys.path.append(str(postgres.REPOSITORY / "live_climb"))
 
@@ -45,6 +45,12 @@ class MoveSite(Site):
             *self._run("psql", self.variables[self.home], "-XAtc", orders).splitlines(),
             *super().query(uploads),
         ]
+
+    def exchange_primary_and_replica(self) -> None:
+        """Of the module's own server: its shell takes their names from OWN_…"""
+        super().exchange_primary_and_replica()
+        named = self.variables
+        named |= {"OWN_POSTGRES": named["POSTGRES"], "OWN_PLACE": named["POSTGRES_PLACE"]}
 
     def _before_the_first_deploy(self) -> None:
         page = (self.pages / PAGE).read_text(encoding="utf-8")
@@ -104,13 +110,17 @@ WAY = (
 
 
 async def moved_and_used(site: MoveSite) -> dict[str, Any]:
-    return await moved(site, then=used_as_the_pages_say)
+    return await moved(site, then=used_as_the_pages_say, at_last=lose_it)
 
 
 async def moved(
-    site: MoveSite, way: tuple[tuple[str, ...], ...] = WAY, then: Then | None = None
+    site: MoveSite,
+    way: tuple[tuple[str, ...], ...] = WAY,
+    then: Then | None = None,
+    at_last: Callable[[MoveSite], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    its_server = {}
+    """`at_last` begins when nobody uses the service any more."""
+    its_server, its_loss = {}, {}
     async with prepared(site):
         people = People(site)
         people.load.start()
@@ -135,6 +145,8 @@ async def moved(
             await people.load.stop()
         there = await asyncio.to_thread(site.query, WRITTEN)
         orders = people.ledger.rows["orders"]
+        if at_last is not None:
+            its_loss = await asyncio.to_thread(at_last, site)
     return {
         "orders": len(orders),
         "lost orders": len(orders - set(there)),
@@ -145,6 +157,7 @@ async def moved(
             name: found[1] for name, text in said.items() if (found := PAUSE.search(text))
         },
         "its server": its_server,
+        "its server lost": its_loss,
         "own": said["own"].strip().splitlines()[-1],
         "people": people.report(),
         "evidence": people.evidence(),

@@ -1,15 +1,16 @@
 """Follows module_databases/its-server.md once the module has its own server: names in PgBouncer,
-a planned failover to a replica of it, and an upgrade to a new server.
+a planned failover to a replica of it, an upgrade to a new server and back, and the loss of that.
 """
 
 import asyncio
 import re
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import place
-from operators_year.drive import FAILOVER, People
+from operators_year.drive import FAILOVER, People, lose_the_primary
 from runbook import section_of
 
 if TYPE_CHECKING:
@@ -29,50 +30,60 @@ def enter_its_shell(site: "MoveSite") -> None:
     """All pages are those of the module's server from here on. Its replica streams."""
     site.follow(ITS_SERVER, "2.")
     site._functions += f"\n{section_of(site.pages / ITS_SERVER, '2.')}"
-    data, replica = site.servers / "own", site.servers / "own-replica"
-    own_port = port_of(site.variables["OWN_PLACE"])
+    data = site.servers / "own"
+    make_programs(site, data, port_of(site.variables["OWN_PLACE"]))
+    make_a_replica(site, data)
+
+
+def make_a_replica(site: "MoveSite", of: Path) -> None:
+    named = site.variables
+    own_port, replica = port_of(named["OWN_PLACE"]), Path(f"{of}-replica")
     [port] = place.unused_ports(1)
-    password = secrets.token_hex(16)
-    for name, folder, number in (("own", data, own_port), ("own-replica", replica, port)):
-        for verb in ("start", "stop"):
-            how = f"-l {folder}.log -w -m fast -o '-p {number}' {verb}"
-            site._program(f"{verb}-{name}", f"pg_ctl -D {folder} {how}")
-    site.variables |= {
-        "POSTGRES_DATA": str(data),
-        "POSTGRES_HBA": str(data / "pg_hba.conf"),
-        "START_POSTGRES": "start-own",
-        "STOP_POSTGRES": "stop-own",
-        "REPLICATOR_PASSWORD": password,
-        "REPLICATION": f"postgresql://replicator:{password}@127.0.0.1:{own_port}",
-        "REPLICA": site.variables["OWN_POSTGRES"].replace(f":{own_port}/", f":{port}/"),
-        "REPLICA_PLACE": site.variables["OWN_PLACE"].replace(own_port, port),
+    make_programs(site, replica, port)
+    user = f"replicator:{named['REPLICATOR_PASSWORD']}"
+    named |= {
+        "POSTGRES_DATA": str(of),
+        "POSTGRES_HBA": str(of / "pg_hba.conf"),
+        "START_POSTGRES": f"start-{of.name}",
+        "STOP_POSTGRES": f"stop-{of.name}",
+        "REPLICATION": f"postgresql://{user}@127.0.0.1:{own_port}",
+        "REPLICA": at_port(named["OWN_POSTGRES"], port),
+        "REPLICA_PLACE": named["OWN_PLACE"].replace(own_port, port),
         "REPLICA_DATA": str(replica),
-        "START_REPLICA": "start-own-replica",
-        "TO_REPLICA": f"host=127.0.0.1 port={port} user=replicator password={password}",
+        "START_REPLICA": f"start-{replica.name}",
+        "STOP_REPLICA": f"stop-{replica.name}",
+        "TO_REPLICA": f"host=127.0.0.1 port={port} user={user.replace(':', ' password=')}",
     }
     made = "pg_basebackup"
     site.follow("replicas/add-a-replica.md", "1.", "do", only=lambda commands: made in commands)
+
+
+def make_programs(site: "MoveSite", data: Path, port: str) -> None:
+    for verb in ("start", "stop"):
+        how = f"-l {data}.log -w -m fast -o '-p {port}' {verb}"
+        site._program(f"{verb}-{data.name}", f"pg_ctl -D {data} {how}")
 
 
 def fail_over(site: "MoveSite") -> None:
     site.follow(FAILOVER, "1.")
     site.follow(FAILOVER, "3.")
     named = site.variables
-    named["OWN_DIRECT"] = at_port(named["OWN_DIRECT"], port_of(named["REPLICA_PLACE"]))
-    named |= {
-        "OWN_POSTGRES": named["REPLICA"],
-        "OWN_PLACE": named["REPLICA_PLACE"],
-        "POSTGRES_DATA": named["REPLICA_DATA"],
-        "START_POSTGRES": "start-own-replica",
-        "STOP_POSTGRES": "stop-own-replica",
-    }
+    named |= {"OWN_POSTGRES": named["REPLICA"], "OWN_PLACE": named["REPLICA_PLACE"]}
+    for name in ("START_{}", "STOP_{}", "{}_DATA"):
+        named[name.format("POSTGRES")] = named[name.format("REPLICA")]
+    lead_to(site, "OWN_PLACE")
+
+
+def lead_to(site: "MoveSite", its_place: str) -> None:
+    """Where the module's tables are from now on."""
+    named = site.variables
+    named["OWN_DIRECT"] = at_port(named["OWN_DIRECT"], port_of(named[its_place]))
 
 
 def make_an_empty_server(site: "MoveSite") -> None:
     [port] = place.unused_ports(1)
     data = site.make_server("own-new", port)
-    for verb in ("start", "stop"):
-        site._program(f"{verb}-own-new", f"pg_ctl -D {data} -l {data}.log -w -m fast {verb}")
+    make_programs(site, data, port)
     site.variables |= {
         "NEW": at_port(site.variables["OWN_POSTGRES"], port),
         "NEW_PLACE": site.variables["OWN_PLACE"].replace(
@@ -92,17 +103,37 @@ def follow_the_new_one(site: "MoveSite") -> None:
 def switch(site: "MoveSite") -> None:
     site.follow(UPGRADE, "2.")
     site.home = "NEW"
-    port = port_of(site.variables["NEW_PLACE"])
-    site.variables["OWN_DIRECT"] = at_port(site.variables["OWN_DIRECT"], port)
+    lead_to(site, "NEW_PLACE")
+
+
+def switch_back(site: "MoveSite") -> None:
+    site.follow(UPGRADE, "2.", "back")
+    site.home = "OWN_POSTGRES"
+    lead_to(site, "OWN_PLACE")
 
 
 def end(site: "MoveSite") -> None:
     site.follow(UPGRADE, "3.")
-    site.home, site.variables["OWN_POSTGRES"] = "OWN_POSTGRES", site.variables["NEW"]
+    named = site.variables
+    named |= {"OWN_POSTGRES": named["NEW"], "OWN_PLACE": named["NEW_PLACE"]}
+    site.home = "OWN_POSTGRES"
+
+
+def lose_it(site: "MoveSite") -> dict[str, Any]:
+    """The new server gets a replica and fails, while nobody uses it."""
+    named = site.variables
+    named |= {"POSTGRES": named["OWN_POSTGRES"], "POSTGRES_PLACE": named["OWN_PLACE"]}
+    make_a_replica(site, Path(named["NEW_DATA"]))
+    lost = lose_the_primary(site)
+    lead_to(site, "OWN_PLACE")
+    return lost | {"ports": site.follow_text(LEADS_TO).split()}
 
 
 # On a busy machine a pause may be longer than people wait.
-PAUSED = ("its failover", "the new one follows", "the switch")
+PAUSED = (
+    *("its failover", "the new one follows"),
+    *("the switch", "the way back", "the switch again"),
+)
 LEADS_TO = """
 psql "$OWN_DIRECT" -XAtc "SHOW port"
 psql "$POOLED/orders-app" -XAtc "SHOW port"
@@ -115,6 +146,8 @@ STEPS: tuple[tuple[str, Callable[["MoveSite"], None]], ...] = (
     ("an empty server", make_an_empty_server),
     ("the new one follows", follow_the_new_one),
     ("the switch", switch),
+    ("the way back", switch_back),
+    ("the switch again", switch),
     ("the end", end),
 )
 

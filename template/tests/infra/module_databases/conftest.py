@@ -234,6 +234,14 @@ class Practice:
         return self.runs("pytest", "-q", *plugins, *options)
 
 
+def set_database(environment: pytest.MonkeyPatch, module: str, url: str) -> None:
+    """Without a short limit for opening a connection, as all tests have for the common one."""
+    prefix = f"MODULE_{module}_DATABASE_"
+    settings = {"URL": url, "CONNECT_SECONDS": "20", "POOL_WAIT_SECONDS": "20"}
+    for name, value in settings.items():
+        environment.setenv(prefix + name, value)
+
+
 @pytest.fixture(scope="session")
 def second_server() -> Iterator[Databases]:
     """A Postgres beside that of the services."""

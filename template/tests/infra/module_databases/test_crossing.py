@@ -15,6 +15,7 @@ from app.infra.module_databases.crossing import elsewhere
 from app.infra.module_databases.sessions import TwoDatabases, module_sessions
 from dev.pytest_plugin import Databases, Services
 from tests.infra.conftest import Serve, bare_app
+from tests.infra.module_databases.conftest import set_database
 
 # The tables of rooms stay in the common database.
 guests, rooms = module_sessions("guests"), module_sessions("rooms")
@@ -31,7 +32,7 @@ def guests_database(
     second_server: Databases, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
     with second_server.created() as url:
-        monkeypatch.setenv("MODULE_GUESTS_DATABASE_URL", url)
+        set_database(monkeypatch, "GUESTS", url)
         yield url
 
 

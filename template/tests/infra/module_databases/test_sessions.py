@@ -20,6 +20,7 @@ from app.infra.reads import Reader
 from app.infra.telemetry import sources
 from dev.pytest_plugin import Databases, Services
 from tests.infra.conftest import Serve, bare_app
+from tests.infra.module_databases.conftest import set_database
 
 parcels = module_sessions("parcels")
 ParcelsRead = Annotated[Reader, Depends(parcels.read)]
@@ -37,7 +38,7 @@ def second(
 ) -> Iterator[str]:
     """URL of a database on another server, set as that of the module "parcels"."""
     with second_server.created() as url:
-        monkeypatch.setenv("MODULE_PARCELS_DATABASE_URL", url)
+        set_database(monkeypatch, "PARCELS", url)
         yield url
 
 
@@ -45,7 +46,7 @@ def second(
 def third(second_server: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The same for "letters"."""
     with second_server.created() as url:
-        monkeypatch.setenv("MODULE_LETTERS_DATABASE_URL", url)
+        set_database(monkeypatch, "LETTERS", url)
         yield url
 
 

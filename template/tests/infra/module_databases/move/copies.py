@@ -38,8 +38,8 @@ def set_environment(environment: pytest.MonkeyPatch, urls: Urls, *, follow: bool
     environment.setenv("MODULE_PARCELS_DATABASE_FOLLOW", str(follow))
     for prefix in ("", "MODULE_PARCELS_"):
         # A command that was killed between its two commits runs again within this time.
-        environment.setenv(f"{prefix}DATABASE_POOL_WAIT_SECONDS", "60")
-        environment.setenv(f"{prefix}DATABASE_STATEMENT_SECONDS", "60")
+        for name in ("CONNECT", "POOL_WAIT", "STATEMENT"):
+            environment.setenv(f"{prefix}DATABASE_{name}_SECONDS", "60")
 
 
 def post_office() -> FastAPI:

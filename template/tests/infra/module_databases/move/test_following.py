@@ -73,7 +73,7 @@ async def test_a_copy_that_does_not_follow_answers_503_to_writes(
         early = await copies.start()
         monkeypatch.delenv("MODULE_PARCELS_DATABASE_URL")
         monkeypatch.delenv("MODULE_PARCELS_DATABASE_FOLLOW")
-        for name in ("POOL_WAIT_SECONDS", "STATEMENT_SECONDS"):
+        for name in ("CONNECT_SECONDS", "POOL_WAIT_SECONDS", "STATEMENT_SECONDS"):
             monkeypatch.delenv(f"MODULE_PARCELS_DATABASE_{name}")
         late = await copies.start()
         await copy(move)

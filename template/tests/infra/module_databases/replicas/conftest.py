@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from dev.pytest_plugin import RUN, Services
+from tests.infra.module_databases.conftest import set_database
 from tests.infra.replicas.replication import Cluster, Server, cluster
 
 SENT = "CREATE TABLE sent (name text)"
@@ -38,7 +39,7 @@ def replica(
     asyncio.run(server.run("SELECT pg_wal_replay_resume()"))
     monkeypatch.setenv("FILES_FOLDER", str(tmp_path))
     monkeypatch.setenv("SESSION_STORE", "postgres")
-    monkeypatch.setenv("MODULE_PARCELS_DATABASE_URL", servers.primary.url)
+    set_database(monkeypatch, "PARCELS", servers.primary.url)
     monkeypatch.setenv("MODULE_PARCELS_DATABASE_REPLICA_URLS", server.url)
     monkeypatch.setenv("MODULE_PARCELS_DATABASE_REPLICA_POLL_SECONDS", "0.05")
     monkeypatch.setenv("MODULE_PARCELS_DATABASE_REPLICA_MAX_LAG_SECONDS", "60")

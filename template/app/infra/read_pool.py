@@ -92,6 +92,7 @@ class ReadPool:
         for _ in range(most):
             self._free.put_nowait(None)
         self._open: set[Pooled] = set()
+        self._opening: set[asyncio.Timeout] = set()
         self._generation = 0
         self._closed = False
         self._closings: set[asyncio.Task[None]] = set()
@@ -151,11 +152,13 @@ class ReadPool:
             self.terminate()
 
     def terminate(self) -> None:
-        """Running statements end as if the connection was lost."""
+        """Running statements, and attempts to connect, end as if the connection was lost."""
         self._closed = True
         self._timer.cancel()
         for pooled in self._open:
             pooled.connection.terminate()
+        while self._opening:
+            self._opening.pop().reschedule(self._loop.time())
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
@@ -171,7 +174,7 @@ class ReadPool:
         generation = self._generation
         try:
             self._refuse_if_closed()
-            pooled = Pooled(await self._connect(), generation)
+            pooled = Pooled(await self._connected(), generation)
         except BaseException:
             self._free.put_back(None)
             raise
@@ -179,6 +182,18 @@ class ReadPool:
         if self._closed:
             pooled.connection.terminate()
         return pooled
+
+    async def _connected(self) -> asyncpg.Connection:
+        try:
+            async with asyncio.timeout(None) as opening:
+                self._opening.add(opening)
+                try:
+                    return await self._connect()
+                finally:
+                    self._opening.discard(opening)
+        except TimeoutError:
+            self._refuse_if_closed()
+            raise
 
     def _close_soon(self, pooled: Pooled) -> None:
         """Its place is free once it is closed, so that Postgres never has more than `most`."""

@@ -199,6 +199,25 @@ async def test_a_place_is_free_again_when_a_server_that_hangs_answers(services: 
     await close_in_time(pool.close())
 
 
+async def test_a_read_that_opens_a_connection_ends_with_its_pool(services: Services) -> None:
+    """The app terminates the pool of a replica that hangs, and asks the next server."""
+    begun = asyncio.Event()
+
+    async def hang() -> asyncpg.Connection:
+        begun.set()
+        await asyncio.Event().wait()
+        return await asyncpg.connect(services.database_url)
+
+    pool = ReadPool(hang, 1)
+    tries = [asyncio.create_task(pool.acquire(600)) for _ in range(2)]
+    await begun.wait()
+    await until_waiting(pool, 1)
+    pool.terminate()
+
+    ended = await asyncio.wait_for(asyncio.gather(*tries, return_exceptions=True), 60)
+    assert [type(error) for error in ended] == [asyncpg.InterfaceError] * 2
+
+
 async def test_a_pool_that_is_ended_refuses_those_who_wait(pool: ReadPool) -> None:
     reading = asyncio.create_task(ask(pool, "SELECT pg_sleep(60)"))
     waiting = [asyncio.create_task(ask(pool)) for _ in range(3)]

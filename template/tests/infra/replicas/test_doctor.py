@@ -46,8 +46,8 @@ async def test_reads_on_the_replica_are_seen_and_their_statements_counted(
     assert seen(capability).reads
     assert capability
     [reader] = capability.readers
-    assert reader.statements
-    assert reader.statements[0].sql == READ
+    # On a busy machine a question of the driver may have taken longer.
+    assert READ in [one.sql for one in reader.statements or ()]
     assert not capability.skipped
     assert str(replica.port) not in seen(capability).model_dump_json()
 

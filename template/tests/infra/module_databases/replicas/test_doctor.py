@@ -42,8 +42,8 @@ async def test_reads_on_the_replica_of_a_module_are_seen_and_counted(
     assert seen(capability).left_out == 0
     assert capability
     [reader] = capability.readers_of[PARCELS]
-    assert reader.statements
-    assert reader.statements[0].sql == READ
+    # On a busy machine a question of the driver may have taken longer.
+    assert READ in [one.sql for one in reader.statements or ()]
     assert not capability.skipped
     assert str(replica.port) not in seen(capability).model_dump_json()
 

@@ -47,7 +47,7 @@ def test_a_statement_that_is_slow_on_a_replica_only_is_named(
     [there] = report.replicas
     assert there.problem is None
     assert there.server == f"127.0.0.1:{replica.port}"
-    assert "SELECT id FROM visits" in there.statements[0].sql
+    assert any("SELECT id FROM visits" in one.sql for one in there.statements)
     assert [scan.index for scan in there.filtering_scans] == ["visits_pkey"]
     assert not report.filtering_scans
     assert "ix_visits_rest" not in [unused.index for unused in report.unused_indexes]

@@ -50,6 +50,8 @@ OTHER_SERVERS = re.compile(
     "PG(HOST|PORT|DATABASE|USER|PASS|SERVICE|OPTIONS|SSL|GSS|TARGET|CHANNEL|REQUIRE|KRB|MIN|MAX)"
 )
 
+NO_TLS = ("PGSSLMODE", "disable")
+
 
 class PostgresError(Exception):
     """The message says why Postgres does not run and what to do."""
@@ -273,8 +275,9 @@ async def _data_folder(url: str) -> str:
 
 
 def forget_other_servers(environment: MutableMapping[str, str]) -> None:
-    for name in [name for name in environment if OTHER_SERVERS.match(name)]:
-        del environment[name]
+    for name, value in list(environment.items()):
+        if OTHER_SERVERS.match(name) and (name, value) != NO_TLS:
+            del environment[name]
 
 
 @asynccontextmanager

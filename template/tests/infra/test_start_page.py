@@ -161,3 +161,8 @@ def test_libpq_variables_for_other_servers_are_removed(monkeypatch: pytest.Monke
     monkeypatch.setenv("PGQUEUER_SCHEMA", "queue")
     postgres.forget_other_servers(os.environ)
     assert [name for name in os.environ if name.startswith("PG")] == ["PGQUEUER_SCHEMA"]
+
+    # Our servers have no TLS, so this may stay.
+    monkeypatch.setenv(*postgres.NO_TLS)
+    postgres.forget_other_servers(os.environ)
+    assert os.environ["PGSSLMODE"] == "disable"

@@ -58,7 +58,7 @@ def _refuse_not_asked(
                 f"{key} is not asked at {stages.named(here)}, but from {first} on. Leave it out, "
                 "and answer it when you advance."
             )
-        raise UsageError(f"{key} is not asked with these answers. Leave it out.")
+        raise UsageError(f"{key} does not apply with your other answers. Leave it out.")
 
 
 def _asked_from(question: Mapping[str, Any], recorded: Mapping[str, Any]) -> stages.Stage | None:

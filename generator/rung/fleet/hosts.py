@@ -130,7 +130,7 @@ class _Api:
         try:
             return json.loads(content), headers
         except (ValueError, RecursionError) as error:
-            raise HostError(f"{_host(self.base)} answered no JSON to {path[:80]}.") from error
+            raise HostError(f"{_host(self.base)} did not send JSON for {path[:80]}.") from error
 
     def raw(self, path: str) -> bytes:
         return self._send("GET", f"{self.base}/{path}", None)[0]
@@ -222,7 +222,7 @@ def _base(variable: str, default: str) -> str:
     parts = urlsplit(base)
     local = parts.hostname in {"127.0.0.1", "::1", "localhost"}
     if parts.scheme != "https" and not (parts.scheme == "http" and local):
-        raise HostError(f"{variable} must begin with https://, because a token goes there.")
+        raise HostError(f"{variable} must begin with https://: Rung sends a token there.")
     return base
 
 

@@ -41,7 +41,7 @@ def measured_by(named: str | None, *, needed: bool, objects: bool) -> Iterator[L
 def version_to_reach(line: Line, ref: str | None) -> str:
     if ref is None:
         if not line.tags:
-            raise RungError(f"The template {line.origin.src} has no version tags. Tag a commit: v1.0.0")
+            raise RungError(f"The template {line.origin.src} has no version tags. Tag one: v1.0.0")
         return line.tags[-1]
     if ref not in line.tags:
         raise UsageError(f"--ref {ref} is not a version of the template {line.origin.src}.")

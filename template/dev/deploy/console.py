@@ -34,7 +34,7 @@ def open_one(aws: Aws, release: dict[str, Any]) -> None:
         overrides={"containerOverrides": [{"name": "app", "command": ["sleep", str(HOUR)]}]},
     )
     if not answer["tasks"]:
-        raise Stop(f"ECS cannot run it now: {answer['failures'][0].get('reason', '?')}")
+        raise Stop(f"ECS cannot start the shell now: {answer['failures'][0].get('reason', '?')}")
     task = answer["tasks"][0]["taskArn"]
     try:
         say("Starting; the shell ends after an hour")

@@ -56,7 +56,7 @@ def destroy(read: Environment, begin: Callable[[], object]) -> None:
         if targets and not run("terraform", "apply", *yes, *targets, cwd=read.folder):
             raise Stop("The protection stays: the reason is above. Run the same command again.")
         if not run("terraform", "destroy", *yes, cwd=read.folder):
-            raise Stop("Not all is destroyed: the reason is above. Run the same command again.")
+            raise Stop("Some resources remain: the reason is above. Run the same command again.")
     finally:
         OVERRIDE.unlink()
     say(f"{read.id} is destroyed. Terraform's state bucket and the final snapshots stay.")

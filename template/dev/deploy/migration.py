@@ -73,7 +73,7 @@ def ended(ecs: Any, cluster: str, task: str) -> dict[str, Any]:
     for _ in until(LONGEST):
         found = ecs.describe_tasks(cluster=cluster, tasks=[task])["tasks"]
         if not found:
-            raise Stop("ECS has forgotten the migration's task. Run the same command again.")
+            raise Stop("ECS no longer lists the migration's task. Run the same command again.")
         status = found[0]["lastStatus"]
         if status == "STOPPED":
             return dict(found[0])

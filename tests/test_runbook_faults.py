@@ -476,6 +476,40 @@ def test_the_users_of_pgbouncer_stay_when_postgres_cannot_be_asked(site: Site) -
     assert users.read_text(encoding="utf-8") == '"app" "SCRAM-SHA-256$…"\n'
 
 
+def test_a_rotation_keeps_the_users_of_other_programs_in_pgbouncer(site: Site) -> None:
+    users = site.folder / "userlist.txt"
+    users.write_text('"app" "old"\n"app_read" "reports"\n', encoding="utf-8")
+    site.ini.touch()
+    site.program("psql", """printf '"app" "old"\\n"app_2" "new"\\n'""")
+    step = commands_of("pooling/rotation.md", "1.")
+    for _ in range(2):
+        with site.process():
+            done = site.step(step, POSTGRES="x", OLD_ROLE="app", NEW_ROLE="app_2")
+        assert (done.returncode, done.stderr) == (0, "")
+        lines = users.read_text(encoding="utf-8").splitlines()
+        assert lines == ['"app" "old"', '"app_2" "new"', '"app_read" "reports"']
+
+
+def test_the_way_back_of_a_second_replica_leaves_the_first_one_its_login(site: Site) -> None:
+    hba = site.folder / "pg_hba.conf"
+    first = "host replication replicator 10.0.1.5/32 scram-sha-256\n"
+    second = "host replication replicator 2001:db8::5/128 scram-sha-256\n"
+    hba.write_text(first, encoding="utf-8")
+    site.program("psql", f'echo "$*" >> {site.folder}/asked')
+    add = commands_of("replicas/add-a-replica.md", "1.", without=("cp ", "pg_base", "sed", "kill"))
+    back = commands_of("replicas/add-a-replica.md", "1.", "back")
+    replica = {"REPLICA_DATA": f"{site.folder}/data", "POSTGRES_HBA": str(hba), "POSTGRES": "x"}
+    replica |= {"START_REPLICA": "true", "STOP_REPLICA": "true", "REPLICATOR_PASSWORD": "x"}
+    done = site.step(add, REPLICA_ADDRESS="2001:db8::5", **replica)
+    assert (done.returncode, hba.read_text(encoding="utf-8")) == (0, first + second), done.stderr
+    done = site.step(back, REPLICA_ADDRESS="2001:db8::5", **replica)
+    assert (done.returncode, hba.read_text(encoding="utf-8")) == (0, first), done.stderr
+    assert "DROP ROLE" not in (site.folder / "asked").read_text(encoding="utf-8")
+    done = site.step(back, REPLICA_ADDRESS="10.0.1.5", **replica)
+    assert (done.returncode, hba.read_text(encoding="utf-8")) == (0, ""), done.stderr
+    assert "DROP ROLE" in (site.folder / "asked").read_text(encoding="utf-8")
+
+
 def checks() -> Iterator[tuple[str, str, str]]:
     """The name of each block of a check, the functions of its page, and its commands."""
     sys.path.insert(0, str(LIVE_CLIMB))

@@ -636,6 +636,21 @@ def test_a_planned_failover_that_fails_lets_clients_go_on(site: Site, failing: s
             pooler.kill()
 
 
+def test_clients_stay_where_they_are_when_the_replica_cannot_be_asked_to_take_over(
+    site: Site,
+) -> None:
+    before = f"app = {OLD} connect_query='…'\n"
+    site.ini.write_text(before, encoding="utf-8")
+    site.program("psql", "exit 2")
+    servers = {"POSTGRES_PLACE": OLD, "REPLICA_PLACE": NEW, "REPLICA": "y", "STOP_POSTGRES": "true"}
+    functions = commands_of("replicas/failover.md")
+    with site.process() as pooler:
+        done = site.step(commands_of("replicas/failover.md", "2."), functions, **servers)
+        assert done.returncode != 0
+        assert pooler.poll() is None
+    assert site.ini.read_text(encoding="utf-8") == before
+
+
 @pytest.mark.parametrize(
     ("said", "answer"),
     [

@@ -174,7 +174,7 @@ class ReadPool:
         generation = self._generation
         try:
             self._refuse_if_closed()
-            pooled = Pooled(await self._connected(), generation)
+            pooled = Pooled(await self._new_connection(), generation)
         except BaseException:
             self._free.put_back(None)
             raise
@@ -183,17 +183,18 @@ class ReadPool:
             pooled.connection.terminate()
         return pooled
 
-    async def _connected(self) -> asyncpg.Connection:
+    async def _new_connection(self) -> asyncpg.Connection:
+        """Fails as soon as the pool is terminated, because the server may never answer."""
+        opening = asyncio.timeout(None)
+        self._opening.add(opening)
         try:
-            async with asyncio.timeout(None) as opening:
-                self._opening.add(opening)
-                try:
-                    return await self._connect()
-                finally:
-                    self._opening.discard(opening)
+            async with opening:
+                return await self._connect()
         except TimeoutError:
             self._refuse_if_closed()
             raise
+        finally:
+            self._opening.discard(opening)
 
     def _close_soon(self, pooled: Pooled) -> None:
         """Its place is free once it is closed, so that Postgres never has more than `most`."""

@@ -40,19 +40,19 @@ def make_a_replica(site: "MoveSite", of: Path) -> None:
     own_port, replica = port_of(named["OWN_PLACE"]), Path(f"{of}-replica")
     [port] = place.unused_ports(1)
     make_programs(site, replica, port)
-    user = f"replicator:{named['REPLICATOR_PASSWORD']}"
+    password = named["REPLICATOR_PASSWORD"]
     named |= {
         "POSTGRES_DATA": str(of),
         "POSTGRES_HBA": str(of / "pg_hba.conf"),
         "START_POSTGRES": f"start-{of.name}",
         "STOP_POSTGRES": f"stop-{of.name}",
-        "REPLICATION": f"postgresql://{user}@127.0.0.1:{own_port}",
+        "REPLICATION": f"postgresql://replicator:{password}@127.0.0.1:{own_port}",
         "REPLICA": at_port(named["OWN_POSTGRES"], port),
         "REPLICA_PLACE": named["OWN_PLACE"].replace(own_port, port),
         "REPLICA_DATA": str(replica),
         "START_REPLICA": f"start-{replica.name}",
         "STOP_REPLICA": f"stop-{replica.name}",
-        "TO_REPLICA": f"host=127.0.0.1 port={port} user={user.replace(':', ' password=')}",
+        "TO_REPLICA": f"host=127.0.0.1 port={port} user=replicator password={password}",
     }
     made = "pg_basebackup"
     site.follow("replicas/add-a-replica.md", "1.", "do", only=lambda commands: made in commands)

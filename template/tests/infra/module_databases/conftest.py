@@ -12,7 +12,7 @@ import pytest
 
 from dev import postgres
 from dev.postgres import REPOSITORY
-from dev.pytest_plugin import RUN, Databases
+from dev.pytest_plugin import RUN, Databases, wait_longer
 
 FILES = {
     "pytest.ini": "[pytest]\ntestpaths = tests\nanyio_mode = auto\n",
@@ -235,11 +235,10 @@ class Practice:
 
 
 def set_database(environment: pytest.MonkeyPatch, module: str, url: str) -> None:
-    """Without a short limit for opening a connection, as all tests have for the common one."""
-    prefix = f"MODULE_{module}_DATABASE_"
-    settings = {"URL": url, "CONNECT_SECONDS": "20", "POOL_WAIT_SECONDS": "20"}
-    for name, value in settings.items():
-        environment.setenv(prefix + name, value)
+    """The URL of the module's own database, and the patience that each test has with the common
+    one."""
+    environment.setenv(f"MODULE_{module}_DATABASE_URL", url)
+    wait_longer(environment, f"MODULE_{module}_DATABASE_")
 
 
 @pytest.fixture(scope="session")

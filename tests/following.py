@@ -1,45 +1,69 @@
 """Follows a how-to page literally: runs its commands, writes its files, makes its edits.
 
 A block of commands is fenced as `sh`. The line above a file's block says where it goes:
-"Write `FILE`:" or "At the end of `FILE`:". A block fenced as `diff` edits the file named last, at
-each place between two lines of `@@`.
+"Write `FILE`:", "At the end of `FILE`:" or "In `FILE`:". A block fenced as `diff` edits that file,
+at each place between two lines of `@@`.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from serving import run
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PLACE = re.compile(r"(?:(Write)|(At the end of)|[Ii]n) `([\w./*-]+)`[:,]")
+# A line of text may end between any two words.
+PLACE = re.compile(r"(?:(Write)|(At\s+the\s+end\s+of)|[Ii]n)\s+`([\w./*-]+)`[:,]")
 
 
 class PageError(AssertionError):
     """The page says something that cannot be done."""
 
 
-def follow(page: Path, project: Path) -> None:
+class Step(NamedTuple):
+    kind: Literal["run", "write", "append", "edit"]
+    # Empty where the step is to run commands. It may hold `*`.
+    file: str
+    content: str
+
+
+def steps(page: Path) -> Iterator[Step]:
     text = page.read_text(encoding="utf-8")
     at = 0
-    mode, file = "", Path()
     for block in BLOCK.finditer(text):
-        for named in PLACE.finditer(text, at, block.start()):
-            mode, file = named[1] or named[2] or "edit", only(project, named[3])
+        language, content = block.groups()
+        places = list(PLACE.finditer(text, at, block.start()))
         at = block.end()
-        language, content = block[1], block[2]
         if language == "sh":
+            yield Step("run", "", content)
+            continue
+        if len(places) != 1:
+            raise PageError(f"{page.name} names {len(places)} files, not one, for:\n{content}")
+        write, append, file = places[0].groups()
+        kind: Literal["write", "append", "edit"] = (
+            "write" if write else "append" if append else "edit"
+        )
+        if (kind == "edit") != (language == "diff"):
+            raise PageError(f"{page.name} does not say what to do in {file} with:\n{content}")
+        yield Step(kind, file, content)
+
+
+def follow(page: Path, project: Path) -> None:
+    for kind, name, content in steps(page):
+        if kind == "run":
             follow_commands(content, project)
-        elif language == "diff":
-            for hunk in content.split("@@\n"):
-                edit(file, hunk)
-        elif mode == "Write":
+            continue
+        file = only(project, name)
+        if kind == "write":
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(content, encoding="utf-8")
-        elif mode == "At the end of":
+        elif kind == "append":
             end = "\n\n" if file.suffix == ".py" else ""
             file.write_text(file.read_text(encoding="utf-8") + end + content, encoding="utf-8")
         else:
-            raise PageError(f"{page.name} does not say where this goes:\n{content}")
+            for hunk in content.split("@@\n"):
+                edit(file, hunk)
 
 
 def only(project: Path, name: str) -> Path:

@@ -8,7 +8,7 @@ import pytest
 from checking import make_check
 from conftest import Render
 from edits.carried import commit
-from following import PageError, edit, follow
+from following import PageError, edit, follow, steps
 from people import git
 from variants import LONGEST
 
@@ -31,6 +31,36 @@ def started(render: Render, project: Path, variant: dict[str, Any]) -> Path:
 def test_every_page_is_followed_by_a_test(render: Render) -> None:
     pages = how_to(render(LONGEST[0])).glob("*.md")
     assert {page.stem for page in pages} == {*PAGES, REPLACE}
+
+
+@pytest.mark.parametrize("page", [*PAGES, REPLACE])
+def test_a_page_says_where_each_of_its_blocks_goes(render: Render, page: str) -> None:
+    assert list(steps(how_to(render(LONGEST[0])) / f"{page}.md"))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("Add it:\n\n```diff\n+a\n```\n", "names 0 files"),
+        ("In `a.py`: or in `b.py`:\n\n```diff\n+a\n```\n", "names 2 files"),
+        ("In `a.py`:\n\n```python\na = 1\n```\n", "does not say what to do"),
+        ("Write `a.py`:\n\n```diff\n+a\n```\n", "does not say what to do"),
+        ("In `a.py`:\n\n```diff\n+a\n```\n\n```diff\n+b\n```\n", "names 0 files"),
+    ],
+)
+def test_a_page_that_leaves_a_place_open_is_refused(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises(PageError, match=problem):
+        list(steps(page))
+
+
+def test_a_line_of_a_page_may_end_between_any_two_words(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("At the\n   end of\n`a.py`:\n\n```python\na = 1\n```\n")
+    assert list(steps(page)) == [("append", "a.py", "a = 1\n")]
 
 
 @pytest.mark.slow

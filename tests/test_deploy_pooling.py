@@ -312,7 +312,7 @@ def test_the_budget_of_aws_takes_copies_and_sizes_from_the_environment(
         ("copies = 0", "main.tf is not right:\n  copies: Input should be greater than 0"),
         ("copies = local.many", "main.tf computes copies"),
         ('database = { class = "db.x9.huge" }', "The memory of db.x9.huge is not known"),
-        ("extra_environment = local.all", "Write extra_environment out in environments/"),
+        ("extra_environment = local.all", "Write extra_environment as plain text in environments/"),
     ],
 )
 def test_a_size_that_cannot_be_counted_is_refused_in_words(

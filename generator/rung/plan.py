@@ -203,9 +203,9 @@ def _refuse_imported(
         alone = "Upgrade without --data first. " if target.ref else ""
         raise RungError(
             f"The step to {target.name} deletes files that your code imports: {shown(files, 20)}. "
-            f"{alone}If such a file keeps data elsewhere, such as a module's tables in their own "
-            "database, bring these back. Then take the imports out, and commit. Nothing was "
-            "changed."
+            f"{alone}If you need such a file to reach some of your data, such as a module's tables "
+            "in their own database, bring the data back first. Then remove the imports, and "
+            "commit. Nothing was changed."
         )
 
 

@@ -68,8 +68,8 @@ def _sql(revision: Script, options: dict[str, str]) -> str:
     except (AssertionError, AttributeError, TypeError, SQLAlchemyError) as error:
         sys.exit(
             f"Cannot read {revision.path}: {type(error).__name__}: {error}\nIf it needs a database:"
-            " the lint has none. Use op.execute, without its result. Or put this under"
-            " `if not op.get_context().as_sql:`. The lint does not read what is there."
+            " the lint has none. Use op.execute, and use no result of it. Or put this code under"
+            " `if not op.get_context().as_sql:`, which the lint does not read."
         )
     # Alembic's own table, which may have another name.
     own = r"CREATE TABLE \S+ \(\s*version_num VARCHAR\(32\) NOT NULL.*?\);"

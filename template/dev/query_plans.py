@@ -260,7 +260,7 @@ def _finding(plan: dict[str, Any]) -> str:
     reads_many_pages = pages > max(MOST_PAGES, ROWS_FOR_EACH_ROW * returned)
     if not (reads_many_rows or reads_many_pages):
         suspect = next((node for node in nodes if _reads_to_drop(node)), None)
-        return f"it filters a range of the index. {_advice(suspect)}" if suspect else ""
+        return f"it filters the rows of an index range. {_advice(suspect)}" if suspect else ""
     worst = max(nodes, key=_rows_read)
     reads = f"it reads {read:,.0f} rows and {pages:,} pages to return {returned:,.0f}."
     return f"{reads} {_advice(worst)}"
@@ -282,7 +282,7 @@ def _reads_to_drop(node: dict[str, Any]) -> bool:
 def _advice(node: dict[str, Any]) -> str:
     table, condition = node.get("Relation Name"), node.get("Filter")
     if table is None or condition is None:
-        return f"Most are read by: {node['Node Type']} on {table or node.get('Index Name')}"
+        return f"Most rows are read by: {node['Node Type']} on {table or node.get('Index Name')}"
     compared = re.findall(r"(?:\(|\.)(\w+)(?:\)::\w+)? (?:=|<|>|<=|>=) ", condition)
     names = list(dict.fromkeys(compared))
     index = ", ".join(f'"{name}"' for name in names)

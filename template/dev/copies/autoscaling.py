@@ -18,7 +18,7 @@ class Target(BaseModel):
 def scaled(written: Capacity) -> Capacity:
     """Replaces the copies by the largest number that autoscaling may start."""
     if not FILE.exists():
-        print(f"There is no {FILE}: the copies are those of {written.main or capacity.FILE}.")
+        print(f"There is no {FILE}: {written.main or capacity.FILE} says how many copies run.")
         return written
     return written.model_copy(update={"copies": max(written.copies, _most_copies())})
 

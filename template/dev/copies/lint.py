@@ -28,8 +28,8 @@ LOCKS = {"Lock", "RLock", "Semaphore", "BoundedSemaphore", "Event", "Condition",
 CACHES = {"lru_cache", "cache", "alru_cache", "cached"}
 
 KEPT = "keep it in Redis or a table, for all copies"
-LOCKED = "it holds back this copy only: pg_advisory_xact_lock, or SELECT … FOR UPDATE"
-CACHED = "each copy would keep its own answers forever: @max_stale is shared and expires"
+LOCKED = "it holds back this copy only: use pg_advisory_xact_lock, or SELECT … FOR UPDATE"
+CACHED = "each copy would keep its own answers forever: use @max_stale, shared and with an expiry"
 
 
 def find(source: str) -> list[Finding]:
@@ -164,4 +164,4 @@ def _classes(tree: ast.Module) -> Iterator[ast.ClassDef]:
 
 
 if __name__ == "__main__":
-    report(find, ending="The next request is answered by another copy.")
+    report(find, ending="Another copy of the app may answer the next request.")

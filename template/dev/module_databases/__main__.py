@@ -18,7 +18,7 @@ from dev.module_databases.borders import (
 
 HEADER = """\
 # Crossings of a module's border that may stay for now. `make check` refuses every other
-# crossing, and each line that is paid. RECORD=yes deletes lines and never adds one.
+# crossing, and each line whose crossing is gone. RECORD=yes deletes such lines and adds none.
 """
 
 
@@ -58,8 +58,8 @@ def write_list(crossings: Sequence[Crossing], *, tests_have_run: bool) -> None:
         lines = DEBTS.read_text(encoding="utf-8").splitlines(keepends=True)
         text = "".join(line for line in lines if line.strip() not in paid)
     DEBTS.write_text(text, encoding="utf-8")
-    gone = f", {len(paid)} paid" if paid else ""
-    print(f"{DEBTS}: {len(known_debts() or ())} known debt(s){gone}. Commit it.")
+    gone = f", {len(paid)} gone" if paid else ""
+    print(f"{DEBTS}: {len(known_debts() or ())} known crossing(s){gone}. Commit it.")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from dev import migrate
 from dev.module_databases import own
 
 NEXT = (
-    "Read it. Release it after the move's step `own`: before, it would end the way back. Then run"
+    "Read it. Release it only after the move's step `own`, because it ends the way back. Then run"
     " `own` again."
 )
 

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Refuse a new crossing of a module's border in the code, and a paid debt that is still listed."""
+"""Refuse a new crossing of a module's border in the code, and a listed one that is gone."""
 
 import sys
 
@@ -17,18 +17,18 @@ def main() -> None:
         if crossings:
             print(
                 f"{len(crossings)} place(s) cross the border of a module."
-                " To allow no more of them: make test, then make module-borders RECORD=yes"
+                " To accept only these: make test, then make module-borders RECORD=yes"
             )
         return
     found = {one.debt for one in crossings}
     problems = [str(one) for one in not_listed(crossings, debts)]
     if problems:
         problems.append(
-            "These cross the border of a module. To see the remedy: make module-borders"
+            "These cross the border of a module. What to write instead: make module-borders"
         )
     judged = [debt for debt in debts if any(kind in debt for kind in ONLY_IN_THE_CODE)]
     paid = [debt for debt in judged if debt not in found]
-    problems += [f"{DEBTS}: paid, so delete its line: {debt}" for debt in paid]
+    problems += [f"{DEBTS}: gone, so delete this line: {debt}" for debt in paid]
     if problems:
         sys.exit("\n".join(problems))
 

@@ -209,7 +209,7 @@ class Report:
         if is_whole:
             found = {one.debt for one in (*self._seen, *code.crossings())}
             paid = [d for d in debts if d not in found and any(k in d for k in JUDGED_HERE)]
-            self._problems += [f"{DEBTS}: paid, so delete its line: {debt}" for debt in paid]
+            self._problems += [f"{DEBTS}: gone, so delete this line: {debt}" for debt in paid]
         if self._problems and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -76,5 +76,8 @@ def max_connections(size: str) -> int:
 
 def settings(folder: Path, extra: Any) -> dict[str, str]:
     if not isinstance(extra, dict):
-        raise Stop(f"Write extra_environment out in {folder}/main.tf: its pool sizes count.")
+        raise Stop(
+            f"Write extra_environment as plain text in {folder}/main.tf, so that the pool sizes in"
+            " it can be read."
+        )
     return {name: str(value).strip('"') for name, value in extra.items() if name.isupper()}

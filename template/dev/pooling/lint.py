@@ -14,25 +14,26 @@ from dev.pooling.findings import Finding, calls_in, name_of, report
 
 BEGINNINGS = {
     r"SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)(SESSION\s+)?[\w.{}%]+(\s*=|\s+\S)": (
-        "SET lasts longer than the transaction: SET LOCAL, or connect_query in deploy/pgbouncer.ini"
+        "SET lasts longer than the transaction: use SET LOCAL, or connect_query in"
+        " deploy/pgbouncer.ini"
     ),
-    r"RESET\s+\w": "RESET changes the session: SET LOCAL ends with the transaction",
+    r"RESET\s+\w": "RESET changes the session: use SET LOCAL, which ends with the transaction",
     r"(UN)?LISTEN\s+[\w*]": "LISTEN needs its own session: connect with DATABASE_DIRECT_URL",
     r"PREPARE\s+(?!TRANSACTION\b)\w": "PREPARE belongs to one session: the driver does it for you",
     r"(DEALLOCATE|DISCARD)\s+\w": "only the pooler may clear prepared statements and session state",
-    r"DECLARE\s.*\bWITH\s+HOLD\b": "WITH HOLD outlives its transaction: read page by page",
+    r"DECLARE\s.*\bWITH\s+HOLD\b": "WITH HOLD outlives its transaction: read page by page instead",
     r"CREATE\s+((LOCAL|GLOBAL)\s+)?TEMP(ORARY)?\s": (
-        "temporary tables belong to one session: WITH … AS (…), or a real table"
+        "temporary tables belong to one session: use WITH … AS (…), or a real table"
     ),
     r"SELECT\s.*\bINTO\s+TEMP(ORARY)?\s": (
-        "temporary tables belong to one session: WITH … AS (…), or a real table"
+        "temporary tables belong to one session: use WITH … AS (…), or a real table"
     ),
 }
 FUNCTIONS = {
     r"pg_(try_)?advisory_(un)?lock\w*": (
-        "the lock outlives its transaction: pg_advisory_xact_lock, or SELECT … FOR UPDATE"
+        "the lock outlives its transaction: use pg_advisory_xact_lock, or SELECT … FOR UPDATE"
     ),
-    r"set_config": "with is_local => false it outlives its transaction: set_config(…, …, true)",
+    r"set_config": "the setting outlives its transaction: use set_config(…, …, true)",
 }
 IS_LOCAL = re.compile(
     r"(\w+\.)*set_config\(.*,\s*(is_local\s*=>\s*)?true\s*\)", re.IGNORECASE | re.DOTALL
@@ -109,4 +110,4 @@ def _statements(text: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    report(find, ending="A pooler in transaction mode gives it to another client.")
+    report(find, ending="After each transaction a pooler may give the session to another client.")

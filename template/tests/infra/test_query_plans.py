@@ -99,7 +99,7 @@ READS_MUCH = {
     ),
     "a range that is filtered": (
         page(select(BOOK.id).where(BOOK.id < bindparam("before"), BOOK.title != bindparam("no"))),
-        "filters a range of the index",
+        "filters the rows of an index range",
     ),
 }
 

@@ -79,14 +79,14 @@ class Parser(argparse.ArgumentParser):
 
 def parsed() -> argparse.Namespace:
     parser = Parser(prog="doctor", description=__doc__)
-    parser.add_argument("--seconds", type=_seconds, default=30.0, help="how long to look: 30")
+    parser.add_argument("--seconds", type=_seconds, default=30.0, help="seconds; default: 30")
     parser.add_argument("--log", type=_log, help="the app's log in JSON, or - for a pipe")
     parser.add_argument("--database-cpus", type=_count, help="processors of the database's server")
-    parser.add_argument("--url", type=readiness.address, help="of the app, to ask for its /ready")
+    parser.add_argument("--url", type=readiness.address, help="the app's address, to ask /ready")
     parser.add_argument("--json", action="store_true", help="the verdict as JSON, version 1")
-    parser.add_argument("--evidence", type=Path, metavar="FILE", help="keep what was seen")
+    parser.add_argument("--evidence", type=Path, metavar="FILE", help="write the evidence to FILE")
     parser.add_argument(
-        "--from", dest="given", type=Path, nargs="+", metavar="FILE", help="judge kept evidence"
+        "--from", dest="given", type=Path, nargs="+", metavar="FILE", help="judge evidence in FILE"
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write one page to send")
     parser.add_argument("--watch", action="store_true", help="look again and again, until Ctrl-C")
@@ -252,7 +252,7 @@ def read_log(
         remedy = "deploy this version of the app, and wait for requests"
         problems.append(Skipped(source="requests", why=why, remedy=remedy))
     if process is None:
-        remedy = "wait for one: LOG_PROCESS_SECONDS is 60, LOG_LEVEL must be INFO"
+        remedy = "wait 60 s (LOG_PROCESS_SECONDS) for one; LOG_LEVEL must be INFO"
         problems.append(Skipped(source="process lines", why="none in the log", remedy=remedy))
     return requests, process, problems
 
@@ -282,8 +282,8 @@ def conclude(evidence: Evidence, options: argparse.Namespace) -> int:
         try:
             LAST.write_text(report.as_json(judgement, evidence) + "\n", encoding="utf-8")
         except OSError as error:
-            warning = f"{LAST} cannot be written: {error.strerror}. rung advance will not know."
-            print(warning, file=sys.stderr)
+            warning = f"{LAST} cannot be written: {error.strerror}."
+            print(f"{warning} rung advance will not know the verdict.", file=sys.stderr)
     return judgement.exit_code(evidence)
 
 

@@ -78,7 +78,7 @@ def unavailable_to_a_late_app(evidence: Evidence) -> Finding | None:
     return Finding(
         rule="unavailable",
         text=f"the app cannot reach {', '.join(away)}",
-        do="bring it back: its own log says why it went",
+        do="bring it back: its own log says why it does not answer",
         evidence=["unavailable in the answer of /ready"],
     )
 
@@ -192,7 +192,7 @@ def cheap_n_plus_1(evidence: Evidence) -> Finding | None:
     for route in routes:
         calls = route.median_calls or 0
         if calls >= 10 and route.requests >= 10 and calls * route.requests >= 0.5 * statements:
-            return _asks_for_each_row(route, "when you touch it: read them with one statement")
+            return _asks_for_each_row(route, "when you next edit it, read them with one statement")
     return None
 
 
@@ -246,7 +246,7 @@ def checkpoints(evidence: Evidence) -> Finding | None:
         do="raise max_wal_size",
         evidence=[
             f"one each {every:.1f} s, because max_wal_size is used up (pg_stat_checkpointer)",
-            _sessions(held_up, database, "wait for the disk, or for one that does"),
+            _sessions(held_up, database, "wait for the disk, or for a session that does"),
         ],
     )
 
@@ -334,7 +334,7 @@ def processors_not_known(evidence: Evidence) -> Finding | None:
     return Finding(
         rule="not-known",
         text=f"{most:.1f} sessions keep a processor of the database busy",
-        do="say how many it has: --database-cpus N",
+        do="say how many processors it has: --database-cpus N",
     )
 
 
@@ -381,7 +381,7 @@ def pool(evidence: Evidence) -> Finding | None:
         rule="pool",
         text="requests wait for a connection, and the database is idle",
         do="raise DATABASE_READ_POOL or DATABASE_WRITE_POOL; hold no connection while you wait",
-        evidence=[f"{process.waiting_lines:.0%} of the process lines show a pool in demand"],
+        evidence=[f"{process.waiting_lines:.0%} of the process lines show a pool with waiters"],
     )
 
 

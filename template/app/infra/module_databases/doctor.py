@@ -77,7 +77,7 @@ def processors_not_known(evidence: Evidence) -> Finding | None:
                 return Finding(
                     rule="not-known",
                     text=f"{name}: {server.on_processor:.1f} sessions keep a processor busy",
-                    do=f"say in {CAPACITY} how many it has: module_cpus",
+                    do=f"say in {CAPACITY} how many processors it has: module_cpus",
                 )
     return None
 
@@ -89,7 +89,7 @@ def reads(evidence: Evidence) -> Finding | None:
             return Finding(
                 rule="module-reads",
                 text=f"{name}: its processor is busy with reads",
-                do=f"a larger machine; then {more} of it, with the option replica_routing",
+                do=f"a larger machine; then {more} of this database (option replica_routing)",
                 evidence=[f"{busy(server)}; {read_share(server):.0%} of its time is reads"],
             )
     return None

@@ -75,7 +75,7 @@ def test_the_list_of_debts_can_only_shrink(practice: Practice) -> None:
     assert practice.tests()[0] == 0
 
     status, said = practice.runs(BORDERS, "", "yes")
-    assert (status, said) == (0, "module-borders.txt: 8 known debt(s). Commit it.\n")
+    assert (status, said) == (0, "module-borders.txt: 8 known crossing(s). Commit it.\n")
     assert practice.runs(LINT) == (0, "")
     status, said = practice.tests()
     assert status == 0, said
@@ -99,7 +99,7 @@ def test_the_list_of_debts_can_only_shrink(practice: Practice) -> None:
     # Written again, the list has lost the paid debts and gained nothing but our words.
     practice.edit("module-borders.txt", "app/pets/service.py v", "# Why\napp/pets/service.py v")
     _, said = practice.runs(BORDERS, "", "yes")
-    assert "known debt(s), 3 paid. Commit it.\n" in said
+    assert "known crossing(s), 3 gone. Commit it.\n" in said
     assert "MORE_VISITS" not in practice.read("module-borders.txt")
     assert "# Why\napp/pets/service.py visit:" in practice.read("module-borders.txt")
 
@@ -114,7 +114,7 @@ def test_a_new_transaction_across_a_border_fails_the_tests(practice: Practice) -
 
     assert status == 1
     assert "app/pets/service.py:24: name_again: transaction of pets + vets\n" in said
-    assert "module-borders.txt: paid, so delete its line: app/pets/service.py rename:" in said
+    assert "module-borders.txt: gone, so delete this line: app/pets/service.py rename:" in said
 
     # A part of the tests cannot tell that a debt is paid.
     status, said = practice.tests("-k", "visit")

@@ -125,7 +125,7 @@ def in_words(seconds: float | None) -> str:
 async def abort(move: Move) -> str:
     """The old database stays as it is: it has served all the time."""
     if await fence.is_closed(move.old, move):
-        raise Refused(f"{move.module} has moved: the old tables take no writes. First: back")
+        raise Refused(f"{move.module} has moved: the old tables take no writes. Run back first.")
     await move.back.end()
     await move.there.end()
     for side in (move.new, move.old):

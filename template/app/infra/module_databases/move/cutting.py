@@ -109,7 +109,7 @@ async def own(move: Move) -> str:
     are_gone = await move.old.value(GONE, move.tables)
     has_moved = await fence.is_closed(move.old, move) and not await fence.is_closed(move.new, move)
     if not (are_gone or has_moved):
-        raise Refused(f"{move.module} still lives in the old database. First: cut")
+        raise Refused(f"{move.module} still lives in the old database. Run cut first.")
     await move.back.end()
     await move.there.end()
     if are_gone:  # until then a copy that still follows asks the fences

@@ -110,14 +110,14 @@ async def _of_app(side: Side, move: Move) -> AsyncGenerator[str]:
         return
     if is_superuser:
         yield (
-            f"{side.name}: the app's role {role} is a superuser, which no fence holds for certain."
+            f"{side.name}: the app's role {role} is a superuser, and a fence may not stop it."
             " Give the app a role without that right."
         )
     if isolation != "read committed":
         yield (
             f"{side.name}: the app's transactions are {isolation}, as its URL, its role or the"
-            " database says. One that waits for the cut would not see it, and fail. Set"
-            " default_transaction_isolation to read committed until the move is finished."
+            " database says. A transaction that waits for the cut would not see it, and would fail."
+            " Set default_transaction_isolation to read committed until the move is finished."
         )
     if leads_elsewhere:
         yield f"{side.name}: the app's URL leads to another database than the move's."

@@ -37,7 +37,7 @@ async def of_tables(move: Move, is_copied: bool) -> AsyncGenerator[str]:
     if locales[0] != locales[1]:
         yield (
             f"The old database is {locales[0]}, and the new one {locales[1]}: text may not fit, or"
-            " be sorted otherwise. Create the new one with the same encoding and locale."
+            " be sorted differently. Create the new one with the same encoding and locale."
         )
     for table in move.tables:
         kinds = {side.name: await side.value(KIND, table) for side in sides}
@@ -94,7 +94,7 @@ async def of_views(move: Move) -> AsyncGenerator[str]:
     ours, theirs = [await side.rows(VIEWS, move.tables) for side in (move.old, move.new)]
     for name, _ in set(map(tuple, ours)) - set(map(tuple, theirs)):
         yield (
-            f"The view {name} reads these tables, and the new database has none that does. Create"
+            f"The view {name} reads these tables, and the new database has no such view. Create"
             " it in a migration there, or drop it here."
         )
 
@@ -109,7 +109,7 @@ async def of_functions(move: Move) -> AsyncGenerator[str]:
         if moves and triggers:
             yield (
                 f"{', '.join(triggers)} uses {table} by the function {function}, across the border."
-                " Cross in the code, and drop the trigger in a migration."
+                " Do this in the code instead, and drop the trigger in a migration."
             )
         elif moves and function not in bodies:
             yield (
@@ -120,7 +120,7 @@ async def of_functions(move: Move) -> AsyncGenerator[str]:
             yield (
                 f"The function {function} uses {table}, which does not move, so in the new database"
                 " it would fail. Change or drop the function there. If a table that moves uses it,"
-                " as by a trigger, do so in both databases, and drop the trigger too."
+                " for example in a trigger, do so in both databases, and drop the trigger too."
             )
 
 

@@ -187,7 +187,7 @@ async def test_a_correct_setup_is_not_refused(move: Move) -> None:
         (
             "old",
             "CREATE VIEW late AS SELECT * FROM parcels",
-            "The view late reads these tables, and the new database has none that does. Create it",
+            "The view late reads these tables, and the new database has no such view. Create it",
         ),
         (
             "old",
@@ -240,7 +240,7 @@ async def test_a_correct_setup_is_not_refused(move: Move) -> None:
         (
             "old",
             f"ALTER ROLE {ROLE} SUPERUSER",
-            f"The old database: the app's role {ROLE} is a superuser, which no fence holds",
+            f"The old database: the app's role {ROLE} is a superuser, and a fence may not stop it",
         ),
         (
             "new",

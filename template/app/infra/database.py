@@ -40,10 +40,10 @@ log = structlog.get_logger()
 # Old connections may lead to a server that was the primary before a failover.
 READ_ONLY = "25006"
 
-# A TimeoutError of theirs means that Postgres did not answer. A request's code may raise one too.
+# A TimeoutError of these modules means that Postgres did not answer. Other code may raise one too.
 DRIVERS = ("asyncpg.", "sqlalchemy.dialects.postgresql.asyncpg")
 
-# Opening one usually takes a few milliseconds. health.CHECK_SECONDS limits the whole check.
+# Opening a connection usually takes some milliseconds. health.CHECK_SECONDS limits the check.
 SLOW_TO_OPEN_SECONDS = 0.5
 
 

@@ -81,7 +81,7 @@ class LimitedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # Uvicorn begins to wait after the first answer only.
+        # Uvicorn itself starts this timer only after the first answer.
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
@@ -93,14 +93,14 @@ class LimitedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # whether the connection stays open
-        """A client may end its own direction after a whole request, and still read the answer. Half
-        a request after it closes the connection."""
+        """A client may end its own direction after a whole request, and still read the answer.
+        After half a request, the connection is closed."""
         is_waiting = self.cycle is not None and not self.cycle.response_complete
         if self._reading != "nothing" or not is_waiting:
             return False
         self.cycle.keep_alive = False
-        # An answer has this long. Most such clients are gone, and the app learns of that only when
-        # the connection is closed.
+        # The app has this long to answer. Most such clients are gone, and it learns of that only
+        # when the connection is closed.
         self._set_timer(SILENCE_SECONDS)
         return True
 

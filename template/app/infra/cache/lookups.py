@@ -45,8 +45,9 @@ class RedisAway(Exception):
 class RedisLookups:
     """After `failures_in_a_row` of the `counted` errors, only probes ask Redis until one succeeds.
 
-    One answer is enough if it shows that this is the wrong server, as after a failover, or no
-    Redis. The pooled connections are then dropped, so that the next one resolves the name again.
+    One answer is enough if it shows that this is the wrong server, as after a failover, or that it
+    is no Redis. The pooled connections are then dropped, so that the next one resolves the name
+    again.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ from app.infra.session_rows import SessionStore
 from app.infra.session_tokens import COOKIE, hash_of, token_of
 from app.infra.signing import Signer
 
-# Every replica in rotation has replayed an older position.
+# After this time, every replica in rotation has replayed the position.
 REMEMBERED = timedelta(seconds=60)
 
 _SESSION_COOKIE = f"{COOKIE}=".encode()

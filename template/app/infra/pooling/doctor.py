@@ -29,7 +29,7 @@ ANSWER_SECONDS = 3.0
 REMEDY = "name the role in stats_users of pgbouncer.ini, then send SIGHUP"
 
 RDS_PROXY = re.compile(r"\.proxy-[^.]+\.[^.]+\.rds\.amazonaws\.com(\.cn)?$")
-# This name differs from the capability's: nobody can bring this evidence, so no verdict needs it.
+# Not named like the capability: a verdict would then wait for evidence that nobody can bring.
 NO_CONSOLE = Skipped(
     source="RDS Proxy",
     why="it has no console",

@@ -65,8 +65,8 @@ redis.call('PEXPIREAT', sessions_of_user, expires_at, 'GT')
 return value
 """
 
-# Makes room for one more session of a user, as _delete_surplus of session_rows.py does. Without
-# tombstones: a late write may revive such a session.
+# Makes room for one more session of a user, as _delete_surplus of session_rows.py does. It leaves
+# no tombstones, so a late write may revive such a session.
 DROP_SURPLUS = """
 local sessions_of_user, prefix = KEYS[1], KEYS[2]
 local most, absolute = tonumber(ARGV[1]), tonumber(ARGV[2])

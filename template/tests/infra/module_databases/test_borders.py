@@ -90,7 +90,7 @@ def test_the_list_of_debts_can_only_shrink(practice: Practice) -> None:
     assert status == 1
     new, advice, *paid = said.splitlines()
     assert new == "app/pets/queries.py:14: MORE_VISITS: statement of pets + vets"
-    assert advice.endswith("To see the remedy: make module-borders")
+    assert advice.endswith("What to write instead: make module-borders")
     assert [line.rpartition(": ")[2] for line in paid] == [
         "relationship of pets + vets",
         "foreign key of pets + vets",

@@ -33,7 +33,7 @@ RIGHTS = """
     FROM unnest($2::oid[]) AS oid JOIN pg_class USING (oid)
     WHERE has_schema_privilege(relnamespace, 'USAGE')
 """
-# CASE, because Postgres chooses the order of AND, and to_regclass() fails without that right.
+# CASE, because Postgres chooses the order of AND, and to_regclass() fails without USAGE.
 OTHERS = """
     SELECT name FROM unnest($1::text[], $2::oid[]) AS these (name, oid) JOIN pg_class USING (oid)
     WHERE CASE WHEN has_schema_privilege(relnamespace, 'USAGE')

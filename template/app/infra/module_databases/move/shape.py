@@ -126,7 +126,7 @@ VIEWS = """
 
 # The tables that the text of a function names, and the triggers by which tables that stay call it.
 # Not in comments and strings, and not after FROM in `IS DISTINCT FROM` or EXTRACT (… FROM …). INTO
-# alone leads to a variable of PL/pgSQL. A pattern for each pair of both would be a million matches.
+# alone leads to a variable of PL/pgSQL. Each table with each function would be a million matches.
 MENTIONS = r"""
     WITH functions AS MATERIALIZED (
         SELECT oid, md5(body) AS body, proconfig, regexp_replace(regexp_replace(body, concat(

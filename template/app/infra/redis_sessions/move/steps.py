@@ -2,8 +2,8 @@
 """Login sessions move from Postgres to Redis, a deploy for each step, and nobody is logged out.
 
 Copies of two neighbouring steps work side by side, in both directions of a deploy. A session that
-one step writes can be read by its neighbours, and a session that it ends has ended for them. Only
-a session that a login beyond SESSION_MOST ends may live on in the other store.
+one step writes can be read by its neighbours, and a session that it ends has ended for them. One
+exception: a login beyond SESSION_MOST ends an old session, which may live on in the other store.
 """
 
 import time

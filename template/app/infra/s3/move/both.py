@@ -43,7 +43,7 @@ class BothStores:
 
     async def delete(self, key: str) -> None:
         # In this order no deleted file comes back. After each copy, the copier checks whether the
-        # original still exists. If it does, the second line deletes the copy, otherwise the copier.
+        # original still exists. If not, it deletes the copy. Otherwise the second line does.
         await self._emptied.delete(key)
         await self._filled.delete(key)
 

@@ -14,7 +14,7 @@ from sqlalchemy import Table
 from app.infra.module_databases.__main__ import without_class
 from app.infra.tables import Base
 
-# The team's list: each line is one crossing that may stay until it is paid.
+# The team's list of debts: each line is one crossing that may stay for now.
 DEBTS = Path("module-borders.txt")
 
 # The crossings that the latest run of each test saw. Git ignores the folder.

@@ -110,7 +110,7 @@ def main() -> None:
         until = time_of(os.environ.get("UNTIL", ""))
         rehearse(Archive.of(os.environ), until, os.environ.get("BACKUP_ROLE") or "postgres")
     except (RehearsalError, postgres.PostgresError) as error:
-        sys.exit(f"Nothing is proved. {error}")
+        sys.exit(f"The backup is not proved. {error}")
 
 
 def time_of(text: str) -> datetime | None:

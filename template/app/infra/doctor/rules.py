@@ -299,7 +299,7 @@ def cache(evidence: Evidence) -> Finding | None:
     return Finding(
         rule="cache",
         text="the database answers the same reads again and again",
-        do="@max_stale on those queries; then the cache",
+        do="put @max_stale on those queries; then add the cache",
         evidence=[busy(server), f"{repeats:.0%} of the @max_stale reads repeat (process lines)"],
         advance_to=3 if evidence.stage < 3 else None,
     )

@@ -55,7 +55,7 @@ async def patiently[T](act: Callable[[str], Awaitable[T]], key: str) -> T:
         try:
             return await act(key)
         except Unavailable as error:
-            print(f"{error}. Again in {pause} s", flush=True)
+            print(f"{error}. Trying again in {pause} s", flush=True)
             await asyncio.sleep(pause)
     return await act(key)
 

@@ -1,5 +1,6 @@
 """The documentation site: every page is there, and leads to pages and headings that exist."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,6 +68,18 @@ def test_every_link_of_the_site_leads_somewhere(site: Path) -> None:
             if path not in pages or unquote(there.fragment) not in pages[path].ids:
                 dead.append(f"{name}: {link}")
     assert dead == []
+
+
+def test_a_list_or_a_table_is_never_shown_as_text(site: Path) -> None:
+    """The site's Markdown, unlike GitHub's, needs an empty line before each."""
+    shown = {
+        page: re.sub("<pre.*?</pre>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for page in site.rglob("*.html")
+    }
+    as_text = re.compile(r"^(?:- |1\. |\|).*", re.MULTILINE)
+    assert [
+        f"{page.parent.name}: {line}" for page in shown for line in as_text.findall(shown[page])
+    ] == []
 
 
 def test_every_picture_is_on_the_site(site: Path) -> None:

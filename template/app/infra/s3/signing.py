@@ -8,6 +8,7 @@ from datetime import timedelta
 import structlog
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
+from botocore.config import Config
 from botocore.credentials import Credentials, ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import Session
@@ -19,6 +20,10 @@ log = structlog.get_logger()
 # A role's credentials last hours. botocore renews them 15 minutes before their end, so a link
 # signed with them should not be valid for longer.
 LOOK_AGAIN_SECONDS = 60
+
+# A token service that hangs would otherwise keep a process from starting, and from ending, for
+# minutes: five tries of 60 s.
+PATIENCE = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 2})
 
 # The errors, in order: variables and files, STS, credentials that are still expired, an unreadable
 # token file, an invalid answer.
@@ -69,8 +74,10 @@ class S3Signer:
 
 
 def _found_credentials() -> tuple[Credentials, ReadOnlyCredentials]:
+    session = Session()
+    session.set_default_client_config(PATIENCE)
     try:
-        found: Credentials | None = Session().get_credentials()
+        found: Credentials | None = session.get_credentials()
         if found is None:
             raise EnvironmentIncomplete(NO_CREDENTIALS)
         return found, found.get_frozen_credentials()

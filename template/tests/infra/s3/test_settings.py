@@ -4,6 +4,7 @@
 import asyncio
 import json
 import re
+import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from botocore.config import Config
 from structlog.testing import capture_logs
 
 from app.infra import environment
@@ -221,3 +223,16 @@ async def test_expired_credentials_stop_the_process_with_a_reason(
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
         with pytest.raises(EnvironmentIncomplete, match="still expired"):
             await asyncio.to_thread(bucket_of, environment.read(FileSettings))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_keys", "service_account")
+async def test_a_token_service_that_hangs_does_not_keep_a_process_from_starting_or_ending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(signing, "PATIENCE", signing.PATIENCE.merge(Config(read_timeout=0.1)))
+        with pytest.raises(EnvironmentIncomplete, match="Read timeout"):
+            async with asyncio.timeout(60):  # botocore's own limit is five times as long
+                await asyncio.to_thread(bucket_of, environment.read(FileSettings))

@@ -123,7 +123,8 @@ class RedisLookups:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         _give_up(self._waiting)
-        await self._client.aclose()
+        with suppress(OSError, redis.RedisError):  # over TLS, a server that hangs
+            await self._client.aclose()
 
     async def _ask(self) -> None:
         batch: Waiting = {}

@@ -4,12 +4,15 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
 import pytest
+import redis
 from fastapi import FastAPI
 from httpx import AsyncClient
 from pydantic import RedisDsn
+from redis.asyncio import ConnectionPool
 from structlog.testing import capture_logs
 
 from app.infra.cache.entry import Entry
@@ -219,6 +222,22 @@ async def test_a_lookup_fails_when_the_process_ends(server: valkey.Valkey) -> No
     async with asyncio.timeout(60):
         answers = await asyncio.gather(*waiting, return_exceptions=True)
     assert {type(answer) for answer in answers} == {RedisAway}
+
+
+async def test_a_process_ends_while_redis_hangs(
+    server: valkey.Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over TLS: redis-py waits for the server's last message, and raises after a second."""
+
+    aclose = ConnectionPool.aclose
+
+    async def close_late(pool: Any) -> None:
+        await aclose(pool)
+        raise redis.TimeoutError
+
+    monkeypatch.setattr(ConnectionPool, "aclose", close_late)
+    async with connected(server):
+        pass
 
 
 @pytest.mark.parametrize("away", ["redis://127.0.0.1:{unused}", "redis://:wrong@127.0.0.1:{port}"])

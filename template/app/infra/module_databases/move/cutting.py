@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """The cut and its way back: one side takes no more writes, then the other one takes them."""
 
+import asyncio
 import time
 
 from app.infra.module_databases import settings
@@ -12,6 +13,7 @@ from app.infra.module_databases.move.shape import VIEWS
 from app.infra.module_databases.move.sides import Move, Refused, TooSlow, Way, patiently
 
 REPLAY_SECONDS = 2.0
+HAND_OVER_SECONDS = 10.0  # neither side takes writes meanwhile
 FOLLOWS_WITHIN_TRIES = 5
 
 OTHERS = (
@@ -69,8 +71,15 @@ async def _hand_over(move: Move, way: Way, after: Way) -> str:
     for each in (way, after):
         await _refuse_if_behind(each)
     begun = time.monotonic() if closed[0] else await _close(move, way)
-    await advance(way)
-    await fence.open_again(way.target, move)
+    try:
+        async with asyncio.timeout(HAND_OVER_SECONDS):
+            await advance(way)
+            await fence.open_again(way.target, move)
+    except TimeoutError:
+        raise Refused(
+            f"A server does not answer, and neither database takes writes of {move.module}. Run cut"
+            " or back as soon as it answers."
+        ) from None
     return (
         f"{way.target.name} takes the writes of {move.module}. The fence held writers up for"
         f" {(time.monotonic() - begun) * 1000:.0f} ms."

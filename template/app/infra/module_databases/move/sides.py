@@ -4,7 +4,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -252,4 +252,5 @@ async def connected(url: str) -> AsyncGenerator[asyncpg.Connection]:
     try:
         yield connection
     finally:
-        await connection.close()
+        with suppress(TimeoutError):  # a server that hangs must not keep the command from ending
+            await connection.close(timeout=CONNECT_SECONDS)

@@ -2,6 +2,8 @@
 """The cut and its way back while clients write, killed at each statement."""
 
 import asyncio
+import os
+import signal
 
 import asyncpg
 import pytest
@@ -13,7 +15,8 @@ from app.infra.module_databases.move.__main__ import status
 from app.infra.module_databases.move.comparing import compare
 from app.infra.module_databases.move.copying import abort, copy
 from app.infra.module_databases.move.cutting import back, cut, own
-from app.infra.module_databases.move.sides import Move, Refused, connected
+from app.infra.module_databases.move.sequences import advance
+from app.infra.module_databases.move.sides import Move, Refused, Way, connected
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app
 from tests.infra.module_databases.move.conftest import (
@@ -180,6 +183,34 @@ async def test_a_cut_that_was_killed_ends_although_an_obstacle_arose(move: Move)
         assert (await cut(move)).startswith("The new database takes the writes of parcels.")
     finally:
         await move.new.run(f"ALTER ROLE {ROLE} RESET ALL")
+
+
+async def test_a_server_that_hangs_behind_the_fence_ends_the_command_in_words(
+    urls: Urls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with moving(urls) as move:
+        await copy(move)
+        backend = await move.new.value("SELECT pg_backend_pid()")
+
+        async def hang_and_advance(way: Way) -> None:
+            os.kill(backend, signal.SIGSTOP)
+            await advance(way)
+
+        monkeypatch.setattr(cutting, "advance", hang_and_advance)
+        monkeypatch.setattr(cutting, "HAND_OVER_SECONDS", 0.5)
+        monkeypatch.setattr(sides, "CONNECT_SECONDS", 0.5)
+        # Without a limit, the command ends only after this.
+        goes_on = loop.call_later(60, os.kill, backend, signal.SIGCONT)
+        with pytest.raises(Refused, match="does not answer, and neither database takes writes of"):
+            await cut(move)
+    assert loop.time() < goes_on.when()
+    goes_on.cancel()
+    os.kill(backend, signal.SIGCONT)
+    monkeypatch.undo()
+    async with moving(urls) as move:
+        assert (await cut(move)).startswith("The new database takes the writes of parcels.")
+        await own(move)
 
 
 async def test_own_ends_replication_and_the_old_tables_take_no_writes(move: Move) -> None:

@@ -74,6 +74,10 @@ class FairPool(AsyncAdaptedQueuePool):
         finally:
             this_request.get().wait_seconds += time.perf_counter() - asked
 
+    def expire_connections(self) -> None:
+        """Each older connection is replaced at its next use."""
+        self._invalidate_time = time.time()
+
 
 def transaction_engine(settings: DatabaseSettings) -> AsyncEngine:
     engine = create_async_engine(

@@ -5,7 +5,7 @@ import asyncio
 import traceback
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self, cast
 
 import asyncpg
 import sqlalchemy.exc
@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from app.infra import environment, health
 from app.infra.connections import (
     DatabaseSettings,
+    FairPool,
     close_in_time,
     connect,
     reading_pool,
@@ -125,8 +126,12 @@ class Database:
             raise Unavailable("Postgres: every writing connection is busy") from error
         # InterfaceError: Postgres closed a new connection before SQLAlchemy had set it up.
         except (asyncpg.InternalClientError, asyncpg.InterfaceError, TimeoutError) as error:
-            if isinstance(error, TimeoutError) and not _is_from_the_driver(error):
-                raise  # The request's own, such as of a call to another service.
+            if isinstance(error, TimeoutError):
+                if not _is_from_the_driver(error):
+                    raise  # The request's own, such as of a call to another service.
+                # They lead to the same server: it hangs, or its machine is gone without a word.
+                self._reads.expire_connections()
+                cast("FairPool", self._writes.pool).expire_connections()
             raise Unavailable("Postgres: the connection was lost, or did not answer") from error
         except TYPES_CHANGED as error:
             raise Unavailable(f"Postgres: a type has changed: {error}") from error

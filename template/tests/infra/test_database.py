@@ -652,6 +652,40 @@ async def test_a_server_that_does_not_answer_is_unavailable_in_time(services: Se
                     await write.execute(text("SELECT 1"))
 
 
+@pytest.mark.slow
+async def test_when_a_server_is_gone_without_a_word_one_request_finds_out_for_all_connections(
+    services: Services,
+) -> None:
+    """Its machine has lost its power, say, and its name leads to another server now."""
+    pools = settings(services, read_pool=3, write_pool=3, statement_seconds=3)
+    pid = "SELECT pg_backend_pid()"
+    async with Database(pools) as database, AsyncExitStack() as stack:
+
+        async def read() -> None:
+            await database.reader().fetch("SELECT 1")
+
+        async def write() -> None:
+            async with database.transaction() as session:
+                await session.execute(text("SELECT 1"))
+
+        async with AsyncExitStack() as open_:
+            opened = [await database._reads.acquire(60) for _ in range(3)]
+            writing = [await open_.enter_async_context(database.transaction()) for _ in range(3)]
+            backends = [await one.connection.fetchval(pid) for one in opened]
+            backends += [await one.scalar(text(pid)) for one in writing]
+            for one in opened:
+                database._reads.release(one)
+        for backend in backends:
+            os.kill(backend, signal.SIGSTOP)
+            stack.callback(os.kill, backend, signal.SIGCONT)
+
+        first = await asyncio.gather(read(), write(), return_exceptions=True)
+        assert [type(one) for one in first] == [Unavailable] * 2
+        for _ in range(3):
+            await read()
+            await write()
+
+
 async def test_a_timeout_of_the_requests_own_work_is_not_blamed_on_postgres(
     services: Services,
 ) -> None:

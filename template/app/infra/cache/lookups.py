@@ -162,6 +162,8 @@ class RedisLookups:
 
     async def _probe(self, error: Exception | None) -> None:
         self._warn(error)
+        # After a failover they may lead to a server that is gone without a word.
+        await self._drop_connections()
         while failure := await self._probe_failure():
             if error is None:
                 self._warn(failure)

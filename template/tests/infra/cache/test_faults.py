@@ -2,8 +2,9 @@
 """A real Valkey that dies, hangs, comes back, is full or refuses the login."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from typing import Any
 
 import asyncpg
@@ -222,6 +223,47 @@ async def test_a_lookup_fails_when_the_process_ends(server: valkey.Valkey) -> No
     async with asyncio.timeout(60):
         answers = await asyncio.gather(*waiting, return_exceptions=True)
     assert {type(answer) for answer in answers} == {RedisAway}
+
+
+async def test_when_a_server_is_gone_without_a_word_all_its_connections_are_replaced(
+    server: valkey.Valkey,
+) -> None:
+    """Its machine has lost its power, say, and its name leads to another server now."""
+    opened: set[object] = set()
+    gone: set[object] = set()
+    is_away = False
+
+    async def forward(client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
+        redis_, requests = await asyncio.open_connection("127.0.0.1", server.port)
+        with closing(answers), closing(requests):
+            opened.add(requests)
+            await asyncio.gather(pump(client, requests, requests), pump(redis_, answers, requests))
+
+    async def pump(
+        source: asyncio.StreamReader, to: asyncio.StreamWriter, connection: object
+    ) -> None:
+        while part := await source.read(2**16):
+            if not is_away and connection not in gone:
+                to.write(part)
+        to.close()
+
+    listener = await asyncio.start_server(forward, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    url = RedisDsn(server.url.replace(f":{server.port}", f":{port}"))
+    async with listener, CacheServer(url, operation_seconds=1) as cache:
+
+        async def claims() -> list[bool]:
+            return await asyncio.gather(*(cache.claim(secrets.token_hex(8), 60) for _ in range(8)))
+
+        await until(lambda: cache.lookups.is_reachable)
+        assert await claims() == [True] * 8
+        is_away = True
+        while cache.lookups.is_reachable:
+            with suppress(RedisAway):
+                await cache.claim("one", 60)
+        gone, is_away = opened.copy(), False
+        await until(lambda: cache.lookups.is_reachable)
+        assert await claims() == [True] * 8
 
 
 async def test_a_process_ends_while_redis_hangs(

@@ -5,6 +5,7 @@ that only misleads changes nothing.
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -1143,16 +1144,55 @@ def test_a_shallow_clone_as_template_is_told_how_to_fetch_the_rest(
     assert "git fetch --unshallow" in line
 
 
-def test_a_repository_of_another_user_is_explained(repo: Repo) -> None:
+@pytest.mark.parametrize("name", ["shop", pytest.param("my shop", marks=pytest.mark.slow)])
+def test_a_repository_of_another_user_is_explained(repo: Repo, name: str) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can give a folder away")
+    repo = Repo(repo.person, repo.folder.rename(repo.person.desk / name))
     for path in (repo.folder, *repo.folder.rglob("*")):
         os.chown(path, 12345, 12345, follow_symlinks=False)
     line = refuses(repo.person, "advance", "--yes", at=repo.folder)
-    assert f"git config --global --add safe.directory {repo.folder}" in line
+    assert f"git config --global --add safe.directory {shlex.quote(str(repo.folder))}" in line
     repo.person.environment |= {
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": "safe.directory",
         "GIT_CONFIG_VALUE_0": str(repo.folder),
     }
     assert repo.rung("status").returncode == 0
+
+
+EMPTY: Rows[tuple[str, ...]] = {
+    "a place": ("new", ""),
+    "a template": ("new", "../inn", "--template="),
+    "an answer": ("new", "../inn", "--data", ""),
+    "a project to advance": ("advance", "--yes", ""),
+    "a project to undo": ("undo", ""),
+    "a version": ("upgrade", "--ref", ""),
+    "a fleet": ("fleet", ""),
+    "a command": ("",),
+}
+
+
+@rows(EMPTY, quick=("a template", "a project to advance"))
+def test_an_empty_word_means_neither_this_folder_nor_a_default(
+    repo: Repo, row: tuple[str, ...]
+) -> None:
+    line = refuses(repo.person, *row, at=repo.folder)
+    assert f"There is an empty word after {['rung', *row][-1] or ['rung', *row][-2]}. " in line
+
+
+def test_a_home_that_the_shell_did_not_fill_in_is_no_folder(person: Person) -> None:
+    (person.desk / "home").mkdir()
+    (person.desk / "home" / "answers.yml").write_text("team: tea\n", encoding="utf-8")
+    person.environment["HOME"] = str(person.desk / "home")
+    done = person.types("new", "~/shop", "--answers=~/answers.yml")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"    cd {person.desk}/home/shop\n" in done.stdout
+    assert person.leftovers() == ["home"]
+    assert "team: tea\n" in (person.desk / "home/shop/.copier-answers.yml").read_text("utf-8")
+
+
+def test_a_folder_that_looks_like_an_option_is_named_as_a_folder(person: Person) -> None:
+    done = person.types("new", "./-shop", "--defaults")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "    cd ./-shop\n" in done.stdout

@@ -129,9 +129,9 @@ def test_upgrading_again_does_nothing(repo: Repo, own_growing_template: Path) ->
 
 
 def test_an_answer_is_refused_and_not_dropped_when_no_version_is_newer(repo: Repo) -> None:
-    reason = repo.refuses("upgrade", "--data", "team=Tea")
-    assert "No version is newer than v0.1.0, so team=Tea was not applied." in reason
-    assert "rung advance --to 1 --data team=Tea" in reason
+    reason = repo.refuses("upgrade", "--data", "team=Tea & Co")
+    assert "No version is newer than v0.1.0, so team=Tea & Co was not applied." in reason
+    assert "rung advance --to 1 --data 'team=Tea & Co'" in reason
 
 
 def test_an_answer_that_changes_nothing_exits_with_0(repo: Repo) -> None:

@@ -9,7 +9,7 @@ from rung import git, stages
 from rung.answers import Answer
 from rung.answers_check import differing, in_words
 from rung.apply import apply
-from rung.errors import RungError, UsageError
+from rung.errors import RungError, UsageError, in_shell
 from rung.interrupts import Interrupts
 from rung.lock import locked, workspace_in
 from rung.origin import Origin, newest, origin_of
@@ -111,7 +111,7 @@ def _stage_to_reach(project: Project, to: int | None, given: Mapping[str, Answer
 
 def _refuse_unused(project: Project, given: Mapping[str, Answer]) -> None:
     if others := differing(project, given):
-        data = " ".join(f"--data {key}={value}" for key, value in others.items())
+        data = " ".join(f"--data {in_shell(f'{key}={value}')}" for key, value in others.items())
         raise RungError(
             f"No version is newer than {project.version}, so {_answers_in_words(others)} was not "
             f"applied. To change it at this stage: rung advance --to {project.stage} {data}"

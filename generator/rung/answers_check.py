@@ -7,7 +7,7 @@ from typing import Any
 
 from rung import stages
 from rung.answers import Answer
-from rung.errors import RungError
+from rung.errors import RungError, in_shell
 from rung.project import Project, is_rungs, shown
 from rung.questions import Questions
 from rung.reading import written_scalars
@@ -102,7 +102,8 @@ def never_asked(project: Project, given: Mapping[str, Answer], new: Rendered) ->
 
 def refuse_unasked(questions: list[str], new: Rendered, where: str) -> None:
     asked = [
-        f"    --data {key}={in_words(new.public[key])}   {new.questions[key].get('help', '')}"
+        f"    --data {in_shell(f'{key}={in_words(new.public[key])}')}   "
+        f"{new.questions[key].get('help', '')}"
         for key in questions
     ]
     raise RungError(

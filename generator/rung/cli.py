@@ -2,7 +2,7 @@
 
 import json
 import os
-import shlex
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import Exit, TyperException
 
 from rung import __version__
-from rung.errors import UsageError
+from rung.errors import UsageError, in_shell
 from rung.fleet.commands import fleet
 from rung.interrupts import Interrupts
 
@@ -27,14 +27,14 @@ app = typer.Typer(
 def run() -> int:
     """Run the command that was typed; returns the exit code."""
     command: Any = typer.main.get_command(app)
-    words = sys.argv[1:]
+    words = _typed(sys.argv[1:])
     # Typer acts on this variable. It means something only while a shell completes a word.
     if not {"COMP_WORDS", "_TYPER_COMPLETE_ARGS"} & os.environ.keys():
         os.environ.pop("_RUNG_COMPLETE", None)
     if words[1:] and words[0] in {"--install-completion", "--show-completion"}:
         raise UsageError(f"rung {words[0]} takes no value: it is for the shell that you use.")
     try:
-        return command.main(prog_name="rung", standalone_mode=False) or 0
+        return command.main(words, prog_name="rung", standalone_mode=False) or 0
     except Exit as ended:
         return ended.exit_code
     except TyperException as error:
@@ -43,12 +43,24 @@ def run() -> int:
             print(context.get_help())
             return 2
         said = " ".join(error.format_message().split())[:300]
-        path = context.command_path if context else _typed(command, words)
+        path = context.command_path if context else _command_in(command, words)
         stop = "" if said.endswith((".", "?")) else "."
         raise UsageError(f"{said}{stop} See {path} --help.") from error
 
 
-def _typed(command: Any, words: list[str]) -> str:
+def _typed(words: list[str]) -> list[str]:
+    """The words with ~ replaced where a shell does not, as in `make new DEST=~/shop` from zsh."""
+    for before, word in zip(["rung", *words], words, strict=False):
+        if re.fullmatch("(--[a-z-]+=)?", word):  # As a path, it would mean this folder.
+            raise UsageError(
+                f"There is an empty word after {word or before}. Is a variable not set? Write the "
+                "value, or leave the word out."
+            )
+    home = os.path.expanduser("~")  # noqa: PTH111 - a user without a home must not raise
+    return [re.sub("^(--[a-z-]+=)?~(?=/|$)", lambda at: f"{at[1] or ''}{home}", w) for w in words]
+
+
+def _command_in(command: Any, words: list[str]) -> str:
     """Names the command, because Click does not say which command misses an option's value."""
     path = ["rung"]
     for word in words:
@@ -141,7 +153,7 @@ def new(
     )
     print(f"Created {dest}. Next:\n")
     if dest != Path():
-        print(f"    cd {shlex.quote(str(dest))}")
+        print(f"    cd {in_shell(dest)}")
     print("    make dev")
 
 

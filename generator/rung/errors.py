@@ -1,6 +1,8 @@
 """The errors that end a command with one message and an exit code."""
 
 import re
+import shlex
+from pathlib import Path
 
 # C0 and C1 controls, line separators, bidirectional controls, byte order marks, lone surrogates.
 _UNPRINTABLE = re.compile(
@@ -38,3 +40,8 @@ def shortened(text: str) -> str:
 def printable(text: str) -> str:
     """Escapes each character that could control a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def in_shell(path: Path | str) -> str:
+    """As a shell reads it, and no command takes it for an option."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from rung.errors import RungError
+from rung.errors import RungError, in_shell
 
 # The committer, the settings and the access to a remote. Every other GIT_* variable is dropped:
 # it would name a repository, a program or a mode. Hooks and rebases export many.
@@ -174,7 +174,7 @@ def reason(errors: str, code: int) -> str:
     if foreign := re.search(r"dubious ownership in repository at '(.+)'", errors):
         return (
             f"{foreign[1]} belongs to another user. If you trust it, run "
-            f"git config --global --add safe.directory {foreign[1]}"
+            f"git config --global --add safe.directory {in_shell(foreign[1])}"
         )
     if lock := re.search(r"'([^'\n]+\.lock)': File exists", errors):
         return (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rung.doctor import last_verdict
-from rung.errors import RungError, UsageError, printable
+from rung.errors import RungError, UsageError, in_shell, printable
 from rung.git import git_list
 from rung.merge import Kind
 from rung.plan import Plan
@@ -173,7 +173,7 @@ def _forced(plan: Plan) -> list[str]:
 
 def undo(plan: Plan) -> str:
     folder = plan.project.folder
-    return "rung undo" if folder == Path.cwd() else f"rung undo {shlex.quote(_near(folder))}"
+    return "rung undo" if folder == Path.cwd() else f"rung undo {in_shell(_near(folder))}"
 
 
 def _git(plan: Plan) -> str:

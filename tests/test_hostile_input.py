@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 from growing import Repo
 from people import RUNG, Person, git
 from rung.dependencies import find_uv
@@ -136,6 +137,19 @@ ANSWERS: Rows[bytes] = {
 def test_an_answers_file(person: Person, row: bytes) -> None:
     (person.desk / "answers.yml").write_bytes(row)
     refuses(person, "new", "shop", "--answers", "answers.yml")
+
+
+@rows(
+    {text: text for text in ("yes", "Off", "true", "0123", "1_000", "1:30", "1e3", "1.50")},
+    quick=("yes",),
+)
+def test_an_answer_in_a_file_is_taken_as_it_is_written(person: Person, row: str) -> None:
+    (person.desk / "answers.yml").write_text(f"team: {row}\nstage: 2\nreplica_routing: on\n")
+    done = person.types("new", "shop", "--answers", "answers.yml")
+    assert (done.returncode, done.stderr) == (0, "")
+    recorded = yaml.safe_load((person.desk / "shop/.copier-answers.yml").read_text("utf-8"))
+    found = [recorded[key] for key in ("team", "stage", "replica_routing")]
+    assert found == [row, 2, True]
 
 
 def make_fifo(place: Path) -> None:

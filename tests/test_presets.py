@@ -73,7 +73,7 @@ BAD: dict[str, tuple[str, str]] = {
         "file:///nowhere/x.git",
         "The answers of nowhere/x cannot be read: fatal: '/nowhere/x.git' does not appear to be",
     ),
-    "nothing": ("", "The answers file .copier-answers.yml cannot be read: No such file"),
+    "nothing": ("", "There is an empty word after --like"),
 }
 
 

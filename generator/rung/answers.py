@@ -19,7 +19,8 @@ def read_answers(file: Path) -> dict[str, Answer]:
 
 
 def parse_answers_file(what: str, written: bytes) -> dict[str, Answer]:
-    from rung.reading import UnreadableError, parse_yaml
+    """Each answer as it is written, like an answer on the command line: yes and 0123 stay text."""
+    from rung.reading import UnreadableError, parse_yaml, written_scalars
 
     try:
         content = parse_yaml(written)
@@ -30,7 +31,9 @@ def parse_answers_file(what: str, written: bytes) -> dict[str, Answer]:
     if not isinstance(content, Mapping):
         raise UsageError(f"{what} is not a mapping of questions to answers.")
     answers = {str(key): value for key, value in content.items()}
-    return {key: _plain(what, key, value) for key, value in answers.items() if not _private(key)}
+    plain = {key: _plain(what, key, value) for key, value in answers.items() if not _private(key)}
+    written_as = written_scalars(written)
+    return {key: written_as.get(key, value) for key, value in plain.items()}
 
 
 def _private(key: str) -> bool:

@@ -10,7 +10,7 @@ from rung.answers import Answer
 from rung.errors import RungError, in_shell
 from rung.project import Project, is_rungs, shown
 from rung.questions import Questions
-from rung.reading import written_scalars
+from rung.reading import read_bytes, written_scalars
 from rung.rendering import ANSWERS_FILE, Rendered, render_again
 from rung.scratch import Scratch, Tree
 
@@ -78,7 +78,7 @@ def refuse_changed(
 ) -> None:
     """Copier silently replaces an answer that is no longer valid with the default."""
     kept = new.public.keys() & project.answers.keys() - given.keys() - {"stage"}
-    written = written_scalars(project.folder / ANSWERS_FILE)
+    written = written_scalars(read_bytes(project.folder / ANSWERS_FILE))
     for key in sorted(kept):
         old, becomes = project.answers[key], in_words(new.public[key])
         # Copier turns a number into text where the question wants text: 0123 becomes 83.

@@ -58,9 +58,9 @@ def parse_yaml(content: bytes | str) -> Any:
         raise UnreadableError("it is not YAML") from error
 
 
-def written_scalars(file: Path) -> dict[str, str]:
+def written_scalars(content: bytes) -> dict[str, str]:
     """The text of each plain value of a mapping. As a value, YAML reads 0123 as the number 83."""
-    root = yaml.compose(read_bytes(file), _PlainLoader)
+    root = yaml.compose(content, _PlainLoader)
     pairs = root.value if isinstance(root, yaml.MappingNode) else ()
     return {key.value: value.value for key, value in pairs if isinstance(value, yaml.ScalarNode)}
 

@@ -403,6 +403,44 @@ def test_a_template_source(person: Person, small_template: Path, row: str) -> No
     refuses(person, "new", "shop")
 
 
+SECRETS: Rows[str] = {
+    "a password": "https://ada:s3cret@127.0.0.1:1/rung.git",
+    "a password with an at sign": "https://ada:p@s3cret@127.0.0.1:1/rung.git",
+    "a password with a slash": "https://ada:p/s3cret@127.0.0.1:1/rung.git",
+    "a password with a hash": "https://ada:p#s3cret@127.0.0.1:1/rung.git",
+    "a password and a bracket": "https://ada:s3cret@[/rung.git",
+    "a token as user": "https://ghp_s3cret0123456789abcdef@127.0.0.1:1/rung.git",
+}
+
+
+@rows(SECRETS, quick=("a password with a slash", "a token as user"))
+def test_no_secret_of_a_url_is_shown(repo: Repo, row: str) -> None:
+    person = repo.person
+    repo.write("list", f"{row}\n")
+    for words in (
+        ("new", "../inn", "--template", row),
+        ("new", "../inn", "--like", row),
+        ("fleet", row),
+        ("fleet", "list", "--json"),
+        ("fleet", "upgrade", "list", "--dry-run"),
+    ):
+        done = person.types(*words, at=repo.folder)
+        assert "s3cret" not in done.stdout + done.stderr, words
+        assert "bug of Rung" not in done.stderr
+        assert person.leftovers() == ["shop"]
+    # Plain Copier records such a URL.
+    repo.edits(".copier-answers.yml", "_src_path: ", f'_src_path: "git+{row}" #')
+    for words in (("status",), ("status", "--json"), ("advance", "--yes"), ("upgrade",)):
+        done = person.types(*words, at=repo.folder)
+        assert "s3cret" not in done.stdout + done.stderr, words
+        assert "bug of Rung" not in done.stderr
+
+
+def test_a_token_in_place_of_a_user_is_not_recorded(person: Person) -> None:
+    line = refuses(person, "new", "shop", f"--template={SECRETS['a token as user']}")
+    assert "holds a password or token" in line
+
+
 COPIER_YML: Rows[str] = {
     "empty": "",
     "a list": "- a\n",

@@ -7,7 +7,7 @@ import signal
 import sys
 from types import TracebackType
 
-from rung.errors import RungError, printable, shortened
+from rung.errors import RungError, printable, shortened, without_password
 from rung.interrupts import ignore_signals
 
 
@@ -48,7 +48,7 @@ def _run() -> int:
 
 def _fail(message: str, code: int, *lines: str) -> int:
     ignore_signals()
-    text = "\n".join(printable(shortened(line)) for line in (message, *lines))
+    text = "\n".join(printable(shortened(without_password(line))) for line in (message, *lines))
     try:
         print(f"rung: {text}", file=sys.stderr, flush=True)
     except OSError:

@@ -42,6 +42,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def without_password(text: str) -> str:
+    """Takes the user and the password out of each URL, also a password that holds @ or a slash."""
+    return re.sub(r"(?<=://)(?!git@)(?:[^/\s]*|[^/\s:]*:(?!\d*/)[^\s@]*)@", "", text)
+
+
 def in_shell(path: Path | str) -> str:
     """As a shell reads it, and no command takes it for an option."""
     return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rung import git, stages
 from rung.edited_files import edited_files
-from rung.errors import RungError
+from rung.errors import RungError, without_password
 from rung.lock import finish_first
 from rung.migrations import heads
 from rung.origin import Origin, is_newer, origin_of, versions
@@ -48,7 +48,7 @@ def status_of(path: Path) -> Status:
         newer = [tag for tag in versions(origin) if is_newer(tag, project.version)]
         edited = _edited(project, origin)
     except RungError as error:
-        problems.append(str(error))
+        problems.append(without_password(str(error)))
     following = next((s for s in stages.LADDER if s.number == project.stage + 1), None)
     return Status(
         folder=str(folder),
@@ -56,7 +56,7 @@ def status_of(path: Path) -> Status:
         stage_name=stages.named(project.stage),
         next_stage=str(following) if following else None,
         next_answers=f"{following.breaks}: {following.arrives}" if following else None,
-        template=project.src,
+        template=without_password(project.src),
         version=project.version,
         newer_versions=newer,
         edited=edited,

@@ -20,6 +20,9 @@ _GIT_URL = re.compile(r"gh:|gl:|git\+|[a-z][a-z0-9+.-]*://|[^/\s]+@[^/\s]+:")
 # The git URLs that Copier recognizes. Each other one needs "git+" in front.
 _KNOWN_TO_COPIER = re.compile(r"gh:|gl:|git\+|git@|git://|https://git(hub|lab)\.com/|.*\.git$")
 
+# In place of a user, as in https://ghp_…@github.com. Longer than people's names.
+_SHORTEST_TOKEN = 20
+
 
 @dataclass(frozen=True)
 class Template:
@@ -82,15 +85,16 @@ def _remote(url: str, ref: str | None) -> Template:
         raise UsageError(f"{url} is not a git URL. {_NAME_ONE}")
     if _password_in(url):
         raise UsageError(
-            "The template's URL holds a password, and the project would record it in its first "
-            "commit. Leave it out and let git's credential helper supply it."
+            "The template's URL holds a password or token, and the project would record it in its "
+            "first commit. Leave it out and let git's credential helper supply it."
         )
     return Template(url if _KNOWN_TO_COPIER.match(url) else f"git+{url}", ref)
 
 
 def _password_in(url: str) -> bool:
     try:
-        return bool(urlsplit(url).password)
+        parts = urlsplit(url)
+        return bool(parts.password) or len(parts.username or "") >= _SHORTEST_TOKEN
     except ValueError as error:
         raise UsageError(f"{url} is not a git URL: {error}. {_NAME_ONE}") from error
 

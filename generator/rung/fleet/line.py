@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from rung.errors import RungError, UsageError
+from rung.errors import RungError, UsageError, without_password
 from rung.fleet.survey import Line
 from rung.git import git
 from rung.origin import Origin, fetchable
@@ -25,7 +25,8 @@ def measured_by(named: str | None, *, needed: bool, objects: bool) -> Iterator[L
     except RungError as error:
         if needed or named:
             raise
-        print(f"rung: Versions behind are not counted: {error}", file=sys.stderr)
+        said = without_password(str(error))
+        print(f"rung: Versions behind are not counted: {said}", file=sys.stderr)
         yield None
         return
     line = Line.of(Origin(src, None if is_git_url(src) else Path(src)))

@@ -12,7 +12,7 @@ from typing import Any
 
 from rung import stages
 from rung.edited_files import unedited_files
-from rung.errors import RungError, UsageError, is_printable
+from rung.errors import RungError, UsageError, is_printable, without_password
 from rung.fleet.blobs import MOST_BYTES, RepoError, files_at_head, git_dir, tree_at_head
 from rung.fleet.sources import Found
 from rung.origin import Origin, is_newer, version_of, versions
@@ -229,7 +229,3 @@ def _verdict(content: bytes) -> str:
 
 def _shown(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
-
-
-def without_password(place: str) -> str:
-    return re.sub(r"://[^/@]*@", "://", place)

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rung.errors import RungError, UsageError
+from rung.errors import RungError, UsageError, without_password
 from rung.fleet.hosts import GitHub, GitLab, HostError
 from rung.fleet.sources import Found
-from rung.fleet.survey import Line, Row, without_password
+from rung.fleet.survey import Line, Row
 from rung.git import decoded, last_line
 from rung.origin import is_newer
 from rung.reading import UnreadableError, read_bytes

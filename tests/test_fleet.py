@@ -2,8 +2,12 @@
 
 import json
 import os
+import re
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from socketserver import BaseRequestHandler, TCPServer
 from typing import Any
 
 import pytest
@@ -265,6 +269,32 @@ def test_a_list_holds_paths_and_urls(
 
 
 @pytest.mark.slow
+def test_a_hash_in_a_name_begins_no_comment_and_a_home_is_filled_in(
+    person: Person, fleet: Path, small_template: Path
+) -> None:
+    for name in ("c#", "tea"):
+        bare_repo(fleet / name, {ANSWERS: answers(small_template)})
+    person.environment["HOME"] = str(fleet)
+    (fleet / "list").write_text("c#\t# in another language\n~/tea#\n~/tea\n#tea\n")
+    rows = told(person, fleet / "list")
+    assert {name: row["stage"] for name, row in rows.items()} == {"c#": 1, "tea": 1, "tea#": None}
+
+
+@pytest.mark.slow
+def test_drift_from_a_remote_template_needs_no_setting_for_bare_repositories(
+    repo: Repo, growing_template: Path
+) -> None:
+    own = repo.person.desk.parent / "gitconfig"
+    own.write_bytes(Path(repo.person.environment["GIT_CONFIG_GLOBAL"]).read_bytes())
+    git("config", "--file", str(own), "safe.bareRepository", "explicit", cwd=repo.folder)
+    repo.person.environment["GIT_CONFIG_GLOBAL"] = str(own)
+    url = f"git+{growing_template.as_uri()}"
+    repo.edits(ANSWERS, f"_src_path: {growing_template}", f"_src_path: {url}")
+    (row,) = told(repo.person, repo.folder, "--drift", f"--template={url}").values()
+    assert (row["edited"], row["problem"]) == ([], "")
+
+
+@pytest.mark.slow
 def test_a_password_in_a_url_is_not_shown(person: Person, fleet: Path) -> None:
     (fleet / "list").write_text("https://ada:s3cret@127.0.0.1:1/acme/shop.git\n")
     for how in ([], ["--json"]):
@@ -330,6 +360,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "a word": ([".", "--max-behind", "x"], "--max-behind"),
     "a negative number": ([".", "--max-behind=-1"], "--max-behind"),
     "no version": ([".", "--min-version", "new"], "--min-version new is not a version"),
+    "a long version": ([".", "--min-version", "9" * 5000], "is not a version"),
     "stage 5": ([".", "--min-stage", "5"], "--min-stage"),
     "no template": ([".", "--template", "nowhere"], "There is no template"),
     "a control character": (["a\x1bb"], "holds control characters"),
@@ -357,6 +388,44 @@ def test_a_token_never_goes_over_plain_http(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("GITLAB_TOKEN", "s3cret")
     monkeypatch.setenv("GITLAB_API_URL", "http://gitlab.example/api/v4")
     with pytest.raises(HostError, match="must begin with https"):
+        find(["gitlab:acme"], WANTED)
+
+
+ANSWERED: dict[str, tuple[bytes, str]] = {
+    "no HTTP": (b"what?\r\n\r\n", "cannot be reached: what?"),
+    "a part": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[]",
+        "(2 bytes read, 7 more expected)",
+    ),
+    "no list": (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnull", "did not send a list"),
+}
+
+
+@pytest.mark.parametrize("row", ANSWERED)
+def test_a_broken_answer_of_the_host_is_one_line(monkeypatch: pytest.MonkeyPatch, row: str) -> None:
+    content, said = ANSWERED[row]
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # Between the tries.
+
+    class Broken(BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            self.request.sendall(content)
+
+    with TCPServer(("127.0.0.1", 0), Broken) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("GITLAB_API_URL", f"http://127.0.0.1:{server.server_address[1]}")
+        try:
+            with pytest.raises(HostError, match=re.escape(said)):
+                find(["gitlab:acme"], WANTED)
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize("url", ["https://[", "https://127.0.0.1:x"])
+def test_a_wrong_address_of_the_host_is_one_line(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setenv("GITLAB_API_URL", url)
+    with pytest.raises(HostError):
         find(["gitlab:acme"], WANTED)
 
 

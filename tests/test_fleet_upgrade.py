@@ -193,11 +193,21 @@ def test_a_repo_without_a_host_gets_only_the_branch(fleet: Fleet) -> None:
     assert fleet.upgrades() == {"shop.git": "done"}
 
 
+def test_a_persons_name_for_remotes_stops_no_upgrade(fleet: Fleet) -> None:
+    fleet.has("shop")
+    own = fleet.person.desk.parent / "gitconfig"
+    own.write_bytes(Path(fleet.person.environment["GIT_CONFIG_GLOBAL"]).read_bytes())
+    git("config", "--file", str(own), "clone.defaultRemoteName", "upstream", cwd=fleet.folder)
+    fleet.person.environment["GIT_CONFIG_GLOBAL"] = str(own)
+    assert fleet.upgrades() == {"shop.git": "pushed"}
+
+
 BAD = {
     "no source": ([], "There is no source"),
     "no such version": (["--ref", "v9"], "--ref v9 is not a version of the template"),
     "no pace": (["--per-minute", "0"], "--per-minute"),
     "a broken state": (["--state", "broken"], "The state file broken cannot be used"),
+    "a deep state": (["--state", "deep"], "The state file deep cannot be used"),
 }
 
 
@@ -205,6 +215,7 @@ BAD = {
 def test_a_wrong_command_line_is_one_line_and_exit_2(fleet: Fleet, row: str) -> None:
     words, said = BAD[row]
     (fleet.person.desk / "broken").write_text("{\n")
+    (fleet.person.desk / "deep").write_text("[" * 100_000)
     with fleet.person.leaving_no_trace():
         done = fleet.types(*words, source=None if words else "nowhere")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from rung.errors import RungError
 from rung.git import GitError, broken, git, switch_off_filters_of
@@ -122,7 +122,7 @@ def version_of(ref: str) -> Version | None:
     described = _DESCRIBED.fullmatch(ref)
     try:
         version = Version(described["tag"] if described else ref)
-    except InvalidVersion:
+    except ValueError:  # Also Python's, for a number of more than 4,300 digits.
         return None
     return Version(f"{version.public}.post{described['commits']}") if described else version
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.message import Message
+from http.client import HTTPException, IncompleteRead
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -99,6 +100,8 @@ def _on_gitlab(group: str, wanted: tuple[str, ...]) -> Iterator[Hosted]:
                 f"groups/{quote(group, safe='')}/projects?include_subgroups=true&archived=false"
                 f"&simple=true&order_by=id&sort=asc&per_page=100&page={page}",
             )
+            if not isinstance(projects, list):
+                raise HostError(f"{_host(api.base)} did not send a list of projects.")
             listed = [one for one in projects if isinstance(one, Mapping)]
             yield from pool.map(lambda one: _gitlab_repo(api, one, wanted), listed)
             following = headers.get("X-Next-Page", "")
@@ -148,6 +151,8 @@ class _Api:
                     content = answer.read(_MOST_BYTES + 1)
                     if len(content) > _MOST_BYTES:
                         raise HostError(f"{_host(url)} answered more than {_MOST_BYTES >> 20} MiB.")
+                    if answer.length:  # Python returns a part as if it were all.
+                        raise IncompleteRead(content, answer.length)
                     return content, answer.headers
             except urllib.error.HTTPError as error:
                 wait = _wait(error)
@@ -163,7 +168,7 @@ class _Api:
                     raise HostError(
                         f"{_host(url)} is over its rate limit. Run this again in {wait:.0f} s."
                     ) from error
-            except (OSError, ValueError) as error:
+            except (HTTPException, OSError, ValueError) as error:
                 reason = getattr(error, "reason", error)
                 if attempt == _TRIES:
                     raise HostError(f"{_host(url)} cannot be reached: {reason}.") from error
@@ -219,7 +224,10 @@ _OPENER = urllib.request.build_opener(_NoRedirects)
 
 def _base(variable: str, default: str) -> str:
     base = (os.environ.get(variable) or default).rstrip("/")
-    parts = urlsplit(base)
+    try:
+        parts = urlsplit(base)
+    except ValueError as error:
+        raise HostError(f"{variable} is not a URL: {error}.") from error
     local = parts.hostname in {"127.0.0.1", "::1", "localhost"}
     if parts.scheme != "https" and not (parts.scheme == "http" and local):
         raise HostError(f"{variable} must begin with https://: Rung sends a token there.")

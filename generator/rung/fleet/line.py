@@ -34,8 +34,11 @@ def measured_by(named: str | None, *, needed: bool, objects: bool) -> Iterator[L
         yield line
         return
     with tempfile.TemporaryDirectory(prefix="rung-fleet-") as folder:
-        clone = Path(folder) / "template.git"
-        git("clone", "--quiet", "--bare", "--", fetchable(src), str(clone), cwd=Path(folder))
+        clone = (
+            Path(folder) / "template"
+        )  # Not bare: with safe.bareRepository git would not read it.
+        how = ["--quiet", "--no-checkout", "--template="]
+        git("clone", *how, "--", fetchable(src), str(clone), cwd=Path(folder))
         yield replace(line, origin=Origin(src, clone))
 
 

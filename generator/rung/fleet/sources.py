@@ -121,7 +121,7 @@ def _in_list(file: Path) -> Iterator[Found]:
     except (UnreadableError, UnicodeDecodeError) as error:
         reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
         raise UsageError(f"The list {file} cannot be read: {reason}.") from error
-    for line in (line.partition("#")[0].strip() for line in lines):
+    for line in (re.split(r"(?:^|\s)#", line)[0].strip() for line in lines):
         if not line:
             continue
         if not is_printable(line) or line.startswith("-"):
@@ -129,7 +129,7 @@ def _in_list(file: Path) -> Iterator[Found]:
         if is_git_url(line):
             yield named(line)
             continue
-        folder = (file.parent / line).resolve()
+        folder = (file.parent / os.path.expanduser(line)).resolve()  # noqa: PTH111 - as in find_template
         problem = "" if git_dir_of(folder) else "it is not a git repository"
         yield Found(folder.name, str(folder), problem)
 

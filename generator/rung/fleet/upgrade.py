@@ -59,7 +59,7 @@ class State:
             for line in lines:
                 step = json.loads(line)
                 self._steps[step["place"], step["branch"]] = str(step["step"])
-        except (UnreadableError, ValueError, KeyError, TypeError) as error:
+        except (UnreadableError, ValueError, KeyError, TypeError, RecursionError) as error:
             reason = error if isinstance(error, UnreadableError) else "it was not written by rung"
             raise UsageError(f"The state file {file} cannot be used: {reason}.") from error
 
@@ -155,7 +155,8 @@ class Upgrade:
             clone = Path(folder) / "repo"
             url = found.place.removeprefix("git+")
             url = url if found.is_remote else Path(url).as_uri()
-            _git("clone", "--quiet", "--depth=1", "--template=", "--", url, str(clone), cwd=folder)
+            how = ["--quiet", "--depth=1", "--template=", "--origin=origin"]
+            _git("clone", *how, "--", url, str(clone), cwd=folder)
             base = _git("symbolic-ref", "--short", "HEAD", cwd=clone)
             there = _git("ls-remote", "origin", f"refs/heads/{self.branch}", cwd=clone)
             if there and not step:

@@ -85,6 +85,43 @@ def test_the_script_that_fetches_uv_prefers_one_that_is_there() -> None:
     assert subprocess.check_output(command, env={"UV": "/bin/echo"}, text=True) == "hello\n"
 
 
+@pytest.mark.parametrize("named", ["/nowhere", "a folder/uv", ""])
+def test_make_finds_a_uv_at_any_path(tmp_path: Path, named: str) -> None:
+    for folder in ("dev", "bin", "a folder"):
+        (tmp_path / folder).mkdir()
+    for name in ("dev/uv", "dev/targets.mk"):
+        shutil.copy(TEMPLATE / name, tmp_path / name)
+    for place in ("bin/uv", "a folder/uv"):
+        (tmp_path / place).write_text(f'#!/bin/sh\necho "{place}: $*"\n', encoding="utf-8")
+        (tmp_path / place).chmod(0o755)
+    path = f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["make", "-f", "dev/targets.mk", "psql"],
+        cwd=tmp_path,
+        env=os.environ | {"UV": str(tmp_path / named) if named else "", "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    used = named if "folder" in named else "bin/uv"
+    said = f"{used}: run --quiet python -m dev python -m dev.psql\n"
+    assert (done.stdout, done.stderr) == (said, "")
+
+
+def test_a_python_version_without_an_end_of_line_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".python-version").write_text("3.13", encoding="utf-8")
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\n[ "$1" = run ] && echo ran\n', encoding="utf-8")  # Finds no Python.
+    uv.chmod(0o755)
+    command = ["sh", str(TEMPLATE / "dev/uv"), "run"]
+    environment = os.environ | {"UV": str(uv)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    assert done.stderr == "Python 3.13 is not here: uv fetches it, once\n"
+
+
 def test_without_python_the_script_says_what_to_install(tmp_path: Path) -> None:
     command = ["/bin/sh", str(TEMPLATE / "dev/uv"), "--version"]
     environment = {"PATH": str(tmp_path), "HOME": str(tmp_path)}

@@ -1,5 +1,7 @@
 # Rung's file: advancing to another stage may change it.
-UV ?= sh dev/uv
+# dev/uv runs the uv that $UV names: its path may hold spaces, or lead nowhere.
+UV := $(if $(UV),UV='$(UV)' )sh dev/uv
+unexport UV
 RUN = $(UV) run --quiet
 WITH_SERVICES = $(RUN) python -m dev
 

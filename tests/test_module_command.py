@@ -59,6 +59,10 @@ def test_a_name_with_another_meaning_is_refused(project: Path) -> None:
         "alembic_version": "a table alembic_version exists",
         "queries": "the module imports another Query: give MODEL=",
         "settings": "app/settings.py exists",
+        "docs": "the app answers /docs already",
+        "files": "the app answers /files already",
+        "tokens": "the app answers /tokens already",
+        "a" * 49: "a name has at most 48 characters",
         "bases": "the module imports another Base: give MODEL=",
     }.items():
         done = run(sys.executable, "-m", "dev.module", name, within=project)

@@ -17,6 +17,9 @@ MAIN = Path("app/main.py")
 # Endings of English plurals, the longest first. MODEL=… is for other plurals.
 ENDINGS = {"sses": "ss", "ies": "y", "xes": "x", "ss": "ss", "s": ""}
 
+# Postgres' limit is 63, less the other words in the name of the index.
+LONGEST = 48
+
 FILES = {
     "app/$module/__init__.py": "",
     "app/$module/models.py": """\
@@ -172,6 +175,8 @@ def names(given: list[str]) -> tuple[str, str]:
 
 def refuse_taken(module: str, model: str) -> None:
     """A name that other code uses would replace what that code means."""
+    if len(module) > LONGEST:
+        sys.exit(f"Nothing is written, because a name has at most {LONGEST} characters.")
     if module in dir(builtins):
         sys.exit(f"Nothing is written, because {module} is a name of Python's.")
     if Path(f"app/{module}.py").exists():
@@ -181,8 +186,11 @@ def refuse_taken(module: str, model: str) -> None:
     imported = "".join(FILES[f"app/$module/{name}.py"] for name in ("models", "queries", "service"))
     if re.search(rf"\b{model}\b", imported):
         sys.exit(f"Nothing is written, because the module imports another {model}: give MODEL=…")
+    texts = [file.read_text(encoding="utf-8") for file in Path("app").rglob("*.py")]
+    path = module.replace("_", "-")
+    if any(re.search(rf'"/{path}["/]', text) for text in texts):
+        sys.exit(f"Nothing is written, because the app answers /{path} already.")
     table = f'__tablename__ = "{module}"'
-    texts = (file.read_text(encoding="utf-8") for file in Path("app").rglob("*.py"))
     if module == "alembic_version" or any(table in text for text in texts):
         sys.exit(f"Nothing is written, because a table {module} exists.")
 

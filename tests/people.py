@@ -155,7 +155,7 @@ class Terminal:
         return re.sub(r"\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[=>])", "", self.shown)
 
     def press(self, keys: str) -> None:
-        os.write(self.keyboard, keys.encode())
+        os.write(self.keyboard, keys.encode(errors="surrogateescape"))
 
     def wait_for_the_end(self) -> int:
         while self._read():

@@ -430,9 +430,9 @@ def test_no_secret_of_a_url_is_shown(repo: Repo, row: str) -> None:
         assert person.leftovers() == ["shop"]
     # Plain Copier records such a URL.
     repo.edits(".copier-answers.yml", "_src_path: ", f'_src_path: "git+{row}" #')
-    for words in (("status",), ("status", "--json"), ("advance", "--yes"), ("upgrade",)):
-        done = person.types(*words, at=repo.folder)
-        assert "s3cret" not in done.stdout + done.stderr, words
+    for command in (("status",), ("status", "--json"), ("advance", "--yes"), ("upgrade",)):
+        done = person.types(*command, at=repo.folder)
+        assert "s3cret" not in done.stdout + done.stderr, command
         assert "bug of Rung" not in done.stderr
 
 
@@ -926,6 +926,53 @@ def test_a_user_without_a_home_has_no_uv_there(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
     assert find_uv() is None
+
+
+# The first option of each command that git 2.35 does not know.
+UNKNOWN_TO_GIT: Rows[tuple[str, tuple[str, ...]]] = {
+    "new": ("--initial-branch=main", ("new", "../inn")),
+    "a step": ("--pathspec-from-file=-", ("advance", "--yes", "--commit")),
+    "a fleet": ("--batch-command", ("fleet", ".", "--min-stage=1")),
+}
+
+
+@rows(UNKNOWN_TO_GIT, quick=("new",))
+def test_a_git_that_is_too_old_is_named(repo: Repo, row: tuple[str, tuple[str, ...]]) -> None:
+    option, words = row
+    old = repo.person.temporary.parent / "bin" / "git"
+    old.parent.mkdir()
+    old.write_text(
+        "#!/bin/sh\nfor word; do\n"
+        f'[ "$word" = {option} ] && {{ echo "error: unknown option {option}" >&2; exit 129; }}\n'
+        f'done\nexec {shutil.which("git")} "$@"\n',
+        encoding="utf-8",
+    )
+    old.chmod(0o755)
+    repo.person.environment["PATH"] = f"{old.parent}{os.pathsep}{repo.person.environment['PATH']}"
+    before = repo.person.leftovers(), repo.status()
+    done = repo.rung(*words)
+    assert done.returncode == 1
+    assert "This git is too old: Rung needs 2.36 or later" in done.stdout + done.stderr
+    assert (repo.person.leftovers(), repo.status()) == before
+
+
+def test_a_typed_byte_that_is_not_utf8_is_no_yes(repo: Repo) -> None:
+    repo.person.environment["PYTHONIOENCODING"] = "utf-8:strict"
+    with repo.person.at_a_terminal("advance", "shop") as terminal:
+        terminal.wait_for("Advance to stage 2")
+        terminal.press("\udcff\r")
+        assert terminal.wait_for_the_end() == 0, terminal.shown
+    assert repo.status() == []
+
+
+@pytest.mark.parametrize("command", ["status", "advance", "upgrade"])
+def test_a_project_of_another_copier_template_is_not_called_broken(
+    repo: Repo, command: str
+) -> None:
+    repo.write(".copier-answers.yml", "_commit: v1.2\n_src_path: gh:acme/library\nname: x\n")
+    repo.commit()
+    line = refuses(repo.person, command, at=repo.folder)
+    assert "comes from another template than Rung's" in line
 
 
 def test_an_interpreter_that_stays_open_is_no_bug(repo: Repo) -> None:

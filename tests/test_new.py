@@ -167,6 +167,21 @@ def test_a_terminal_is_asked_what_is_missing(person: Person) -> None:
     assert answers["description"] == "Tea House, a backend, with cake"
 
 
+def test_a_typed_byte_that_is_not_utf8_is_no_part_of_an_answer(person: Person) -> None:
+    words = ("--data", "project_slug=shop", "--data", "team=tea", "--stage", "1")
+    person.environment["PYTHONIOENCODING"] = "utf-8:strict"  # As in a locale such as de_DE.UTF-8.
+    with person.at_a_terminal("new", "shop", *words) as terminal:
+        for question, keys in (
+            ("called, for people?", "\udcff\r"),
+            ("what it is for", "\r"),
+            ("Enter creates the project", "\udcff\r"),
+        ):
+            terminal.wait_for(question)
+            terminal.press(keys)
+        assert terminal.wait_for_the_end() == 0, terminal.shown
+    assert answers_of(person.desk / "shop")["project_name"] == "Shop"
+
+
 BACK = "\x1b[Z"
 
 

@@ -21,6 +21,8 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Printing a file name that is not UTF-8 must not fail.
         sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # So must a typed letter.
     code = _run()
     ignore_signals()
     sys.exit(code)

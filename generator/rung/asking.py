@@ -10,7 +10,7 @@ from prompt_toolkit.input.vt100 import Vt100Input
 from prompt_toolkit.key_binding import KeyPress
 from prompt_toolkit.keys import Keys
 
-from rung.errors import RungError, printable
+from rung.errors import RungError, is_printable, printable
 
 KEYS = "Enter answers, Shift-Tab goes back a question, Ctrl-C stops."
 
@@ -21,7 +21,9 @@ class Keyboard(Vt100Input):
     went_back = False
 
     def read_keys(self) -> list[KeyPress]:
-        return [self._for_copier(press) for press in super().read_keys()]
+        # A byte that is not UTF-8 arrives as a lone surrogate, which no file can hold.
+        pressed = [press for press in super().read_keys() if is_printable(press.key)]
+        return [self._for_copier(press) for press in pressed]
 
     def _for_copier(self, press: KeyPress) -> KeyPress:
         if press.key != Keys.BackTab:

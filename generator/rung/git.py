@@ -184,6 +184,8 @@ def reason(errors: str, code: int) -> str:
     if re.search("unknown repository extension|Expected git repo version", errors):
         words = " ".join(errors.split()).removeprefix("fatal: ")
         return f"{words}. A newer git made this repository, so update git"
+    if unknown := re.search("(?:error|fatal): (unknown (?:option|switch).*)", errors):
+        return f"{unknown[1]}. This git is too old: Rung needs 2.36 or later"
     # git names the cause first. The failed action or advice follows.
     said = [line for line in errors.splitlines() if line.startswith(("fatal: ", "error: "))]
     if not said:

@@ -90,6 +90,12 @@ def read_project(folder: Path, git_dir: Path) -> Project:
     for key in answers:
         if not isinstance(key, str):
             raise RungError(_broken(folder, f"{str(key)[:60]} is no name of a question"))
+    if "stage" not in answers and {"_src_path", "_commit"} <= answers.keys():
+        raise RungError(
+            f"{folder / ANSWERS_FILE} names no stage, so {folder} comes from another template than "
+            "Rung's, and rung cannot change it. If the line was taken out, find it with git log -p "
+            f"-- {ANSWERS_FILE}"
+        )
     for key, kind in {"_src_path": str, "_commit": str, "stage": int}.items():
         if type(answers.get(key)) is not kind:
             found = repr(answers.get(key, "not there"))[:60]

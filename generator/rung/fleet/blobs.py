@@ -11,6 +11,7 @@ from typing import IO
 
 from rung.fleet.sources import Found, git_dir_of
 from rung.git import decoded, last_line
+from rung.git import reason as why
 
 PATIENCE = 10
 """Seconds for one local repo: a FIFO in its .git would make git wait forever."""
@@ -144,7 +145,7 @@ def _reason(process: subprocess.Popen[bytes], late: threading.Event, seconds: in
         return f"git took longer than {seconds} s"
     process.kill()
     errors = process.stderr.read(10_000) if process.stderr else b""
-    return f"git cannot read it: {last_line(decoded(errors))[:200]}"
+    return f"git cannot read it: {why(decoded(errors), 1)[:200]}"
 
 
 def _info(process: subprocess.Popen[bytes], name: str) -> tuple[str, int]:

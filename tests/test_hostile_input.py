@@ -988,6 +988,14 @@ def test_a_date_that_git_cannot_read_is_named(repo: Repo, row: str) -> None:
     assert row in refuses(repo.person, "new", "inn")
 
 
+@rows({name: name for name in ("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME")})
+def test_a_name_that_git_cannot_use_is_named(repo: Repo, row: str) -> None:
+    repo.person.environment[row] = " "
+    line = refuses(repo.person, "advance", "--yes", "--commit", at=repo.folder)
+    assert f"Set or unset {row}." in line
+    assert "git config" not in line
+
+
 FETCHES: Rows[tuple[str, str]] = {
     "a key that is refused": (
         "echo 'git@example.invalid: Permission denied (publickey).' >&2; exit 255",

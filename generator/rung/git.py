@@ -212,6 +212,9 @@ def require_identity(repository: Path, *, otherwise: str) -> None:
     except GitError as error:
         if "invalid date format" in str(error):
             raise RungError(f"{error}. Correct GIT_AUTHOR_DATE or GIT_COMMITTER_DATE.") from error
+        names = [n for n in sorted(_KEPT) if n.endswith(("_NAME", "_EMAIL")) and n in os.environ]
+        if blank := [name for name in names if not os.environ[name].strip()]:
+            raise RungError(f"{error}. Set or unset {' and '.join(blank)}.") from error
         raise RungError(
             "git does not know who you are, so it cannot commit. Run "
             'git config --global user.name "Your Name" and '

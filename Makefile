@@ -4,7 +4,7 @@ UV := sh template/dev/uv
 # UV_PYTHON may name the place of this Python, and no other Python.
 PYTHON := 3.13
 IS_PYTHON := import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(PYTHON)")
-ifneq ($(UV_PYTHON),)
+ifneq ($(filter-out $(PYTHON),$(UV_PYTHON)),)
 ifeq ($(shell '$(UV_PYTHON)' -c '$(IS_PYTHON)' 2>/dev/null && echo yes),yes)
 PYTHON := $(UV_PYTHON)
 else

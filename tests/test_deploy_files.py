@@ -200,7 +200,7 @@ def test_a_python_named_by_uv_python_is_used_without_output(tmp_path: Path) -> N
     assert done.stdout.startswith(f"Python {python}.")
 
 
-@pytest.mark.parametrize("named", ["this Python", "/nowhere/python", ""])
+@pytest.mark.parametrize("named", ["this Python", "/nowhere/python", "3.13", ""])
 def test_make_new_uses_uv_python_only_for_the_projects_version_of_python(
     tmp_path: Path, named: str
 ) -> None:

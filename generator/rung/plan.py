@@ -24,7 +24,7 @@ from rung.merge import Change, Kind, merge
 from rung.origin import Origin
 from rung.progress import spinner
 from rung.project import Project, shown
-from rung.rendering import Rendered, render_again
+from rung.rendering import ANSWERS_FILE, Rendered, render_again
 from rung.scratch import Entry, Scratch, Tree
 
 
@@ -147,14 +147,18 @@ def _before(
 def _refuse_answers(
     project: Project, target: Target, given: Mapping[str, Answer], new: Rendered
 ) -> list[str]:
-    """Returns a note for each question whose default was taken."""
+    """Returns a note for each question whose default was taken, and for each lost answer."""
     refuse_changed(project, given, new, target.name)
     questions = never_asked(project, given, new)
     if questions and target.ref:
         refuse_unasked(questions, new, target.name)
-    return [
+    notes = [
         f"{key}: {in_words(new.public[key])} is the default; change it with --data {key}=…"
         for key in questions
+    ]
+    return notes + [
+        f"{key} is taken out of {ANSWERS_FILE}: {target.name} does not ask for it."
+        for key in sorted(project.answers.keys() - new.answers.keys())
     ]
 
 

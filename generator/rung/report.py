@@ -50,7 +50,7 @@ class Conversation:
     def show(self, plan: Plan) -> None:
         print(f"{_heading(plan)}\n\n{_table(plan)}\n")
         for note in plan.notes:
-            print(note)
+            print(printable(note))
         sys.stdout.flush()
         if self.diff:
             _show_diff(plan)

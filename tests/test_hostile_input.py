@@ -1032,6 +1032,15 @@ def test_broken_settings_of_copier_are_named(person: Person, row: str) -> None:
     assert "Copier's settings cannot be read" in refuses(person, "new", "shop")
 
 
+def test_a_persons_settings_of_copier_answer_no_question_of_a_step(repo: Repo) -> None:
+    file = repo.person.temporary.parent / "settings.yml"
+    file.write_text("defaults: {pooler: rds_proxy, replica_routing: true}\n", encoding="utf-8")
+    repo.person.environment["COPIER_SETTINGS_PATH"] = str(file)
+    assert "pooler: pgbouncer is the default" in repo.advances()
+    assert repo.is_advanced()
+    assert repo.answers()["replica_routing"] is False
+
+
 @pytest.mark.parametrize("command", ["new", "status", "--help", "--version"])
 def test_an_output_that_cannot_be_written_is_reported(repo: Repo, command: str) -> None:
     words = {"new": ("new", "../inn"), "status": ("status",)}.get(command, (command,))

@@ -118,13 +118,16 @@ def render_again(
         yaml.safe_dump(dict(recorded), allow_unicode=True), encoding="utf-8"
     )
     with _errors_in_words(recorded["_src_path"]), _strings_compiled_once():
-        from copier import VcsRef, run_recopy
+        from copier import Settings, VcsRef, load_settings, run_recopy
 
+        # Without the person's own defaults: a step must not depend on who takes it.
+        settings = Settings(trust=load_settings().trust)
         worker = run_recopy(
             folder,
             data=dict(given or {}),
             vcs_ref=ref or VcsRef.CURRENT,
             exclude=excludes,
+            settings=settings,
             defaults=True,
             overwrite=True,
             quiet=True,

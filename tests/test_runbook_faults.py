@@ -496,7 +496,9 @@ def test_the_way_back_of_a_second_replica_leaves_the_first_one_its_login(site: S
     second = "host replication replicator 2001:db8::5/128 scram-sha-256\n"
     hba.write_text(first, encoding="utf-8")
     site.program("psql", f'echo "$*" >> {site.folder}/asked')
-    add = commands_of("replicas/add-a-replica.md", "1.", without=("cp ", "pg_base", "sed", "kill"))
+    add = commands_of(
+        "replicas/add-a-replica.md", "1.", without=("cp ", "pg_base", "grep", "sed", "kill")
+    )
     back = commands_of("replicas/add-a-replica.md", "1.", "back")
     replica = {"REPLICA_DATA": f"{site.folder}/data", "POSTGRES_HBA": str(hba), "POSTGRES": "x"}
     replica |= {"START_REPLICA": "true", "STOP_REPLICA": "true", "REPLICATOR_PASSWORD": "x"}
@@ -508,6 +510,30 @@ def test_the_way_back_of_a_second_replica_leaves_the_first_one_its_login(site: S
     done = site.step(back, REPLICA_ADDRESS="10.0.1.5", **replica)
     assert (done.returncode, hba.read_text(encoding="utf-8")) == (0, ""), done.stderr
     assert "DROP ROLE" in (site.folder / "asked").read_text(encoding="utf-8")
+
+
+def test_a_second_replica_has_its_own_name_and_is_checked_by_itself(site: Site) -> None:
+    first = "app_replica = host=10.0.1.5 port=5432 dbname=app connect_query='SET jit = off'\n"
+    site.ini.write_text(f"[databases]\n{first}", encoding="utf-8")
+    page = "replicas/add-a-replica.md"
+    aliases = commands_of(page, "1.").partition("\nname=")
+    second = {"REPLICA_NAME": "app_replica2", "REPLICA_PLACE": "host=/run port=5433 dbname=shop"}
+    for _ in range(2):
+        with site.process():
+            done = site.step("".join(aliases[1:]), **second)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        assert site.ini.read_text(encoding="utf-8") == (
+            f"[databases]\n{first}"
+            "app_replica2 = host=/run port=5433 dbname=shop connect_query='SET jit = off'\n"
+        )
+
+    site.program(
+        "psql", "case $* in *in_recovery*) echo t ;; *10.0.1.6*) ;; *) echo streaming ;; esac"
+    )
+    site.program("timeout", 'exec /usr/bin/timeout 1 "${@:2}"')
+    for address, status in (("10.0.1.5", 0), ("10.0.1.6", 1)):
+        found = site.step(commands_of(page, "1.", "check"), POSTGRES="x", REPLICA_ADDRESS=address)
+        assert found.returncode == status, found
 
 
 def checks() -> Iterator[tuple[str, str, str]]:

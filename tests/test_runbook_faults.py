@@ -264,14 +264,53 @@ def test_a_pasted_section_stops_at_the_first_command_that_fails(site: Site) -> N
     assert site.settings.read_text(encoding="utf-8") == "A='1'\n"
 
 
-def exchange(site: Site, primary: str, module: str = "") -> subprocess.CompletedProcess[str]:
+def exchange(
+    site: Site,
+    primary: str,
+    module: str = "",
+    replica: str = "postgresql://postgres@10.0.2.5:5432/app",
+) -> subprocess.CompletedProcess[str]:
     return site.bash(
         f"{commands_of('replicas/failover.md')}\nexchange",
         POSTGRES_PLACE=primary,
         REPLICA_PLACE=NEW,
-        REPLICA="postgresql://postgres@10.0.2.5:5432/app",
+        REPLICA=replica,
         MODULE=module,
     )
+
+
+def url(place: str, query: str = "") -> str:
+    return f"postgresql://{place}/app{query}"
+
+
+@pytest.mark.parametrize("user", ["", "postgres@", "postgres:p%40s@"])
+@pytest.mark.parametrize("host", ["10.0.2.5:5432", "[2001:db8::5]:5432", "db.example"])
+@pytest.mark.parametrize("query", ["", "?sslmode=verify-full&sslrootcert=/etc/ca.pem"])
+def test_a_url_is_used_whatever_parts_it_has(site: Site, user: str, host: str, query: str) -> None:
+    """Of a failover, and of an upgrade."""
+    given = url(f"{user}{host}", query)
+    migrations = "DATABASE_DIRECT_URL='postgresql://app:x@{}/app?sslmode=require'\n"
+    site.ini.write_text(f"app = {NEW} connect_query='…'\n", encoding="utf-8")
+    functions = commands_of("upgrade-postgres-functions.md")
+    for commands in (f"direct_to '{given}'", ""):
+        site.settings.write_text(migrations.format("10.0.1.5:5432"))
+        with site.process():
+            done = (
+                site.bash(f"{functions}\n{commands}")
+                if commands
+                else exchange(site, OLD, replica=given)
+            )
+        assert done.returncode == 0, done.stderr
+        assert site.settings.read_text() == migrations.format(host)
+    done = site.bash(f"{functions}\nUPGRADE_PASSWORD=x\nas_upgrade '{given}'")
+    assert done.stdout == url(f"upgrade:x@{host}", query) + "\n"
+    [command] = [
+        line
+        for line in commands_of("upgrade-postgres.md", "1.").splitlines()
+        if line.startswith("new_server=")
+    ]
+    done = site.bash(f'{command}\necho "$new_server"', NEW=given)
+    assert done.stdout == f"postgresql://{user}{host}/postgres{query}\n"
 
 
 def test_a_repeated_exchange_finishes_what_a_kill_has_left(site: Site) -> None:
@@ -479,7 +518,7 @@ def test_the_users_of_pgbouncer_stay_when_postgres_cannot_be_asked(site: Site) -
 def test_a_rotation_keeps_the_users_of_other_programs_in_pgbouncer(site: Site) -> None:
     users = site.folder / "userlist.txt"
     users.write_text('"app" "old"\n"app_read" "reports"\n', encoding="utf-8")
-    site.ini.touch()
+    site.ini.write_text("stats_users = app, grafana\n", encoding="utf-8")
     site.program("psql", """printf '"app" "old"\\n"app_2" "new"\\n'""")
     step = commands_of("pooling/rotation.md", "1.")
     for _ in range(2):
@@ -488,6 +527,13 @@ def test_a_rotation_keeps_the_users_of_other_programs_in_pgbouncer(site: Site) -
         assert (done.returncode, done.stderr) == (0, "")
         lines = users.read_text(encoding="utf-8").splitlines()
         assert lines == ['"app" "old"', '"app_2" "new"', '"app_read" "reports"']
+        assert site.ini.read_text(encoding="utf-8") == "stats_users = app, grafana, app_2\n"
+    for _ in range(2):
+        with site.process():
+            end = commands_of("pooling/rotation.md", "3.")
+            done = site.step(end, OLD_ROLE="app", NEW_ROLE="app_2")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert site.ini.read_text(encoding="utf-8") == "stats_users = grafana, app_2\n"
 
 
 def test_the_way_back_of_a_second_replica_leaves_the_first_one_its_login(site: Site) -> None:

@@ -292,14 +292,14 @@ def test_a_url_is_used_whatever_parts_it_has(site: Site, user: str, host: str, q
     migrations = "DATABASE_DIRECT_URL='postgresql://app:x@{}/app?sslmode=require'\n"
     site.ini.write_text(f"app = {NEW} connect_query='…'\n", encoding="utf-8")
     functions = commands_of("upgrade-postgres-functions.md")
-    for commands in (f"direct_to '{given}'", ""):
+    ways = (
+        lambda: site.bash(f"{functions}\ndirect_to '{given}'"),
+        lambda: exchange(site, OLD, replica=given),
+    )
+    for migrations_follow in ways:
         site.settings.write_text(migrations.format("10.0.1.5:5432"))
         with site.process():
-            done = (
-                site.bash(f"{functions}\n{commands}")
-                if commands
-                else exchange(site, OLD, replica=given)
-            )
+            done = migrations_follow()
         assert done.returncode == 0, done.stderr
         assert site.settings.read_text() == migrations.format(host)
     done = site.bash(f"{functions}\nUPGRADE_PASSWORD=x\nas_upgrade '{given}'")

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 LOOK_AGAIN_SECONDS = 60
 
 # A token service that hangs would otherwise keep a process from starting, and from ending, for
-# minutes: five tries of 60 s.
+# minutes: three tries of 60 s.
 PATIENCE = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 2})
 
 # The errors, in order: variables and files, STS, credentials that are still expired, an unreadable

@@ -95,11 +95,12 @@ class Cache:
             try:
                 answer: R = form.decode(entry.body)
             except ValidationError:
-                log.warning("a cached answer does not parse", key=key)
+                log.warning("a cached answer does not parse", query=form.name)
             else:
                 self.stats.hits += 1
                 if entry.is_due():
-                    self._refresh_soon(key, _lifetime(entry.body, query.max_stale), fetch)
+                    lifetime = _lifetime(entry.body, query.max_stale)
+                    self._refresh_soon(key, form.name, lifetime, fetch)
                 return answer
         self.stats.misses += 1
         with tracing.span(f"cache load {form.name}"):
@@ -153,15 +154,15 @@ class Cache:
         return body
 
     def _refresh_soon(
-        self, key: str, lifetime: float, fetch: Callable[[Load], Awaitable[bytes]]
+        self, key: str, name: str, lifetime: float, fetch: Callable[[Load], Awaitable[bytes]]
     ) -> None:
         if key not in self._refreshing:
             self._refreshing.add(key)
             # In an empty context: the refresh does not belong to the request that starts it.
-            self._single_flight.start(self._refresh(key, lifetime, fetch), Context())
+            self._single_flight.start(self._refresh(key, name, lifetime, fetch), Context())
 
     async def _refresh(
-        self, key: str, lifetime: float, fetch: Callable[[Load], Awaitable[bytes]]
+        self, key: str, name: str, lifetime: float, fetch: Callable[[Load], Awaitable[bytes]]
     ) -> None:
         # Retries stop when the entry expires. After that a request loads it and waits.
         claimed_for = min(LONGEST_LOAD, lifetime * (1 - DUE_AFTER))
@@ -172,7 +173,9 @@ class Cache:
             else:
                 await asyncio.sleep(min(ASK_AGAIN_SECONDS, claimed_for))
         except (RedisAway, Unavailable) as error:
-            log.warning("a cached answer could not be refreshed", key=key, reason=repr(error))
+            # Never the key, because it holds the arguments, which may name a person.
+            reason = repr(error)
+            log.warning("a cached answer could not be refreshed", query=name, reason=reason)
         finally:
             self._refreshing.discard(key)
 

@@ -13,11 +13,13 @@ import redis.asyncio as redis
 from fastapi import BackgroundTasks, FastAPI
 from httpx import AsyncClient
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from app.infra import environment
 from app.infra.cache.cache import Cache
 from app.infra.cache.entry import Entry, format_of
 from app.infra.cache.loads import HOW_FAR
+from app.infra.cache.lookups import RedisAway
 from app.infra.cache.server import Stats
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database, ReadSession, WriteSession
@@ -441,6 +443,28 @@ async def test_an_entry_that_does_not_parse_is_a_miss(
 
     assert await body(reader, "/notes/1") == "milk"
     assert loads.count == 2
+
+
+async def test_no_log_line_shows_the_arguments_of_a_query(
+    app: FastAPI, reader: AsyncClient, kept: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may name a person: a search text, say."""
+
+    async def refuse(*_: object) -> bool:
+        raise RedisAway("away")
+
+    monkeypatch.setattr(app.state.cache._server, "claim", refuse)
+    await body(reader, "/notes/1")
+    await let_be_due(kept, 1)
+    with capture_logs() as lines:
+        await body(reader, "/notes/1")
+        await until(lambda: any("refreshed" in line["event"] for line in lines))
+        entry = await entry_of(kept, 1)
+        await kept.set(key_of(1), bytes(entry._replace(body=b"no JSON")))
+        await body(reader, "/notes/1")
+
+    assert [line["query"] for line in lines if "query" in line] == [format_of(note).name] * 2
+    assert key_of(1) not in str(lines)
 
 
 async def test_a_value_that_another_program_wrote_is_replaced(

@@ -74,9 +74,14 @@ class FairPool(AsyncAdaptedQueuePool):
         finally:
             this_request.get().wait_seconds += time.perf_counter() - asked
 
-    def expire_connections(self) -> None:
-        """Each older connection is replaced at its next use."""
-        self._invalidate_time = time.time()
+    def expire_connections(self, once_in: float) -> bool:
+        """Each older connection is replaced at its next use. Returns False if the last time was
+        less than `once_in` seconds ago."""
+        now = time.time()
+        if 0 < now - self._invalidate_time < once_in:
+            return False
+        self._invalidate_time = now
+        return True
 
 
 def transaction_engine(settings: DatabaseSettings) -> AsyncEngine:

@@ -129,9 +129,7 @@ class Database:
             if isinstance(error, TimeoutError):
                 if not _is_from_the_driver(error):
                     raise  # The request's own, such as of a call to another service.
-                # They lead to the same server: it hangs, or its machine is gone without a word.
-                self._reads.expire_connections()
-                cast("FairPool", self._writes.pool).expire_connections()
+                self._expire_connections()
             raise Unavailable("Postgres: the connection was lost, or did not answer") from error
         except TYPES_CHANGED as error:
             raise Unavailable(f"Postgres: a type has changed: {error}") from error
@@ -172,6 +170,13 @@ class Database:
         for url, read_only in ways.items():
             connection = await connect(self._settings, url, read_only=read_only)
             await connection.close()
+
+    def _expire_connections(self) -> None:
+        """They lead to a server that hangs, or whose machine is gone without a word. A statement
+        that began before the last time proves nothing about newer connections."""
+        writes = cast("FairPool", self._writes.pool)
+        if writes.expire_connections(once_in=self._settings.statement_seconds + 1):
+            self._reads.expire_connections()
 
     def _note_writes(self, refused: BaseException | None) -> None:
         """Logs the begin and the end of a failover."""

@@ -142,6 +142,10 @@ class ReadPool:
         """Replaces all connections: none of the present ones serves another request."""
         self._generation += 1
 
+    def expire_with(self, pooled: Pooled) -> None:
+        """The same, but not for connections that were opened after an earlier expiry."""
+        self._generation = max(self._generation, pooled.generation + 1)
+
     async def close(self) -> None:
         """Serves those who wait already, and waits until all connections are back."""
         self._closed = True

@@ -125,7 +125,7 @@ class Reader:
         # TimeoutError is an OSError. Treated as a lost connection, the slow query would run again.
         except (TimeoutError, asyncpg.QueryCanceledError) as error:
             if isinstance(error, TimeoutError):  # Postgres has the same limit, but said nothing
-                pool.expire_connections()
+                pool.expire_with(pooled)
             raise Unavailable("Postgres: a query took too long") from error
         except AttributeError as error:
             # asyncpg has no protocol if the connection ended between two messages of a statement.

@@ -686,6 +686,22 @@ async def test_when_a_server_is_gone_without_a_word_one_request_finds_out_for_al
             await write()
 
 
+async def test_the_timeouts_of_one_outage_replace_the_connections_once(services: Services) -> None:
+    async with Database(settings(services)) as database:
+
+        async def backends() -> set[int]:
+            [(reading,)] = await database.reader().fetch("SELECT pg_backend_pid()")
+            async with database.transaction() as write:
+                return {reading, await write.scalar(text("SELECT pg_backend_pid()"))}
+
+        before = await backends()
+        database._expire_connections()
+        after = await backends()
+        database._expire_connections()
+        assert await backends() == after
+        assert not before & after
+
+
 async def test_a_timeout_of_the_requests_own_work_is_not_blamed_on_postgres(
     services: Services,
 ) -> None:

@@ -259,6 +259,18 @@ async def test_expired_connections_serve_nobody_else(pool: ReadPool) -> None:
     pool.release(last)
 
 
+async def test_a_late_timeout_of_an_old_connection_keeps_the_new_ones(services: Services) -> None:
+    pool = ReadPool(partial(asyncpg.connect, services.database_url), 3)
+    first, second = await pool.acquire(60), await pool.acquire(60)
+    pool.expire_with(first)
+    new = await pool.acquire(60)
+    pool.release(new)
+    pool.expire_with(second)
+
+    assert await pool.acquire(60) is new
+    pool.terminate()
+
+
 async def test_connections_that_nobody_needs_are_closed(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ from sqlalchemy.util.queue import AsyncAdaptedQueue
 from app.infra.database_use import this_request, time_statements
 from app.infra.failures import CANNOT_CONNECT, CONNECTION_LOST, NotConnected, reason_of
 from app.infra.postgres import DatabaseSettings, open_connection
-from app.infra.read_pool import InOrder, ReadPool
+from app.infra.read_pool import IDLE_SECONDS, InOrder, ReadPool
 from app.infra.reads import prepare_reading_connection
 
 __all__ = ["DatabaseSettings", "close_in_time", "connect", "reading_pool", "transaction_engine"]
@@ -95,6 +95,7 @@ def transaction_engine(settings: DatabaseSettings) -> AsyncEngine:
         pool_size=settings.write_pool,
         max_overflow=0,
         pool_timeout=settings.pool_wait_seconds,
+        pool_recycle=IDLE_SECONDS,  # since it was opened, so it is never quiet for longer
         hide_parameters=True,  # in errors, and so in the log
     )
     event.listen(engine.sync_engine, "checkout", _begin)

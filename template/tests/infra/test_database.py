@@ -686,6 +686,25 @@ async def test_when_a_server_is_gone_without_a_word_one_request_finds_out_for_al
             await write()
 
 
+@pytest.mark.slow
+async def test_a_write_does_not_use_a_connection_that_a_firewall_may_have_dropped(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.5)
+    async with Database(settings(services, write_pool=1)) as database, AsyncExitStack() as stack:
+
+        async def backend() -> int:
+            async with database.transaction() as write:
+                found: int = await write.scalar(text("SELECT pg_backend_pid()"))
+                return found
+
+        before = await backend()
+        os.kill(before, signal.SIGSTOP)  # it answers nothing, as behind such a firewall
+        stack.callback(os.kill, before, signal.SIGCONT)
+        await asyncio.sleep(0.6)
+        assert await backend() != before
+
+
 async def test_the_timeouts_of_one_outage_replace_the_connections_once(services: Services) -> None:
     async with Database(settings(services)) as database:
 

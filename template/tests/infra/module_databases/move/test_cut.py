@@ -185,29 +185,27 @@ async def test_a_cut_that_was_killed_ends_although_an_obstacle_arose(move: Move)
         await move.new.run(f"ALTER ROLE {ROLE} RESET ALL")
 
 
-async def test_a_server_that_hangs_behind_the_fence_ends_the_command_in_words(
-    urls: Urls, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_server_that_hangs_behind_the_fence_ends_the_command_in_words(urls: Urls) -> None:
     loop = asyncio.get_running_loop()
-    async with moving(urls) as move:
-        await copy(move)
-        backend = await move.new.value("SELECT pg_backend_pid()")
+    with pytest.MonkeyPatch.context() as patch:
+        async with moving(urls) as move:
+            await copy(move)
+            backend = await move.new.value("SELECT pg_backend_pid()")
 
-        async def hang_and_advance(way: Way) -> None:
-            os.kill(backend, signal.SIGSTOP)
-            await advance(way)
+            async def hang_and_advance(way: Way) -> None:
+                patch.setattr(sides, "CONNECT_SECONDS", 0.5)  # for the end of the connection
+                os.kill(backend, signal.SIGSTOP)
+                await advance(way)
 
-        monkeypatch.setattr(cutting, "advance", hang_and_advance)
-        monkeypatch.setattr(cutting, "HAND_OVER_SECONDS", 0.5)
-        monkeypatch.setattr(sides, "CONNECT_SECONDS", 0.5)
-        # Without a limit, the command ends only after this.
-        goes_on = loop.call_later(60, os.kill, backend, signal.SIGCONT)
-        with pytest.raises(Refused, match="does not answer, and neither database takes writes of"):
-            await cut(move)
-    assert loop.time() < goes_on.when()
-    goes_on.cancel()
-    os.kill(backend, signal.SIGCONT)
-    monkeypatch.undo()
+            patch.setattr(cutting, "advance", hang_and_advance)
+            patch.setattr(cutting, "HAND_OVER_SECONDS", 0.5)
+            # Without a limit, the command ends only after this.
+            goes_on = loop.call_later(60, os.kill, backend, signal.SIGCONT)
+            with pytest.raises(Refused, match="does not answer, and neither database takes writes"):
+                await cut(move)
+        assert loop.time() < goes_on.when()
+        goes_on.cancel()
+        os.kill(backend, signal.SIGCONT)
     async with moving(urls) as move:
         assert (await cut(move)).startswith("The new database takes the writes of parcels.")
         await own(move)

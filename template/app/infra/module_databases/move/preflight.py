@@ -110,7 +110,7 @@ async def _of_app(side: Side, move: Move) -> AsyncGenerator[str]:
         return
     if is_superuser:
         yield (
-            f"{side.name}: the app's role {role} is a superuser, and a fence might not stop it."
+            f"{side.name}: the app's role {role} is a superuser: a fence might not stop it."
             " Give the app a role without that right."
         )
     if isolation != "read committed":

@@ -240,7 +240,7 @@ async def test_a_correct_setup_is_not_refused(move: Move) -> None:
         (
             "old",
             f"ALTER ROLE {ROLE} SUPERUSER",
-            f"The old database: the app's role {ROLE} is a superuser, and a fence might not stop it",
+            f"The old database: the app's role {ROLE} is a superuser: a fence might not stop it",
         ),
         (
             "new",

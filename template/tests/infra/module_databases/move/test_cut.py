@@ -141,7 +141,7 @@ async def test_a_new_database_that_does_not_replay_prevents_the_cut(
             "old",
             f"ALTER ROLE {ROLE} SUPERUSER",
             f"ALTER ROLE {ROLE} NOSUPERUSER",
-            f"The old database: the app's role {ROLE} is a superuser, and a fence may not stop it",
+            f"The old database: the app's role {ROLE} is a superuser: a fence might not stop it",
         ),
         (
             "old",

@@ -108,7 +108,7 @@ def beside(*readers: dict[str, Any], **changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("reader", "rule", "do"),
     [
-        (BUSY_READER, "module-reads", "one more replica of it"),
+        (BUSY_READER, "module-reads", "one more replica of this database"),
         (BUSY_READER | {"processors": None}, "not-known", "module_cpus"),
         # The scan runs on the replica alone.
         (SCANS, "index", "an index for"),

@@ -34,9 +34,8 @@ def measured_by(named: str | None, *, needed: bool, objects: bool) -> Iterator[L
         yield line
         return
     with tempfile.TemporaryDirectory(prefix="rung-fleet-") as folder:
-        clone = (
-            Path(folder) / "template"
-        )  # Not bare: with safe.bareRepository git would not read it.
+        # Not bare: with safe.bareRepository git would not read it.
+        clone = Path(folder) / "template"
         how = ["--quiet", "--no-checkout", "--template="]
         git("clone", *how, "--", fetchable(src), str(clone), cwd=Path(folder))
         yield replace(line, origin=Origin(src, clone))

@@ -172,8 +172,8 @@ class Database:
             await connection.close()
 
     def _expire_connections(self) -> None:
-        """They lead to a server that hangs, or whose machine is gone without a word. A statement
-        that began before the last time proves nothing about newer connections."""
+        """Because the server hangs, or its machine is gone without a word. A statement that began
+        before the last time proves nothing about newer connections."""
         writes = cast("FairPool", self._writes.pool)
         if writes.expire_connections(once_in=self._settings.statement_seconds + 1):
             self._reads.expire_connections()

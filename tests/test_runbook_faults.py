@@ -292,7 +292,7 @@ def test_a_url_is_used_whatever_parts_it_has(site: Site, user: str, host: str, q
     migrations = "DATABASE_DIRECT_URL='postgresql://app:x@{}/app?sslmode=require'\n"
     site.ini.write_text(f"app = {NEW} connect_query='…'\n", encoding="utf-8")
     functions = commands_of("upgrade-postgres-functions.md")
-    ways = (
+    ways: tuple[Callable[[], subprocess.CompletedProcess[str]], ...] = (
         lambda: site.bash(f"{functions}\ndirect_to '{given}'"),
         lambda: exchange(site, OLD, replica=given),
     )

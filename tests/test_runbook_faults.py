@@ -455,8 +455,47 @@ def test_the_settings_of_the_old_bucket_are_kept_also_when_a_step_is_killed_and_
         assert site.step(commands, NEW_S3_SETTINGS=settings).stdout == "deployed\n"
         assert old.read_text() == before
     assert "FILES_BUCKET='shop-files-2'\n" in site.settings.read_text()
-    assert site.step(commands_of("s3/loss.md", "2.", "back", without="rclone")).returncode == 0
-    assert site.settings.read_text() == before
+
+
+SECOND_POOLER = {
+    "POOLED": "postgresql://app@10.0.1.5:6432",
+    "POOLED_BY_NAME": "postgresql://app@127.0.0.1:6433",
+}
+
+
+@pytest.mark.parametrize(
+    ("page", "before", "names"),
+    [
+        ("cache/upgrade-valkey.md", "CACHE_URL='redis://old'\n", {"new": "redis://new"}),
+        (
+            "s3/loss.md",
+            "FILES_BUCKET='old'\n",
+            {"NEW_S3_SETTINGS": "FILES_S3_REGION=here FILES_BUCKET=2"},
+        ),
+        (
+            "copies/loss-of-a-zone.md",
+            "DATABASE_URL='postgresql://app:x@10.0.1.5:6432/app'\n",
+            SECOND_POOLER,
+        ),
+    ],
+)
+def test_a_way_back_after_months_keeps_all_other_settings(
+    site: Site, page: str, before: str, names: dict[str, str]
+) -> None:
+    """An older SESSION_STORE or module's URL would lose what was written since."""
+    other = "OTHER_URL='postgresql://app@127.0.0.1:6433/app'\n"
+    site.settings.write_text(f"{other}{before}SESSION_STORE='postgres'\n")
+    commands = {
+        part: commands_of(page, "2.", part, without=("rclone", "at_cache"))
+        for part in ("do", "back")
+    }
+    assert site.step(commands["do"], **names).returncode == 0
+    assert before not in site.settings.read_text()
+    site.bash("settings SESSION_STORE=redis")
+    done = site.step(commands["back"], **names)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = site.settings.read_text().splitlines(keepends=True)
+    assert sorted(lines) == sorted([other, before, "SESSION_STORE='redis'\n"])
 
 
 def test_a_repeated_second_step_of_a_rotation_does_not_delete_the_keys(site: Site) -> None:
@@ -793,28 +832,13 @@ def test_a_hand_over_with_places_that_pgbouncer_does_not_have_pauses_nobody(site
 
 def test_the_databases_of_modules_use_the_name_of_two_poolers_too(site: Site) -> None:
     """A module that kept the address of one PgBouncer would be lost with it."""
-    one, name = "postgresql://app@10.0.1.5:6432", "postgresql://app@127.0.0.1:6433"
+    one, name = SECOND_POOLER.values()
     own = "MODULE_ORDERS_2_DATABASE_REPLICA_URLS='{0}/orders-app,{0}/orders-app_2'\n"
     before = own.format(one) + "MODULE_ORDERS_2_DATABASE_DIRECT_URL='postgresql://app@10.0.3.5/a'\n"
     site.settings.write_text(before)
     for _ in range(2):
-        site.step(commands_of("copies/loss-of-a-zone.md", "2."), POOLED=one, POOLED_BY_NAME=name)
-        assert (site.folder / "app.env.one-pooler").read_text() == before
+        site.step(commands_of("copies/loss-of-a-zone.md", "2."), **SECOND_POOLER)
     assert site.settings.read_text() == before.replace(one, name)
-
-
-@pytest.mark.parametrize("other", ["", "OTHER_URL='postgresql://app@127.0.0.1:6433/app'\n"])
-def test_the_settings_of_one_pooler_are_kept_at_the_first_try_only(site: Site, other: str) -> None:
-    before = f"{other}DATABASE_URL='postgresql://app@10.0.1.5:6432/app'\n"
-    site.settings.write_text(before)
-    one, name = "postgresql://app@10.0.1.5:6432", "postgresql://app@127.0.0.1:6433"
-    for _ in range(2):
-        done = site.step(
-            commands_of("copies/loss-of-a-zone.md", "2."), POOLED=one, POOLED_BY_NAME=name
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-        assert (site.folder / "app.env.one-pooler").read_text() == before
-    assert f"DATABASE_URL='{name}/app'\n" in site.settings.read_text()
 
 
 def test_haproxy_sees_a_lost_and_a_hung_copy_as_soon_as_the_page_says() -> None:

@@ -123,7 +123,7 @@ class Site(Place):
         return self._stack.enter_context(valkey.running("sessions")).url
 
     def settings(self) -> list[str]:
-        return (self.site / "app.env").read_text(encoding="utf-8").splitlines()
+        return sorted((self.site / "app.env").read_text(encoding="utf-8").splitlines())
 
     def follow(
         self,

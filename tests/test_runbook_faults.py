@@ -387,6 +387,28 @@ def test_the_common_server_is_not_taken_for_that_of_a_module(site: Site) -> None
         assert site.ini.read_text(encoding="utf-8") == before
 
 
+@pytest.mark.parametrize(("section", "part"), [("1.", "check"), ("2.", "do")])
+def test_a_failover_of_a_module_cannot_stop_the_common_server(
+    site: Site, section: str, part: str
+) -> None:
+    """Its variables are still exported."""
+    site.program("psql", '[[ "$*" == *"count(*)"* ]] && echo 0 || echo t')
+    site.program("stop", f"touch {site.folder}/stopped")
+    site.ini.write_text(f"orders-app = {OLD} x\n", encoding="utf-8")
+    own = {"OWN_POSTGRES": "x", "OWN_DIRECT": "x", "OWN_PLACE": OLD}
+    common = {"POSTGRES": "y", "REPLICA": "z", "REPLICA_PLACE": NEW, "STOP_POSTGRES": "stop"}
+    pages = ("module_databases/its-server.md", "2."), ("replicas/failover.md",)
+    with site.process():
+        done = site.step(
+            commands_of("replicas/failover.md", section, part),
+            "\n".join(commands_of(*page) for page in pages),
+            **own,
+            **common,
+        )
+    assert "STOP_POSTGRES: unbound variable" in done.stderr, done
+    assert not (site.folder / "stopped").exists()
+
+
 @pytest.mark.parametrize(
     ("primary", "password", "deployed"), [(OLD, "a", True), (NEW, "a", False), (OLD, "b", False)]
 )

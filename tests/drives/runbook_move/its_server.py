@@ -29,7 +29,9 @@ def put_pgbouncer_in_front(site: "MoveSite") -> None:
 def enter_its_shell(site: "MoveSite") -> None:
     """All pages are those of the module's server from here on. Its replica streams."""
     site.follow(ITS_SERVER, "2.")
-    site._functions += f"\n{section_of(site.pages / ITS_SERVER, '2.')}"
+    lines = section_of(site.pages / ITS_SERVER, "2.").splitlines()
+    # A person pastes it once, and then sets the names that it takes away.
+    site._functions += "\n".join(["", *(one for one in lines if not one.startswith("unset "))])
     data = site.servers / "own"
     make_programs(site, data, port_of(site.variables["OWN_PLACE"]))
     make_a_replica(site, data)

@@ -248,6 +248,34 @@ kill -9 $PPID""",
         assert (site.folder / "release/pyproject.toml").is_file()
 
 
+def test_a_release_whose_migration_fails_is_not_what_the_next_deploy_starts(
+    site: Site, repo: Repo
+) -> None:
+    site.settings.touch()
+    site.program("sh", "exit 0")  # no packages
+    site.program("alembic", "ls pyproject.toml && [ ! -e $SITE/locked ]")
+    site.variables |= {"REPO": str(repo.folder)}
+    link = site.folder / "release"
+    link.symlink_to(site.folder / "before")
+    (site.folder / "locked").touch()
+    assert site.bash("release HEAD").returncode != 0
+    assert link.readlink() == site.folder / "before"
+    (site.folder / "locked").unlink()
+    done = site.bash("release HEAD")
+    assert (done.returncode, done.stdout) == (0, "pyproject.toml\n"), done.stderr
+    assert (link / "pyproject.toml").is_file()
+
+
+def test_a_deploy_begins_with_a_process_that_is_out_already(site: Site) -> None:
+    """The other one is alone: without it, nobody would serve."""
+    site.settings.touch()
+    site.release("exit 1")
+    site.program("curl", "[[ $* == *csv* ]] || exit 7; printf 'app,1,0,UP,\\napp,2,0,DRAIN,\\n'")
+    with site.process("1.pid"):
+        done = site.bash("deploy 1 2")
+    assert done.stderr.startswith("2 is not ready:\n"), done
+
+
 @pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.stem)
 @pytest.mark.usefixtures("site")
 def test_a_command_finds_the_files_of_the_repo_from_any_folder(page: Path) -> None:

@@ -721,6 +721,54 @@ def test_a_redis_that_does_not_answer_is_not_one_without_old_passwords(site: Sit
     assert done.returncode != 0
 
 
+@pytest.mark.parametrize(
+    ("page", "section", "copied", "status"),
+    [
+        ("redis_sessions/move-the-sessions.md", "3.", 0, 0),
+        ("redis_sessions/move-the-sessions.md", "3.", 10, 1),
+        ("redis_sessions/move-the-sessions.md", "4.", 10, 1),
+    ],
+)
+def test_ten_sessions_that_were_still_missing_are_not_taken_for_none(
+    site: Site, page: str, section: str, copied: int, status: int
+) -> None:
+    site.settings.touch()
+    site.release(f"echo 'Redis holds all 10 sessions: {copied} copied now, 0 ended there.'")
+    assert site.step(commands_of(page, section, "check")).returncode == status
+
+
+@pytest.mark.parametrize(
+    ("page", "setting", "name", "right"),
+    [
+        ("cache/add-the-cache.md", "CACHE_URL", "CACHE", "allkeys-lfu"),
+        ("redis_sessions/move-the-sessions.md", "SESSION_REDIS_URL", "SESSIONS", "noeviction"),
+    ],
+)
+def test_a_check_asks_the_new_redis_also_when_the_app_knows_another_one(
+    site: Site, page: str, setting: str, name: str, right: str
+) -> None:
+    """As it does after a way back."""
+    site.settings.write_text(f"{setting}='redis://old'\n")
+    site.release(f'exec {sys.executable} "$@"')
+    (site.folder / "release/redis.py").write_text(
+        "class from_url(str): config_get = lambda self, name: self"
+    )
+    server = {f"{name}_HOST": right, f"{name}_PORT": "1", f"{name}_PASSWORD": "x"}
+    done = site.step(commands_of(page, "1.", "check"), **server)
+    assert (done.returncode, done.stdout) == (0, f"redis://:x@{right}:1/0\n"), done
+
+
+def test_a_second_move_of_the_files_checks_its_own_bucket(site: Site) -> None:
+    site.settings.write_text("FILES_STORE='folder'\nFILES_BUCKET='first'\nFILES_ROWS='old'\n")
+    site.release('echo "0 orphan(s) found in $FILES_BUCKET at $FILES_STORE: $FILES_ROWS"')
+    done = site.step(
+        commands_of("s3/move-the-files.md", "1.", "check"),
+        S3_SETTINGS="FILES_BUCKET=second FILES_S3_REGION=here",
+        FILES_ROWS="SELECT 1",
+    )
+    assert done.stdout == "0 orphan(s) found in second at read-both: SELECT 1\n", done
+
+
 def test_two_servers_of_sessions_that_do_not_answer_are_not_at_the_same_position(
     site: Site,
 ) -> None:
@@ -889,6 +937,14 @@ def test_the_databases_of_modules_use_the_name_of_two_poolers_too(site: Site) ->
     for _ in range(2):
         site.step(commands_of("copies/loss-of-a-zone.md", "2."), **SECOND_POOLER)
     assert site.settings.read_text() == before.replace(one, name)
+
+
+def test_the_page_of_lost_files_names_the_policy_that_refuses_its_copies() -> None:
+    policy = (REPO / "template/deploy/s3-policy.json").read_text(encoding="utf-8")
+    page = (PAGES / "s3/loss.md").read_text(encoding="utf-8")
+    assert '"Null": { "s3:if-none-match": "true" }' in policy  # rclone does not send it
+    assert "Only `put-bucket-policy` comes\nafter section 3" in page
+    assert page.index("delete-bucket-policy") < page.index('rclone copy --immutable "$NEW_FILES"')
 
 
 def test_haproxy_sees_a_lost_and_a_hung_copy_as_soon_as_the_page_says() -> None:

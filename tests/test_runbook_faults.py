@@ -911,6 +911,41 @@ def test_a_repeated_step_gives_pgbouncer_each_name_of_a_module_once(site: Site) 
         assert names == ["app", "orders-app", "app_read", "orders-app_read"]
 
 
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ("orders: 2 of 2 tables copied, 0.0 MB and 0.01 s behind", 1),  # after `moves back`
+        ("orders: neither database takes writes. Run cut or back again.", 1),
+        ("orders: the new database takes the writes, and the old one is 0.01 s behind.", 0),
+        ("orders: has its own database, and there is no way back.", 0),
+    ],
+)
+def test_no_copy_stops_following_before_the_new_database_takes_the_writes(
+    site: Site, said: str, status: int
+) -> None:
+    before = "MODULE_ORDERS_DATABASE_FOLLOW='true'\n"
+    site.settings.write_text(before)
+    site.release(f"echo '{said}'")
+    page = "module_databases/move-a-module.md"
+    names = {"POSTGRES": "x", "OWN_POSTGRES": "y", "OWN_DIRECT": "z"}
+    done = site.step(commands_of(page, "4."), commands_of(page), **names)
+    assert done.returncode == status, done
+    assert ("deployed" in done.stdout) == (status == 0) == (site.settings.read_text() != before)
+
+
+def test_a_module_whose_url_has_another_password_is_not_led_through_pgbouncer(site: Site) -> None:
+    """PgBouncer has one password, and the new server gets it."""
+    before = f"app = {OLD} x\n"
+    site.ini.write_text(before)
+    site.program("psql", f"touch {site.folder}/asked")
+    urls = {"DIRECT": "postgresql://app:a@x/app", "OWN_DIRECT": "postgresql://app:b@y/app"}
+    done = site.step(commands_of("module_databases/move-by-pausing.md", "1."), **urls)
+    assert "OWN_DIRECT" in done.stderr
+    assert "unbound" not in done.stderr
+    assert not (site.folder / "asked").exists()
+    assert site.ini.read_text() == before
+
+
 def test_a_hand_over_with_places_that_pgbouncer_does_not_have_pauses_nobody(site: Site) -> None:
     site.ini.write_text(f"orders-app = {OLD} connect_query='…'\n", encoding="utf-8")
     places = {"POSTGRES_PLACE": OLD.replace("10.0.1.5", "primary"), "OWN_PLACE": NEW}

@@ -284,6 +284,30 @@ def test_a_command_finds_the_files_of_the_repo_from_any_folder(page: Path) -> No
         assert not re.search(r"(?:^|[\s\"'])deploy/", line), line
 
 
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.stem)
+@pytest.mark.usefixtures("site")
+def test_a_wait_that_ends_in_vain_prints_no_password(page: Path) -> None:
+    """`wait_until` prints its words, so no URL may be one of them."""
+    for line in lines_of(page):
+        for words in re.findall(r"\bwait_until (.*)", line):
+            shown = re.sub(r"^(?:ba)?sh -c '[^']*'", "", words)
+            assert not re.search(r"\$\{?(\w*POSTGRES|\w*DIRECT|REPLICA|POOLED|NEW)\b", shown), line
+
+
+def test_postgres_does_not_restart_with_libraries_that_it_does_not_have(site: Site) -> None:
+    conf = site.folder / "conf"
+    conf.mkdir()
+    (site.folder / "release/deploy").mkdir(parents=True)
+    (site.folder / "release/deploy/postgres.conf").touch()
+    site.program("psql", "true")
+    site.program("restart", f"touch {site.folder}/restarted")
+    names = {"POSTGRES": "x", "DIRECT": "x", "POSTGRES_CONF": str(conf)}
+    done = site.step(commands_of("to-stage-2.md", "1."), RESTART_POSTGRES="restart", **names)
+    assert done.returncode != 0
+    assert not list(conf.iterdir())
+    assert not (site.folder / "restarted").exists()
+
+
 def test_a_pasted_section_stops_at_the_first_command_that_fails(site: Site) -> None:
     pasted = "settings A=1\ncat <<END | grep -q nothing\n$SITE\nEND\nsettings B=2\n"
     site.settings.touch()

@@ -89,7 +89,8 @@ def test_dynos_run_the_same_commands_as_the_image(shop: Path) -> None:
         "release": "sh deploy/heroku-release.sh",
         "web": " ".join(json.loads(dockerfile.rsplit("CMD ", maxsplit=1)[1])),
     }
-    assert (shop / "deploy/heroku-release.sh").read_text().endswith("\nexec alembic upgrade head\n")
+    script = (shop / "deploy/heroku-release.sh").read_text()
+    assert script.endswith("\nexec ${MIGRATE:-alembic upgrade head}\n")
     module = manifest(shop)["environments"]["review"]["scripts"]["postdeploy"].split()[-1]
     assert (shop / f"{module.replace('.', '/')}.py").is_file()
 
@@ -139,6 +140,11 @@ def released(project: Path, folder: Path, **environment: str) -> subprocess.Comp
 def test_a_release_migrates(shop: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     done = released(shop, tmp_path, **environment)
     assert (done.returncode, done.stdout) == (0, "alembic upgrade head\n")
+
+
+def test_a_release_migrates_the_databases_of_modules_too(shop: Path, tmp_path: Path) -> None:
+    done = released(shop, tmp_path, FILES_STORE="s3", MIGRATE="alembic of each database")
+    assert (done.returncode, done.stdout) == (0, "alembic of each database\n")
 
 
 @pytest.mark.parametrize(

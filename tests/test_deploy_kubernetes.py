@@ -391,7 +391,7 @@ STUB = r"""#!/bin/sh
 [ "$1" = kustomize ] && exec "$REAL_KUBECTL" "$@"
 echo "$*" >> "$CALLS"
 case "$*" in "apply"*) cat > "$CALLS.$(wc -l < "$CALLS")" ;; esac
-case "$*" in *"$FAILS_AT"*) exit 1 ;; esac
+case "$*" in *"get job"*) echo "$ACTIVE" ;; *"$FAILS_AT"*) exit 1 ;; esac
 """
 
 
@@ -408,12 +408,14 @@ class Releases:
             "REAL_KUBECTL": str(KUBECTL),
         }
 
-    def run(self, *words: str, fails_at: str = "nothing") -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, fails_at: str = "nothing", active: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         self.calls.unlink(missing_ok=True)
         return subprocess.run(
             ["sh", "deploy/kubernetes/release.sh", *words],
             cwd=self.project,
-            env=self.environment | {"FAILS_AT": fails_at},
+            env=self.environment | {"FAILS_AT": fails_at, "ACTIVE": active},
             capture_output=True,
             text=True,
             check=False,
@@ -471,7 +473,7 @@ def test_a_release_migrates_with_the_new_image_before_it_rolls(releases: Release
     [
         ("get secret", "Make the namespace and the Secrets", 1),
         ("notin", "", 3),
-        ("job/migrate --timeout", "The migration has failed, so no copy was replaced", 7),
+        ("job/migrate --timeout", "The migration has failed, so no copy was replaced", 8),
         ("rollout", "the old ones still serve. To go back: kubectl -n shop rollout undo", 9),
     ],
 )
@@ -483,6 +485,15 @@ def test_a_release_stops_at_the_first_failure(
     assert done.returncode == 1
     assert said in done.stderr
     assert len(releases.steps()) == steps
+
+
+def test_a_migration_that_outlives_its_log_is_not_called_failed(releases: Releases) -> None:
+    """Who believes it runs the command again, which would end the migration."""
+    done = releases.run("production", IMAGE, fails_at="job/migrate --timeout", active="1")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("The migration still runs. Wait for it: kubectl -n shop wait ")
+    assert releases.steps()[-1].startswith("get job migrate ")
 
 
 @pytest.mark.parametrize(

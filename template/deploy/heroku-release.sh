@@ -12,4 +12,4 @@ fi
 why=$(python -c 'import app.infra.wiring' 2>&1) ||
     fail "The app cannot start here: $(printf '%s\n' "$why" | tail -n 1). For a missing package commit bin/post_compile, which \
 installs those of the stage, and push again."
-exec alembic upgrade head
+exec ${MIGRATE:-alembic upgrade head}

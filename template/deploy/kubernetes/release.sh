@@ -28,8 +28,13 @@ case $release in *'kind: Cluster'*) here wait --for=condition=Ready cluster/data
 apply --selector='app.kubernetes.io/name = migrate'
 # Follows the migration to its end, so the next line only waits for the verdict.
 here logs --follow job/migrate --pod-running-timeout=10m || true
-here wait --for=condition=Complete job/migrate --timeout=60s ||
+here wait --for=condition=Complete job/migrate --timeout=60s || {
+    # A connection to a log may break, above all while a long statement writes no line.
+    [ "$(here get job migrate --output=jsonpath={.status.active})" != 1 ] ||
+        fail "The migration still runs. Wait for it: kubectl -n $namespace wait --for=condition=Complete job/migrate --timeout=9h. Then \
+run the same command again."
     fail "The migration has failed, so no copy was replaced. The old release still serves."
+}
 apply
 here rollout status deployment/app --timeout=15m ||
     fail "The new copies do not become ready, so the old ones still serve. To go back: kubectl -n $namespace rollout undo deployment/app"

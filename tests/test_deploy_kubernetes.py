@@ -488,7 +488,7 @@ def test_a_release_stops_at_the_first_failure(
 
 
 def test_a_migration_that_outlives_its_log_is_not_called_failed(releases: Releases) -> None:
-    """Who believes it runs the command again, which would end the migration."""
+    """A person who reads that runs the command again, and that ends the migration."""
     done = releases.run("production", IMAGE, fails_at="job/migrate --timeout", active="1")
 
     assert done.returncode == 1

@@ -42,7 +42,7 @@ VALUES = {
     "BIGINT": "n",
     "BOOLEAN": "true",
     "BYTEA": "sha256(n::text::bytea)",
-    "DATE": "current_date",
+    "DATE": "current_date + n",
     "DOUBLE PRECISION": "n",
     "INTEGER": "n",
     "INTERVAL": "n * interval '1 second'",
@@ -107,16 +107,18 @@ class FilledTables:
         for table in tables:
             try:
                 rows = self.fill.get(table.name) or self._rows(table)
-                await self.connection.execute(f"INSERT INTO {_NAMES.format_table(table)} {rows}")
+                done = await self.connection.execute(
+                    f"INSERT INTO {_NAMES.format_table(table)} {rows}"
+                )
             except asyncpg.UndefinedTableError as error:
                 raise NotFilled(
                     f'The table {table.name} has no migration: make migration m="add {table.name}"'
                 ) from error
-            except asyncpg.IntegrityConstraintViolationError as error:
-                raise NotFilled(
-                    f"The table {table.name} needs other rows. Write them as FILL[{table.name!r}]"
-                    f" in tests/test_indexes.py, as the example there does: {error}"
-                ) from error
+            except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
+                raise _needs_other_rows(table, error) from error
+            if done == "INSERT 0 0" and table.name not in self.fill:
+                # Each query of an empty table would be accepted.
+                raise _needs_other_rows(table, "it has a key of a table that is still empty")
         await self.connection.execute("ANALYZE")
         await self.connection.execute(f"SET plan_cache_mode = {PLAN}")
 
@@ -179,13 +181,14 @@ class FilledTables:
             elif column.server_default is None and not column.nullable:
                 values[_NAMES.quote(column.name)] = self._value(column.type.compile(_DIALECT))
         chosen = ", ".join(values.values())
-        return f"({', '.join(values)}) SELECT {chosen} FROM {' JOIN '.join(sources)}"  # noqa: S608
+        names = f"({', '.join(values)}) " if values else ""
+        return f"{names}SELECT {chosen} FROM {' JOIN '.join(sources)}"  # noqa: S608
 
     def _target(self, column: Column[Any]) -> Column[Any] | None:
-        """The key that a column holds: by its foreign key, or because a query joins them."""
-        if column.foreign_keys:
-            return next(iter(column.foreign_keys)).column
-        target = self._joined.get(column)
+        """The key that a column holds: by its foreign key, or because a query joins them. None for
+        a row of its own table, which is still empty."""
+        keys = [key.column for key in column.foreign_keys]
+        target = keys[0] if keys else self._joined.get(column)
         return target if target is not None and target.table is not column.table else None
 
     @cached_property
@@ -206,7 +209,7 @@ class FilledTables:
             table: {
                 target.table
                 for column in table.columns
-                if (target := self._target(column)) is not None and target.table is not table
+                if (target := self._target(column)) is not None
             }
             for table in self.metadata.sorted_tables
         }
@@ -222,6 +225,13 @@ class FilledTables:
         if kind not in known:
             raise NotFilled(f"Write VALUES[{kind!r}] in tests/test_indexes.py.")
         return known[kind]
+
+
+def _needs_other_rows(table: Table, why: object) -> NotFilled:
+    return NotFilled(
+        f"The table {table.name} needs other rows. Write them as FILL[{table.name!r}]"
+        f" in tests/test_indexes.py, as the example there does: {why}"
+    )
 
 
 def declared_queries(app: ModuleType) -> dict[str, Query[Any]]:
@@ -286,7 +296,6 @@ def _advice(node: dict[str, Any]) -> str:
     compared = re.findall(r"(?:\(|\.)(\w+)(?:\)::\w+)? (?:=|<|>|<=|>=) ", condition)
     names = list(dict.fromkeys(compared))
     index = ", ".join(f'"{name}"' for name in names)
-    return (
-        f"{node['Node Type']} on {table}, filter {condition}."
-        f' Add to the model: Index("ix_{table}_{"_".join(names)}", {index})'
-    )
+    add = f'Add to the model: Index("ix_{table}_{"_".join(names)}", {index})'
+    found = f"{node['Node Type']} on {table}, filter {condition}."
+    return f"{found} {add if names else 'See docs/guide/queries.md.'}"

@@ -10,12 +10,14 @@ from pydantic import BaseModel
 from sqlalchemy import (
     BigInteger,
     Column,
+    Date,
     ForeignKey,
     MetaData,
     Select,
     Table,
     Text,
     Time,
+    Uuid,
     bindparam,
     func,
     select,
@@ -89,6 +91,10 @@ READS_MUCH = {
         select(BOOK.id).where(BOOK.title == bindparam("title")),
         'reads 19,999 rows .*Seq Scan on books.*Index\\("ix_books_title", "title"\\)',
     ),
+    "a search in a text": (
+        select(BOOK.id).where(BOOK.title.ilike(bindparam("like"))),
+        r"reads 19,999 rows .* filter \(title ~~\* .*\)\. See docs/guide/queries\.md\.$",
+    ),
     "the whole table": (select(func.count().label("id")).select_from(BOOKS), "reads 19,999 rows"),
     "a late page": (
         select(SHELVES.c.id, COUNTED)
@@ -160,6 +166,60 @@ async def test_for_a_table_that_cannot_be_filled_the_error_gives_the_line_to_wri
     await library.execute('ALTER TABLE "Old shelves" ADD CHECK (id < 10)')
     with pytest.raises(NotFilled, match=r"Write them as FILL\['Old shelves'\]"):
         await FilledTables(library, LIBRARY).insert()
+
+
+CLINIC = MetaData()
+VISITS = Table(
+    "visits",
+    CLINIC,
+    Column("id", Uuid, primary_key=True, server_default=func.uuidv7()),
+    Column("follows_id", ForeignKey("visits.id")),
+)
+DAYS = Table(
+    "days",
+    CLINIC,
+    Column("day", Date, primary_key=True),
+    Column("ward_id", BigInteger, primary_key=True),
+)
+CLINIC_IN_SQL = """
+    CREATE TABLE visits (id uuid PRIMARY KEY DEFAULT uuidv7(), follows_id uuid REFERENCES visits);
+    CREATE TABLE days (day date, ward_id bigint, PRIMARY KEY (ward_id, day))
+"""
+
+
+async def test_rows_that_name_their_own_table_and_days_are_checked_as_well(
+    library: asyncpg.Connection,
+) -> None:
+    await library.execute(CLINIC_IN_SQL)
+    tables = FilledTables(library, CLINIC)
+    await tables.insert()
+    follows = select(VISITS.c.id).where(VISITS.c.follows_id == bindparam("visit_id"))
+    on_a_day = select(DAYS.c.ward_id.label("id")).where(DAYS.c.day == bindparam("day"))
+
+    for one, column in ((follows, "follows_id"), (on_a_day, "day")):
+        [found] = await tables.findings(query(one))
+        assert f'"{column}")' in found
+
+
+async def test_a_table_that_stays_empty_or_refuses_a_value_is_named(
+    library: asyncpg.Connection,
+) -> None:
+    circle = MetaData()
+    of_dogs = ForeignKey("dogs.id", use_alter=True, name="fk_owners_dog_id")
+    Table("owners", circle, Column("id", BigInteger, primary_key=True), Column("dog_id", of_dogs))
+    of_owners = ForeignKey("owners.id")
+    Table("dogs", circle, Column("id", BigInteger, primary_key=True), Column("owner_id", of_owners))
+    await library.execute("""
+        CREATE TABLE owners (id bigint PRIMARY KEY, dog_id bigint);
+        CREATE TABLE dogs (id bigint PRIMARY KEY, owner_id bigint)
+    """)
+    with pytest.raises(NotFilled, match=r"FILL\['owners'\].* a table that is still empty"):
+        await FilledTables(library, circle).insert()
+    await FilledTables(library, circle, {"owners": "(id) SELECT 1"}).insert()
+    await library.execute('ALTER TABLE "Old shelves" ALTER id TYPE smallint USING id')
+    small = {"Old shelves": "(id) SELECT 100000"}
+    with pytest.raises(NotFilled, match=r"FILL\['Old shelves'\].* out of range"):
+        await FilledTables(library, LIBRARY, small).insert()
 
 
 @pytest.fixture

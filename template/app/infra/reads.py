@@ -55,17 +55,17 @@ class Reader:
         """Skips the cache. A replica may answer with a lag of up to max_stale."""
         return self if self.cache is None else self.on_primary()
 
-    async def all[RowT](self, query: Query[RowT], **values: Any) -> list[RowT]:
+    async def all[RowT](self, query: Query[RowT], /, **values: Any) -> list[RowT]:
         if not isinstance(query, Query):
             raise TypeError(NOT_A_QUERY)
         form = query.form(values)
         return form.rows_of(await self._records(form, values))
 
-    async def first[RowT](self, query: Query[RowT], **values: Any) -> RowT | None:
+    async def first[RowT](self, query: Query[RowT], /, **values: Any) -> RowT | None:
         rows = await self.all(query, **values)
         return rows[0] if rows else None
 
-    async def count(self, query: Query[Any], **values: Any) -> int:
+    async def count(self, query: Query[Any], /, **values: Any) -> int:
         """How many rows `all` would find without limit and offset: the total of all pages."""
         [record] = await self._records(query.count(values), values)
         total: int = record[0]

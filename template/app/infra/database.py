@@ -193,6 +193,7 @@ class Database:
             self._writes,
             sync_session_class=self.session_class,
             expire_on_commit=False,
+            close_resets_only=False,  # nobody would commit the write of a later task
             info={"cache": self.cache},
         )
 

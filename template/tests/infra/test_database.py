@@ -30,7 +30,7 @@ from sqlalchemy import (
     table,
     text,
 )
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError
 
 from app.infra import connections, environment, health
 from app.infra.connections import DatabaseSettings
@@ -132,6 +132,18 @@ async def test_a_background_task_reads_what_its_request_has_written(
     async with serve(bare) as client:
         await client.post("/notes")
     assert seen == [Note(id=1)]
+
+
+@pytest.mark.usefixtures("notes")
+async def test_a_session_of_an_ended_request_takes_no_write(services: Services) -> None:
+    """In a background task nobody would commit it, or return its connection to the pool."""
+    async with Database(settings(services)) as database:
+        async with database.transaction() as write:
+            await write.execute(text("INSERT INTO notes VALUES (1)"))
+
+        with pytest.raises(InvalidRequestError, match="closed"):
+            await write.execute(text("INSERT INTO notes VALUES (2)"))
+        assert database.pools()["writes"].used == 0
 
 
 async def test_a_read_costs_one_round_trip(services: Services) -> None:

@@ -22,6 +22,12 @@ def project(render: Render, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_new_module_passes_make_check(project: Path) -> None:
+    main = project / "app/main.py"
+    routers = "(catalog, accounts, orders, uploads)"
+    # As ruff formats a longer list.
+    longer = "(\n        catalog,\n        accounts,\n        orders,\n        uploads,\n    )"
+    main.write_text(main.read_text().replace(routers, longer), encoding="utf-8")
+    assert longer in main.read_text()
     done = run("make", "module", "NAME=price_lists", within=project)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "class PriceList(" in (project / "app/price_lists/models.py").read_text()

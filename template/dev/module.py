@@ -215,7 +215,7 @@ def singular(plural: str) -> str:
 def register(module: str) -> str:
     """Adds the router to app/main.py. Returns advice if the loop over the routers is not there."""
     text = MAIN.read_text(encoding="utf-8")
-    loop = re.search(r"for router in \(([\w, ]*?),?\):", text)
+    loop = re.search(r"for router in \(([\w,\s]*?),?\s*\):", text)
     if loop is None:
         return f" Include app.{module}.routes.router in {MAIN}: its place there was not found."
     routers = f"{loop[1]}, {module}" if loop[1] else f"{module},"

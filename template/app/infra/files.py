@@ -15,7 +15,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.infra import environment
 from app.infra.file_links import FileLinks, LinkInvalid
 from app.infra.folder import Folder, LinkedFolder
-from app.infra.stored_files import FileExists, FileMissing, FileStore, UploadRequest, WrongSize
+from app.infra.stored_files import (
+    KEY,
+    LONGEST_KEY,
+    FileExists,
+    FileMissing,
+    FileStore,
+    UploadRequest,
+    WrongSize,
+)
 
 __all__ = ["FileExists", "FileMissing", "Files", "LinkInvalid", "UploadRequest", "WrongSize"]
 
@@ -60,7 +68,7 @@ def files_of(request: Request) -> FileStore:
 
 Files = Annotated[FileStore, Depends(files_of)]
 Links = Annotated[FileLinks, Depends(links_of)]
-Key = Annotated[str, PathParameter(pattern=r"^[a-z0-9-]+(/[a-z0-9-]+)*$", max_length=200)]
+Key = Annotated[str, PathParameter(pattern=f"^{KEY}$", max_length=LONGEST_KEY)]
 Signature = Annotated[str, Query(max_length=64)]
 Expires = Annotated[int, Query(ge=0, lt=2**53)]
 ContentType = Annotated[str, Query(max_length=100)]

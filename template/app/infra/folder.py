@@ -45,7 +45,10 @@ class Folder:
         """Raises WrongSize as soon as more than `size` bytes have come."""
         target = self.path(key)
         with disk():
-            await target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                await target.parent.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError):
+                raise FileExists(f"a file has the beginning of the key {key}") from None
             async with self._written_aside(chunks, size) as complete:
                 try:
                     # Unlike a rename, a link never replaces an existing file.
@@ -60,7 +63,7 @@ class Folder:
         with disk():
             try:
                 file = await self.path(key).open("rb")
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 raise FileMissing(key) from None
             async with file:
                 while chunk := await file.read(CHUNK_BYTES):
@@ -70,7 +73,7 @@ class Folder:
         return await facts_of(self.get(key))
 
     async def delete(self, key: str) -> None:
-        with disk():
+        with disk(), suppress(NotADirectoryError, IsADirectoryError):
             await self.path(key).unlink(missing_ok=True)
 
     def path(self, key: str) -> anyio.Path:
@@ -115,7 +118,9 @@ class LinkedFolder(Folder):
             if not await path.is_file():
                 raise FileMissing(key)
         return FileAnswer(
-            path, media_type=content_type, headers={"cache-control": KEPT_BY_BROWSERS}
+            # Starlette would add a charset to a media_type of text.
+            path,
+            headers={"content-type": content_type, "cache-control": KEPT_BY_BROWSERS},
         )
 
 

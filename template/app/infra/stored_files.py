@@ -16,7 +16,8 @@ CHUNK_BYTES = 64 * 1024
 # For the browser alone. A file never changes under its key.
 KEPT_BY_BROWSERS = "private, max-age=3600, immutable"
 
-_KEY = re.compile(r"[a-z0-9-]+(/[a-z0-9-]+)*")
+LONGEST_KEY = 200
+KEY = r"[a-z0-9-]+(/[a-z0-9-]+)*"
 
 
 class FileMissing(Failure):
@@ -76,12 +77,15 @@ class FileStore(Protocol):
 def valid(key: str) -> str:
     """Raises ValueError for a key that might lead out of the folder."""
     if not is_valid(key):
-        raise ValueError(f"a key is lower-case words and digits between slashes, not {key!r}")
+        raise ValueError(
+            "a key is lower-case words and digits between slashes, with"
+            f" {LONGEST_KEY} characters at most, not {key!r}"
+        )
     return key
 
 
 def is_valid(key: str) -> bool:
-    return _KEY.fullmatch(key) is not None
+    return len(key) <= LONGEST_KEY and re.fullmatch(KEY, key) is not None
 
 
 async def facts_of(chunks: AsyncIterable[bytes]) -> FileFacts:

@@ -162,6 +162,14 @@ async def test_optional_parts_count_when_they_are_given(
     assert total == len(titles)
 
 
+async def test_a_parameter_may_be_called_query(reading: Open) -> None:
+    found = Query(select(BOOK.title).where(BOOK.title.ilike(bindparam("query"))), Title)
+
+    async with reading() as read:
+        assert await read.first(found, query="sol%") == Title(title="Solaris")
+        assert await read.count(found, query="%e%") == 2
+
+
 async def test_a_joined_table_becomes_a_nested_model_or_none_without_a_match(
     reading: Open,
 ) -> None:
@@ -286,10 +294,12 @@ async def test_the_example_of_the_guide_works(empty_database: str) -> None:
     async with Database(environment.read(DatabaseSettings)) as database:
         ada = await names["product_page"](database.reader(), 1, 1, "name")
         everything = await names["product_page"](database.reader(), 9, None, None)
+        from_200 = await database.reader().all(names["PRODUCTS"], limit=9, from_cents=200)
 
     assert ada == ([ProductOut(id=3, name="Cup", maker=Writer(id=1, name="Ada"))], 2)
     assert [product.id for product in everything[0]] == [3, 2, 1]
     assert everything[1] == 3
+    assert [product.name for product in from_200] == ["Bowl"]
 
 
 def test_a_query_keeps_the_constants_of_its_statement() -> None:

@@ -23,7 +23,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 # Headers that a page on another origin may read, beside the few that it always may.
 EXPOSED_HEADERS = ("location", "read-after", "retry-after", "x-request-id")
 
-# Enough for any JSON; a route that takes more sets scope["body_limit"] before it reads.
+# A route that takes more sets scope["body_limit"] before it reads: docs/guide/names.md.
 MAX_BODY_BYTES = 64 * 1024
 
 

@@ -1,10 +1,14 @@
 # Rung's file: advancing to another stage may change it.
 """Headers on every answer, requests from other sites, limits, and headers that nobody expects."""
 
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
 
 import pytest
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -13,6 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app
+
+GUIDE = Path("docs/guide/names.md").read_text()
 
 
 class Note(BaseModel):
@@ -142,6 +148,23 @@ async def test_a_body_is_read_up_to_64_kib(
         in_pieces = {"content-type": "application/json"}
         chunked = await client.post("/notes", content=pieces(), headers=in_pieces)
         assert chunked.status_code == status
+
+
+async def test_a_router_of_the_guide_takes_larger_bodies(bare: FastAPI, serve: Serve) -> None:
+    [example] = re.findall(r"^```python\n(class LargeBody.*?)^```", GUIDE, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {"Any": Any, "Callable": Callable, "Coroutine": Coroutine}
+    names |= {"APIRoute": APIRoute, "Request": Request, "Response": Response}
+    exec(example, names)  # noqa: S102
+    router = APIRouter(route_class=names["LargeBody"])
+
+    @router.post("/reports")
+    async def write(note: Note) -> int:
+        return len(note.text)
+
+    bare.include_router(router)
+    async with serve(bare) as client:
+        assert (await client.post("/reports", json={"text": "x" * 900_000})).json() == 900_000
+        assert (await client.post("/reports", json={"text": "x" * 1_000_000})).status_code == 413
 
 
 # The headers that the middleware of any stage reads, and values that break careless parsers.

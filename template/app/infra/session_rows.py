@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Protocol, cast
 from uuid import UUID
 
@@ -53,6 +53,11 @@ class SessionSettings(BaseSettings):
     # again 5 minutes after their login end first, so a script that logs in for each call ends its
     # own. Among equals, the one that was seen longest ago ends first.
     most: PositiveInt = 500
+
+    @cached_property
+    def seen_precision(self) -> timedelta:
+        """Much shorter than `idle`. Otherwise a session would end while somebody uses it."""
+        return min(SEEN_PRECISION, self.idle / 10)
 
 
 class LoginSession(Base):
@@ -153,6 +158,7 @@ class SessionRows:
         self._reader = reader
         self._transaction = transaction
         self._idle = settings.idle
+        self._seen_precision = settings.seen_precision
         self._absolute = settings.absolute
         self._most = settings.most
 
@@ -170,7 +176,7 @@ class SessionRows:
     async def note_visit(self, token_hash: bytes, session: Session) -> None:
         # Of requests that arrive together, only one updates seen_at.
         stale = (LoginSession.token_hash == token_hash) & (
-            LoginSession.seen_at < func.now() - SEEN_PRECISION
+            LoginSession.seen_at < func.now() - self._seen_precision
         )
         try:
             async with self._transaction() as write:

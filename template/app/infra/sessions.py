@@ -18,7 +18,6 @@ from app.infra.database import WriteSession
 from app.infra.failures import Failure
 from app.infra.reads import Query, Reader
 from app.infra.session_rows import (
-    SEEN_PRECISION,
     Session,
     SessionRows,
     SessionSettings,
@@ -64,7 +63,8 @@ class _UserOrNobody(SecurityBase):
         session = await self._session(request, token_hash)
         if session is None:
             return None
-        if datetime.now(UTC) - session.seen_at > SEEN_PRECISION:
+        settings: SessionSettings = request.app.state.session_settings
+        if datetime.now(UTC) - session.seen_at > settings.seen_precision:
             await _store_of(request).note_visit(token_hash, session)
         return User(session.user_id)
 

@@ -17,7 +17,7 @@ from app.infra.connections import DatabaseSettings, connect
 from app.infra.failures import Unavailable
 from app.infra.redis_sessions.settings import MoveSettings, Step
 from app.infra.redis_sessions.store import END, ENDED, KEEP, RedisSessions, session_key
-from app.infra.session_rows import SEEN_PRECISION, Session, SessionSettings
+from app.infra.session_rows import Session, SessionSettings
 
 BATCH = 1000
 # A batch is larger than a request's lookup, and no client waits for it.
@@ -52,6 +52,7 @@ class Backfill:
         self._postgres = postgres
         self._redis = redis
         self._idle = settings.idle
+        self._seen_precision = settings.seen_precision
 
     async def to_redis(self) -> str:
         seen = copied = ended = 0
@@ -60,7 +61,8 @@ class Backfill:
             newer = {
                 token_hash: row
                 for token_hash, row in rows.items()
-                if held[token_hash] != ENDED and _is_newer(row, self._redis.alive(held[token_hash]))
+                if held[token_hash] != ENDED
+                and self._is_newer(row, self._redis.alive(held[token_hash]))
             }
             await self._keep_in_redis(newer)
             seen, copied = seen + len(rows), copied + len(newer)
@@ -99,7 +101,12 @@ class Backfill:
     async def _newer_in_redis(self, hashes: Iterable[bytes]) -> Sessions:
         rows = await self._rows(hashes)
         alive = await self._alive_in_redis(hashes)
-        return {of: session for of, session in alive.items() if _is_newer(session, rows.get(of))}
+        return {
+            of: session for of, session in alive.items() if self._is_newer(session, rows.get(of))
+        }
+
+    def _is_newer(self, session: Session, known: Session | None) -> bool:
+        return known is None or session.seen_at - known.seen_at > self._seen_precision
 
     async def _not_in_postgres(self, hashes: Iterable[bytes]) -> set[bytes]:
         return (await self._alive_in_redis(hashes)).keys() - await self._rows(hashes)
@@ -149,10 +156,6 @@ class Backfill:
 
 def _sessions(records: list[asyncpg.Record]) -> Sessions:
     return {token_hash: Session(*session) for token_hash, *session in records}
-
-
-def _is_newer(session: Session, known: Session | None) -> bool:
-    return known is None or session.seen_at - known.seen_at > SEEN_PRECISION
 
 
 def _show(progress: str) -> None:

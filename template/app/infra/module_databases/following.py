@@ -160,6 +160,7 @@ class FollowingDatabase(Database):
         return AsyncSession(
             sync_session_class=self._follows,
             expire_on_commit=False,
+            close_resets_only=False,
             info={"cache": self.common.cache, "follow": self},
         )
 

@@ -71,7 +71,7 @@ Links = Annotated[FileLinks, Depends(links_of)]
 Key = Annotated[str, PathParameter(pattern=f"^{KEY}$", max_length=LONGEST_KEY)]
 Signature = Annotated[str, Query(max_length=64)]
 Expires = Annotated[int, Query(ge=0, lt=2**53)]
-ContentType = Annotated[str, Query(max_length=100)]
+ContentType = Annotated[str, Query(max_length=255)]
 
 # Domain code creates the links and clients follow them, so their form is not part of the API.
 router = APIRouter(prefix="/files", include_in_schema=False)
@@ -86,7 +86,7 @@ async def receive(
     expires: Expires,
     signature: Signature,
     size: Annotated[int, Query(ge=0, lt=2**53)],
-    content_type: Annotated[str, Header(max_length=100)],
+    content_type: Annotated[str, Header(max_length=255)],
 ) -> Response:
     links.check(signature, expires, "PUT", key, content_type, size)
     request.scope["body_limit"] = size + 1  # put() itself refuses one byte too many

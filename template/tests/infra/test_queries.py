@@ -11,7 +11,8 @@ from uuid import UUID
 
 import asyncpg
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
 from sqlalchemy import (
     Label,
     Select,
@@ -190,6 +191,17 @@ async def test_a_joined_table_becomes_a_nested_model_or_none_without_a_match(
     ]
     assert rows[0] == BookRow(1, Writer(id=2, name="Lem"))
     assert rows[3] == BookRow(4, None)
+
+
+async def test_clients_may_see_another_name_than_that_of_the_column(reading: Open) -> None:
+    class BookOut(BaseModel):
+        model_config = ConfigDict(alias_generator=to_camel)
+        writer_id: int
+
+    async with reading() as read:
+        [found] = await read.all(Query(select(BOOK.writer_id).limit(1), BookOut))
+
+    assert found.model_dump_json(by_alias=True) == '{"writerId":2}'
 
 
 async def test_a_field_has_the_name_of_its_column_in_sql(reading: Open) -> None:

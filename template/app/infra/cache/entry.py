@@ -125,12 +125,19 @@ class AnswerFormat[R]:
     def _adapter(self) -> TypeAdapter[R]:
         try:
             adapter = TypeAdapter(get_type_hints(self._ask, include_extras=True)["return"])
-            adapter.json_schema(by_alias=False)
+            read = _fields_in(adapter.json_schema(by_alias=False))
+            written = _fields_in(adapter.json_schema(by_alias=False, mode="serialization"))
         except (KeyError, NameError, PydanticUserError) as error:
             raise TypeError(
                 f"{self.name} has @max_stale and must say what it returns, as a type that"
                 f" pydantic can turn into JSON and back: {error}"
             ) from error
+        for of, fields in read.items():
+            if lost := fields - written.get(of, fields):
+                raise TypeError(
+                    f"{self.name} has @max_stale, and the JSON of its answer leaves out"
+                    f" {', '.join(sorted(lost))}: a cached answer would be without it"
+                )
         return adapter
 
     def _text(self, value: object) -> str:
@@ -145,6 +152,12 @@ class AnswerFormat[R]:
             f"{self.name} has @max_stale, and {value!r} cannot be part of its key: pass ids, texts,"
             " numbers, dates, or lists of them"
         )
+
+
+def _fields_in(schema: dict[str, Any]) -> dict[str, set[str]]:
+    """The fields of each model in it, by its name."""
+    parts = {"": schema, **schema.get("$defs", {})}
+    return {of: set(part["properties"]) for of, part in parts.items() if "properties" in part}
 
 
 @functools.cache  # per copy: the same in all

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 from asyncpg.pgproto import pgproto
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, computed_field
 
 from app.infra import freshness
 from app.infra.cache.entry import format_of
@@ -78,6 +78,24 @@ def test_a_query_without_a_return_type_is_refused() -> None:
 
     with pytest.raises(TypeError, match="must say what it returns"):
         format_of(shade).key((), {})
+
+
+class Hidden(BaseModel):
+    blue: Blue
+    light: int | None = Field(None, exclude=True)
+
+    @computed_field
+    def twice(self) -> int:
+        return 2 * self.blue.shade
+
+
+def test_an_answer_whose_json_leaves_out_a_field_is_refused() -> None:
+    @max_stale(minutes=1)
+    async def shade(read: Reader) -> list[Hidden]:
+        raise NotImplementedError
+
+    with pytest.raises(TypeError, match=r"shade has @max_stale, and .* leaves out light: "):
+        format_of(shade).check()
 
 
 @pytest.mark.usefixtures("services")

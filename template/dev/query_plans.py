@@ -53,6 +53,8 @@ VALUES = {
     "UUID": "uuidv4()",
 }
 
+MOMENTS = ("DATE", "TIMESTAMP WITH TIME ZONE")
+
 PARAMETERS = "SELECT parameter_types::text[] FROM pg_prepared_statements WHERE name = 'query'"
 FOREIGN_KEYS_WITHOUT_INDEX = """
     SELECT conrelid::regclass || ' ' || conname FROM pg_constraint
@@ -178,7 +180,7 @@ class FilledTables:
                     f" ON _{place}.i = (n + {place}) % {ROWS}"
                 )
                 values[_NAMES.quote(column.name)] = f"_{place}.id"
-            elif column.server_default is None and not column.nullable:
+            elif (column.server_default is None or _is_moment(column)) and not column.nullable:
                 values[_NAMES.quote(column.name)] = self._value(column.type.compile(_DIALECT))
         chosen = ", ".join(values.values())
         names = f"({', '.join(values)}) " if values else ""
@@ -248,6 +250,11 @@ def declared_queries(app: ModuleType) -> dict[str, Query[Any]]:
 def _is_key(column: Column[Any]) -> bool:
     table = column.table
     return isinstance(table, Table) and list(table.primary_key) == [column]
+
+
+def _is_moment(column: Column[Any]) -> bool:
+    """Its default would be the same in all rows."""
+    return column.computed is None and column.type.compile(_DIALECT) in MOMENTS
 
 
 def _compared(statement: visitors.ExternallyTraversible) -> dict[str, Column[Any]]:

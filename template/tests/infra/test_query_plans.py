@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Date,
+    DateTime,
     ForeignKey,
     MetaData,
     Select,
@@ -180,14 +181,17 @@ DAYS = Table(
     CLINIC,
     Column("day", Date, primary_key=True),
     Column("ward_id", BigInteger, primary_key=True),
+    Column("noted_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
 CLINIC_IN_SQL = """
     CREATE TABLE visits (id uuid PRIMARY KEY DEFAULT uuidv7(), follows_id uuid REFERENCES visits);
-    CREATE TABLE days (day date, ward_id bigint, PRIMARY KEY (ward_id, day))
+    CREATE TABLE days (
+        day date, ward_id bigint, noted_at timestamptz DEFAULT now(), PRIMARY KEY (ward_id, day)
+    )
 """
 
 
-async def test_rows_that_name_their_own_table_and_days_are_checked_as_well(
+async def test_rows_that_name_their_own_table_and_times_are_checked_as_well(
     library: asyncpg.Connection,
 ) -> None:
     await library.execute(CLINIC_IN_SQL)
@@ -195,8 +199,11 @@ async def test_rows_that_name_their_own_table_and_days_are_checked_as_well(
     await tables.insert()
     follows = select(VISITS.c.id).where(VISITS.c.follows_id == bindparam("visit_id"))
     on_a_day = select(DAYS.c.ward_id.label("id")).where(DAYS.c.day == bindparam("day"))
+    noted = select(DAYS.c.ward_id.label("id")).where(
+        DAYS.c.noted_at >= bindparam("start"), DAYS.c.noted_at <= bindparam("end")
+    )
 
-    for one, column in ((follows, "follows_id"), (on_a_day, "day")):
+    for one, column in ((follows, "follows_id"), (on_a_day, "day"), (noted, "noted_at")):
         [found] = await tables.findings(query(one))
         assert f'"{column}")' in found
 

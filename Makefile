@@ -34,7 +34,7 @@ install: ## Put rung on your PATH, for its other commands
 test: ## Run the quick tests
 	$(UV) run --quiet pytest
 
-test-slow: ## Run the slow tests: generated repos check themselves, wheels are installed
+test-slow: ## Run the slow tests: generated repos check themselves, input is hostile
 	$(UV) run --quiet pytest -m slow
 
 edits-report: ## Carry the corpus of edits over every journey and write docs/edits.md

@@ -49,11 +49,9 @@ class OneMakeCheckAtATime(LoadScopeScheduling):
         return "make check" if "::test_make_check" in nodeid else nodeid
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """One more than processors for the slow tests, because they wait for servers a third of the
-    time."""
-    is_slow = config.option.markexpr == "slow"
-    return (os.process_cpu_count() or 1) + 1 if is_slow else None
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than processors, because tests wait for servers and disks a part of their time."""
+    return (os.process_cpu_count() or 1) + 1
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneMakeCheckAtATime:

@@ -13,6 +13,8 @@ import pytest
 from growing import Repo
 from people import Person, git, outcome, slow_down, wait_until_there
 
+pytestmark = pytest.mark.slow
+
 # The programs that rung and Copier start, in this order.
 GIT_STEPS = ["status", "init", "clone", "add", "write-tree", "diff-tree", "checkout-index"]
 
@@ -48,7 +50,6 @@ main()
 
 # Eight files change; the ninth step removes the journal.
 STEPS = range(1, 10)
-QUICK_STEPS = [step if step == 5 else pytest.param(step, marks=pytest.mark.slow) for step in STEPS]
 
 
 def meets(
@@ -65,7 +66,7 @@ def leftovers(repo: Repo) -> list[Path]:
     ]
 
 
-@pytest.mark.parametrize("number", QUICK_STEPS)
+@pytest.mark.parametrize("number", STEPS)
 def test_a_step_killed_while_applied_is_finished_by_the_next_command(
     repo: Repo, number: int
 ) -> None:
@@ -86,7 +87,6 @@ def test_a_killed_step_that_the_person_undid_stays_undone(repo: Repo) -> None:
     assert not repo.is_advanced()
 
 
-@pytest.mark.slow
 def test_a_killed_step_is_not_finished_over_later_edits(repo: Repo) -> None:
     meets("kill", 5, repo)
     repo.write("docs/stage.md", "Ours now.\n")
@@ -96,7 +96,6 @@ def test_a_killed_step_is_not_finished_over_later_edits(repo: Repo) -> None:
     assert leftovers(repo) == []
 
 
-@pytest.mark.slow
 def test_a_killed_step_is_reported_before_the_next_advance(repo: Repo) -> None:
     meets("kill", 5, repo)
     done = repo.rung("advance", "--yes")
@@ -105,7 +104,7 @@ def test_a_killed_step_is_reported_before_the_next_advance(repo: Repo) -> None:
     assert repo.is_advanced()
 
 
-@pytest.mark.parametrize("number", QUICK_STEPS[:-1])
+@pytest.mark.parametrize("number", STEPS[:-1])
 def test_a_disk_failure_while_applied_takes_the_step_back(repo: Repo, number: int) -> None:
     with repo.person.leaving_no_trace():
         done = meets("fail", number, repo)
@@ -114,13 +113,8 @@ def test_a_disk_failure_while_applied_takes_the_step_back(repo: Repo, number: in
     assert "Nothing was changed." in done.stderr
 
 
-@pytest.mark.parametrize(
-    "step",
-    [step if step == "clone" else pytest.param(step, marks=pytest.mark.slow) for step in GIT_STEPS],
-)
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("step", GIT_STEPS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_step_stopped_before_it_is_applied_changes_no_file(
     repo: Repo, tmp_path: Path, step: str, number: signal.Signals
 ) -> None:
@@ -141,7 +135,6 @@ def test_a_step_stopped_before_it_is_applied_changes_no_file(
         assert leftovers(repo) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("tenths", range(1, 25, 2))
 def test_ctrl_c_at_any_moment_leaves_all_or_nothing(repo: Repo, tenths: int) -> None:
     process = repo.person.starts("advance", "--yes", repo.folder)
@@ -154,7 +147,6 @@ def test_ctrl_c_at_any_moment_leaves_all_or_nothing(repo: Repo, tenths: int) -> 
     assert leftovers(repo) == []
 
 
-@pytest.mark.slow
 def test_ctrl_c_after_the_last_output_changes_nothing(repo: Repo) -> None:
     process = repo.person.starts("advance", "--yes", repo.folder)
     assert process.stdout
@@ -197,7 +189,6 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", folder], check=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("left", [40, 400, 1200])
 def test_a_full_disk_leaves_all_or_nothing(repo: Repo, tmp_path: Path, left: int) -> None:
     """`left` is the free space in KiB. The step fails early or late, or has enough space."""
@@ -226,7 +217,6 @@ def test_hooks_that_fail_do_not_run(repo: Repo) -> None:
     assert repo.answers()["stage"] == 2
 
 
-@pytest.mark.slow
 def test_line_endings_follow_the_persons_git_configuration(repo: Repo) -> None:
     repo.git("rm", "--quiet", ".gitattributes")
     repo.commit()
@@ -240,7 +230,6 @@ def test_line_endings_follow_the_persons_git_configuration(repo: Repo) -> None:
         assert content.count(b"\r\n") == content.count(b"\n") > 0
 
 
-@pytest.mark.slow
 def test_core_autocrlf_of_the_person_changes_no_other_file(repo: Repo) -> None:
     repo.git("config", "core.autocrlf", "true")
     repo.advances()
@@ -265,7 +254,6 @@ def test_a_project_in_a_folder_of_a_larger_repository_advances(repo: Repo) -> No
     assert not (whole / "app").exists()
 
 
-@pytest.mark.slow
 def test_a_project_in_a_folder_of_a_larger_repository_is_taken_back(repo: Repo) -> None:
     whole = repo.person.desk / "whole"
     shop = Repo(repo.person, whole / "shop")
@@ -295,7 +283,6 @@ def test_a_worktree_advances_alone(repo: Repo) -> None:
     assert not repo.is_advanced()
 
 
-@pytest.mark.slow
 def test_a_shallow_clone_advances(repo: Repo) -> None:
     repo.edits("README.md", "#", "# Our own:")
     git("clone", "--quiet", "--depth=1", f"file://{repo.folder}", "shallow", cwd=repo.person.desk)
@@ -304,14 +291,12 @@ def test_a_shallow_clone_advances(repo: Repo) -> None:
     assert shallow.is_advanced()
 
 
-@pytest.mark.slow
 def test_a_detached_head_advances(repo: Repo) -> None:
     repo.git("checkout", "--quiet", "--detach")
     repo.advances("--commit")
     assert repo.status() == []
 
 
-@pytest.mark.slow
 def test_called_from_another_repositorys_hook_it_changes_only_the_project(repo: Repo) -> None:
     other = repo.person.desk / "other"
     git("init", "--quiet", str(other), cwd=repo.person.desk)
@@ -332,7 +317,6 @@ def test_a_bare_repository_is_refused(person: Person, repo: Repo) -> None:
     assert "is not a project of Rung's" in done.stderr
 
 
-@pytest.mark.slow
 def test_a_project_whose_git_directory_is_on_another_disk_advances(
     repo: Repo, tmp_path: Path
 ) -> None:

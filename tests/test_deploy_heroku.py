@@ -40,6 +40,7 @@ def by_hand(project: Path) -> dict[str, str]:
     return dict(re.findall(r"([A-Z_]+)='?([^\s']+)", command))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
 def test_each_variable_in_app_json_is_a_setting_of_its_stage(
     render: Render, variant: dict[str, Any]
@@ -95,6 +96,7 @@ def test_dynos_run_the_same_commands_as_the_image(shop: Path) -> None:
     assert (shop / f"{module.replace('.', '/')}.py").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
 def test_the_release_script_is_there_as_long_as_the_team_s_procfile_names_it(
     render: Render, variant: dict[str, Any]

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from growing import Repo
 
+pytestmark = pytest.mark.slow
+
 TO_COMMIT = ("advance", "--yes", "--commit")
 
 CONFLICT = (
@@ -206,14 +208,12 @@ def refuses(repo: Repo, *words: str) -> str:
     return done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("state", "said"), REFUSED.values(), ids=REFUSED.keys())
 def test_a_state_that_stops_a_step_is_named(repo: Repo, state: str, said: str) -> None:
     comes_to(repo, state)
     assert said in refuses(repo, *TO_COMMIT)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("state", WORKS.values(), ids=WORKS.keys())
 def test_a_state_that_does_not_matter_changes_nothing(repo: Repo, state: str) -> None:
     comes_to(repo, state)
@@ -232,7 +232,6 @@ def with_own_settings(repo: Repo, state: str) -> None:
     comes_to(repo, state)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("state", PERSONAL.values(), ids=PERSONAL.keys())
 def test_a_persons_settings_change_no_template_and_no_project(repo: Repo, state: str) -> None:
     tree = repo.git("rev-parse", "HEAD^{tree}")
@@ -280,7 +279,6 @@ def test_broken_settings_of_the_person_are_named(repo: Repo, words: tuple[str, .
     assert "Commit it" not in said
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("state", "said"), NOT_UNDONE.values(), ids=NOT_UNDONE.keys())
 def test_an_undo_that_git_could_not_commit_touches_no_file(
     repo: Repo, state: str, said: str
@@ -304,7 +302,6 @@ def read_only(place: Path) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", place], check=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("place", "said"), READ_ONLY.items())
 def test_a_step_is_not_half_done_where_a_folder_is_read_only(
     repo: Repo, place: str, said: str

@@ -17,20 +17,15 @@ from growing import Repo
 from people import RUNG, Person, git
 from rung.dependencies import find_uv
 
+pytestmark = pytest.mark.slow
+
 type Rows[T] = Mapping[str, T]
 
 SURROGATE = os.fsdecode(b"\xff\xfe")
 
 
-def rows[T](table: Rows[T], *, quick: tuple[str, ...] = ()) -> pytest.MarkDecorator:
-    """A test for each row. Only the named rows run in the quick suite."""
-    return pytest.mark.parametrize(
-        "row",
-        [
-            pytest.param(row, id=name, marks=() if name in quick else pytest.mark.slow)
-            for name, row in table.items()
-        ],
-    )
+def rows[T](table: Rows[T]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("row", list(table.values()), ids=list(table))
 
 
 def refused(done: subprocess.CompletedProcess[str], *codes: int) -> str:
@@ -133,16 +128,13 @@ ANSWERS: Rows[bytes] = {
 }
 
 
-@rows(ANSWERS, quick=("an endless alias", "20,000 brackets", "a word as int", "latin-1"))
+@rows(ANSWERS)
 def test_an_answers_file(person: Person, row: bytes) -> None:
     (person.desk / "answers.yml").write_bytes(row)
     refuses(person, "new", "shop", "--answers", "answers.yml")
 
 
-@rows(
-    {text: text for text in ("yes", "Off", "true", "0123", "1_000", "1:30", "1e3", "1.50")},
-    quick=("yes",),
-)
+@rows({text: text for text in ("yes", "Off", "true", "0123", "1_000", "1:30", "1e3", "1.50")})
 def test_an_answer_in_a_file_is_taken_as_it_is_written(person: Person, row: str) -> None:
     (person.desk / "answers.yml").write_text(f"team: {row}\nstage: 2\nreplica_routing: on\n")
     done = person.types("new", "shop", "--answers", "answers.yml")
@@ -199,7 +191,7 @@ ODD_FILES: Rows[Callable[[Path], None]] = {
 }
 
 
-@rows(ODD_FILES, quick=("a fifo", "1 GiB"))
+@rows(ODD_FILES)
 def test_an_answers_file_that_is_not_one(person: Person, row: Callable[[Path], None]) -> None:
     row(person.desk / "answers.yml")
     done = person.types("new", "shop", "--answers", "answers.yml")
@@ -207,7 +199,7 @@ def test_an_answers_file_that_is_not_one(person: Person, row: Callable[[Path], N
     assert not (person.desk / "shop").exists()
 
 
-@rows(ODD_FILES, quick=("a fifo",))
+@rows(ODD_FILES)
 def test_recorded_answers_that_are_not_a_file(repo: Repo, row: Callable[[Path], None]) -> None:
     (repo.folder / ".copier-answers.yml").unlink()
     row(repo.folder / ".copier-answers.yml")
@@ -215,7 +207,7 @@ def test_recorded_answers_that_are_not_a_file(repo: Repo, row: Callable[[Path], 
         refused(repo.rung(*command), 1)
 
 
-@rows({name: row for name, row in ODD_FILES.items() if name != "nothing"}, quick=("a fifo",))
+@rows({name: row for name, row in ODD_FILES.items() if name != "nothing"})
 def test_a_migration_that_is_not_a_file(repo: Repo, row: Callable[[Path], None]) -> None:
     (repo.folder / "migrations" / "versions").mkdir(parents=True)
     row(repo.folder / "migrations" / "versions" / "0001.py")
@@ -240,7 +232,7 @@ MIGRATIONS: Rows[bytes] = {
 }
 
 
-@rows(MIGRATIONS, quick=("a set with a list", "an invalid escape"))
+@rows(MIGRATIONS)
 def test_a_migration(repo: Repo, row: bytes) -> None:
     (repo.folder / "migrations" / "versions").mkdir(parents=True)
     (repo.folder / "migrations" / "versions" / "0001.py").write_bytes(row)
@@ -315,7 +307,7 @@ DATA: Rows[tuple[str, ...]] = {
 }
 
 
-@rows(DATA, quick=("copier's own", "not utf-8", "next line", "a name that is partly without"))
+@rows(DATA)
 def test_an_answer_on_the_command_line(person: Person, row: tuple[str, ...]) -> None:
     refuses(person, "new", "shop", *(f"--data={pair}" for pair in row))
 
@@ -348,7 +340,7 @@ PLACES: Rows[str] = {
 }
 
 
-@rows(PLACES, quick=("an escape", "not utf-8"))
+@rows(PLACES)
 def test_a_place(person: Person, row: str) -> None:
     (person.desk / "file").touch()
     (person.desk / "full").mkdir()
@@ -393,7 +385,7 @@ SOURCES: Rows[str] = {
 }
 
 
-@rows(SOURCES, quick=("nobody's home", "an option", "a bad address"))
+@rows(SOURCES)
 def test_a_template_source(person: Person, small_template: Path, row: str) -> None:
     git("init", "--quiet", "empty", cwd=person.desk)
     git("init", "--quiet", "--bare", "bare.git", cwd=person.desk)
@@ -413,7 +405,7 @@ SECRETS: Rows[str] = {
 }
 
 
-@rows(SECRETS, quick=("a password with a slash", "a token as user"))
+@rows(SECRETS)
 def test_no_secret_of_a_url_is_shown(repo: Repo, row: str) -> None:
     person = repo.person
     repo.write("list", f"{row}\n")
@@ -486,7 +478,7 @@ COPIER_YML: Rows[str] = {
 }
 
 
-@rows(COPIER_YML, quick=("20,000 brackets", "a default that divides by zero"))
+@rows(COPIER_YML)
 def test_a_templates_settings(person: Person, own_template: Path, row: str) -> None:
     strict = "_envops: {undefined: jinja2.StrictUndefined}\n" if "_envops" not in row else ""
     (own_template / "copier.yml").write_text(strict + row, encoding="utf-8")
@@ -521,7 +513,7 @@ RENDERED: Rows[tuple[str, str]] = {
 }
 
 
-@rows(RENDERED, quick=("git's config", "a division by zero"))
+@rows(RENDERED)
 def test_a_templates_file(person: Person, own_template: Path, row: tuple[str, str]) -> None:
     name, content = row
     settings = own_template / "copier.yml"
@@ -566,10 +558,7 @@ RECORDED: Rows[str] = {
 }
 
 
-@rows(
-    RECORDED,
-    quick=("an endless alias", "an option as version", "stage 7", "a date as a question"),
-)
+@rows(RECORDED)
 def test_recorded_answers(repo: Repo, row: str) -> None:
     repo.write(".copier-answers.yml", row)
     repo.commit("Hostile")
@@ -578,7 +567,7 @@ def test_recorded_answers(repo: Repo, row: str) -> None:
         assert "git log -p -- .copier-answers.yml" in line
 
 
-@rows({"a date": "2026-11-27", "bytes": "!!binary eA=="}, quick=("a date",))
+@rows({"a date": "2026-11-27", "bytes": "!!binary eA=="})
 def test_a_recorded_answer_that_is_no_text_is_shown(repo: Repo, row: str) -> None:
     repo.edits(".copier-answers.yml", "team: shop-team", f"team: {row}")
     done = repo.rung("status")
@@ -602,7 +591,7 @@ ELSEWHERE: Rows[dict[str, str]] = {
 }
 
 
-@rows(ELSEWHERE, quick=("a home",))
+@rows(ELSEWHERE)
 def test_recorded_answers_that_lead_elsewhere(repo: Repo, row: dict[str, str]) -> None:
     for old, new in row.items():
         repo.edits(".copier-answers.yml", old, new)
@@ -672,7 +661,7 @@ BROKEN_REPOS: Rows[Callable[[Repo], None]] = {
 }
 
 
-@rows(BROKEN_REPOS, quick=("an index of words", "no objects"))
+@rows(BROKEN_REPOS)
 def test_a_broken_repository(repo: Repo, row: Callable[[Repo], None]) -> None:
     row(repo)
     refuses(repo.person, "advance", "--yes", at=repo.folder)
@@ -709,7 +698,7 @@ COMMANDS: Rows[tuple[str, ...]] = {
 }
 
 
-@rows(COMMANDS, quick=("an unknown option", "a control in a path"))
+@rows(COMMANDS)
 def test_a_command_line(person: Person, row: tuple[str, ...]) -> None:
     refuses(person, *row)
 
@@ -723,7 +712,7 @@ EXPLAINED: Rows[tuple[str, tuple[str, ...]]] = {
 }
 
 
-@rows(EXPLAINED, quick=("completion for a named shell", "an option of new without a value"))
+@rows(EXPLAINED)
 def test_a_command_line_is_explained(person: Person, row: tuple[str, tuple[str, ...]]) -> None:
     person.environment["HOME"] = str(person.desk)  # The shell would write its own files there.
     said, words = row
@@ -738,7 +727,7 @@ STAGES: Rows[tuple[str, str]] = {
 }
 
 
-@rows(STAGES, quick=("too late",))
+@rows(STAGES)
 def test_a_wrong_stage_is_refused_before_any_question(repo: Repo, row: tuple[str, str]) -> None:
     said, stage = row
     assert said in refuses(repo.person, "advance", f"--to={stage}", at=repo.folder)
@@ -832,7 +821,7 @@ MISLEADING = {
 }  # fmt: skip
 
 
-@rows({name: {name: value} for name, value in MISLEADING.items()}, quick=("GIT_CONFIG_COUNT",))
+@rows({name: {name: value} for name, value in MISLEADING.items()})
 def test_a_misleading_variable(repo: Repo, row: dict[str, str]) -> None:
     told = repo.rung("status", "--json").stdout
     repo.person.environment |= row
@@ -936,7 +925,7 @@ UNKNOWN_TO_GIT: Rows[tuple[str, tuple[str, ...]]] = {
 }
 
 
-@rows(UNKNOWN_TO_GIT, quick=("new",))
+@rows(UNKNOWN_TO_GIT)
 def test_a_git_that_is_too_old_is_named(repo: Repo, row: tuple[str, tuple[str, ...]]) -> None:
     option, words = row
     old = repo.person.temporary.parent / "bin" / "git"
@@ -1008,7 +997,7 @@ FETCHES: Rows[tuple[str, str]] = {
 }
 
 
-@rows(FETCHES, quick=("a key that is refused",))
+@rows(FETCHES)
 def test_a_template_that_cannot_be_fetched_names_the_cause(
     person: Person, row: tuple[str, str]
 ) -> None:
@@ -1024,7 +1013,7 @@ def test_a_template_that_cannot_be_fetched_names_the_cause(
 COPIERS_SETTINGS = {"not yaml": "[[[", "a list": "- a\n", "a wrong type": "trust: 7\n"}
 
 
-@rows(COPIERS_SETTINGS, quick=("not yaml",))
+@rows(COPIERS_SETTINGS)
 def test_broken_settings_of_copier_are_named(person: Person, row: str) -> None:
     file = person.temporary.parent / "settings.yml"
     file.write_text(row, encoding="utf-8")
@@ -1052,7 +1041,6 @@ def test_an_output_that_cannot_be_written_is_reported(repo: Repo, command: str) 
 
 
 @pytest.mark.parametrize("command", ["advance", "upgrade"])
-@pytest.mark.slow
 def test_a_step_whose_output_cannot_be_written_is_reported(
     repo: Repo, own_growing_template: Path, command: str
 ) -> None:
@@ -1078,7 +1066,7 @@ def with_closed(repo: Repo, closed: str, *words: str) -> subprocess.CompletedPro
     return done
 
 
-@rows({closed: closed for closed in CLOSED}, quick=("<&- >&- 2>&-",))
+@rows({closed: closed for closed in CLOSED})
 def test_closed_files(repo: Repo, row: str) -> None:
     with repo.person.leaving_no_trace():
         assert with_closed(repo, row, "status").returncode == 0
@@ -1089,7 +1077,7 @@ def test_closed_files(repo: Repo, row: str) -> None:
     assert repo.status() == []
 
 
-@rows({closed: closed for closed in CLOSED}, quick=("<&-",))
+@rows({closed: closed for closed in CLOSED})
 def test_closed_files_of_a_new_project(repo: Repo, row: str) -> None:
     assert with_closed(repo, row, "new", "../inn").returncode == 0
     assert git("status", "--porcelain", cwd=repo.person.desk / "inn") == ""
@@ -1101,7 +1089,7 @@ SAID_BY_UV: Rows[str] = {
 }
 
 
-@rows(SAID_BY_UV, quick=("a dependency",))
+@rows(SAID_BY_UV)
 def test_a_slug_that_is_a_package_of_the_service(person: Person, row: str) -> None:
     uv = person.temporary.parent / "uv"
     uv.write_text(f"#!/bin/sh\ncat >&2 <<'SAID'\n{row}\nSAID\nexit 1\n", encoding="utf-8")
@@ -1111,7 +1099,7 @@ def test_a_slug_that_is_a_package_of_the_service(person: Person, row: str) -> No
     assert "project_slug: newcomer is the name of a package" in line
 
 
-@rows({name: name for name in ("fastapi", "redis", "botocore", "urllib3")}, quick=("redis",))
+@rows({name: name for name in ("fastapi", "redis", "botocore", "urllib3")})
 def test_a_slug_that_is_a_package_of_any_stage(person: Person, row: str) -> None:
     line = refuses(person, "new", "shop", f"--data=project_slug={row}")
     assert f"project_slug: {row} is the name of a package that the service needs" in line
@@ -1149,7 +1137,6 @@ def latin_1(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"LOCPATH": str(folder), "LC_ALL": "de_DE.ISO-8859-1"}
 
 
-@pytest.mark.slow
 def test_a_locale_that_is_not_utf8(repo: Repo, latin_1: dict[str, str]) -> None:
     name = "Läden & Cafés 店"
     shop = repo.copied_to(repo.person.desk / name)
@@ -1166,7 +1153,6 @@ def test_a_locale_that_is_not_utf8(repo: Repo, latin_1: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["C", "POSIX", "C.UTF-8", ""])
-@pytest.mark.slow
 def test_a_plain_locale(repo: Repo, encoding: str) -> None:
     shop = repo.copied_to(repo.person.desk / "Läden 店")
     repo.person.environment["LC_ALL"] = encoding
@@ -1182,7 +1168,6 @@ def test_two_at_once_into_one_place_make_one_whole_project(person: Person) -> No
     assert person.leftovers() == ["shop"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("attempt", range(5))
 def test_two_at_once_into_one_empty_folder_leave_one_project_or_none(
     person: Person, attempt: int
@@ -1208,7 +1193,7 @@ APPEARING: Rows[str] = {
 }
 
 
-@rows(APPEARING, quick=("a readme in a new folder", "a readme in the empty folder"))
+@rows(APPEARING)
 def test_files_that_appear_during_new_are_kept(person: Person, row: str) -> None:
     (person.desk / "empty").mkdir()
     uv = person.temporary.parent / "slow-uv"
@@ -1260,7 +1245,7 @@ def test_a_shallow_clone_as_template_is_told_how_to_fetch_the_rest(
     assert "git fetch --unshallow" in line
 
 
-@pytest.mark.parametrize("name", ["shop", pytest.param("my shop", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["shop", "my shop"])
 def test_a_repository_of_another_user_is_explained(repo: Repo, name: str) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can give a folder away")
@@ -1289,7 +1274,7 @@ EMPTY: Rows[tuple[str, ...]] = {
 }
 
 
-@rows(EMPTY, quick=("a template", "a project to advance"))
+@rows(EMPTY)
 def test_an_empty_word_means_neither_this_folder_nor_a_default(
     repo: Repo, row: tuple[str, ...]
 ) -> None:

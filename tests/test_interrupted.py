@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from people import Person, git, outcome, slow_down, wait_until_there
 
+pytestmark = pytest.mark.slow
+
 STOPPED = "rung: Stopped. Nothing was created.\n"
 
 
@@ -18,10 +20,7 @@ STOPPED = "rung: Stopped. Nothing was created.\n"
     [
         ("git", "clone"),
         ("uv", "lock"),
-        *(
-            pytest.param("git", step, marks=pytest.mark.slow)
-            for step in ("init", "checkout", "add", "commit")
-        ),
+        *(("git", step) for step in ("init", "checkout", "add", "commit")),
     ],
 )
 def test_ctrl_c_at_each_step_leaves_no_trace(
@@ -36,10 +35,8 @@ def test_ctrl_c_at_each_step_leaves_no_trace(
         assert outcome(process) == (1, "", STOPPED)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)]
-)
-@pytest.mark.parametrize("step", ["clone", pytest.param("commit", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("step", ["clone", "commit"])
 def test_a_kill_of_rung_alone_leaves_no_trace(
     person: Person, tmp_path: Path, step: str, number: signal.Signals
 ) -> None:
@@ -78,7 +75,6 @@ def test_ctrl_c_leaves_an_existing_folder_empty(person: Person, tmp_path: Path) 
         assert outcome(process) == (1, "", STOPPED)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("hundredths", range(5, 100, 12))
 def test_ctrl_c_at_any_moment_leaves_all_or_nothing(person: Person, hundredths: int) -> None:
     process = person.starts("new", "shop")

@@ -7,6 +7,8 @@ import pytest
 from growing import MARK, Repo, release
 from people import COPIER, Person, git
 
+pytestmark = pytest.mark.slow
+
 ADVANCE = ("advance", "--yes")
 
 
@@ -22,7 +24,6 @@ def test_an_edit_in_a_file_that_the_step_deletes_is_refused(repo: Repo) -> None:
     repo.advances()
 
 
-@pytest.mark.slow
 def test_a_renamed_file_that_the_step_changes_is_reported(repo: Repo) -> None:
     repo.git("mv", "app/infra/wiring.py", "app/infra/parts.py")
     repo.commit()
@@ -33,7 +34,6 @@ def test_a_renamed_file_that_the_step_changes_is_reported(repo: Repo) -> None:
     assert '"slow queries"' not in repo.text("app/infra/parts.py")
 
 
-@pytest.mark.slow
 def test_a_removed_file_stays_removed(repo: Repo) -> None:
     repo.git("rm", "--quiet", "app/infra/simple.py", "docs/stage.md")
     repo.commit()
@@ -63,7 +63,6 @@ def test_an_ignored_file_at_a_path_of_a_new_version_is_refused(
     assert repo.text(".env") == "KEY=ours\n"
 
 
-@pytest.mark.slow
 def test_a_link_in_place_of_a_folder_of_the_step_is_refused(repo: Repo, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (repo.folder / "docs" / "runbooks").symlink_to(tmp_path / "elsewhere")
@@ -71,14 +70,12 @@ def test_a_link_in_place_of_a_folder_of_the_step_is_refused(repo: Repo, tmp_path
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-@pytest.mark.slow
 def test_a_committed_file_where_the_step_needs_a_folder_is_refused(repo: Repo) -> None:
     repo.write("docs/runbooks", "One page is enough for us.\n")
     repo.commit()
     assert "docs/runbooks/to-stage-2.md" in repo.refuses(*ADVANCE)
 
 
-@pytest.mark.slow
 def test_a_committed_file_at_a_path_of_the_step_is_a_conflict_that_keeps_both(repo: Repo) -> None:
     repo.write("app/infra/slow_queries.py", "OURS = True\n")
     repo.commit()
@@ -141,7 +138,6 @@ def test_kept_conflicts_are_listed_marked_and_unmerged(repo: Repo) -> None:
     assert repo.status() == []
 
 
-@pytest.mark.slow
 def test_a_file_replaced_by_a_link_is_a_conflict(repo: Repo) -> None:
     (repo.folder / "docs" / "stage.md").unlink()
     (repo.folder / "docs" / "stage.md").symlink_to("../README.md")
@@ -168,7 +164,6 @@ def test_status_shows_that_a_stage_was_edited_by_hand(repo: Repo) -> None:
     assert "app/infra/slow_queries.py" in repo.rung("status").stdout
 
 
-@pytest.mark.slow
 def test_a_stage_edited_by_hand_stops_an_upgrade(repo: Repo, own_growing_template: Path) -> None:
     repo.edits(".copier-answers.yml", "stage: 1", "stage: 2\nreplica_routing: false")
     (own_growing_template / "template" / "later.txt").write_text("later\n")
@@ -177,7 +172,6 @@ def test_a_stage_edited_by_hand_stops_an_upgrade(repo: Repo, own_growing_templat
     assert "The answers say stage: 2, but the files belong to stage: 1" in reason
 
 
-@pytest.mark.slow
 def test_an_option_edited_by_hand_is_refused(repo: Repo, own_growing_template: Path) -> None:
     repo.advances("--commit")
     repo.edits(".copier-answers.yml", "replica_routing: false", "replica_routing: true")
@@ -196,7 +190,6 @@ def test_a_choice_edited_by_hand_is_refused(repo: Repo, own_growing_template: Pa
     assert "The answers say pooler: rds_proxy, but the files belong to pooler: pgbouncer" in reason
 
 
-@pytest.mark.slow
 def test_the_recorded_version_moves_only_with_the_files(repo: Repo) -> None:
     repo.edits("app/infra/wiring.py", '    "database",\n]', '    "database",\n    "ours",\n]')
     before = repo.answers()
@@ -204,7 +197,6 @@ def test_the_recorded_version_moves_only_with_the_files(repo: Repo) -> None:
     assert repo.answers() == before
 
 
-@pytest.mark.slow
 def test_an_answer_that_a_step_takes_out_is_named(repo: Repo) -> None:
     repo.edits(".copier-answers.yml", "stage: 1", "stage: 1\nregion: eu")
     said = "region is taken out of .copier-answers.yml: stage 2 (database) does not ask for it.\n"
@@ -212,7 +204,6 @@ def test_an_answer_that_a_step_takes_out_is_named(repo: Repo) -> None:
     assert said in repo.advances()
 
 
-@pytest.mark.slow
 def test_uncommitted_changes_of_the_template_do_not_arrive(
     repo: Repo, own_growing_template: Path
 ) -> None:
@@ -222,7 +213,6 @@ def test_uncommitted_changes_of_the_template_do_not_arrive(
     assert repo.answers()["_commit"] == "v0.1.0"
 
 
-@pytest.mark.slow
 def test_skip_if_exists_is_respected(repo: Repo, own_growing_template: Path) -> None:
     """A fork may say that a file is written once."""
     settings = own_growing_template / "copier.yml"
@@ -239,7 +229,6 @@ def test_skip_if_exists_is_respected(repo: Repo, own_growing_template: Path) -> 
     assert repo.text("app/__init__.py") == "VERSION = 2\n"
 
 
-@pytest.mark.slow
 def test_a_project_of_plain_copier_advances_just_as_well(
     person: Person, growing_template: Path
 ) -> None:

@@ -6,6 +6,8 @@ import pytest
 from growing import STATUS, Repo, release
 from people import git
 
+pytestmark = pytest.mark.slow
+
 NAMES = (" notes .txt", "two\nlines.txt", "a\ttab.txt", "노트.txt")
 ADVANCE = ("advance", "--yes")
 

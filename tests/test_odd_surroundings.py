@@ -10,6 +10,8 @@ import pytest
 from growing import Repo
 from people import RUNG
 
+pytestmark = pytest.mark.slow
+
 STEP = "rung advance --yes --commit"
 
 # Commands that make a checkout of the repo, and its folder.
@@ -110,8 +112,6 @@ REFUSED = {
     ),
 }
 
-QUICK = ("a failed commit, and children's signals ignored", "a deleted folder", "another yaml")
-
 JOURNALS = {
     "words": "what?",
     "a list": "[]",
@@ -133,16 +133,11 @@ OTHER_TEXT = {
 }
 
 
-def quick_or_slow(name: str, *values: object) -> object:
-    return pytest.param(*values, id=name, marks=() if name in QUICK else pytest.mark.slow)
-
-
 def runs(repo: Repo, words: str) -> subprocess.CompletedProcess[str]:
     repo.person.environment["PATH"] = f"{RUNG.parent}:{repo.person.environment['PATH']}"
     return repo.person.runs("bash", "-c", words, at=repo.folder)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("made", "place"), CHECKOUTS.values(), ids=CHECKOUTS.keys())
 def test_a_checkout_of_each_kind_is_advanced_and_taken_back(
     repo: Repo, made: str, place: str
@@ -157,7 +152,7 @@ def test_a_checkout_of_each_kind_is_advanced_and_taken_back(
     assert "Undo" in runs(repo, f"git -C {place} log -1 --format=%s").stdout
 
 
-@pytest.mark.parametrize("before", [quick_or_slow(*row) for row in HANDED_DOWN.items()])
+@pytest.mark.parametrize("before", HANDED_DOWN.values(), ids=HANDED_DOWN)
 def test_what_the_parent_hands_down_changes_no_step(repo: Repo, before: str) -> None:
     before_the_step = repo.git("rev-parse", "HEAD^{tree}")
     for words in (STEP, "rung undo"):
@@ -169,9 +164,7 @@ def test_what_the_parent_hands_down_changes_no_step(repo: Repo, before: str) -> 
     assert repo.person.leftovers() == ["shop"]
 
 
-@pytest.mark.parametrize(
-    ("before", "words", "said"), [quick_or_slow(name, *row) for name, row in REFUSED.items()]
-)
+@pytest.mark.parametrize(("before", "words", "said"), REFUSED.values(), ids=REFUSED)
 def test_a_step_that_cannot_work_says_why_in_one_line(
     repo: Repo, before: str, words: str, said: str
 ) -> None:
@@ -186,7 +179,6 @@ def test_a_step_that_cannot_work_says_why_in_one_line(
     assert repo.status() == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("locale", ["ja_JP.EUC-JP", "zh_TW.BIG5", "tr_TR.ISO-8859-9"])
 def test_words_in_utf8_arrive_in_a_locale_that_cannot_decode_them(repo: Repo, locale: str) -> None:
     language, encoding = locale.split(".")
@@ -203,7 +195,6 @@ def test_words_in_utf8_arrive_in_a_locale_that_cannot_decode_them(repo: Repo, lo
     assert "team: İstanbul 茶" in written
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("written", JOURNALS.values(), ids=JOURNALS.keys())
 def test_a_broken_journal_is_named(repo: Repo, written: str) -> None:
     for file in (".git/rung/journal.json", ".git/rung-undo.json"):
@@ -221,26 +212,14 @@ def test_a_journal_that_cannot_be_read_is_named_with_the_reason(repo: Repo, file
     assert f"/{file} cannot be read: Is a directory. " in line
 
 
-@pytest.mark.parametrize(
-    "written",
-    [
-        pytest.param(text, id=name, marks=() if name == "an integer" else pytest.mark.slow)
-        for name, text in NO_TEXT.items()
-    ],
-)
+@pytest.mark.parametrize("written", NO_TEXT.values(), ids=NO_TEXT)
 def test_a_recorded_answer_without_quotes_is_the_same_answer(repo: Repo, written: str) -> None:
     repo.edits(".copier-answers.yml", "team: shop-team", f"team: {written}")
     repo.advances()
     assert repo.answers()["team"] == written
 
 
-@pytest.mark.parametrize(
-    ("written", "read"),
-    [
-        pytest.param(*row, id=name, marks=() if name == "an octal number" else pytest.mark.slow)
-        for name, row in OTHER_TEXT.items()
-    ],
-)
+@pytest.mark.parametrize(("written", "read"), OTHER_TEXT.values(), ids=OTHER_TEXT)
 def test_a_recorded_answer_that_yaml_reads_as_another_number_is_refused(
     repo: Repo, written: str, read: str
 ) -> None:

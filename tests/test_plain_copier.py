@@ -9,6 +9,8 @@ from conftest import REPO
 from people import COPIER, Person, content, git
 from variants import OPTIONS, VARIANTS, asked, variant_name
 
+pytestmark = pytest.mark.slow
+
 
 def tracked(project: Path) -> dict[str, tuple[str, bytes]]:
     """Mode and content of each file in the last commit."""
@@ -35,7 +37,6 @@ def release(template: Path, version: str) -> None:
     git("tag", version, cwd=template)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
 def test_copier_copy_gives_the_same_files_as_rung_new(
     person: Person, template: Path, variant: dict[str, Any]
@@ -75,7 +76,6 @@ def test_copier_update_brings_a_rung_new_project_to_the_next_version(
     assert git("status", "--porcelain", cwd=project) == " M .copier-answers.yml\n?? later.txt\n"
 
 
-@pytest.mark.slow
 def test_copier_update_reaches_a_project_from_before_the_first_option(
     person: Person, own_template: Path
 ) -> None:
@@ -115,7 +115,6 @@ def test_the_commands_of_the_readme_work(person: Person, own_template: Path) -> 
     assert "stage: 2\n" in (project / ".copier-answers.yml").read_text()
 
 
-@pytest.mark.slow
 def test_copier_update_to_the_same_version_changes_nothing(
     person: Person, own_template: Path
 ) -> None:

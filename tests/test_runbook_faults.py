@@ -710,6 +710,7 @@ def checks() -> Iterator[tuple[str, str, str]]:
                 yield one.name, functions, "\n".join(lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("functions", "commands"),
     [pytest.param(*one, id=name) for name, *one in checks()],

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
-from conftest import REPO
+from conftest import REPO, Shared
 
 BUILD = REPO / "docs" / "site" / "build.py"
 HOST = "https://site.invalid/"
@@ -36,11 +36,14 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    built = tmp_path_factory.mktemp("site") / "site"
-    done = build(built)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return built
+def site(shared: Shared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    def made() -> Path:
+        built = tmp_path_factory.mktemp("site") / "site"
+        done = build(built)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return built
+
+    return shared.made_once("site", made)
 
 
 def build(site: Path, script: Path = BUILD) -> subprocess.CompletedProcess[str]:

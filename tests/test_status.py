@@ -107,6 +107,7 @@ def test_a_folder_that_is_no_project_is_refused(person: Person) -> None:
     assert "is not a project of Rung's" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
 def test_an_untouched_repo_has_no_edited_files(
     person: Person, template: Path, render: Render, variant: dict[str, Any]

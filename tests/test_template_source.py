@@ -8,6 +8,8 @@ import pytest
 import yaml
 from people import COPIER, Person, git
 
+pytestmark = pytest.mark.slow
+
 
 def recorded(project: Path) -> tuple[str, str]:
     answers = yaml.safe_load((project / ".copier-answers.yml").read_text())
@@ -50,7 +52,6 @@ def test_installed_from_a_checkout_it_uses_that_checkout(
     assert commit.startswith("v0.1.0-1-g")
 
 
-@pytest.mark.slow
 def test_installed_from_a_checkout_whose_path_has_spaces(
     person: Person, small_template: Path, tmp_path: Path
 ) -> None:
@@ -132,7 +133,6 @@ def test_a_git_url_gives_its_newest_version(person: Person, own_template: Path) 
     assert recorded(person.desk / "shop") == (f"git+{own_template.as_uri()}", "v0.1.0")
 
 
-@pytest.mark.slow
 def test_a_git_url_without_a_version_gives_its_last_commit_quietly(
     person: Person, own_template: Path
 ) -> None:
@@ -164,17 +164,8 @@ def itself(template: Path) -> Path:
     return template
 
 
-SLOW = pytest.mark.slow
-
-
-@pytest.mark.parametrize("tagged", [True, pytest.param(False, marks=SLOW)])
-@pytest.mark.parametrize(
-    "checkout",
-    [
-        itself,
-        *(pytest.param(one, marks=SLOW) for one in (released_worktree, shallow_clone, detached)),
-    ],
-)
+@pytest.mark.parametrize("tagged", [True, False])
+@pytest.mark.parametrize("checkout", [itself, released_worktree, shallow_clone, detached])
 def test_a_later_update_finds_the_recorded_template(
     person: Person, own_template: Path, checkout: Any, tagged: bool
 ) -> None:
@@ -191,7 +182,6 @@ def test_a_later_update_finds_the_recorded_template(
     assert (person.desk / "shop" / "later.txt").exists()
 
 
-@pytest.mark.slow
 def test_a_shallow_clone_makes_a_project_without_a_warning(
     person: Person, own_template: Path
 ) -> None:
@@ -201,7 +191,6 @@ def test_a_shallow_clone_makes_a_project_without_a_warning(
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.slow
 def test_between_two_versions_copier_updates_to_head_only(
     person: Person, own_template: Path
 ) -> None:

@@ -83,9 +83,18 @@ def a_machine_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
         patch.setattr(Worker, "_sync_git_index_executable_bit", lambda *_: None)
         # Copier compiles each part of each path again for each file, half of the remaining time.
         patch.setattr(Environment, "from_string", lru_cache(10_000)(Environment.from_string))
+        # Copier renders each part with all answers. Nearly all are plain names.
+        patch.setattr(Worker, "_render_string", plain_or(Worker._render_string))
         yield machine
     if "CI" not in os.environ:  # that machine is thrown away
         remove_servers_data(tmp_path_factory.getbasetemp())
+
+
+def plain_or(render: Callable[..., str]) -> Callable[..., str]:
+    def rendered(worker: Worker, string: str, **context: Any) -> str:
+        return render(worker, string, **context) if "{" in string else string
+
+    return rendered
 
 
 def remove_servers_data(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from checking import make_check
 from conftest import Render
-from variants import VARIANTS, variant_name
+from variants import STAGES, VARIANTS, variant_name
 
 # The tests that the variant before it does not have. Its other tests are the same.
 ALL_OPTIONS = VARIANTS[-1]
@@ -21,6 +21,8 @@ def test_make_check_passes(render: Render, tmp_path: Path, variant: dict[str, An
     project = tmp_path / "shop"
     shutil.copytree(render(variant), project)
     subprocess.run(["git", "init", "--quiet", project], check=True)
-    # The same stage with replicas has these slow tests too.
-    has_twin = variant["stage"] >= 2 and not variant["replica_routing"]
-    make_check(project, slow_tests=not has_twin, tests=ONLY_THERE if variant == ALL_OPTIONS else "")
+    # The last stage with replicas has the slow tests of all stages.
+    is_first = variant["stage"] == STAGES[0]
+    is_last = variant["stage"] == STAGES[-1] and variant["replica_routing"]
+    tests = ONLY_THERE if variant == ALL_OPTIONS else ""
+    make_check(project, slow_tests=is_first or is_last, tests=tests)

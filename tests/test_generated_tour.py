@@ -14,7 +14,7 @@ from conftest import Render
 from serving import free_port, make_dev
 from variants import OPTIONS, STAGES, at, variant_name
 
-# What a person gets who answers no question but the stage, and all that there is.
+# Each stage without options, and the last one with all.
 TOURED = [*(at(stage, ()) for stage in STAGES), at(STAGES[-1], OPTIONS)]
 
 

@@ -11,7 +11,7 @@ MINUTES = 60
 
 
 def make_check(project: Path, *, slow_tests: bool = True, tests: str = "") -> None:
-    """With all tests, or with those in the folders and files that `tests` names."""
+    """With all tests, or with those that `tests` names, in pytest's words."""
     environment = dict(os.environ)
     options = [environment.get("PYTEST_ADDOPTS", ""), tests, "" if slow_tests else "-m 'not slow'"]
     environment["PYTEST_ADDOPTS"] = " ".join(options)

@@ -2,7 +2,9 @@
 """`make files-orphans` lists the files that no row names, and deletes them."""
 
 import asyncio
+import os
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +46,38 @@ async def test_orphans_are_listed_and_deleted_only_with_delete(
 
     assert await look("--delete") == 0
     assert [key async for key in bucket.keys()] == ["pictures/deleted", "pictures/kept"]  # noqa: SIM118  # no dictionary
+
+
+@pytest.mark.usefixtures("a_day_later")
+async def test_files_of_a_modules_own_database_are_kept(
+    orphan: str, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODULE_BILLING_DATABASE_URL", "postgresql://billing")
+    await bucket.put("invoices/1", chunks(b"hello"), 5)
+
+    assert "MODULE_BILLING_DATABASE_URL" in str(await look("--delete"))
+    assert await bucket.size(orphan) == 5
+
+    keys = tmp_path / "keys"
+    keys.write_text("invoices/1\n")
+    assert await look("--delete", "--also", str(keys)) == 0
+    assert await bucket.size(orphan) is None
+    assert await bucket.size("invoices/1") == 5
+
+
+@pytest.mark.usefixtures("a_day_later")
+async def test_a_file_that_is_newer_than_the_further_keys_is_kept(
+    orphan: str, bucket: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = tmp_path / "keys"
+    keys.touch()
+    os.utime(keys, (0, 0))
+
+    assert await look("--delete", "--also", str(keys)) == 0
+    assert await bucket.size(orphan) == 5
+
+    assert await look("--delete", "--also", str(tmp_path / "missing")) == 2
+    assert "--also" in capsys.readouterr().err
 
 
 async def test_an_orphan_younger_than_a_day_is_kept(orphan: str, bucket: Bucket) -> None:

@@ -739,7 +739,7 @@ def test_a_redis_that_does_not_answer_is_not_one_without_old_passwords(site: Sit
             commands_of("cache/rotation.md", "3."), commands_of("cache/rotation.md"), **names
         )
         assert (done.returncode, done.stderr) == (status, "")
-    site.program("python", "[ $3 = CONFIG ]")
+    site.program("python", "[ $4 = SETUSER ]")
     done = site.step(
         commands_of("cache/rotation.md", "3."), commands_of("cache/rotation.md"), **names
     )

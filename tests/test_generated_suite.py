@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from checking import make_check
 from conftest import Render
-from variants import STAGES, VARIANTS, variant_name
+from variants import STAGES, VARIANTS, at, variant_name
 
-# The tests that the variant before it does not have. Its other tests are the same.
 ALL_OPTIONS = VARIANTS[-1]
+# The tests that the variant before it does not have. Its other tests are the same.
 ONLY_THERE = "tests/infra/module_databases tests/test_orders.py"
 
 
@@ -21,8 +21,20 @@ def test_make_check_passes(render: Render, tmp_path: Path, variant: dict[str, An
     project = tmp_path / "shop"
     shutil.copytree(render(variant), project)
     subprocess.run(["git", "init", "--quiet", project], check=True)
+    stage = variant["stage"]
     # The last stage with replicas has the slow tests of all stages.
-    is_first = variant["stage"] == STAGES[0]
-    is_last = variant["stage"] == STAGES[-1] and variant["replica_routing"]
-    tests = ONLY_THERE if variant == ALL_OPTIONS else ""
-    make_check(project, slow_tests=is_first or is_last, tests=tests)
+    is_last = stage == STAGES[-1] and variant["replica_routing"]
+    tests = ""
+    if variant == ALL_OPTIONS:
+        tests = ONLY_THERE
+    elif variant["replica_routing"] and not is_last:
+        tests = " ".join(teams_or_new(project, render(at(stage, ()))))
+    make_check(project, slow_tests=is_last or stage == STAGES[0], tests=tests)
+
+
+def teams_or_new(project: Path, without_options: Path) -> list[str]:
+    """The team's tests, and those that the stage lacks without its options."""
+    names = [test.relative_to(project) for test in sorted(project.glob("tests/**/test_*.py"))]
+    there = [name for name in names if (without_options / name).exists()]
+    assert all((project / n).read_bytes() == (without_options / n).read_bytes() for n in there)
+    return [str(n) for n in names if n not in there or n.parent == Path("tests")]

@@ -91,4 +91,4 @@ def test_make_check_passes_after_the_journey(render: Render, tmp_path: Path) -> 
     made, fresh = (render(end) for end in LONGEST)
     edits = GROUPS["all that go together"]
     assert carry(made, fresh, project, edits, LONGEST, WAYS["in process"]) == Outcome()
-    make_check(project, tests="--ignore=tests/infra")
+    make_check(project, slow_tests=False, tests="--ignore=tests/infra")

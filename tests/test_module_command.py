@@ -31,7 +31,7 @@ def test_a_new_module_passes_make_check(project: Path) -> None:
     done = run("make", "module", "NAME=price_lists", within=project)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "class PriceList(" in (project / "app/price_lists/models.py").read_text()
-    make_check(project, tests="--ignore=tests/infra")
+    make_check(project, slow_tests=False, tests="--ignore=tests/infra")
 
     again = run("make", "module", "NAME=price_lists", within=project)
     assert again.returncode != 0

@@ -91,7 +91,7 @@ def test_a_killed_step_is_not_finished_over_later_edits(repo: Repo) -> None:
     meets("kill", 5, repo)
     repo.write("docs/stage.md", "Ours now.\n")
     said = repo.rung("status").stderr
-    assert "docs/stage.md changed since, so it is not finished" in said
+    assert "docs/stage.md changed since, so the step is not finished" in said
     assert repo.text("docs/stage.md") == "Ours now.\n"
     assert leftovers(repo) == []
 

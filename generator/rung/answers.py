@@ -29,7 +29,9 @@ def parse_answers_file(what: str, written: bytes) -> dict[str, Answer]:
         words = reason[3:] if reason.startswith("it is not YAML") else f"cannot be read: {reason}"
         raise UsageError(f"{what} {words}.") from error
     if not isinstance(content, Mapping):
-        raise UsageError(f"{what} is not a mapping of questions to answers.")
+        raise UsageError(
+            f"{what} is not a mapping of questions to answers. Write each line as question: answer."
+        )
     answers = {str(key): value for key, value in content.items()}
     plain = {key: _plain(what, key, value) for key, value in answers.items() if not _private(key)}
     written_as = written_scalars(written)
@@ -54,7 +56,7 @@ def parse_answers(pairs: Iterable[str]) -> dict[str, Answer]:
         if not (key and equals):
             raise UsageError(f"--data {pair}: write it as --data key=value.")
         if _private(key):
-            raise UsageError(f"--data {pair}: names that begin with _ are Copier's own.")
+            raise UsageError(f"--data {pair}: names that begin with _ are Copier's. Leave it out.")
         if not _is_utf8(pair):
             raise UsageError(f"--data {key}: the answer is not UTF-8. Write it as UTF-8.")
         answers[key] = value

@@ -101,8 +101,8 @@ def finish(workspace: Path, project: Path) -> str:
         record = None if pending else record
     elif foreign:
         words += (
-            f", and {shown(foreign)} changed since, so it is not finished. git diff shows its "
-            "changes; git restore and git clean undo them."
+            f", and {shown(foreign)} changed since, so the step is not finished. git diff shows "
+            "its changes; git restore and git clean undo them."
         )
         record = None
     else:

@@ -107,7 +107,7 @@ def _fill(
         if failure := lock_dependencies(project):
             _refuse_name_of_package(answers["project_slug"], failure)
             (project / "uv.lock").unlink(missing_ok=True)
-            not_locked = f"Dependencies are not locked ({failure}): run `uv lock` there later."
+            not_locked = f"Dependencies are not locked ({failure}): run `uv lock` in the project."
             print(not_locked, file=sys.stderr)
     if commit:
         with spinner("Committing"):

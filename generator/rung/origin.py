@@ -40,7 +40,9 @@ def origin_of(project: Project, named: str | None) -> Origin:
     if is_git_url(src):
         return Origin(src, None)
     folder = Path(src)
-    elsewhere = "Pass --template with a checkout of it or its git URL; the project then records it."
+    elsewhere = (
+        "Pass --template with a checkout of the template or its git URL; the project records it."
+    )
     if not folder.is_absolute():
         raise RungError(
             f"The project records its template as {src}, which is not an absolute path. {elsewhere}"

@@ -178,7 +178,7 @@ def _relock(scratch: Scratch, tree: str, changes: dict[str, Change]) -> list[str
     folder = scratch.folder / "to-lock"
     scratch.check_out(tree, folder)
     if failure := lock_dependencies(folder):
-        return [f"Dependencies are not locked ({failure}): run `uv lock` there."]
+        return [f"Dependencies are not locked ({failure}): run `uv lock` in the project."]
     yours = scratch.entries(tree)["uv.lock"]
     locked = Entry(yours.mode, scratch.store((folder / "uv.lock").read_bytes()))
     if locked != yours:

@@ -76,7 +76,9 @@ def locate(path: Path) -> tuple[Path, Path]:
             'git init && git add --all && git commit -m "Before Rung"'
         ) from error
     if not folder.is_relative_to(top):
-        raise RungError(f"{folder} is outside its git work tree {top}.")
+        raise RungError(
+            f"{folder} is outside its git work tree {top}. Correct core.worktree in its git config."
+        )
     return folder, Path(git_dir)
 
 

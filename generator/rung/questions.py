@@ -16,7 +16,8 @@ type Questions = Mapping[str, Mapping[str, Any]]
 def refuse_foreign(questions: Questions) -> None:
     if not {"project_slug", "stage"} <= questions.keys():
         raise UsageError(
-            "This Copier template is not Rung's: it asks for no project_slug and no stage."
+            "This Copier template is not Rung's: it asks for no project_slug and no stage. Pass "
+            "--template with Rung's template or a fork of it."
         )
 
 

@@ -13,7 +13,7 @@ from rung import __version__
 from rung.errors import RungError, UsageError, is_printable
 from rung.git import GitError, broken, git, git_list, switch_off_filters_of
 
-_NAME_ONE = "Pass --template, or set RUNG_TEMPLATE, to a checkout of it or its git URL."
+_NAME_ONE = "Pass --template, or set RUNG_TEMPLATE, to a checkout of the template or its git URL."
 
 _GIT_URL = re.compile(r"gh:|gl:|git\+|[a-z][a-z0-9+.-]*://|[^/\s]+@[^/\s]+:")
 
@@ -40,7 +40,9 @@ def find_template(named: str | None) -> Template:
     if is_git_url(source):
         return _remote(source, ref=None)
     if not is_printable(source):
-        raise UsageError(f"The template {source} holds control characters or is not UTF-8.")
+        raise UsageError(
+            f"The template {source} holds control characters or is not UTF-8. {_NAME_ONE}"
+        )
     return _checkout(Path(os.path.expanduser(source)))  # noqa: PTH111 - ~nobody must not raise
 
 

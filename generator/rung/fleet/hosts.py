@@ -101,7 +101,9 @@ def _on_gitlab(group: str, wanted: tuple[str, ...]) -> Iterator[Hosted]:
                 f"&simple=true&order_by=id&sort=asc&per_page=100&page={page}",
             )
             if not isinstance(projects, list):
-                raise HostError(f"{_host(api.base)} did not send a list of projects.")
+                raise HostError(
+                    f"{_host(api.base)} did not send a list of projects. Check GITLAB_API_URL."
+                )
             listed = [one for one in projects if isinstance(one, Mapping)]
             yield from pool.map(lambda one: _gitlab_repo(api, one, wanted), listed)
             following = headers.get("X-Next-Page", "")

@@ -47,5 +47,7 @@ def version_to_reach(line: Line, ref: str | None) -> str:
             raise RungError(f"The template {line.origin.src} has no version tags. Tag one: v1.0.0")
         return line.tags[-1]
     if ref not in line.tags:
-        raise UsageError(f"--ref {ref} is not a version of the template {line.origin.src}.")
+        raise UsageError(
+            f"--ref {ref} is not a version of the template {line.origin.src}. Name one of its tags."
+        )
     return ref

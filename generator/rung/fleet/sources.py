@@ -125,7 +125,10 @@ def _in_list(file: Path) -> Iterator[Found]:
         if not line:
             continue
         if not is_printable(line) or line.startswith("-"):
-            raise UsageError(f"The list {file} holds {line[:60]!r}: not a path and not a URL.")
+            raise UsageError(
+                f"The list {file} holds {line[:60]!r}, which is neither a path nor a git URL. "
+                "Correct this line."
+            )
         if is_git_url(line):
             yield named(line)
             continue

@@ -236,7 +236,7 @@ def test_a_service_that_was_rolled_back_is_a_failed_release(production: Producti
 
     refused = production.refused()
 
-    assert "ECS went back to shop-production:1: the new one is not in service" in refused
+    assert "ECS went back to shop-production:1: the new revision is not in service" in refused
     assert "ECS deployment circuit breaker: tasks failed to start." in refused
     assert "Essential container in task exited, app ended with 3" in refused
 
@@ -244,7 +244,7 @@ def test_a_service_that_was_rolled_back_is_a_failed_release(production: Producti
 def test_a_first_release_that_does_not_start_is_a_failed_release(production: Production) -> None:
     production.cloud.healthy = False
 
-    assert "Roll failed." in production.refused()
+    assert "The rollout failed." in production.refused()
 
     production.cloud.healthy = True
     production.changed("production.tfstate", "other.tfstate")
@@ -567,5 +567,8 @@ def test_a_console_that_does_not_start_says_why(production: Production) -> None:
 
     refused = production.refused("console")
 
-    assert refused == "The task stopped: CannotPullContainerError: not found\n"
+    assert refused == (
+        "The task stopped: CannotPullContainerError: not found. "
+        "Correct this, then run the same command again.\n"
+    )
     assert console_of(production)[0]["status"] == "INACTIVE"

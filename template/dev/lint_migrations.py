@@ -41,7 +41,7 @@ def _write_sql(folder: Path, options: dict[str, str]) -> dict[Path, tuple[str, s
     try:
         revisions = list(scripts.walk_revisions())
     except KeyError as error:
-        sys.exit(f"A migration names a parent that is not there: {error}")
+        sys.exit(f"There is no parent {error} of a migration. Correct its down_revision.")
     written = {}
     for revision in revisions:
         sql = _sql(revision, options)

@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 from string import Template
+from typing import NoReturn
 
 from dev import programs
 
@@ -147,7 +148,7 @@ def main() -> None:
     words = {"module": module, "model": model, "path": module.replace("_", "-")}
     files = {Path(Template(name).substitute(words)): text for name, text in FILES.items()}
     if existing := [str(path) for path in files if path.exists()]:
-        sys.exit(f"Nothing is written, because {existing[0]} exists.")
+        refuse(f"{existing[0]} exists")
     refuse_taken(module, model)
     run("alembic", "upgrade", "head")  # First, because it may fail.
     for path, text in files.items():
@@ -176,23 +177,27 @@ def names(given: list[str]) -> tuple[str, str]:
 def refuse_taken(module: str, model: str) -> None:
     """A name that other code uses would replace what that code means."""
     if len(module) > LONGEST:
-        sys.exit(f"Nothing is written, because a name has at most {LONGEST} characters.")
+        refuse(f"a name has at most {LONGEST} characters")
     if module in dir(builtins):
-        sys.exit(f"Nothing is written, because {module} is a name of Python's.")
+        refuse(f"{module} is a name of Python's")
     if Path(f"app/{module}.py").exists():
-        sys.exit(f"Nothing is written, because app/{module}.py exists.")
+        refuse(f"app/{module}.py exists")
     if module in names_in(MAIN):
-        sys.exit(f"Nothing is written, because {module} has another meaning in {MAIN}.")
+        refuse(f"{module} has another meaning in {MAIN}")
     imported = "".join(FILES[f"app/$module/{name}.py"] for name in ("models", "queries", "service"))
     if re.search(rf"\b{model}\b", imported):
         sys.exit(f"Nothing is written, because the module imports another {model}: give MODEL=…")
     texts = [file.read_text(encoding="utf-8") for file in Path("app").rglob("*.py")]
     path = module.replace("_", "-")
     if any(re.search(rf'"/{path}["/]', text) for text in texts):
-        sys.exit(f"Nothing is written, because the app answers /{path} already.")
+        refuse(f"the app answers /{path} already")
     table = f'__tablename__ = "{module}"'
     if module == "alembic_version" or any(table in text for text in texts):
-        sys.exit(f"Nothing is written, because a table {module} exists.")
+        refuse(f"a table {module} exists")
+
+
+def refuse(reason: str) -> NoReturn:
+    sys.exit(f"Nothing is written, because {reason}. Choose another NAME.")
 
 
 def names_in(file: Path) -> set[str]:

@@ -1,6 +1,6 @@
 # Rung's file: advancing to another stage may change it.
 variable "files_store" {
-  description = "The step of the files' move (docs/runbooks/to-stage-4.md)"
+  description = "The step of the files' move (docs/runbooks/s3/move-the-files.md)"
   type        = string
   default     = "folder"
 }

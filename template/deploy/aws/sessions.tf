@@ -9,7 +9,7 @@ variable "sessions" {
 }
 
 variable "session_store" {
-  description = "The step of the sessions' move (docs/runbooks/to-stage-4.md)"
+  description = "The step of the sessions' move (docs/runbooks/redis_sessions/move-the-sessions.md)"
   type        = string
   default     = "postgres"
 }

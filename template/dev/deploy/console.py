@@ -7,7 +7,7 @@ import signal
 import subprocess
 from typing import Any
 
-from dev.deploy.aws import Aws
+from dev.deploy.aws import Aws, sentence
 from dev.deploy.migration import network
 from dev.deploy.programs import Stop, say, until
 from dev.deploy.roll import primary_of, service_of
@@ -34,7 +34,8 @@ def open_one(aws: Aws, release: dict[str, Any]) -> None:
         overrides={"containerOverrides": [{"name": "app", "command": ["sleep", str(HOUR)]}]},
     )
     if not answer["tasks"]:
-        raise Stop(f"ECS cannot start the shell now: {answer['failures'][0].get('reason', '?')}")
+        why = sentence(f"ECS cannot start the shell: {answer['failures'][0].get('reason', '?')}")
+        raise Stop(f"{why} Run the same command again.")
     task = answer["tasks"][0]["taskArn"]
     try:
         say("Starting; the shell ends after an hour")
@@ -71,7 +72,8 @@ def ready(ecs: Any, cluster: str, task: str) -> dict[str, Any]:
     for _ in until(300):
         found = ecs.describe_tasks(cluster=cluster, tasks=[task])["tasks"][0]
         if found["lastStatus"] == "STOPPED":
-            raise Stop(f"The task stopped: {found.get('stoppedReason', 'no reason given')}")
+            why = sentence(f"The task stopped: {found.get('stoppedReason', 'no reason given')}")
+            raise Stop(f"{why} Correct this, then run the same command again.")
         app = next(one for one in found["containers"] if one["name"] == "app")
         agents = {one["name"]: one["lastStatus"] for one in app.get("managedAgents", [])}
         if agents.get("ExecuteCommandAgent") == "RUNNING":

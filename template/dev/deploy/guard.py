@@ -62,7 +62,8 @@ def plan(folder: Path, image: str) -> None:
     shown = json.loads(output("terraform", "show", "-json", PLAN, cwd=folder))
     if lost := losses(shown):
         (folder / PLAN).unlink()
-        raise Stop("\n".join(["Refused:", *lost, "Restore it, then plan again."]))
+        next_step = "Undo the change that causes this. Then plan again."
+        raise Stop("\n".join(["Refused:", *lost, next_step]))
     say(cost.change(shown))
 
 

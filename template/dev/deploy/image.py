@@ -53,4 +53,7 @@ def build_and_push(ecr: Any, program: str, image: str, architecture: str) -> Non
     host = image.partition("/")[0]
     login = (program, "login", f"--username={user}", "--password-stdin", host)
     if not run(*login, typed=password) or not run(program, "push", image):
-        raise Stop("The image could not be pushed: the reason is above. The service is as it was.")
+        raise Stop(
+            "The image could not be pushed: the reason is above. The service is as it was. "
+            "Run the same command again."
+        )

@@ -80,7 +80,10 @@ def ended(ecs: Any, cluster: str, task: str) -> dict[str, Any]:
         if status != before:
             say(f"The migration is {status.lower()}")
         before = status
-    raise Stop(f"The migration still runs after {LONGEST // 3600} hours: {task}")
+    raise Stop(
+        f"The migration still runs after {LONGEST // 3600} hours: {task}. "
+        "To wait for it again, run the same command."
+    )
 
 
 def log(logs: Any, release: dict[str, Any], task: str) -> list[str]:

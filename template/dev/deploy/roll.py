@@ -6,7 +6,7 @@ from typing import Any
 from dev.deploy.programs import Stop, say, until
 
 LONGEST = 30 * 60
-NOT_DONE = "The previous copies still serve. Correct it, commit, and run the same command again."
+NOT_DONE = "The previous copies still serve. Correct this, commit, and run the same command again."
 
 
 def roll(ecs: Any, release: dict[str, Any], revision: str) -> None:
@@ -22,10 +22,11 @@ def roll(ecs: Any, release: dict[str, Any], revision: str) -> None:
         primary = primary_of(service)
         if primary["taskDefinition"] != revision:
             former = short(primary["taskDefinition"])
-            gone = f"ECS went back to {former}: the new one is not in service."
+            gone = f"ECS went back to {former}: the new revision is not in service."
             raise Stop("\n".join([*why(ecs, release, service, revision), gone, NOT_DONE]))
         if primary["rolloutState"] == "FAILED":
-            raise Stop("\n".join([*why(ecs, release, service, revision), "Roll failed.", NOT_DONE]))
+            said = [*why(ecs, release, service, revision), "The rollout failed.", NOT_DONE]
+            raise Stop("\n".join(said))
         wanted, runs = primary["desiredCount"], primary["runningCount"]
         if primary["rolloutState"] == "COMPLETED" and runs >= wanted:
             return

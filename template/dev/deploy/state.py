@@ -37,7 +37,10 @@ def refuse_lock(aws: Aws, environment: Environment, bucket: str, account: str) -
     if region is None:
         return
     if region != environment.region:
-        raise Stop(f"The bucket {bucket} is in {region}, and the service in {environment.region}.")
+        raise Stop(
+            f"The bucket {bucket} is in {region}, and the service in {environment.region}. "
+            f"Name another bucket, or correct the region, in {environment.folder}/main.tf."
+        )
     try:
         held = s3.get_object(Bucket=bucket, Key=f"{environment.key}.tflock")
     except ClientError as error:

@@ -37,5 +37,5 @@ class MoveSettings(BaseSettings):
     def _needed(cls, url: RedisDsn | None, info: ValidationInfo) -> RedisDsn | None:
         step = info.data.get("store")
         if url is None and step not in {None, Step.POSTGRES}:
-            raise ValueError(f"SESSION_STORE={step} needs it")
+            raise ValueError(f"must be set with SESSION_STORE={step}")
         return url

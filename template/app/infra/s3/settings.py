@@ -54,8 +54,8 @@ class FileSettings(BaseSettings):
         store = info.data.get("store")
         if bucket and store is None:
             raise ValueError(
-                "set FILES_STORE too: s3, or, while files are still in a folder, the step of their"
-                " move that you have reached in docs/runbooks/to-stage-4.md"
+                "set FILES_STORE too: to s3, or to the step of docs/runbooks/s3/move-the-files.md"
+                " that you have reached"
             )
         if not bucket and store not in {None, Step.FOLDER}:
             raise ValueError(f"must be set with FILES_STORE={store}")

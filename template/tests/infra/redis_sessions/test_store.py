@@ -318,5 +318,5 @@ async def test_when_memory_is_full_logged_in_users_stay_logged_in(
 def test_the_url_of_redis_is_required_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SESSION_REDIS_URL")
 
-    with pytest.raises(EnvironmentIncomplete, match="SESSION_STORE=redis needs it"):
+    with pytest.raises(EnvironmentIncomplete, match="must be set with SESSION_STORE=redis"):
         bare_app()

@@ -168,7 +168,7 @@ async def main(direction: str) -> None:
         steps = " or ".join(SAFE_AT[direction])
         sys.exit(
             f"SESSION_STORE is {move.store}, and {direction} is safe only at {steps}:"
-            f" see docs/runbooks/to-stage-4.md."
+            f" see docs/runbooks/redis_sessions/move-the-sessions.md."
         )
     redis = RedisSessions(str(move.redis_url), REDIS_SECONDS, settings)
     database = environment.read(DatabaseSettings)

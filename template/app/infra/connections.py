@@ -95,7 +95,7 @@ def transaction_engine(settings: DatabaseSettings) -> AsyncEngine:
         pool_size=settings.write_pool,
         max_overflow=0,
         pool_timeout=settings.pool_wait_seconds,
-        pool_recycle=IDLE_SECONDS,  # since it was opened, so it is never quiet for longer
+        pool_recycle=IDLE_SECONDS,  # from its opening on, so it is never idle for longer
         hide_parameters=True,  # in errors, and so in the log
     )
     event.listen(engine.sync_engine, "checkout", _begin)

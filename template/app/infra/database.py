@@ -172,14 +172,14 @@ class Database:
             await connection.close()
 
     def _expire_connections(self) -> None:
-        """Because the server hangs, or its machine is gone without a word. A statement that began
+        """Because the server hangs, or its machine closed no connection. A statement that began
         before the last time proves nothing about newer connections."""
         writes = cast("FairPool", self._writes.pool)
         if writes.expire_connections(once_in=self._settings.statement_seconds + 1):
             self._reads.expire_connections()
 
     def _note_writes(self, refused: BaseException | None) -> None:
-        """Logs the begin and the end of a failover."""
+        """Logs the beginning and the end of a failover."""
         if self._takes_writes == (refused is None):
             return
         self._takes_writes = refused is None

@@ -143,7 +143,7 @@ class ReadPool:
         self._generation += 1
 
     def expire_with(self, pooled: Pooled) -> None:
-        """The same, but not for connections that were opened after an earlier expiry."""
+        """Replaces all connections, unless this one is from before the last replacement."""
         self._generation = max(self._generation, pooled.generation + 1)
 
     async def close(self) -> None:

@@ -155,7 +155,7 @@ class AnswerFormat[R]:
 
 
 def _fields_in(schema: dict[str, Any]) -> dict[str, set[str]]:
-    """The fields of each model in it, by its name."""
+    """The fields of each model in the schema, by the model's name."""
     parts = {"": schema, **schema.get("$defs", {})}
     return {of: set(part["properties"]) for of, part in parts.items() if "properties" in part}
 

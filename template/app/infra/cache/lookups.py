@@ -162,7 +162,7 @@ class RedisLookups:
 
     async def _probe(self, error: Exception | None) -> None:
         self._warn(error)
-        # After a failover, pooled connections may lead to a server that is gone without a word.
+        # After a failover, pooled connections may lead to a server that has closed none of them.
         await self._drop_connections()
         while failure := await self._probe_failure():
             if error is None:

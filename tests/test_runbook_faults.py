@@ -1003,7 +1003,7 @@ def test_the_page_of_lost_files_names_the_policy_that_refuses_its_copies() -> No
     policy = (REPO / "template/deploy/s3-policy.json").read_text(encoding="utf-8")
     page = " ".join((PAGES / "s3/loss.md").read_text(encoding="utf-8").split())
     assert '"Null": { "s3:if-none-match": "true" }' in policy  # rclone does not send it
-    assert "Only `put-bucket-policy` comes after section 3" in page
+    assert "run `put-bucket-policy` only after section 3" in page
     assert page.index("delete-bucket-policy") < page.index('rclone copy --immutable "$NEW_FILES"')
 
 

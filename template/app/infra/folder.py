@@ -48,7 +48,7 @@ class Folder:
             try:
                 await target.parent.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError):
-                raise FileExists(f"a file has the beginning of the key {key}") from None
+                raise FileExists(f"the key {key} begins with the key of a file") from None
             async with self._written_aside(chunks, size) as complete:
                 try:
                     # Unlike a rename, a link never replaces an existing file.

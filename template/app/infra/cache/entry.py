@@ -136,7 +136,8 @@ class AnswerFormat[R]:
             if lost := fields - written.get(of, fields):
                 raise TypeError(
                     f"{self.name} has @max_stale, and the JSON of its answer leaves out"
-                    f" {', '.join(sorted(lost))}: a cached answer would be without it"
+                    f" {', '.join(sorted(lost))}: a cached answer would lack it. Return a type"
+                    " without excluded fields."
                 )
         return adapter
 

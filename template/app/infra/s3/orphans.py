@@ -56,7 +56,7 @@ async def _sweep(
 ) -> None:
     """`further`: keys that rows elsewhere named at `until`. Later ones are missing there."""
     if not await rows.are_there():
-        sys.exit("The query of --rows finds no file, so every file would be an orphan.")
+        sys.exit("The query of FILES_ROWS finds no file, so every file would be an orphan.")
     before = until - LEFT_ALONE_FOR
     found = 0
     async with bucket_of(settings) as bucket:

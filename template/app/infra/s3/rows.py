@@ -91,6 +91,6 @@ def ends_in_words() -> Generator[None]:
         sys.exit(f"{error}\nNothing is lost. When it answers again, run this again.")
     # A lost connection raises one of the last two, a timeout an OSError.
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        sys.exit(f"Postgres did not answer the query of --rows: {str(error) or repr(error)}")
+        sys.exit(f"Postgres did not answer the query of FILES_ROWS: {str(error) or repr(error)}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -20,8 +20,9 @@ from app.infra.stored_files import is_valid
 # A row is written before its file, but its transaction may still be open.
 LEFT_ALONE_FOR = timedelta(days=1)
 
-ANOTHER_DATABASE = """{}: its rows may name files too, and --rows reads only the common database.
-Write their keys into a file, one a line, and add --also FILE. If it has none: an empty file."""
+ANOTHER_DATABASE = """{}: rows of this database may name files too, and FILES_ROWS reads only the
+common one. Write the keys of these rows into a file, one a line, and add --also FILE. If no row
+there names a file, the file is empty."""
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -54,7 +55,7 @@ def main(given: Sequence[str] | None = None) -> None:
 async def _sweep(
     settings: FileSettings, rows: Rows, further: set[str], until: datetime, *, delete: bool
 ) -> None:
-    """`further`: keys that rows elsewhere named at `until`. Later ones are missing there."""
+    """`further`: keys that rows of other databases named at the time `until`."""
     if not await rows.are_there():
         sys.exit("The query of FILES_ROWS finds no file, so every file would be an orphan.")
     before = until - LEFT_ALONE_FOR

@@ -10,10 +10,11 @@ from typing import Annotated, Any, NamedTuple, Self, cast
 import asyncpg
 import sqlalchemy.exc
 import structlog
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI
 from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+from starlette.requests import HTTPConnection
 
 from app.infra import environment, health
 from app.infra.connections import (
@@ -247,13 +248,24 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         yield
 
 
-async def read_session(request: Request) -> Reader:
-    database: Database = request.app.state.database
-    return database.reader()
+async def read_session(connection: HTTPConnection) -> Reader:
+    database: Database = connection.app.state.database
+    return reader_for(connection, database)
 
 
-async def write_session(request: Request) -> AsyncGenerator[AsyncSession]:
-    database: Database = request.app.state.database
+def reader_for(connection: HTTPConnection, database: Database) -> Reader:
+    """A WebSocket reads the primary: its user may write elsewhere while it is open."""
+    reader = database.reader()
+    return reader.on_primary() if connection.scope["type"] == "websocket" else reader
+
+
+async def write_session(connection: HTTPConnection) -> AsyncGenerator[AsyncSession]:
+    database: Database = connection.app.state.database
+    if connection.scope["type"] == "websocket":
+        raise TypeError(
+            "A WebSocket has no WriteSession, whose transaction would stay open with it. Open one"
+            " for each message: async with websocket.app.state.database.transaction() as write:"
+        )
     async with database.transaction() as session:
         yield session
 

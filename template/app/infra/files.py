@@ -54,14 +54,16 @@ class Served:
     public_url: HttpUrl | None
 
 
-def links_of(request: Request) -> FileLinks:
+def links_of(request: HTTPConnection) -> FileLinks:
     served: Served = request.app.state.files
     base_url = str(served.public_url or request.base_url)
+    if base_url.startswith("ws"):  # the request opens a WebSocket
+        base_url = base_url.replace("ws", "http", 1)
     signer = request.app.state.signer
     return FileLinks(signer, f"{base_url.rstrip('/')}/", served.link_lifetime)
 
 
-def files_of(request: Request) -> FileStore:
+def files_of(request: HTTPConnection) -> FileStore:
     served: Served = request.app.state.files
     return served.store(links_of(request))
 

@@ -28,7 +28,7 @@ MAX_BODY_BYTES = 64 * 1024
 
 
 class CrossSiteWriteRefusal:
-    """Refuses a write that another site's page sends with the visitor's cookie.
+    """Refuses a write or a WebSocket of another site's page with the visitor's cookie.
 
     Browsers say where a request comes from: Sec-Fetch-Site, or Origin in older ones. Other clients
     send neither. A request with a token and no cookie passes, because a browser never adds a token
@@ -40,7 +40,9 @@ class CrossSiteWriteRefusal:
         self.origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in SAFE_METHODS or self._is_allowed(scope):
+        # A WebSocket has no method. Its messages may write.
+        is_safe = scope["type"] == "lifespan" or scope.get("method") in SAFE_METHODS
+        if is_safe or self._is_allowed(scope):
             await self.app(scope, receive, send)
             return
         problem = {

@@ -12,11 +12,12 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.security import APIKeyCookie, HTTPBearer
 from fastapi.security.base import SecurityBase
+from starlette.requests import HTTPConnection
 
 from app.infra import environment
-from app.infra.database import WriteSession
+from app.infra.database import WriteSession, reader_for
 from app.infra.failures import Failure
-from app.infra.reads import Query, Reader
+from app.infra.reads import Query
 from app.infra.session_rows import (
     Session,
     SessionRows,
@@ -49,13 +50,13 @@ class _UserOrNobody(SecurityBase):
     scheme_name = "session"
     model = APIKeyCookie(name=COOKIE).model
 
-    async def __call__(self, request: Request) -> User | None:
+    async def __call__(self, request: HTTPConnection) -> User | None:
         if "found_user" not in request.scope:  # once for a request that asks for both
             request.scope["found_user"] = await self._find(request)
         user: User | None = request.scope["found_user"]
         return user
 
-    async def _find(self, request: Request) -> User | None:
+    async def _find(self, request: HTTPConnection) -> User | None:
         token = token_of(request.scope).text
         if token is None:
             return None
@@ -68,12 +69,12 @@ class _UserOrNobody(SecurityBase):
             await _store_of(request).note_visit(token_hash, session)
         return User(session.user_id)
 
-    async def _session(self, request: Request, token_hash: bytes) -> Session | None:
+    async def _session(self, request: HTTPConnection, token_hash: bytes) -> Session | None:
         return await _store_of(request).find(token_hash)
 
 
 class _UserOnly(_UserOrNobody):
-    async def __call__(self, request: Request) -> User:
+    async def __call__(self, request: HTTPConnection) -> User:
         user = await super().__call__(request)
         if user is None:
             raise LoginNeeded
@@ -96,7 +97,7 @@ class _UserWithRow(_UserOnly):
     def __init__(self, query: Query[Any]) -> None:
         self._query = query
 
-    async def _session(self, request: Request, token_hash: bytes) -> Session | None:
+    async def _session(self, request: HTTPConnection, token_hash: bytes) -> Session | None:
         store = _store_of(request)
         if not isinstance(store, SessionRows):
             return await store.find(token_hash)
@@ -123,7 +124,7 @@ def of_user[RowT](query: Query[RowT]) -> Callable[..., Awaitable[RowT | None]]:
     """
 
     async def row(
-        request: Request,
+        request: HTTPConnection,
         # `Annotated` would keep the first of these, because they are equal.
         user: User = Depends(_UserWithRow(query)),  # noqa: B008
     ) -> RowT | None:
@@ -131,7 +132,7 @@ def of_user[RowT](query: Query[RowT]) -> Callable[..., Awaitable[RowT | None]]:
         if of_query is query and user_id == user.id:
             own: RowT | None = found
             return own
-        read: Reader = request.app.state.database.reader()
+        read = reader_for(request, request.app.state.database)
         return await read.first(query, user_id=user.id)
 
     return row
@@ -257,6 +258,6 @@ def _describe_tokens(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _store_of(request: Request) -> SessionStore:
+def _store_of(request: HTTPConnection) -> SessionStore:
     store: SessionStore = request.app.state.session_store
     return store

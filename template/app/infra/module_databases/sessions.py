@@ -6,11 +6,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.requests import HTTPConnection
 
 from app.infra import health
-from app.infra.database import Database, Pool, Pools, WriteSession
+from app.infra.database import Database, Pool, Pools, WriteSession, reader_for
 from app.infra.module_databases import settings
 from app.infra.reads import Reader
 
@@ -42,11 +43,13 @@ class ModuleSessions:
         common: Database = app.state.database
         return self._own(app) or common
 
-    async def read(self, request: Request) -> Reader:
-        return self.database(request.app).reader()
+    async def read(self, connection: HTTPConnection) -> Reader:
+        return reader_for(connection, self.database(connection.app))
 
-    async def write(self, request: Request, common: WriteSession) -> AsyncGenerator[AsyncSession]:
-        app: FastAPI = request.app
+    async def write(
+        self, connection: HTTPConnection, common: WriteSession
+    ) -> AsyncGenerator[AsyncSession]:
+        app: FastAPI = connection.app
         held: Held = common.info.setdefault(Held, Held(app, app.state.database, [common]))
         own = self._own(app)
         if own is None:

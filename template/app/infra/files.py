@@ -11,6 +11,7 @@ from fastapi import Path as PathParameter
 from fastapi.responses import Response
 from pydantic import DirectoryPath, HttpUrl
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from starlette.requests import HTTPConnection
 
 from app.infra import environment
 from app.infra.file_links import FileLinks, LinkInvalid

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import asyncpg
 import pytest
-from fastapi import BackgroundTasks, FastAPI
+from fastapi import BackgroundTasks, FastAPI, WebSocket
 from httpx import AsyncClient
 from pydantic import BaseModel, PostgresDsn
 from sqlalchemy import text
@@ -30,6 +30,7 @@ from dev.pytest_plugin import RUN
 from tests.infra.conftest import Serve, bare_app, browser
 from tests.infra.replicas.conftest import create_tables
 from tests.infra.replicas.replication import Cluster, Server, cluster
+from tests.infra.test_websockets import opened
 
 pytestmark = pytest.mark.usefixtures("settings")
 
@@ -82,6 +83,17 @@ def notes_app() -> FastAPI:
         return await look_back(read, note)
 
     return app
+
+
+async def test_a_websocket_reads_the_primary(notes: FastAPI, serve: Serve) -> None:
+    @notes.websocket("/live")
+    async def live(websocket: WebSocket, read: ReadSession) -> None:
+        await websocket.accept()
+        await websocket.send_text((await look(read, 0)).model_dump_json())
+
+    async with in_rotation(notes, serve):
+        _, said = await opened(notes, "/live", {})
+    assert not Look.model_validate_json(said["text"]).on_replica
 
 
 @asynccontextmanager

@@ -195,6 +195,22 @@ def slow_down(person: Person, program: str, step: str, reached: Path) -> None:
         person.environment["UV"] = str(slow)
 
 
+def spell_otherwise(person: Person, folder: Path) -> Path:
+    """git then names the folder by this link, as it corrects a typed capital letter on macOS."""
+    link = person.temporary.parent / "spelled-otherwise"
+    link.symlink_to(folder)
+    program = person.temporary.parent / "macos" / "git"
+    program.parent.mkdir()
+    real = shutil.which("git")
+    program.write_text(
+        '#!/bin/sh\ncase "$*" in *--show-toplevel*) ;; *) exec ' + f'{real} "$@" ;; esac\n'
+        f'top=$({real} "$@") || exit\n[ "$top" = {folder} ] && top={link}\necho "$top"\n'
+    )
+    program.chmod(0o755)
+    person.environment["PATH"] = f"{program.parent}{os.pathsep}{person.environment['PATH']}"
+    return link
+
+
 def outcome(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     output, errors = process.communicate(timeout=PATIENCE)
     return process.returncode, output, errors

@@ -136,6 +136,15 @@ def test_the_current_folder_can_be_filled(person: Person) -> None:
 
 
 @pytest.mark.slow
+def test_a_folder_that_the_finder_of_macos_has_shown_is_empty(person: Person) -> None:
+    (person.desk / "shop").mkdir()
+    (person.desk / "shop" / ".DS_Store").touch()
+    assert person.types("new", "shop").returncode == 0
+    assert git("status", "--porcelain", cwd=person.desk / "shop") == ""
+    assert git("ls-files", ".DS_Store", cwd=person.desk / "shop") == ""
+    assert git("check-ignore", ".DS_Store", cwd=REPO) == ".DS_Store\n"
+
+
 def test_missing_parent_folders_are_made(person: Person) -> None:
     done = person.types("new", "services/eu/shop")
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 from growing import Repo
-from people import RUNG
+from people import RUNG, spell_otherwise
 
 pytestmark = pytest.mark.slow
 
@@ -150,6 +150,13 @@ def test_a_checkout_of_each_kind_is_advanced_and_taken_back(
     assert done.stdout == ""
     assert runs(repo, f"git -C {place} rev-parse 'HEAD^{{tree}}'").stdout == started
     assert "Undo" in runs(repo, f"git -C {place} log -1 --format=%s").stdout
+
+
+def test_a_folder_that_git_spells_otherwise_is_the_same_folder(repo: Repo) -> None:
+    spell_otherwise(repo.person, repo.folder)
+    for words in (("advance", "--yes", "--commit"), ("status",), ("undo",)):
+        done = repo.rung(*words)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("before", HANDED_DOWN.values(), ids=HANDED_DOWN)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from people import COPIER, Person, git
+from people import COPIER, Person, git, spell_otherwise
 
 pytestmark = pytest.mark.slow
 
@@ -123,6 +123,15 @@ def test_a_link_to_a_checkout_is_followed(
     (tmp_path / "link").symlink_to(own_template)
     person.types("new", "shop", "--template", tmp_path / "link")
     assert recorded(person.desk / "shop")[0] == str(own_template)
+
+
+def test_a_checkout_that_git_spells_otherwise_is_the_same_checkout(
+    person: Person, own_template: Path
+) -> None:
+    spelled = spell_otherwise(person, own_template)
+    done = person.types("new", "shop", "--template", own_template)
+    assert done.returncode == 0, done.stderr
+    assert recorded(person.desk / "shop") == (str(spelled), "v0.1.0")
 
 
 def test_a_git_url_gives_its_newest_version(person: Person, own_template: Path) -> None:

@@ -75,7 +75,8 @@ def locate(path: Path) -> tuple[Path, Path]:
             f"{folder} is not in a git work tree ({error}), so nothing could be undone. Run "
             'git init && git add --all && git commit -m "Before Rung"'
         ) from error
-    if not folder.is_relative_to(top):
+    # Names are not compared, because on macOS git corrects a typed capital letter.
+    if git("rev-parse", "--is-inside-work-tree", cwd=folder) != "true":
         raise RungError(
             f"{folder} is outside its git work tree {top}. Correct core.worktree in its git config."
         )

@@ -116,8 +116,10 @@ def _checkout(folder: Path) -> Template:
             f"{folder} is not a git work tree ({error}), so no update could find this template "
             "again. Commit it to git first, or name a git URL."
         ) from error
-    if Path(top) != folder:
+    if not folder.samefile(top):
         raise UsageError(f"{folder} is a folder of the git repository {top}. Name that one.")
+    # On macOS git corrects a typed capital letter. Copier compares its spelling with this one.
+    folder = Path(top)
     if not (folder / "copier.yml").is_file():
         raise UsageError(f"{folder} is not a template: it has no copier.yml. {_NAME_ONE}")
     _refuse_uncommitted(folder)

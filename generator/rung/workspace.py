@@ -62,7 +62,8 @@ def refuse_occupied(dest: Path, *, beside_workspaces: bool = False) -> None:
         return
     if not dest.is_dir():
         raise UsageError(f"{dest} exists and is not a folder. Choose another place.")
-    found = [child.name for child in dest.iterdir()]
+    # On macOS the Finder writes .DS_Store into each folder that it shows.
+    found = [child.name for child in dest.iterdir() if child.name != ".DS_Store"]
     if beside_workspaces:
         found = [name for name in found if not name.startswith(_PREFIX)]
     if found:

@@ -161,13 +161,12 @@ def server(
             return None
         (prepare or _create_cluster_once)(data)
         _refuse_another_major(data)
-        _remove_stale_pid_file(data / "postmaster.pid")
         ports.keep(folder / "port")
         options = {**settings, "port": (folder / "port").read_text()}
         process = supervisor.supervise(
             [binaries() / "postgres", "-D", data, *(f"--{k}={v}" for k, v in options.items())],
             folder,
-            env=environment(),
+            env=environment() | _grandparent(data / "postmaster.pid"),
             stop_with=stop_with,
             user=_user_for(data),
             remove=remove,
@@ -289,13 +288,13 @@ async def _connected(server: str, database: str = "postgres") -> AsyncGenerator[
         await connection.close()
 
 
-def _remove_stale_pid_file(pid_file: Path) -> None:
-    # Postgres ignores the pid file of a process that is gone. After a reboot or in a new container,
-    # another program often has that number, and then Postgres would refuse to start.
-    if pid_file.exists():
-        process = Path("/proc") / pid_file.read_text().split()[0] / "comm"
-        if process.exists() and process.read_text().strip() != "postgres":
-            pid_file.unlink()
+def _grandparent(pid_file: Path) -> dict[str, str]:
+    """After a reboot or in a new container another program often has the number in this file, and
+    Postgres would refuse to start. Postgres ignores the number of its grandparent. A server that
+    still uses the data is found by its shared memory."""
+    if not pid_file.exists():
+        return {}
+    return {"PG_GRANDPARENT_PID": pid_file.read_text().partition("\n")[0]}
 
 
 def _wait_until_it_serves(process: subprocess.Popen[bytes], folder: Path) -> None:

@@ -26,6 +26,7 @@ PASSWORD = "of-both-servers"
 class Server:
     def __init__(self) -> None:
         self._folder = postgres.temporary_folder() / f"rung-failover-{secrets.token_hex(4)}"
+        self.pid_file = self._folder / "data" / "postmaster.pid"
         self._running = ExitStack()
         self.start()
 

@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """`make dev` and the other commands that `python -m dev` runs."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ import pytest
 
 from dev import ports, postgres
 from dev.pytest_plugin import Services
+from tests.infra.failing_over import Server
 
 SECONDS = 60
 
@@ -74,7 +76,7 @@ def running(command: Sequence[str], port: int = 0) -> Iterator[subprocess.Popen[
 def is_there(group: int) -> bool:
     try:
         os.killpg(group, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):  # macOS: only zombies are left
         return False
     return True
 
@@ -176,6 +178,21 @@ def test_everything_ends_when_its_group_gets_many_stop_signals(tmp_path: Path) -
 
         for process in started.values():
             until_it_ends(process)
+
+
+@pytest.mark.slow
+def test_postgres_starts_when_its_old_pid_file_has_the_number_of_another_postgres() -> None:
+    """As after a reboot, when the server of another repo has started first."""
+    with ExitStack() as stack:
+        ours, another = Server(), Server()
+        stack.callback(ours.remove)
+        stack.callback(another.remove)
+        ours.stop()
+        ours.pid_file.write_text(another.pid_file.read_text())
+
+        ours.start()
+
+        assert asyncio.run(ours.run("SHOW port")) == str(ours.port)
 
 
 @pytest.mark.slow

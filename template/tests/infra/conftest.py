@@ -1,8 +1,10 @@
 # Rung's file: advancing to another stage may change it.
 """An app without business, for the tests of app/infra."""
 
+import subprocess
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
@@ -48,3 +50,13 @@ def browser(app: FastAPI) -> AsyncClient:
     return AsyncClient(
         mounts={"all://shop.test": ASGITransport(app)}, base_url="https://shop.test", verify=TLS
     )
+
+
+def children(pid: int) -> list[int]:
+    """The processes that it has started."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    if listed.exists():
+        return [int(child) for child in listed.read_text().split()]
+    command = ["pgrep", "-P", str(pid)]  # macOS has no /proc
+    found = subprocess.run(command, capture_output=True, text=True)
+    return [int(child) for child in found.stdout.split()]

@@ -4,6 +4,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -52,3 +53,20 @@ def test_a_command_of_dev_that_does_not_start_is_named(tmp_path: Path) -> None:
     code = f"import dev.__main__ as dev; exit(dev.run([{name!r}], dict()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (126, f"Cannot run {name!r}: Exec format error.\n")
+
+
+@pytest.mark.parametrize(
+    ("platform", "left_out", "workers"),
+    [("darwin", [], 6), ("darwin", ["tests/infra"], 16), ("linux", [], 16)],
+)
+def test_the_servers_of_all_workers_fit_into_macos_shared_memory(
+    monkeypatch: pytest.MonkeyPatch,
+    pytestconfig: pytest.Config,
+    platform: str,
+    left_out: list[str],
+    workers: int,
+) -> None:
+    monkeypatch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "16")
+    monkeypatch.setattr("sys.platform", platform)
+    config = Mock(getoption={"ignore": left_out}.get)
+    assert pytestconfig.hook.pytest_xdist_auto_num_workers(config=config) == workers

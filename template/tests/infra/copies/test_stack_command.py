@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
@@ -19,6 +18,7 @@ from dev import ports, postgres
 from dev.copies import stack_status
 from dev.copies.stack import FOLDER, links
 from dev.pytest_plugin import Services
+from tests.infra.conftest import children
 from tests.infra.copies.test_stack import installed as installed
 
 SECONDS = 60
@@ -29,10 +29,6 @@ def table() -> dict[str, Sequence[str]]:
     """The rows of the status table of a stack, by name. Other tests may run a PgBouncer."""
     rows = (row for _, row in stack_status.table())
     return {row[0]: row for row in rows if row[0].startswith(("app-", "haproxy"))}
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def pids() -> dict[str, int]:

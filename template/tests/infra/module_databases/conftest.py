@@ -241,7 +241,7 @@ def set_database(environment: pytest.MonkeyPatch, module: str, url: str) -> None
     wait_longer(environment, f"MODULE_{module}_DATABASE_")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def second_server() -> Iterator[Databases]:
     """A Postgres beside that of the services."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")

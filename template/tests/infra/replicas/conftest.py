@@ -17,7 +17,7 @@ async def create_tables(server: Server) -> None:
     await server.run(SESSIONS)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def servers() -> Iterator[Cluster]:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
     with cluster(f"rung-replicas-{RUN}-{worker}") as servers:

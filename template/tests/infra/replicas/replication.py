@@ -2,9 +2,10 @@
 """A primary and its replicas for tests, to be slowed down, stopped, killed and promoted."""
 
 import asyncio
+import ctypes
 import os
 import signal
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from app.infra import session_rows as session_rows
 from app.infra.tables import Base
 from dev import postgres
 from dev.replicas import replica
+from tests.infra.conftest import children
 
 SETTINGS = postgres.TEMPORARY_SETTINGS | {
     "synchronous_commit": "on",  # replicas receive only flushed commits
@@ -26,6 +28,8 @@ SETTINGS = postgres.TEMPORARY_SETTINGS | {
     "dynamic_shared_memory_type": "mmap",  # is removed with the folder, however the server ended
 }
 
+# Commands of shmctl(2) on Linux and macOS.
+IPC_RMID, IPC_STAT = 0, 2
 
 # Requests with a token ask for it.
 SESSIONS = str(CreateTable(Base.metadata.tables["login_sessions"]).compile(dialect=dialect()))  # type: ignore[no-untyped-call]
@@ -42,14 +46,26 @@ class Server:
 
     def signal(self, number: signal.Signals) -> None:
         """SIGINT stops it, SIGKILL kills it; SIGSTOP and SIGCONT go to all its processes."""
-        postmaster = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
-        pids = [postmaster]
+        pids = [int(self._pid_file()[0])]
         if number in {signal.SIGSTOP, signal.SIGCONT}:
-            children = Path(f"/proc/{postmaster}/task/{postmaster}/children")
-            pids += map(int, children.read_text().split())
+            pids += children(pids[0])
         for pid in pids:
             with suppress(ProcessLookupError):  # a child process may have ended meanwhile
                 os.kill(pid, number)
+        if number == signal.SIGKILL:
+            # Nobody else removes it, and macOS has room for that of 32 servers.
+            self._shared_memory(IPC_RMID)
+
+    async def has_no_shared_memory(self) -> bool:
+        return self._shared_memory(IPC_STAT) == -1
+
+    def _shared_memory(self, command: int) -> int:
+        segment = int(self._pid_file()[6].split()[1])
+        done: int = ctypes.CDLL(None).shmctl(segment, command, ctypes.create_string_buffer(512))
+        return done
+
+    def _pid_file(self) -> Sequence[str]:
+        return (self.folder / "data" / "postmaster.pid").read_text().splitlines()
 
     @property
     def port(self) -> int | None:

@@ -485,6 +485,7 @@ async def test_of_two_replicas_each_client_stays_with_one_and_the_other_takes_ov
 
         second.signal(signal.SIGKILL)  # its child processes get the signal a moment later
         await until(only_the_first_is_read)
+        await until(second.has_no_shared_memory)
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ ROWS = """
 type Urls = tuple[str, str]  # of the old and the new database, for a superuser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def servers() -> Iterator[tuple[Databases, Databases]]:
     with ExitStack() as stack:
         yield started("old", stack), started("new", stack)

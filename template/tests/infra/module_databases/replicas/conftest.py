@@ -16,7 +16,7 @@ from tests.infra.replicas.replication import Cluster, Server, cluster
 SENT = "CREATE TABLE sent (name text)"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def servers() -> Iterator[Cluster]:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
     with cluster(f"rung-parcels-{RUN}-{worker}") as servers:

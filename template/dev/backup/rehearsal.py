@@ -9,9 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -130,11 +131,16 @@ def rehearse(archive: Archive, until: datetime | None, role: str) -> None:
     backup = archive.newest(until)
     folder = postgres.state_folder() / "restore-rehearsal"
     print(f"Restoring backup {backup.id}, which ended at {backup.ended:%F %T%z} …", flush=True)
-    with supervisor.shared(folder, lambda: _start(folder, archive, backup, until), remove=True):
-        last_commit = asyncio.run(_wait_until_replayed(folder, role))
+    with (
+        _short_folder() as sockets,
+        supervisor.shared(
+            folder, lambda: _start(folder, sockets, archive, backup, until), remove=True
+        ),
+    ):
+        last_commit = asyncio.run(_wait_until_replayed(folder, sockets, role))
         seconds = time.monotonic() - started
-        counted = asyncio.run(_count(folder, role))
-        _check_every_page(folder, role)
+        counted = asyncio.run(_count(sockets, role))
+        _check_every_page(sockets, role)
     for table, rows in counted.items():
         print(f"{rows:>15,}  {table}")
     print(f"{sum(counted.values()):>15,}  rows in {len(counted)} tables")
@@ -151,8 +157,17 @@ def rehearse(archive: Archive, until: datetime | None, role: str) -> None:
         )
 
 
+@contextmanager
+def _short_folder() -> Iterator[str]:
+    """The path of a socket has at most 103 bytes on macOS, and 107 on Linux."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # its name is random
+        if postgres.SERVER_USER is not None:
+            os.chown(folder, postgres.SERVER_USER, -1)
+        yield folder
+
+
 def _start(
-    folder: Path, archive: Archive, backup: Backup, until: datetime | None
+    folder: Path, sockets: str, archive: Archive, backup: Backup, until: datetime | None
 ) -> subprocess.Popen[bytes]:
     data = folder / "data"
     if data.exists():
@@ -166,7 +181,7 @@ def _start(
     (data / "standby.signal").unlink(missing_ok=True)
     fetch = shlex.join(str(part) for part in archive.command("wal-restore", "%f", "%p"))
     options = SETTINGS | {
-        "unix_socket_directories": str(data),
+        "unix_socket_directories": sockets,
         "restore_command": fetch,
         "recovery_target_action": "promote",
     }
@@ -191,13 +206,13 @@ def _refuse_another_major(data: Path) -> None:
         )
 
 
-async def _wait_until_replayed(folder: Path, role: str) -> datetime | None:
+async def _wait_until_replayed(folder: Path, sockets: str, role: str) -> datetime | None:
     """The time of the last commit in the WAL, if there was one since the backup began."""
     last: datetime | None
     while True:
         try:
             [last] = await _fetch(
-                folder, role, "postgres", "SELECT pg_last_xact_replay_timestamp()"
+                sockets, role, "postgres", "SELECT pg_last_xact_replay_timestamp()"
             )
         except asyncpg.InvalidAuthorizationSpecificationError:
             raise RehearsalError(
@@ -222,32 +237,31 @@ def _has_ended(pid_file: Path) -> bool:
     return False
 
 
-async def _count(folder: Path, role: str) -> dict[str, int]:
+async def _count(sockets: str, role: str) -> dict[str, int]:
     counted = {}
     for database in await _fetch(
-        folder, role, "postgres", "SELECT datname FROM pg_database WHERE NOT datistemplate"
+        sockets, role, "postgres", "SELECT datname FROM pg_database WHERE NOT datistemplate"
     ):
-        for table in await _fetch(folder, role, database, TABLES):
-            [rows] = await _fetch(folder, role, database, f"SELECT count(*) FROM {table}")  # noqa: S608
+        for table in await _fetch(sockets, role, database, TABLES):
+            [rows] = await _fetch(sockets, role, database, f"SELECT count(*) FROM {table}")  # noqa: S608
             counted[f"{database}.{table}"] = rows
     return counted
 
 
-async def _fetch(folder: Path, role: str, database: str, statement: str) -> list[Any]:
-    data = str(folder / "data")
-    connection = await asyncpg.connect(host=data, user=role, database=database, timeout=10)
+async def _fetch(sockets: str, role: str, database: str, statement: str) -> list[Any]:
+    connection = await asyncpg.connect(host=sockets, user=role, database=database, timeout=10)
     try:
         return [row[0] for row in await connection.fetch(statement)]
     finally:
         await connection.close()
 
 
-def _check_every_page(folder: Path, role: str) -> None:
+def _check_every_page(sockets: str, role: str) -> None:
     """Reads every table and index, because a file that was damaged long ago is in every backup."""
     done = subprocess.run(
         [
             *(postgres.binaries() / "pg_amcheck", "--all", "--install-missing"),
-            *("--host", folder / "data", "--username", role),
+            *("--host", sockets, "--username", role),
         ],
         env=postgres.environment(),
         capture_output=True,

@@ -1,9 +1,28 @@
 # Rung's file: advancing to another stage may change it.
-"""`make restore-rehearsal`: each wrong input ends in a line that says what to do."""
+"""`make restore-rehearsal`: a long path is no obstacle, and a wrong input says what to do."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from dev import postgres
+from dev.backup import rehearsal
 from dev.backup.rehearsal import Archive, RehearsalError, time_of
+
+# A new cluster is a backup, too.
+BARMAN = """#!/bin/sh
+case "$0" in
+*-list) echo '{listed}' ;;
+*-wal-restore) exit 1 ;;
+*-restore) exec {initdb} --pgdata="$4" --username=postgres --no-sync ;;
+esac
+"""
 
 
 def test_without_a_backup_folder_the_command_says_how_to_name_one() -> None:
@@ -26,3 +45,35 @@ def test_a_recovery_time_needs_a_date_and_a_time_zone(text: str) -> None:
 def test_a_recovery_time_may_be_written_as_postgres_prints_it() -> None:
     assert time_of("2026-01-31 12:00:00+00") == time_of("2026-01-31T13:00:00+01:00")
     assert time_of("") is None
+
+
+@pytest.fixture
+def deep_folder() -> Iterator[Path]:
+    """Its path is longer than that of a socket may be. Every user may enter it."""
+    top = postgres.temporary_folder() / f"rung-rehearsal-{uuid4().hex}"
+    folder = top / ("a-long-name" * 10)
+    folder.mkdir(parents=True)
+    for one in (top, folder):
+        one.chmod(0o755)
+    yield folder
+    shutil.rmtree(top)
+
+
+@pytest.mark.slow
+def test_a_backup_is_rehearsed_in_a_repo_with_a_long_path(
+    deep_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    binaries = postgres.binaries()
+    monkeypatch.setattr(postgres, "binaries", lambda: binaries)
+    monkeypatch.setattr(postgres, "state_folder", lambda: deep_folder)
+    monkeypatch.setenv("PATH", f"{deep_folder}:{os.environ['PATH']}")
+    backup = {"backup_id": "7", "status": "DONE", "end_time_iso": str(datetime.now(UTC))}
+    listed = json.dumps({"backups_list": [backup]})
+    for name in ("backup-list", "restore", "wal-restore"):
+        program = deep_folder / f"barman-cloud-{name}"
+        program.write_text(BARMAN.format(listed=listed, initdb=binaries / "initdb"))
+        program.chmod(0o755)
+
+    rehearsal.rehearse(Archive("s3://backups", "main", ()), None, "postgres")
+
+    assert "pg_amcheck finds no damaged table or index." in capsys.readouterr().out

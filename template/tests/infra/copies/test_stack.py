@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -262,6 +263,7 @@ class SlowClient:
             return int(status.split()[1]), "".join(ids).removeprefix("x-request-id: ")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has 127.0.0.2 without a setting")
 @pytest.mark.slow
 async def test_450_slow_bodies_of_one_client_do_not_disturb_others(
     shop: Shop,

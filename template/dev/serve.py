@@ -79,6 +79,9 @@ def refuse_unusable_port(port: str, target: str = "dev") -> None:
             listener.bind((HOST, int(port)))
         except OSError as error:
             sys.exit(f"Port {port}: {error.strerror}. {advice}")
+    # A program may have it on ::1 only, or on macOS on all addresses. localhost leads to that one.
+    with suppress(OSError), socket.create_connection(("localhost", int(port)), timeout=1):
+        sys.exit(f"Port {port}: another program answers on localhost. {advice}")
 
 
 if __name__ == "__main__":

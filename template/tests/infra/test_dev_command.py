@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from dev import ports, postgres
+from dev import ports, postgres, serve
 from dev.pytest_plugin import Services
 from tests.infra.failing_over import Server
 
@@ -193,6 +193,24 @@ def test_postgres_starts_when_its_old_pid_file_has_the_number_of_another_postgre
         ours.start()
 
         assert asyncio.run(ours.run("SHOW port")) == str(ours.port)
+
+
+def test_a_port_where_another_program_answers_localhost_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    try:
+        other = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    with other:
+        address = other.getsockname()
+        found = [(socket.AF_INET6, socket.SOCK_STREAM, 0, "", address)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+        with pytest.raises(SystemExit, match="another program answers on localhost"):
+            serve.refuse_unusable_port(str(address[1]))
+
+    serve.refuse_unusable_port(str(address[1]))
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import csv
 import importlib.util
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from urllib.request import urlopen
 from dev import migrate, ports, postgres, programs, services
 
 REPORT = postgres.REPOSITORY / ".dev" / "load.html"
+FILES = 10_000  # as Locust
 
 
 def main() -> None:
@@ -94,8 +96,17 @@ def _database_and_files() -> Iterator[dict[str, str]]:
             yield environment
 
 
+def allow_many_connections() -> None:
+    """A terminal of macOS allows its programs 256 open files. The server inherits this limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
 @contextmanager
 def _server(environment: Mapping[str, str]) -> Iterator[str]:
+    allow_many_connections()
     log = postgres.state_folder() / "load.log"
     port = ports.unused()
     with log.open("wb") as output:

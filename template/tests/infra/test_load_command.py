@@ -2,6 +2,7 @@
 """`make load` says what went wrong."""
 
 import re
+import resource
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -102,6 +103,19 @@ def test_a_load_test_without_an_answered_request_fails_with_a_reason(
     said = capfd.readouterr()
     assert ("No request was served" in said.err) == (requests == failures)
     assert (str(report) in said.out) == report.exists() == (status != 2)
+
+
+def test_the_server_may_open_more_files_than_a_terminal_of_macos_allows() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        load.allow_many_connections()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    assert hard == before[1]
+    assert soft in {load.FILES, hard}
 
 
 def test_a_missing_locust_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

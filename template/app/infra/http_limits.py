@@ -24,6 +24,9 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_FIELDS = 200
 PART_BYTES = 8 * 1024
 
+# FastAPI parses each parameter of a query, and 8,000 took 36 ms.
+MAX_PARAMETERS = 1000
+
 # Chunks of one byte take 5 ms for each 256 KiB, and the event loop reads 8 MiB of them in a row.
 # After a part with more chunks than this, the connection rests for REST_SECONDS.
 MANY_CHUNKS = 200
@@ -44,6 +47,10 @@ SINGLE_FIELDS = frozenset(
 # of a body or of an answer.
 HEAD_SECONDS = 10.0
 SILENCE_SECONDS = 30.0
+
+# After its answer, a client may send the rest of its body for this long. Until then, the request
+# takes one of the places that HAProxy has for a copy.
+REST_OF_BODY_SECONDS = 2.0
 
 # HAProxy sends at most 200 requests at once to a copy (maxconn). Delayed refusals may take 150.
 REFUSAL_DELAY_SECONDS = 0.5
@@ -142,7 +149,8 @@ class LimitedHttp(HttpToolsProtocol):
             if self._head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_FIELDS:
                 self._refuse("431 Request Header Fields Too Large")
         elif self._reading == "body":
-            self._set_timer(SILENCE_SECONDS)
+            if not self.cycle.response_complete:
+                self._set_timer(SILENCE_SECONDS)
             if self._since_body > MAX_HEAD_BYTES or len(self.headers) > MAX_FIELDS:
                 self._refuse("431 Request Header Fields Too Large")
         elif self._timer:
@@ -161,14 +169,14 @@ class LimitedHttp(HttpToolsProtocol):
         self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
-        if len(self.headers) > MAX_FIELDS:
-            self._refuse("431 Request Header Fields Too Large")
-            raise Refused
         fields = dict(self.headers)
         if len(fields) < len(self.headers):
             names = Counter(name for name, _ in self.headers)
             if any(names[name] > 1 for name in SINGLE_FIELDS):
                 raise Refused
+        if len(self.headers) > MAX_FIELDS or self.url.count(b"&") > MAX_PARAMETERS:
+            self._refuse("431 Request Header Fields Too Large")
+            raise Refused
         if b"host" not in fields and self.parser.get_http_version() == "1.1":
             raise Refused
         if self.parser.get_method() == b"CONNECT":
@@ -196,6 +204,11 @@ class LimitedHttp(HttpToolsProtocol):
         self._pass_on_body()
         super().on_message_complete()
         self._reading = "nothing"
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._reading == "body" and self.cycle.response_complete:
+            self._set_timer(REST_OF_BODY_SECONDS)
 
     def _should_upgrade(self) -> bool:
         return self.parser.get_method() == b"GET" and super()._should_upgrade()

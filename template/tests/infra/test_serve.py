@@ -222,6 +222,16 @@ async def test_more_headers_or_trailers_than_any_client_sends_are_refused(
     assert answer.startswith(b"HTTP/1.1 431 ")
 
 
+@pytest.mark.parametrize(("more", "status"), [(0, b"200"), (1, b"431")])
+async def test_more_parameters_than_any_client_sends_are_refused(
+    echo: FastAPI, more: int, status: bytes
+) -> None:
+    query = b"a&" * (http_limits.MAX_PARAMETERS + more)
+    async with connected(echo) as (reader, writer):
+        writer.write(b"GET /caller?%b HTTP/1.1\r\nhost: shop\r\n\r\n" % query)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 " + status)
+
+
 @pytest.mark.parametrize("request_", MALFORMED)
 async def test_invalid_http_is_a_400_with_security_headers(echo: FastAPI, request_: bytes) -> None:
     async with connected(echo) as (reader, writer):
@@ -290,6 +300,29 @@ async def test_a_client_that_ends_its_direction_gets_the_answers_to_whole_reques
             writer.write_eof()
             heads_and_bodies = (await reader.read()).split(b"\r\n\r\n")[1:]
         assert [part.partition(b"HTTP/1.1")[0] for part in heads_and_bodies] == answers
+
+
+async def test_after_its_answer_a_client_has_a_short_time_for_the_rest_of_its_body(
+    echo: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_limits, "REST_OF_BODY_SECONDS", 60)
+    early = b"POST /nowhere HTTP/1.1\r\nhost: shop\r\ncontent-length: 60000\r\n\r\n"
+    async with connected(echo) as (reader, writer):
+        for _ in range(2):
+            writer.write(early)
+            assert b"404" in await reader.readuntil(b"}")
+            writer.write(b"x" * 60_000)
+
+    monkeypatch.setattr(http_limits, "REST_OF_BODY_SECONDS", 0.2)
+    async with connected(echo) as (reader, writer):
+        writer.write(early)
+        assert b"404" in await reader.readuntil(b"}")
+        closed = asyncio.create_task(reader.read())
+        while not closed.done():
+            writer.write(b"x")
+            await asyncio.wait([closed], timeout=0.01)
+        with suppress(ConnectionError):
+            await closed
 
 
 @pytest.mark.parametrize("path", [b"/endless", b"/silent"])

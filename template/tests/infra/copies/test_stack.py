@@ -244,8 +244,9 @@ def test_a_status_port_that_another_process_took_is_replaced(
 class SlowClient:
     """Sends a body of 60,000 bytes one byte at a time, from another address than the visitors."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, method: str = "POST") -> None:
         self._port = int(url.rpartition(":")[2])
+        self._head = f"{method} /notes HTTP/1.1\r\nHost: shop\r\nContent-Length: 60000\r\n\r\n"
 
     async def answer(self) -> tuple[int, str]:
         """Its status and X-Request-ID. The answer comes before the body has arrived."""
@@ -253,7 +254,7 @@ class SlowClient:
             "127.0.0.1", self._port, local_addr=("127.0.0.2", 0)
         )
         with closing(writer):
-            writer.write(b"POST /notes HTTP/1.1\r\nHost: shop\r\nContent-Length: 60000\r\n\r\n")
+            writer.write(self._head.encode())
             answer = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))
             while not answer.done():
                 writer.write(b"x")
@@ -281,6 +282,17 @@ async def test_450_slow_bodies_of_one_client_do_not_disturb_others(
     assert visitors.requests > 10 * VISITORS
     assert refused.keys() == {408, 429}
     assert refused[408] <= 200
+
+
+@pytest.mark.slow
+async def test_a_slow_body_reaches_no_copy_whatever_its_method(shop: Shop) -> None:
+    """After a copy's answer to a GET, HAProxy waits for the rest of its body."""
+    await shop.open(1)
+    methods = ("GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
+    slow = [SlowClient(shop.url, method).answer() for method in methods]
+    answers = await asyncio.gather(*slow)
+
+    assert {status for status, _ in answers} == {408}
 
 
 @pytest.mark.slow

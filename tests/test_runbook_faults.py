@@ -294,6 +294,24 @@ def test_a_wait_that_ends_in_vain_prints_no_password(page: Path) -> None:
             assert not re.search(r"\$\{?(\w*POSTGRES|\w*DIRECT|REPLICA|POOLED|NEW)\b", shown), line
 
 
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.stem)
+@pytest.mark.usefixtures("site")
+def test_postgres_logs_no_statement_with_a_password(page: Path) -> None:
+    """It logs one that fails, as when a step is repeated, and one that takes 200 ms."""
+    for line in lines_of(page):
+        if re.search(r"PASSWORD :?'|CONNECTION '|SET primary_conninfo", line):
+            assert line.strip().startswith("unlogged "), line
+
+
+def test_the_log_is_told_before_a_statement_with_a_password(site: Site) -> None:
+    site.program("psql", f'printf "%s\\n" "$@" > {site.folder}/asked')
+    done = site.bash("unlogged URL -c \"ALTER ROLE app PASSWORD 'x'\"")
+    assert (done.returncode, done.stderr) == (0, "")
+    told, statement = (site.folder / "asked").read_text(encoding="utf-8").split("\n-c\n")[1:]
+    assert "('log_min_duration_statement', '-1'), ('log_min_error_statement', 'panic')" in told
+    assert statement == "ALTER ROLE app PASSWORD 'x'\n"
+
+
 def test_postgres_does_not_restart_with_libraries_that_it_does_not_have(site: Site) -> None:
     conf = site.folder / "conf"
     conf.mkdir()

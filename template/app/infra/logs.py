@@ -30,6 +30,9 @@ QUIET_WHEN_WELL = frozenset({"/live", "/ready"})
 # An id that a client or proxy sends is part of every log line, so it has safe characters only.
 _ACCEPTABLE_ID = re.compile(rb"[\w.:-]{8,128}")
 
+# A terminal obeys them: a path of a request could hide lines, or write to the clipboard.
+_CONTROLS = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160)) if n not in b"\t\n"}
+
 
 class Timestamp:
     """Writes what structlog's TimeStamper does, in a third of its instructions."""
@@ -118,11 +121,12 @@ def configure(settings: LogSettings, *more: Processor) -> None:
     """`more` can add fields to every line."""
     enrich = (*ENRICH, *more)
     # Tracebacks as text: structlog's dictionaries would show local variables, secrets among them.
-    render: list[Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_as_json)]
-        if settings.as_json
-        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
-    )
+    render: list[Processor] = [structlog.processors.format_exc_info]
+    if settings.as_json:
+        render += [structlog.processors.JSONRenderer(_as_json)]
+    else:
+        console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        render += [_without_controls, console]
     # Not through the standard library: its loggers and formatters cost 50 µs a request more.
     structlog.configure(
         processors=[*enrich, *render],
@@ -130,6 +134,13 @@ def configure(settings: LogSettings, *more: Processor) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(settings.level),
     )
     logging.config.dictConfig(_for_libraries(settings.level, enrich, render))
+
+
+def _without_controls(logger: object, method: str, line: EventDict) -> EventDict:
+    return {
+        name: value.translate(_CONTROLS) if isinstance(value, str) else value
+        for name, value in line.items()
+    }
 
 
 def _as_json(line: dict[str, Any], **_: Any) -> str:

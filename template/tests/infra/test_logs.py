@@ -3,7 +3,9 @@
 
 import json
 import logging
+import re
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import structlog
@@ -146,3 +148,26 @@ def test_a_log_level_set_in_one_test_does_not_reach_the_next(turn: str) -> None:
     configure(LogSettings(level="ERROR"))
 
     assert [line["event"] for line in lines] == [turn]
+
+
+@pytest.mark.usefixtures("services")
+async def test_a_terminal_obeys_no_text_of_a_client(
+    serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOG_FORMAT", "console")
+    clipboard = "\x1b]52;c;ZWNoby1o\x07\x9b2J"
+    app = bare_app()
+
+    @app.get("/broken")
+    async def broken() -> None:
+        logging.getLogger("some.library").warning(clipboard)
+        raise RuntimeError(clipboard)
+
+    configure(LogSettings())  # again, now that pytest has put its own stdout in place
+    async with serve(app) as client:
+        await client.get(f"/{quote(clipboard)}")
+        await client.get("/broken")
+    logged = capsys.readouterr().out
+
+    assert logged.count(r"\x1b]52;c;ZWNoby1o\x07\x9b2J") == 3
+    assert not re.search(r"\x1b\]|[\x07\x9b]", logged)

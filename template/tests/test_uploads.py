@@ -12,6 +12,7 @@ from sqlalchemy import func, select, update
 from app.infra.database import Database
 from app.infra.failures import Unavailable
 from app.infra.files import FileMissing, Files, files_of
+from app.infra.stored_files import FileFacts
 from app.uploads import service
 from app.uploads.models import Upload
 from app.uploads.schemas import MAX_BYTES
@@ -82,6 +83,17 @@ async def test_the_quota_holds_when_an_account_announces_many_uploads_at_once(
     assert (await grace.post("/uploads", json=announced)).status_code == 201
     assert (await grace.post("/uploads", json=announced)).status_code == 201
     assert (await grace.post("/uploads", json=announced)).status_code == 403
+
+
+async def test_tiny_uploads_fill_the_quota_before_their_rows_are_slow_to_read(
+    ada: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "QUOTA_BYTES", 3 * service.LEAST_COUNTED_BYTES)
+    for _ in range(3):
+        await announce(ada, PNG)
+
+    announced = {"content_type": "image/png", "size": 1}
+    assert (await ada.post("/uploads", json=announced)).status_code == 403
 
 
 async def test_completing_again_changes_nothing(ada: AsyncClient) -> None:
@@ -198,6 +210,29 @@ async def test_concurrent_completions_complete_an_upload_once(ada: AsyncClient) 
     answers = await asyncio.gather(*(ada.post(path) for _ in range(4)))
 
     assert len({answer.json()["completed_at"] for answer in answers}) == 1
+
+
+@pytest.mark.usefixtures("open_connections")
+async def test_a_file_is_read_once_however_often_somebody_completes_it(
+    ada: AsyncClient, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = type(files).facts
+    keys: list[str] = []
+
+    async def noted(store: Files, key: str) -> FileFacts:
+        keys.append(key)
+        return await read(store, key)
+
+    monkeypatch.setattr(type(files), "facts", noted)
+    for content, first, later in ((PNG, 200, 200), (b"<script>no image</script>", 422, 404)):
+        started = await announce(ada, content)
+        await ada.request(**started["send_to"], content=content)
+        path = f"/uploads/{started['id']}/completion"
+        answers = await asyncio.gather(*(ada.post(path) for _ in range(4)))
+        answers.append(await ada.post(path))
+        assert sorted(one.status_code for one in answers) == sorted([first, *[later] * 4])
+
+    assert len(keys) == len(set(keys)) == 2
 
 
 async def keys_of_uploads(database: Database) -> dict[str, str]:

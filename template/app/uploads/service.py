@@ -1,5 +1,7 @@
+import asyncio
 from datetime import timedelta
 from uuid import UUID, uuid4
+from weakref import WeakValueDictionary
 
 from sqlalchemy import delete, func, select, update
 
@@ -15,11 +17,17 @@ SWEPT_AFTER = timedelta(days=1)
 # For each account. A deleted upload counts until the sweep: its link still accepts the file.
 QUOTA_BYTES = 500 * 1024 * 1024
 
+# A smaller file counts as this much, because start_upload reads all rows of its account.
+LEAST_COUNTED_BYTES = 64 * 1024
+
 SIGNATURES = {
     "image/gif": (b"GIF87a", b"GIF89a"),
     "image/jpeg": (b"\xff\xd8\xff",),
     "image/png": (b"\x89PNG\r\n\x1a\n",),
 }
+
+# One completion of a file at a time, because each reads all of it.
+_locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
 
 class NoSuchUpload(NotFound):
@@ -42,8 +50,10 @@ async def start_upload(write: WriteSession, account_id: UUID, announced: UploadI
     """Raises NoRoom."""
     # One start_upload of an account at a time, so that each counts the earlier ones.
     await write.execute(select(func.pg_advisory_xact_lock(func.hashtext(str(account_id)))))
-    taken = select(func.coalesce(func.sum(Upload.size), 0)).where(Upload.account_id == account_id)
-    if (await write.scalar(taken) or 0) + announced.size > QUOTA_BYTES:
+    counted = func.sum(func.greatest(Upload.size, LEAST_COUNTED_BYTES))
+    taken = select(func.coalesce(counted, 0)).where(Upload.account_id == account_id)
+    size = max(announced.size, LEAST_COUNTED_BYTES)
+    if (await write.scalar(taken) or 0) + size > QUOTA_BYTES:
         raise NoRoom("Delete some. A deleted upload frees its space after a day.")
     upload = Upload(
         account_id=account_id,
@@ -60,22 +70,26 @@ async def complete_upload(
     write: WriteSession, files: Files, account_id: UUID, upload_id: UUID
 ) -> Upload:
     """A second call changes nothing. Raises NoSuchUpload, NotSentYet, NotThatImage."""
-    upload = await _own_upload(write, account_id, upload_id)
-    # Reading a file is slow, so hold no connection during it.
-    await write.commit()
-    if upload.completed_at is None:
-        try:
-            facts = await files.facts(upload.key)
-        except FileMissing:
-            raise NotSentYet from None
-        if facts.size != upload.size or not _is_image(upload.content_type, facts.head):
-            raise NotThatImage
-        await write.execute(
-            update(Upload)
-            .where(Upload.id == upload.id, Upload.completed_at.is_(None))
-            .values(sha256=facts.sha256, completed_at=func.now())
-        )
+    async with _locks.setdefault(upload_id, asyncio.Lock()):  # per copy: each reads the file once
         upload = await _own_upload(write, account_id, upload_id)
+        # Reading a file is slow, so hold no connection during it.
+        await write.commit()
+        if upload.completed_at is None:
+            try:
+                facts = await files.facts(upload.key)
+            except FileMissing:
+                raise NotSentYet from None
+            if facts.size != upload.size or not _is_image(upload.content_type, facts.head):
+                # Otherwise each further try would read all of it again.
+                await delete_upload(write, files, account_id, upload_id)
+                raise NotThatImage
+            await write.execute(
+                update(Upload)
+                .where(Upload.id == upload.id, Upload.completed_at.is_(None))
+                .values(sha256=facts.sha256, completed_at=func.now())
+            )
+            upload = await _own_upload(write, account_id, upload_id)
+            await write.commit()
     return upload
 
 

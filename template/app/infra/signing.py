@@ -35,6 +35,9 @@ def _is_guessable(key: str) -> bool:
     return is_monotonous or any(published in letters for published in _PUBLISHED)
 
 
+Key = Annotated[SecretStr, Field(min_length=32), AfterValidator(_hard_to_guess)]
+
+
 class SigningSettings(BaseSettings):
     """To change the key without refusing a signature: first set the new key as SECRET_KEY_PREVIOUS
     on all copies, so that they accept both. Then swap the two. Then remove the old one."""
@@ -43,8 +46,8 @@ class SigningSettings(BaseSettings):
 
     # For a laptop, where the key may be in a public file.
     secret_key_is_public: bool = False
-    secret_key: Annotated[SecretStr, Field(min_length=32), AfterValidator(_hard_to_guess)]
-    secret_key_previous: Annotated[SecretStr, Field(min_length=32)] | None = None
+    secret_key: Key
+    secret_key_previous: Key | None = None
 
 
 class Signer:

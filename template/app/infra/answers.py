@@ -37,7 +37,7 @@ PAGES = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
 class Answer:
     """Stored in the scope of each request. Turns a HEAD request into a GET and drops the body."""
 
-    __slots__ = ("_is_head", "defaults", "ended_at", "headers", "late", "status")
+    __slots__ = ("defaults", "ended_at", "headers", "is_head", "late", "status")
 
     def __init__(self, scope: Scope) -> None:
         self.status = 0  # until the answer starts
@@ -47,8 +47,8 @@ class Answer:
         self.defaults = HEADERS_OF_PAGES if scope["path"] in PAGES else HEADERS
         # Called when the answer starts, with the headers so far.
         self.late: list[Callable[[list[Header]], Iterable[Header]]] = []
-        self._is_head = scope["method"] == "HEAD"
-        if self._is_head:
+        self.is_head = scope["method"] == "HEAD"
+        if self.is_head:
             scope["method"] = "GET"
 
     def pass_on(self, scope: Scope, send: Send, message: Message) -> Awaitable[None]:
@@ -60,10 +60,10 @@ class Answer:
             own = {name for name, _ in headers}
             headers += [header for header in self.defaults if header[0] not in own]
             message["headers"] = headers
-            if self._is_head:
+            if self.is_head:
                 scope["method"] = "HEAD"
         elif message["type"] == "http.response.body":
-            if self._is_head:
+            if self.is_head:
                 message["body"] = b""
             if not message.get("more_body"):
                 self.ended_at = time.perf_counter()

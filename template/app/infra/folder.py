@@ -125,9 +125,11 @@ class LinkedFolder(Folder):
 
 
 class FileAnswer(FileResponse):
-    """A file may be deleted after its route has looked for it."""
+    """A file may be deleted after its route has looked for it. For HEAD, it is not read."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if getattr(scope.get("answer"), "is_head", False):
+            scope = {**scope, "method": "HEAD"}
         try:
             await super().__call__(scope, receive, send)
         except RuntimeError as error:  # Starlette's, before it sends anything

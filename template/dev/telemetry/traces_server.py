@@ -26,6 +26,7 @@ PAGES = {
     "/charts": Path(__file__).with_name("charts.html"),
 }
 KEPT = 200
+PROTOBUF = "application/x-protobuf"
 
 type Plain = dict[str, Any]
 
@@ -53,6 +54,17 @@ class _Handler(BaseHTTPRequestHandler):
     server: TraceServer
     protocol_version = "HTTP/1.1"
 
+    def parse_request(self) -> bool:
+        """Refuses pages of other sites: their name may point here, and their forms may be sent."""
+        if not super().parse_request():
+            return False
+        is_here = self.headers.get("Host", "").rpartition(":")[0] in {"127.0.0.1", "localhost"}
+        is_form = self.command != "GET" and self.headers["Content-Type"] != PROTOBUF
+        if is_form or not is_here:
+            self.send_error(403)
+            return False
+        return True
+
     def do_GET(self) -> None:
         if self.path == "/traces.json":
             self._answer(json.dumps(self.server.newest_first()).encode(), "application/json")
@@ -69,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.keep(_spans(ExportTraceServiceRequest.FromString(body)))
         elif self.path == "/v1/metrics":
             self.server.rates.keep(ExportMetricsServiceRequest.FromString(body))
-        self._answer(b"", "application/x-protobuf")
+        self._answer(b"", PROTOBUF)
 
     def _answer(self, body: bytes, kind: str) -> None:
         self.send_response(200)

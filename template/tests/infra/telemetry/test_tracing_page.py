@@ -12,7 +12,7 @@ import pytest
 
 from dev import postgres
 from dev.telemetry import traces
-from dev.telemetry.traces_server import KEPT, TraceServer
+from dev.telemetry.traces_server import KEPT, PROTOBUF, TraceServer
 from tests.infra.conftest import Serve, bare_app
 from tests.infra.telemetry.otlp import receiving
 
@@ -72,8 +72,24 @@ async def test_the_charts_have_a_line_for_each_process_of_the_app(page: str, ser
 
 
 def test_another_programs_metrics_are_not_drawn(page: str) -> None:
-    answer = httpx.post(f"{page}/v1/metrics", content=b"")
+    answer = httpx.post(f"{page}/v1/metrics", content=b"", headers={"Content-Type": PROTOBUF})
     assert (answer.status_code, httpx.get(f"{page}/metrics.json").json()) == (200, [])
+
+
+@pytest.mark.parametrize(
+    ("method", "headers"),
+    [
+        ("GET", {"Host": "evil.example"}),
+        ("POST", {"Host": "evil.example", "Content-Type": PROTOBUF}),
+        ("POST", {"Content-Type": "text/plain"}),
+    ],
+)
+def test_a_page_of_another_site_reads_and_adds_no_trace(
+    page: str, method: str, headers: dict[str, str]
+) -> None:
+    for place in ("/traces.json", "/v1/traces"):
+        answer = httpx.request(method, f"{page}{place}", headers=headers)
+        assert answer.status_code == 403
 
 
 @pytest.mark.parametrize("place", ["/", "/charts"])

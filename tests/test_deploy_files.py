@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,13 @@ def test_actionlint_accepts_the_workflows() -> None:
 
 def test_zizmor_finds_no_vulnerability_in_the_workflows() -> None:
     assert run("zizmor", "--offline", ".github") == ""
+
+
+@pytest.mark.parametrize("page", ["template/docs/guide/aws.md", "docs/golden-path.md"])
+def test_what_an_environment_of_github_holds_is_for_the_main_branch_alone(page: str) -> None:
+    """A branch may change the workflow, and with it the `if` that asks for its name."""
+    text = (TEMPLATE.parent / page).read_text(encoding="utf-8")
+    assert re.findall(r"environment `[\w-]+`(.*?) alone", text) == [" for the branch `main`"]
 
 
 def test_ci_runs_what_people_run() -> None:

@@ -3,23 +3,27 @@
 
 import re
 from collections.abc import Mapping
+from inspect import signature
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import asyncpg
+from asyncpg.connect_utils import _parse_connect_dsn_and_args
 from pydantic import (
     AfterValidator,
+    AnyUrl,
     PositiveFloat,
     PositiveInt,
     PostgresDsn,
     UrlConstraints,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 # asyncpg sends a parameter that it does not know to Postgres, which then refuses each connection.
 KNOWN_TO_ASYNCPG = (
-    "host|port|user|password|dbname|database|passfile|service|target_session_attrs|krbsrvname"
+    "user|password|dbname|database|passfile|service|target_session_attrs|krbsrvname"
     "|gsslib|ssl(mode|cert|key|rootcert|crl|password|negotiation)|ssl_m(in|ax)_protocol_version"
 )
 KNOWN_TO_POSTGRES = (
@@ -27,17 +31,38 @@ KNOWN_TO_POSTGRES = (
     "|(statement|lock|transaction|idle_in_transaction_session|tcp_user)_timeout"
     "|default_transaction_isolation|synchronous_commit"
 )
-KNOWN = re.compile(f"{KNOWN_TO_ASYNCPG}|{KNOWN_TO_POSTGRES}", re.IGNORECASE)
+KNOWN = re.compile(f"{KNOWN_TO_ASYNCPG}|(?i:{KNOWN_TO_POSTGRES})")
 # asyncpg never uses channel binding, and both values allow that.
 NO_EFFECT = (("channel_binding", "prefer"), ("channel_binding", "disable"))
+WITH_A_POOLER = "with a pooler in between set DATABASE_POOLED=true, from stage 2 on"
 INSTEAD = {
-    "channel_binding": "asyncpg has no channel binding; sslmode=verify-full proves the server",
-    "pgbouncer": "with a pooler in between set DATABASE_POOLED=true, from stage 2 on",
+    "channel_binding": "asyncpg has no channel binding. To prove the server, write"
+    " sslmode=verify-full&sslrootcert=/etc/ssl/certs/ca-certificates.crt",
+    # asyncpg ignores both beside a host, and a URL has one.
+    "host": "write it before the path; a socket as %2Fcloudsql%2FPROJECT%3AREGION%3AINSTANCE",
+    "port": "write it after the host",
+    "pgbouncer": WITH_A_POOLER,
 }
+# With a user, it asks neither the system nor a file of passwords.
+NOTHING_ELSE = dict.fromkeys(signature(_parse_connect_dsn_and_args).parameters) | {
+    "user": "app",
+    "password": "",
+}
+
+
+def refuse_cut(url: AnyUrl | PostgresDsn) -> None:
+    """Raises an error, for which app/infra/environment.py has advice."""
+    names = [name for name, _ in url.query_params()]
+    whole = url.fragment is None and "@" not in (url.path or "")
+    if not (whole and all(re.fullmatch(r"[\w.]+", name) for name in names)):
+        raise PydanticCustomError("url_parsing", "The URL seems to end within the password")
 
 
 def _checked(url: PostgresDsn) -> PostgresDsn:
     parameters = dict(url.query_params())
+    refuse_cut(url)
+    if any(host["username"] or host["password"] for host in url.hosts()[1:]):
+        raise PydanticCustomError("url_parsing", "Only the first host has a user")
     kept = {
         name: value
         for name, value in parameters.items()
@@ -47,9 +72,20 @@ def _checked(url: PostgresDsn) -> PostgresDsn:
         if not KNOWN.fullmatch(name):
             instead = INSTEAD.get(name, f"remove it, or write options=-c%20{name}%3DVALUE")
             raise ValueError(f"the parameter {name} is not known to asyncpg: {instead}")
+    _refuse_unreadable(str(url))
     if kept == parameters:
         return url
-    return PostgresDsn(urlsplit(str(url))._replace(query=urlencode(kept)).geturl())
+    query = urlencode(kept, quote_via=quote)
+    return PostgresDsn(urlsplit(str(url))._replace(query=query).geturl())
+
+
+def _refuse_unreadable(url: str) -> None:
+    """asyncpg would raise this only when it connects: a wrong sslmode, no such certificate."""
+    try:
+        _parse_connect_dsn_and_args(**NOTHING_ELSE | {"dsn": url})
+    except (OSError, ValueError) as error:
+        what = "a file of sslrootcert, sslcert…" if isinstance(error, OSError) else "asyncpg"
+        raise ValueError(f"{what}: {' '.join(str(error).split())}") from None
 
 
 PostgresUrl = Annotated[

@@ -14,6 +14,11 @@ from pydantic_settings import BaseSettings
 # depend on the current folder. Production has no .dev, so nothing is read there.
 SHARED = Path(__file__).parents[2] / ".dev" / "environment.json"
 
+ADVICE = {
+    "url_parsing": ". Put no quotes around it. In a password write / as %2F, ? as %3F, # as %23,"
+    " @ as %40, : as %3A and , as %2C"
+}
+
 
 class EnvironmentIncomplete(SystemExit):
     """Exit code 1, and a message that names each variable that is missing or wrong."""
@@ -29,7 +34,7 @@ def read[SettingsT: BaseSettings](settings: type[SettingsT], **given: Any) -> Se
         return settings(**given)
     except ValidationError as error:
         wrong = [
-            f"  {_place(prefix, problem['loc'])}: {problem['msg']}"
+            f"  {_place(prefix, problem['loc'])}: {problem['msg']}{ADVICE.get(problem['type'], '')}"
             for problem in error.errors(include_input=False)
             # This default depends on another variable, which is wrong and named already.
             if problem["type"] != "default_factory_not_called"

@@ -65,8 +65,8 @@ _NO_SUCH_CHARACTER = (asyncpg.CharacterNotInRepertoireError, asyncpg.Untranslata
 # The driver names these as the cause of its DataError. The second is half of a character.
 _TOO_LARGE = (OverflowError, UnicodeEncodeError)
 
-# Also a wrong password, or a database that does not exist.
-CANNOT_CONNECT = (*CONNECTION_LOST, asyncpg.PostgresError, asyncpg.InterfaceError)
+# Also a wrong password, a database that does not exist, or an impossible host name (ValueError).
+CANNOT_CONNECT = (*CONNECTION_LOST, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
 
 
 def reason_of(error: BaseException) -> str:

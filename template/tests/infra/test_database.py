@@ -368,7 +368,7 @@ async def test_without_postgres_the_app_starts_and_is_not_ready(
         ({"netloc": "app:wrong@127.0.0.1:{port}"}, "password authentication failed"),
         ({"query": "work_mem=much"}, "work_mem"),
         ({"query": "sslmode=require"}, "SSL"),
-        ({"query": "sslmode=verify-full&sslrootcert=/nowhere"}, "no connection"),
+        ({"netloc": "app@two..dots"}, "no connection"),
     ],
 )
 async def test_a_connection_that_postgres_refuses_is_unavailable(
@@ -403,15 +403,49 @@ def test_a_url_parameter_that_asyncpg_does_not_know_stops_the_start_and_is_named
     assert "secret" not in str(stopped.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("ada:secret@nowhere/shop?sslmode=no-verify", "one of: disable"),
+        ("ada:secret@nowhere/shop?sslmode", "bad query field"),
+        ("ada:secret@nowhere/shop?port=5432", "after the host"),
+        ("ada:secret@nowhere/shop?host=/cloudsql/shop", "%2Fcloudsql"),
+        ("ada:secret@/shop?host=/cloudsql/shop", "empty host"),
+        ("ada:secret@nowhere/shop?SSLMODE=require", "the parameter SSLMODE is not known"),
+        ("ada:secret@nowhere/shop?target_session_attrs=main", "main"),
+        ("ada:secret@nowhere/shop?sslmode=verify-full&sslrootcert=/nowhere", "sslrootcert"),
+        ("ada:1#secret@nowhere/shop", "%23"),
+        ("ada:?secret@nowhere/shop", "%3F"),
+        ("ada:/secret@nowhere/shop", "%2F"),
+        ("ada:0/secret@nowhere/shop", "%2F"),
+        ("ada:secret,@nowhere/shop", "%2C"),
+        ("ada:,secret@nowhere/shop", "%2C"),
+        ("ada:secret@one:1,ada:secret@two:2/shop", "Only the first host"),
+    ],
+)
+def test_a_url_that_no_connection_can_be_made_with_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, url: str, advice: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://{url}")
+
+    with pytest.raises(EnvironmentIncomplete, match="  DATABASE_URL: ") as stopped:
+        environment.read(DatabaseSettings)
+
+    assert advice in str(stopped.value)
+    assert "secret" not in str(stopped.value)
+
+
 async def test_parameters_of_libpq_that_asyncpg_does_not_know_are_translated(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DATABASE_CONNECT_SECONDS")
-    url = f"{services.database_url}?connect_timeout=7&channel_binding=prefer&application_name=shop"
+    query = "connect_timeout=7&channel_binding=prefer&options=-c%20application_name%3Dshop"
+    url = f"{services.database_url}?{query}"
     translated = DatabaseSettings.model_validate({"url": url})
 
     assert translated.connect_seconds == 7
     assert DatabaseSettings.model_validate({"url": url, "connect_seconds": 2}).connect_seconds == 2
+    assert "-c%20app" in str(translated.url)  # libpq, for replication, reads no + as a space
     async with Database(translated) as database:
         [(name,)] = await database.reader().fetch("SHOW application_name")
     assert name == "shop"

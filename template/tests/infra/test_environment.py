@@ -21,6 +21,7 @@ from dev.pytest_plugin import Services
     [
         ("DATABASE_URL", None),
         ("DATABASE_URL", "mysql://root:hunter2@db/shop"),
+        ("DATABASE_URL", '"postgresql://root:hunter2@db/shop"'),
         ("DATABASE_READ_POOL", "hunter2"),
         ("SECRET_KEY", "hunter2"),
         ("FILES_LINK_LIFETIME", "hunter2"),
@@ -70,8 +71,9 @@ def test_a_port_out_of_range_stops_the_start(port: str) -> None:
 @pytest.fixture
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file of `make dev`. The variables that a test takes from it are removed afterwards."""
-    for name in ("DATABASE_URL", "PGSSLMODE", "LOG_LEVEL", "SECRET_KEY"):
+    for name in ("DATABASE_URL", "LOG_LEVEL", "SECRET_KEY"):
         monkeypatch.setenv(name, "")
+    monkeypatch.setenv("PGSSLMODE", "require")
     file = tmp_path / ".dev" / "environment.json"
     monkeypatch.setattr(dev, "SHARED", file)
     monkeypatch.setattr(environment, "SHARED", file)

@@ -28,14 +28,16 @@ async def migrate() -> None:
     engine = create_async_engine(
         "postgresql+asyncpg://",
         # asyncpg reads the URL itself, as in the app: it knows ?sslmode= and the rest.
-        async_creator=lambda: asyncpg.connect(str(settings.direct_url), timeout=10),
+        async_creator=lambda: asyncpg.connect(
+            str(settings.direct_url), timeout=10, target_session_attrs="primary"
+        ),
         poolclass=NullPool,
     )
     try:
         async with engine.connect() as connection:
             await connection.run_sync(_run)
             await connection.commit()
-    except (OSError, asyncpg.PostgresError) as error:
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
         sys.exit(f"Cannot connect to the Postgres of DATABASE_URL (is it in .env?): {error}")
     await engine.dispose()
 

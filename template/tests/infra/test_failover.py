@@ -2,11 +2,16 @@
 """Postgres fails over to another server."""
 
 import asyncio
+import os
+import sys
 from collections import Counter
 
 import pytest
+from sqlalchemy import text
 from structlog.testing import capture_logs
 
+from app.infra.connections import DatabaseSettings
+from app.infra.database import Database
 from app.infra.failures import Unavailable
 from tests.infra.conftest import Serve
 from tests.infra.failing_over import name_of_two, notes_app, until_written, written
@@ -81,3 +86,23 @@ async def test_a_server_that_refuses_logins_is_unavailable_and_never_an_error(
 
     assert set(writes) == {"refused: 503"}
     assert {answer.status_code for answer in reads} == {503}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("query", ["", "?target_session_attrs=read-write"])
+async def test_a_url_that_names_several_servers_leads_to_the_primary(query: str) -> None:
+    async with name_of_two() as name:
+        await asyncio.to_thread(name.old.demote)
+        both = f"127.0.0.1:{name.old.port},127.0.0.1:{name.new.port}"
+        url = name.old.url.replace(f"127.0.0.1:{name.old.port}", both) + query
+        alembic = [sys.executable, "-m", "alembic", "upgrade", "head"]
+        migrating = await asyncio.create_subprocess_exec(
+            *alembic, env={**os.environ, "DATABASE_URL": url}
+        )
+        assert await migrating.wait() == 0
+        async with Database(DatabaseSettings.model_validate({"url": url})) as database:
+            [(port,)] = await database.reader().fetch("SHOW port")
+            assert int(port) == name.new.port
+            async with database.transaction() as write:
+                assert await write.scalar(text("SHOW port")) == port
+            await database.check()

@@ -21,6 +21,7 @@ from sqlalchemy.pool.base import PoolProxiedConnection
 from sqlalchemy.util.queue import AsyncAdaptedQueue
 
 from app.infra.database_use import this_request, time_statements
+from app.infra.direct_postgres import WITH_A_POOLER
 from app.infra.failures import CANNOT_CONNECT, CONNECTION_LOST, NotConnected, reason_of
 from app.infra.postgres import DatabaseSettings, open_connection
 from app.infra.read_pool import IDLE_SECONDS, InOrder, ReadPool
@@ -39,6 +40,8 @@ async def connect(
         return await open_connection(settings, url, read_only, options)
     except CANNOT_CONNECT as error:
         why = f"Postgres: no connection could be opened: {reason_of(error)}"
+        if "startup parameter" in why:
+            why = f"{why}: {WITH_A_POOLER}"
         raise NotConnected(why) from error
 
 
@@ -49,11 +52,19 @@ def reading_pool(settings: DatabaseSettings, url: PostgresDsn) -> ReadPool:
         connection = await connect(settings, url, read_only=True)
         with ExitStack() as on_failure:
             on_failure.callback(connection.terminate)
+            await _refuse_if_it_can_write(connection)
             await prepare_reading_connection(connection)
             on_failure.pop_all()
         return connection
 
     return ReadPool(connect_for_reading, settings.read_pool)
+
+
+async def _refuse_if_it_can_write(connection: asyncpg.Connection) -> None:
+    """Some poolers drop the settings of a session. Postgres reports this one without a question."""
+    reported = getattr(connection.get_settings(), "default_transaction_read_only", "off")
+    if reported == "off" and await connection.fetchval("SHOW transaction_read_only") == "off":
+        raise NotConnected(f"Postgres: a read could write: {WITH_A_POOLER}")
 
 
 class _PoolQueue(AsyncAdaptedQueue[Any]):

@@ -164,6 +164,9 @@ class Database:
                 await self._reader.on_primary().fetch("SELECT 1")
             if not self._takes_writes:
                 raise Unavailable("Postgres takes no writes") from None
+        # No reader connects through a pooler that drops a session's settings.
+        if not self._reads.used + self._reads.idle:
+            await Reader(self._reads, self._settings.pool_wait_seconds).fetch("SELECT 1")
 
     async def _open_connections(self) -> None:
         # Usually both URLs are the same. Then check as a writer: a replica would accept a reader.

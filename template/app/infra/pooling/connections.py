@@ -39,7 +39,8 @@ POOLER_LOST = (
 
 WHEN_POOLED = {
     "read_url": "with DATABASE_POOLED this must be the pooler's read-only alias (app_read in"
-    " deploy/pgbouncer.ini), because a session's own settings do not pass through the pooler",
+    " deploy/pgbouncer.ini) or a role whose sessions begin read-only, because a session's own"
+    " settings do not pass through the pooler",
     "direct_url": "with DATABASE_POOLED this must lead to Postgres itself, past the pooler:"
     " migrations need one session from beginning to end",
 }

@@ -156,6 +156,25 @@ async def test_a_read_only_alias_is_not_used_for_writes(
                 await write.execute(text("SELECT 1"))
 
 
+@pytest.mark.usefixtures("notes", "installed")
+async def test_a_pooler_that_the_settings_do_not_mention_is_named(services: Services) -> None:
+    """Some refuse the settings of the app's sessions, others drop them: a read could then write."""
+    settings = "default_transaction_read_only,statement_timeout,jit"
+    settings += ",idle_in_transaction_session_timeout"
+    with (
+        pgbouncer.running(services.database_url) as refusing,
+        pgbouncer.running(services.database_url, ignore_startup_parameters=settings) as dropping,
+    ):
+        for bouncer, reason in ((refusing, "startup parameter"), (dropping, "a read could write")):
+            direct = DatabaseSettings.model_validate({"url": bouncer.url})
+            async with Database(direct) as database:
+                told = f"{reason}.* DATABASE_POOLED=true"
+                with pytest.raises(Unavailable, match=told):
+                    await database.reader().fetch("INSERT INTO notes VALUES (1, '')")
+                with pytest.raises(Unavailable, match=told):
+                    await database.check()
+
+
 @pytest.mark.parametrize("missing", ["read_url", "direct_url"])
 def test_without_each_url_the_process_does_not_start(
     missing: str, monkeypatch: pytest.MonkeyPatch

@@ -794,7 +794,7 @@ def test_a_check_asks_the_new_redis_also_when_the_app_knows_another_one(
     site.settings.write_text(f"{setting}='redis://old'\n")
     site.release(f'exec {sys.executable} "$@"')
     (site.folder / "release/redis.py").write_text(
-        "class from_url(str): config_get = lambda self, name: self"
+        "class from_url(str): info = lambda self, part: {'maxmemory_policy': self}"
     )
     server = {f"{name}_HOST": right, f"{name}_PORT": "1", f"{name}_PASSWORD": "x"}
     done = site.step(commands_of(page, "1.", "check"), **server)

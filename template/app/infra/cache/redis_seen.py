@@ -24,6 +24,7 @@ class RedisSeen(EvidencePart):
     processor: float
     memory: int
     most_memory: int  # 0: without a limit
+    policy: str = ""  # at that limit. Empty: not known
     evicted: int
     hits: int
     misses: int
@@ -50,22 +51,25 @@ async def look_at_redis(url: RedisDsn, seconds: float, variable: str) -> RedisSe
         after = await client.info("everything")
         took = time.monotonic() - began
         slow = [one for one in await client.slowlog_get(SLOWEST) if one["id"] > last]
+        return RedisSeen(
+            processor=(_processor(after) - _processor(before)) / took,
+            memory=after["used_memory"],
+            most_memory=after.get("maxmemory", 0),
+            policy=after.get("maxmemory_policy", ""),
+            evicted=increase(before["evicted_keys"], after["evicted_keys"]),
+            hits=increase(before["keyspace_hits"], after["keyspace_hits"]),
+            misses=increase(before["keyspace_misses"], after["keyspace_misses"]),
+            refused=increase(before["rejected_connections"], after["rejected_connections"]),
+            slow=len(slow),
+            slowest_ms=max([one["duration"] / 1000 for one in slow], default=0.0),
+            slowest=_name(max(slow, key=lambda one: one["duration"])) if slow else "",
+        )
+    except KeyError as error:  # a server that is like Redis, such as some hosted ones
+        raise Missing(f"its INFO has no {error}", remedy) from error
     except (RedisError, OSError) as error:
         raise Missing(reason_of(error), remedy) from error
     finally:
         await client.aclose()
-    return RedisSeen(
-        processor=(_processor(after) - _processor(before)) / took,
-        memory=after["used_memory"],
-        most_memory=after.get("maxmemory", 0),
-        evicted=increase(before["evicted_keys"], after["evicted_keys"]),
-        hits=increase(before["keyspace_hits"], after["keyspace_hits"]),
-        misses=increase(before["keyspace_misses"], after["keyspace_misses"]),
-        refused=increase(before["rejected_connections"], after["rejected_connections"]),
-        slow=len(slow),
-        slowest_ms=max([one["duration"] / 1000 for one in slow], default=0.0),
-        slowest=_name(max(slow, key=lambda one: one["duration"])) if slow else "",
-    )
 
 
 def _name(entry: dict[str, Any]) -> str:

@@ -29,4 +29,17 @@ def nearly_full(evidence: Evidence) -> Finding | None:
     )
 
 
-SESSIONS = Capability(NAME, RedisSeen, look, (nearly_full, *rules_of(NAME)))
+def may_drop(evidence: Evidence) -> Finding | None:
+    """As servers of Azure, Google and Render do, unless somebody says otherwise."""
+    found = seen(evidence, RedisSeen, NAME)
+    if not found or not found.most_memory or found.policy in {"", "noeviction"}:
+        return None
+    return Finding(
+        rule="sessions-dropped",
+        text="Redis of login sessions drops them when it is full, and users are logged out",
+        do="set maxmemory-policy to noeviction",
+        evidence=[f"maxmemory-policy is {found.policy} (INFO)"],
+    )
+
+
+SESSIONS = Capability(NAME, RedisSeen, look, (may_drop, nearly_full, *rules_of(NAME)))

@@ -92,6 +92,22 @@ async def test_a_cache_that_is_away_is_reported_in_one_line(server: Valkey) -> N
     assert server.password not in f"{missing.value.why} {missing.value.remedy}"
 
 
+async def test_a_server_whose_info_is_shorter_is_reported_in_one_line(
+    server: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at hosting providers that do not run Redis itself."""
+
+    async def shorter(*_: Any) -> dict[str, int]:
+        return {"used_memory": 1}
+
+    monkeypatch.setattr(Redis, "info", shorter)
+
+    with pytest.raises(Missing) as missing:
+        await look(Window(0.1, 8))
+
+    assert missing.value.why.startswith("its INFO has no ")
+
+
 async def test_without_a_cache_the_doctor_reports_nothing_about_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

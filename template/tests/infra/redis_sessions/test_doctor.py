@@ -15,6 +15,7 @@ from tests.infra.cache.test_doctor import WELL
 from tests.infra.doctor.test_rules import evidence, judged_without
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "may_drop": ("sessions-dropped", {"policy": "volatile-lru"}),
     "nearly_full": ("sessions-full", {"memory": 95 << 20}),
     "refuses": ("redis-refuses", {"refused": 3}),
     "is_busy": (
@@ -38,6 +39,18 @@ async def test_a_server_is_reported_before_it_is_full_and_logins_fail(
     assert isinstance(capability.seen, RedisSeen)
     found = evidence(stage=4, capabilities={NAME: capability.seen.model_dump()})
     assert judge(found).verdict.rule == "sessions-full"
+
+
+async def test_a_server_that_may_drop_sessions_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    with valkey.running("sessions", **{"maxmemory-policy": "volatile-lru"}) as server:
+        monkeypatch.setenv("SESSION_REDIS_URL", server.url)
+
+        capability = await look(Window(0.1, 8))
+
+    assert capability
+    assert isinstance(capability.seen, RedisSeen)
+    found = evidence(stage=4, capabilities={NAME: capability.seen.model_dump()})
+    assert judge(found).verdict.rule == "sessions-dropped"
 
 
 async def test_without_sessions_in_redis_the_doctor_reports_nothing_about_one(

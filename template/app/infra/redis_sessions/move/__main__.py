@@ -184,10 +184,11 @@ async def main(direction: str) -> None:
 
 async def _refuse_to_forget(redis: RedisSessions) -> None:
     memory = await redis.answer(redis.client.info("memory"))
-    if memory["maxmemory_policy"] != "noeviction":
+    policy = memory.get("maxmemory_policy", "not known")
+    if policy != "noeviction":
         sys.exit(
             f"The server of SESSION_REDIS_URL may drop sessions: its maxmemory-policy is"
-            f" {memory['maxmemory_policy']}. Give it noeviction, as deploy/sessions.conf does."
+            f" {policy}. Give it noeviction, as deploy/sessions.conf does."
         )
 
 

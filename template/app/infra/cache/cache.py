@@ -197,7 +197,7 @@ def install(app: FastAPI) -> None:
     settings = environment.read(CacheSettings)
     app.state.cache = None
     if settings.url:
-        server = CacheServer(settings.url, settings.operation_seconds)
+        server = CacheServer(settings.url, settings.operation_seconds, settings.prefix)
         pools = environment.read(DatabaseSettings)
         at_once = settings.loads or math.ceil(pools.read_pool * 3 / 4)
         database: Database = app.state.database

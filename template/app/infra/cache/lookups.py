@@ -10,12 +10,14 @@ from contextvars import Context
 from inspect import iscoroutine
 from itertools import islice
 from types import NoneType
-from typing import Any
+from typing import Annotated, Any
 
 import redis
 import structlog
-from redis.asyncio import Redis
+from pydantic import AfterValidator, RedisDsn
+from redis.asyncio import BlockingConnectionPool, Redis
 
+from app.infra.direct_postgres import refuse_cut
 from app.infra.failures import reason_of
 
 log = structlog.get_logger()
@@ -35,7 +37,26 @@ WRONG_SERVER = (redis.ReadOnlyError, redis.BusyLoadingError, redis.exceptions.Cl
 # redis-py raises these when another server answers, or a proxy mixes up answers.
 ODD_ANSWER = (redis.InvalidResponse, AttributeError, LookupError, TypeError, ValueError)
 
+# A cluster splits the keys of one command, and redis-py's plain client does not follow it.
+CLUSTER = (redis.exceptions.ClusterCrossSlotError, redis.exceptions.MovedError)
+
 type Waiting = dict[str, list[asyncio.Future[bytes | None]]]
+
+
+def _checked(url: RedisDsn) -> RedisDsn:
+    refuse_cut(url)
+    if (number := (url.path or "").strip("/")) and not number.isdecimal():
+        raise ValueError("the path must be the number of a database, such as /0")
+    try:
+        pool = BlockingConnectionPool.from_url(str(url))
+        pool.make_connection()  # type: ignore[no-untyped-call]  # it does not connect yet
+    except (redis.RedisError, TypeError, ValueError) as error:
+        raise ValueError(f"redis-py: {error}") from None
+    return url
+
+
+# redis-py would refuse a wrong parameter only when it connects.
+RedisUrl = Annotated[RedisDsn, AfterValidator(_checked)]
 
 
 class RedisAway(Exception):
@@ -56,6 +77,7 @@ class RedisLookups:
         client: Redis,
         seconds: float,
         *,
+        prefix: str,
         failures_in_a_row: int,
         counted: tuple[type[Exception], ...],
     ) -> None:
@@ -64,6 +86,8 @@ class RedisLookups:
         self._name = name
         self._client = client
         self._seconds = seconds
+        # Two keys, because a cluster refuses them, and never the first one alone.
+        self._unused = f"{prefix}:nobody-writes-this-key", f"{prefix}:nor-this-one"
         self._failures_allowed = failures_in_a_row
         self._counted = counted
         self._failed_in_a_row = 0
@@ -198,7 +222,7 @@ class RedisLookups:
 
     def _write_nothing(self) -> Awaitable[Any]:
         """A PING would succeed on a replica that refuses writes."""
-        return self._client.delete("nobody-writes-this-key")
+        return self._client.delete(*self._unused)
 
 
 def values_in(answer: Any) -> list[bytes | None]:
@@ -210,6 +234,8 @@ def values_in(answer: Any) -> list[bytes | None]:
 
 
 def _reason_of(error: Exception) -> str:
+    if isinstance(error, CLUSTER):
+        return "it is a cluster, and the app needs a server with cluster mode off"
     # With the type of the error, because a mistake in a command raises the same type.
     return repr(error) if isinstance(error, ODD_ANSWER) else reason_of(error)
 

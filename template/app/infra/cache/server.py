@@ -13,7 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from app.infra.cache.entry import Entry
-from app.infra.cache.lookups import CONNECT_SECONDS, CONNECTION_LOST, RedisLookups
+from app.infra.cache.lookups import CONNECT_SECONDS, CONNECTION_LOST, RedisLookups, RedisUrl
 from app.infra.own_writes.log_position import ENCODED_IN_LUA, ENCODED_LENGTH
 from app.infra.telemetry.metrics import Instrument
 
@@ -46,7 +46,7 @@ class CacheSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CACHE_", env_ignore_empty=True)
 
-    url: RedisDsn | None = None
+    url: RedisUrl | None = None
     prefix: str = "app"
     # false: the cache answers nothing, but positions are noted already. Use it while some copies of
     # the app do not know the cache yet.
@@ -109,7 +109,7 @@ def metrics_of(stats: Stats | None) -> Iterator[Instrument]:
 
 
 class CacheServer:
-    def __init__(self, url: RedisDsn, operation_seconds: float) -> None:
+    def __init__(self, url: RedisDsn, operation_seconds: float, prefix: str = "app") -> None:
         self._client = Redis.from_pool(
             BlockingConnectionPool.from_url(
                 str(url),
@@ -125,6 +125,7 @@ class CacheServer:
             "the cache",
             self._client,
             operation_seconds,
+            prefix=prefix,
             failures_in_a_row=FAILURES_IN_A_ROW,
             counted=CONNECTION_LOST,
         )

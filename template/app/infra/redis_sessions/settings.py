@@ -3,8 +3,10 @@
 
 from enum import StrEnum
 
-from pydantic import Field, PositiveFloat, RedisDsn, ValidationInfo, field_validator
+from pydantic import Field, PositiveFloat, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.infra.cache.lookups import RedisUrl
 
 
 class Step(StrEnum):
@@ -28,13 +30,13 @@ class MoveSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SESSION_")
 
     store: Step = Step.POSTGRES
-    redis_url: RedisDsn | None = Field(default=None, validate_default=True)
+    redis_url: RedisUrl | None = Field(default=None, validate_default=True)
     # With less, a busy process that reads the answer late would count it as a timeout.
     redis_seconds: PositiveFloat = 1
 
     @field_validator("redis_url")
     @classmethod
-    def _needed(cls, url: RedisDsn | None, info: ValidationInfo) -> RedisDsn | None:
+    def _needed(cls, url: RedisUrl | None, info: ValidationInfo) -> RedisUrl | None:
         step = info.data.get("store")
         if url is None and step not in {None, Step.POSTGRES}:
             raise ValueError(f"must be set with SESSION_STORE={step}")

@@ -143,6 +143,7 @@ class RedisSessions:
             "the sessions' Redis",
             self.client,
             seconds,
+            prefix=SESSION.rstrip(":"),
             failures_in_a_row=TIMEOUTS_IN_A_ROW,
             counted=TIMEOUTS,
         )

@@ -3,11 +3,13 @@
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 
 import redis
 
+from dev import ports
 from dev.cache import valkey
 from dev.cache.valkey import Valkey
 
@@ -76,6 +78,19 @@ class Name:
                 else:
                     commands.write(part)
         commands.close()
+
+
+@contextmanager
+def one_shard(kind: str) -> Generator[Valkey]:
+    """A server in cluster mode that has all keys."""
+    settings: dict[str, str | int] = {"cluster-enabled": "yes", "cluster-port": ports.unused()}
+    with valkey.running(kind, **settings) as server, redis.Redis.from_url(server.url) as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        deadline = time.monotonic() + 60
+        while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO", NEVER_DECODE=[]):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield server
 
 
 @contextmanager

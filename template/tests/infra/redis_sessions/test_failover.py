@@ -16,7 +16,7 @@ from app.infra.session_rows import Session, SessionSettings
 from dev.cache import valkey
 from dev.cache.valkey import Valkey
 from dev.pytest_plugin import Services
-from tests.infra.cache.failover import ODD_ANSWERS, REFUSALS, name_of, two_servers
+from tests.infra.cache.failover import ODD_ANSWERS, REFUSALS, name_of, one_shard, two_servers
 from tests.infra.conftest import Serve
 from tests.infra.test_sessions import session_app, who
 
@@ -27,6 +27,15 @@ NO_LISTS = [one for one in ODD_ANSWERS if one not in (b"*0\r\n", b"*2\r\n$1\r\na
 def servers() -> Iterator[tuple[Valkey, Valkey]]:
     with two_servers("sessions") as servers:
         yield servers
+
+
+async def test_a_server_in_cluster_mode_is_not_ready() -> None:
+    """It would take a session's own key, and refuse each login: that needs keys of two slots."""
+    with one_shard("sessions") as server:
+        redis = RedisSessions(server.url, 5, SessionSettings())
+        with pytest.raises(Unavailable, match="cluster mode off"):
+            await redis.check()
+        await redis.close()
 
 
 async def test_sessions_start_again_within_two_seconds_of_a_failover(

@@ -116,7 +116,9 @@ class Bucket:
         return int(answer.headers["content-length"]) if answer.status_code == 200 else None
 
     async def delete(self, key: str) -> None:
-        _expect(await self._ask("DELETE", valid(key)), 204)
+        answer = await self._ask("DELETE", valid(key))
+        if _error(answer) != "NoSuchKey":  # Google's answer for a file that is gone already
+            _expect(answer, 204)
 
     async def check(self) -> None:
         """Checks that the bucket is reachable. HEAD would not tell a missing bucket from a file."""

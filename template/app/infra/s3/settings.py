@@ -61,6 +61,19 @@ class FileSettings(BaseSettings):
             raise ValueError(f"must be set with FILES_STORE={store}")
         return bucket if store is not Step.FOLDER else None
 
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _is_the_address_alone(
+        cls, endpoint: HttpUrl | None, info: ValidationInfo
+    ) -> HttpUrl | None:
+        if endpoint and (
+            endpoint.username
+            or endpoint.query
+            or (endpoint.path or "").rstrip("/").endswith(f"/{info.data.get('bucket')}")
+        ):
+            raise ValueError("must be the address alone: no bucket, no user, no query")
+        return endpoint
+
     @property
     def s3_address(self) -> str:
         if self.s3_endpoint:

@@ -115,6 +115,16 @@ async def test_an_s3_that_fails_or_refuses_is_unavailable(answer: bytes, reason:
 
 
 @pytest.mark.usefixtures("services")
+async def test_a_file_that_is_gone_already_is_deleted() -> None:
+    """Amazon answers 204, and Google 404."""
+    gone = said("404 Not Found", b"<Code>NoSuchKey</Code>")
+    async with bucket_that_answers(gone, NO_BUCKET) as (bucket, _):
+        await bucket.delete("a")
+        with pytest.raises(Unavailable, match="NoSuchBucket"):
+            await bucket.delete("a")
+
+
+@pytest.mark.usefixtures("services")
 async def test_a_failed_upload_to_s3_is_not_sent_again() -> None:
     async with bucket_that_answers(MISSING, FAILED) as (bucket, asked):
         with pytest.raises(Unavailable):

@@ -44,6 +44,10 @@ async def test_with_files_in_s3_no_folder_is_needed(
             "FILES_FOLDER: .*a folder that exists",
         ),
         ({"FILES_BUCKET": "Fotos"}, "FILES_BUCKET: "),
+        (
+            {"FILES_BUCKET": "fotos", "FILES_S3_ENDPOINT": "https://s3.example.com/fotos/"},
+            "FILES_S3_ENDPOINT: .*no bucket",
+        ),
         ({"FILES_LINK_LIFETIME": "P8D"}, "FILES_LINK_LIFETIME: "),
     ],
 )

@@ -20,6 +20,7 @@ from app.infra.doctor.finding import (
 from app.infra.doctor.looking import Refused, gap, look_at_postgres
 from app.infra.failures import NotConnected
 from app.infra.module_databases import settings
+from app.infra.pooling.connections import server_name
 
 NAME = "databases of modules"
 DATABASE_OF = "database of "
@@ -65,7 +66,7 @@ def window_of(
     module: str, own: DatabaseSettings, common: DatabaseSettings, window: Window
 ) -> Window:
     """With the processors of the module's server."""
-    if own.direct_url.hosts() == common.direct_url.hosts():
+    if server_name(own.direct_url) == server_name(common.direct_url):
         return window
     return window._replace(processors=processors(own, "module_cpus", module))
 

@@ -8,9 +8,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from app.infra.connections import DatabaseSettings
 from app.infra.doctor.finding import Window
 from app.infra.doctor.rules import judge
-from app.infra.module_databases.doctor import MODULES, look
+from app.infra.module_databases.doctor import MODULES, look, window_of
 from dev.pytest_plugin import Databases
 from tests.infra.doctor.test_rules import BUSY, HEALTHY, READS, evidence, judged_without, statement
 
@@ -61,6 +62,12 @@ def test_each_rule_has_its_case(rule: Any) -> None:
     assert judge(beside(own)).verdict.rule == name
     assert judged_without(rule, beside(own)) == "stay"
     assert f"### {name}\n" in Path("docs/guide/doctor.md").read_text(encoding="utf-8")
+
+
+def test_a_module_with_its_own_role_on_the_common_server_has_the_same_processors() -> None:
+    common = DatabaseSettings.model_validate({"url": "postgresql://app:a@db/app"})
+    orders = DatabaseSettings.model_validate({"url": "postgresql://orders:b@db:5432/orders"})
+    assert window_of("orders", orders, common, Window(1, 8)) == Window(1, 8)
 
 
 @pytest.fixture

@@ -94,6 +94,8 @@ async def open_connection(
     options = {"statement_cache_size": settings.statement_cache, **options}
     if settings.pooled and url != settings.direct_url:
         return await _retried(settings, url, read_only, options)
+    if url == settings.read_url != settings.url:  # a replica here would hide a client's own writes
+        options["target_session_attrs"] = "primary"
     return await direct_postgres.open_connection(settings, url, read_only, options)
 
 

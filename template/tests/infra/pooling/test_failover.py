@@ -7,6 +7,8 @@ from collections import Counter
 import pytest
 from structlog.testing import capture_logs
 
+from app.infra.connections import DatabaseSettings
+from app.infra.database import Database
 from app.infra.failures import Unavailable
 from dev.pooling import pgbouncer
 from tests.infra.conftest import Serve
@@ -49,3 +51,15 @@ async def test_writes_succeed_again_within_two_seconds_of_a_failover_behind_the_
     assert set(after) == {name.new.port}
     said = [line["event"] for line in lines if line["event"].startswith("Postgres")]
     assert said == ["Postgres takes no writes", "Postgres takes writes again"]
+
+
+@pytest.mark.slow
+async def test_a_replica_is_no_read_url_because_it_would_hide_a_clients_own_writes() -> None:
+    async with name_of_two() as name:
+        await asyncio.to_thread(name.old.demote)
+        urls = {"url": name.new.url, "read_url": name.old.url}
+        async with Database(DatabaseSettings.model_validate(urls)) as database:
+            with pytest.raises(Unavailable, match="primary"):
+                await database.reader().fetch("SELECT 1")
+            with pytest.raises(Unavailable, match="primary"):
+                await database.check()

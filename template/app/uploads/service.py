@@ -1,7 +1,5 @@
-import asyncio
 from datetime import timedelta
 from uuid import UUID, uuid4
-from weakref import WeakValueDictionary
 
 from sqlalchemy import delete, func, select, update
 
@@ -25,9 +23,6 @@ SIGNATURES = {
     "image/jpeg": (b"\xff\xd8\xff",),
     "image/png": (b"\x89PNG\r\n\x1a\n",),
 }
-
-# One completion of a file at a time, because each reads all of it.
-_locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
 
 class NoSuchUpload(NotFound):
@@ -70,26 +65,24 @@ async def complete_upload(
     write: WriteSession, files: Files, account_id: UUID, upload_id: UUID
 ) -> Upload:
     """A second call changes nothing. Raises NoSuchUpload, NotSentYet, NotThatImage."""
-    async with _locks.setdefault(upload_id, asyncio.Lock()):  # per copy: each reads the file once
+    upload = await _own_upload(write, account_id, upload_id)
+    # Reading a file is slow, so hold no connection during it.
+    await write.commit()
+    if upload.completed_at is None:
+        try:
+            facts = await files.facts(upload.key)
+        except FileMissing:
+            raise NotSentYet from None
+        if facts.size != upload.size or not _is_image(upload.content_type, facts.head):
+            # Otherwise each further try would read all of it again.
+            await delete_upload(write, files, account_id, upload_id)
+            raise NotThatImage
+        await write.execute(
+            update(Upload)
+            .where(Upload.id == upload.id, Upload.completed_at.is_(None))
+            .values(sha256=facts.sha256, completed_at=func.now())
+        )
         upload = await _own_upload(write, account_id, upload_id)
-        # Reading a file is slow, so hold no connection during it.
-        await write.commit()
-        if upload.completed_at is None:
-            try:
-                facts = await files.facts(upload.key)
-            except FileMissing:
-                raise NotSentYet from None
-            if facts.size != upload.size or not _is_image(upload.content_type, facts.head):
-                # Otherwise each further try would read all of it again.
-                await delete_upload(write, files, account_id, upload_id)
-                raise NotThatImage
-            await write.execute(
-                update(Upload)
-                .where(Upload.id == upload.id, Upload.completed_at.is_(None))
-                .values(sha256=facts.sha256, completed_at=func.now())
-            )
-            upload = await _own_upload(write, account_id, upload_id)
-            await write.commit()
     return upload
 
 

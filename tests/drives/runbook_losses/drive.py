@@ -223,7 +223,8 @@ def name_the_buckets(site: LossesSite) -> None:
 
 
 def lose_the_bucket(site: LossesSite) -> str:
-    site.follow_text('rclone purge "$FILES"')
+    # A bucket that gets an upload meanwhile is not empty, and stays.
+    site.follow_text('tries=50; until rclone purge "$FILES"; do [ $((tries -= 1)) -gt 0 ]; done')
     site.follow(LOSS_OF_FILES, "2.")
     return site.follow(LOSS_OF_FILES, "3.")
 

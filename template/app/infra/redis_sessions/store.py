@@ -95,15 +95,29 @@ if is_position and held >= ARGV[1] then return end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 """
 
-# Replaces a session by a tombstone, and removes it from its user's index.
+# A person never ends this many. A program that logs in again and again would fill the memory.
+MOST_TOMBSTONES = 1000
+
+# Replaces a session by a tombstone, and removes it from its user's index. The user's oldest
+# tombstones go, so a late write may revive such a session.
 END = """
-local session, index_prefix = KEYS[1], KEYS[2]
-local hash, lifetime, only_held = unpack(ARGV)
+local session, index_prefix, session_prefix = KEYS[1], KEYS[2], KEYS[3]
+local hash, lifetime, only_held, most = unpack(ARGV)
 local held = redis.pcall('GET', session)
 if not held and only_held == '1' then return end
-local user = type(held) == 'string' and string.match(held, '^%S+')
-if user then redis.pcall('ZREM', index_prefix .. user, hash) end
 redis.call('SET', session, '', 'PX', lifetime)
+local user = type(held) == 'string' and string.match(held, '^%S+')
+if not user then return end
+redis.pcall('ZREM', index_prefix .. user, hash)
+local ended = 'ended-' .. index_prefix .. user
+local count = redis.pcall('LPUSH', ended, hash)
+if type(count) == 'number' and count > tonumber(most) then
+  local oldest = string.gsub(redis.call('RPOP', ended), '.', function(byte)
+    return string.format('%02x', string.byte(byte))
+  end)
+  redis.call('DEL', session_prefix .. oldest)
+end
+redis.pcall('PEXPIRE', ended, lifetime)
 """
 
 
@@ -256,7 +270,8 @@ class RedisSessions:
         """END's keys and arguments."""
         # A late write of this session holds an earlier visit, so it ends before the tombstone.
         lifetime = min(self._settings.idle, self._settings.absolute) // timedelta(milliseconds=1)
-        return [session_key(token_hash), INDEX, token_hash, lifetime, int(only_held)]
+        keys = session_key(token_hash), INDEX, SESSION
+        return [*keys, token_hash, lifetime, int(only_held), MOST_TOMBSTONES]
 
     def join(self, write: AsyncSession) -> Pipeline:
         """Its commands are sent together before the COMMIT, as one transaction of Redis.
@@ -306,7 +321,7 @@ class RedisSessions:
     def _mark_as_ended(
         self, write: AsyncSession, token_hash: bytes, *, only_held: bool = False
     ) -> None:
-        self.join(write).eval(END, 2, *self.ended(token_hash, only_held=only_held))
+        self.join(write).eval(END, 3, *self.ended(token_hash, only_held=only_held))
 
     def _tell(self, session: SyncSession) -> None:
         if session.in_nested_transaction():  # only a SAVEPOINT was released: the COMMIT comes later

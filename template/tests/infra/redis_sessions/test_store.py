@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from app.infra.database import WriteSession
 from app.infra.environment import EnvironmentIncomplete
 from app.infra.failures import Unavailable
+from app.infra.redis_sessions import store
 from app.infra.redis_sessions.store import session_key
 from app.infra.session_rows import LoginSession
 from app.infra.session_tokens import COOKIE
@@ -275,8 +276,8 @@ async def test_everything_stored_expires(ada: AsyncClient, server: Valkey) -> No
 
     redis = StoredInRedis().client
     remaining = sorted(timedelta(milliseconds=redis.pttl(key)) for key in redis.scan_iter())
-    # The new session, unless it is used; the tombstone of the old one; Ada's index.
-    assert [round(time / timedelta(days=1)) for time in remaining] == [14, 14, 90]
+    # The new session, unless it is used; the tombstone of the old one; Ada's two indexes.
+    assert [round(time / timedelta(days=1)) for time in remaining] == [14, 14, 14, 90]
 
 
 async def test_logins_and_logouts_leave_only_tombstones(ada: AsyncClient, server: Valkey) -> None:
@@ -286,7 +287,25 @@ async def test_logins_and_logouts_leave_only_tombstones(ada: AsyncClient, server
         await ada.post("/logout")
 
     redis = StoredInRedis().client
-    assert redis.mget(redis.keys()) == [b""] * 3
+    assert redis.mget(redis.keys("session:*")) == [b""] * 3
+
+
+async def test_a_program_that_logs_in_again_and_again_does_not_fill_the_memory(
+    ada: AsyncClient, shop: FastAPI, server: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "MOST_TOMBSTONES", 3)
+    stored, sessions = StoredInRedis(), shop.state.session_redis
+    copies = []
+    for _ in range(8):
+        (token_hash,) = await stored.token_hashes()
+        copies.append((token_hash, await sessions.find(token_hash)))
+        await ada.post(f"/login/{ADA}")  # ends the session before it
+
+    values = stored.client.mget(stored.client.keys("session:*"))
+    assert sorted(map(bool, values)) == [False, False, False, True]
+    for token_hash, copy in copies[-3:]:
+        await sessions.note_visit(token_hash, copy)
+        assert await sessions.find(token_hash) is None
 
 
 async def test_a_tombstone_outlives_every_copy(

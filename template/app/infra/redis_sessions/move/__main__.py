@@ -129,7 +129,7 @@ class Backfill:
     async def _end_in_redis(self, hashes: Iterable[bytes]) -> None:
         pipeline = self._redis.client.pipeline(transaction=False)
         for token_hash in hashes:
-            pipeline.eval(END, 2, *self._redis.ended(token_hash, only_held=True))
+            pipeline.eval(END, 3, *self._redis.ended(token_hash, only_held=True))
         await self._redis.answer(pipeline.execute())
 
     async def _pages_of_redis(self) -> AsyncGenerator[list[bytes]]:

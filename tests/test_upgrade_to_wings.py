@@ -18,6 +18,7 @@ FLAT = "dc273e222fd3"
 LATER = {"module_databases": ("false", 4), "pooler": ("pgbouncer", 2)}
 THEN = [one for one in VARIANTS if not any(one.get(name) for name in LATER)]
 FULL = THEN[-1]
+ENDS_AND_MIDDLE = [THEN[0], THEN[len(THEN) // 2], FULL]
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +84,7 @@ def answered(old: Repo) -> list[str]:
     return [word for answer in given for word in ("--data", answer)]
 
 
-@pytest.mark.parametrize("old", THEN, ids=variant_name, indirect=True)
+@pytest.mark.parametrize("old", ENDS_AND_MIDDLE, ids=variant_name, indirect=True)
 def test_a_flat_repo_upgrades_without_a_conflict(old: Repo) -> None:
     migrations = old.text("migrations/versions/0001_the_shop.py")
     done = old.rung("upgrade", *answered(old))

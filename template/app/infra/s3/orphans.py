@@ -63,9 +63,9 @@ async def _sweep(
     async with bucket_of(settings) as bucket:
         async for page in bucket.pages():
             keys = [one.key for one in page if is_valid(one.key) and one.stored_at < before]
-            known = further | {row.key for row in await rows.among(keys)}
+            known = {row.key for row in await rows.among(keys)}
             for key in keys:
-                if key not in known:
+                if key not in known and key not in further:
                     found += 1
                     print(key)
                     if delete:

@@ -22,6 +22,7 @@ import httpx
 sys.path.insert(0, str(Path.cwd()))
 
 from dev import postgres
+from dev.ports import unused as free_port
 
 FILL = """
 INSERT INTO products (name, description, price_cents, stock)
@@ -182,9 +183,3 @@ def interleave(cases: Cases, rounds: int, seconds: int) -> Runs:
 
 def _milliseconds(found: "re.Match[str]") -> float:
     return float(found[1]) * {"us": 0.001, "ms": 1, "s": 1000}[found[2]]
-
-
-def free_port() -> int:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return unused.getsockname()[1]

@@ -13,10 +13,12 @@ def test_nobody_else_gets_a_port_that_was_chosen_but_its_server_does() -> None:
 
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
         pass
-    with socket.socket() as other, pytest.raises(OSError, match="in use"):
-        other.bind(("127.0.0.1", port))
-    with (
-        socket.create_server(("127.0.0.1", port)) as server,
-        socket.create_connection(server.getsockname()),
-    ):
-        pass
+    for address in ("127.0.0.1", "127.0.0.2", ""):
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind((address, port))
+    for address in ("127.0.0.1", ""):
+        with (
+            socket.create_server((address, port)),
+            socket.create_connection(("127.0.0.1", port)),
+        ):
+            pass

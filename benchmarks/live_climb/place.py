@@ -455,7 +455,7 @@ def unused_ports(count: int) -> list[str]:
     for _ in range(count):
         holder = socket.socket()
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
+        holder.bind(("", 0))  # PgBouncer listens on all addresses
         atexit.register(holder.close)
         ports.append(str(holder.getsockname()[1]))
     return ports

@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 def unused() -> int:
-    """A port that nobody listens on. Until this process ends, the system offers it to nobody else,
-    but a server can still bind it by its number."""
+    """A port that is free on all addresses. Until this process ends, the system offers it to nobody
+    else, but a server can still bind it by its number."""
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    holder.bind(("127.0.0.1", 0))
+    holder.bind(("", 0))  # with one address only, a connection may use the port on another
     port: int = holder.getsockname()[1]
     if sys.platform == "linux":
         atexit.register(holder.close)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.accounts import promote
+from dev import ports
 from dev.pytest_plugin import Services
 from tests.conftest import PASSWORD
 
@@ -47,9 +47,7 @@ async def test_each_operation_is_named_by_its_function(app: FastAPI) -> None:
 @pytest.fixture
 def server(services: Services) -> Iterator[str]:
     """The URL of the app as its own process."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
+    port = ports.unused()
     environment = {**os.environ, "LOG_LEVEL": "ERROR"}
     process = subprocess.Popen([*SERVE, f"--port={port}"], env=environment)
     url = f"http://127.0.0.1:{port}"

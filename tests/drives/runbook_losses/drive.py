@@ -295,6 +295,7 @@ def make_two_poolers(site: LossesSite) -> None:
     site.variables |= {
         "POOLER_2": str(folder),
         "POOLER_2_PORT": second,
+        "POOLED_2": site.variables["POOLED"].replace(f":{first}", f":{second}"),
         "POOLED_BY_NAME": site.variables["POOLED"].replace(f":{first}", f":{name}"),
         "START_POOLER_PROXY": "start-pooler-proxy",
     }

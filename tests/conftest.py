@@ -86,8 +86,7 @@ def a_machine_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
         # Copier renders each part with all answers. Nearly all are plain names.
         patch.setattr(Worker, "_render_string", plain_or(Worker._render_string))
         yield machine
-    if "CI" not in os.environ:  # that machine is thrown away
-        remove_servers_data(tmp_path_factory.getbasetemp())
+    remove_servers_data(tmp_path_factory.getbasetemp())
 
 
 def plain_or(render: Callable[..., str]) -> Callable[..., str]:

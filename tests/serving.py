@@ -12,10 +12,9 @@ from urllib.request import urlopen
 
 import pytest
 
-PORTS = Path(__file__).parents[1] / "template/dev/ports.py"
-
-# Until the tests end, Linux gives such a port only to a program that names it.
-free_port: Callable[[], int] = runpy.run_path(str(PORTS))["unused"]
+PORTS = runpy.run_path(str(Path(__file__).parents[1] / "template/dev/ports.py"))
+free_port: Callable[[], int] = PORTS["unused"]
+keep_port: Callable[[Path], None] = PORTS["keep"]
 
 
 def run(*command: str, within: Path) -> subprocess.CompletedProcess[str]:

@@ -266,6 +266,17 @@ def test_a_release_whose_migration_fails_is_not_what_the_next_deploy_starts(
     assert (link / "pyproject.toml").is_file()
 
 
+def test_a_release_that_python_cannot_import_changes_no_database(site: Site, repo: Repo) -> None:
+    site.settings.touch()
+    python = ".venv/bin/python"
+    repo.write("dev/uv", f"mkdir -p .venv/bin; echo exit 7 > {python}; chmod +x {python}\n")
+    repo.commit()
+    site.variables |= {"REPO": str(repo.folder), "MIGRATE": f"touch {site.folder}/migrated"}
+    assert site.bash("release HEAD").returncode == 7
+    assert not (site.folder / "migrated").exists()
+    assert not (site.folder / "release").exists()
+
+
 def test_a_deploy_begins_with_a_process_that_is_out_already(site: Site) -> None:
     """The other one is alone: without it, nobody would serve."""
     site.settings.touch()
@@ -291,7 +302,8 @@ def test_a_wait_that_ends_in_vain_prints_no_password(page: Path) -> None:
     for line in lines_of(page):
         for words in re.findall(r"\bwait_until (.*)", line):
             shown = re.sub(r"^(?:ba)?sh -c '[^']*'", "", words)
-            assert not re.search(r"\$\{?(\w*POSTGRES|\w*DIRECT|REPLICA|POOLED|NEW)\b", shown), line
+            urls = r"\$\{?(\w*POSTGRES|\w*DIRECT|REPLICA|POOLED|NEW)\b"
+            assert not re.search(urls, shown, re.IGNORECASE), line
 
 
 @pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.stem)

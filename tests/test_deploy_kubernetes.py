@@ -391,7 +391,10 @@ STUB = r"""#!/bin/sh
 [ "$1" = kustomize ] && exec "$REAL_KUBECTL" "$@"
 echo "$*" >> "$CALLS"
 case "$*" in "apply"*) cat > "$CALLS.$(wc -l < "$CALLS")" ;; esac
-case "$*" in *"get job"*) echo "$ACTIVE" ;; *"$FAILS_AT"*) exit 1 ;; esac
+case "$*" in
+    *"get job"*) echo "$ACTIVE" | cut -d, -f"$(grep -c "get job" "$CALLS")" ;;
+    *"$FAILS_AT"*) exit 1 ;;
+esac
 """
 
 
@@ -444,6 +447,7 @@ def test_a_release_migrates_with_the_new_image_before_it_rolls(releases: Release
     assert done.returncode == 0, done.stderr
     assert releases.steps() == [
         "get secret app postgres",
+        "get job migrate --ignore-not-found --output=jsonpath={.status.active}",
         "delete job migrate --ignore-not-found",
         "apply --filename=- --selector=app.kubernetes.io/name notin (app, migrate)",
         "wait --for=condition=Ready cluster/database --timeout=15m",
@@ -458,7 +462,7 @@ def test_a_release_migrates_with_the_new_image_before_it_rolls(releases: Release
             '"image": "app"', f'"image": "{IMAGE}"'
         )
     )
-    for step in (2, 4, 7):
+    for step in (3, 5, 8):
         assert releases.applied(step) == expected
     labelled = {
         f"{one['kind']}/{one['metadata']['name']}"
@@ -472,9 +476,9 @@ def test_a_release_migrates_with_the_new_image_before_it_rolls(releases: Release
     ("fails_at", "said", "steps"),
     [
         ("get secret", "Make the namespace and the Secrets", 1),
-        ("notin", "", 3),
-        ("job/migrate --timeout", "The migration has failed, so no copy was replaced", 8),
-        ("rollout", "the old ones still serve. To go back: kubectl -n shop rollout undo", 9),
+        ("notin", "", 4),
+        ("job/migrate --timeout", "The migration has failed, so no copy was replaced", 9),
+        ("rollout", "the old ones still serve. To go back: kubectl -n shop rollout undo", 10),
     ],
 )
 def test_a_release_stops_at_the_first_failure(
@@ -487,9 +491,16 @@ def test_a_release_stops_at_the_first_failure(
     assert len(releases.steps()) == steps
 
 
+def test_a_release_never_ends_a_migration_that_runs(releases: Releases) -> None:
+    done = releases.run("production", IMAGE, active="1")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("The migration still runs. Wait for it: kubectl -n shop wait ")
+    assert [step for step in releases.steps() if step.startswith(("delete", "apply"))] == []
+
+
 def test_a_migration_that_outlives_its_log_is_not_called_failed(releases: Releases) -> None:
-    """A person who reads that runs the command again, and that ends the migration."""
-    done = releases.run("production", IMAGE, fails_at="job/migrate --timeout", active="1")
+    done = releases.run("production", IMAGE, fails_at="job/migrate --timeout", active=",1")
 
     assert done.returncode == 1
     assert done.stderr.startswith("The migration still runs. Wait for it: kubectl -n shop wait ")

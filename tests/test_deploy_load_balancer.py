@@ -128,6 +128,11 @@ def certificate(folder: Path) -> str:
     return str(both)
 
 
+@pytest.mark.parametrize("failure", ["timeout", "refused", "other"])
+def test_haproxy_keeps_its_copies_while_dns_is_away(shop: Path, failure: str) -> None:
+    assert number(rf"^    hold {failure} (\d+)h$", shop / "deploy/haproxy.cfg") >= 24
+
+
 @pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed: apt-get install haproxy")
 @pytest.mark.parametrize("tls", [False, True])
 def test_haproxy_accepts_its_configuration(shop: Path, tmp_path: Path, tls: bool) -> None:

@@ -86,6 +86,12 @@ def test_each_kind_of_failure_has_an_alert() -> None:
         assert metric in watched
 
 
+def test_a_rare_route_that_always_fails_pages_somebody() -> None:
+    found = rules(FOLDER / "alerts.yaml")
+    by_route = [rule for rule in found if "(job, http_route)" in rule["expr"]]
+    assert [rule["labels"]["severity"] for rule in by_route] == ["page"]
+
+
 @pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
 def test_panels_do_not_overlap_and_show_only_the_chosen_service(file: Path) -> None:
     dashboard = json.loads(file.read_text(encoding="utf-8"))

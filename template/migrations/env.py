@@ -8,6 +8,7 @@ import asyncpg
 from alembic import context
 from alembic.runtime.migration import MigrationInfo
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -18,9 +19,25 @@ from app.infra.tables import Base
 
 # All others wait behind a migration that waits for a lock. So give up soon and try again later.
 TIMEOUTS = ("SET lock_timeout = '3s'", "SET statement_timeout = '60s'")
+LOCK_TIMEOUT = "55P03"
 
 # One migration at a time, also when several copies are deployed at once.
 ADVISORY_LOCK = 7_311_966
+HELD_BY = f"""
+    SELECT pid FROM pg_locks
+    WHERE locktype = 'advisory' AND classid = 0 AND objid = {ADVISORY_LOCK} AND granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""  # noqa: S608  # nothing from outside
+
+# A CREATE INDEX CONCURRENTLY that was ended leaves an index that no query uses. When the migration
+# runs again, IF NOT EXISTS skips it.
+INVALID = """
+    SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+    WHERE NOT indisvalid AND relkind = 'i'
+        AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE index_relid = indexrelid)
+"""
+
+applied: list[str] = []
 
 
 async def migrate() -> None:
@@ -39,6 +56,13 @@ async def migrate() -> None:
             await connection.commit()
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
         sys.exit(f"Cannot connect to the Postgres of DATABASE_URL (is it in .env?): {error}")
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != LOCK_TIMEOUT:
+            raise
+        sys.exit(
+            f"Another transaction held a lock for 3 s: {error.statement}\nRun this command again."
+            " If it fails again, docs/guide/unavailable.md shows who holds the lock."
+        )
     await engine.dispose()
 
 
@@ -58,17 +82,29 @@ def _run(connection: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+    if applied and (invalid := connection.scalars(text(INVALID)).all()):
+        repair = "\n".join(f"    REINDEX INDEX CONCURRENTLY {name};" for name in invalid)
+        sys.exit(
+            "The migrations are applied, but no query uses these indexes, because a build of them"
+            f" was ended. Build them again, then run this command again:\n{repair}"
+        )
 
 
 def _report(ctx: object, step: MigrationInfo, heads: object, run_args: object) -> None:
     script = context.script.get_revision(step.up_revision_ids[0])
+    applied.append(script.revision)
     print("Applied" if step.is_upgrade else "Reverted", f"{script.revision}: {script.doc}")
 
 
 def _wait_for_the_others(connection: Connection) -> None:
     # Polling, because CREATE INDEX CONCURRENTLY waits for every open transaction, also for one that
     # only waits for this lock.
+    told = None
     while not connection.scalar(text(f"SELECT pg_try_advisory_lock({ADVISORY_LOCK})")):
+        if (other := connection.scalar(text(HELD_BY))) not in (None, told):
+            end = f"If nobody waits for it any more, end it: SELECT pg_terminate_backend({other})"
+            print(f"Another migration runs. {end}", file=sys.stderr, flush=True)
+            told = other
         connection.rollback()
         time.sleep(0.2)
 

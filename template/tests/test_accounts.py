@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import select, update
 from structlog.testing import capture_logs
 
-from app.accounts import passwords, promote, throttle, unlock
+from app.accounts import log_out, passwords, promote, throttle, unlock
 from app.accounts.models import Account, LoginAttempts
 from app.infra.database import Database, WriteSession
 from app.infra.failures import Unavailable
@@ -410,16 +410,25 @@ async def test_unlocking_forgets_the_guesses_at_one_account(
     assert (await guesses(database))["account:grace@example.com"] == 10
 
 
+async def test_an_operator_logs_a_stolen_account_out_everywhere(
+    ada: AsyncClient, grace: AsyncClient
+) -> None:
+    await log_out.main("Ada@example.com")
+
+    assert (await ada.get("/me")).status_code == 401
+    assert (await grace.get("/me")).status_code == 200
+
+
 @pytest.mark.parametrize(
     "email",
     ["nobody@example.com", "", "%", "\u212a@example.com", "ad\u00e1@example.com", "\udcff@x"],
 )
-async def test_unlock_and_promote_refuse_an_email_that_no_account_has(
+async def test_commands_refuse_an_email_that_no_account_has(
     client: AsyncClient, email: str
 ) -> None:
     await client.post("/accounts", json={**ADA, "email": "k@example.com"})
 
-    for command in (unlock, promote):
+    for command in (unlock, promote, log_out):
         with pytest.raises(SystemExit, match="There is no account"):
             await command.main(email)
 

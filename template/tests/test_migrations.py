@@ -1,13 +1,18 @@
 """On an empty Postgres, the migrations create exactly the tables of the models."""
 
+import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
+import asyncpg
 import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 ROOT = Path(__file__).parent.parent
+UPGRADE = (sys.executable, "-m", "alembic", "upgrade", "head")
 
 
 @pytest.fixture
@@ -31,3 +36,52 @@ def test_every_migration_can_be_reverted(alembic: Config) -> None:
 
 def test_the_history_has_one_head(alembic: Config) -> None:
     assert len(ScriptDirectory.from_config(alembic).get_heads()) == 1
+
+
+async def test_an_index_whose_build_was_ended_is_named(empty_database: str) -> None:
+    connection = await asyncpg.connect(empty_database)
+    await connection.execute("CREATE TABLE twins AS SELECT 1 AS id FROM generate_series(1, 2)")
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await connection.execute("CREATE UNIQUE INDEX CONCURRENTLY ix_twins_id ON twins (id)")
+    await connection.close()
+
+    first, again = upgraded(), upgraded()
+
+    assert first.returncode == 1
+    assert "REINDEX INDEX CONCURRENTLY ix_twins_id;" in first.stderr
+    assert again.returncode == 0  # it has applied nothing
+
+
+def upgraded() -> subprocess.CompletedProcess[str]:
+    return subprocess.run(UPGRADE, cwd=ROOT, capture_output=True, text=True)
+
+
+async def test_a_migration_that_waits_for_another_one_says_how_to_end_that(
+    empty_database: str,
+) -> None:
+    other = await asyncpg.connect(empty_database)
+    await other.execute("SELECT pg_advisory_lock(7311966)")
+    end = f"SELECT pg_terminate_backend({other.get_server_pid()})"
+    waiting = await asyncio.create_subprocess_exec(*UPGRADE, cwd=ROOT, stderr=subprocess.PIPE)
+    async with asyncio.timeout(60):
+        assert waiting.stderr
+        line = await waiting.stderr.readline()
+        await other.close()
+        assert await waiting.wait() == 0
+
+    assert end in line.decode()
+
+
+@pytest.mark.slow
+async def test_a_migration_that_gets_no_lock_names_the_page_that_shows_who_holds_it(
+    empty_database: str,
+) -> None:
+    upgraded()
+    other = await asyncpg.connect(empty_database)
+    await other.execute("BEGIN; LOCK TABLE alembic_version")
+    refused = upgraded()
+    await other.close()
+
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+    assert "docs/guide/unavailable.md shows who holds the lock" in refused.stderr

@@ -8,6 +8,7 @@ import secrets
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import structlog
@@ -56,6 +57,17 @@ ENRICH: tuple[Processor, ...] = (
     structlog.processors.add_log_level,
     Timestamp(),
 )
+
+
+class Stdout(structlog.WriteLogger):
+    """Drops a line that cannot be written: the disk is full, or its reader is gone. An error would
+    end a request, or a task that checks a server, and nobody starts such a task again."""
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError):
+            super().msg(message)
+
+    debug = info = warning = error = critical = exception = msg
 
 
 class LogSettings(BaseSettings):
@@ -130,7 +142,7 @@ def configure(settings: LogSettings, *more: Processor) -> None:
     # Not through the standard library: its loggers and formatters cost 50 µs a request more.
     structlog.configure(
         processors=[*enrich, *render],
-        logger_factory=structlog.WriteLoggerFactory(),
+        logger_factory=lambda *_: Stdout(),
         wrapper_class=structlog.make_filtering_bound_logger(settings.level),
     )
     logging.config.dictConfig(_for_libraries(settings.level, enrich, render))

@@ -18,9 +18,15 @@ namespace=$(printf '%s\n' "$release" | sed -n 's/^  namespace: //p' | head -n 1)
 [ -n "$namespace" ] || fail "environments/$1/kustomization.yaml has no namespace. Add the line \`namespace: NAME\`."
 apply() { printf '%s\n' "$release" | kubectl apply --filename=- "$@"; }
 here() { kubectl --namespace="$namespace" "$@"; }
+refuse_while_it_runs() {
+    [ "$(here get job migrate --ignore-not-found --output=jsonpath={.status.active})" != 1 ] ||
+        fail "The migration still runs. Wait for it: kubectl -n $namespace wait --for=condition=Complete job/migrate --timeout=9h. Then \
+run the same command again. To end it instead: kubectl -n $namespace delete job migrate"
+}
 
 here get secret app postgres >/dev/null ||
     fail "Make the namespace and the Secrets app and postgres first: docs/guide/kubernetes.md."
+refuse_while_it_runs
 # A Job cannot be changed, so each release makes its own.
 here delete job migrate --ignore-not-found
 apply --selector='app.kubernetes.io/name notin (app, migrate)'
@@ -30,9 +36,7 @@ apply --selector='app.kubernetes.io/name = migrate'
 here logs --follow job/migrate --pod-running-timeout=10m || true
 here wait --for=condition=Complete job/migrate --timeout=60s || {
     # A connection to a log may break, above all while a long statement writes no line.
-    [ "$(here get job migrate --output=jsonpath={.status.active})" != 1 ] ||
-        fail "The migration still runs. Wait for it: kubectl -n $namespace wait --for=condition=Complete job/migrate --timeout=9h. Then \
-run the same command again."
+    refuse_while_it_runs
     fail "The migration has failed, so no copy was replaced. The old release still serves."
 }
 apply

@@ -1,8 +1,11 @@
 # Rung's file: advancing to another stage may change it.
 """Log lines of requests, of the app and of libraries."""
 
+import errno
+import io
 import json
 import logging
+import os
 import re
 from typing import Any
 from urllib.parse import quote
@@ -12,6 +15,7 @@ import structlog
 from fastapi import FastAPI
 from structlog.testing import capture_logs
 
+from app.infra.failures import Unavailable
 from app.infra.logs import LogSettings, Timestamp, configure
 from tests.infra.conftest import Serve, bare_app
 
@@ -127,6 +131,29 @@ async def test_health_checks_are_logged_only_when_they_fail(
         assert (await client.get("/live")).status_code == 200
 
     assert lines(capsys) == []
+
+
+class FullDisk(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+async def test_a_log_that_cannot_be_written_fails_nothing(
+    notes: FastAPI, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @notes.get("/away")
+    async def away() -> None:
+        raise Unavailable("a server is away")
+
+    monkeypatch.setattr("sys.stdout", FullDisk())
+    configure(LogSettings())
+    async with serve(notes) as client:
+        statuses = [(await client.get(path)).status_code for path in ("/notes/7", "/away")]
+        broken = await client.get("/broken")
+
+    assert [*statuses, broken.status_code] == [200, 503, 500]
+    for level in ("debug", "info", "warning", "error", "critical", "exception"):
+        getattr(structlog.get_logger(), level)("lost")
 
 
 async def test_a_terminal_shows_readable_lines(

@@ -35,4 +35,19 @@ def too_small(evidence: Evidence) -> Finding | None:
     )
 
 
-CACHE = Capability(NAME, RedisSeen, look, (*rules_of(NAME), too_small))
+def drops_nothing(evidence: Evidence) -> Finding | None:
+    """A Redis whose file nobody has written has this policy."""
+    found = seen(evidence, RedisSeen, NAME)
+    if not found or not found.most_memory or found.policy != "noeviction":
+        return None
+    if found.memory < 0.9 * found.most_memory:
+        return None
+    return Finding(
+        rule="cache-too-small",
+        text="the cache is full and drops nothing, so it takes no new answer",
+        do="set maxmemory-policy to allkeys-lfu",
+        evidence=[f"{found.memory >> 20} of {found.most_memory >> 20} MiB are used (INFO)"],
+    )
+
+
+CACHE = Capability(NAME, RedisSeen, look, (*rules_of(NAME), too_small, drops_nothing))

@@ -88,6 +88,8 @@ class Database(EvidencePart):
     requested_checkpoints: int | None
     oldest_xid: int | None
     fullest_sequence: float | None
+    kept_wal: int | None = None  # bytes, for a replication slot that nobody reads
+    archive_fails: bool | None = None  # the last try failed
 
 
 class Route(EvidencePart):

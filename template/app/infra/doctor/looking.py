@@ -90,6 +90,19 @@ SEQUENCES = """
     WHERE increment_by > 0
 """
 
+WAL = """
+    SELECT /* app.infra.doctor */
+        (
+            SELECT max(pg_wal_lsn_diff(
+                CASE WHEN pg_is_in_recovery()
+                    THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
+                restart_lsn
+            )) FROM pg_replication_slots WHERE NOT active
+        )::bigint AS kept,
+        last_failed_time > coalesce(last_archived_time, '-infinity') AS archive_fails
+    FROM pg_stat_archiver
+"""
+
 LIMITS = (
     "SET lock_timeout = '500ms';"  # direct
     "SET statement_timeout = '3s';"
@@ -150,6 +163,7 @@ class Looking:
         say("plans")
         tables = _tables(before, after)
         sequence = await self._first("sequences", SEQUENCES)
+        wal = await self._first("WAL", WAL)
         return Database(
             **_sessions(samples),
             clients=clients[0] if clients else 0,
@@ -159,6 +173,8 @@ class Looking:
             tables=tables,
             requested_checkpoints=_difference(before.checkpoints, after.checkpoints),
             oldest_xid=server["oldest_xid"] if server else None,
+            kept_wal=wal["kept"] if wal else None,
+            archive_fails=wal["archive_fails"] if wal else None,
             fullest_sequence=sequence[0] if sequence else None,
         )
 

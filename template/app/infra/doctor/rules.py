@@ -27,6 +27,7 @@ NEEDED_TO_ADVANCE = frozenset(
     | {f"statements of the {capability.name}" for capability in CAPABILITIES}
 )
 FEWEST_REQUESTS = 50
+MOST_KEPT_WAL = 2 << 30
 
 
 def judge(evidence: Evidence, rules: tuple[Rule, ...] | None = None) -> Judgement:
@@ -62,6 +63,20 @@ def clocks(evidence: Evidence) -> Finding | None:
             do="make its column bigint",
             evidence=[f"{database.fullest_sequence:.0%} of it is used (pg_sequences)"],
         )
+    if database and (database.kept_wal or 0) > MOST_KEPT_WAL:
+        return Finding(
+            rule="clocks",
+            text="a replication slot that nobody reads keeps WAL until the disk is full",
+            do="start its reader, or pg_drop_replication_slot",
+            evidence=[f"{(database.kept_wal or 0) >> 20:,} MiB (pg_replication_slots)"],
+        )
+    if database and database.archive_fails:
+        return Finding(
+            rule="clocks",
+            text="the WAL archive takes no WAL, which stays until the disk is full",
+            do="repair archive_command: Postgres' own log says why it fails",
+            evidence=["last_failed_time is later than last_archived_time (pg_stat_archiver)"],
+        )
     return None
 
 
@@ -78,7 +93,7 @@ def unavailable_to_a_late_app(evidence: Evidence) -> Finding | None:
     return Finding(
         rule="unavailable",
         text=f"the app cannot reach {', '.join(away)}",
-        do="bring it back: its own log says why it does not answer",
+        do="read the reason in the app's log line `unavailable`: docs/guide/unavailable.md",
         evidence=["unavailable in the answer of /ready"],
     )
 

@@ -145,7 +145,14 @@ class PrimaryLog:
     def bytes_behind(self, lsn: int) -> int:
         return max(self._samples[-1][1] - lsn, 0) if self._samples else 0
 
-    def seconds_behind(self, lsn: int) -> float:
-        """The seconds since the log passed `lsn`. An idle primary leaves no replica behind."""
+    def seconds_behind(self, lsn: int, last_commit: float) -> float:
+        """The seconds since the log passed `lsn`. An idle primary leaves no replica behind.
+
+        If the log passed it before the oldest sample, this process does not know when. Then the age
+        in seconds of the replica's last commit counts.
+        """
         passed_at = next((at for at, reached in self._samples if reached > lsn), None)
-        return 0.0 if passed_at is None else time.monotonic() - passed_at
+        if passed_at is None:
+            return 0.0
+        seconds = time.monotonic() - passed_at
+        return max(seconds, last_commit) if lsn < self._samples[0][1] else seconds

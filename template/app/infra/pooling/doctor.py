@@ -196,13 +196,18 @@ def clients_wait(evidence: Evidence) -> Finding | None:
     pooler = seen(evidence, PgBouncerSeen, NAME)
     if not pooler or pooler.waiting_samples < 0.5 or not keeps_idle(evidence.database):
         return None
+    servers = pooler.servers_active + pooler.servers_idle
+    text = "requests wait in PgBouncer, and the database is idle"
+    do = "raise default_pool_size within `make budget`; hold no transaction while you wait"
+    if not servers:
+        text = "PgBouncer is paused, or cannot connect to Postgres"
+        do = "kill -USR2 ends a pause; PgBouncer's own log says why it cannot connect"
     return Finding(
         rule="pooler",
-        text="requests wait in PgBouncer, and the database is idle",
-        do="raise default_pool_size within `make budget`; hold no transaction while you wait",
+        text=text,
+        do=do,
         evidence=[
-            f"{pooler.waiting:.1f} clients wait for one of"
-            f" {pooler.servers_active + pooler.servers_idle:.0f} connections, at most"
+            f"{pooler.waiting:.1f} clients wait for one of {servers:.0f} connections, at most"
             f" {pooler.longest_wait_s:.0f} s (SHOW POOLS)"
         ],
     )

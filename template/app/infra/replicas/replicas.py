@@ -31,7 +31,10 @@ WHERE_THE_REPLICA_IS = """
         coalesce(
             (SELECT received_tli FROM pg_stat_wal_receiver),
             (SELECT timeline_id FROM pg_control_checkpoint())
-        ) AS timeline_id
+        ) AS timeline_id,
+        coalesce(
+            extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 'Infinity'
+        )::float AS last_commit
 """
 
 # A server that does not answer for this long gets no reads. Its running reads go to another server.
@@ -222,7 +225,9 @@ class Replicas:
             replica.seconds_behind = math.inf
         else:
             replica.note_replayed(answer["lsn"])
-            replica.seconds_behind = self._primary.seconds_behind(answer["lsn"])
+            replica.seconds_behind = self._primary.seconds_behind(
+                answer["lsn"], answer["last_commit"]
+            )
             reason = self._reason_behind(replica)
         if reason and replica.is_in_rotation is not False:
             log.warning("a replica is out of rotation", replica=replica.name, reason=reason)

@@ -47,7 +47,11 @@ SERVER = """
             SELECT extnamespace::regnamespace::text FROM pg_extension
             WHERE extname = 'pg_stat_statements'
         ) AS schema,
-        coalesce(stats_reset, pg_postmaster_start_time()) AS counted_since
+        -- A crash of one session resets all counts. Only those of the whole server tell when.
+        greatest(
+            coalesce(stats_reset, pg_postmaster_start_time()),
+            (SELECT stats_reset FROM pg_stat_bgwriter)
+        ) AS counted_since
     FROM pg_stat_database
     WHERE datname = current_database()
 """

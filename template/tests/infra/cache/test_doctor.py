@@ -31,6 +31,7 @@ WELL: dict[str, Any] = {
 }
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "too_small": ("cache-too-small", {"evicted": 500, "hits": 300, "misses": 700}),
+    "drops_nothing": ("cache-too-small", {"policy": "noeviction", "memory": 95 << 20}),
     "is_busy": ("redis-busy", {"processor": 0.8}),
     "refuses": ("redis-refuses", {"refused": 3}),
 }

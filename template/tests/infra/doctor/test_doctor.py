@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,9 +18,12 @@ import pytest
 
 from app.infra.connections import DatabaseSettings
 from app.infra.doctor import looking
+from app.infra.doctor.__main__ import Postgres, look_at_primary
 from app.infra.doctor.evidence import Database, Evidence, Skipped
+from app.infra.doctor.finding import Window
 from app.infra.doctor.looking import Refused, look_at_postgres
 from app.infra.doctor.rules import judge
+from dev import postgres
 
 pytestmark = pytest.mark.slow
 
@@ -45,8 +48,11 @@ async def database(empty_database: str) -> str:
 
 
 async def look(url: str, seconds: float = 2) -> tuple[Database, list[Skipped]]:
-    settings = DatabaseSettings.model_validate({"url": url})
-    return await look_at_postgres(settings, seconds, 8, lambda _: None)
+    return await look_at_postgres(settings_of(url), seconds, 8, lambda _: None)
+
+
+def settings_of(url: str) -> DatabaseSettings:
+    return DatabaseSettings.model_validate({"url": url})
 
 
 def verdict(database: Database) -> str:
@@ -153,8 +159,22 @@ async def test_when_statements_wait_for_an_idle_transaction_it_is_the_verdict(
     assert verdict(found) == "idle-in-tx"
 
 
+async def test_wal_that_waits_for_a_reader_is_seen(database: str) -> None:
+    connection = await asyncpg.connect(database)
+    slot = f"left_{uuid4().hex}"
+    await connection.execute(f"SELECT pg_create_physical_replication_slot('{slot}', true)")
+    try:
+        found, _ = await look(database, 1)
+    finally:
+        await connection.execute(f"SELECT pg_drop_replication_slot('{slot}')")
+        await connection.close()
+
+    assert found.kept_wal is not None
+
+
 @pytest.mark.parametrize(
-    "query", ["SERVER", "SESSIONS", "CLIENTS", "STATEMENTS", "TABLES", "CHECKPOINTS", "SEQUENCES"]
+    "query",
+    ["SERVER", "SESSIONS", "CLIENTS", "STATEMENTS", "TABLES", "CHECKPOINTS", "SEQUENCES", "WAL"],
 )
 async def test_each_query_may_fail_alone(
     database: str, monkeypatch: pytest.MonkeyPatch, query: str
@@ -201,6 +221,30 @@ async def test_a_refused_connection_counts_as_evidence(database: str) -> None:
 
     seen = Evidence(stage=1, at=datetime.now(UTC), window_s=1, refused=True)
     assert judge(seen).verdict.advance_to == 2
+
+
+def test_when_no_connection_is_left_a_superuser_gets_the_evidence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def looked(superuser: str) -> tuple[Postgres, Postgres]:
+        async with guest(superuser, "IN ROLE pg_monitor, pg_use_reserved_connections") as url:
+            held: list[asyncpg.Connection] = []
+            with suppress(asyncpg.TooManyConnectionsError):
+                while True:
+                    held.append(await asyncpg.connect(url))
+            refused = await look_at_primary(settings_of(url), Window(1, 8))
+            seen = await look_at_primary(settings_of(superuser), Window(1, 8))
+            for connection in held:
+                connection.terminate()
+        return refused, seen
+
+    monkeypatch.setitem(postgres.TEMPORARY_SETTINGS, "max_connections", "8")
+    with postgres.temporary_server(f"rung-test-{uuid4().hex}") as superuser:
+        refused, seen = asyncio.run(looked(superuser))
+
+    assert refused.refused
+    assert "superuser" in refused.skipped[0].remedy
+    assert seen.database is not None
 
 
 async def test_the_doctor_writes_nothing_and_waits_for_no_lock(database: str) -> None:

@@ -120,6 +120,8 @@ BUSY = {"active": 1.0, "on_processor": 0.9}
 CASES: dict[str, tuple[str, int | None, Evidence]] = {
     "xids run out": ("clocks", None, evidence(database={"oldest_xid": 1_200_000_000})),
     "a sequence runs out": ("clocks", None, evidence(database={"fullest_sequence": 0.8})),
+    "a slot that nobody reads": ("clocks", None, evidence(database={"kept_wal": 3 << 30})),
+    "an archive that fails": ("clocks", None, evidence(database={"archive_fails": True})),
     "a server is away": ("unavailable", None, evidence(unavailable=["sessions"])),
     "a server is away, and transactions wait for it": (
         "unavailable",

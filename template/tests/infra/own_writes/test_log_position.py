@@ -31,11 +31,11 @@ def test_a_position_of_an_older_timeline_is_reached_where_the_new_one_began() ->
 
 def test_a_replica_that_has_the_whole_log_is_not_behind_however_old_its_end_is() -> None:
     primary = PrimaryLog()
-    assert primary.seconds_behind(0) == 0
+    assert primary.seconds_behind(0, 7) == 0
     primary.add_sample(Position(1, 500))
 
-    assert (primary.seconds_behind(500), primary.bytes_behind(500)) == (0, 0)
-    assert primary.seconds_behind(499) > 0
+    assert (primary.seconds_behind(500, 7), primary.bytes_behind(500)) == (0, 0)
+    assert primary.seconds_behind(499, 0) > 0
     assert primary.bytes_behind(499) == 1
 
 
@@ -44,9 +44,16 @@ def test_a_flush_that_stopped_at_the_end_of_a_page_does_not_count_as_lag() -> No
     primary.add_sample(Position(1, 500))
     primary.add_sample(Position(1, 8192))
 
-    assert (primary.seconds_behind(500), primary.bytes_behind(500)) == (0, 0)
+    assert (primary.seconds_behind(500, 7), primary.bytes_behind(500)) == (0, 0)
     primary.add_sample(Position(1, 9000))
-    assert primary.seconds_behind(500) > 0
+    assert 0 < primary.seconds_behind(500, 3600) < 3600
+
+
+def test_a_replica_behind_the_oldest_sample_is_as_old_as_its_last_commit() -> None:
+    primary = PrimaryLog()
+    primary.add_sample(Position(1, 500))
+
+    assert primary.seconds_behind(499, 3600) == 3600
 
 
 @pytest.mark.parametrize(

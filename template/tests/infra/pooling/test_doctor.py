@@ -2,6 +2,7 @@
 """The doctor in front of a real PgBouncer."""
 
 import asyncio
+import signal
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -52,6 +53,28 @@ def pooled(services: Services, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
         monkeypatch.setenv("DATABASE_DIRECT_URL", services.database_url)
 
     return lead_to
+
+
+async def test_a_pause_that_nobody_has_ended_is_named(bouncer: PgBouncer) -> None:
+    connection = await asyncpg.connect(bouncer.url, statement_cache_size=0)
+
+    async def asks() -> None:
+        while True:
+            await connection.fetch("SELECT 1")
+
+    asking = asyncio.create_task(asks())
+    bouncer.signal(signal.SIGUSR1)
+    found = await look(Window(2, 8))
+    bouncer.signal(signal.SIGUSR2)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    connection.terminate()
+
+    assert found
+    assert found.seen
+    capabilities = {NAME: found.seen.model_dump()}
+    verdict = judge(evidence(stage=2, capabilities=capabilities)).verdict
+    assert (verdict.rule, "kill -USR2" in verdict.do) == ("pooler", True)
 
 
 @asynccontextmanager

@@ -268,6 +268,29 @@ async def test_a_replica_too_far_behind_is_left_out_until_it_has_caught_up(
         await until(lambda: reads_from_replica(client))
 
 
+async def test_a_process_that_starts_knows_how_long_a_replica_has_been_behind(
+    primary: Server, replica: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_REPLICA_URLS", replica.url)
+    monkeypatch.setenv("DATABASE_REPLICA_MAX_LAG_SECONDS", "2")
+    a_commit = "SELECT pg_logical_emit_message(true, 'rung', 'x')"
+    await primary.run(a_commit)
+    await replica.becomes("pg_last_xact_replay_timestamp() IS NOT NULL")
+    await replica.run("SELECT pg_wal_replay_pause()")
+    await primary.run(a_commit)
+    await replica.becomes("clock_timestamp() - pg_last_xact_replay_timestamp() > interval '3 s'")
+    settings = environment.read(DatabaseSettings), environment.read(ReplicaSettings)
+    async with Replicas(*settings) as watched:
+        [seen] = watched.replicas
+
+        async def is_known() -> bool:
+            return seen.is_in_rotation is not None
+
+        await until(is_known)
+        assert not seen.is_in_rotation
+        assert seen.seconds_behind > 3
+
+
 @pytest.mark.slow
 async def test_while_the_primary_is_idle_the_replica_is_not_behind(
     notes: FastAPI, serve: Serve, monkeypatch: pytest.MonkeyPatch

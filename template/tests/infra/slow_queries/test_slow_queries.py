@@ -3,9 +3,12 @@
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -547,3 +550,32 @@ def name_of(database: str) -> str:
 def as_role(url: str, role: str, password: str) -> str:
     parts = urlsplit(url)
     return parts._replace(netloc=f"{role}:{password}@{parts.hostname}:{parts.port}").geturl()
+
+
+def test_counts_begin_again_when_a_session_crashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def crash(url: str) -> datetime:
+        """The moment before."""
+        connection = await asyncpg.connect(url)
+        now: datetime = await connection.fetchval("SELECT clock_timestamp()")
+        os.kill(await connection.fetchval("SELECT pg_backend_pid()"), signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while not await has_begun_again(url, now):  # noqa: ASYNC110  # Postgres knows
+                await asyncio.sleep(0.1)
+        return now
+
+    async def has_begun_again(url: str, crashed: datetime) -> bool:
+        try:
+            connection = await asyncpg.connect(url)
+            counts = "SELECT stats_reset > $1 FROM pg_stat_bgwriter"
+            begun = await connection.fetchval(counts, crashed)
+            await connection.close()
+        except (OSError, asyncpg.PostgresError):
+            return False
+        return begun is True
+
+    with postgres.temporary_server(f"rung-test-{uuid4().hex}") as url:
+        run(url, "CREATE EXTENSION pg_stat_statements")
+        run(url, "CHECKPOINT")
+        crashed = asyncio.run(crash(url))
+        monkeypatch.setenv("DATABASE_URL", url)
+        assert report().tables_since > crashed

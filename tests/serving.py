@@ -38,6 +38,7 @@ def make_dev(project: Path, port: int, target: str = "dev") -> Iterator[str]:
         "PGSSLMODE": "require",
         "PGHOST": "192.0.2.1",
         "PGOPTIONS": "-c nonsense=1",
+        "http_proxy": "http://127.0.0.1:9",
     }
     log = project.with_suffix(".log")
     with log.open("w") as output:

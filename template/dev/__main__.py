@@ -32,7 +32,8 @@ def main() -> None:
     except postgres.PostgresError as error:
         sys.exit(str(error))
     except PermissionError as error:
-        sys.exit(f'{error}\nIf another user owns it: sudo chown -R "$(id -u)" .dev')
+        owner = 'If another user owns it: sudo chown -R "$(id -u)" .dev.'
+        sys.exit(f"{error}\n{owner} If it is a program: mount its disk without noexec.")
     except OSError as error:
         sys.exit(f"{error}\nRemove the cause, or set DATABASE_URL to your own Postgres.")
     except KeyboardInterrupt:

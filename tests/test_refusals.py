@@ -204,6 +204,16 @@ def test_a_template_without_the_recorded_version_is_refused(repo: Repo) -> None:
     assert "does not have v0.0.9-3-gabcdef0. Fetch it there" in repo.refuses(*ADVANCE)
 
 
+def test_a_version_that_was_withdrawn_at_a_url_is_refused(
+    repo: Repo, growing_template: Path
+) -> None:
+    url = f"git+{growing_template.as_uri()}"
+    repo.edits(".copier-answers.yml", f"_src_path: {growing_template}", f"_src_path: {url}")
+    repo.edits(".copier-answers.yml", "v0.1.0", "v0.0.9")
+    line = repo.refuses(*ADVANCE)
+    assert f"The template {url} does not have v0.0.9. Push this tag" in line
+
+
 def test_a_template_that_is_no_repository_is_refused(repo: Repo, tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     source = repo.answers()["_src_path"]

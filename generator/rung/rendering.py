@@ -166,6 +166,11 @@ def _errors_in_words(src: str) -> Iterator[None]:
         raise
     except ProcessExecutionError as error:
         why = reason(error.stderr, int(error.retcode or 1))
+        if missing := re.search(r"invalid reference: (\S+)|pathspec '(.+)' did not match", why):
+            raise RungError(
+                f"The template {src} does not have {missing[1] or missing[2]}. Push this tag or "
+                "commit there, or pass --template with a checkout or a git URL that has it."
+            ) from error
         raise RungError(f"The template {src} cannot be fetched: {why}") from error
     except SettingsError as error:
         raise RungError(

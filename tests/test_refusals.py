@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from growing import Repo, release, write
 from people import Person, git
+from rung.answers_check import other_answers
 from rung.imports import imported
+from rung.rendering import Rendered
 from rung.stages import LADDER
 
 ADVANCE = ("advance", "--yes")
@@ -42,7 +44,8 @@ def test_a_folder_that_is_no_project_is_refused(person: Person) -> None:
         done = person.types(*ADVANCE)
     assert (done.returncode, done.stderr) == (
         1,
-        "rung: . is not a project of Rung's: there is no .copier-answers.yml in it or above it.\n",
+        "rung: . is not a project of Rung's: there is no .copier-answers.yml in it or above it. "
+        "Name a project's folder. If the file was deleted: git log -p -- .copier-answers.yml\n",
     )
 
 
@@ -96,6 +99,22 @@ def test_a_stage_lowered_by_hand_is_refused(repo: Repo) -> None:
 
 
 @pytest.mark.slow
+def test_only_choices_that_decide_on_files_are_tried() -> None:
+    teams = {"choices": [f"team-{number}" for number in range(40)]}
+    cloud = {"choices": {"Amazon": "aws", "Google": "gcp"}}
+    derived = {"when": False, "default": "{{ pooler == 'b' }}"}
+    questions = {"team": teams, "cloud": cloud, "pooler": {"choices": ["a", "b"]}, "is_b": derived}
+    excludes = ["{% if cloud == 'aws' %}gcp.tf{% endif %}"]
+    rendered = Rendered(Path(), {}, questions, excludes, lambda _: False)
+    answers = {"stage": 1, "team": "team-7", "cloud": "aws", "pooler": "a", "audit": True}
+    assert list(other_answers(answers, rendered)) == [
+        *(("stage", stage) for stage in (2, 3, 4)),
+        ("cloud", "gcp"),
+        ("pooler", "b"),
+        ("audit", False),
+    ]
+
+
 def test_advancing_from_the_last_stage_is_refused(repo: Repo) -> None:
     repo.advances(f"--to={LADDER[-1].number}", "--commit")
     assert "the last stage" in repo.refuses(*ADVANCE)

@@ -65,7 +65,8 @@ def _lock(uv: str, project: Path, *options: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     if done.returncode != 0:
-        return last_line(done.stderr.partition("hint: ")[0])
+        cause, hint, advice = done.stderr.partition("hint: ")
+        return last_line(cause) + (f" {hint}{last_line(advice)}" if hint else "")
     return None if (project / "uv.lock").is_file() else "uv wrote no uv.lock"
 
 

@@ -98,9 +98,11 @@ def _form(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _property(name: str, question: dict[str, Any]) -> dict[str, Any]:
-    made: dict[str, Any] = {"title": question["help"], "type": TYPES[question["type"]]}
+    kind = TYPES.get(question.get("type", "str"), "string")
+    made: dict[str, Any] = {"title": question.get("help", name), "type": kind}
     if choices := question.get("choices"):
-        made |= {"enum": list(choices.values()), "enumNames": list(choices)}
+        named = choices if isinstance(choices, dict) else dict(zip(choices, choices, strict=True))
+        made |= {"enum": list(named.values()), "enumNames": list(named)}
     default = question.get("default")
     if default is not None and "{" not in str(default):
         made["default"] = default

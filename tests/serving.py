@@ -32,11 +32,13 @@ def run(*command: str, within: Path) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def make_dev(project: Path, port: int, target: str = "dev") -> Iterator[str]:
     """Returns the URL when the app is ready."""
-    # Variables that lead to another server must have no effect.
+    # Variables that lead to another server or another folder must have no effect.
     environment = os.environ | {
         "PGSSLMODE": "require",
         "PGHOST": "192.0.2.1",
         "PGOPTIONS": "-c nonsense=1",
+        "http_proxy": "http://127.0.0.1:9",
+        "PYTHONSAFEPATH": "1",
     }
     log = project.with_suffix(".log")
     with log.open("w") as output:

@@ -209,6 +209,15 @@ def test_a_lock_that_fails_is_reported_and_the_step_goes_on(repo: Repo) -> None:
 
 
 @pytest.mark.slow
+def test_a_project_for_a_newer_python_is_locked_with_that_one(repo: Repo) -> None:
+    """This uv can find none, and says so."""
+    repo.edits("pyproject.toml", 'requires-python = ">=3.13"', 'requires-python = ">=3.99"')
+    del repo.person.environment["UV"]
+    said = repo.advances()
+    assert "Dependencies are not locked (" in said
+    assert "requested interpreter" not in said
+
+
 def test_advancing_again_is_refused_at_the_last_stage(repo: Repo) -> None:
     repo.advances("--to", "2", "--commit")
     assert "The project is at stage 2 (database) already" in repo.refuses(

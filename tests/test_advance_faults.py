@@ -1,5 +1,6 @@
 """Kills, interrupts, full disks and odd repositories: a step is applied completely or not."""
 
+import json
 import os
 import signal
 import subprocess
@@ -263,6 +264,31 @@ def test_a_project_in_a_folder_of_a_larger_repository_is_taken_back(repo: Repo) 
     shop.commit()
     shop.undoes(shop.advances())
     assert shop.status() == []
+
+
+def test_conflicts_in_a_folder_of_a_larger_repository_are_marked_there(repo: Repo) -> None:
+    repo.edits("app/infra/wiring.py", '    "database",\n]', '    "database",\n    "ours",\n]')
+    shop = Repo(repo.person, repo.person.desk / "whole" / "shop")
+    shop.write("../app/infra/wiring.py", "OF_ALL = True\n")
+    git("init", "--quiet", cwd=shop.folder.parent)
+    repo.git("checkout-index", "--all", f"--prefix={shop.folder}/")
+    shop.commit()
+    assert shop.rung("advance", "--yes", "--keep-conflicts").returncode == 1
+    assert set(shop.git("ls-files", "--unmerged", "--full-name", ":/").split()[3::4]) == {
+        "shop/app/infra/wiring.py"
+    }
+    assert shop.rung("undo").returncode == 0
+    assert shop.status() == []
+
+
+def test_the_status_of_a_folder_of_a_larger_repository_lists_its_edited_files(repo: Repo) -> None:
+    shop = Repo(repo.person, repo.person.desk / "whole" / "shop")
+    git("init", "--quiet", str(shop.folder.parent), cwd=repo.person.desk)
+    repo.git("checkout-index", "--all", f"--prefix={shop.folder}/")
+    shop.commit()
+    shop.write("app/infra/simple.py", "SIMPLE = False\n")
+    found = json.loads(shop.rung("status", "--json").stdout)
+    assert (found["edited"], found["problems"]) == (["app/infra/simple.py"], [])
 
 
 @pytest.mark.parametrize("name", ["Läden & Cafés 店", 'it\'s: a "test"'])

@@ -50,6 +50,15 @@ def test_a_question_is_in_the_form_at_the_stages_that_ask_it() -> None:
     }
 
 
+def test_a_question_of_a_fork_may_leave_out_what_copier_fills_in() -> None:
+    form = runpy.run_path(str(REPO / "backstage" / "form.py"))
+    found = form["_property"]("region", {"choices": ["eu-west-1", "us-east-1"]})
+    assert found == {
+        "title": "region", "type": "string",
+        "enum": ["eu-west-1", "us-east-1"], "enumNames": ["eu-west-1", "us-east-1"],
+    }  # fmt: skip
+
+
 def test_backstage_accepts_the_template_and_a_new_repo(render: Render) -> None:
     assert refusal(TEMPLATE) == ""
     assert refusal(component(render, team="group:default/tea")) == ""

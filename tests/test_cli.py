@@ -72,6 +72,13 @@ def test_python_dash_m_rung_runs_the_same_program(person: Person) -> None:
     assert person.runs(sys.executable, "-m", "rung", "--version").stdout == f"rung {__version__}\n"
 
 
+def test_windows_itself_is_refused_in_one_line() -> None:
+    code = "import sys; sys.platform = 'win32'; import rung.__main__"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("rung: Rung needs Linux, macOS or WSL.")
+
+
 def test_an_unknown_command_is_a_usage_error(person: Person) -> None:
     done = person.types("nwe")
     assert done.returncode == 2

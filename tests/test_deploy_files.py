@@ -61,6 +61,13 @@ def test_ci_runs_what_people_run() -> None:
     assert commands == ["make system-packages", "make check"]
 
 
+def test_selinux_lets_a_container_read_each_file_that_it_mounts() -> None:
+    files = sorted((TEMPLATE / "deploy").glob("*.yaml"))
+    mounted = [line for file in files for line in re.findall(r"(?m)^ +- \./.*$", file.read_text())]
+    assert len(mounted) > 5
+    assert [line for line in mounted if not line.endswith(":ro,z")] == []
+
+
 def test_the_devcontainer_sets_itself_up() -> None:
     container = json.loads((TEMPLATE / ".devcontainer/devcontainer.json").read_text())
     python = (TEMPLATE / ".python-version").read_text().strip()

@@ -101,6 +101,8 @@ def shop(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"not installed: apt-get install {' '.join(missing)}")
     project = shutil.copytree(render(LONGEST[-1]), tmp_path_factory.mktemp("image") / "shop")
     subprocess.run(["uv", "lock", "--quiet"], cwd=project, check=True)
+    # As a checkout under umask 077.
+    subprocess.run(["chmod", "--recursive", "go-rwx", project], check=True)
     return project
 
 

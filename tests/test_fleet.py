@@ -325,7 +325,7 @@ def test_an_organisation_is_read_over_the_api(
     rows = told(person, source)
     assert [row["owner"] for row in rows.values()] == ["a", "b", "c", ""]
     assert rows["acme/c"]["doctor"] == "stay"
-    assert rows["acme/website"]["problem"] == "it has no .copier-answers.yml"
+    assert rows["acme/website"]["problem"] == "it has no .copier-answers.yml at its top"
     assert all("s3cret" in str(headers) for _, _, headers in api.asked)
 
 

@@ -146,15 +146,41 @@ def test_a_repo_that_refuses_the_branch_is_asked_again_by_the_next_run(
     api.repos["acme/shop"] = {ANSWERS: git("show", f"HEAD:{ANSWERS}", cwd=bare)}
     read_only = bare / "hooks" / "pre-receive"
     read_only.parent.mkdir(exist_ok=True)
-    read_only.write_text("#!/bin/sh\necho no >&2; exit 1\n")
+    read_only.write_text("#!/bin/sh\necho no signature >&2; exit 1\n")
     read_only.chmod(0o755)
-    assert fleet.upgrades(source="github:acme", code=1) == {"acme/shop": "refused"}
+    refused = fleet.types(source="github:acme")
+    assert refused.stdout == "refused   acme/shop: git push: remote: no signature\n"
     read_only.unlink()
     assert fleet.upgrades(source="github:acme") == {"acme/shop": "opened"}
     state = fleet.person.desk / "rung-fleet.jsonl"
     state.write_text(state.read_text().replace('"done"', '"pushed"'))
     assert fleet.upgrades(source="github:acme") == {"acme/shop": "opened"}
     assert len(api.opened) == 1
+
+
+def test_a_new_question_is_answered_for_all_but_no_answer_is_changed(fleet: Fleet) -> None:
+    shop, tea = fleet.has("shop"), fleet.has("tea", (ANSWERS, "stage: 1", "audit: true\nstage: 1"))
+    with (fleet.template / "copier.yml").open("a", encoding="utf-8") as questions:
+        questions.write("\naudit:\n  type: bool\n  default: false\n")
+    release(fleet.template, "v0.3.0")
+    asked = fleet.types("--dry-run")
+    refusal = "v0.3.0 has new questions. Add --data audit=…"
+    said = [f"refused   shop.git: {refusal}", "merges    tea.git: v0.1.0 to v0.3.0"]
+    assert asked.stdout.splitlines() == said
+    assert set(fleet.upgrades("--data", "audit=no").values()) == {"pushed"}
+    for bare, answer in ((shop, "false"), (tea, "true")):
+        assert f"audit: {answer}\n" in git("show", f"rung/upgrade-v0.3.0:{ANSWERS}", cwd=bare)
+
+
+def test_a_repo_whose_dependencies_cannot_be_locked_gets_no_branch(fleet: Fleet) -> None:
+    shop = fleet.has("shop")
+    project = fleet.template / "template" / "pyproject.toml.jinja"
+    project.write_text(f"{project.read_text()}# A new version.\n")
+    release(fleet.template, "v0.3.0")
+    fleet.person.environment["UV"] = "/bin/false"
+    done = fleet.types()
+    assert done.stdout.startswith("refused   shop.git: Dependencies are not locked (")
+    assert git("branch", "--list", "rung/*", cwd=shop) == ""
 
 
 def test_ctrl_c_finishes_the_repos_in_progress_and_starts_no_others(fleet: Fleet) -> None:

@@ -1,6 +1,7 @@
 """A new owner's first minutes: `make dev`, `make tour`, a restart."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -53,6 +54,7 @@ def _take_the_tour(project: Path, where: str) -> list[Any]:
     tour = subprocess.run(
         ["make", "tour", where],
         cwd=project,
+        env=os.environ | {"http_proxy": "http://127.0.0.1:9"},
         capture_output=True,
         text=True,
         timeout=60,

@@ -344,6 +344,15 @@ def test_called_from_another_repositorys_hook_it_leaves_that_repository_alone(
     assert git("status", "--porcelain", cwd=other) == ""
 
 
+def test_files_that_the_repository_around_it_ignores_are_named(person: Person) -> None:
+    git("init", "--quiet", cwd=person.desk)
+    (person.desk / ".gitignore").write_text("dev/\n.env*\n*.lock\n", encoding="utf-8")
+    done = person.types("new", "shop", "--no-git")
+    assert done.returncode == 0
+    said = "The repository around shop ignores dev/, uv.lock. Add them: git add -f\n"
+    assert done.stderr == said
+
+
 @pytest.mark.slow
 def test_uv_locks_the_dependencies(person: Person) -> None:
     del person.environment["UV"]

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from growing import Repo, release, write
 from people import Person, git
+from rung.answers_check import other_answers
 from rung.imports import imported
+from rung.rendering import Rendered
 from rung.stages import LADDER
 
 ADVANCE = ("advance", "--yes")
@@ -42,7 +44,8 @@ def test_a_folder_that_is_no_project_is_refused(person: Person) -> None:
         done = person.types(*ADVANCE)
     assert (done.returncode, done.stderr) == (
         1,
-        "rung: . is not a project of Rung's: there is no .copier-answers.yml in it or above it.\n",
+        "rung: . is not a project of Rung's: there is no .copier-answers.yml in it or above it. "
+        "Name a project's folder. If the file was deleted: git log -p -- .copier-answers.yml\n",
     )
 
 
@@ -96,6 +99,22 @@ def test_a_stage_lowered_by_hand_is_refused(repo: Repo) -> None:
 
 
 @pytest.mark.slow
+def test_only_choices_that_decide_on_files_are_tried() -> None:
+    teams = {"choices": [f"team-{number}" for number in range(40)]}
+    cloud = {"choices": {"Amazon": "aws", "Google": "gcp"}}
+    derived = {"when": False, "default": "{{ pooler == 'b' }}"}
+    questions = {"team": teams, "cloud": cloud, "pooler": {"choices": ["a", "b"]}, "is_b": derived}
+    excludes = ["{% if cloud == 'aws' %}gcp.tf{% endif %}"]
+    rendered = Rendered(Path(), {}, questions, excludes, lambda _: False)
+    answers = {"stage": 1, "team": "team-7", "cloud": "aws", "pooler": "a", "audit": True}
+    assert list(other_answers(answers, rendered)) == [
+        *(("stage", stage) for stage in (2, 3, 4)),
+        ("cloud", "gcp"),
+        ("pooler", "b"),
+        ("audit", False),
+    ]
+
+
 def test_advancing_from_the_last_stage_is_refused(repo: Repo) -> None:
     repo.advances(f"--to={LADDER[-1].number}", "--commit")
     assert "the last stage" in repo.refuses(*ADVANCE)
@@ -202,6 +221,16 @@ def test_a_template_recorded_by_a_relative_path_is_refused(
 def test_a_template_without_the_recorded_version_is_refused(repo: Repo) -> None:
     repo.edits(".copier-answers.yml", "_commit: v0.1.0", "_commit: v0.0.9-3-gabcdef0")
     assert "does not have v0.0.9-3-gabcdef0. Fetch it there" in repo.refuses(*ADVANCE)
+
+
+def test_a_version_that_was_withdrawn_at_a_url_is_refused(
+    repo: Repo, growing_template: Path
+) -> None:
+    url = f"git+{growing_template.as_uri()}"
+    repo.edits(".copier-answers.yml", f"_src_path: {growing_template}", f"_src_path: {url}")
+    repo.edits(".copier-answers.yml", "v0.1.0", "v0.0.9")
+    line = repo.refuses(*ADVANCE)
+    assert f"The template {url} does not have v0.0.9. Push this tag" in line
 
 
 def test_a_template_that_is_no_repository_is_refused(repo: Repo, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from growing import release
 from people import COPIER, Person, git, spell_otherwise
 
 pytestmark = pytest.mark.slow
@@ -211,3 +212,23 @@ def test_between_two_versions_copier_updates_to_head_only(
     done = person.runs(COPIER, "update", "--defaults", "--vcs-ref=HEAD", at=shop)
     assert done.returncode == 0, done.stderr
     assert (shop / "later.txt").exists()
+
+
+def test_a_template_that_runs_programs_is_refused_until_copiers_settings_trust_it(
+    person: Person, own_template: Path
+) -> None:
+    with (own_template / "copier.yml").open("a", encoding="utf-8") as settings:
+        settings.write("\n_tasks:\n  - touch made-by-a-task\n")
+    release(own_template, "v0.2.0")
+    words = ("new", "shop", "--template", own_template)
+    with person.leaving_no_trace():
+        done = person.types(*words)
+    assert done.returncode == 1
+    assert "list it under trust in Copier's settings: https://" in done.stderr
+    assert "--trust" not in done.stderr
+    trusting = own_template.parent / "trusting.yml"
+    trusting.write_text(f"trust: ['{own_template}']\n", encoding="utf-8")
+    person.environment["COPIER_SETTINGS_PATH"] = str(trusting)
+    done = person.types(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (person.desk / "shop" / "made-by-a-task").exists()

@@ -199,16 +199,17 @@ def _refuse_unsafe(plan: Plan, *, keep_conflicts: bool) -> None:
 def _mark_unmerged(scratch: Scratch, plan: Plan) -> None:
     """Marks conflicts as git merge does: git status lists them, and git refuses a commit."""
     folder = plan.project.folder
+    prefix = git.git("rev-parse", "--show-prefix", cwd=folder)  # git counts from the top here
     lines: list[str] = []
     for path in plan.conflicts:
         change = plan.changes[path]
         sides = [side for side in (change.before, change.yours, change.theirs) if side]
-        lines.append(f"0 {'0' * len(sides[0].id)}\t{path}")
+        lines.append(f"0 {'0' * len(sides[0].id)}\t{prefix}{path}")
         for number, side in enumerate((change.before, change.yours, change.theirs), start=1):
             if side:
                 content = scratch.content(side)
                 git.git("hash-object", "-w", "--stdin", cwd=folder, stdin=content)
-                lines.append(f"{side.mode} {side.id} {number}\t{path}")
+                lines.append(f"{side.mode} {side.id} {number}\t{prefix}{path}")
     git.git(
         *("update-index", "-z", "--index-info"),
         cwd=folder,

@@ -1,5 +1,6 @@
 """Checks that the recorded answers match the files, and survive a step unchanged."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +10,6 @@ from rung import stages
 from rung.answers import Answer
 from rung.errors import RungError, in_shell
 from rung.project import Project, is_rungs, shown
-from rung.questions import Questions
 from rung.reading import read_bytes, written_scalars
 from rung.rendering import ANSWERS_FILE, Rendered, render_again
 from rung.scratch import Scratch, Tree
@@ -18,7 +18,7 @@ from rung.scratch import Scratch, Tree
 def refuse_edited_by_hand(
     project: Project,
     recorded: Mapping[str, Any],
-    questions: Questions,
+    rendered: Rendered,
     yours: Tree,
     before: Tree,
     scratch: Scratch,
@@ -26,7 +26,7 @@ def refuse_edited_by_hand(
     """After an edit by hand, a step would silently skip the files of that answer."""
     if not _doubtful(project, yours, before):
         return
-    for number, (key, value) in enumerate(_other_answers(project, questions)):
+    for number, (key, value) in enumerate(other_answers(project.answers, rendered)):
         files = _files(scratch, f"other-{number}", recorded, {key: value})
         telling = before.keys() ^ files.keys()
         if telling and all((path in yours) == (path in files) for path in telling):
@@ -51,17 +51,21 @@ def _marked(file: Path) -> bool:
         return b"Rung's file:" in lines.readline(200)
 
 
-def _other_answers(project: Project, questions: Questions) -> Iterator[tuple[str, Answer]]:
+def other_answers(answers: Mapping[str, Any], rendered: Rendered) -> Iterator[tuple[str, Answer]]:
+    """A render each, so choices that decide on no file are left out: of 40 teams, say."""
     for stage in stages.LADDER:
-        if stage.number != project.stage:
+        if stage.number != answers["stage"]:
             yield "stage", stage.number
-    for key, value in project.answers.items():
+    hidden = (q.get("default") for q in rendered.questions.values() if q.get("when") is False)
+    deciding = " ".join(map(str, (*rendered.excludes, *hidden)))
+    for key, value in answers.items():
+        choices = rendered.questions.get(key, {}).get("choices")
         if isinstance(value, bool):
             yield key, not value
-        elif key != "stage" and isinstance(
-            choices := questions.get(key, {}).get("choices"), Mapping
-        ):
-            yield from ((key, one) for one in choices.values() if one != value)
+        elif key != "stage" and re.search(rf"\b{re.escape(key)}\b", deciding):
+            listed = choices if isinstance(choices, list) else ()
+            named = choices.values() if isinstance(choices, Mapping) else listed
+            yield from ((key, one) for one in named if isinstance(one, Answer) and one != value)
 
 
 def _files(

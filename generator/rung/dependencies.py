@@ -32,7 +32,13 @@ _KEPT = (
 def lock_dependencies(project: Path) -> str | None:
     """Run `uv lock`; returns the reason when it fails."""
     uv = find_uv()
-    return _lock(uv, project) if uv else "uv is not installed"
+    if uv is None:
+        return "uv is not installed"
+    # With this Python, uv needs no other one. But a team may have moved to a newer one.
+    failure = _lock(uv, project, "--python", sys.executable)
+    if failure and "the project's Python requirement" in failure:
+        return _lock(uv, project)
+    return failure
 
 
 def find_uv() -> str | None:
@@ -43,10 +49,10 @@ def find_uv() -> str | None:
     return next(filter(None, (shutil.which(one) for one in candidates if one)), None)
 
 
-def _lock(uv: str, project: Path) -> str | None:
+def _lock(uv: str, project: Path, *options: str) -> str | None:
     try:
         done = subprocess.run(
-            [uv, "lock", "--quiet", "--python", sys.executable],
+            [uv, "lock", "--quiet", *options],
             cwd=project,
             env=_environment(),
             stdin=subprocess.DEVNULL,
@@ -59,7 +65,8 @@ def _lock(uv: str, project: Path) -> str | None:
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     if done.returncode != 0:
-        return last_line(done.stderr)
+        cause, hint, advice = done.stderr.partition("hint: ")
+        return last_line(cause) + (f" {hint}{last_line(advice)}" if hint else "")
     return None if (project / "uv.lock").is_file() else "uv wrote no uv.lock"
 
 

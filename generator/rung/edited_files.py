@@ -143,6 +143,6 @@ def _ids_now(project: Path, paths: Iterable[str]) -> dict[str, str]:
     changed = set(git_list("diff-files", "-z", "--name-only", "--relative", cwd=project))
     to_hash = [path for path in paths if path not in ids or path in changed]
     there = [path for path in to_hash if (project / path).is_file()]
-    stdin = "".join(f"{path}\n" for path in there).encode()
-    hashed = git("hash-object", "--stdin-paths", cwd=project, stdin=stdin).split()
+    # With --stdin-paths, git would look for them at the top of a larger repository.
+    hashed = git("hash-object", "--", *there, cwd=project).split()
     return ids | dict.fromkeys(to_hash, "") | dict(zip(there, hashed, strict=True))

@@ -12,6 +12,7 @@ from rung.dependencies import lock_dependencies
 from rung.errors import RungError, UsageError
 from rung.interrupts import Interrupts
 from rung.progress import spinner
+from rung.project import shown
 from rung.rendering import render
 from rung.template import Template, find_template
 from rung.workspace import place, refuse_occupied, workspace_for
@@ -61,6 +62,11 @@ def create_project(
             f"{outer}, create it with --no-git.",
             file=sys.stderr,
         )
+    if not commit and (ignored := _ignored(dest)):
+        print(
+            f"The repository around {dest} ignores {shown(ignored, 20)}. Add them: git add -f",
+            file=sys.stderr,
+        )
 
 
 def _repository_around(dest: Path) -> str | None:
@@ -69,6 +75,14 @@ def _repository_around(dest: Path) -> str | None:
         return git.git("rev-parse", "--show-toplevel", cwd=folder)
     except git.GitError:
         return None
+
+
+def _ignored(dest: Path) -> list[str]:
+    listed = ["ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory"]
+    try:
+        return git.git_list(*listed, cwd=dest)
+    except git.GitError:  # There is no repository.
+        return []
 
 
 def _refuse_stage_in_words(given: Mapping[str, Answer]) -> None:

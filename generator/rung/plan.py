@@ -140,7 +140,7 @@ def _before(
     recorded = _recorded(project, origin)
     old = render_again(scratch.folder / "old", recorded, excludes=excludes)
     before = scratch.read_folder(old.folder)
-    refuse_edited_by_hand(project, recorded, old.questions, yours, before, scratch)
+    refuse_edited_by_hand(project, recorded, old, yours, before, scratch)
     return before
 
 

@@ -63,7 +63,8 @@ def locate(path: Path) -> tuple[Path, Path]:
     folder = next((f for f in (start, *start.parents) if (f / ANSWERS_FILE).is_file()), None)
     if folder is None:
         raise RungError(
-            f"{path} is not a project of Rung's: there is no {ANSWERS_FILE} in it or above it."
+            f"{path} is not a project of Rung's: there is no {ANSWERS_FILE} in it or above it. "
+            f"Name a project's folder. If the file was deleted: git log -p -- {ANSWERS_FILE}"
         )
     try:
         top = git("rev-parse", "--show-toplevel", cwd=folder)

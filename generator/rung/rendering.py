@@ -166,6 +166,11 @@ def _errors_in_words(src: str) -> Iterator[None]:
         raise
     except ProcessExecutionError as error:
         why = reason(error.stderr, int(error.retcode or 1))
+        if missing := re.search(r"invalid reference: (\S+)|pathspec '(.+)' did not match", why):
+            raise RungError(
+                f"The template {src} does not have {missing[1] or missing[2]}. Push this tag or "
+                "commit there, or pass --template with a checkout or a git URL that has it."
+            ) from error
         raise RungError(f"The template {src} cannot be fetched: {why}") from error
     except SettingsError as error:
         raise RungError(
@@ -173,7 +178,11 @@ def _errors_in_words(src: str) -> Iterator[None]:
             "another one in COPIER_SETTINGS_PATH."
         ) from error
     except (CopierError, TemplateError) as error:
-        raise RungError(f"The template {src} cannot be rendered: {_one_line(error)}") from error
+        # Copier names an option of its own, which rung does not have.
+        place = "https://copier.readthedocs.io/en/stable/settings/"
+        trust = f" If you trust it, list it under trust in Copier's settings: {place}"
+        said = re.sub(" If you trust this template.*", trust, _one_line(error))
+        raise RungError(f"The template {src} cannot be rendered: {said}") from error
     except ValueError as error:
         if str(error).startswith("Unknown revision"):
             raise RungError(f"The template {src} does not have this version ({error}).") from error

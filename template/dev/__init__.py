@@ -1,1 +1,9 @@
 # Rung's file: advancing to another stage may change it.
+"""Commands on a developer's machine. No proxy leads to the servers that run there."""
+
+import os
+
+_direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+if _direct != "*" and "127.0.0.1" not in _direct.split(","):
+    _direct = f"{_direct},127.0.0.1,localhost".lstrip(",")
+    os.environ |= {"no_proxy": _direct, "NO_PROXY": _direct}

@@ -32,7 +32,10 @@ def main() -> None:
     except postgres.PostgresError as error:
         sys.exit(str(error))
     except PermissionError as error:
-        sys.exit(f'{error}\nIf another user owns it: sudo chown -R "$(id -u)" .dev')
+        owner = 'If another user owns it: sudo chown -R "$(id -u)" .dev.'
+        sys.exit(f"{error}\n{owner} If it is a program: mount its disk without noexec.")
+    except OSError as error:
+        sys.exit(f"{error}\nRemove the cause, or set DATABASE_URL to your own Postgres.")
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -58,7 +61,8 @@ def shared(environment: Mapping[str, str]) -> Iterator[None]:
     written = SHARED.with_suffix(f".{os.getpid()}")
     written.touch(mode=0o600)
     written.write_text(json.dumps(own), encoding="utf-8")
-    with SHARED.with_suffix(".lock").open("w") as lock:
+    # Readable too: NFS refuses a shared lock on a file that is open for writing alone.
+    with SHARED.with_suffix(".lock").open("w+") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         written.replace(SHARED)
         yield

@@ -220,9 +220,13 @@ def fill(data: Path, password: str, command: Callable[[Path], list[str | Path]])
     unfinished = data.with_name("unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
+    if unfinished.stat().st_mode & 0o077:
+        raise PostgresError(
+            f"{data} is on a file system that keeps no permissions, such as /mnt/c in WSL.\n"
+            "Postgres refuses that. Move this repository to Linux' own file system: to your home."
+        )
     if SERVER_USER is not None:
-        os.chown(secret, SERVER_USER, -1)
-        os.chown(unfinished, SERVER_USER, -1)
+        _give_to_server_user(secret, unfinished)
     made = subprocess.run(
         command(unfinished),
         env=environment(),
@@ -235,6 +239,17 @@ def fill(data: Path, password: str, command: Callable[[Path], list[str | Path]])
     if made.returncode != 0:
         raise PostgresError(f"Postgres could not create its data in {data}:\n{made.stderr}")
     unfinished.rename(data)
+
+
+def _give_to_server_user(*paths: Path) -> None:
+    try:
+        for path in paths:
+            os.chown(path, SERVER_USER or -1, -1)
+    except OSError as error:  # NFS, or a user namespace with too few users
+        raise PostgresError(
+            f"Root may not give {paths[0]} to the user of Postgres: {error.strerror}.\n"
+            "Run this as an ordinary user, or set DATABASE_URL to your own Postgres."
+        ) from error
 
 
 def _initdb(data: Path) -> list[str | Path]:

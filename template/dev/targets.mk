@@ -1,7 +1,8 @@
 # Rung's file: advancing to another stage may change it.
 # dev/uv runs the uv that $UV names: its path may hold spaces, or lead nowhere.
 UV := $(if $(UV),UV='$(UV)' )sh dev/uv
-unexport UV
+# PYTHONSAFEPATH would hide dev/ from `python -m dev`.
+unexport UV PYTHONSAFEPATH
 RUN = $(UV) run --quiet
 WITH_SERVICES = $(RUN) python -m dev
 

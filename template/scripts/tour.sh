@@ -3,6 +3,7 @@ set -eu
 
 shop=${HOST:-http://localhost:${PORT:-8000}}  # as `make dev`
 json='content-type: application/json'
+export no_proxy="${no_proxy:-${NO_PROXY:-}},127.0.0.1,localhost"
 now=$(date +%s)
 desk=$(mktemp -d)
 trap 'rm -rf "$desk"' EXIT

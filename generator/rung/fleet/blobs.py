@@ -80,7 +80,7 @@ def files_at_head(
                     continue
                 if _info(process, "HEAD")[0] == "missing":
                     raise RepoError("it has no commit at HEAD")
-                raise RepoError(f"it has no {path}")
+                raise RepoError(f"it has no {path} at its top")
             if kind != "blob":
                 raise RepoError(f"{path} is not a file")
             if size > MOST_BYTES:

@@ -100,6 +100,10 @@ def upgrade(
     per_minute: Annotated[
         int, typer.Option(metavar="N", min=1, help="At most N pull requests a minute.")
     ] = 20,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Answer a new question. May be repeated."),
+    ] = None,
     state: Annotated[
         Path,
         typer.Option(
@@ -112,12 +116,14 @@ def upgrade(
     from contextlib import nullcontext
 
     from rung import git
+    from rung.answers import parse_answers
     from rung.errors import printable
     from rung.fleet.line import measured_by, version_to_reach
     from rung.fleet.sources import find
     from rung.fleet.survey import WANTED, survey
     from rung.fleet.upgrade import Pace, Upgrade, all_upgraded, state_in
 
+    given = parse_answers(data or [])
     git.fence()
     failed = count = 0
     with measured_by(template, needed=True, objects=False) as line:
@@ -127,7 +133,7 @@ def upgrade(
         if not dry_run:
             git.require_identity(Path.cwd(), otherwise="pass --dry-run")
         with nullcontext() if dry_run else state_in(state) as remembered:
-            take = Upgrade(line, version, remembered, Pace(per_minute))
+            take = Upgrade(line, version, remembered, Pace(per_minute), given)
             pairs = list(zip(found, survey(found, line, drift=False), strict=True))
             # The loop is inside, because an interrupt may come while a line is printed.
             with all_upgraded(pairs, take) as outcomes:

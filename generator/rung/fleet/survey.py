@@ -23,7 +23,7 @@ from rung.rendering import ANSWERS_FILE
 VERDICT_FILE = ".dev/doctor.json"
 WANTED = (ANSWERS_FILE, VERDICT_FILE)
 
-NOT_RUNGS = f"it has no {ANSWERS_FILE}"
+NOT_RUNGS = f"it has no {ANSWERS_FILE} at its top"
 
 _NAMES = {"project_name", "project_slug", "description", "team", "stage"}
 _LONGEST = 100

@@ -9,12 +9,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from rung.answers import Answer
 from rung.errors import RungError, UsageError, without_password
 from rung.fleet.hosts import GitHub, GitLab, HostError
 from rung.fleet.sources import Found
@@ -132,6 +133,7 @@ class Upgrade:
     state: State | None
     """None for a dry run."""
     pace: Pace
+    given: Mapping[str, Answer]
 
     @property
     def branch(self) -> str:
@@ -174,11 +176,19 @@ class Upgrade:
 
     def _take(self, clone: Path, row: Row) -> Outcome | None:
         """`rung upgrade` in a separate process, because it controls git through variables."""
-        how = ["--dry-run"] if self.state is None else ["--commit"]
+        how = ["--ref", self.version, "--dry-run" if self.state is None else "--commit"]
         command = [sys.executable, "-P", "-m", "rung", "upgrade", str(clone), *how]
-        done = _run([*command, "--ref", self.version], cwd=clone.parent)
+        done = _run(command, cwd=clone.parent)
+        # Only answers to new questions: another one would change what a team has chosen.
+        if asked := re.findall(r"(?m)^    --data '?(\w+)=", decoded(done.stderr)):
+            if missing := [f"--data {key}=…" for key in asked if key not in self.given]:
+                words = f"{self.version} has new questions. Add {' '.join(missing)}"
+                return Outcome(row.repo, "refused", words)
+            answers = [f"--data={key}={self.given[key]}" for key in asked]
+            done = _run([*command, *answers], cwd=clone.parent)
         if done.returncode == 0:
-            return None
+            stale = re.search(r"(?m)^Dependencies are not locked \(.*\)", decoded(done.stdout))
+            return Outcome(row.repo, "refused", stale[0]) if stale else None
         said = decoded(done.stderr).strip().removeprefix("rung: ").splitlines() or ["no reason"]
         words = said[0].replace(f"{clone}/", "").replace(str(clone), row.repo)
         kind = "conflict" if words.startswith("In conflict: ") else "refused"
@@ -210,8 +220,10 @@ def _git(*arguments: str, cwd: Path | str) -> str:
     done = _run(["git", *arguments], cwd=Path(cwd))
     if done.returncode != 0:
         errors = decoded(done.stderr)
-        said = re.search(r"^(fatal|error): .*", errors, re.MULTILINE)
-        raise _GitFailedError(f"git {arguments[0]}: {said[0] if said else last_line(errors)}"[:300])
+        # A host says first why it refuses a push.
+        said = re.search(r"^(remote: .*\w.*|(fatal|error): .*)", errors, re.MULTILINE)
+        reason = said[0].rstrip() if said else last_line(errors)
+        raise _GitFailedError(f"git {arguments[0]}: {reason}"[:300])
     return decoded(done.stdout).strip().split("\n")[0]
 
 

@@ -1,6 +1,8 @@
 # Rung's file: advancing to another stage may change it.
 """A program that a developer's command needs and that does not run is named in one line."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from dev import programs
+from dev import __main__ as dev
+from dev import postgres, programs, services
 from dev.deploy import programs as deploy_programs
 from dev.deploy.programs import Stop
 
@@ -70,3 +73,60 @@ def test_the_servers_of_all_workers_fit_into_macos_shared_memory(
     monkeypatch.setattr("sys.platform", platform)
     config = Mock(getoption={"ignore": left_out}.get)
     assert pytestconfig.hook.pytest_xdist_auto_num_workers(config=config) == workers
+
+
+def test_no_proxy_leads_to_the_servers_of_this_machine() -> None:
+    """A company's proxy cannot reach them, and its variables often name no exception."""
+    code = "import dev; from urllib.request import proxy_bypass as is_direct;"
+    code += "print(*map(is_direct, ['127.0.0.1', 'localhost', 'a.example', 'b.example']))"
+    proxy = {"http_proxy": "http://127.0.0.1:9", "NO_PROXY": "a.example"}
+    given = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=postgres.REPOSITORY,
+        env=given | proxy,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["True", "True", "True", "False"], done.stderr
+
+
+def test_a_file_system_without_permissions_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As /mnt/c in WSL, where mkdir ignores the mode."""
+    mkdir = os.mkdir
+
+    def mkdir_for_all(path: Path, mode: int) -> None:
+        mkdir(path)
+        Path(path).chmod(0o777)
+
+    monkeypatch.setattr(os, "mkdir", mkdir_for_all)
+    with pytest.raises(postgres.PostgresError, match="such as /mnt/c in WSL"):
+        postgres.fill(tmp_path / "data", "secret", lambda data: ["true"])
+
+
+def test_a_root_that_may_not_give_files_away_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a user namespace of one user, and on NFS."""
+
+    def refuse(path: Path, *owner: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+
+    monkeypatch.setattr(postgres, "SERVER_USER", 65534)
+    monkeypatch.setattr(os, "chown", refuse)
+    with pytest.raises(postgres.PostgresError, match=r"Root may not .*Invalid argument"):
+        postgres.fill(tmp_path / "data", "secret", lambda data: ["true"])
+
+
+def test_a_disk_that_is_full_is_named_in_two_lines(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(given: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
+
+    monkeypatch.setattr(services, "environment", full)
+    monkeypatch.setattr("sys.argv", ["dev", "true"])
+    with pytest.raises(SystemExit, match=r"No space left on device: .*\n.*set DATABASE_URL"):
+        dev.main()

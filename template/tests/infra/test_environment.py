@@ -1,10 +1,13 @@
 # Rung's file: advancing to another stage may change it.
 """Missing and wrong environment variables stop the start."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -97,6 +100,23 @@ def test_a_shell_without_a_database_url_reads_the_variables_of_a_running_make_de
     monkeypatch.setenv("DATABASE_URL", "")
     with pytest.raises(EnvironmentIncomplete, match="leave `make dev` running in another shell"):
         environment.read(DatabaseSettings)
+
+
+def test_make_dev_shares_its_variables_on_nfs(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+
+    def flock_on_nfs(file: IO[str], operation: int) -> None:
+        opened = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE
+        if opened == (os.O_WRONLY if operation & fcntl.LOCK_SH else os.O_RDONLY):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_on_nfs)
+    url = "postgresql://a/app"
+    with dev.shared({**os.environ, "DATABASE_URL": url}):
+        assert str(environment.read(DatabaseSettings).url) == url
 
 
 def test_a_shell_with_a_database_url_shares_no_variables(

@@ -17,6 +17,8 @@ log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 
+NO_JSON = "Send the body as JSON, with the header Content-Type: application/json."
+
 # A list of 20,000 wrong items would be answered with 2 MB.
 MOST_ERRORS = 20
 
@@ -142,7 +144,9 @@ async def _answer_invalid_request(request: Request, error: Exception) -> Respons
         InvalidField(field=".".join(map(str, problem["loc"])), message=problem["msg"])
         for problem in error.errors()[:MOST_ERRORS]
     ]
-    return respond(422, "The request is not valid", errors=errors)
+    # The whole body is wrong: empty, no JSON object, or sent as a form.
+    detail = NO_JSON if any(invalid.field == "body" for invalid in errors) else None
+    return respond(422, "The request is not valid", detail, errors)
 
 
 def _document_as_problems(app: FastAPI) -> None:

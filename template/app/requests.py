@@ -11,9 +11,10 @@ class RequestBody(BaseModel):
 
     In JSON a UUID, a time or an enum is text. Mark such a field with Strict(False), as Id does.
     A float is finite: JSON has no NaN, so each answer with a stored one would fail.
+    A text holds no half of a character, because no answer can. Pydantic checks that with a limit.
     """
 
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, str_min_length=0)
 
 
 Id = Annotated[UUID, Strict(False)]

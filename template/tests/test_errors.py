@@ -49,6 +49,16 @@ async def test_a_body_that_is_not_json_is_answered_with_problem_details(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+async def test_a_body_without_the_type_of_json_is_answered_with_what_to_send(
+    client: AsyncClient,
+) -> None:
+    """As `curl -d` sends it."""
+    answer = await client.post("/session", data={"email": "ada@example.com"})
+
+    assert answer.status_code == 422
+    assert "Content-Type: application/json" in answer.json()["detail"]
+
+
 async def test_a_body_that_is_too_large_is_answered_with_problem_details(
     client: AsyncClient,
 ) -> None:
@@ -80,6 +90,21 @@ async def test_a_number_that_json_does_not_have_is_refused(
     body = '{"grams": ' + grams + ', "sizes": []}'
 
     answer = await client.post("/scales", content=body, headers=headers)
+
+    assert answer.status_code == 422
+
+
+class Label(RequestBody):
+    text: str
+
+
+async def test_a_text_with_half_a_character_is_refused(app: FastAPI, client: AsyncClient) -> None:
+    @app.post("/labels")
+    async def write(label: Label) -> Label:
+        return label
+
+    headers = {"content-type": "application/json"}
+    answer = await client.post("/labels", content=rb'{"text": "\ud800"}', headers=headers)
 
     assert answer.status_code == 422
 

@@ -10,6 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.infra.session_tokens import CHALLENGE
+
 log = structlog.get_logger()
 
 type Header = tuple[bytes, bytes]
@@ -59,6 +61,9 @@ class Answer:
                 headers += list(headers_of(headers))
             own = {name for name, _ in headers}
             headers += [header for header in self.defaults if header[0] not in own]
+            if self.status == 401 and b"www-authenticate" not in own:
+                # HTTP asks for it. Old Android's HttpURLConnection fails on a 401 without it.
+                headers.append((b"www-authenticate", CHALLENGE["WWW-Authenticate"].encode()))
             message["headers"] = headers
             if self.is_head:
                 scope["method"] = "HEAD"

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import anyio
 from fastapi.responses import FileResponse, Response
+from starlette.responses import MalformedRangeHeader
 from starlette.types import Receive, Scope, Send
 
 from app.infra.failures import Unavailable
@@ -134,6 +135,14 @@ class FileAnswer(FileResponse):
             await super().__call__(scope, receive, send)
         except RuntimeError as error:  # Starlette's, before it sends anything
             raise FileMissing(str(self.path)) from error
+
+    @classmethod
+    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
+        """Ignores a range in another unit than bytes, as HTTP asks, and one that is malformed."""
+        try:
+            return super()._parse_range_header(http_range, file_size)
+        except MalformedRangeHeader:
+            return []
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 """Limits that uvicorn does not have: large or ambiguous heads, slow clients, refusals in a row."""
 
 import asyncio
+import json
 import secrets
 import sys
 from collections import Counter
@@ -66,7 +67,7 @@ FORWARDED_FOR = b"x-forwarded-for"
 
 
 class Refused(Exception):
-    """Ends the parser's work, because the request is refused."""
+    """Ends the parser's work, because the request is refused. Its text tells the client why."""
 
 
 class LimitedHttp(HttpToolsProtocol):
@@ -74,7 +75,7 @@ class LimitedHttp(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._reading: Literal["nothing", "head", "body"] = "nothing"
+        self._reading: Literal["nothing", "head", "body", "refused"] = "nothing"
         self._head_bytes = 0
         self._since_body = 0
         self._body: list[bytes] = []
@@ -102,8 +103,7 @@ class LimitedHttp(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]  # whether the connection stays open
         """A client may end its own direction after a whole request, and still read the answer.
         After half a request, the connection is closed."""
-        is_waiting = self.cycle is not None and not self.cycle.response_complete
-        if self._reading != "nothing" or not is_waiting:
+        if not self._owes_answers():
             return False
         self.cycle.keep_alive = False
         # The app has this long to answer. Most such clients are gone, and it learns of that only
@@ -139,6 +139,8 @@ class LimitedHttp(HttpToolsProtocol):
             self._read()
 
     def _part_received(self, data: bytes) -> None:
+        if self._reading == "refused":
+            return
         self._since_body += len(data)
         self._parse(data)
         self._pass_on_body()
@@ -172,15 +174,15 @@ class LimitedHttp(HttpToolsProtocol):
         fields = dict(self.headers)
         if len(fields) < len(self.headers):
             names = Counter(name for name, _ in self.headers)
-            if any(names[name] > 1 for name in SINGLE_FIELDS):
-                raise Refused
+            if twice := [name.decode() for name in SINGLE_FIELDS if names[name] > 1]:
+                raise Refused(f"Send this header once: {min(twice)}")
         if len(self.headers) > MAX_FIELDS or self.url.count(b"&") > MAX_PARAMETERS:
             self._refuse("431 Request Header Fields Too Large")
             raise Refused
         if b"host" not in fields and self.parser.get_http_version() == "1.1":
-            raise Refused
+            raise Refused("Send the header Host.")
         if self.parser.get_method() == b"CONNECT":
-            raise Refused
+            raise Refused("This server is no proxy.")
         self._offers_upgrade = self.parser.should_upgrade() and not self._should_upgrade()
         if self._offers_upgrade:
             return
@@ -225,7 +227,10 @@ class LimitedHttp(HttpToolsProtocol):
         self._parse(head + self._part[end_of_head:])
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse("400 Bad Request")
+        error = sys.exception()  # the parser's, whose text says what is wrong
+        cause = error and error.__context__  # our own error, or one of uvicorn
+        text = cause if isinstance(cause, Refused) else "" if cause else error
+        self._refuse("400 Bad Request", str(text))
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -255,11 +260,26 @@ class LimitedHttp(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def _refuse(self, status: str) -> None:
-        if not self.transport.is_closing():
-            headers = f"{HEADERS_OF_REFUSALS}x-request-id: {secrets.token_hex(16)}"
-            end = "connection: close\r\ncontent-length: 0\r\n\r\n"
-            self.transport.write(f"HTTP/1.1 {status}\r\n{headers}\r\n{end}".encode())
+    def _owes_answers(self) -> bool:
+        """Whether whole requests, before the one that is being read, still wait for theirs."""
+        is_waiting = self.cycle is not None and not self.cycle.response_complete
+        return is_waiting and self._reading != "body"
+
+    def _refuse(self, status: str, detail: str = "") -> None:
+        if self._owes_answers():
+            # The client would take the refusal for the first of these answers.
+            self._reading = "refused"
+            self._set_timer(None)
+            self.cycle.keep_alive = False
+        elif self._reading == "body" and (self.cycle.response_started or self.pipeline):
+            self.transport.close()
+        elif not self.transport.is_closing():
+            problem = {"type": "about:blank", "title": status[4:], "status": int(status[:3])}
+            body = json.dumps(problem | ({"detail": detail} if detail else {}))
+            headers = f"{HEADERS_OF_REFUSALS}x-request-id: {secrets.token_hex(16)}\r\n"
+            headers += f"content-type: application/problem+json\r\ncontent-length: {len(body)}"
+            answer = f"HTTP/1.1 {status}\r\n{headers}\r\nconnection: close\r\n\r\n{body}"
+            self.transport.write(answer.encode())
             self.transport.close()
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from fastapi import FastAPI, params
 from fastapi.routing import APIRoute, APIWebSocketRoute, RouteContext, iter_route_contexts
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, request_response
@@ -43,9 +44,12 @@ class RoutesInOnePass:
                     if app is None:
                         break
                     given = matched.groupdict()
-                    scope["path_params"] = {
-                        name: convertors[name].convert(value) for name, value in given.items()
-                    }
+                    try:
+                        scope["path_params"] = {
+                            name: convertors[name].convert(value) for name, value in given.items()
+                        }
+                    except ValueError:  # Python makes no number of 5,000 digits
+                        raise HTTPException(404) from None
                     scope["router"], scope["route"] = self._router, route
                     scope["endpoint"] = endpoint
                     await app(scope, receive, send)

@@ -96,7 +96,8 @@ def _by_commas(given: object) -> object:
 
 
 def _origin(given: str) -> str:
-    if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", given):
+    # Pages in a mobile app or a browser's extension have their own schemes: capacitor://localhost.
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?", given):
         raise ValueError(f"{given!r} is not an origin: write it like https://app.example.com")
     return given
 

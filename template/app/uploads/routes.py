@@ -70,6 +70,7 @@ async def show_upload(upload: OwnUpload, files: Files) -> UploadOut:
     responses=problems(401, 404),
 )
 async def get_image(upload: OwnUpload, files: Files) -> str:
+    """The redirect may lead to another server: do not send your token there."""
     return files.link(upload.key, upload.content_type)
 
 

@@ -107,7 +107,21 @@ async def test_without_the_setting_no_origin_is_allowed(services: Services, serv
     assert "access-control-allow-origin" not in answer.headers
 
 
-@pytest.mark.parametrize("origins", ["*", "app.example.com", f"{PAGE}/", f"{PAGE}/path", "ftp://a"])
+@pytest.mark.parametrize(
+    "origin", ["capacitor://localhost", "chrome-extension://abcdefgh", "http://[::1]:5173"]
+)
+async def test_a_page_in_a_mobile_app_or_an_extension_may_be_listed(
+    services: Services, serve: Serve, monkeypatch: pytest.MonkeyPatch, origin: str
+) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", origin)
+    async with serve(with_notes(bare_app())) as client:
+        answer = await client.post("/notes", headers=CROSS_SITE | {"Origin": origin})
+
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == origin
+
+
+@pytest.mark.parametrize("origins", ["*", "app.example.com", f"{PAGE}/", f"{PAGE}/path", "null"])
 def test_a_wrong_origin_in_the_setting_stops_the_start(
     services: Services, monkeypatch: pytest.MonkeyPatch, origins: str
 ) -> None:

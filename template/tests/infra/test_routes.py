@@ -117,3 +117,10 @@ async def test_a_route_that_is_added_later_is_found() -> None:
     app.add_api_route("/later", lambda: "here")
 
     assert (await answer(app, "GET", "/later")).json() == "here"
+
+
+async def test_a_number_that_python_refuses_to_read_is_in_no_path() -> None:
+    app = busy_app()
+    routes.install(app)
+
+    assert (await answer(app, "GET", f"/outer/inner/{'9' * 5000}")).status_code == 404

@@ -236,11 +236,77 @@ async def test_more_parameters_than_any_client_sends_are_refused(
 async def test_invalid_http_is_a_400_with_security_headers(echo: FastAPI, request_: bytes) -> None:
     async with connected(echo) as (reader, writer):
         writer.write(request_)
-        head = await reader.readuntil(b"\r\n\r\n")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
 
     assert head.startswith(b"HTTP/1.1 400 ")
     assert b"x-content-type-options: nosniff\r\n" in head
     assert b"x-request-id: " in head
+    assert json.loads(body)["title"] == "Bad Request"
+
+
+@pytest.mark.parametrize(
+    ("fields", "detail"),
+    [
+        (b"accept: */*", "Send the header Host."),
+        (b"host: a\r\norigin: b\r\norigin: c", "Send this header once: origin"),
+        (b"host: a\r\nb c: d", "Invalid header token"),
+    ],
+)
+async def test_a_refusal_says_what_to_do(echo: FastAPI, fields: bytes, detail: str) -> None:
+    async with connected(echo) as (reader, writer):
+        writer.write(b"GET /caller HTTP/1.1\r\n%b\r\n\r\n" % fields)
+        assert json.loads((await reader.read()).partition(b"\r\n\r\n")[2])["detail"] == detail
+
+
+HALF = b"GET / HTTP/1.1\r\n"
+
+
+@pytest.mark.parametrize(
+    ("next_request", "is_refused_by"),
+    [
+        (b"no HTTP\r\n\r\n", "_refuse"),
+        (HALF + b"host: a\r\nhost: b\r\n\r\n", "_refuse"),
+        (HALF + b"a: b\r\n" * 201, "_refuse"),
+        (HALF, "_time_is_over"),
+        (HALF, "eof_received"),
+    ],
+)
+async def test_a_refused_request_never_takes_the_answer_of_the_one_before(
+    echo: FastAPI, monkeypatch: pytest.MonkeyPatch, next_request: bytes, is_refused_by: str
+) -> None:
+    """It may be the rest of a body whose Content-Length counts characters instead of bytes."""
+    monkeypatch.setattr(http_limits, "HEAD_SECONDS", 0.01)
+    refused = asyncio.Event()
+    refuse = getattr(http_limits.LimitedHttp, is_refused_by)
+
+    def noted(self: http_limits.LimitedHttp, *args: str) -> object:
+        refused.set()
+        return refuse(self, *args)
+
+    monkeypatch.setattr(http_limits.LimitedHttp, is_refused_by, noted)
+
+    @echo.post("/orders", status_code=201)
+    async def order() -> str:
+        await refused.wait()
+        return "ordered"
+
+    async with connected(echo) as (reader, writer):
+        writer.write(b"POST /orders HTTP/1.1\r\nhost: shop\r\ncontent-length: 2\r\n\r\n{}")
+        writer.write(next_request)
+        if is_refused_by == "eof_received":
+            writer.write_eof()
+        answer = await reader.read()
+
+    assert answer.startswith(b"HTTP/1.1 201 ")
+    assert answer.endswith(b'\r\n\r\n"ordered"')
+
+
+async def test_a_body_that_is_refused_after_its_answer_gets_no_second_one(echo: FastAPI) -> None:
+    async with connected(echo) as (reader, writer):
+        writer.write(CHUNKED.replace(b"/names", b"/nowhere"))
+        assert b"404" in await reader.readuntil(b"}")
+        writer.write(b"no chunk\r\n")
+        assert await reader.read() == b""
 
 
 async def test_a_long_body_in_chunks_is_read_and_its_trailers_are_dropped(echo: FastAPI) -> None:

@@ -4,7 +4,7 @@
 from uuid import UUID, uuid4
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from httpx import AsyncClient
 
 from app.infra import session_tokens
@@ -67,9 +67,19 @@ async def test_a_token_is_accepted_in_place_of_the_cookie(api: FastAPI, serve: S
         assert (await client.get("/me")).status_code == 401
 
 
-async def test_a_401_names_the_schemes_that_are_accepted(api: FastAPI, serve: Serve) -> None:
+async def test_each_401_names_the_schemes_that_are_accepted(api: FastAPI, serve: Serve) -> None:
+    @api.get("/elsewhere")
+    async def elsewhere() -> None:
+        raise HTTPException(401)
+
+    @api.get("/by-password")
+    async def by_password() -> None:
+        raise HTTPException(401, headers={"WWW-Authenticate": "Basic"})
+
     async with serve(api) as client:
-        assert (await client.get("/me")).headers["www-authenticate"] == "Bearer"
+        for path, scheme in (("me", "Bearer"), ("elsewhere", "Bearer"), ("by-password", "Basic")):
+            headers = (await client.get(f"/{path}")).headers
+            assert headers.get_list("www-authenticate") == [scheme]
 
 
 async def test_a_route_may_know_who_is_logged_in_without_asking_for_it(

@@ -74,7 +74,7 @@ def test_the_container_reads_the_files_it_is_given(
     [source, target, mode] = service["volumes"][0].split(":")
     assert (shop / "deploy" / source).is_file()
     assert service["entrypoint"][-1] == target
-    assert mode == "ro"
+    assert mode == "ro,z"
     assert service["configs"][0]["target"] == bouncer["pgbouncer"]["auth_file"]
     assert bouncer["pgbouncer"]["listen_port"] in service["healthcheck"]["test"]
 

@@ -101,7 +101,8 @@ class AnswerFormat[R]:
         if kwargs or len(args) != self._arguments:
             bound = self._signature.bind(None, *args, **kwargs)
             bound.apply_defaults()
-            args = (*bound.args[1:], *bound.kwargs.values())
+            # With their names, because of **filters.
+            args = (*bound.args[1:], *sorted(bound.kwargs.items()))
         text = ",".join([_TEXT.get(type(value), self._text)(value) for value in args])
         if len(text) > LONGEST_KEY:
             text = hashlib.sha256(text.encode()).hexdigest()

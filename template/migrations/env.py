@@ -22,6 +22,9 @@ TIMEOUTS = ("SET lock_timeout = '3s'", "SET statement_timeout = '60s'")
 # One migration at a time, also when several copies are deployed at once.
 ADVISORY_LOCK = 7_311_966
 
+# Postgres lists a partition beside its table.
+PARTITIONS = "SELECT relname FROM pg_class WHERE relispartition"
+
 
 async def migrate() -> None:
     settings = environment.read(DatabaseSettings)
@@ -48,12 +51,21 @@ def _run(connection: Connection) -> None:
     _wait_for_the_others(connection)
     for timeout in TIMEOUTS:
         connection.execute(text(timeout))
+    partitions = set(connection.scalars(text(PARTITIONS)))
     connection.commit()
+    schemas = {None, *(table.schema for table in Base.metadata.tables.values())}
+
+    def is_of_a_model(name: str | None, kind: str, _: object) -> bool:
+        """Otherwise `make migration` drops each partition, and the tables of other schemas."""
+        return name in schemas if kind == "schema" else kind != "table" or name not in partitions
+
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
         transaction_per_migration=True,
         compare_server_default=True,
+        include_schemas=True,
+        include_name=is_of_a_model,
         on_version_apply=_report,
     )
     with context.begin_transaction():

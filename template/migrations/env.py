@@ -53,7 +53,9 @@ def _run(connection: Connection) -> None:
         connection.execute(text(timeout))
     partitions = set(connection.scalars(text(PARTITIONS)))
     connection.commit()
-    schemas = {None, *(table.schema for table in Base.metadata.tables.values())}
+    # `make module-drop` compares without the models of the tables that it drops.
+    tables = (*Base.metadata.tables.values(), *context.config.attributes.get("dropped", ()))
+    schemas = {None, *(table.schema for table in tables)}
 
     def is_of_a_model(name: str | None, kind: str, _: object) -> bool:
         """Otherwise `make migration` drops each partition, and the tables of other schemas."""

@@ -116,6 +116,13 @@ class AnswerFormat[R]:
         """Raises ValidationError."""
         return self._adapter.validate_json(body, by_alias=False, by_name=True)
 
+    def is_the_same_again(self, body: bytes) -> bool:
+        """False if a validator or a serializer of the answer's type changes what was stored."""
+        try:
+            return self.encode(self.decode(body)) == body
+        except Exception:  # a validator meets JSON that it was not written for
+            return False
+
     @functools.cached_property
     def _versioned_name(self) -> str:
         """With a hash of the answer's shape, so that other versions of the code do not find it."""

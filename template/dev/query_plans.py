@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import asyncpg
-from sqlalchemy import BinaryExpression, BindParameter, Column, ForeignKey, MetaData, Table
+from sqlalchemy import BinaryExpression, BindParameter, Column, Enum, ForeignKey, MetaData, Table
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.sql import operators, visitors
 
@@ -123,8 +123,23 @@ class FilledTables:
             if done == "INSERT 0 0" and table.name not in self.fill:
                 # Each query of an empty table would be accepted.
                 raise _needs_other_rows(table, "it has a key of a table that is still empty")
+            await self._refuse_missing_members(table)
         await self.connection.execute("ANALYZE")
         await self.connection.execute(f"SET plan_cache_mode = {PLAN}")
+
+    async def _refuse_missing_members(self, table: Table) -> None:
+        """Alembic does not compare the members of an enum."""
+        for column in table.columns:
+            kind = getattr(column.type, "item_type", column.type)  # of an array
+            if isinstance(kind, Enum) and kind.native_enum and kind.name:
+                name = kind.compile(_DIALECT)
+                known = await self.connection.fetchval(f"SELECT enum_range(NULL::{name})::text[]")
+                for member in kind.enums:
+                    if member not in known:
+                        raise NotFilled(
+                            f"The enum {name} has no {member!r} in Postgres. In a migration:"
+                            f""" op.execute("ALTER TYPE {name} ADD VALUE '{member}'")"""
+                        )
 
     async def _findings(self, query: Query[Any]) -> list[str]:
         found = []

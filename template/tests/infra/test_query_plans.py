@@ -250,6 +250,15 @@ async def test_keys_of_several_columns_and_enums_are_filled_and_compared(
     assert "filter" in found
 
 
+async def test_a_member_of_an_enum_without_a_migration_is_named(
+    library: asyncpg.Connection,
+) -> None:
+    await library.execute(WARDS_IN_SQL.replace("('free', 'taken')", "('free')"))
+
+    with pytest.raises(NotFilled, match=r"ALTER TYPE bed_state ADD VALUE 'taken'"):
+        await FilledTables(library, WARDS, values={"bed_state": "'free'"}).insert()
+
+
 async def test_a_table_that_stays_empty_or_refuses_a_value_is_named(
     library: asyncpg.Connection,
 ) -> None:

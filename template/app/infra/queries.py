@@ -124,6 +124,10 @@ class Query[RowT]:
                 said += [f"in order {order!r}"] if order else []
                 yield " ".join(said), self._form(order, parts)
 
+    def used(self) -> Iterator["Form[Any]"]:
+        """Each form that this process has compiled."""
+        yield from (*self._forms.values(), *self._counts.values())
+
     def _parts(self, values: dict[str, Any]) -> tuple[int, ...]:
         for name in self._may_be_none & values.keys():
             if values[name] is None:

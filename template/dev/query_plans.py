@@ -334,4 +334,6 @@ def _advice(node: dict[str, Any]) -> str:
     index = ", ".join(f'"{name}"' for name in names)
     add = f'Add to the model: Index("ix_{table}_{"_".join(names)}", {index})'
     found = f"{node['Node Type']} on {table}, filter {condition}."
+    if not names and (soft := re.fullmatch(r"\((?:\w+\.)?(\w+ IS (?:NOT )?NULL)\)", condition)):
+        return f'{found} Add to its index: postgresql_where=text("{soft[1]}")'
     return f"{found} {add if names else 'See docs/guide/queries.md.'}"

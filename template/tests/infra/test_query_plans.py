@@ -110,6 +110,10 @@ READS_MUCH = {
         page(select(BOOK.id).where(BOOK.id < bindparam("before"), BOOK.title != bindparam("no"))),
         "filters the rows of an index range",
     ),
+    "a soft delete": (
+        page(select(BOOK.id).where(BOOK.id < bindparam("before"), BOOK.title.is_not(None))),
+        r'Add to its index: postgresql_where=text\("title IS NOT NULL"\)',
+    ),
 }
 
 

@@ -5,10 +5,10 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 from jinja2 import DictLoader
-from sqlalchemy import LargeBinary
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Mapper
 from sqlalchemy.pool import NullPool
@@ -31,6 +31,8 @@ PLACE = "/_dev/data"
 HERE = ("127.0.0.1", "localhost", "::1")
 # The library's own page loads a font from the internet, and is always light.
 PAGE = Path(__file__).with_name("data.html")
+# The library makes a key from a text by its type, which fails for bytes and times.
+FOUND_BY_KEY = frozenset({int, str, UUID})
 
 
 class Rows(ModelView):
@@ -41,8 +43,8 @@ class Rows(ModelView):
         self.fields = columns
         name = mapper.local_table.description
         super().__init__(mapper.class_, None, name, name, name, AnyColumn())
-        # The library cannot find a row by bytes.
-        self._found_by_key = not any(isinstance(c.type, LargeBinary) for c in mapper.primary_key)
+        key = self._pk_coerce if isinstance(self._pk_coerce, tuple) else (self._pk_coerce,)
+        self._found_by_key = FOUND_BY_KEY.issuperset(key)
 
     def can_view_detail(self, request: Request) -> bool:
         return self._found_by_key

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import asyncpg
-from sqlalchemy import BinaryExpression, BindParameter, Column, MetaData, Table
+from sqlalchemy import BinaryExpression, BindParameter, Column, Enum, ForeignKey, MetaData, Table
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.sql import operators, visitors
 
@@ -42,6 +42,7 @@ VALUES = {
     "BIGINT": "n",
     "BOOLEAN": "true",
     "BYTEA": "sha256(n::text::bytea)",
+    "CHARACTER VARYING": "n::text",
     "DATE": "current_date + n",
     "DOUBLE PRECISION": "n",
     "INTEGER": "n",
@@ -51,6 +52,7 @@ VALUES = {
     "TEXT": "n::text",
     "TIMESTAMP WITH TIME ZONE": "now() + n * interval '1 second'",
     "UUID": "uuidv4()",
+    "VARCHAR": "n::text",
 }
 
 MOMENTS = ("DATE", "TIMESTAMP WITH TIME ZONE")
@@ -121,8 +123,23 @@ class FilledTables:
             if done == "INSERT 0 0" and table.name not in self.fill:
                 # Each query of an empty table would be accepted.
                 raise _needs_other_rows(table, "it has a key of a table that is still empty")
+            await self._refuse_missing_members(table)
         await self.connection.execute("ANALYZE")
         await self.connection.execute(f"SET plan_cache_mode = {PLAN}")
+
+    async def _refuse_missing_members(self, table: Table) -> None:
+        """Alembic does not compare the members of an enum."""
+        for column in table.columns:
+            kind = getattr(column.type, "item_type", column.type)  # of an array
+            if isinstance(kind, Enum) and kind.native_enum and kind.name:
+                name = kind.compile(_DIALECT)
+                known = await self.connection.fetchval(f"SELECT enum_range(NULL::{name})::text[]")
+                for member in kind.enums:
+                    if member not in known:
+                        raise NotFilled(
+                            f"The enum {name} has no {member!r} in Postgres. In a migration:"
+                            f""" op.execute("ALTER TYPE {name} ADD VALUE '{member}'")"""
+                        )
 
     async def _findings(self, query: Query[Any]) -> list[str]:
         found = []
@@ -160,7 +177,7 @@ class FilledTables:
         else:
             values = {"integer": "20", "bigint": "20", "interval": "365 days"}
             value = values.get(base) or await self.connection.fetchval(
-                f"SELECT ({self._value(base.upper())})::text FROM (SELECT 20 AS n) one"  # noqa: S608
+                f"SELECT ({self._value(base)})::text FROM (SELECT 20 AS n) one"  # noqa: S608
             )
         if value is None:
             return "NULL"
@@ -170,16 +187,20 @@ class FilledTables:
     def _rows(self, table: Table) -> str:
         """A SELECT that fills the table. A foreign key refers to its table's rows one by one."""
         values, sources = {}, [f"generate_series(1, {ROWS}) n"]
+        places: dict[object, int] = {}
         for column in table.columns:
             target = self._target(column)
             if target is not None:
-                numbered = f"SELECT {_NAMES.quote(target.name)} AS id, row_number() OVER () AS i"
-                place = len(sources) - 1  # with two foreign keys, pairs that differ
-                sources.append(
-                    f"({numbered} FROM {_NAMES.format_table(target.table)}) _{place}"
-                    f" ON _{place}.i = (n + {place}) % {ROWS}"
-                )
-                values[_NAMES.quote(column.name)] = f"_{place}.id"
+                # All columns of a foreign key come from one row.
+                key = _longest_key(column)
+                place = places.setdefault(key.constraint if key else column, len(places))
+                if place == len(sources) - 1:  # with two foreign keys, pairs that differ
+                    numbered = "SELECT *, row_number() OVER () AS _n"
+                    sources.append(
+                        f"({numbered} FROM {_NAMES.format_table(target.table)}) _{place}"
+                        f" ON _{place}._n = (n + {place}) % {ROWS}"
+                    )
+                values[_NAMES.quote(column.name)] = f"_{place}.{_NAMES.quote(target.name)}"
             elif (column.server_default is None or _is_moment(column)) and not column.nullable:
                 values[_NAMES.quote(column.name)] = self._value(column.type.compile(_DIALECT))
         chosen = ", ".join(values.values())
@@ -189,8 +210,8 @@ class FilledTables:
     def _target(self, column: Column[Any]) -> Column[Any] | None:
         """The key that a column holds: by its foreign key, or because a query joins them. None for
         a row of its own table, which is still empty."""
-        keys = [key.column for key in column.foreign_keys]
-        target = keys[0] if keys else self._joined.get(column)
+        key = _longest_key(column)
+        target = key.column if key else self._joined.get(column)
         return target if target is not None and target.table is not column.table else None
 
     @cached_property
@@ -222,8 +243,8 @@ class FilledTables:
             return self.metadata.sorted_tables
 
     def _value(self, kind: str) -> str:
-        kind = re.sub(r"\(.*\)", "", kind).strip()
-        known = VALUES | dict(self.values)
+        kind = re.sub(r"\(.*\)| COLLATE .*", "", kind).strip().upper()
+        known = VALUES | {name.upper(): value for name, value in self.values.items()}
         if kind not in known:
             raise NotFilled(f"Write VALUES[{kind!r}] in tests/test_indexes.py.")
         return known[kind]
@@ -247,6 +268,12 @@ def declared_queries(app: ModuleType) -> dict[str, Query[Any]]:
     }
 
 
+def _longest_key(column: Column[Any]) -> ForeignKey | None:
+    """The one with the most columns, whose row has all of them."""
+    keys = column.foreign_keys
+    return max(keys, key=lambda one: len(one.constraint.elements), default=None)  # type: ignore[union-attr]
+
+
 def _is_key(column: Column[Any]) -> bool:
     table = column.table
     return isinstance(table, Table) and list(table.primary_key) == [column]
@@ -262,7 +289,9 @@ def _compared(statement: visitors.ExternallyTraversible) -> dict[str, Column[Any
     found = {}
     for element in visitors.iterate(statement):
         if isinstance(element, BinaryExpression) and isinstance(element.left, Column):
-            compared = getattr(element.right, "element", element.right)  # of any_(…)
+            compared: Any = element.right
+            while hasattr(compared, "element"):  # any_(…) and its parentheses
+                compared = compared.element
             if isinstance(compared, BindParameter) and isinstance(element.left.table, Table):
                 found[compared.key] = element.left
     return found
@@ -305,4 +334,6 @@ def _advice(node: dict[str, Any]) -> str:
     index = ", ".join(f'"{name}"' for name in names)
     add = f'Add to the model: Index("ix_{table}_{"_".join(names)}", {index})'
     found = f"{node['Node Type']} on {table}, filter {condition}."
+    if not names and (soft := re.fullmatch(r"\((?:\w+\.)?(\w+ IS (?:NOT )?NULL)\)", condition)):
+        return f'{found} Add to its index: postgresql_where=text("{soft[1]}")'
     return f"{found} {add if names else 'See docs/guide/queries.md.'}"

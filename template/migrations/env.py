@@ -39,6 +39,9 @@ INVALID = """
 
 applied: list[str] = []
 
+# Postgres lists a partition beside its table.
+PARTITIONS = "SELECT relname FROM pg_class WHERE relispartition"
+
 
 async def migrate() -> None:
     settings = environment.read(DatabaseSettings)
@@ -72,12 +75,23 @@ def _run(connection: Connection) -> None:
     _wait_for_the_others(connection)
     for timeout in TIMEOUTS:
         connection.execute(text(timeout))
+    partitions = set(connection.scalars(text(PARTITIONS)))
     connection.commit()
+    # `make module-drop` compares without the models of the tables that it drops.
+    tables = (*Base.metadata.tables.values(), *context.config.attributes.get("dropped", ()))
+    schemas = {None, *(table.schema for table in tables)}
+
+    def is_of_a_model(name: str | None, kind: str, _: object) -> bool:
+        """Otherwise `make migration` drops each partition, and the tables of other schemas."""
+        return name in schemas if kind == "schema" else kind != "table" or name not in partitions
+
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
         transaction_per_migration=True,
         compare_server_default=True,
+        include_schemas=True,
+        include_name=is_of_a_model,
         on_version_apply=_report,
     )
     with context.begin_transaction():

@@ -131,6 +131,8 @@ class Database:
                 if not _is_from_the_driver(error):
                     raise  # The request's own, such as of a call to another service.
                 self._expire_connections()
+            if "binary format encoder" in str(error):
+                raise  # COPY of a value whose type an extension defines: nothing is lost.
             raise Unavailable("Postgres: the connection was lost, or did not answer") from error
         except TYPES_CHANGED as error:
             raise Unavailable(f"Postgres: a type has changed: {error}") from error

@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Label,
     Select,
+    Tuple,
     all_,
     any_,
     bindparam,
@@ -25,6 +26,12 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.sql import operators, visitors
 
 _DIALECT = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+
+NOT_FIXED = (
+    "this SQL would differ with its values: compare tuples with a SELECT from unnest()"
+    " (docs/guide/queries.md), write a constant as literal_column(…), and select from the class"
+    " that has the table, not from a subclass"
+)
 
 type Order = ColumnElement[Any] | Sequence[ColumnElement[Any]]
 
@@ -117,6 +124,10 @@ class Query[RowT]:
                 said += [f"in order {order!r}"] if order else []
                 yield " ".join(said), self._form(order, parts)
 
+    def used(self) -> Iterator["Form[Any]"]:
+        """Each form that this process has compiled."""
+        yield from (*self._forms.values(), *self._counts.values())
+
     def _parts(self, values: dict[str, Any]) -> tuple[int, ...]:
         for name in self._may_be_none & values.keys():
             if values[name] is None:
@@ -150,6 +161,7 @@ class Form[RowT](NamedTuple):
     required: frozenset[str]
     defaults: Mapping[str, Any]
     rows_of: Callable[[Sequence[Any]], list[RowT]]  # takes records of the driver
+    selects_models: bool
 
     @classmethod
     def compiled(cls, statement: Select[*tuple[Any, ...]], row: type[RowT] = dict) -> "Form[RowT]":  # type: ignore[assignment]
@@ -157,12 +169,18 @@ class Form[RowT](NamedTuple):
         if len(set(columns)) < len(columns):
             raise TypeError("two columns have one name: give one of them another with .label()")
         compiled: Any = statement.compile(dialect=_DIALECT)
+        if compiled.post_compile_params or compiled.literal_execute_params:
+            raise TypeError(f"{NOT_FIXED}: {compiled}")
         positions = tuple(compiled.positiontup or ())
         names = frozenset(positions)
         required = frozenset(name for name in names if compiled.binds[name].required)
         defaults = {name: compiled.params[name] for name in names - required}
         rows_of = _rows_of(row, [column.keyname for column in compiled._result_columns])
-        return cls(statement, str(compiled), positions, names, required, defaults, rows_of)
+        selected = statement.column_descriptions
+        selects_models = any(one["expr"] is one.get("entity") for one in selected)
+        return cls(
+            statement, str(compiled), positions, names, required, defaults, rows_of, selects_models
+        )
 
     def named(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Raises TypeError if one is missing or not known."""
@@ -245,7 +263,7 @@ def _with_arrays[Element: visitors.ExternallyTraversible](element: Element) -> E
 
 def _as_array(element: Any, **_: Any) -> Any:
     is_in = isinstance(element, BinaryExpression) and element.operator in _OVER_ARRAY
-    if not is_in or not isinstance(element.right, BindParameter):
+    if not is_in or not isinstance(element.right, BindParameter) or isinstance(element.left, Tuple):
         return None
     given = element.right
     kind = ARRAY(element.left.type)

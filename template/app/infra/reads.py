@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 from pydantic import TypeAdapter
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.infra.database_use import this_request
 from app.infra.failures import (
@@ -150,12 +150,16 @@ class TransactionReader(Reader):
         return self
 
     async def fetch(self, sql: str, *arguments: Any) -> list[Any]:
-        await self._write.flush()
-        connection = await self._write.connection()
-        return list(await connection.exec_driver_sql(sql, arguments))
+        return list(await (await self._connection()).exec_driver_sql(sql, arguments))
 
     async def _records(self, form: Form[Any], values: dict[str, Any]) -> Sequence[Any]:
-        return (await self._write.execute(form.statement, form.named(values))).all()
+        # A session returns a model as one value, and a connection returns its columns.
+        run = await self._connection() if form.selects_models else self._write
+        return (await run.execute(form.statement, form.named(values))).all()
+
+    async def _connection(self) -> AsyncConnection:
+        await self._write.flush()
+        return await self._write.connection()
 
 
 def in_transaction(write: AsyncSession) -> Reader:

@@ -117,7 +117,7 @@ def main() -> None:
         scripts[:] = written
 
     command.revision(
-        Config(toml_file="pyproject.toml"),
+        Config(toml_file="pyproject.toml", attributes={"dropped": tables}),
         f"drop the old tables of {module}",
         autogenerate=True,
         process_revision_directives=keep_to_the_module,

@@ -157,7 +157,7 @@ def _border(places: list[Place]) -> Place:
 
 def _is_declared(sql: str) -> bool:
     """True for a Query of the app, which the lint finds."""
-    return any(form.sql == sql for query in Query.declared for _, form in query.forms())
+    return any(form.sql == sql for query in Query.declared for form in query.used())
 
 
 watch = Watch()

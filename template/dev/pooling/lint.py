@@ -12,13 +12,17 @@ from collections.abc import Iterator
 
 from dev.pooling.findings import Finding, calls_in, name_of, report
 
+LISTEN = (
+    "LISTEN needs its own session: connect with DATABASE_DIRECT_URL, and end this line with"
+    " `# direct`"
+)
 BEGINNINGS = {
     r"SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)(SESSION\s+)?[\w.{}%]+(\s*=|\s+\S)": (
         "SET lasts longer than the transaction: use SET LOCAL, or connect_query in"
         " deploy/pgbouncer.ini"
     ),
     r"RESET\s+\w": "RESET changes the session: use SET LOCAL, which ends with the transaction",
-    r"(UN)?LISTEN\s+[\w*]": "LISTEN needs its own session: connect with DATABASE_DIRECT_URL",
+    r"(UN)?LISTEN\s+[\w*]": LISTEN,
     r"PREPARE\s+(?!TRANSACTION\b)\w": "PREPARE belongs to one session: the driver does it for you",
     r"(DEALLOCATE|DISCARD)\s+\w": "only the pooler may clear prepared statements and session state",
     r"DECLARE\s.*\bWITH\s+HOLD\b": "WITH HOLD outlives its transaction: read page by page instead",
@@ -39,7 +43,7 @@ IS_LOCAL = re.compile(
     r"(\w+\.)*set_config\(.*,\s*(is_local\s*=>\s*)?true\s*\)", re.IGNORECASE | re.DOTALL
 )
 METHODS = {
-    "add_listener": "LISTEN needs its own session: connect with DATABASE_DIRECT_URL",
+    "add_listener": LISTEN,
 }
 # Arguments of these functions are always SQL. Other strings count only in capitals.
 TAKES_SQL = {"text", "execute", "exec_driver_sql", "fetch", "fetchrow", "fetchval", "scalar"}

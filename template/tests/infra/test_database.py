@@ -595,6 +595,19 @@ async def test_a_permanent_error_is_not_unavailable(services: Services, code: st
                 await write.execute(text(failing))
 
 
+async def test_a_type_that_the_driver_cannot_copy_is_our_mistake(services: Services) -> None:
+    async def copy(database: Database) -> None:
+        async with database.transaction() as write:
+            await write.execute(text("CREATE EXTENSION IF NOT EXISTS citext"))
+            await write.execute(text("CREATE TABLE mails (address citext)"))
+            raw: Any = await (await write.connection()).get_raw_connection()
+            await raw.driver_connection.copy_records_to_table("mails", records=[("a@b.c",)])
+
+    async with Database(settings(services)) as database:
+        with pytest.raises(asyncpg.InternalClientError, match="encoder for type citext"):
+            await copy(database)
+
+
 TOO_LATE = datetime.max.replace(tzinfo=timezone(timedelta(hours=-12)))
 TOO_EARLY = datetime.min.replace(tzinfo=timezone(timedelta(hours=12)))
 OUT_OF_RANGE = [

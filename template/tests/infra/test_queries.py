@@ -14,6 +14,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 from sqlalchemy import (
+    ColumnElement,
     Label,
     Select,
     bindparam,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     literal_column,
     select,
     table,
+    tuple_,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import Integer, Text
@@ -92,6 +94,12 @@ GUIDE = Path("docs/guide/queries.md").read_text()
 
 class Table(DeclarativeBase):
     pass
+
+
+class Author(Table):
+    __tablename__ = "writers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
 
 
 class Maker(Table):
@@ -191,6 +199,13 @@ async def test_a_joined_table_becomes_a_nested_model_or_none_without_a_match(
     ]
     assert rows[0] == BookRow(1, Writer(id=2, name="Lem"))
     assert rows[3] == BookRow(4, None)
+
+
+async def test_a_model_may_be_selected_as_a_whole(reading: Open) -> None:
+    async with reading() as read:
+        found = await read.all(Query(select(Author).order_by(Author.id), Writer))
+
+    assert found == [Writer(id=1, name="Le Guin"), Writer(id=2, name="Lem")]
 
 
 async def test_clients_may_see_another_name_than_that_of_the_column(reading: Open) -> None:
@@ -318,6 +333,18 @@ def test_a_query_keeps_the_constants_of_its_statement() -> None:
     some: Select[Any] = select(BOOK.title).where(BOOK.id < literal(5), BOOK.writer_id.in_([1, 2]))
 
     assert Query(some, Title).fixed.arguments({}) == [5, [1, 2]]
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        tuple_(BOOK.id, BOOK.title).in_(bindparam("keys")),
+        BOOK.id == bindparam("id", 1, literal_execute=True),
+    ],
+)
+def test_a_query_refuses_sql_that_differs_with_its_values(condition: ColumnElement[bool]) -> None:
+    with pytest.raises(TypeError, match=r"compare tuples with a SELECT from unnest.*SELECT books"):
+        _ = Query(select(BOOK.title).where(condition), Title).fixed
 
 
 def test_a_query_refuses_two_columns_of_one_name() -> None:

@@ -12,7 +12,9 @@ from sqlalchemy import (
     Column,
     Date,
     DateTime,
+    Enum,
     ForeignKey,
+    ForeignKeyConstraint,
     MetaData,
     Select,
     Table,
@@ -107,6 +109,10 @@ READS_MUCH = {
     "a range that is filtered": (
         page(select(BOOK.id).where(BOOK.id < bindparam("before"), BOOK.title != bindparam("no"))),
         "filters the rows of an index range",
+    ),
+    "a soft delete": (
+        page(select(BOOK.id).where(BOOK.id < bindparam("before"), BOOK.title.is_not(None))),
+        r'Add to its index: postgresql_where=text\("title IS NOT NULL"\)',
     ),
 }
 
@@ -206,6 +212,55 @@ async def test_rows_that_name_their_own_table_and_times_are_checked_as_well(
     for one, column in ((follows, "follows_id"), (on_a_day, "day"), (noted, "noted_at")):
         [found] = await tables.findings(query(one))
         assert f'"{column}")' in found
+
+
+WARDS = MetaData()
+WARD = Table(
+    "wards",
+    WARDS,
+    Column("clinic", Text(collation="C"), primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+)
+BED = Table(
+    "beds",
+    WARDS,
+    Column("clinic", ForeignKey("clinics.code"), primary_key=True),
+    Column("ward", BigInteger, primary_key=True),
+    Column("state", Enum("free", "taken", name="bed_state"), nullable=False),
+    ForeignKeyConstraint(["clinic", "ward"], ["wards.clinic", "wards.number"]),
+)
+CLINIC_OF_WARDS = Table("clinics", WARDS, Column("code", Text, primary_key=True))
+WARDS_IN_SQL = """
+    CREATE TYPE bed_state AS ENUM ('free', 'taken');
+    CREATE TABLE clinics (code text PRIMARY KEY);
+    CREATE TABLE wards (clinic text COLLATE "C", number bigint, PRIMARY KEY (clinic, number));
+    CREATE TABLE beds (
+        clinic text REFERENCES clinics, ward bigint, state bed_state NOT NULL,
+        PRIMARY KEY (clinic, ward), FOREIGN KEY (clinic, ward) REFERENCES wards
+    )
+"""
+
+
+async def test_keys_of_several_columns_and_enums_are_filled_and_compared(
+    library: asyncpg.Connection,
+) -> None:
+    await library.execute(WARDS_IN_SQL)
+    tables = FilledTables(library, WARDS, values={"bed_state": "'free'"})
+    await tables.insert()
+    of_state = (BED.c.state.in_(bindparam("states")), func.lower(BED.c.clinic) == bindparam("name"))
+
+    [found] = await tables.findings(query(select(BED.c.ward.label("id")).where(*of_state)))
+
+    assert "filter" in found
+
+
+async def test_a_member_of_an_enum_without_a_migration_is_named(
+    library: asyncpg.Connection,
+) -> None:
+    await library.execute(WARDS_IN_SQL.replace("('free', 'taken')", "('free')"))
+
+    with pytest.raises(NotFilled, match=r"ALTER TYPE bed_state ADD VALUE 'taken'"):
+        await FilledTables(library, WARDS, values={"bed_state": "'free'"}).insert()
 
 
 async def test_a_table_that_stays_empty_or_refuses_a_value_is_named(

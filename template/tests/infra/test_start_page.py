@@ -7,13 +7,16 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
-from sqlalchemy import Column, text
+from sqlalchemy import Column, inspect, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import UserDefinedType
+from starlette.requests import Request
 from starlette_admin.fields import StringField
 
 from app.infra.database import Base
@@ -73,6 +76,25 @@ def test_a_column_of_an_unknown_type_is_shown_as_text() -> None:
     convert = data.AnyColumn().get_converter(column.type)
     field = convert(name="colour", type=column.type, column=column)
     assert isinstance(field, StringField)
+
+
+def test_a_row_is_opened_only_if_its_key_can_be_read_from_a_link() -> None:
+    class Table(DeclarativeBase):
+        pass
+
+    class Ward(Table):
+        __tablename__ = "wards"
+        clinic: Mapped[str] = mapped_column(primary_key=True)
+        number: Mapped[int] = mapped_column(primary_key=True)
+
+    class Visit(Table):
+        __tablename__ = "visits"
+        ward: Mapped[UUID] = mapped_column(primary_key=True)
+        at: Mapped[datetime] = mapped_column(primary_key=True)
+
+    request = Request({"type": "http"})
+    opened = [data.Rows(inspect(one)).can_view_detail(request) for one in (Ward, Visit)]
+    assert opened == [True, False]
 
 
 async def test_a_start_page_of_the_app_is_not_replaced(bare: FastAPI) -> None:

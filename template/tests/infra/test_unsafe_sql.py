@@ -86,6 +86,18 @@ def test_rules_of_one_statement_are_named_in_their_order() -> None:
     assert rules(sql) == ["rewrites-the-table", "locks-the-table", "breaks-the-old-version"]
 
 
+def test_squawk_accepts_an_index_on_a_view_that_the_migration_makes() -> None:
+    new, old = (f"CREATE UNIQUE INDEX ix_a ON {view} (a);" for view in ("new", "old"))
+
+    lines = unsafe_sql.for_squawk(f"CREATE MATERIALIZED VIEW new AS SELECT 1 a;\n{new}\n{old}")
+
+    assert lines.splitlines()[-3:] == [
+        "-- squawk-ignore require-concurrent-index-creation",
+        new,
+        old,
+    ]
+
+
 def test_squawk_gets_a_comment_in_the_line_above_its_statement() -> None:
     sql = "-- squawk-ignore changes-rows, ban-drop-column;\n\nALTER TABLE items DROP COLUMN x;"
 

@@ -60,6 +60,11 @@ ASK_AGAIN_SECONDS = 1.0
 REDIS = {"db.system.name": "redis"}
 
 
+class NotTheSame(Exception):
+    def __str__(self) -> str:
+        return "an answer changes when it is read from its JSON, so it is not cached"
+
+
 class Cache:
     def __init__(self, settings: CacheSettings, server: CacheServer, limit: ReadLimit) -> None:
         self.stats = Stats(server.lookups)
@@ -103,9 +108,13 @@ class Cache:
                     self._refresh_soon(key, form.name, lifetime, fetch)
                 return answer
         self.stats.misses += 1
-        with tracing.span(f"cache load {form.name}"):
-            loaded: R = form.decode(await self._single_flight.load(key, min_position, fetch))
-            return loaded
+        try:
+            with tracing.span(f"cache load {form.name}"):
+                loaded: R = form.decode(await self._single_flight.load(key, min_position, fetch))
+                return loaded
+        except NotTheSame as error:
+            log.warning(str(error), query=form.name)
+            return await self._bypass(query, read, args, kwargs)
 
     def invalidate_after(
         self, session: Session, query: StaleQuery[..., Any], args: Any, kwargs: Any
@@ -145,6 +154,8 @@ class Cache:
             until_refresh = query.max_stale.total_seconds() * SHORTEST * DUE_AFTER
             repeated_reads.note(query, args, kwargs, until_refresh)
             body = format_of(query).encode(await query.ask(primary, *args, **kwargs))
+        if not format_of(query).is_the_same_again(body):
+            raise NotTheSame
         age = time.monotonic() - began
         seconds = _lifetime(body, query.max_stale) - age
         if load.as_of and seconds > 0 and age < LONGEST_LOAD:
@@ -172,7 +183,7 @@ class Cache:
                 await self._single_flight.load(key, None, fetch)
             else:
                 await asyncio.sleep(min(ASK_AGAIN_SECONDS, claimed_for))
-        except (RedisAway, Unavailable) as error:
+        except (RedisAway, Unavailable, NotTheSame) as error:
             # Never the key, because it holds the arguments, which may name a person.
             reason = repr(error)
             log.warning("a cached answer could not be refreshed", query=name, reason=reason)

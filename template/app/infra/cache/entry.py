@@ -101,7 +101,8 @@ class AnswerFormat[R]:
         if kwargs or len(args) != self._arguments:
             bound = self._signature.bind(None, *args, **kwargs)
             bound.apply_defaults()
-            args = (*bound.args[1:], *bound.kwargs.values())
+            # With their names, because of **filters.
+            args = (*bound.args[1:], *sorted(bound.kwargs.items()))
         text = ",".join([_TEXT.get(type(value), self._text)(value) for value in args])
         if len(text) > LONGEST_KEY:
             text = hashlib.sha256(text.encode()).hexdigest()
@@ -114,6 +115,13 @@ class AnswerFormat[R]:
     def decode(self, body: bytes) -> R:
         """Raises ValidationError."""
         return self._adapter.validate_json(body, by_alias=False, by_name=True)
+
+    def is_the_same_again(self, body: bytes) -> bool:
+        """False if a validator or a serializer of the answer's type changes what was stored."""
+        try:
+            return self.encode(self.decode(body)) == body
+        except Exception:  # a validator meets JSON that it was not written for
+            return False
 
     @functools.cached_property
     def _versioned_name(self) -> str:

@@ -2,6 +2,7 @@
 """The cache on a real Valkey: which answers clients get, how old, and how often they are loaded."""
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -12,6 +13,7 @@ import pytest
 import redis.asyncio as redis
 from fastapi import BackgroundTasks, FastAPI
 from httpx import AsyncClient
+from pydantic import BaseModel, field_serializer, field_validator
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
@@ -23,8 +25,9 @@ from app.infra.cache.lookups import RedisAway
 from app.infra.cache.server import Stats
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database, ReadSession, WriteSession
-from app.infra.freshness import RepeatedReads
+from app.infra.freshness import RepeatedReads, max_stale
 from app.infra.own_writes.client import this_client
+from app.infra.reads import Reader
 from dev.cache import valkey
 from dev.pytest_plugin import Services
 from tests.infra.cache import caching
@@ -443,6 +446,44 @@ async def test_an_entry_that_does_not_parse_is_a_miss(
 
     assert await body(reader, "/notes/1") == "milk"
     assert loads.count == 2
+
+
+class Dose(BaseModel):
+    grams: float
+    unit: str = "g"
+
+    @field_validator("grams", mode="before")
+    @classmethod
+    def from_milligrams(cls, milligrams: float) -> float:
+        return milligrams / 1000
+
+
+class Doctor(BaseModel):
+    name: str
+
+    @field_serializer("name")
+    def with_title(self, name: str) -> str:
+        return f"Dr. {name}"
+
+
+@max_stale(minutes=5)
+async def dose(read: Reader, milligrams: float) -> Dose:
+    return Dose(grams=milligrams)
+
+
+@max_stale(minutes=5)
+async def doctor(read: Reader, name: str) -> Doctor:
+    return Doctor(name=name)
+
+
+async def test_an_answer_that_its_json_would_change_is_not_cached(
+    app: FastAPI, reader: AsyncClient
+) -> None:
+    read = app.state.database.reader()
+    for _ in range(2):
+        assert (await dose(read, 500)).grams == 0.5
+        assert math.isnan((await dose(read, math.nan)).grams)
+        assert (await doctor(read, "Ada")).model_dump() == {"name": "Dr. Ada"}
 
 
 async def test_no_log_line_shows_the_arguments_of_a_query(

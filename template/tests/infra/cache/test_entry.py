@@ -45,6 +45,16 @@ def test_keys_are_readable_and_do_not_depend_on_how_arguments_are_passed() -> No
     assert format_of(shades).key(("sky, or 'sea'",), by_name) == key
 
 
+def test_a_filter_is_in_the_key_with_its_name() -> None:
+    @max_stale(minutes=1)
+    async def found(read: Reader, /, **filters: str) -> list[Blue]:
+        raise NotImplementedError
+
+    key = format_of(found).key
+    assert key((), {"name": "a", "tone": "b"}) == key((), {"tone": "b", "name": "a"})
+    assert key((), {"name": "a"}) != key((), {"tone": "a"})
+
+
 def test_an_id_read_from_postgres_gives_the_same_key() -> None:
     at = UUID(int=7)
 

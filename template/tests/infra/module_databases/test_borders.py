@@ -48,6 +48,26 @@ def test_the_tests_show_crossings_that_the_code_hides(practice: Practice) -> Non
     assert said.split("\n\n")[0].splitlines() == together
 
 
+def test_each_form_of_a_query_is_one_crossing(practice: Practice) -> None:
+    parts = ", ".join(f'Vet.visits > bindparam("{name}")' for name in "abc")
+    file = "app/pets/queries.py"
+    practice.edit(file, "join(Vet), dict)", f"join(Vet), dict, optional=[{parts}])")
+    practice.edit(file, "import select", "import bindparam, select")
+    practice.edit(
+        file,
+        'return await read.all(QUERIES["with vets"])',
+        'await read.count(QUERIES["with vets"]); '
+        'return await read.all(QUERIES["with vets"], a=-1, b=-1)',
+    )
+    status, said = practice.tests()
+    assert status == 0, said
+
+    _, said = practice.runs(BORDERS, "pets")
+
+    assert " with_vets: " not in said
+    assert "QUERIES.'with vets': statement of pets + vets" in said
+
+
 def test_a_table_without_a_class_belongs_to_the_module_that_makes_it(practice: Practice) -> None:
     made = "from sqlalchemy import Table\n{}\nlabels = Table('labels', Base.metadata)\n\n"
     base = "from app.infra.tables import Base\n"

@@ -53,6 +53,13 @@ class Vet(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     visits: Mapped[int]
     kind: Mapped[Kind | None]
+
+
+class Bill(Base):
+    __tablename__ = "bills"
+    __table_args__ = ({"schema": "money"},)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
 """
 # As a cut leaves it. A team may have deleted the code of the move.
 CLOSED_FENCE = """
@@ -100,7 +107,7 @@ def with_histories(practice: Practice, folder: Path) -> Practice:
 
 
 def tables(url: str) -> set[str]:
-    return names(url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    return names(url, "SELECT tablename FROM pg_tables WHERE schemaname IN ('public', 'money')")
 
 
 def names(url: str, query: str) -> set[str]:
@@ -252,6 +259,8 @@ def moved(migrated: Practice, empty_database: str, own: str, tmp_path: Path) -> 
     migrated.edit("app/pets/models.py", 'mapped_column(ForeignKey("vets.id"))', "mapped_column()")
     migrated.edit("app/pets/models.py", "    vet: Mapped[Vet] = relationship()\n", "")
     migrated.write("app/vets/models.py", VETS)
+    for url in (empty_database, own):
+        run(url, "CREATE SCHEMA money")
     for history in (["alembic"], [MODULE, "vets"]):
         status, said = migrated.runs(*history, "revision", "--autogenerate", "-m", "first")
         assert status == 0, said
@@ -309,7 +318,7 @@ def test_the_migration_drops_no_row_that_may_be_in_use(
     status, said = moved.runs("alembic", "upgrade", "head")
     assert status == 1
     assert "The old tables of vets have rows, and no move has closed them" in said
-    assert 'TRUNCATE vets, calls, "Notes: 5%"' in said
+    assert 'TRUNCATE money.bills, vets, calls, "Notes: 5%"' in said
     assert "vets" in tables(empty_database)
 
     run(empty_database, CLOSED_FENCE)

@@ -1,6 +1,6 @@
 """Compiles the packages of a project in uv's cache, which uv links into the .venv of each project.
 
-Otherwise each of some 100 generated projects compiles them for itself, 4 s of a processor.
+Otherwise each of about 100 generated projects compiles them, for 4 s of processor time each.
 """
 
 import compileall

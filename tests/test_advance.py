@@ -210,7 +210,7 @@ def test_a_lock_that_fails_is_reported_and_the_step_goes_on(repo: Repo) -> None:
 
 @pytest.mark.slow
 def test_a_project_for_a_newer_python_is_locked_with_that_one(repo: Repo) -> None:
-    """This uv can find none, and says so."""
+    """The uv of this test finds no such Python, and says so."""
     repo.edits("pyproject.toml", 'requires-python = ">=3.13"', 'requires-python = ">=3.99"')
     del repo.person.environment["UV"]
     said = repo.advances()

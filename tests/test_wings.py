@@ -107,8 +107,8 @@ def longest_chain(imports: Imports) -> list[str]:
 
 
 def imports_of(project: Path) -> Imports:
-    """Each module of app/ with those that it imports, also those for type checkers only. Not a
-    command that starts the app, such as `log_out`."""
+    """Each module of app/ with those that it imports, also those for type checkers only,
+    but without commands that start the app, such as `log_out`."""
     files = {module_of(path, project): path for path in (project / "app").rglob("*.py")}
     found = {name: set(imported(path, files)) - {name} for name, path in files.items()}
     return {name: below for name, below in found.items() if "app.main" not in below}

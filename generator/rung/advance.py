@@ -199,7 +199,7 @@ def _refuse_unsafe(plan: Plan, *, keep_conflicts: bool) -> None:
 def _mark_unmerged(scratch: Scratch, plan: Plan) -> None:
     """Marks conflicts as git merge does: git status lists them, and git refuses a commit."""
     folder = plan.project.folder
-    prefix = git.git("rev-parse", "--show-prefix", cwd=folder)  # git counts from the top here
+    prefix = git.git("rev-parse", "--show-prefix", cwd=folder)  # the index has paths from the top
     lines: list[str] = []
     for path in plan.conflicts:
         change = plan.changes[path]

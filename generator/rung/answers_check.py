@@ -52,7 +52,7 @@ def _marked(file: Path) -> bool:
 
 
 def other_answers(answers: Mapping[str, Any], rendered: Rendered) -> Iterator[tuple[str, Answer]]:
-    """A render each, so choices that decide on no file are left out: of 40 teams, say."""
+    """Each answer costs a render, so choices that decide on no file (a team) are left out."""
     for stage in stages.LADDER:
         if stage.number != answers["stage"]:
             yield "stage", stage.number

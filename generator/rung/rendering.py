@@ -178,7 +178,7 @@ def _errors_in_words(src: str) -> Iterator[None]:
             "another one in COPIER_SETTINGS_PATH."
         ) from error
     except (CopierError, TemplateError) as error:
-        # Copier names an option of its own, which rung does not have.
+        # Copier names its option --trust, which rung does not have.
         place = "https://copier.readthedocs.io/en/stable/settings/"
         trust = f" If you trust it, list it under trust in Copier's settings: {place}"
         said = re.sub(" If you trust this template.*", trust, _one_line(error))

@@ -11,7 +11,8 @@ class RequestBody(BaseModel):
 
     In JSON a UUID, a time or an enum is text. Mark such a field with Strict(False), as Id does.
     A float is finite: JSON has no NaN, so each answer with a stored one would fail.
-    A text holds no half of a character, because no answer can. Pydantic checks that with a limit.
+    Text with half a character is refused, because no answer can hold it. Pydantic checks this
+    only where a length is limited.
     """
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False, str_min_length=0)

@@ -261,7 +261,7 @@ class LimitedHttp(HttpToolsProtocol):
             self.transport.close()
 
     def _owes_answers(self) -> bool:
-        """Whether whole requests, before the one that is being read, still wait for theirs."""
+        """Whether a complete request still waits for its answer."""
         is_waiting = self.cycle is not None and not self.cycle.response_complete
         return is_waiting and self._reading != "body"
 

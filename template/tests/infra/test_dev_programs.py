@@ -75,7 +75,7 @@ def test_the_servers_of_all_workers_fit_into_macos_shared_memory(
     assert pytestconfig.hook.pytest_xdist_auto_num_workers(config=config) == workers
 
 
-def test_no_proxy_leads_to_the_servers_of_this_machine() -> None:
+def test_servers_of_this_machine_are_reached_without_a_proxy() -> None:
     """A company's proxy cannot reach them, and its variables often name no exception."""
     code = "import dev; from urllib.request import proxy_bypass as is_direct;"
     code += "print(*map(is_direct, ['127.0.0.1', 'localhost', 'a.example', 'b.example']))"

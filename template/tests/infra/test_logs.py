@@ -138,7 +138,7 @@ class FullDisk(io.StringIO):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-async def test_a_log_that_cannot_be_written_fails_nothing(
+async def test_a_log_line_that_cannot_be_written_fails_no_request(
     notes: FastAPI, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @notes.get("/away")

@@ -119,7 +119,7 @@ async def test_a_route_that_is_added_later_is_found() -> None:
     assert (await answer(app, "GET", "/later")).json() == "here"
 
 
-async def test_a_number_that_python_refuses_to_read_is_in_no_path() -> None:
+async def test_a_path_with_a_number_that_python_refuses_to_read_is_a_404() -> None:
     app = busy_app()
     routes.install(app)
 

@@ -9,6 +9,17 @@ import asyncpg
 PAGE = Path("docs/guide/unavailable.md").read_text("utf-8")
 
 
+def test_the_page_has_each_server_that_is_not_postgres() -> None:
+    code = "".join(file.read_text("utf-8") for file in Path("app/infra").rglob("*.py"))
+    reasons = set(re.findall(r'Unavailable\(\s*f?"([^"]+)', code))
+    rows = re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE)
+    listed = [named for row in rows for named in row.split("`")[1::2]]
+    left = {reason for reason in reasons if not any(named in reason for named in listed)}
+
+    assert len(reasons) > 5
+    assert [reason for reason in left if not reason.startswith("Postgres")] == []
+
+
 async def test_postgres_runs_each_statement_of_the_page(empty_database: str) -> None:
     blocks = re.findall(r"^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     connection = await asyncpg.connect(empty_database)

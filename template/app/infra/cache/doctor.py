@@ -36,7 +36,7 @@ def too_small(evidence: Evidence) -> Finding | None:
 
 
 def drops_nothing(evidence: Evidence) -> Finding | None:
-    """A Redis whose file nobody has written has this policy."""
+    """noeviction is the default of Redis."""
     found = seen(evidence, RedisSeen, NAME)
     if not found or not found.most_memory or found.policy != "noeviction":
         return None

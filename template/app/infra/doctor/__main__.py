@@ -222,7 +222,7 @@ async def look_at_primary(settings: DatabaseSettings, window: Window) -> Postgre
     try:
         return Postgres(*await look_at_postgres(settings, *window, say))
     except Refused as error:
-        remedy = "use a superuser's URL, for whom Postgres keeps three connections"
+        remedy = "use a superuser's URL: Postgres keeps three connections for superusers"
         return Postgres(None, [gap("Postgres", error, remedy)], refused=True)
     except NotConnected as error:
         return Postgres(None, [gap("sessions", error, "set DATABASE_URL, and try: make psql")])

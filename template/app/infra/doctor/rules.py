@@ -73,8 +73,8 @@ def clocks(evidence: Evidence) -> Finding | None:
     if database and database.archive_fails:
         return Finding(
             rule="clocks",
-            text="the WAL archive takes no WAL, which stays until the disk is full",
-            do="repair archive_command: Postgres' own log says why it fails",
+            text="the WAL archive fails, so Postgres keeps WAL until the disk is full",
+            do="repair archive_command: Postgres' log says why it fails",
             evidence=["last_failed_time is later than last_archived_time (pg_stat_archiver)"],
         )
     return None

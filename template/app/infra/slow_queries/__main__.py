@@ -47,7 +47,7 @@ SERVER = """
             SELECT extnamespace::regnamespace::text FROM pg_extension
             WHERE extname = 'pg_stat_statements'
         ) AS schema,
-        -- A crash of one session resets all counts. Only those of the whole server tell when.
+        -- The crash of one session resets all counts, but only pg_stat_bgwriter shows the time.
         greatest(
             coalesce(stats_reset, pg_postmaster_start_time()),
             (SELECT stats_reset FROM pg_stat_bgwriter)

@@ -554,7 +554,7 @@ def as_role(url: str, role: str, password: str) -> str:
 
 def test_counts_begin_again_when_a_session_crashes(monkeypatch: pytest.MonkeyPatch) -> None:
     async def crash(url: str) -> datetime:
-        """The moment before."""
+        """Returns the time before it."""
         connection = await asyncpg.connect(url)
         now: datetime = await connection.fetchval("SELECT clock_timestamp()")
         os.kill(await connection.fetchval("SELECT pg_backend_pid()"), signal.SIGKILL)

@@ -39,6 +39,8 @@ MAY_CHANGE = {
     ("aws_db_instance.main", "update"),  # Its exported logs.
     ("aws_db_parameter_group.main", "update"),
     ("aws_appautoscaling_target.app", "update"),  # The fewest and the most copies.
+    # Since the states were recorded, deleted files end.
+    ("aws_s3_bucket_lifecycle_configuration.files", "update"),
     ("aws_ecs_task_definition.app", "replace"),  # A new revision; the old one stays.
 }
 # The changes of the template since an older version of it was applied, at stage 4. After the

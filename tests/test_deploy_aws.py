@@ -15,6 +15,7 @@ from typing import Any
 
 import hcl2
 import pytest
+import yaml
 from conftest import Render
 from variants import JOURNEYS, VARIANTS, WITH_RDS_PROXY, Journey, described, variant_name
 
@@ -202,7 +203,8 @@ def test_no_resource_depends_on_a_switch(render: Render) -> None:
 
 
 def test_each_log_image_and_deleted_file_goes_some_day(render: Render) -> None:
-    found = resources(render({"stage": 4}))
+    project = render({"stage": 4})
+    found = resources(project)
     of_kind = {kind: [one for one in found if one.startswith(f"{kind}.")] for kind in GROWS}
 
     for log in of_kind["aws_cloudwatch_log_group"]:
@@ -217,6 +219,10 @@ def test_each_log_image_and_deleted_file_goes_some_day(render: Render) -> None:
         # A restored row may name a deleted file, so the file stays for as long as the backups.
         assert [unquoted(one["noncurrent_days"]) for one in ends] == ["${var.database.backup_days}"]
     assert all(of_kind.values())
+    # The collector makes its own group.
+    collector = yaml.safe_load((project / "deploy/telemetry/aws.yaml").read_text())
+    assert collector["exporters"]["awsemf"]["log_retention"] > 0
+    assert "PutRetentionPolicy" in found["aws_iam_role_policy.app_telemetry"]["policy"]
 
 
 def test_the_load_balancer_uses_the_numbers_of_its_toml(render: Render) -> None:

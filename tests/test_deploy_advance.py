@@ -39,6 +39,9 @@ MAY_CHANGE = {
     ("aws_db_instance.main", "update"),  # Its exported logs.
     ("aws_db_parameter_group.main", "update"),
     ("aws_appautoscaling_target.app", "update"),  # The fewest and the most copies.
+    # Since the states were recorded, deleted files and the collector's logs end.
+    ("aws_s3_bucket_lifecycle_configuration.files", "update"),
+    ("aws_iam_role_policy.app_telemetry", "update"),
     ("aws_ecs_task_definition.app", "replace"),  # A new revision; the old one stays.
 }
 # The changes of the template since an older version of it was applied, at stage 4. After the
@@ -46,7 +49,6 @@ MAY_CHANGE = {
 MAY_CHANGE_BY_AN_UPGRADE = MAY_CHANGE | {
     ("aws_ecs_task_definition.pgbouncer", "replace"),
     ("aws_ecs_service.pgbouncer", "update"),  # Rolls to the new revision.
-    ("aws_iam_role_policy.app_telemetry", "update"),
 }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import hcl2
 import pytest
+import yaml
 from conftest import Render
 from variants import JOURNEYS, VARIANTS, WITH_RDS_PROXY, Journey, described, variant_name
 
@@ -41,6 +42,9 @@ HOLDS_DATA = {
 }
 HOLDS_DATA_LATER = {"aws_elasticache_replication_group.sessions", "aws_s3_bucket.files"}
 HOLDS_DATA_OF_MODULES = {"aws_db_instance.module", "aws_secretsmanager_secret.module"}
+
+# AWS keeps what these hold until a rule ends it.
+GROWS = ("aws_cloudwatch_log_group", "aws_ecr_repository", "aws_s3_bucket_versioning")
 
 # Read by asyncpg, because the URL has no password.
 NOT_OF_THE_APP = {"PGPASSWORD"}
@@ -196,6 +200,29 @@ def test_no_resource_depends_on_a_switch(render: Render) -> None:
     counts = re.findall(r"^  count +=.*$", module(render(VARIANTS[-1])), re.MULTILINE)
     assert counts
     assert [line for line in counts if "?" in line] == []
+
+
+def test_each_log_image_and_deleted_file_goes_some_day(render: Render) -> None:
+    project = render({"stage": 4})
+    found = resources(project)
+    of_kind = {kind: [one for one in found if one.startswith(f"{kind}.")] for kind in GROWS}
+
+    for log in of_kind["aws_cloudwatch_log_group"]:
+        assert found[log]["retention_in_days"] > 0, log
+    for repository in of_kind["aws_ecr_repository"]:
+        policy = found[repository.replace("repository", "lifecycle_policy")]
+        assert repository in policy["repository"]
+        assert "imageCountMoreThan" in json.dumps(policy)
+    for versioned in of_kind["aws_s3_bucket_versioning"]:
+        lifecycle = found[versioned.replace("versioning", "lifecycle_configuration")]
+        ends = [one for rule in lifecycle["rule"] for one in rule["noncurrent_version_expiration"]]
+        # A restored row may name a deleted file, so the file stays for as long as the backups.
+        assert [unquoted(one["noncurrent_days"]) for one in ends] == ["${var.database.backup_days}"]
+    assert all(of_kind.values())
+    # The collector makes its own group.
+    collector = yaml.safe_load((project / "deploy/telemetry/aws.yaml").read_text())
+    assert collector["exporters"]["awsemf"]["log_retention"] > 0
+    assert "PutRetentionPolicy" in found["aws_iam_role_policy.app_telemetry"]["policy"]
 
 
 def test_the_load_balancer_uses_the_numbers_of_its_toml(render: Render) -> None:

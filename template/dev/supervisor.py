@@ -18,6 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# A server of `make dev` starts each day and lives for years. Its log is also read as a whole.
+MOST_LOG_BYTES = 10 * 1024 * 1024
+
 
 @contextmanager
 def shared(
@@ -56,7 +59,7 @@ def supervise(
     remove: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Run `command` until `folder` has no users, then `remove` the folder. The command logs to
-    `folder`/log. `folder`/server.pid has its process id."""
+    `folder`/log, and a long log becomes log.old. `folder`/server.pid has its process id."""
     order = {
         "command": [str(part) for part in command],
         "folder": str(folder),
@@ -64,7 +67,10 @@ def supervise(
         "user": user,
         "remove": remove,
     }
-    with (folder / "log").open("ab") as log:
+    path = folder / "log"
+    if path.exists() and path.stat().st_size > MOST_LOG_BYTES:
+        path.replace(folder / "log.old")
+    with path.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-IS", __file__, json.dumps(order)],
             env=env,

@@ -67,6 +67,18 @@ resource "aws_s3_bucket_lifecycle_configuration" "files" {
       }
     }
   }
+  # Versioning keeps each deleted file. It can come back for as long as the rows that name it.
+  rule {
+    id     = "DeletedFiles"
+    status = "Enabled"
+    filter {}
+    noncurrent_version_expiration {
+      noncurrent_days = var.database.backup_days
+    }
+    expiration {
+      expired_object_delete_marker = true
+    }
+  }
 }
 
 resource "aws_iam_role_policy" "app_files" {

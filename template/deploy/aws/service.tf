@@ -10,6 +10,19 @@ resource "aws_ecr_repository" "app" {
   }
 }
 
+# Otherwise each commit's image stays, until the repository is full at 20,000.
+resource "aws_ecr_lifecycle_policy" "app" {
+  repository = aws_ecr_repository.app.name
+  policy = jsonencode({
+    rules = [{
+      rulePriority = 1
+      description  = "The newest 500, for rollbacks"
+      selection    = { tagStatus = "any", countType = "imageCountMoreThan", countNumber = 500 }
+      action       = { type = "expire" }
+    }]
+  })
+}
+
 resource "aws_ecs_cluster" "main" {
   name = local.id
 }

@@ -36,8 +36,11 @@ resource "aws_iam_role_policy" "app_telemetry" {
     Statement = [
       { Effect = "Allow", Action = "xray:PutTraceSegments", Resource = "*" },
       {
-        Effect   = "Allow"
-        Action   = [for one in ["CreateLogGroup", "CreateLogStream", "DescribeLogStreams", "PutLogEvents"] : "logs:${one}"]
+        Effect = "Allow"
+        Action = [
+          for one in ["CreateLogGroup", "CreateLogStream", "DescribeLogStreams", "PutLogEvents", "PutRetentionPolicy"] :
+          "logs:${one}"
+        ]
         Resource = "arn:aws:logs:*:*:log-group:/metrics/app*" # deploy/telemetry/aws.yaml
       },
     ]

@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from dev import ports, postgres, serve
+from dev import ports, postgres, serve, supervisor
 from dev.pytest_plugin import Services
 from tests.infra.failing_over import Server
 
@@ -193,6 +193,28 @@ def test_postgres_starts_when_its_old_pid_file_has_the_number_of_another_postgre
         ours.start()
 
         assert asyncio.run(ours.run("SHOW port")) == str(ours.port)
+
+
+def test_the_log_of_a_server_does_not_grow_for_years(tmp_path: Path) -> None:
+    log, old = tmp_path / "log", tmp_path / "log.old"
+
+    def say(word: str) -> None:
+        with supervisor.shared(tmp_path, lambda: start(word), remove=False):
+            pass
+
+    def start(word: str) -> subprocess.Popen[bytes]:
+        return supervisor.supervise(
+            ["echo", word], tmp_path, env=os.environ, stop_with=signal.SIGTERM
+        )
+
+    say("first")
+    say("second")
+    assert log.read_text() == "first\nsecond\n"
+
+    os.truncate(log, supervisor.MOST_LOG_BYTES + 1)  # sparse: no disk is used
+    say("third")
+    assert log.read_text() == "third\n"
+    assert old.stat().st_size == supervisor.MOST_LOG_BYTES + 1
 
 
 def test_a_port_where_another_program_answers_localhost_is_refused(

@@ -109,9 +109,9 @@ async def account_called(write: WriteSession, email: str) -> Account | None:
     return account
 
 
-async def require_staff(account: MaybeAccount, user: CurrentUser) -> User:
-    """Raises StaffOnly. Asks Postgres each time, because staff rights can be revoked."""
-    if account is None or not account.is_staff:
+async def require_staff(user: CurrentUser, write: WriteSession) -> User:
+    """Raises StaffOnly. Asks the primary, because a late replica shows rights that were revoked."""
+    if not await write.scalar(select(Account.is_staff).where(Account.id == user.id)):
         raise StaffOnly
     return user
 

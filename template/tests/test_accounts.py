@@ -611,6 +611,14 @@ async def test_staff_rights_can_be_revoked(ada: AsyncClient) -> None:
     assert (await ada.get("/me")).json()["is_staff"] is False
 
 
+async def test_a_registration_is_logged(client: AsyncClient) -> None:
+    with capture_logs() as lines:
+        registered = (await client.post("/accounts", json=ADA)).json()
+    events = [line for line in lines if line["event"] == "security"]
+    assert [line["kind"] for line in events] == ["registered"]
+    assert events[0]["account_id"] == UUID(registered["id"])
+
+
 async def test_security_events_are_logged_without_personal_data(
     ada: AsyncClient, client: AsyncClient
 ) -> None:
@@ -619,11 +627,13 @@ async def test_security_events_are_logged_without_personal_data(
         await client.post("/session", json=ADA)
         await ada.put("/me/password", json=change)
         await promote.main("ada@example.com")
+        await promote.main("ada@example.com", revoke=True)
         for _ in range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS + 1):
             await client.post("/session", json=A_GUESS)
 
     events = [line for line in lines if line["event"] == "security"]
-    kinds = ["login", "password_changed", "staff_changed", *["login_failed"] * 10, "locked"]
+    kinds = ["login", "password_changed", "staff_given", "staff_revoked"]
+    kinds += [*["login_failed"] * 10, "locked"]
     assert [line["kind"] for line in events] == kinds
     assert {line["account_id"] for line in events} == {UUID((await ada.get("/me")).json()["id"])}
     for personal in ("ada@", "127.0.0.1", PASSWORD):

@@ -5,7 +5,8 @@ import sys
 import threading
 import time
 import unicodedata
-from uuid import UUID
+from typing import get_args
+from uuid import UUID, uuid4
 
 import anyio
 import argon2
@@ -16,8 +17,9 @@ from pydantic import SecretStr
 from sqlalchemy import select, update
 from structlog.testing import capture_logs
 
-from app.accounts import log_out, passwords, promote, throttle, unlock
+from app.accounts import log_out, passwords, promote, service, throttle, unlock
 from app.accounts.models import Account, LoginAttempts
+from app.accounts.schemas import AccountOut
 from app.infra.database import Database, WriteSession
 from app.infra.failures import Unavailable
 from tests.conftest import PASSWORD
@@ -591,6 +593,15 @@ async def test_logging_out_everywhere_ends_each_session(
     assert (await grace.get("/me")).status_code == 200
 
 
+async def test_a_late_read_gives_nobody_staff_rights(ada: AsyncClient, app: FastAPI) -> None:
+    late = AccountOut(id=uuid4(), email="ada@example.com", is_staff=True)
+    of_account = get_args(service.MaybeAccount)[1].dependency
+    app.dependency_overrides[of_account] = lambda: late
+    assert (await ada.get("/me")).json()["is_staff"]
+    refused = await ada.post("/products", json={"name": "Lamp", "price_cents": 1})
+    assert refused.status_code == 403
+
+
 async def test_staff_rights_can_be_revoked(ada: AsyncClient) -> None:
     await promote.main("ada@example.com")
     assert (await ada.get("/me")).json()["is_staff"] is True
@@ -598,6 +609,14 @@ async def test_staff_rights_can_be_revoked(ada: AsyncClient) -> None:
     await promote.main("ada@example.com", revoke=True)
 
     assert (await ada.get("/me")).json()["is_staff"] is False
+
+
+async def test_a_registration_is_logged(client: AsyncClient) -> None:
+    with capture_logs() as lines:
+        registered = (await client.post("/accounts", json=ADA)).json()
+    events = [line for line in lines if line["event"] == "security"]
+    assert [line["kind"] for line in events] == ["registered"]
+    assert events[0]["account_id"] == UUID(registered["id"])
 
 
 async def test_security_events_are_logged_without_personal_data(
@@ -608,11 +627,13 @@ async def test_security_events_are_logged_without_personal_data(
         await client.post("/session", json=ADA)
         await ada.put("/me/password", json=change)
         await promote.main("ada@example.com")
+        await promote.main("ada@example.com", revoke=True)
         for _ in range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS + 1):
             await client.post("/session", json=A_GUESS)
 
     events = [line for line in lines if line["event"] == "security"]
-    kinds = ["login", "password_changed", "staff_changed", *["login_failed"] * 10, "locked"]
+    kinds = ["login", "password_changed", "staff_given", "staff_revoked"]
+    kinds += [*["login_failed"] * 10, "locked"]
     assert [line["kind"] for line in events] == kinds
     assert {line["account_id"] for line in events} == {UUID((await ada.get("/me")).json()["id"])}
     for personal in ("ada@", "127.0.0.1", PASSWORD):

@@ -52,6 +52,7 @@ async def register(write: WriteSession, email: str, password: SecretStr) -> Acco
     account: Account | None = await write.scalar(new.on_conflict_do_nothing().returning(Account))
     if account is None:
         raise EmailTaken
+    _log_event("registered", account.id)
     return account
 
 
@@ -95,7 +96,7 @@ async def promote(write: WriteSession, email: str, *, is_staff: bool = True) -> 
     account = await account_called(write, email)
     if account is not None:
         account.is_staff = is_staff
-        _log_event("staff_changed", account.id)
+        _log_event("staff_given" if is_staff else "staff_revoked", account.id)
     return account is not None
 
 
@@ -109,9 +110,9 @@ async def account_called(write: WriteSession, email: str) -> Account | None:
     return account
 
 
-async def require_staff(account: MaybeAccount, user: CurrentUser) -> User:
-    """Raises StaffOnly. Asks Postgres each time, because staff rights can be revoked."""
-    if account is None or not account.is_staff:
+async def require_staff(user: CurrentUser, write: WriteSession) -> User:
+    """Raises StaffOnly. Asks the primary, because a late replica shows rights that were revoked."""
+    if not await write.scalar(select(Account.is_staff).where(Account.id == user.id)):
         raise StaffOnly
     return user
 

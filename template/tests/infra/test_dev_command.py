@@ -200,7 +200,9 @@ def test_the_log_of_a_server_does_not_grow_for_years(tmp_path: Path) -> None:
 
     def say(word: str) -> None:
         with supervisor.shared(tmp_path, lambda: start(word), remove=False):
-            pass
+            end = time.monotonic() + 60
+            while word not in log.read_text() and time.monotonic() < end:
+                time.sleep(0.05)  # at the end of this block the command is ended
 
     def start(word: str) -> subprocess.Popen[bytes]:
         return supervisor.supervise(

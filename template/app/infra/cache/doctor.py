@@ -30,7 +30,7 @@ def too_small(evidence: Evidence) -> Finding | None:
         do="raise maxmemory, or store less: smaller answers, fewer parameters",
         evidence=[
             f"{found.evicted:,} dropped, {found.misses:,} not found, {hits:.0%} found (INFO)",
-            f"{found.memory >> 20} of {found.most_memory >> 20} MiB are used",
+            found.memory_used,
         ],
     )
 
@@ -38,15 +38,13 @@ def too_small(evidence: Evidence) -> Finding | None:
 def drops_nothing(evidence: Evidence) -> Finding | None:
     """noeviction is the default of Redis."""
     found = seen(evidence, RedisSeen, NAME)
-    if not found or not found.most_memory or found.policy != "noeviction":
-        return None
-    if found.memory < 0.9 * found.most_memory:
+    if not found or not found.is_nearly_full or found.policy != "noeviction":
         return None
     return Finding(
         rule="cache-too-small",
         text="the cache is full and drops nothing, so it takes no new answer",
         do="set maxmemory-policy to allkeys-lfu",
-        evidence=[f"{found.memory >> 20} of {found.most_memory >> 20} MiB are used (INFO)"],
+        evidence=[f"{found.memory_used} (INFO)"],
     )
 
 

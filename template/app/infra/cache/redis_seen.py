@@ -33,6 +33,14 @@ class RedisSeen(EvidencePart):
     slowest_ms: float
     slowest: str  # the command's name alone: its arguments may be secrets
 
+    @property
+    def is_nearly_full(self) -> bool:
+        return self.most_memory > 0 and self.memory >= 0.9 * self.most_memory
+
+    @property
+    def memory_used(self) -> str:
+        return f"{self.memory >> 20} of {self.most_memory >> 20} MiB are used"
+
 
 async def look_at_redis(url: RedisDsn, seconds: float, variable: str) -> RedisSeen:
     """The difference of two readings. Raises Missing."""

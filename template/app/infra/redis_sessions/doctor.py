@@ -19,13 +19,13 @@ async def look(window: Window) -> CapabilityEvidence | None:
 
 def nearly_full(evidence: Evidence) -> Finding | None:
     found = seen(evidence, RedisSeen, NAME)
-    if not found or not found.most_memory or found.memory < 0.9 * found.most_memory:
+    if not found or not found.is_nearly_full:
         return None
     return Finding(
         rule="sessions-full",
         text="Redis of login sessions is nearly full, and then nobody can log in",
         do="raise maxmemory",
-        evidence=[f"{found.memory >> 20} of {found.most_memory >> 20} MiB are used (INFO)"],
+        evidence=[f"{found.memory_used} (INFO)"],
     )
 
 

@@ -1,13 +1,13 @@
 """The ways to advance a project: Copier in process, plain Copier, and rung."""
 
 import os
-import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import forked
 from copier import VcsRef, run_update
-from people import COPIER, RUNG
+from people import COPIER, PATIENCE, RUNG
 from plumbum import local
 from variants import OPTIONS, offered
 
@@ -53,12 +53,5 @@ def _data(answers: Mapping[str, Any]) -> list[str]:
 
 
 def _run(project: Path, *words: str | Path) -> None:
-    done = subprocess.run(
-        [str(word) for word in words],
-        cwd=project,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.run([str(word) for word in words], project, os.environ, PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr

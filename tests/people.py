@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import forked
+
 RUNG = Path(sys.executable).with_name("rung")
 COPIER = Path(sys.executable).with_name("copier")
 
@@ -63,8 +65,11 @@ class Person:
         return self.runs(RUNG, *words, at=at)
 
     def runs(self, *words: str | Path, at: Path | None = None) -> subprocess.CompletedProcess[str]:
+        typed = [str(word) for word in words]
+        if forked.can_run(typed[0], self.environment):
+            return forked.run(typed, at or self.desk, self.environment, self.patience)
         return subprocess.run(
-            [str(word) for word in words],
+            typed,
             cwd=at or self.desk,
             env=self.environment,
             stdin=subprocess.DEVNULL,

@@ -11,10 +11,10 @@ from conftest import REPO, Render
 
 # Of a bare FastAPI's hello. From stage 3 the item and the page come from the cache.
 OF_HELLO = {
-    1: {"item": 2.28, "page": 4.12, "me": 2.59, "order": 10.6},
-    3: {"item": 3.25, "page": 4.99, "me": 3.22, "order": 12.3},
+    1: {"item": 2.30, "page": 4.14, "me": 2.62, "order": 10.6},
+    3: {"item": 3.31, "page": 4.80, "me": 3.24, "order": 12.4},
 }
-TOLERANCE = 0.10  # runs differ by 0.01; at stage 3, beside ten busy processes, by 0.06
+TOLERANCE = 0.05  # runs differ by 0.01, and by 0.02 beside eight busy processes
 
 
 @pytest.mark.slow
@@ -34,7 +34,7 @@ def test_a_request_takes_as_many_instructions_as_it_did(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
         check=False,
     )
 

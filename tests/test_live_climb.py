@@ -476,7 +476,7 @@ def test_a_live_service_goes_to_stage_3_and_back_after_a_kill_and_no_client_noti
     template: Path, tmp_path: Path
 ) -> None:
     page = tmp_path / "climb.html"
-    quick = ["--to=3", "--visitors=8", "--rate=60", "--requests=60", f"--faults={NEW_SERVERS}"]
+    quick = ["--to=3", "--visitors=8", "--rate=30", "--requests=40", f"--faults={NEW_SERVERS}"]
     with subprocess.Popen(
         [sys.executable, CLIMB, "--template", template, *quick],
         stdin=subprocess.DEVNULL,
@@ -497,7 +497,7 @@ def test_a_live_service_goes_to_stage_3_and_back_after_a_kill_and_no_client_noti
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=1500,
+        timeout=2400,
         check=False,
     )
 

@@ -184,7 +184,7 @@ class People:
     def __init__(self, site: Site) -> None:
         self._site = site
         self.ledger = Ledger(site.folder / "ledger.jsonl")
-        self.load = Load(site.url, self.ledger, 8, 40)
+        self.load = Load(site.url, self.ledger, 8, 20)
         self.load._visitors = [Person(self.load, number) for number in range(8)]
         self.steps: list[Counts] = []
 

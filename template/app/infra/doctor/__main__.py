@@ -28,7 +28,7 @@ from app.infra.doctor.capabilities import CAPABILITIES
 from app.infra.doctor.capacity import processors
 from app.infra.doctor.evidence import VERSION, Database, Evidence, Process, Requests, Skipped
 from app.infra.doctor.finding import Capability, CapabilityEvidence, Missing, Window
-from app.infra.doctor.looking import Refused, gap, look_at_postgres
+from app.infra.doctor.looking import Limited, Refused, gap, look_at_postgres
 from app.infra.doctor.rules import judge
 from app.infra.failures import NotConnected
 
@@ -184,6 +184,7 @@ def look(options: argparse.Namespace) -> Evidence:
         window_s=max(time.monotonic() - began, 0.001),
         service=Path.cwd().name,
         refused=postgres.refused,
+        limited=postgres.limited,
         database=postgres.database,
         requests=requests,
         process=process,
@@ -206,6 +207,7 @@ class Postgres(NamedTuple):
     database: Database | None
     skipped: list[Skipped]
     refused: bool = False
+    limited: bool = False
 
 
 async def look_at_all(
@@ -221,6 +223,9 @@ async def look_at_all(
 async def look_at_primary(settings: DatabaseSettings, window: Window) -> Postgres:
     try:
         return Postgres(*await look_at_postgres(settings, *window, say))
+    except Limited as error:
+        remedy = "use a superuser's URL: a limit of a role or a database does not apply to it"
+        return Postgres(None, [gap("Postgres", error, remedy)], limited=True)
     except Refused as error:
         remedy = "use a superuser's URL: Postgres keeps three connections for superusers"
         return Postgres(None, [gap("Postgres", error, remedy)], refused=True)

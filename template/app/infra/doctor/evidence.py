@@ -111,6 +111,7 @@ class Requests(EvidencePart):
     db_ms: float | None
     wait_ms: float | None
     refused: int  # lines that say that Postgres has no connection left
+    limited: int = 0  # lines that say that the role or the database may have no more
     routes: list[Route]
 
 
@@ -134,6 +135,7 @@ class Evidence(EvidencePart):
     window_s: float
     service: str = ""
     refused: bool = False  # Postgres had no connection for the doctor
+    limited: bool = False  # the role or the database may have no more connections
     database: Database | None = None
     requests: Requests | None = None
     process: Process | None = None

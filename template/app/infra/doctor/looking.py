@@ -22,6 +22,7 @@ MOST_PLANS = 5
 WORTH_A_PLAN = 0.2
 
 TOO_MANY_CONNECTIONS = "53300"
+OWN_LIMIT = "too many connections for"  # … role "shop", … database "shop"
 
 SERVER = """
     SELECT /* app.infra.doctor */
@@ -128,6 +129,10 @@ class Counters(NamedTuple):
 
 class Refused(Exception):
     """Postgres has no connection left, not even for the doctor."""
+
+
+class Limited(Refused):
+    """The role or the database has a limit of its own, which is reached."""
 
 
 class Looking:
@@ -265,13 +270,15 @@ def gap(source: str, error: NotConnected | Refused, remedy: str) -> Skipped:
 async def look_at_postgres(
     settings: DatabaseSettings, seconds: float, cpus: int | None, say: Callable[[str], None]
 ) -> tuple[Database, list[Skipped]]:
-    """Raises Refused, NotConnected."""
+    """Raises Limited, Refused, NotConnected."""
     try:
         connection = await connect(
             settings, settings.direct_url, read_only=True, statement_cache_size=0
         )
     except NotConnected as error:
         if getattr(error.__cause__, "sqlstate", None) == TOO_MANY_CONNECTIONS:
+            if OWN_LIMIT in str(error):
+                raise Limited(str(error)) from error
             raise Refused("no connection was left") from error
         raise
     try:

@@ -12,6 +12,7 @@ from statistics import fmean, median
 from typing import Any, BinaryIO
 
 from app.infra.doctor.evidence import Process, Requests, Route
+from app.infra.doctor.looking import OWN_LIMIT
 
 BLOCK = 1 << 20
 MOST_BYTES = 48 << 20
@@ -128,8 +129,10 @@ def _judge(lines: Iterable[bytes], seconds: float) -> tuple[Requests | None, Pro
         if line.get("event") == "request":
             if line.get("route") not in PROBES:
                 requests.add(line)
-        elif any(sign in raw.decode(errors="replace") for sign in NO_CONNECTION):
-            requests.refused += 1
+        else:
+            text = raw.decode(errors="replace")
+            requests.refused += any(sign in text for sign in NO_CONNECTION)
+            requests.limited += OWN_LIMIT in text
     if not known:
         raise LogUnreadable(
             "The log has no JSON lines of this app. Set LOG_FORMAT=json, or name another file."
@@ -163,7 +166,7 @@ class _Requests:
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self.refused = 0
+        self.refused = self.limited = 0
         self._errors = 0
         self._is_counted = False
         self._db_ms = self._wait_ms = 0.0
@@ -180,7 +183,7 @@ class _Requests:
         self._wait_ms += _number(line, "db_wait_ms")
 
     def seen(self) -> Requests | None:
-        if not self._routes and not self.refused:
+        if not (self._routes or self.refused or self.limited):
             return None
         routes = [
             Route(
@@ -205,6 +208,7 @@ class _Requests:
             db_ms=self._db_ms if self._is_counted else None,
             wait_ms=self._wait_ms if self._is_counted else None,
             refused=self.refused,
+            limited=self.limited,
             routes=routes[:20],
         )
 

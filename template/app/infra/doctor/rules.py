@@ -113,13 +113,30 @@ def connections(evidence: Evidence) -> Finding | None:
     if database and database.clients >= 0.9 * database.slots:
         found.append(f"{database.clients} of {database.slots} connections are open")
     if not found:
-        return None
+        return _own_limit(evidence)
     return Finding(
         rule="connections",
         text="Postgres' connections run out",
         do="smaller pools first; then a pooler in front of Postgres",
         evidence=found,
         advance_to=2 if evidence.stage == 1 else None,
+    )
+
+
+def _own_limit(evidence: Evidence) -> Finding | None:
+    """Postgres may have connections left, so no pooler is needed yet."""
+    found = []
+    if evidence.limited:
+        found.append("Postgres refused the doctor: too many connections of its role or database")
+    if evidence.requests and evidence.requests.limited:
+        found.append(f"{evidence.requests.limited} lines of the log say the same of the app")
+    if not found:
+        return None
+    return Finding(
+        rule="connections",
+        text="the role or the database has a connection limit of its own, which is reached",
+        do="smaller pools, or ALTER ROLE (or DATABASE) … CONNECTION LIMIT within max_connections",
+        evidence=found,
     )
 
 

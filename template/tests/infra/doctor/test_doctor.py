@@ -21,7 +21,7 @@ from app.infra.doctor import looking
 from app.infra.doctor.__main__ import Postgres, look_at_primary
 from app.infra.doctor.evidence import Database, Evidence, Skipped
 from app.infra.doctor.finding import Window
-from app.infra.doctor.looking import Refused, look_at_postgres
+from app.infra.doctor.looking import look_at_postgres
 from app.infra.doctor.rules import judge
 from dev import postgres
 
@@ -214,13 +214,22 @@ async def test_a_role_with_too_few_rights_is_told_what_to_grant(database: str) -
     assert any("GRANT pg_monitor TO guest_" in one.remedy for one in skipped)
 
 
-async def test_a_refused_connection_counts_as_evidence(database: str) -> None:
+async def test_a_limit_of_the_role_is_named_and_is_no_reason_to_advance(database: str) -> None:
     async with guest(database, "CONNECTION LIMIT 0") as url:
-        with pytest.raises(Refused):
-            await look(url, 1)
+        seen = await look_at_primary(settings_of(url), Window(1, 8))
 
-    seen = Evidence(stage=1, at=datetime.now(UTC), window_s=1, refused=True)
-    assert judge(seen).verdict.advance_to == 2
+    evidence = Evidence(
+        stage=1,
+        at=datetime.now(UTC),
+        window_s=1,
+        refused=seen.refused,
+        limited=seen.limited,
+        skipped=seen.skipped,
+    )
+    verdict = judge(evidence).verdict
+    assert (verdict.rule, verdict.advance_to) == ("connections", None)
+    assert "ALTER ROLE" in verdict.do
+    assert "too many connections for role" in seen.skipped[0].why
 
 
 def test_when_no_connection_is_left_a_superuser_gets_the_evidence(

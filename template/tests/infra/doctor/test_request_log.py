@@ -106,6 +106,15 @@ def test_lines_that_say_that_postgres_is_full_are_counted(tmp_path: Path) -> Non
     assert requests.refused == 1
 
 
+def test_lines_that_say_that_the_role_has_a_limit_are_counted(tmp_path: Path) -> None:
+    full = line(1, "unavailable", reason='too many connections for role "shop"')
+
+    requests, _ = request_log.read(written(tmp_path, [full]), 10)
+
+    assert requests is not None
+    assert (requests.refused, requests.limited) == (0, 1)
+
+
 def test_a_clock_that_jumps_back_and_odd_values_are_tolerated(tmp_path: Path) -> None:
     odd = [
         request(50),

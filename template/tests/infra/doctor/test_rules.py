@@ -165,6 +165,12 @@ CASES: dict[str, tuple[str, int | None, Evidence]] = {
     ),
     "the doctor is refused": ("connections", 2, evidence(refused=True, database=None)),
     "the app is refused": ("connections", 2, evidence(requests={"refused": 3})),
+    "the role's own limit is reached": ("connections", None, evidence(limited=True, database=None)),
+    "the app's role has reached its own limit": (
+        "connections",
+        None,
+        evidence(requests={"limited": 3}),
+    ),
     "the slots are full": ("connections", 2, evidence(database={"clients": 95})),
     "the same behind a pooler": (
         "connections",

@@ -80,6 +80,7 @@ class Database(EvidencePart):
     idle_in_transaction: float
     longest_idle_s: float
     longest_idle_blocker_s: float
+    longest_blocker_s: float = 0.0  # one transaction that others waited for
     clients: int
     slots: int
     processors: int | None

@@ -41,6 +41,7 @@ SESSIONS = """
         pid,
         state,
         state_change,
+        xact_start,
         wait_event_type AS type,
         wait_event AS event,
         extract(epoch FROM clock_timestamp() - state_change)::float AS seconds,
@@ -117,6 +118,7 @@ EXTENSION = (
 )
 
 type Idling = tuple[int, datetime]  # process, and since when
+type Transaction = tuple[int, datetime | None]  # process, 0 if it is prepared, and its begin
 
 
 class Counters(NamedTuple):
@@ -315,11 +317,24 @@ def _sessions(samples: list[list[asyncpg.Record]]) -> dict[str, Any]:
         "waits_for_table": mean(lambda one: _waits(one, "relation")),
         "waits_for_row": mean(lambda one: _waits(one, "transactionid", "tuple")),
         "idle_in_transaction": mean(is_idle),
+        "longest_blocker_s": _longest_blocker(samples),
         "longest_idle_s": max(long.values(), default=0.0),
         "longest_idle_blocker_s": max(
             (seconds for one, seconds in long.items() if one in blockers), default=0.0
         ),
     }
+
+
+def _longest_blocker(samples: list[list[asyncpg.Record]]) -> float:
+    """For how long one transaction blocked others and waited for nobody, in seconds. Its age says
+    less: most of it may be the wait for its turn."""
+    seen: dict[Transaction, list[int]] = defaultdict(list)
+    for number, sample in enumerate(samples):
+        begins = {one["pid"]: one["xact_start"] for one in sample}
+        waiting = {one["pid"] for one in sample if one["blockers"]}
+        for pid in {pid for one in sample for pid in one["blockers"] or ()} - waiting:
+            seen[pid, begins.get(pid)].append(number)
+    return max((SAMPLE_SECONDS * (of[-1] - of[0]) for of in seen.values()), default=0.0)
 
 
 def _is_disk(session: asyncpg.Record) -> bool:

@@ -176,11 +176,19 @@ def hot_row(evidence: Evidence) -> Finding | None:
     database = evidence.database
     if not database or database.waits_for_row < max(0.3 * database.active, 0.5):
         return None
+    waits = _sessions(database.waits_for_row, database, "wait for a row")
+    if (seconds := database.longest_blocker_s) > 2:
+        return Finding(
+            rule="hot-row",
+            text="one transaction holds the rows that others wait for",
+            do="end it (docs/guide/unavailable.md finds it), and change many rows in batches",
+            evidence=[waits, f"it blocked others for {seconds:.0f} s or more (pg_blocking_pids)"],
+        )
     return Finding(
         rule="hot-row",
         text="many requests change the same row",
         do="lock it last in the transaction, or add rows and sum them up",
-        evidence=[_sessions(database.waits_for_row, database, "wait for a row")],
+        evidence=[waits],
     )
 
 

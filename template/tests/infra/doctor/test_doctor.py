@@ -20,7 +20,7 @@ from app.infra.connections import DatabaseSettings
 from app.infra.doctor import looking
 from app.infra.doctor.__main__ import Postgres, look_at_primary
 from app.infra.doctor.evidence import Database, Evidence, Skipped
-from app.infra.doctor.finding import Window
+from app.infra.doctor.finding import Finding, Window
 from app.infra.doctor.looking import look_at_postgres
 from app.infra.doctor.rules import judge
 from dev import postgres
@@ -55,9 +55,13 @@ def settings_of(url: str) -> DatabaseSettings:
     return DatabaseSettings.model_validate({"url": url})
 
 
-def verdict(database: Database) -> str:
+def finding(database: Database) -> Finding:
     seen = Evidence(stage=1, at=datetime.now(UTC), window_s=2, database=database)
-    return judge(seen).verdict.rule
+    return judge(seen).verdict
+
+
+def verdict(database: Database) -> str:
+    return finding(database).rule
 
 
 @asynccontextmanager
@@ -100,6 +104,10 @@ async def holds_the_table(connection: asyncpg.Connection) -> None:
 async def alters(connection: asyncpg.Connection) -> None:
     await connection.execute("SET statement_timeout = '60s'")
     await connection.execute("ALTER TABLE visits ADD COLUMN note text")
+
+
+async def holds_all_rows(connection: asyncpg.Connection) -> None:
+    await connection.execute("BEGIN; UPDATE visits SET page = page; SELECT pg_sleep(60)")
 
 
 async def idles_in_a_transaction(connection: asyncpg.Connection) -> None:
@@ -145,6 +153,14 @@ async def test_a_row_that_every_session_changes_is_the_verdict(database: str) ->
         found, _ = await look(database)
 
     assert verdict(found) == "hot-row"
+    assert "many requests" in finding(found).text
+
+
+async def test_one_long_transaction_that_others_wait_for_is_the_verdict(database: str) -> None:
+    async with at_work(database, holds_all_rows), at_work(database, *[changes_one_row] * 6):
+        found, _ = await look(database, 4)
+
+    assert "one transaction" in finding(found).text
 
 
 async def test_when_statements_wait_for_an_idle_transaction_it_is_the_verdict(

@@ -194,6 +194,11 @@ CASES: dict[str, tuple[str, int | None, Evidence]] = {
         evidence(database={"idle_in_transaction": 5}),
     ),
     "one row for all": ("hot-row", None, evidence(database={"active": 6, "waits_for_row": 5})),
+    "a batch holds many rows": (
+        "hot-row",
+        None,
+        evidence(database={"active": 6, "waits_for_row": 5, "longest_blocker_s": 8}),
+    ),
     "a sequential scan": (
         "index",
         None,

@@ -89,6 +89,7 @@ class Database(EvidencePart):
     requested_checkpoints: int | None
     oldest_xid: int | None
     fullest_sequence: float | None
+    sequence: str = ""  # its name
     kept_wal: int | None = None  # bytes, for a replication slot that nobody reads
     archive_fails: bool | None = None  # the last try failed
 

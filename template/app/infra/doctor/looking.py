@@ -88,8 +88,24 @@ CHECKPOINTS = """
 """
 
 SEQUENCES = """
-    SELECT /* app.infra.doctor */ max(last_value::float / max_value) FROM pg_sequences
-    WHERE increment_by > 0
+    SELECT /* app.infra.doctor */
+        format('%I.%I', schemaname, sequencename) AS name,
+        quote_ident(schemaname) AS schema,
+        has_sequence_privilege(pg_class.oid, 'SELECT, USAGE') AS may_read,
+        -- A serial column of before Postgres 10 is int, and its sequence is bigint.
+        last_value::float / least(max_value, (
+            SELECT min(CASE atttypid WHEN 'int2'::regtype THEN 32767 ELSE 2147483647 END)
+            FROM pg_depend
+            JOIN pg_attrdef ON classid = 'pg_attrdef'::regclass AND objid = pg_attrdef.oid
+            JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
+            WHERE refclassid = 'pg_class'::regclass AND refobjid = pg_class.oid
+                AND atttypid IN ('int2'::regtype, 'int4'::regtype)
+        )) AS used
+    FROM pg_sequences
+    JOIN pg_namespace ON nspname = schemaname
+    JOIN pg_class ON relnamespace = pg_namespace.oid AND relname = sequencename
+    WHERE increment_by > 0 AND NOT cycle
+    ORDER BY used DESC NULLS LAST
 """
 
 WAL = """
@@ -169,7 +185,15 @@ class Looking:
         window_ms = (time.monotonic() - began) * 1000
         say("plans")
         tables = _tables(before, after)
-        sequence = await self._first("sequences", SEQUENCES)
+        sequences = await self._all("sequences", SEQUENCES)
+        unread = [one for one in sequences or () if not one["may_read"]]
+        if unread and server:
+            self._skip(
+                "sequences",
+                f"the role {server['role']} may not read {unread[0]['name']}",
+                f"GRANT SELECT ON ALL SEQUENCES IN SCHEMA {unread[0]['schema']}"
+                f" TO {server['role']}",
+            )
         wal = await self._first("WAL", WAL)
         return Database(
             **_sessions(samples),
@@ -182,7 +206,8 @@ class Looking:
             oldest_xid=server["oldest_xid"] if server else None,
             kept_wal=wal["kept"] if wal else None,
             archive_fails=wal["archive_fails"] if wal else None,
-            fullest_sequence=sequence[0] if sequence else None,
+            fullest_sequence=sequences[0]["used"] if sequences else None,
+            sequence=sequences[0]["name"] if sequences else "",
         )
 
     async def _counters(self, schema: str | None) -> Counters:

@@ -60,8 +60,11 @@ def clocks(evidence: Evidence) -> Finding | None:
         return Finding(
             rule="clocks",
             text="a sequence runs out",
-            do="make its column bigint",
-            evidence=[f"{database.fullest_sequence:.0%} of it is used (pg_sequences)"],
+            do=f"ALTER SEQUENCE {database.sequence or 'NAME'} AS bigint; its column too",
+            evidence=[
+                f"{database.fullest_sequence:.0%} of {database.sequence or 'it'} is used"
+                " (pg_sequences)"
+            ],
         )
     if database and (database.kept_wal or 0) > MOST_KEPT_WAL:
         return Finding(

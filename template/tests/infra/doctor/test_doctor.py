@@ -189,6 +189,47 @@ async def test_wal_that_waits_for_a_reader_is_seen(database: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "sequence",
+    [
+        "CREATE TABLE tickets (id serial)",
+        # As pg_dump writes a serial column of before Postgres 10.
+        "CREATE SEQUENCE tickets_id_seq;"
+        " CREATE TABLE tickets (id int DEFAULT nextval('tickets_id_seq'))",
+    ],
+)
+async def test_a_sequence_that_runs_out_is_named(database: str, sequence: str) -> None:
+    connection = await asyncpg.connect(database)
+    await connection.execute(f"{sequence}; SELECT setval('tickets_id_seq', 2000000000)")
+    await connection.close()
+
+    found, _ = await look(database, 1)
+
+    assert "ALTER SEQUENCE public.tickets_id_seq" in finding(found).do
+
+
+async def test_a_sequence_that_begins_again_does_not_run_out(database: str) -> None:
+    connection = await asyncpg.connect(database)
+    await connection.execute("CREATE SEQUENCE ring AS smallint CYCLE; SELECT setval('ring', 32000)")
+    await connection.close()
+
+    found, _ = await look(database, 1)
+
+    assert verdict(found) != "clocks"
+
+
+async def test_a_sequence_that_the_role_may_not_read_is_reported(database: str) -> None:
+    connection = await asyncpg.connect(database)
+    await connection.execute("CREATE SEQUENCE tickets_id_seq")
+    await connection.close()
+
+    async with guest(database, "IN ROLE pg_monitor") as url:
+        _, skipped = await look(url, 1)
+
+    assert [one.source for one in skipped] == ["sequences"]
+    assert "GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO guest_" in skipped[0].remedy
+
+
+@pytest.mark.parametrize(
     "query",
     ["SERVER", "SESSIONS", "CLIENTS", "STATEMENTS", "TABLES", "CHECKPOINTS", "SEQUENCES", "WAL"],
 )

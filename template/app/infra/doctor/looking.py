@@ -117,7 +117,8 @@ WAL = """
                 restart_lsn
             )) FROM pg_replication_slots WHERE NOT active
         )::bigint AS kept,
-        last_failed_time > coalesce(last_archived_time, '-infinity') AS archive_fails
+        current_setting('archive_mode') <> 'off'
+            AND last_failed_time > coalesce(last_archived_time, '-infinity') AS archive_fails
     FROM pg_stat_archiver
 """
 

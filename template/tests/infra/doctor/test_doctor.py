@@ -188,6 +188,19 @@ async def test_wal_that_waits_for_a_reader_is_seen(database: str) -> None:
     assert found.kept_wal is not None
 
 
+async def test_an_archive_that_is_off_does_not_fail(database: str) -> None:
+    connection = await asyncpg.connect(database)
+    await connection.execute("""
+        CREATE TABLE pg_stat_archiver AS
+            SELECT now() AS last_failed_time, NULL::timestamptz AS last_archived_time
+    """)
+    await connection.close()
+
+    found, _ = await look(f"{database}?search_path=public,pg_catalog", 1)
+
+    assert found.archive_fails is False
+
+
 @pytest.mark.parametrize(
     "sequence",
     [

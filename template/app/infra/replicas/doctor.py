@@ -118,15 +118,15 @@ def judged(found: ReplicasSeen, primary: Database | None, prefix: str) -> Findin
         )
     for number, replica in enumerate(found.replicas, 1):
         if replica.left_out >= 0.5:
-            how_far = (
-                "it does not answer, or follows another primary"
-                if replica.behind_s is None
-                else f"it is up to {replica.behind_s:.1f} s behind"
-            )
+            how_far = f"it is up to {replica.behind_s or 0:.1f} s behind"
+            do = "end long reads on it, then a quicker disk; or build it again"
+            if replica.behind_s is None:
+                how_far = "it does not answer, or follows another primary"
+                do = "read why in the app's log line `a replica is out of rotation`"
             return Finding(
                 rule="replica-behind",
                 text=f"replica {number} gets no reads, so the primary answers them",
-                do="end long reads on it, then a quicker disk; or build it again",
+                do=do,
                 evidence=[f"{how_far}, {replica.left_out:.0%} of the time (WAL positions)"],
             )
     return None

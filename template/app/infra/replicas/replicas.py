@@ -14,7 +14,7 @@ from pydantic import ByteSize, PositiveFloat, PostgresDsn
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infra.connections import DatabaseSettings, close_in_time, connect, reading_pool
-from app.infra.failures import Unavailable
+from app.infra.failures import Unavailable, reason_of
 from app.infra.own_writes.client import REMEMBERED, Client, ClientAt
 from app.infra.own_writes.log_position import FLUSHED_UP_TO, Position, PrimaryLog, reachable
 from app.infra.pooling.connections import PostgresUrls, server_name
@@ -71,6 +71,7 @@ class StatusConnection:
         self._database = database
         self._url = url
         self._connection: asyncpg.Connection | None = None
+        self.failure = ""  # of the last question
 
     async def ask(self, question: str) -> asyncpg.Record | None:
         """None if the answer does not come in time."""
@@ -80,6 +81,7 @@ class StatusConnection:
                     self._connection = await connect(self._database, self._url, read_only=True)
                 return await self._connection.fetchrow(question)
         except (Unavailable, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            self.failure = reason_of(error)
             log.debug("no answer", server=server_name(self._url), reason=repr(error))
             self.close()
             return None
@@ -214,13 +216,13 @@ class Replicas:
                     # Its open reads end as lost connections and are asked elsewhere.
                     replica.pool.terminate()
                     replica.pool = reading_pool(self._database, replica.url)
-                self._update(replica, answer)
+                self._update(replica, answer, status.failure)
                 await replica.wait_for_next_poll(self._settings.poll_seconds)
 
-    def _update(self, replica: Replica, answer: asyncpg.Record | None) -> None:
+    def _update(self, replica: Replica, answer: asyncpg.Record | None, failure: str) -> None:
         if not self._primary.timeline:
             return  # There is no position of the primary yet to compare with.
-        reason = self._reason_to_leave_out(answer)
+        reason = self._reason_to_leave_out(answer, failure)
         if answer is None or reason:
             replica.seconds_behind = math.inf
         else:
@@ -235,9 +237,9 @@ class Replicas:
             log.info("a replica is in rotation", replica=replica.name)
         replica.is_in_rotation = not reason
 
-    def _reason_to_leave_out(self, answer: asyncpg.Record | None) -> str | None:
+    def _reason_to_leave_out(self, answer: asyncpg.Record | None, failure: str) -> str | None:
         if answer is None:
-            return "it does not answer"
+            return f"it does not answer: {failure}"
         if not answer["is_replica"]:
             return "it is not a replica, or no longer"
         if answer["timeline_id"] != self._primary.timeline:

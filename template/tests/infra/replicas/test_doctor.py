@@ -161,6 +161,15 @@ def test_the_verdict_is_the_cause(changes: dict[str, Any], rule: str, stage: int
     assert (found.rule, found.advance_to) == (rule, stage)
 
 
+def test_a_replica_without_an_answer_is_not_told_to_be_built_again() -> None:
+    silent = {NAME: {"replicas": [{"left_out": 1.0, "behind_s": None}]}}
+
+    found = judge(evidence(stage=2, capabilities=silent)).verdict
+
+    assert "out of rotation" in found.do
+    assert "again" not in found.do
+
+
 @pytest.mark.parametrize("rule", REPLICAS.rules, ids=lambda rule: rule.__name__)
 def test_without_the_rule_the_case_is_judged_wrongly(rule: Any) -> None:
     assert judged_without(rule, evidence(stage=2, capabilities=BEHIND)) == "stay"

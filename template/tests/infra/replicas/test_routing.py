@@ -588,7 +588,11 @@ async def test_without_a_replica_the_primary_answers_and_no_position_is_sent(ser
 
 
 async def test_a_server_that_is_away_or_refuses_us_or_is_no_replica_is_left_out(
-    serve: Serve, primary: Server, replica: Server, monkeypatch: pytest.MonkeyPatch
+    serve: Serve,
+    primary: Server,
+    replica: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     nobody = "postgresql://app:wrong@127.0.0.1:1/postgres"
     urls = [nobody, replica.url_as("stranger"), primary.url, replica.url]
@@ -596,6 +600,9 @@ async def test_a_server_that_is_away_or_refuses_us_or_is_no_replica_is_left_out(
     async with in_rotation(notes_app(), serve) as client:
         await asyncio.sleep(0.1)
         assert await reads_from_replica(client)
+
+    log = capsys.readouterr().out
+    assert "it does not answer: Postgres: no connection could be opened: password auth" in log
 
 
 def test_a_replica_with_a_wrong_address_stops_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from app.catalog.schemas import ProductIn
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
+from app.infra.failures import ends_in_words
 
 STAFF_EMAIL = "staff@example.com"
 
@@ -49,4 +50,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with ends_in_words():
+        asyncio.run(main())

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -433,6 +434,23 @@ async def test_commands_refuse_an_email_that_no_account_has(
     for command in (unlock, promote, log_out):
         with pytest.raises(SystemExit, match="There is no account"):
             await command.main(email)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("services")
+@pytest.mark.parametrize("command", ["promote", "unlock", "log_out"])
+def test_commands_say_in_words_that_the_database_is_away(command: str) -> None:
+    away = {"DATABASE_URL": "postgresql://app:app@127.0.0.1:1/app"}
+    ended = subprocess.run(
+        [sys.executable, "-m", f"app.accounts.{command}", "ada@example.com"],
+        env={**os.environ, **away},
+        capture_output=True,
+        text=True,
+    )
+
+    assert ended.returncode == 1
+    assert len(ended.stderr.splitlines()) == 2
+    assert "no connection could be opened" in ended.stderr
 
 
 async def test_an_email_may_be_typed_in_capitals_and_with_spaces(ada: AsyncClient) -> None:

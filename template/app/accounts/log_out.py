@@ -4,6 +4,7 @@ import asyncio
 import sys
 
 from app.accounts import service
+from app.infra.failures import ends_in_words
 from app.main import create_app
 
 
@@ -20,4 +21,5 @@ async def main(email: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("Give the account's e-mail: python -m app.accounts.log_out EMAIL")
-    asyncio.run(main(sys.argv[1]))
+    with ends_in_words():
+        asyncio.run(main(sys.argv[1]))

@@ -8,6 +8,7 @@ from app.accounts import service
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
+from app.infra.failures import ends_in_words
 
 
 async def main(email: str, *, revoke: bool = False) -> None:
@@ -25,4 +26,5 @@ if __name__ == "__main__":
     parser.add_argument("email", metavar="EMAIL")
     parser.add_argument("--revoke", action="store_true", help="revoke the account's staff rights")
     given = parser.parse_args()
-    asyncio.run(main(given.email, revoke=given.revoke))
+    with ends_in_words():
+        asyncio.run(main(given.email, revoke=given.revoke))

@@ -7,6 +7,7 @@ from app.accounts import service, throttle
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
+from app.infra.failures import ends_in_words
 
 
 async def main(email: str) -> None:
@@ -24,4 +25,5 @@ async def main(email: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("Give the account's e-mail: python -m app.accounts.unlock EMAIL")
-    asyncio.run(main(sys.argv[1]))
+    with ends_in_words():
+        asyncio.run(main(sys.argv[1]))

@@ -1,7 +1,9 @@
 # Rung's file: advancing to another stage may change it.
 """Failures that clients see as an answer, such as 503."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import ClassVar
 
 import asyncpg
@@ -67,6 +69,17 @@ _TOO_LARGE = (OverflowError, UnicodeEncodeError)
 
 # Also a wrong password, a database that does not exist, or an impossible host name (ValueError).
 CANNOT_CONNECT = (*CONNECTION_LOST, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
+
+
+@contextmanager
+def ends_in_words() -> Generator[None]:
+    """Ends a command with one line, not a traceback, when a server is away."""
+    try:
+        yield
+    except Unavailable as error:
+        sys.exit(f"{error}\nWhen it answers again, run this again.")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def reason_of(error: BaseException) -> str:

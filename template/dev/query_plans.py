@@ -164,10 +164,13 @@ class FilledTables:
         return found
 
     async def _literal(self, column: Column[Any] | None, kind: str, default: Any) -> str:
-        """SQL for a parameter: the value in the middle of the table, or any of its type."""
+        """SQL for a parameter: its constant, the value in the middle of the table, or any of its
+        type."""
         base = kind.removesuffix("[]")
-        if default is not None and not isinstance(default, list):
-            value = str(default)
+        if isinstance(default, list) and base != kind:
+            return f"ARRAY[{', '.join([await self._quoted(one) for one in default])}]::{kind}"
+        if default is not None:
+            value = json.dumps(default) if kind in {"json", "jsonb"} else default
         elif column is not None:
             value = await self.connection.fetchval(
                 f"SELECT {_NAMES.quote(column.name)}::text"  # noqa: S608
@@ -181,8 +184,12 @@ class FilledTables:
             )
         if value is None:
             return "NULL"
-        quoted: str = await self.connection.fetchval("SELECT quote_literal($1::text)", value)
+        quoted = await self._quoted(value)
         return f"ARRAY[{quoted}]::{kind}" if kind != base else f"{quoted}::{kind}"
+
+    async def _quoted(self, value: Any) -> str:
+        quoted: str = await self.connection.fetchval("SELECT quote_literal($1::text)", str(value))
+        return quoted
 
     def _rows(self, table: Table) -> str:
         """A SELECT that fills the table. A foreign key refers to its table's rows one by one."""

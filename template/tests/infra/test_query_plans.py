@@ -22,10 +22,12 @@ from sqlalchemy import (
     Time,
     Uuid,
     bindparam,
+    column,
     func,
     select,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 from app.infra.database import Database
 from app.infra.reads import Query
@@ -209,9 +211,9 @@ async def test_rows_that_name_their_own_table_and_times_are_checked_as_well(
         DAYS.c.noted_at >= bindparam("start"), DAYS.c.noted_at <= bindparam("end")
     )
 
-    for one, column in ((follows, "follows_id"), (on_a_day, "day"), (noted, "noted_at")):
+    for one, compared in ((follows, "follows_id"), (on_a_day, "day"), (noted, "noted_at")):
         [found] = await tables.findings(query(one))
-        assert f'"{column}")' in found
+        assert f'"{compared}")' in found
 
 
 WARDS = MetaData()
@@ -252,6 +254,21 @@ async def test_keys_of_several_columns_and_enums_are_filled_and_compared(
     [found] = await tables.findings(query(select(BED.c.ward.label("id")).where(*of_state)))
 
     assert "filter" in found
+
+
+async def test_constants_in_lists_and_in_json_are_the_values_of_a_query(
+    library: asyncpg.Connection,
+) -> None:
+    await library.execute("CREATE TYPE tint AS ENUM ('red', 'it''s blue')")
+    await library.execute("ALTER TABLE books ADD tint tint, ADD data jsonb")
+    tint = column("tint", Enum("red", "it's blue", name="tint"))
+    data = column("data", JSONB)
+    tables = FilledTables(library, LIBRARY)
+    await tables.insert()
+
+    for condition in (tint.in_(["red", "it's blue"]), data.contains({"a": [1]})):
+        [found] = await tables.findings(query(select(BOOK.id).where(condition)))
+        assert "Seq Scan on books" in found
 
 
 async def test_a_member_of_an_enum_without_a_migration_is_named(

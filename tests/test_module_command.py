@@ -83,3 +83,14 @@ def test_a_name_with_another_meaning_is_refused(project: Path) -> None:
     assert "app/main.py cannot be read" in done.stderr
     git("restore", "app/main.py", cwd=project)
     assert git("status", "--porcelain", "--untracked-files=all", cwd=project) == before
+
+
+@pytest.mark.slow
+def test_make_format_breaks_lines_that_are_too_long(project: Path) -> None:
+    service = project / "app/catalog/service.py"
+    service.write_text("import os\n\nNAMES = {" + '"a": 1, ' * 20 + "}\n", encoding="utf-8")
+
+    done = run("make", "format", within=project)
+
+    assert service.read_text(encoding="utf-8").startswith('NAMES = {\n    "a": 1,\n')
+    assert "E501" not in done.stdout

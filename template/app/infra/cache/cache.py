@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 
 from app.infra import environment
-from app.infra.cache.entry import Entry, format_of, has_no_rows, tombstone
+from app.infra.cache.entry import Entry, NotCacheable, format_of, has_no_rows, tombstone
 from app.infra.cache.loads import Load, ReadLimit, Sampler, SingleFlight
 from app.infra.cache.lookups import RedisAway
 from app.infra.cache.server import CacheServer, CacheSettings, Stats, metrics_of
@@ -60,11 +60,6 @@ ASK_AGAIN_SECONDS = 1.0
 REDIS = {"db.system.name": "redis"}
 
 
-class NotTheSame(Exception):
-    def __str__(self) -> str:
-        return "an answer changes when it is read from its JSON, so it is not cached"
-
-
 class Cache:
     def __init__(self, settings: CacheSettings, server: CacheServer, limit: ReadLimit) -> None:
         self.stats = Stats(server.lookups)
@@ -85,12 +80,14 @@ class Cache:
         if not (self._gives_answers and self._lookups.is_reachable):
             return await self._bypass(query, read, args, kwargs)
         form = format_of(query)
-        key = f"{self._prefix}:{form.key(args, kwargs)}"
         try:
+            key = f"{self._prefix}:{form.key(args, kwargs)}"
             with tracing.span(f"cache get {form.name}", REDIS, SpanKind.CLIENT):
                 stored = await self._lookups.get(key)
         except RedisAway:
             return await self._bypass(query, read, args, kwargs)
+        except NotCacheable as error:
+            return await self._bypass(query, read, args, kwargs, error)
         entry = Entry.parse(stored) if stored else None
         client = this_client()
         min_position = client.min_position if client.is_resolved else await client.resolve()
@@ -112,15 +109,15 @@ class Cache:
             with tracing.span(f"cache load {form.name}"):
                 loaded: R = form.decode(await self._single_flight.load(key, min_position, fetch))
                 return loaded
-        except NotTheSame as error:
-            log.warning(str(error), query=form.name)
-            return await self._bypass(query, read, args, kwargs)
+        except NotCacheable as error:
+            return await self._bypass(query, read, args, kwargs, error)
 
     def invalidate_after(
         self, session: Session, query: StaleQuery[..., Any], args: Any, kwargs: Any
     ) -> None:
-        key = f"{self._prefix}:{format_of(query).key(args, kwargs)}"
-        session.info.setdefault("invalidated", set()).add(key)
+        with suppress(NotCacheable):  # then there is no such entry
+            key = f"{self._prefix}:{format_of(query).key(args, kwargs)}"
+            session.info.setdefault("invalidated", set()).add(key)
 
     async def invalidate(self, keys: set[str]) -> None:
         entry = tombstone(this_client().min_position or NOT_KNOWN)
@@ -136,8 +133,15 @@ class Cache:
         await self._server.__aexit__()
 
     async def _bypass[R](
-        self, query: StaleQuery[..., R], read: Reader, args: Any, kwargs: Any
+        self,
+        query: StaleQuery[..., R],
+        read: Reader,
+        args: Any,
+        kwargs: Any,
+        why: NotCacheable | None = None,
     ) -> R:
+        if why:
+            log.warning(str(why), query=format_of(query).name)
         self.stats.bypassed += 1
         repeated_reads.note(query, args, kwargs, query.max_stale.total_seconds())
         async with self._limit:
@@ -153,9 +157,8 @@ class Cache:
             self.stats.loads += 1
             until_refresh = query.max_stale.total_seconds() * SHORTEST * DUE_AFTER
             repeated_reads.note(query, args, kwargs, until_refresh)
-            body = format_of(query).encode(await query.ask(primary, *args, **kwargs))
-        if not format_of(query).is_the_same_again(body):
-            raise NotTheSame
+            answer = await query.ask(primary, *args, **kwargs)
+        body = format_of(query).encode(answer)
         age = time.monotonic() - began
         seconds = _lifetime(body, query.max_stale) - age
         if load.as_of and seconds > 0 and age < LONGEST_LOAD:
@@ -183,7 +186,7 @@ class Cache:
                 await self._single_flight.load(key, None, fetch)
             else:
                 await asyncio.sleep(min(ASK_AGAIN_SECONDS, claimed_for))
-        except (RedisAway, Unavailable, NotTheSame) as error:
+        except (RedisAway, Unavailable, NotCacheable) as error:
             # Never the key, because it holds the arguments, which may name a person.
             reason = repr(error)
             log.warning("a cached answer could not be refreshed", query=name, reason=reason)

@@ -26,6 +26,10 @@ LONGEST_KEY = 200
 _STORED = re.compile(rb"(?P<as_of>%b) (?P<due>\d{1,15}) (?P<body>.*)" % ENCODED, re.DOTALL)
 
 
+class NotCacheable(Exception):
+    """The cache cannot hold this call's arguments in a key, or its answer in JSON."""
+
+
 class Entry(NamedTuple):
     """It shows every commit before `as_of`, the WAL position from before its read.
 
@@ -97,7 +101,7 @@ class AnswerFormat[R]:
         _ = self._versioned_name
 
     def key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """Raises TypeError for an argument that cannot be part of a key."""
+        """Raises NotCacheable for an argument that cannot be part of a key."""
         if kwargs or len(args) != self._arguments:
             bound = self._signature.bind(None, *args, **kwargs)
             bound.apply_defaults()
@@ -109,19 +113,26 @@ class AnswerFormat[R]:
         return f"{self._versioned_name}:{text}"
 
     def encode(self, answer: R) -> bytes:
-        # By field name, because the cache reads it by field name. Clients may see aliases.
-        return self._adapter.dump_json(answer, by_alias=False, round_trip=True)
+        """Raises NotCacheable if JSON cannot hold the answer, or if a validator or a serializer of
+        its type would change it."""
+        try:
+            body = self._json(answer)
+            is_the_same = self._json(self.decode(body)) == body
+        except Exception as error:  # bytes that are no text, or a validator that expects no JSON
+            raise NotCacheable("JSON cannot hold an answer, so it is not cached") from error
+        if not is_the_same:
+            raise NotCacheable(
+                "an answer changes when it is read from its JSON, so it is not cached"
+            )
+        return body
 
     def decode(self, body: bytes) -> R:
         """Raises ValidationError."""
         return self._adapter.validate_json(body, by_alias=False, by_name=True)
 
-    def is_the_same_again(self, body: bytes) -> bool:
-        """False if a validator or a serializer of the answer's type changes what was stored."""
-        try:
-            return self.encode(self.decode(body)) == body
-        except Exception:  # a validator meets JSON that it was not written for
-            return False
+    def _json(self, answer: R) -> bytes:
+        # By field name, because the cache reads it by field name. Clients may see aliases.
+        return self._adapter.dump_json(answer, by_alias=False, round_trip=True)
 
     @functools.cached_property
     def _versioned_name(self) -> str:
@@ -157,8 +168,8 @@ class AnswerFormat[R]:
         for base in type(value).__mro__:  # asyncpg's UUID is a subclass
             if convert := _TEXT.get(base):
                 return convert(value)
-        raise TypeError(
-            f"{self.name} has @max_stale, and {value!r} cannot be part of its key: pass ids, texts,"
+        raise NotCacheable(
+            f"it takes a {type(value).__name__}, which cannot be part of a key: pass ids, texts,"
             " numbers, dates, or lists of them"
         )
 

@@ -486,6 +486,30 @@ async def test_an_answer_that_its_json_would_change_is_not_cached(
         assert (await doctor(read, "Ada")).model_dump() == {"name": "Dr. Ada"}
 
 
+@max_stale(minutes=5)
+async def picture(read: Reader, name: str) -> bytes:
+    return name.encode("utf-16")
+
+
+@max_stale(minutes=5)
+async def names_of(read: Reader, doctors: Doctor) -> list[str]:
+    return [doctors.name]
+
+
+async def test_a_call_that_cannot_be_cached_is_answered_and_logged(
+    app: FastAPI, reader: AsyncClient
+) -> None:
+    read = app.state.database.reader()
+    with capture_logs() as lines:
+        assert await picture(read, "é") == "é".encode("utf-16")
+        assert await names_of(read, Doctor(name="Ada")) == ["Ada"]
+    async with app.state.database.transaction() as write:
+        names_of.invalidate(write, Doctor(name="Ada"))
+
+    assert [line["query"].split(".")[-1] for line in lines] == ["picture", "names_of"]
+    assert "it takes a Doctor, which cannot be part of a key" in lines[1]["event"]
+
+
 async def test_no_log_line_shows_the_arguments_of_a_query(
     app: FastAPI, reader: AsyncClient, kept: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

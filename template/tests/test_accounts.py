@@ -15,7 +15,7 @@ import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 from pydantic import SecretStr
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 from structlog.testing import capture_logs
 
 from app.accounts import log_out, passwords, promote, service, throttle, unlock
@@ -414,10 +414,11 @@ async def test_unlocking_forgets_the_guesses_at_one_account(
 
 
 async def test_an_operator_logs_a_stolen_account_out_everywhere(
-    ada: AsyncClient, grace: AsyncClient
+    ada: AsyncClient, grace: AsyncClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await log_out.main("Ada@example.com")
 
+    assert '"kind":"logged_out_everywhere"' in capsys.readouterr().out
     assert (await ada.get("/me")).status_code == 401
     assert (await grace.get("/me")).status_code == 200
 
@@ -637,6 +638,37 @@ async def test_a_registration_is_logged(client: AsyncClient) -> None:
     assert events[0]["account_id"] == UUID(registered["id"])
 
 
+async def test_a_logout_of_other_devices_is_logged(ada: AsyncClient, client: AsyncClient) -> None:
+    account_id = (await client.post("/session", json=ADA)).json()["id"]
+    with capture_logs() as lines:
+        [other] = [one for one in (await ada.get("/me/sessions")).json() if not one["is_current"]]
+        await ada.delete(f"/me/sessions/{other['id']}")
+        await ada.delete("/me/sessions")
+
+    events = [(line["kind"], line["account_id"]) for line in lines if line["event"] == "security"]
+    kinds = ["device_logged_out", "logged_out_everywhere"]
+    assert events == [(kind, UUID(account_id)) for kind in kinds]
+
+
+async def test_a_change_whose_commit_fails_is_not_logged(
+    ada: AsyncClient, database: Database
+) -> None:
+    statements = (
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE SQLSTATE '40001'; END $$",
+        "CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE OF password_hash ON accounts"
+        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    async with database.transaction() as write:
+        for statement in statements:
+            await write.execute(text(statement))
+    change = {"current_password": PASSWORD, "new_password": "another long password"}
+    with capture_logs() as lines:
+        assert (await ada.put("/me/password", json=change)).status_code == 503
+
+    assert not [line for line in lines if line["event"] == "security"]
+
+
 async def test_security_events_are_logged_without_personal_data(
     ada: AsyncClient, client: AsyncClient
 ) -> None:
@@ -648,10 +680,11 @@ async def test_security_events_are_logged_without_personal_data(
         await promote.main("ada@example.com", revoke=True)
         for _ in range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS + 1):
             await client.post("/session", json=A_GUESS)
+        await unlock.main("ada@example.com")
 
     events = [line for line in lines if line["event"] == "security"]
     kinds = ["login", "password_changed", "staff_given", "staff_revoked"]
-    kinds += [*["login_failed"] * 10, "locked"]
+    kinds += [*["login_failed"] * 10, "locked", "unlocked"]
     assert [line["kind"] for line in events] == kinds
     assert {line["account_id"] for line in events} == {UUID((await ada.get("/me")).json()["id"])}
     for personal in ("ada@", "127.0.0.1", PASSWORD):

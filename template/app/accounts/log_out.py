@@ -15,6 +15,7 @@ async def main(email: str) -> None:
         if account is None:
             sys.exit(f"There is no account {email}.")
         await app.state.session_store.end_all(write, account.id)
+        service.log_when_stored(write, "logged_out_everywhere", account.id)
     print(f"{email} is logged out everywhere.")
 
 

@@ -122,14 +122,18 @@ async def list_sessions(user: CurrentUser, sessions: Sessions) -> list[ActiveSes
     summary="Log out one device",
     responses=problems(401, 403, 404),
 )
-async def end_session(session_id: str, user: CurrentUser, sessions: Sessions) -> None:
+async def end_session(
+    session_id: str, write: WriteSession, user: CurrentUser, sessions: Sessions
+) -> None:
     if not await sessions.end_one(user.id, session_id):
         raise NoSuchSession
+    service.log_when_stored(write, "device_logged_out", user.id)
 
 
 @router.delete(
     "/me/sessions", status_code=204, summary="Log out everywhere", responses=problems(401, 403)
 )
-async def log_out_everywhere(user: CurrentUser, sessions: Sessions) -> None:
+async def log_out_everywhere(write: WriteSession, user: CurrentUser, sessions: Sessions) -> None:
     await sessions.end_all(user.id)
     await sessions.end()
+    service.log_when_stored(write, "logged_out_everywhere", user.id)

@@ -6,7 +6,7 @@ from uuid import UUID
 import structlog
 from fastapi import Depends
 from pydantic import SecretStr, TypeAdapter, ValidationError
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.accounts import passwords, queries, throttle
@@ -52,7 +52,7 @@ async def register(write: WriteSession, email: str, password: SecretStr) -> Acco
     account: Account | None = await write.scalar(new.on_conflict_do_nothing().returning(Account))
     if account is None:
         raise EmailTaken
-    _log_event("registered", account.id)
+    log_when_stored(write, "registered", account.id)
     return account
 
 
@@ -67,7 +67,7 @@ async def authenticate(write: WriteSession, credentials: Credentials, address: s
         raise WrongCredentials
     if not await _lock_if_unchanged(write, account):
         raise WrongCredentials
-    _log_event("login", account.id)
+    log_when_stored(write, "login", account.id)
     return account
 
 
@@ -88,7 +88,7 @@ async def change_password(
         raise WrongPassword
     changed = update(Account).where(Account.id == account_id)
     await write.execute(changed.values(password_hash=password_hash))
-    _log_event("password_changed", account_id)
+    log_when_stored(write, "password_changed", account_id)
 
 
 async def promote(write: WriteSession, email: str, *, is_staff: bool = True) -> bool:
@@ -96,7 +96,7 @@ async def promote(write: WriteSession, email: str, *, is_staff: bool = True) -> 
     account = await account_called(write, email)
     if account is not None:
         account.is_staff = is_staff
-        _log_event("staff_given" if is_staff else "staff_revoked", account.id)
+        log_when_stored(write, "staff_given" if is_staff else "staff_revoked", account.id)
     return account is not None
 
 
@@ -151,6 +151,11 @@ async def _lock_if_unchanged(write: WriteSession, account: Account) -> bool:
     Compares in Python, because Postgres logs slow statements with the values in WHERE."""
     locked = select(Account.password_hash).where(Account.id == account.id).with_for_update()
     return await write.scalar(locked) == account.password_hash
+
+
+def log_when_stored(write: WriteSession, kind: str, account_id: UUID) -> None:
+    """Logs a security event after the commit: if the commit fails, nothing has happened."""
+    event.listen(write.sync_session, "after_commit", lambda _: _log_event(kind, account_id))
 
 
 def _log_event(kind: str, account_id: UUID | None) -> None:

@@ -19,6 +19,7 @@ async def main(email: str) -> None:
         if account is None:
             sys.exit(f"There is no account {email}.")
         await throttle.unlock(write, account.email)
+        service.log_when_stored(write, "unlocked", account.id)
     print(f"{email} can log in again.")
 
 

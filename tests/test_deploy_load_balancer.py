@@ -4,12 +4,15 @@ import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import time
 import tomllib
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from http.client import HTTPConnection
 from pathlib import Path
+from socket import create_connection
 from typing import Any
 from uuid import UUID
 
@@ -151,23 +154,49 @@ def test_haproxy_accepts_its_configuration(shop: Path, tmp_path: Path, tls: bool
 
 @pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed: apt-get install haproxy")
 def test_a_redirect_to_https_has_a_request_id(shop: Path, tmp_path: Path) -> None:
+    with haproxy_with_tls(shop, tmp_path) as (http, _):
+        status, request_id = redirected(http)
+
+    assert status == 308
+    assert UUID(request_id)
+
+
+@pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed: apt-get install haproxy")
+@pytest.mark.parametrize(
+    ("ciphers", "is_accepted"),
+    [("ECDHE+AESGCM", True), ("ECDHE+CHACHA20", True), ("kRSA", False), ("ECDHE+SHA1", False)],
+)
+def test_https_takes_only_strong_ciphers(
+    shop: Path, tmp_path: Path, ciphers: str, is_accepted: bool
+) -> None:
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.set_ciphers(f"{ciphers}:@SECLEVEL=0")
+    with haproxy_with_tls(shop, tmp_path) as (http, https):
+        redirected(http)  # it listens
+        refusal = nullcontext() if is_accepted else pytest.raises(ssl.SSLError)
+        with create_connection(("127.0.0.1", https)) as connection, refusal:
+            client.wrap_socket(connection).close()
+
+
+@contextmanager
+def haproxy_with_tls(shop: Path, folder: Path) -> Iterator[tuple[int, int]]:
+    """Its ports for HTTP and HTTPS."""
     http, https, statistics = free_port(), free_port(), free_port()
     written = (shop / "deploy/haproxy.cfg").read_text()
     for bind, port in (("80\n", http), ("443 ", https), ("8404\n", statistics)):
         end = bind[-1]
         written, found = re.subn(rf"bind \S*:{bind}", f"bind 127.0.0.1:{port}{end}", written)
         assert found == 1
-    (tmp_path / "haproxy.cfg").write_text(written)
-    environment = {"TLS_CERTIFICATES": certificate(tmp_path)}
-    command = [str(HAPROXY), "-db", "-f", str(tmp_path / "haproxy.cfg")]
+    (folder / "haproxy.cfg").write_text(written)
+    environment = {"TLS_CERTIFICATES": certificate(folder)}
+    command = [str(HAPROXY), "-db", "-f", str(folder / "haproxy.cfg")]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as haproxy:
         try:
-            status, request_id = redirected(http)
+            yield http, https
         finally:
             haproxy.terminate()
-
-    assert status == 308
-    assert UUID(request_id)
 
 
 def redirected(port: int) -> tuple[int, str]:

@@ -6,8 +6,11 @@ from contextlib import asynccontextmanager
 from importlib import import_module
 
 from fastapi import FastAPI
+from pydantic import RedisDsn
+from redis.asyncio.connection import parse_url
 
 from app.infra import environment, health
+from app.infra.cache.server import CacheSettings
 from app.infra.environment import EnvironmentIncomplete
 from app.infra.redis_sessions.least_position import LeastPosition
 from app.infra.redis_sessions.settings import MoveSettings, Step
@@ -22,6 +25,12 @@ def install(app: FastAPI) -> None:
     app.state.session_redis = None
     if move.redis_url is None or move.store is Step.POSTGRES:
         return
+    cache = environment.read(CacheSettings).url
+    if cache and _database_of(cache) == _database_of(move.redis_url):
+        raise EnvironmentIncomplete(
+            "SESSION_REDIS_URL leads to the same database as CACHE_URL. The cache may drop any key,"
+            " and users would be logged out. Give the cache another server: nothing is lost."
+        )
     positions = getattr(app.state, "positions", None)
     least = LeastPosition(app.state.database.reader) if positions else None
     redis = RedisSessions(str(move.redis_url), move.redis_seconds, settings, least)
@@ -41,6 +50,11 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     finally:
         if redis:
             await redis.close()
+
+
+def _database_of(url: RedisDsn) -> tuple[object, ...]:
+    parts = parse_url(str(url))
+    return parts["host"].lower(), parts["port"], parts["db"]
 
 
 def _step(step: Step) -> type[InRedis]:

@@ -3,7 +3,7 @@
 
 import asyncio
 import secrets
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from uuid import uuid4
 
@@ -338,4 +338,25 @@ def test_the_url_of_redis_is_required_where_it_is_used(monkeypatch: pytest.Monke
     monkeypatch.delenv("SESSION_REDIS_URL")
 
     with pytest.raises(EnvironmentIncomplete, match="must be set with SESSION_STORE=redis"):
+        bare_app()
+
+
+@pytest.mark.usefixtures("services")
+@pytest.mark.parametrize(
+    ("sessions", "cache", "is_refused"),
+    [
+        ("redis://:secret@redis", "redis://other:password@Redis:6379/0?timeout=2", True),
+        ("redis://redis/1", "redis://redis?db=1", True),
+        ("redis://redis/1", "redis://redis/0", False),
+        ("redis://redis:6379", "redis://redis:6380", False),
+        ("redis://redis", "", False),
+    ],
+)
+def test_sessions_in_the_database_of_the_cache_are_refused(
+    monkeypatch: pytest.MonkeyPatch, sessions: str, cache: str, is_refused: bool
+) -> None:
+    monkeypatch.setenv("SESSION_REDIS_URL", sessions)
+    monkeypatch.setenv("CACHE_URL", cache)
+    refusal = pytest.raises(EnvironmentIncomplete, match="the same database as CACHE_URL")
+    with refusal if is_refused else nullcontext():
         bare_app()

@@ -167,9 +167,11 @@ class LoginSessions:
     async def start(self, user_id: UUID, *, cookie: bool = True) -> StartedSession:
         """Always creates a new token, so a token that an attacker planted before is useless.
 
-        With cookie=False, the client gets the token only if the route returns it.
+        With cookie=False, the client gets the token only if the route returns it. A browser keeps
+        its cookie, so the session of that cookie goes on.
         """
-        await self._end_presented()
+        if cookie or self._is_by_header:
+            await self._end_presented()
         token = secrets.token_urlsafe(32)
         now = datetime.now(UTC)
         expires_at = now + self._settings.absolute

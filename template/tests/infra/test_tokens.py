@@ -126,6 +126,30 @@ async def test_logging_out_by_token_is_final(api: FastAPI, serve: Serve) -> None
         assert (await client.get("/me", headers=ada)).status_code == 401
 
 
+async def test_a_browser_that_gets_a_token_for_a_script_stays_logged_in(
+    api: FastAPI, serve: Serve
+) -> None:
+    async with serve(api) as client:
+        await client.post(f"/session/{ADA}")
+        script = await token(client)
+
+        assert (await client.get("/me")).json() == str(ADA)
+        client.cookies.clear()
+        assert (await client.get("/me", headers=script)).json() == str(ADA)
+
+
+async def test_a_new_token_replaces_the_one_that_the_client_carries(
+    api: FastAPI, serve: Serve
+) -> None:
+    async with serve(api) as client:
+        old = await token(client)
+        client.headers.update(old)
+        new = await token(client)
+
+        answers = [await client.get("/me", headers=one) for one in (old, new)]
+        assert [answer.status_code for answer in answers] == [401, 200]
+
+
 async def test_a_token_outlives_the_end_of_the_other_sessions(api: FastAPI, serve: Serve) -> None:
     async with serve(api) as client:
         phone, laptop = await token(client), await token(client)

@@ -19,6 +19,9 @@ MEDIA_TYPE = "application/problem+json"
 
 NO_JSON = "Send the body as JSON, with the header Content-Type: application/json."
 
+# For OpenAPI: the header of these answers says when to try again.
+RETRY_AFTER = {"Retry-After": {"description": "In seconds", "schema": {"type": "integer"}}}
+
 # A list of 20,000 wrong items would be answered with 2 MB.
 MOST_ERRORS = 20
 
@@ -73,7 +76,12 @@ class Problem(BaseModel):
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """For a route's `responses`: the errors it may answer with."""
-    return {status: {"model": Problem} for status in statuses}
+    documented: dict[int | str, dict[str, Any]] = {
+        status: {"model": Problem} for status in statuses
+    }
+    for status in documented.keys() & {429, 503}:
+        documented[status]["headers"] = RETRY_AFTER
+    return documented
 
 
 def install(app: FastAPI) -> None:

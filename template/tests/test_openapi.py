@@ -44,6 +44,14 @@ async def test_each_operation_is_named_by_its_function(app: FastAPI) -> None:
     assert len(names) == len(set(names))
 
 
+async def test_an_answer_that_says_when_to_try_again_is_described(app: FastAPI) -> None:
+    answers = app.openapi()["paths"]["/session"]["post"]["responses"]
+
+    described = {status for status, answer in answers.items() if "headers" in answer}
+    assert described == {"429", "503"}
+    assert answers["429"]["headers"]["Retry-After"]["schema"] == {"type": "integer"}
+
+
 @pytest.fixture
 def server(services: Services) -> Iterator[str]:
     """The URL of the app as its own process."""

@@ -155,7 +155,8 @@ async def _lock_if_unchanged(write: WriteSession, account: Account) -> bool:
 
 def log_when_stored(write: WriteSession, kind: str, account_id: UUID) -> None:
     """Logs a security event after the commit: if the commit fails, nothing has happened."""
-    event.listen(write.sync_session, "after_commit", lambda _: _log_event(kind, account_id))
+    session = write.sync_session
+    event.listen(session, "after_commit", lambda _: _log_event(kind, account_id), once=True)
 
 
 def _log_event(kind: str, account_id: UUID | None) -> None:

@@ -278,7 +278,8 @@ class Looking:
             records: list[asyncpg.Record] = await self._connection.fetch(sql)
             return records
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            self._skip(source, reason_of(error), "run this again")
+            not_loaded = "shared_preload_libraries" in str(error)
+            self._skip(source, reason_of(error), EXTENSION if not_loaded else "run this again")
             return None
 
     async def _first(self, source: str, sql: str) -> asyncpg.Record | None:

@@ -263,6 +263,23 @@ async def test_without_the_extension_the_remedy_is_named(empty_database: str) ->
     assert "CREATE EXTENSION" in skipped.remedy
 
 
+def test_without_the_library_of_the_extension_the_remedy_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def looked(url: str) -> list[Skipped]:
+        connection = await asyncpg.connect(url)
+        await connection.execute("CREATE EXTENSION pg_stat_statements")
+        await connection.close()
+        return (await look(url, 1))[1]
+
+    monkeypatch.delitem(postgres.TEMPORARY_SETTINGS, "shared_preload_libraries")
+    with postgres.temporary_server(f"rung-test-{uuid4().hex}") as url:
+        [skipped] = asyncio.run(looked(url))
+
+    assert skipped.source == "statements"
+    assert "start Postgres with shared_preload_libraries" in skipped.remedy
+
+
 @asynccontextmanager
 async def guest(database: str, options: str = "") -> AsyncGenerator[str]:
     """Yields the URL of a new role that may only connect."""

@@ -471,18 +471,25 @@ RULES: tuple[Rule, ...] = (
 def _nothing_found(evidence: Evidence) -> Finding:
     requests = evidence.requests
     calls = sum(statement.calls for statement in _statements(evidence))
+    if requests and requests.errors >= max(0.01 * requests.count, 1):
+        return Finding(
+            rule="not-known",
+            text="requests fail, and no rule says why",
+            do="read the log lines of level warning and error: docs/guide/unavailable.md",
+            evidence=[f"{requests.errors} of {requests.count} answers are 5xx (request log)"],
+        )
     if max(requests.count if requests else 0, calls) < FEWEST_REQUESTS:
         return Finding(
             rule="too-little-evidence",
             text=f"fewer than {FEWEST_REQUESTS} requests in the window",
             do="run this again under load: make load, or at the busiest hour",
         )
-    if requests and (requests.p95_ms > 300 or requests.errors >= 0.01 * requests.count):
+    if requests and requests.p95_ms > 300:
         return Finding(
             rule="not-known",
-            text="requests are slow or fail, and no rule says why",
+            text="requests are slow, and no rule says why",
             do="read the slow routes' logs, or traces",
-            evidence=[f"p95 {requests.p95_ms:.0f} ms, {requests.errors} answers 5xx (request log)"],
+            evidence=[f"p95 {requests.p95_ms:.0f} ms (request log)"],
         )
     database = evidence.database
     if database and database.statements is None and database.active >= 0.5:

@@ -317,6 +317,11 @@ CASES: dict[str, tuple[str, int | None, Evidence]] = {
     "a sleep in the loop": ("app-blocked", None, evidence(process={"loop_p90_ms": 200})),
     "a small pool far away": ("pool", None, evidence(process={"waiting_lines": 1.0})),
     "slow for no known reason": ("not-known", None, evidence(requests={"p95_ms": 400})),
+    "few requests, and they fail": (
+        "not-known",
+        None,
+        evidence(requests={"count": 20, "errors": 20}, database={"statements": []}),
+    ),
     "no traffic": (
         "too-little-evidence",
         None,
@@ -368,6 +373,10 @@ CASES: dict[str, tuple[str, int | None, Evidence]] = {
         ),
     ),
 }
+
+
+def test_requests_that_fail_lead_to_their_reason_in_the_log() -> None:
+    assert "unavailable.md" in judge(evidence(requests={"errors": 30})).verdict.do
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -275,21 +275,29 @@ def conclude(evidence: Evidence, options: argparse.Namespace) -> int:
         options.evidence: evidence.model_dump_json(indent=2),
         options.html: report.as_html(judgement, evidence),
     }
-    try:
-        for file, text in kept.items():
-            if file:
+    for file, text in kept.items():
+        if file:
+            try:
                 file.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        refuse(f"{error.filename} cannot be written: {error.strerror}.")
-    shown = report.as_json if options.json else report.as_text
-    print(shown(judgement, evidence), flush=True)
+            except OSError as error:
+                refuse(f"{file} cannot be written: {error.strerror}.")
     if not options.given and LAST.parent.is_dir():
         try:
             LAST.write_text(report.as_json(judgement, evidence) + "\n", encoding="utf-8")
         except OSError as error:
             warning = f"{LAST} cannot be written: {error.strerror}."
             print(f"{warning} rung advance will not know the verdict.", file=sys.stderr)
-    return judgement.exit_code(evidence)
+    shown = report.as_json if options.json else report.as_text
+    code = judgement.exit_code(evidence)
+    try:
+        print(shown(judgement, evidence), flush=True)
+    except OSError as error:
+        # Otherwise Python writes it again as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # the reader needs no more, such as `head`
+            sys.exit(code)
+        refuse(f"The verdict cannot be written: {error.strerror}.")
+    return code
 
 
 def table(files: list[Path], found: list[Evidence]) -> str:

@@ -244,3 +244,48 @@ def test_a_file_that_cannot_be_written_is_reported_in_one_line(doctor: Doctor, o
     assert (code, out) == (2, "")
     [line] = err.splitlines()
     assert "cannot be written" in line
+
+
+needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has it")
+
+
+@needs_dev_full
+def test_full_files_are_named_and_are_no_verdict(doctor: Doctor) -> None:
+    code, out, err = doctor("--from", kept(seen()), "--evidence", "/dev/full")
+
+    assert (code, out) == (2, "")
+    assert err == "/dev/full cannot be written: No space left on device.\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "code", "said"),
+    [
+        pytest.param(
+            "/dev/full",
+            2,
+            "The verdict cannot be written: No space left on device.\n",
+            marks=needs_dev_full,
+        ),
+        ("| true", 3, ""),  # as for `head`, which reads no more
+    ],
+)
+def test_a_verdict_that_cannot_be_shown_leaves_no_traceback(
+    place: str, code: int, said: str
+) -> None:
+    if place.startswith("|"):
+        reading, writing = os.pipe()
+        os.close(reading)
+    else:
+        writing = os.open(place, os.O_WRONLY)
+
+    try:
+        shown = subprocess.run(
+            [sys.executable, "-m", "app.infra.doctor", "--from", kept(seen())],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        os.close(writing)
+
+    assert (shown.returncode, shown.stderr) == (code, said)

@@ -44,7 +44,8 @@ def judge(evidence: Evidence, rules: tuple[Rule, ...] | None = None) -> Judgemen
             evidence=verdict.evidence,
         )
     # A second finding never names a stage: the first one may be its cause.
-    return Judgement(verdict=verdict, also=[one for one in others if not one.advance_to])
+    also = [one for one in others if not one.advance_to and one.text != verdict.text]
+    return Judgement(verdict=verdict, also=also)
 
 
 def clocks(evidence: Evidence) -> Finding | None:

@@ -419,6 +419,10 @@ def test_only_the_verdict_names_a_stage_and_no_other_finding() -> None:
     assert [one for one in judgement.also if one.advance_to] == []
 
 
+def test_a_server_that_is_away_is_named_once() -> None:
+    assert judge(evidence(unavailable=["sessions"])).also == []
+
+
 @pytest.mark.parametrize(
     ("case", "code"),
     [("healthy", 0), ("a sequential scan", 1), ("no traffic", 3), ("the same bestsellers", 4)],

@@ -27,6 +27,7 @@ from app.infra.connections import (
 )
 from app.infra.database_use import commit_timed
 from app.infra.failures import (
+    CONNECTION_LOST,
     TYPES_CHANGED,
     NotConnected,
     Unavailable,
@@ -136,6 +137,12 @@ class Database:
             raise Unavailable("Postgres: the connection was lost, or did not answer") from error
         except TYPES_CHANGED as error:
             raise Unavailable(f"Postgres: a type has changed: {error}") from error
+        except asyncpg.PostgresError as error:  # of a statement that SQLAlchemy did not send: COPY
+            _drop_values(error)
+            refuse_out_of_range(error)
+            if is_transient(error) or isinstance(error, CONNECTION_LOST):
+                raise Unavailable(f"Postgres: {error}") from error
+            raise
         except sqlalchemy.exc.DBAPIError as error:
             if error.connection_invalidated:
                 if getattr(error.orig, "sqlstate", None) == READ_ONLY:
@@ -223,12 +230,16 @@ async def _closed(session: AsyncSession) -> None:
 def _on_error(failure: ExceptionContext) -> None:
     driver_error = failure.original_exception.__cause__
     if isinstance(driver_error, asyncpg.PostgresError):
-        driver_error.detail = None  # holds values of the row, and would be logged
+        _drop_values(driver_error)
         # SQLAlchemy then replaces all older connections. It does not notice a connection that is
         # lost during its setup.
         failure.is_disconnect |= driver_error.sqlstate == READ_ONLY or isinstance(
             driver_error, asyncpg.PostgresConnectionError
         )
+
+
+def _drop_values(error: asyncpg.PostgresError) -> None:
+    error.detail = None  # holds values of the row, and would be logged
 
 
 def _is_from_the_driver(error: BaseException) -> bool:

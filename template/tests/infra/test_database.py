@@ -31,6 +31,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra import connections, environment, health
 from app.infra.connections import DatabaseSettings
@@ -595,13 +596,54 @@ async def test_a_permanent_error_is_not_unavailable(services: Services, code: st
                 await write.execute(text(failing))
 
 
+async def driver_of(write: AsyncSession) -> asyncpg.Connection:
+    raw: Any = await (await write.connection()).get_raw_connection()
+    return raw.driver_connection
+
+
+async def test_no_value_of_a_failed_copy_is_in_its_error(services: Services) -> None:
+    value = secrets.randbelow(10**9) + 10
+
+    async def copy(database: Database) -> None:
+        async with database.transaction() as write:
+            driver = await driver_of(write)
+            await driver.execute("CREATE TABLE doses (n int CONSTRAINT small CHECK (n < 10))")
+            await driver.copy_records_to_table("doses", records=[(value,)])
+
+    async with Database(settings(services)) as database:
+        with pytest.raises(asyncpg.CheckViolationError) as failed:
+            await copy(database)
+
+    report = "".join(traceback.format_exception(failed.value))
+    assert "small" in report
+    assert f"({value})" not in report
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [
+        "SELECT pg_terminate_backend(pg_backend_pid())",
+        "DO $$ BEGIN RAISE SQLSTATE '40P01'; END $$",
+    ],
+)
+async def test_a_statement_past_sqlalchemy_that_may_succeed_later_is_unavailable(
+    services: Services, failing: str
+) -> None:
+    async with Database(settings(services)) as database:
+        with pytest.raises(Unavailable):
+            async with database.transaction() as write:
+                await (await driver_of(write)).execute(failing)
+        async with database.transaction() as write:
+            assert await write.scalar(text("SELECT 1")) == 1
+
+
 async def test_a_type_that_the_driver_cannot_copy_is_our_mistake(services: Services) -> None:
     async def copy(database: Database) -> None:
         async with database.transaction() as write:
             await write.execute(text("CREATE EXTENSION IF NOT EXISTS citext"))
             await write.execute(text("CREATE TABLE mails (address citext)"))
-            raw: Any = await (await write.connection()).get_raw_connection()
-            await raw.driver_connection.copy_records_to_table("mails", records=[("a@b.c",)])
+            driver = await driver_of(write)
+            await driver.copy_records_to_table("mails", records=[("a@b.c",)])
 
     async with Database(settings(services)) as database:
         with pytest.raises(asyncpg.InternalClientError, match="encoder for type citext"):

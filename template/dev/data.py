@@ -2,13 +2,14 @@
 """Pages of `make dev` that show the rows of each table, and change none."""
 
 import secrets
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 from jinja2 import DictLoader
+from sqlalchemy import TypeDecorator
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Mapper
 from sqlalchemy.pool import NullPool
@@ -56,11 +57,14 @@ class Rows(ModelView):
 
 
 class AnyColumn(ModelConverter):
-    def get_converter(self, col_type: Any) -> Callable[..., BaseField]:
-        try:
-            return super().get_converter(col_type)
-        except NotSupportedColumn:
-            return self.conv_string
+    """Shows as text what the library does not know: an enum of strings, an array of arrays."""
+
+    def convert(self, *args: Any, **kwargs: Any) -> BaseField:
+        # A decorator's values may be of any type: an Interval is stored as a time, and is none.
+        if not isinstance(kwargs["type"], TypeDecorator):
+            with suppress(NotSupportedColumn, ValueError):
+                return super().convert(*args, **kwargs)
+        return self.conv_string(*args, **kwargs)
 
 
 class OnlyHere:

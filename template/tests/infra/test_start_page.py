@@ -7,15 +7,16 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
-from sqlalchemy import Column, inspect, text
+from sqlalchemy import ARRAY, Column, Enum, Integer, Interval, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import UserDefinedType
+from sqlalchemy.types import TypeEngine, UserDefinedType
 from starlette.requests import Request
 from starlette_admin.fields import StringField
 
@@ -68,14 +69,24 @@ async def test_the_data_are_shown_only_on_localhost(
     assert (answer.status_code, "http://127.0.0.1" in answer.text) == (403, True)
 
 
-def test_a_column_of_an_unknown_type_is_shown_as_text() -> None:
-    class Colour(UserDefinedType[str]):
-        pass
+class Colour(UserDefinedType[str]):
+    pass
 
-    column = Column("colour", Colour())
-    convert = data.AnyColumn().get_converter(column.type)
-    field = convert(name="colour", type=column.type, column=column)
-    assert isinstance(field, StringField)
+
+SHOWN_AS_TEXT = {
+    "unknown": Colour(),
+    "interval": Interval(),
+    "enum of strings": Enum("open", "done", name="state"),
+    "array of arrays": ARRAY(Integer, dimensions=2),
+}
+
+
+@pytest.mark.parametrize("kind", SHOWN_AS_TEXT.values(), ids=SHOWN_AS_TEXT)
+def test_a_column_of_a_type_that_the_library_cannot_show_is_shown_as_text(
+    kind: TypeEngine[Any],
+) -> None:
+    field = data.AnyColumn().convert(name="it", type=kind, column=Column("it", kind))
+    assert type(field) is StringField
 
 
 def test_a_row_is_opened_only_if_its_key_can_be_read_from_a_link() -> None:

@@ -69,7 +69,8 @@ def create_app() -> FastAPI:
     @app.get("/caller")
     async def caller(request: Request) -> dict[str, str]:
         host = request.client.host if request.client else ""
-        return {"address": host, "url": str(request.url)}
+        trace = request.headers.get("traceparent", "")
+        return {"address": host, "url": str(request.url), "trace": trace}
 
     return app
 

@@ -316,12 +316,14 @@ async def test_copies_receive_the_clients_address_its_scheme_and_a_request_id(sh
     await shop.open(1)
 
     claims = {"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https"}
+    claims |= {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}  # 01: sample it
     own_id = {"X-Request-ID": "order-7-8-9"}
     claimed = await ask(shop.url, "GET", "/caller", headers=claims | own_id)
     nameless = await ask(shop.url, "GET", "/caller")
 
     assert claimed.body == nameless.body
-    assert json.loads(claimed.body) == {"address": "127.0.0.1", "url": f"{shop.url}/caller"}
+    received = {"address": "127.0.0.1", "url": f"{shop.url}/caller", "trace": ""}
+    assert json.loads(claimed.body) == received
     assert claimed.headers["x-request-id"] == "order-7-8-9"
     assert UUID(nameless.headers["x-request-id"])
 

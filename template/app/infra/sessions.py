@@ -18,12 +18,7 @@ from app.infra import environment
 from app.infra.database import WriteSession, reader_for
 from app.infra.failures import Failure
 from app.infra.reads import Query
-from app.infra.session_rows import (
-    Session,
-    SessionRows,
-    SessionSettings,
-    SessionStore,
-)
+from app.infra.session_rows import Session, SessionRows, SessionSettings, SessionStore
 from app.infra.session_tokens import CHALLENGE, COOKIE, hash_of, token_of
 
 

@@ -11,12 +11,7 @@ from alembic import command
 from alembic.autogenerate import renderers
 from alembic.autogenerate.api import AutogenContext
 from alembic.config import Config
-from alembic.operations.ops import (
-    DropTableOp,
-    ExecuteSQLOp,
-    MigrateOperation,
-    MigrationScript,
-)
+from alembic.operations.ops import DropTableOp, ExecuteSQLOp, MigrateOperation, MigrationScript
 from sqlalchemy import Enum, Table, text
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 

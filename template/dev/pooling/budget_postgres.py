@@ -27,11 +27,7 @@ PROXIES = 2
 # The query for the WAL positions has its own connection to the primary and to each replica.
 POSITIONS = 1
 # Postgres' defaults for settings that its file leaves out.
-DEFAULTS = {
-    "max_connections": 100,
-    "superuser_reserved_connections": 3,
-    "reserved_connections": 0,
-}
+DEFAULTS = {"max_connections": 100, "superuser_reserved_connections": 3, "reserved_connections": 0}
 
 
 class Postgres(NamedTuple):

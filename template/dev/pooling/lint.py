@@ -42,9 +42,7 @@ FUNCTIONS = {
 IS_LOCAL = re.compile(
     r"(\w+\.)*set_config\(.*,\s*(is_local\s*=>\s*)?true\s*\)", re.IGNORECASE | re.DOTALL
 )
-METHODS = {
-    "add_listener": LISTEN,
-}
+METHODS = {"add_listener": LISTEN}
 # Arguments of these functions are always SQL. Other strings count only in capitals.
 TAKES_SQL = {"text", "execute", "exec_driver_sql", "fetch", "fetchrow", "fetchval", "scalar"}
 

@@ -4,9 +4,7 @@
 from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-)
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, Metric
 
 REQUESTS = "http.server.request.duration"

@@ -19,17 +19,7 @@ import asyncpg
 import pytest
 from fastapi import BackgroundTasks, FastAPI
 from pydantic import BaseModel
-from sqlalchemy import (
-    Label,
-    String,
-    bindparam,
-    column,
-    event,
-    literal_column,
-    select,
-    table,
-    text,
-)
+from sqlalchemy import Label, String, bindparam, column, event, literal_column, select, table, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -565,9 +555,7 @@ async def test_while_there_is_no_room_for_more_connections_those_that_are_open_c
 
 
 @asynccontextmanager
-async def new_role(
-    services: Services,
-) -> AsyncGenerator[tuple[asyncpg.Connection, str, str]]:
+async def new_role(services: Services) -> AsyncGenerator[tuple[asyncpg.Connection, str, str]]:
     """The owner's connection, the name of the role, and its URL."""
     owner = await asyncpg.connect(services.database_url)
     role = f"role_{secrets.token_hex(4)}"
@@ -837,9 +825,7 @@ async def test_a_timeout_of_the_requests_own_work_is_not_blamed_on_postgres(
             await pay()
 
 
-async def test_a_busy_pool_does_not_mean_that_the_process_is_not_ready(
-    services: Services,
-) -> None:
+async def test_a_busy_pool_does_not_mean_that_the_process_is_not_ready(services: Services) -> None:
     narrow = settings(services, read_pool=1, pool_wait_seconds=5)
     async with Database(narrow) as database, busy_reading(database):
         await database.check()

@@ -136,9 +136,7 @@ def test_of_many_stop_signals_a_command_gets_one() -> None:
 
 
 @pytest.mark.slow
-def test_a_reloader_that_does_not_end_is_killed_with_the_app(
-    services: Services,
-) -> None:
+def test_a_reloader_that_does_not_end_is_killed_with_the_app(services: Services) -> None:
     port = ports.unused()
     serve = ["sh", "-c", 'echo $$; exec "$0" -m dev.serve', sys.executable]
     with running(serve, port) as process:

@@ -179,9 +179,7 @@ async def test_a_parameter_may_be_called_query(reading: Open) -> None:
         assert await read.count(found, query="%e%") == 2
 
 
-async def test_a_joined_table_becomes_a_nested_model_or_none_without_a_match(
-    reading: Open,
-) -> None:
+async def test_a_joined_table_becomes_a_nested_model_or_none_without_a_match(reading: Open) -> None:
     as_rows = Query(
         select(BOOK.id, *nested("writer", WRITER.id, WRITER.name))
         .select_from(_WITH_WRITERS)

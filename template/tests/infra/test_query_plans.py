@@ -344,8 +344,4 @@ async def test_statements_of_a_transaction_count_as_well(services: Services) -> 
                 await write.execute(text("CREATE TEMP TABLE many (n int)"))
                 await write.execute(text("INSERT INTO many VALUES (:n)"), [{"n": 1}, {"n": 2}])
 
-    assert counted == [
-        "SELECT 3",
-        "CREATE TEMP TABLE many (n int)",
-        "INSERT INTO many VALUES ($1)",
-    ]
+    assert counted == ["SELECT 3", "CREATE TEMP TABLE many (n int)", "INSERT INTO many VALUES ($1)"]

@@ -241,9 +241,7 @@ async def ask(capability: Capability, window: Window) -> CapabilityEvidence | No
         return CapabilityEvidence(None, skipped=[skipped])
 
 
-def read_log(
-    options: argparse.Namespace,
-) -> tuple[Requests | None, Process | None, list[Skipped]]:
+def read_log(options: argparse.Namespace) -> tuple[Requests | None, Process | None, list[Skipped]]:
     if options.log is None:
         return None, None, [Skipped(source="requests", why="no log was given", remedy=LOG)]
     try:

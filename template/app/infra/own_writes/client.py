@@ -22,13 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.infra.answers import Header
 from app.infra.failures import Unavailable
 from app.infra.own_writes.log_position import MAIN, NOT_KNOWN, Position
-from app.infra.own_writes.signed_positions import (
-    NEVER,
-    NOTHING,
-    Carried,
-    SignedPositions,
-    marker,
-)
+from app.infra.own_writes.signed_positions import NEVER, NOTHING, Carried, SignedPositions, marker
 from app.infra.session_rows import SessionStore
 from app.infra.session_tokens import COOKIE, hash_of, token_of
 from app.infra.signing import Signer

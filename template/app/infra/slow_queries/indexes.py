@@ -6,12 +6,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from app.infra.slow_queries.report import (
-    MANY_ROWS,
-    DuplicateIndex,
-    InvalidIndex,
-    UnusedIndex,
-)
+from app.infra.slow_queries.report import MANY_ROWS, DuplicateIndex, InvalidIndex, UnusedIndex
 
 INDEXES = """
     SELECT /* app.infra.slow_queries */

@@ -167,9 +167,7 @@ async def test_a_full_redis_is_read_and_not_written(
 
 
 @pytest.mark.slow
-async def test_an_entry_that_redis_stores_late_does_not_live_longer(
-    server: valkey.Valkey,
-) -> None:
+async def test_an_entry_that_redis_stores_late_does_not_live_longer(server: valkey.Valkey) -> None:
     async with connected(server) as cache:
         answer = Entry(encoded(Position(1, 1)), 0, b"1")
         await cache.put("begins", answer, 60)  # Redis knows the script from here on.

@@ -8,12 +8,7 @@ import pytest
 
 from dev.cache import valkey
 from dev.pytest_plugin import Services
-from tests.infra.own_writes.silent_clients import (
-    DIARIES,
-    copies_of,
-    diary_app,
-    mistakes_of_many,
-)
+from tests.infra.own_writes.silent_clients import DIARIES, copies_of, diary_app, mistakes_of_many
 
 
 async def test_a_client_that_echoes_nothing_gets_no_older_cached_answer(

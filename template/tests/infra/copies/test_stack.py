@@ -207,9 +207,7 @@ async def test_a_busy_copy_that_answers_one_check_late_stays(shop: Shop) -> None
 
 
 @pytest.mark.slow
-async def test_requests_of_a_killed_copy_are_repeated_elsewhere_except_writes(
-    shop: Shop,
-) -> None:
+async def test_requests_of_a_killed_copy_are_repeated_elsewhere_except_writes(shop: Shop) -> None:
     doomed, _ = await shop.open(2)
     reads = [asyncio.create_task(ask(shop.url, "GET", "/slow?seconds=1")) for _ in range(6)]
     orders = [
@@ -266,9 +264,7 @@ class SlowClient:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has 127.0.0.2 without a setting")
 @pytest.mark.slow
-async def test_450_slow_bodies_of_one_client_do_not_disturb_others(
-    shop: Shop,
-) -> None:
+async def test_450_slow_bodies_of_one_client_do_not_disturb_others(shop: Shop) -> None:
     await shop.open(2)
     slow = [asyncio.create_task(SlowClient(shop.url).answer()) for _ in range(450)]
     await asyncio.sleep(1)

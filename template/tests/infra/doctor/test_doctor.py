@@ -166,10 +166,7 @@ async def test_one_long_transaction_that_others_wait_for_is_the_verdict(database
 async def test_when_statements_wait_for_an_idle_transaction_it_is_the_verdict(
     database: str,
 ) -> None:
-    async with (
-        at_work(database, idles_in_a_transaction),
-        at_work(database, *[changes_one_row] * 6),
-    ):
+    async with at_work(database, idles_in_a_transaction), at_work(database, *[changes_one_row] * 6):
         found, _ = await look(database, 4)
 
     assert verdict(found) == "idle-in-tx"

@@ -172,11 +172,7 @@ CASES: dict[str, tuple[str, int | None, Evidence]] = {
         evidence(requests={"limited": 3}),
     ),
     "the slots are full": ("connections", 2, evidence(database={"clients": 95})),
-    "the same behind a pooler": (
-        "connections",
-        None,
-        evidence(stage=2, database={"clients": 95}),
-    ),
+    "the same behind a pooler": ("connections", None, evidence(stage=2, database={"clients": 95})),
     "an ALTER waits": (
         "ddl-lock",
         None,
@@ -358,11 +354,7 @@ CASES: dict[str, tuple[str, int | None, Evidence]] = {
         None,
         evidence(database={"requested_checkpoints": 4}),
     ),
-    "no extension, and busy": (
-        "not-known",
-        None,
-        evidence(database=BUSY | {"statements": None}),
-    ),
+    "no extension, and busy": ("not-known", None, evidence(database=BUSY | {"statements": None})),
     "dead rows that nobody reads": (
         "stay",
         None,

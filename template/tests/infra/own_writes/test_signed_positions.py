@@ -9,13 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from app.infra.own_writes.log_position import NOT_KNOWN, Position, decoded, encoded
-from app.infra.own_writes.signed_positions import (
-    HEADER,
-    NEVER,
-    Carried,
-    SignedPositions,
-    marker,
-)
+from app.infra.own_writes.signed_positions import HEADER, NEVER, Carried, SignedPositions, marker
 from app.infra.session_tokens import COOKIE, token_of
 from app.infra.signing import Signer
 from tests.infra.conftest import Serve, bare_app

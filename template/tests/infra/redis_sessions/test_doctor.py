@@ -18,10 +18,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "may_drop": ("sessions-dropped", {"policy": "volatile-lru"}),
     "nearly_full": ("sessions-full", {"memory": 95 << 20}),
     "refuses": ("redis-refuses", {"refused": 3}),
-    "is_busy": (
-        "redis-busy",
-        {"slow": 20, "slowest_ms": 80.0, "slowest": "KEYS"},
-    ),
+    "is_busy": ("redis-busy", {"slow": 20, "slowest_ms": 80.0, "slowest": "KEYS"}),
 }
 
 

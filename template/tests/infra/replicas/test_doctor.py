@@ -106,9 +106,7 @@ class _Quiet:
     async def __aexit__(self, *_: object) -> None: ...
 
 
-async def test_without_replicas_there_is_nothing_to_see(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_without_replicas_there_is_nothing_to_see(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DATABASE_REPLICA_URLS", raising=False)
 
     assert await look(Window(3, 8)) is None
@@ -130,11 +128,7 @@ BUSY_READER = [reader(**BUSY, statements=READS)]
         ({"capabilities": BEHIND}, "replica-behind", None),
         # The primary is busy because the replica gets no reads, not because a cache is missing.
         (
-            {
-                "capabilities": BEHIND,
-                "database": BUSY_PRIMARY,
-                "process": {"stale_repeats": 900},
-            },
+            {"capabilities": BEHIND, "database": BUSY_PRIMARY, "process": {"stale_repeats": 900}},
             "replica-behind",
             None,
         ),

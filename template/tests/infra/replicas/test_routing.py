@@ -401,11 +401,7 @@ MIGRATIONS = {
 
 
 async def test_a_migration_that_has_not_arrived_yet_is_read_from_the_primary(
-    notes: FastAPI,
-    serve: Serve,
-    primary: Server,
-    replica: Server,
-    monkeypatch: pytest.MonkeyPatch,
+    notes: FastAPI, serve: Serve, primary: Server, replica: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_REPLICA_MAX_LAG_SECONDS", "600")
     app = notes_app()
@@ -485,11 +481,7 @@ async def test_a_commit_whose_position_stays_unknown_is_still_seen_by_its_client
 
 @pytest.mark.slow
 async def test_of_two_replicas_each_client_stays_with_one_and_the_other_takes_over(
-    notes: FastAPI,
-    serve: Serve,
-    servers: Cluster,
-    replica: Server,
-    monkeypatch: pytest.MonkeyPatch,
+    notes: FastAPI, serve: Serve, servers: Cluster, replica: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second = await asyncio.to_thread(servers.replica, "second")
     monkeypatch.setenv("DATABASE_REPLICA_URLS", f"{replica.url},{second.url}")

@@ -96,9 +96,7 @@ async def test_a_query_that_finds_no_file_deletes_nothing(orphan: str, bucket: B
 
 
 @pytest.mark.usefixtures("services")
-def test_without_a_query_the_command_says_how_to_write_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_a_query_the_command_says_how_to_write_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FILES_ROWS", raising=False)
 
     assert "FILES_ROWS=SELECT key, " in str(exit_of(orphans.main, []))

@@ -133,8 +133,7 @@ def of_a_service_account(number: int, until: str = "") -> bytes:
 
 
 REFUSED = said(
-    "403 Forbidden",
-    b"<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>",
+    "403 Forbidden", b"<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>"
 )
 NO_DATE = of_a_service_account(2, until="tomorrow")
 NO_CREDENTIALS = said("200 OK", b"<AssumeRoleWithWebIdentityResponse/>")

@@ -124,11 +124,7 @@ async def test_a_blocked_event_loop_shows_as_a_delay(receiver: Receiver, serve: 
 
 @pytest.mark.parametrize("pool", ["reads", "writes"])
 async def test_a_pool_shows_its_used_connections_and_its_waiting_requests(
-    services: Services,
-    receiver: Receiver,
-    serve: Serve,
-    monkeypatch: pytest.MonkeyPatch,
-    pool: str,
+    services: Services, receiver: Receiver, serve: Serve, monkeypatch: pytest.MonkeyPatch, pool: str
 ) -> None:
     monkeypatch.setenv("DATABASE_READ_POOL", "2")
     monkeypatch.setenv("DATABASE_WRITE_POOL", "2")
@@ -136,11 +132,7 @@ async def test_a_pool_shows_its_used_connections_and_its_waiting_requests(
         "db.system.name": "postgresql",
         "db.client.connection.pool.name": pool,
     }
-    async with (
-        serve(shop()) as client,
-        asyncio.TaskGroup() as requests,
-        held_back(services),
-    ):
+    async with serve(shop()) as client, asyncio.TaskGroup() as requests, held_back(services):
         for _ in range(4):
             requests.create_task(client.get(f"/{pool}"))
         await until(receiver, "db.client.connection.pending_requests", (named, 2))

@@ -15,11 +15,7 @@ from app.infra.reads import Query
 from app.infra.session_rows import LoginSession
 from app.infra.sessions import CurrentUser, of_user
 from tests.infra.conftest import browser
-from tests.infra.own_writes.replicas.pair import (
-    calls,
-    caught_up,
-    until_replica_is_read,
-)
+from tests.infra.own_writes.replicas.pair import calls, caught_up, until_replica_is_read
 from tests.infra.own_writes.silent_clients import copies_of, diary_app, logged_in, new_ids
 from tests.infra.replicas.replication import Cluster, Server
 

@@ -8,11 +8,7 @@ import pytest
 
 from app.infra.session_tokens import COOKIE
 from tests.infra.conftest import browser
-from tests.infra.own_writes.replicas.pair import (
-    calls,
-    caught_up,
-    until_replica_is_read,
-)
+from tests.infra.own_writes.replicas.pair import calls, caught_up, until_replica_is_read
 from tests.infra.own_writes.silent_clients import (
     copies_of,
     diary_app,

@@ -14,12 +14,7 @@ from app.infra.redis_sessions.store import position_key
 from app.infra.session_tokens import hash_of
 from dev.cache import valkey
 from dev.cache.valkey import Valkey
-from tests.infra.own_writes.replicas.pair import (
-    calls,
-    delayed,
-    pair,
-    until_replica_is_read,
-)
+from tests.infra.own_writes.replicas.pair import calls, delayed, pair, until_replica_is_read
 from tests.infra.own_writes.silent_clients import (
     copies_of,
     diary_app,

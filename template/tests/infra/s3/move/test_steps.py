@@ -84,12 +84,7 @@ async def test_during_the_move_a_file_is_found_in_either_place(
 
 @pytest.mark.parametrize(
     ("step", "goes_to_s3"),
-    [
-        (Step.FOLDER, False),
-        (Step.READ_BOTH, False),
-        (Step.UPLOAD_TO_S3, True),
-        (Step.S3, True),
-    ],
+    [(Step.FOLDER, False), (Step.READ_BOTH, False), (Step.UPLOAD_TO_S3, True), (Step.S3, True)],
 )
 async def test_an_upload_goes_where_the_step_says(
     folder: Folder, bucket: Bucket, serve: Serve, step: Step, goes_to_s3: bool

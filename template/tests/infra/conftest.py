@@ -46,6 +46,13 @@ def serve() -> Serve:
     return serve
 
 
+@pytest.fixture
+async def client(app: FastAPI, serve: Serve) -> AsyncGenerator[AsyncClient]:
+    """A client of `app`, a fixture that a module or folder of tests has."""
+    async with serve(app) as client:
+        yield client
+
+
 def browser(app: FastAPI) -> AsyncClient:
     return AsyncClient(
         mounts={"all://shop.test": ASGITransport(app)}, base_url="https://shop.test", verify=TLS

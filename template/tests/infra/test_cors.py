@@ -3,6 +3,7 @@
 
 import pytest
 from fastapi import FastAPI
+from httpx import AsyncClient
 
 from app.infra.environment import EnvironmentIncomplete
 from app.infra.session_tokens import COOKIE
@@ -15,7 +16,7 @@ CROSS_SITE = {"Sec-Fetch-Site": "cross-site", "Origin": "https://elsewhere.examp
 
 
 @pytest.fixture
-def api(services: Services, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
+def app(services: Services, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
     monkeypatch.setenv("CORS_ORIGINS", f"{PAGE}, http://localhost:5173")
     return with_notes(bare_app())
 
@@ -35,65 +36,57 @@ def with_notes(app: FastAPI) -> FastAPI:
     return app
 
 
-async def test_a_listed_origin_may_send_a_preflight_and_read(api: FastAPI, serve: Serve) -> None:
-    async with serve(api) as client:
-        asked = {
-            "Origin": PAGE,
-            "Access-Control-Request-Method": "POST",
-            "Access-Control-Request-Headers": "authorization,content-type,idempotency-key",
-        }
-        preflight = await client.options("/notes", headers=asked)
-        assert preflight.status_code == 200
-        assert preflight.headers["access-control-allow-origin"] == PAGE
-        assert preflight.headers["access-control-allow-credentials"] == "true"
-        assert "idempotency-key" in preflight.headers["access-control-allow-headers"]
+async def test_a_listed_origin_may_send_a_preflight_and_read(client: AsyncClient) -> None:
+    asked = {
+        "Origin": PAGE,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type,idempotency-key",
+    }
+    preflight = await client.options("/notes", headers=asked)
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == PAGE
+    assert preflight.headers["access-control-allow-credentials"] == "true"
+    assert "idempotency-key" in preflight.headers["access-control-allow-headers"]
 
-        for path in ("/notes", "/nowhere", "/broken"):
-            answer = await client.get(path, headers={"Origin": PAGE})
-            assert answer.headers["access-control-allow-origin"] == PAGE
-            assert "read-after" in answer.headers["access-control-expose-headers"]
-            assert answer.headers["x-content-type-options"] == "nosniff"
-
-
-async def test_a_listed_origin_may_write_with_its_visitors_cookie(
-    api: FastAPI, serve: Serve
-) -> None:
-    async with serve(api) as client:
-        headers = {"Origin": PAGE, "Sec-Fetch-Site": "same-site", "Cookie": f"{COOKIE}=x"}
-        assert (await client.post("/notes", headers=headers)).status_code == 200
+    for path in ("/notes", "/nowhere", "/broken"):
+        answer = await client.get(path, headers={"Origin": PAGE})
+        assert answer.headers["access-control-allow-origin"] == PAGE
+        assert "read-after" in answer.headers["access-control-expose-headers"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-async def test_another_origin_may_not_read(api: FastAPI, serve: Serve) -> None:
-    async with serve(api) as client:
-        answer = await client.get("/notes", headers={"Origin": "https://elsewhere.example"})
+async def test_a_listed_origin_may_write_with_its_visitors_cookie(client: AsyncClient) -> None:
+    headers = {"Origin": PAGE, "Sec-Fetch-Site": "same-site", "Cookie": f"{COOKIE}=x"}
+    assert (await client.post("/notes", headers=headers)).status_code == 200
+
+
+async def test_another_origin_may_not_read(client: AsyncClient) -> None:
+    answer = await client.get("/notes", headers={"Origin": "https://elsewhere.example"})
 
     assert "access-control-allow-origin" not in answer.headers
 
 
 async def test_a_write_with_a_token_and_no_cookie_passes_from_any_origin(
-    api: FastAPI, serve: Serve
+    client: AsyncClient,
 ) -> None:
-    async with serve(api) as client:
-        assert (await client.post("/notes", headers=CROSS_SITE | TOKEN)).status_code == 200
+    assert (await client.post("/notes", headers=CROSS_SITE | TOKEN)).status_code == 200
 
 
 async def test_a_write_with_a_token_and_a_cookie_follows_the_cookies_rules(
-    api: FastAPI, serve: Serve
+    client: AsyncClient,
 ) -> None:
     both = CROSS_SITE | TOKEN | {"Cookie": f"a=b; {COOKIE}=x"}
-    async with serve(api) as client:
-        assert (await client.post("/notes", headers=both)).status_code == 403
-        assert (await client.post("/notes", headers=CROSS_SITE)).status_code == 403
+    assert (await client.post("/notes", headers=both)).status_code == 403
+    assert (await client.post("/notes", headers=CROSS_SITE)).status_code == 403
 
 
 @pytest.mark.parametrize(
     "origin", ["http://[", "http://[::1", "//", "https://ü.example", "null", "x" * 9000, "%00"]
 )
 async def test_a_malformed_origin_is_refused_with_all_headers(
-    api: FastAPI, serve: Serve, origin: str
+    client: AsyncClient, origin: str
 ) -> None:
-    async with serve(api) as client:
-        answer = await client.post("/notes", headers={b"Origin": origin.encode()})
+    answer = await client.post("/notes", headers={b"Origin": origin.encode()})
 
     assert answer.status_code == 403
     assert answer.headers["x-request-id"]
@@ -130,11 +123,10 @@ def test_a_wrong_origin_in_the_setting_stops_the_start(
         bare_app()
 
 
-async def test_each_route_with_get_also_answers_head(api: FastAPI, serve: Serve) -> None:
-    async with serve(api) as client:
-        for path in ("/notes", "/live", "/ready"):
-            head, get = await client.head(path), await client.get(path)
-            assert head.status_code == get.status_code == 200
-            assert head.content == b""
-            assert head.headers["content-length"] == get.headers["content-length"]
-        assert (await client.head("/nowhere")).status_code == 404
+async def test_each_route_with_get_also_answers_head(client: AsyncClient) -> None:
+    for path in ("/notes", "/live", "/ready"):
+        head, get = await client.head(path), await client.get(path)
+        assert head.status_code == get.status_code == 200
+        assert head.content == b""
+        assert head.headers["content-length"] == get.headers["content-length"]
+    assert (await client.head("/nowhere")).status_code == 404

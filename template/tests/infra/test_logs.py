@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 import structlog
 from fastapi import FastAPI
+from httpx import AsyncClient
 from structlog.testing import capture_logs
 
 from app.infra.failures import Unavailable
@@ -21,7 +22,7 @@ from tests.infra.conftest import Serve, bare_app
 
 
 @pytest.fixture
-def notes(bare: FastAPI) -> FastAPI:
+def app(bare: FastAPI) -> FastAPI:
     @bare.get("/notes/{note}")
     async def read(note: int) -> None:
         structlog.get_logger().info("read a note", note=note)
@@ -40,10 +41,9 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 
 async def test_a_request_is_logged_in_one_line_with_its_route_and_without_its_path(
-    notes: FastAPI, serve: Serve, capsys: pytest.CaptureFixture[str]
+    client: AsyncClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with serve(notes) as client:
-        answer = await client.get("/notes/7?secret=1")
+    answer = await client.get("/notes/7?secret=1")
 
     line = lines(capsys)[-1]
     assert line.pop("duration_ms") >= 0
@@ -90,11 +90,10 @@ async def test_an_unknown_path_is_logged_for_a_developer_and_not_in_production(
 
 
 async def test_every_line_of_a_request_has_its_id_also_those_of_libraries(
-    notes: FastAPI, serve: Serve, capsys: pytest.CaptureFixture[str]
+    client: AsyncClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure(LogSettings())  # again, now that pytest has put its own stdout in place
-    async with serve(notes) as client:
-        await client.get("/notes/7", headers={"X-Request-ID": "from-the-proxy"})
+    await client.get("/notes/7", headers={"X-Request-ID": "from-the-proxy"})
 
     logged = lines(capsys)
     assert [line["event"] for line in logged] == ["read a note", "careful with 7", "request"]
@@ -103,19 +102,17 @@ async def test_every_line_of_a_request_has_its_id_also_those_of_libraries(
 
 @pytest.mark.parametrize("odd", ["", "short", "x" * 129, "two words", 'a"quote-in-it', "ünsafe-id"])
 async def test_a_request_id_with_odd_characters_or_length_is_replaced(
-    notes: FastAPI, serve: Serve, odd: str
+    client: AsyncClient, odd: str
 ) -> None:
-    async with serve(notes) as client:
-        answer = await client.get("/notes/7", headers={b"X-Request-ID": odd.encode()})
+    answer = await client.get("/notes/7", headers={b"X-Request-ID": odd.encode()})
 
     assert len(answer.headers["x-request-id"]) == 32
 
 
 async def test_an_unexpected_error_is_logged_with_its_traceback_and_no_variables(
-    notes: FastAPI, serve: Serve, capsys: pytest.CaptureFixture[str]
+    client: AsyncClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with serve(notes) as client:
-        await client.get("/broken")
+    await client.get("/broken")
 
     error, request = lines(capsys)
     assert 'raise RuntimeError("broken"' in error["exception"]
@@ -124,11 +121,10 @@ async def test_an_unexpected_error_is_logged_with_its_traceback_and_no_variables
 
 
 async def test_health_checks_are_logged_only_when_they_fail(
-    notes: FastAPI, serve: Serve, capsys: pytest.CaptureFixture[str]
+    client: AsyncClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with serve(notes) as client:
-        assert (await client.get("/ready")).status_code == 200
-        assert (await client.get("/live")).status_code == 200
+    assert (await client.get("/ready")).status_code == 200
+    assert (await client.get("/live")).status_code == 200
 
     assert lines(capsys) == []
 
@@ -139,15 +135,15 @@ class FullDisk(io.StringIO):
 
 
 async def test_a_log_line_that_cannot_be_written_fails_no_request(
-    notes: FastAPI, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    app: FastAPI, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    @notes.get("/away")
+    @app.get("/away")
     async def away() -> None:
         raise Unavailable("a server is away")
 
     monkeypatch.setattr("sys.stdout", FullDisk())
     configure(LogSettings())
-    async with serve(notes) as client:
+    async with serve(app) as client:
         statuses = [(await client.get(path)).status_code for path in ("/notes/7", "/away")]
         broken = await client.get("/broken")
 
@@ -157,11 +153,10 @@ async def test_a_log_line_that_cannot_be_written_fails_no_request(
 
 
 async def test_a_terminal_shows_readable_lines(
-    notes: FastAPI, serve: Serve, capsys: pytest.CaptureFixture[str]
+    client: AsyncClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure(LogSettings(format="console"))
-    async with serve(notes) as client:
-        await client.get("/notes/7")
+    await client.get("/notes/7")
 
     out = capsys.readouterr().out
     assert "read a note" in out

@@ -14,7 +14,7 @@ from app.infra.database_use import this_request
 from app.infra.reads import Query
 from app.infra.sessions import CurrentUser, Sessions, User, current_user, of_user
 from dev.pytest_plugin import Services
-from tests.infra.conftest import Serve, bare_app
+from tests.infra.conftest import bare_app
 
 ADA, NOBODYS = uuid4(), UUID(int=0)
 USER = bindparam("user_id", type_=Uuid())
@@ -46,7 +46,7 @@ MaybeName = Annotated[Name | None, Depends(name_of)]
 
 
 @pytest.fixture
-def shop(services: Services) -> FastAPI:
+def app(services: Services) -> FastAPI:
     return name_app()
 
 
@@ -99,68 +99,60 @@ async def ask(client: AsyncClient, path: str = "/name") -> Any:
 
 
 @pytest.mark.parametrize("path", ["/name", "/before-others"])
-async def test_one_statement_finds_the_session_and_the_row(
-    shop: FastAPI, serve: Serve, path: str
+async def test_one_statement_finds_the_session_and_the_row(client: AsyncClient, path: str) -> None:
+    await client.post(f"/login/{ADA}")
+
+    assert await ask(client, path) == {"found": named(ADA), "calls": 1}
+
+
+async def test_behind_current_user_the_row_is_the_same(client: AsyncClient) -> None:
+    await client.post(f"/login/{ADA}")
+
+    assert (await ask(client, "/behind-others"))["found"] == named(ADA)
+
+
+async def test_a_user_may_have_no_row(client: AsyncClient) -> None:
+    await client.post(f"/login/{NOBODYS}")
+
+    assert await ask(client) == {"found": None, "calls": 1}
+
+
+async def test_a_visitor_who_is_not_logged_in_has_no_row(client: AsyncClient) -> None:
+    assert await ask(client) == 401
+    await client.post(f"/login/{ADA}")
+    await client.post("/logout")
+    assert await ask(client) == 401
+
+
+async def test_each_dependency_has_the_row_of_its_own_query(client: AsyncClient) -> None:
+    await client.post(f"/login/{ADA}")
+
+    assert await ask(client, "/others") == [{"nothing": None}, {"id": str(ADA)}, named(ADA)]
+
+
+async def test_another_user_of_a_test_has_their_own_row(app: FastAPI, client: AsyncClient) -> None:
+    grace = uuid4()
+    app.dependency_overrides[current_user] = lambda: User(grace)
+    await client.post(f"/login/{ADA}")
+
+    assert await ask(client) == {"found": named(grace), "calls": 1}
+
+
+async def test_the_row_belongs_to_the_user_that_is_asked_for(client: AsyncClient) -> None:
+    grace = uuid4()
+    await client.post(f"/login/{ADA}")
+
+    assert await ask(client, f"/as/{grace}") == named(grace)
+
+
+async def test_a_query_that_does_not_take_the_user_is_refused(
+    app: FastAPI, client: AsyncClient
 ) -> None:
-    async with serve(shop) as client:
-        await client.post(f"/login/{ADA}")
-
-        assert await ask(client, path) == {"found": named(ADA), "calls": 1}
-
-
-async def test_behind_current_user_the_row_is_the_same(shop: FastAPI, serve: Serve) -> None:
-    async with serve(shop) as client:
-        await client.post(f"/login/{ADA}")
-
-        assert (await ask(client, "/behind-others"))["found"] == named(ADA)
-
-
-async def test_a_user_may_have_no_row(shop: FastAPI, serve: Serve) -> None:
-    async with serve(shop) as client:
-        await client.post(f"/login/{NOBODYS}")
-
-        assert await ask(client) == {"found": None, "calls": 1}
-
-
-async def test_a_visitor_who_is_not_logged_in_has_no_row(shop: FastAPI, serve: Serve) -> None:
-    async with serve(shop) as client:
-        assert await ask(client) == 401
-        await client.post(f"/login/{ADA}")
-        await client.post("/logout")
-        assert await ask(client) == 401
-
-
-async def test_each_dependency_has_the_row_of_its_own_query(shop: FastAPI, serve: Serve) -> None:
-    async with serve(shop) as client:
-        await client.post(f"/login/{ADA}")
-
-        assert await ask(client, "/others") == [{"nothing": None}, {"id": str(ADA)}, named(ADA)]
-
-
-async def test_another_user_of_a_test_has_their_own_row(shop: FastAPI, serve: Serve) -> None:
-    grace = uuid4()
-    shop.dependency_overrides[current_user] = lambda: User(grace)
-    async with serve(shop) as client:
-        await client.post(f"/login/{ADA}")
-
-        assert await ask(client) == {"found": named(grace), "calls": 1}
-
-
-async def test_the_row_belongs_to_the_user_that_is_asked_for(shop: FastAPI, serve: Serve) -> None:
-    grace = uuid4()
-    async with serve(shop) as client:
-        await client.post(f"/login/{ADA}")
-
-        assert await ask(client, f"/as/{grace}") == named(grace)
-
-
-async def test_a_query_that_does_not_take_the_user_is_refused(shop: FastAPI, serve: Serve) -> None:
     anybody = of_user(Query(select(literal("Grace").label("name")), dict))
 
-    @shop.get("/anybody")
+    @app.get("/anybody")
     async def wrong(found: Annotated[object, Depends(anybody)]) -> None: ...
 
-    async with serve(shop) as client:
-        await client.post(f"/login/{ADA}")
+    await client.post(f"/login/{ADA}")
 
-        assert (await client.get("/anybody")).status_code == 500
+    assert (await client.get("/anybody")).status_code == 500

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute
+from httpx import AsyncClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -26,7 +27,7 @@ class Note(BaseModel):
 
 
 @pytest.fixture
-def notes(bare: FastAPI) -> FastAPI:
+def app(bare: FastAPI) -> FastAPI:
     return with_notes(bare)
 
 
@@ -56,35 +57,29 @@ def with_notes(bare: FastAPI) -> FastAPI:
     return bare
 
 
-async def test_every_answer_carries_the_security_headers(notes: FastAPI, serve: Serve) -> None:
-    async with serve(notes) as client:
-        for path in ("/notes", "/nowhere"):
-            headers = (await client.get(path)).headers
-            assert headers["cache-control"] == "no-store"
-            assert headers["content-security-policy"].startswith("default-src 'none'")
-            assert headers["strict-transport-security"] == "max-age=31536000"
-            assert headers["x-content-type-options"] == "nosniff"
+async def test_every_answer_carries_the_security_headers(client: AsyncClient) -> None:
+    for path in ("/notes", "/nowhere"):
+        headers = (await client.get(path)).headers
+        assert headers["cache-control"] == "no-store"
+        assert headers["content-security-policy"].startswith("default-src 'none'")
+        assert headers["strict-transport-security"] == "max-age=31536000"
+        assert headers["x-content-type-options"] == "nosniff"
 
 
-async def test_an_answer_can_set_a_header_itself(notes: FastAPI, serve: Serve) -> None:
-    async with serve(notes) as client:
-        headers = (await client.get("/cached")).headers
+async def test_an_answer_can_set_a_header_itself(client: AsyncClient) -> None:
+    headers = (await client.get("/cached")).headers
 
     assert headers.get_list("cache-control") == ["max-age=60"]
 
 
-async def test_the_documentation_can_load_its_scripts(notes: FastAPI, serve: Serve) -> None:
-    async with serve(notes) as client:
-        headers = (await client.get("/docs")).headers
+async def test_the_documentation_can_load_its_scripts(client: AsyncClient) -> None:
+    headers = (await client.get("/docs")).headers
 
     assert headers.get_list("content-security-policy") == ["frame-ancestors 'none'"]
 
 
-async def test_a_redirect_never_uses_the_host_header_of_a_request(
-    notes: FastAPI, serve: Serve
-) -> None:
-    async with serve(notes) as client:
-        answer = await client.get("/notes/", headers={"Host": "evil.example"})
+async def test_a_redirect_never_uses_the_host_header_of_a_request(client: AsyncClient) -> None:
+    answer = await client.get("/notes/", headers={"Host": "evil.example"})
 
     assert answer.status_code == 404
     assert "location" not in answer.headers
@@ -102,15 +97,14 @@ async def test_a_redirect_never_uses_the_host_header_of_a_request(
     ],
 )
 async def test_a_write_from_another_site_is_refused(
-    notes: FastAPI, serve: Serve, headers: dict[str, str]
+    client: AsyncClient, headers: dict[str, str]
 ) -> None:
-    async with serve(notes) as client:
-        refused = await client.post("/notes", json={"text": "hi"}, headers=headers)
-        assert refused.status_code == 403
-        assert refused.headers["content-type"] == "application/problem+json"
-        assert (await client.get("/notes", headers=headers)).status_code == 200
-        for method in ("PUT", "PATCH", "DELETE"):
-            assert (await client.request(method, "/notes", headers=headers)).status_code == 403
+    refused = await client.post("/notes", json={"text": "hi"}, headers=headers)
+    assert refused.status_code == 403
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert (await client.get("/notes", headers=headers)).status_code == 200
+    for method in ("PUT", "PATCH", "DELETE"):
+        assert (await client.request(method, "/notes", headers=headers)).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -123,31 +117,27 @@ async def test_a_write_from_another_site_is_refused(
     ],
 )
 async def test_a_write_from_this_site_or_from_no_browser_is_accepted(
-    notes: FastAPI, serve: Serve, headers: dict[str, str]
+    client: AsyncClient, headers: dict[str, str]
 ) -> None:
-    async with serve(notes) as client:
-        answer = await client.post("/notes", json={"text": "hi"}, headers=headers)
+    answer = await client.post("/notes", json={"text": "hi"}, headers=headers)
 
     assert answer.status_code == 200
 
 
 @pytest.mark.parametrize(("size", "status"), [(60_000, 200), (70_000, 413)])
-async def test_a_body_is_read_up_to_64_kib(
-    notes: FastAPI, serve: Serve, size: int, status: int
-) -> None:
-    async with serve(notes) as client:
-        declared = await client.post("/notes", json={"text": "x" * size})
-        assert declared.status_code == status
+async def test_a_body_is_read_up_to_64_kib(client: AsyncClient, size: int, status: int) -> None:
+    declared = await client.post("/notes", json={"text": "x" * size})
+    assert declared.status_code == status
 
-        async def pieces() -> AsyncIterator[bytes]:
-            yield b'{"text": "'
-            for _ in range(size // 1000):
-                yield b"x" * 1000
-            yield b'"}'
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'{"text": "'
+        for _ in range(size // 1000):
+            yield b"x" * 1000
+        yield b'"}'
 
-        in_pieces = {"content-type": "application/json"}
-        chunked = await client.post("/notes", content=pieces(), headers=in_pieces)
-        assert chunked.status_code == status
+    in_pieces = {"content-type": "application/json"}
+    chunked = await client.post("/notes", content=pieces(), headers=in_pieces)
+    assert chunked.status_code == status
 
 
 async def test_a_router_of_the_guide_takes_larger_bodies(bare: FastAPI, serve: Serve) -> None:
@@ -212,7 +202,7 @@ async def test_no_header_value_causes_a_server_error(
 
 
 async def test_an_error_in_a_middleware_is_answered_like_any_other(
-    notes: FastAPI, serve: Serve
+    app: FastAPI, serve: Serve
 ) -> None:
     class Broken:
         def __init__(self, app: ASGIApp) -> None:
@@ -223,8 +213,8 @@ async def test_an_error_in_a_middleware_is_answered_like_any_other(
                 raise RuntimeError("the password is hunter2")
             await self.app(scope, receive, send)
 
-    notes.user_middleware.append(Middleware(Broken))
-    async with serve(notes) as client:
+    app.user_middleware.append(Middleware(Broken))
+    async with serve(app) as client:
         answer = await client.get("/notes")
 
     assert answer.status_code == 500

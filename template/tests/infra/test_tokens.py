@@ -18,7 +18,7 @@ ADA = uuid4()
 
 
 @pytest.fixture
-def api(services: Services) -> FastAPI:
+def app(services: Services) -> FastAPI:
     return token_app()
 
 
@@ -59,120 +59,109 @@ async def token(client: AsyncClient, user: UUID = ADA) -> dict[str, str]:
     return {"Authorization": f"Bearer {answer.json()}"}
 
 
-async def test_a_token_is_accepted_in_place_of_the_cookie(api: FastAPI, serve: Serve) -> None:
-    async with serve(api) as client:
-        ada = await token(client)
+async def test_a_token_is_accepted_in_place_of_the_cookie(client: AsyncClient) -> None:
+    ada = await token(client)
 
-        assert (await client.get("/me", headers=ada)).json() == str(ADA)
-        assert (await client.get("/me")).status_code == 401
+    assert (await client.get("/me", headers=ada)).json() == str(ADA)
+    assert (await client.get("/me")).status_code == 401
 
 
-async def test_each_401_names_the_schemes_that_are_accepted(api: FastAPI, serve: Serve) -> None:
-    @api.get("/elsewhere")
+async def test_each_401_names_the_schemes_that_are_accepted(
+    app: FastAPI, client: AsyncClient
+) -> None:
+    @app.get("/elsewhere")
     async def elsewhere() -> None:
         raise HTTPException(401)
 
-    @api.get("/by-password")
+    @app.get("/by-password")
     async def by_password() -> None:
         raise HTTPException(401, headers={"WWW-Authenticate": "Basic"})
 
-    async with serve(api) as client:
-        for path, scheme in (("me", "Bearer"), ("elsewhere", "Bearer"), ("by-password", "Basic")):
-            headers = (await client.get(f"/{path}")).headers
-            assert headers.get_list("www-authenticate") == [scheme]
+    for path, scheme in (("me", "Bearer"), ("elsewhere", "Bearer"), ("by-password", "Basic")):
+        headers = (await client.get(f"/{path}")).headers
+        assert headers.get_list("www-authenticate") == [scheme]
 
 
-async def test_a_route_may_know_who_is_logged_in_without_asking_for_it(
-    api: FastAPI, serve: Serve
-) -> None:
-    async with serve(api) as client:
-        ada = await token(client)
+async def test_a_route_may_know_who_is_logged_in_without_asking_for_it(client: AsyncClient) -> None:
+    ada = await token(client)
 
-        assert (await client.get("/front-page", headers=ada)).json() == str(ADA)
-        assert (await client.get("/front-page")).json() is None
-        unknown = {"Authorization": "Bearer unknown"}
-        assert (await client.get("/front-page", headers=unknown)).json() is None
+    assert (await client.get("/front-page", headers=ada)).json() == str(ADA)
+    assert (await client.get("/front-page")).json() is None
+    unknown = {"Authorization": "Bearer unknown"}
+    assert (await client.get("/front-page", headers=unknown)).json() is None
 
 
 async def test_a_route_that_asks_in_both_ways_looks_the_session_up_once(
-    api: FastAPI, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    app: FastAPI, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_up = []
 
-    @api.get("/both")
+    @app.get("/both")
     async def both(user: CurrentUser, same: MaybeUser) -> bool:
         return user == same
 
-    async with serve(api) as client:
-        ada = await token(client)
-        find = api.state.session_store.find
+    ada = await token(client)
+    find = app.state.session_store.find
 
-        async def counted(token_hash: bytes) -> Session | None:
-            looked_up.append(token_hash)
-            found: Session | None = await find(token_hash)
-            return found
+    async def counted(token_hash: bytes) -> Session | None:
+        looked_up.append(token_hash)
+        found: Session | None = await find(token_hash)
+        return found
 
-        monkeypatch.setattr(api.state.session_store, "find", counted)
-        assert (await client.get("/both", headers=ada)).json() is True
+    monkeypatch.setattr(app.state.session_store, "find", counted)
+    assert (await client.get("/both", headers=ada)).json() is True
 
     assert len(looked_up) == 1
 
 
-async def test_logging_out_by_token_is_final(api: FastAPI, serve: Serve) -> None:
-    async with serve(api) as client:
-        ada = await token(client)
-        await client.delete("/session", headers=ada)
+async def test_logging_out_by_token_is_final(client: AsyncClient) -> None:
+    ada = await token(client)
+    await client.delete("/session", headers=ada)
 
-        assert (await client.get("/me", headers=ada)).status_code == 401
+    assert (await client.get("/me", headers=ada)).status_code == 401
 
 
 async def test_a_browser_that_gets_a_token_for_a_script_stays_logged_in(
-    api: FastAPI, serve: Serve
+    client: AsyncClient,
 ) -> None:
-    async with serve(api) as client:
-        await client.post(f"/session/{ADA}")
-        script = await token(client)
+    await client.post(f"/session/{ADA}")
+    script = await token(client)
 
-        assert (await client.get("/me")).json() == str(ADA)
-        client.cookies.clear()
-        assert (await client.get("/me", headers=script)).json() == str(ADA)
-
-
-async def test_a_new_token_replaces_the_one_that_the_client_carries(
-    api: FastAPI, serve: Serve
-) -> None:
-    async with serve(api) as client:
-        old = await token(client)
-        client.headers.update(old)
-        new = await token(client)
-
-        answers = [await client.get("/me", headers=one) for one in (old, new)]
-        assert [answer.status_code for answer in answers] == [401, 200]
+    assert (await client.get("/me")).json() == str(ADA)
+    client.cookies.clear()
+    assert (await client.get("/me", headers=script)).json() == str(ADA)
 
 
-async def test_a_token_outlives_the_end_of_the_other_sessions(api: FastAPI, serve: Serve) -> None:
-    async with serve(api) as client:
-        phone, laptop = await token(client), await token(client)
-        grace = await token(client, uuid4())
-        await client.delete("/other-sessions", headers=phone)
+async def test_a_new_token_replaces_the_one_that_the_client_carries(client: AsyncClient) -> None:
+    old = await token(client)
+    client.headers.update(old)
+    new = await token(client)
 
-        answers = [await client.get("/me", headers=one) for one in (phone, laptop, grace)]
-        assert [answer.status_code for answer in answers] == [200, 401, 200]
+    answers = [await client.get("/me", headers=one) for one in (old, new)]
+    assert [answer.status_code for answer in answers] == [401, 200]
+
+
+async def test_a_token_outlives_the_end_of_the_other_sessions(client: AsyncClient) -> None:
+    phone, laptop = await token(client), await token(client)
+    grace = await token(client, uuid4())
+    await client.delete("/other-sessions", headers=phone)
+
+    answers = [await client.get("/me", headers=one) for one in (phone, laptop, grace)]
+    assert [answer.status_code for answer in answers] == [200, 401, 200]
 
 
 async def test_ending_the_other_sessions_gives_the_browser_a_new_cookie(
-    api: FastAPI, serve: Serve
+    client: AsyncClient,
 ) -> None:
-    async with serve(api) as client:
-        await client.post(f"/session/{ADA}")
-        before = client.cookies[COOKIE]
-        await client.delete("/other-sessions")
+    await client.post(f"/session/{ADA}")
+    before = client.cookies[COOKIE]
+    await client.delete("/other-sessions")
 
-        assert client.cookies[COOKIE] != before
-        assert (await client.get("/me")).json() == str(ADA)
-        client.cookies.clear()
-        client.cookies.set(COOKIE, before)
-        assert (await client.get("/me")).status_code == 401
+    assert client.cookies[COOKIE] != before
+    assert (await client.get("/me")).json() == str(ADA)
+    client.cookies.clear()
+    client.cookies.set(COOKIE, before)
+    assert (await client.get("/me")).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -189,31 +178,29 @@ async def test_ending_the_other_sessions_gives_the_browser_a_new_cookie(
         "x" * 60_000,
     ],
 )
-async def test_any_other_authorization_is_a_401(api: FastAPI, serve: Serve, carried: str) -> None:
-    async with serve(api) as client:
-        headers = {b"Authorization": carried.encode()}
-        assert (await client.get("/me", headers=headers)).status_code == 401
+async def test_any_other_authorization_is_a_401(client: AsyncClient, carried: str) -> None:
+    headers = {b"Authorization": carried.encode()}
+    assert (await client.get("/me", headers=headers)).status_code == 401
 
 
-async def test_a_token_takes_precedence_over_a_cookie(api: FastAPI, serve: Serve) -> None:
+async def test_a_token_takes_precedence_over_a_cookie(client: AsyncClient) -> None:
     grace = uuid4()
-    async with serve(api) as client:
-        await client.post(f"/session/{grace}")
-        ada = (await client.post(f"/tokens/{ADA}", headers={"Cookie": ""})).json()
+    await client.post(f"/session/{grace}")
+    ada = (await client.post(f"/tokens/{ADA}", headers={"Cookie": ""})).json()
 
-        answer = await client.get("/me", headers={"Authorization": f"Bearer {ada}"})
-        assert answer.json() == str(ADA)
+    answer = await client.get("/me", headers={"Authorization": f"Bearer {ada}"})
+    assert answer.json() == str(ADA)
 
 
 async def test_a_team_can_add_a_scheme_and_a_header(
-    api: FastAPI, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    app: FastAPI, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session_tokens, "_carriers", dict(session_tokens._carriers))
     monkeypatch.setitem(session_tokens.CHALLENGE, "WWW-Authenticate", "Bearer")
     session_tokens._carriers[b"authorization"] = [*session_tokens._carriers[b"authorization"]]
     session_tokens.accept("Authorization", "Token")
     session_tokens.accept("X-Api-Key")
-    async with serve(api) as client:
+    async with serve(app) as client:
         value = (await token(client))["Authorization"].removeprefix("Bearer ")
 
         for headers in (
@@ -227,8 +214,8 @@ async def test_a_team_can_add_a_scheme_and_a_header(
         assert refused.headers["www-authenticate"] == "Bearer, Token"
 
 
-def test_openapi_describes_both_ways_to_log_in(api: FastAPI) -> None:
-    described = api.openapi()
+def test_openapi_describes_both_ways_to_log_in(app: FastAPI) -> None:
+    described = app.openapi()
 
     assert described["components"]["securitySchemes"] == {
         "session": {"type": "apiKey", "in": "cookie", "name": COOKIE},

@@ -1,8 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """Fixtures: a Valkey for the sessions of one test, and a person who is logged in."""
 
-from collections.abc import AsyncGenerator, Iterator
-from uuid import uuid4
+from collections.abc import Iterator
 
 import pytest
 from fastapi import FastAPI
@@ -11,10 +10,7 @@ from httpx import AsyncClient
 from dev.cache import valkey
 from dev.cache.valkey import Valkey
 from dev.pytest_plugin import Services
-from tests.infra.conftest import Serve
-from tests.infra.test_sessions import session_app
-
-ADA = uuid4()
+from tests.infra.test_sessions import ADA, session_app
 
 
 @pytest.fixture
@@ -26,12 +22,11 @@ def server(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Valk
 
 
 @pytest.fixture
-def shop(server: Valkey) -> FastAPI:
+def app(server: Valkey) -> FastAPI:
     return session_app()
 
 
 @pytest.fixture
-async def ada(shop: FastAPI, serve: Serve) -> AsyncGenerator[AsyncClient]:
-    async with serve(shop) as client:
-        await client.post(f"/login/{ADA}")
-        yield client
+async def ada(client: AsyncClient) -> AsyncClient:
+    await client.post(f"/login/{ADA}")
+    return client

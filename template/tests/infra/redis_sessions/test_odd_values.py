@@ -16,9 +16,8 @@ from app.infra.own_writes.client import Client, _current
 from app.infra.own_writes.log_position import NOT_KNOWN, Position
 from app.infra.redis_sessions.store import position_key, session_key
 from dev.cache.valkey import Valkey
-from tests.infra.redis_sessions.conftest import ADA
 from tests.infra.redis_sessions.stored_in_redis import StoredInRedis
-from tests.infra.test_sessions import who
+from tests.infra.test_sessions import ADA, who
 
 type Store = Callable[[Redis, str], object]
 
@@ -76,13 +75,13 @@ async def test_a_session_that_cannot_be_read_is_none(
 
 @odd
 async def test_a_visit_replaces_what_cannot_be_read(
-    ada: AsyncClient, shop: FastAPI, redis: Redis, store: Store
+    ada: AsyncClient, app: FastAPI, redis: Redis, store: Store
 ) -> None:
     (token_hash,) = await StoredInRedis().token_hashes()
-    session = await shop.state.session_redis.find(token_hash)
+    session = await app.state.session_redis.find(token_hash)
     store(redis, session_key(token_hash))
 
-    await shop.state.session_redis.note_visit(token_hash, session)
+    await app.state.session_redis.note_visit(token_hash, session)
 
     assert await who(ada) == str(ADA)
 
@@ -110,33 +109,33 @@ POSITIONS = {
 
 @pytest.mark.parametrize("value", POSITIONS.values(), ids=POSITIONS.keys())
 async def test_a_position_that_cannot_be_read_is_not_known_until_the_next_write(
-    shop: FastAPI, ada: AsyncClient, redis: Redis, value: bytes
+    app: FastAPI, ada: AsyncClient, redis: Redis, value: bytes
 ) -> None:
     (token_hash,) = await StoredInRedis().token_hashes()
     redis.set(position_key(token_hash), value)
-    assert await position_of(shop, token_hash) == NOT_KNOWN
+    assert await position_of(app, token_hash) == NOT_KNOWN
 
-    await shop.state.session_redis.note_position([token_hash], Position(1, 7 << 20))
-    assert await position_of(shop, token_hash) == Position(1, 7 << 20)
+    await app.state.session_redis.note_position([token_hash], Position(1, 7 << 20))
+    assert await position_of(app, token_hash) == Position(1, 7 << 20)
 
 
 @other
 async def test_a_position_replaces_a_value_of_another_type(
-    shop: FastAPI, ada: AsyncClient, redis: Redis, store: Store
+    app: FastAPI, ada: AsyncClient, redis: Redis, store: Store
 ) -> None:
     (token_hash,) = await StoredInRedis().token_hashes()
     store(redis, position_key(token_hash))
 
-    await shop.state.session_redis.note_position([token_hash], Position(1, 7 << 20))
+    await app.state.session_redis.note_position([token_hash], Position(1, 7 << 20))
 
-    assert await position_of(shop, token_hash) == Position(1, 7 << 20)
+    assert await position_of(app, token_hash) == Position(1, 7 << 20)
 
 
-async def position_of(shop: FastAPI, token_hash: bytes) -> Position | None:
-    shop.state.session_redis._least_position = None  # a new connection would raise it
+async def position_of(app: FastAPI, token_hash: bytes) -> Position | None:
+    app.state.session_redis._least_position = None  # a new connection would raise it
 
     async def asked() -> Position | None:
-        client = Client(token_hash=token_hash, sessions=shop.state.session_store)
+        client = Client(token_hash=token_hash, sessions=app.state.session_store)
         _current.set(client)
         return await client.resolve()
 

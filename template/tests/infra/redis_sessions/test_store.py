@@ -25,9 +25,8 @@ from app.infra.sessions import Sessions
 from dev.cache.valkey import Valkey
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app, browser
-from tests.infra.redis_sessions.conftest import ADA
 from tests.infra.redis_sessions.stored_in_redis import StoredInRedis
-from tests.infra.test_sessions import who
+from tests.infra.test_sessions import ADA, who
 
 GRACE = uuid4()
 IMPATIENT_SECONDS = 2
@@ -84,10 +83,10 @@ async def test_after_one_late_answer_of_redis_the_next_request_is_answered(
 
 
 async def test_a_killed_server_forgets_neither_a_login_nor_a_logout(
-    shop: FastAPI, serve: Serve, server: Valkey
+    app: FastAPI, serve: Serve, server: Valkey
 ) -> None:
-    async with serve(shop):
-        clients = [browser(shop) for _ in range(40)]
+    async with serve(app):
+        clients = [browser(app) for _ in range(40)]
         await asyncio.gather(*(client.post(f"/login/{ADA}") for client in clients))
         tokens = [client.cookies[COOKIE] for client in clients]
         await asyncio.gather(*(client.post("/logout") for client in clients[:20]))
@@ -103,65 +102,62 @@ async def test_a_killed_server_forgets_neither_a_login_nor_a_logout(
 
 
 async def test_a_transaction_that_fails_ends_nothing_and_starts_nothing(
-    shop: FastAPI, serve: Serve
+    app: FastAPI, ada: AsyncClient
 ) -> None:
-    @shop.post("/change-of-mind")
+    @app.post("/change-of-mind")
     async def change_of_mind(sessions: Sessions) -> None:
         await sessions.end_all(ADA)
         await sessions.start(GRACE)
         raise Unavailable
 
-    async with serve(shop) as client:
-        await client.post(f"/login/{ADA}")
-        assert (await client.post("/change-of-mind")).status_code == 503
+    assert (await ada.post("/change-of-mind")).status_code == 503
 
-        assert await who(client) == str(ADA)
-        assert len(await StoredInRedis().token_hashes()) == 1
+    assert await who(ada) == str(ADA)
+    assert len(await StoredInRedis().token_hashes()) == 1
 
 
-async def test_a_flush_that_fails_at_the_commit_starts_nothing(shop: FastAPI, serve: Serve) -> None:
-    @shop.post("/incomplete")
+async def test_a_flush_that_fails_at_the_commit_starts_nothing(
+    app: FastAPI, client: AsyncClient
+) -> None:
+    @app.post("/incomplete")
     async def incomplete(write: WriteSession, sessions: Sessions) -> None:
         await sessions.start(GRACE)
         write.add(LoginSession(token_hash=b"of nobody"))
 
-    async with serve(shop) as client:
-        assert (await client.post("/incomplete")).status_code == 500
+    assert (await client.post("/incomplete")).status_code == 500
 
     assert await StoredInRedis().token_hashes() == []
 
 
-async def test_a_released_savepoint_sends_nothing_to_redis(shop: FastAPI, serve: Serve) -> None:
-    @shop.post("/change-of-mind")
+async def test_a_released_savepoint_sends_nothing_to_redis(app: FastAPI, ada: AsyncClient) -> None:
+    @app.post("/change-of-mind")
     async def change_of_mind(write: WriteSession, sessions: Sessions) -> None:
         async with write.begin_nested():
             await sessions.end_all(ADA)
         raise Unavailable
 
-    async with serve(shop) as client:
-        await client.post(f"/login/{ADA}")
-        assert (await client.post("/change-of-mind")).status_code == 503
+    assert (await ada.post("/change-of-mind")).status_code == 503
 
-        assert await who(client) == str(ADA)
+    assert await who(ada) == str(ADA)
 
 
 async def test_the_changes_of_a_savepoint_are_sent_with_the_commit(
-    shop: FastAPI, serve: Serve
+    app: FastAPI, ada: AsyncClient
 ) -> None:
-    @shop.post("/leave")
+    @app.post("/leave")
     async def leave(write: WriteSession, sessions: Sessions) -> None:
         await write.begin_nested()  # left open: the COMMIT releases it
         await sessions.end_all(ADA)
 
-    async with serve(shop) as client:
-        await client.post(f"/login/{ADA}")
-        assert (await client.post("/leave")).status_code == 200
+    assert (await ada.post("/leave")).status_code == 200
 
-        assert await who(client) == 401
+    assert await who(ada) == 401
 
 
-async def test_changes_rolled_back_to_a_savepoint_are_not_sent(shop: FastAPI, serve: Serve) -> None:
-    @shop.post("/all-but-one")
+async def test_changes_rolled_back_to_a_savepoint_are_not_sent(
+    app: FastAPI, client: AsyncClient
+) -> None:
+    @app.post("/all-but-one")
     async def all_but_one(write: WriteSession, sessions: Sessions) -> None:
         await sessions.start(GRACE)
         with suppress(Unavailable):
@@ -170,68 +166,64 @@ async def test_changes_rolled_back_to_a_savepoint_are_not_sent(shop: FastAPI, se
                     await sessions.end_all(ADA)
                 raise Unavailable
 
-    async with serve(shop) as client:
-        await client.post(f"/login/{ADA}")
-        ada = client.cookies[COOKIE]
-        client.cookies.clear()
-        await client.post("/all-but-one")
-        assert await who(client) == str(GRACE)
+    await client.post(f"/login/{ADA}")
+    ada = client.cookies[COOKIE]
+    client.cookies.clear()
+    await client.post("/all-but-one")
+    assert await who(client) == str(GRACE)
 
-        client.cookies.clear()
-        client.cookies.set(COOKIE, ada, domain="shop.test")
-        assert await who(client) == str(ADA)
+    client.cookies.clear()
+    client.cookies.set(COOKIE, ada, domain="shop.test")
+    assert await who(client) == str(ADA)
 
 
 async def test_changes_before_a_failed_flush_in_a_savepoint_are_sent(
-    shop: FastAPI, serve: Serve
+    app: FastAPI, client: AsyncClient
 ) -> None:
-    @shop.post("/with-a-conflict")
+    @app.post("/with-a-conflict")
     async def with_a_conflict(write: WriteSession, sessions: Sessions) -> None:
         await sessions.start(ADA)
         with suppress(IntegrityError):
             async with write.begin_nested():
                 write.add(LoginSession(token_hash=b"of nobody"))
 
-    async with serve(shop) as client:
-        await client.post("/with-a-conflict")
+    await client.post("/with-a-conflict")
 
-        assert await who(client) == str(ADA)
+    assert await who(client) == str(ADA)
 
 
 async def test_rolled_back_changes_are_not_sent_with_later_ones(
-    shop: FastAPI, serve: Serve
+    app: FastAPI, client: AsyncClient
 ) -> None:
-    @shop.post("/start-over")
+    @app.post("/start-over")
     async def start_over(write: WriteSession, sessions: Sessions) -> None:
         await sessions.start(GRACE)
         await write.rollback()
         await sessions.start(ADA)
 
-    async with serve(shop) as client:
-        await client.post("/start-over")
-        assert await who(client) == str(ADA)
+    await client.post("/start-over")
+    assert await who(client) == str(ADA)
 
     assert len(await StoredInRedis().token_hashes()) == 1
 
 
 async def test_a_change_that_redis_refuses_is_rolled_back(
-    shop: FastAPI, serve: Serve, server: Valkey, services: Services
+    app: FastAPI, client: AsyncClient, server: Valkey, services: Services
 ) -> None:
     database = await asyncpg.connect(services.database_url)
     await database.execute("CREATE TABLE members (id uuid PRIMARY KEY)")
 
-    @shop.post("/members")
+    @app.post("/members")
     async def join(write: WriteSession, sessions: Sessions) -> None:
         await write.execute(text("INSERT INTO members VALUES (:id)"), {"id": ADA})
         await sessions.start(ADA)
 
-    async with serve(shop) as client:
-        server.die()
-        assert (await client.post("/members")).status_code == 503
-        assert await database.fetchval("SELECT count(*) FROM members") == 0
-        server.start()
+    server.die()
+    assert (await client.post("/members")).status_code == 503
+    assert await database.fetchval("SELECT count(*) FROM members") == 0
+    server.start()
 
-        assert (await client.post("/members")).status_code == 200
+    assert (await client.post("/members")).status_code == 200
     assert await database.fetchval("SELECT count(*) FROM members") == 1
     await database.close()
 
@@ -244,12 +236,12 @@ async def test_concurrent_requests_share_one_lookup(ada: AsyncClient, server: Va
 
 
 async def test_a_request_fails_at_once_when_its_shared_lookup_was_cancelled(
-    shop: FastAPI, serve: Serve, server: Valkey
+    app: FastAPI, serve: Serve, server: Valkey
 ) -> None:
-    async with serve(shop):
+    async with serve(app):
         server.hang()
         others = asyncio.all_tasks()
-        looking = asyncio.create_task(shop.state.session_redis.find(b"of nobody"))
+        looking = asyncio.create_task(app.state.session_redis.find(b"of nobody"))
         await asyncio.sleep(0.1)
         for task in asyncio.all_tasks() - others - {looking}:
             task.cancel()
@@ -259,13 +251,10 @@ async def test_a_request_fails_at_once_when_its_shared_lookup_was_cancelled(
                 await looking
 
 
-async def test_invented_tokens_leave_nothing_behind(
-    shop: FastAPI, serve: Serve, server: Valkey
-) -> None:
-    async with serve(shop) as client:
-        for _ in range(3):
-            client.cookies.set(COOKIE, secrets.token_urlsafe(32))
-            assert (await client.post("/logout")).status_code == 200
+async def test_invented_tokens_leave_nothing_behind(client: AsyncClient, server: Valkey) -> None:
+    for _ in range(3):
+        client.cookies.set(COOKIE, secrets.token_urlsafe(32))
+        assert (await client.post("/logout")).status_code == 200
 
     assert StoredInRedis().client.dbsize() == 0
 
@@ -291,10 +280,10 @@ async def test_logins_and_logouts_leave_only_tombstones(ada: AsyncClient, server
 
 
 async def test_a_program_that_logs_in_again_and_again_does_not_fill_the_memory(
-    ada: AsyncClient, shop: FastAPI, server: Valkey, monkeypatch: pytest.MonkeyPatch
+    ada: AsyncClient, app: FastAPI, server: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "MOST_TOMBSTONES", 3)
-    stored, sessions = StoredInRedis(), shop.state.session_redis
+    stored, sessions = StoredInRedis(), app.state.session_redis
     copies = []
     for _ in range(8):
         (token_hash,) = await stored.token_hashes()
@@ -309,19 +298,19 @@ async def test_a_program_that_logs_in_again_and_again_does_not_fill_the_memory(
 
 
 async def test_a_tombstone_outlives_every_copy(
-    ada: AsyncClient, shop: FastAPI, server: Valkey
+    ada: AsyncClient, app: FastAPI, server: Valkey
 ) -> None:
     """A request may still hold a copy of the session, and store it again for a full lifetime."""
     stored = StoredInRedis()
     (token_hash,) = await stored.token_hashes()
-    copy = await shop.state.session_redis.find(token_hash)
+    copy = await app.state.session_redis.find(token_hash)
     stored.client.expire(session_key(token_hash), timedelta(minutes=1))  # not used since then
 
     await ada.post("/logout")
 
     assert stored.client.ttl(session_key(token_hash)) > timedelta(days=13).total_seconds()
-    await shop.state.session_redis.note_visit(token_hash, copy)
-    assert await shop.state.session_redis.find(token_hash) is None
+    await app.state.session_redis.note_visit(token_hash, copy)
+    assert await app.state.session_redis.find(token_hash) is None
 
 
 async def test_when_memory_is_full_logged_in_users_stay_logged_in(

@@ -7,9 +7,9 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from hashlib import sha256
 
-import httpx
 import pytest
 from fastapi import FastAPI
+from httpx import AsyncClient
 
 from app.infra import environment
 from app.infra.files import FileExists, FileMissing, Files, UploadRequest, WrongSize
@@ -103,7 +103,7 @@ async def test_every_key_is_listed_a_page_at_a_time(bucket: Bucket, s3_server: r
 
 
 @pytest.fixture
-def shop(bare: FastAPI) -> FastAPI:
+def app(bare: FastAPI) -> FastAPI:
     return with_pictures(bare)
 
 
@@ -131,17 +131,17 @@ def with_pictures(app: FastAPI) -> FastAPI:
     return app
 
 
-async def send(client: httpx.AsyncClient, content: bytes, name: str = "one") -> None:
+async def send(client: AsyncClient, content: bytes, name: str = "one") -> None:
     request = (await client.get(f"/upload/{name}?size={len(content)}")).json()
-    async with httpx.AsyncClient() as stranger:  # a client that has only the signed request
+    async with AsyncClient() as stranger:  # a client that has only the signed request
         assert (await stranger.request(**request, content=content)).status_code == 200
 
 
 async def test_a_client_sends_and_gets_a_file_past_the_app(
-    shop: FastAPI, serve: Serve, services: Services
+    app: FastAPI, serve: Serve, services: Services
 ) -> None:
     content = os.urandom(300_000)
-    async with serve(shop) as client, httpx.AsyncClient() as stranger:
+    async with serve(app) as client, AsyncClient() as stranger:
         await send(client, content)
         completed = await client.post("/completion/one")
         answer = await stranger.get((await client.get("/link/one")).json())
@@ -162,38 +162,33 @@ async def test_a_client_sends_and_gets_a_file_past_the_app(
         ("Signature=", "Signature=0"),
     ],
 )
-async def test_a_changed_link_is_refused(
-    shop: FastAPI, serve: Serve, part: str, other: str
-) -> None:
-    async with serve(shop) as client:
-        await send(client, HELLO)
-        await send(client, HELLO, "two")
-        link = (await client.get("/link/one")).json()
-        assert part in link
+async def test_a_changed_link_is_refused(client: AsyncClient, part: str, other: str) -> None:
+    await send(client, HELLO)
+    await send(client, HELLO, "two")
+    link = (await client.get("/link/one")).json()
+    assert part in link
 
-        assert (await client.get(link.replace(part, other))).status_code == 403
-        assert (await client.get(link)).status_code == 200
+    assert (await client.get(link.replace(part, other))).status_code == 403
+    assert (await client.get(link)).status_code == 200
 
 
-async def test_without_a_link_nobody_can_read_write_or_list(shop: FastAPI, serve: Serve) -> None:
-    async with serve(shop) as client:
-        await send(client, HELLO)
-        address = (await client.get("/link/one")).json().partition("?")[0]
-        everything = address.removesuffix("/pictures/one")
+async def test_without_a_link_nobody_can_read_write_or_list(client: AsyncClient) -> None:
+    await send(client, HELLO)
+    address = (await client.get("/link/one")).json().partition("?")[0]
+    everything = address.removesuffix("/pictures/one")
 
-        assert (await client.get(address)).is_client_error
-        assert (await client.put(address, content=HELLO)).is_client_error
-        assert (await client.get(everything)).is_client_error
+    assert (await client.get(address)).is_client_error
+    assert (await client.put(address, content=HELLO)).is_client_error
+    assert (await client.get(everything)).is_client_error
 
 
-async def test_a_link_to_get_cannot_be_used_to_put_or_delete(shop: FastAPI, serve: Serve) -> None:
-    async with serve(shop) as client:
-        await send(client, HELLO)
-        link = (await client.get("/link/one")).json()
+async def test_a_link_to_get_cannot_be_used_to_put_or_delete(client: AsyncClient) -> None:
+    await send(client, HELLO)
+    link = (await client.get("/link/one")).json()
 
-        assert (await client.put(link, content=b"other")).status_code == 403
-        assert (await client.delete(link)).status_code == 403
-        assert (await client.get(link)).content == HELLO
+    assert (await client.put(link, content=b"other")).status_code == 403
+    assert (await client.delete(link)).status_code == 403
+    assert (await client.get(link)).content == HELLO
 
 
 @pytest.mark.parametrize(
@@ -206,28 +201,22 @@ async def test_a_link_to_get_cannot_be_used_to_put_or_delete(shop: FastAPI, serv
     ],
 )
 async def test_an_upload_must_have_the_announced_size_and_type_and_be_new(
-    shop: FastAPI,
-    serve: Serve,
-    objects: Callable[[], list[str]],
-    content: bytes,
-    change: dict[str, str],
+    client: AsyncClient, objects: Callable[[], list[str]], content: bytes, change: dict[str, str]
 ) -> None:
-    async with serve(shop) as client:
-        request = (await client.get("/upload/one?size=4")).json()
-        headers = request["headers"] | change
-        answer = await client.put(request["url"], content=content, headers=headers)
+    request = (await client.get("/upload/one?size=4")).json()
+    headers = request["headers"] | change
+    answer = await client.put(request["url"], content=content, headers=headers)
 
     assert answer.status_code == 403
     assert objects() == []
 
 
 async def test_an_upload_link_is_valid_for_its_own_key_only(
-    shop: FastAPI, serve: Serve, objects: Callable[[], list[str]]
+    client: AsyncClient, objects: Callable[[], list[str]]
 ) -> None:
-    async with serve(shop) as client:
-        request = (await client.get("/upload/one?size=5")).json()
-        another = request["url"].replace("pictures/one", "pictures/two")
-        answer = await client.put(another, content=HELLO, headers=request["headers"])
+    request = (await client.get("/upload/one?size=5")).json()
+    another = request["url"].replace("pictures/one", "pictures/two")
+    answer = await client.put(another, content=HELLO, headers=request["headers"])
 
     assert answer.status_code == 403
     assert objects() == []

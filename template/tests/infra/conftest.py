@@ -1,17 +1,23 @@
 # Rung's file: advancing to another stage may change it.
 """An app without business, for the tests of app/infra."""
 
+import asyncio
 import subprocess
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from inspect import isawaitable
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient, create_ssl_context
 
 from app import errors
 from app.infra import wiring
+from dev import postgres
 from dev.pytest_plugin import Services
 
 # Shared, because reading the certificate authorities takes 15 ms.
@@ -57,6 +63,44 @@ def browser(app: FastAPI) -> AsyncClient:
     return AsyncClient(
         mounts={"all://shop.test": ASGITransport(app)}, base_url="https://shop.test", verify=TLS
     )
+
+
+async def until(look: Callable[[], Any]) -> Any:
+    """Looks again until it finds something, and returns it."""
+    async with asyncio.timeout(60):
+        while True:
+            found = look()
+            if isawaitable(found):
+                found = await found
+            if found:
+                return found
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncGenerator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def execute_sql(url: str, statements: str) -> None:
+    async with connected(url) as connection:
+        await connection.execute(statements)
+
+
+async def fetch_value(url: str, statement: str, *arguments: object) -> Any:
+    async with connected(url) as connection:
+        return await connection.fetchval(statement, *arguments)
+
+
+def run_python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """At the top of the repository, unless `cwd` says otherwise."""
+    command = [sys.executable, *arguments]
+    options = {"cwd": postgres.REPOSITORY} | options
+    return subprocess.run(command, capture_output=True, text=True, **options)
 
 
 def children(pid: int) -> list[int]:

@@ -4,7 +4,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from dev.deploy.__main__ import run
 from dev.deploy.guard import losses
 from dev.deploy.programs import Stop
+from tests.infra.conftest import run_python
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,14 +101,7 @@ def deploy(production: Path, *arguments: str, **given: str) -> subprocess.Comple
     top = production.parents[1]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "ENV": "production"}
     environment["PATH"] = f"{top}:{os.environ['PATH']}"
-    return subprocess.run(
-        [sys.executable, "-m", "dev.deploy", *arguments],
-        cwd=top,
-        env=environment | given,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_python("-m", "dev.deploy", *arguments, cwd=top, env=environment | given)
 
 
 def test_a_plan_that_loses_nothing_is_applied_once(production: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from dev import ports, postgres, serve, supervisor
 from dev.pytest_plugin import Services
+from tests.infra.conftest import run_python
 from tests.infra.failing_over import Server
 
 SECONDS = 60
@@ -113,12 +114,7 @@ def until_it_ends(process: subprocess.Popen[str]) -> None:
 def test_a_command_that_cannot_run_is_refused_with_a_reason(
     command: list[str], status: int, message: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "dev", *command],
-        cwd=postgres.REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
+    done = run_python("-m", "dev", *command)
 
     assert (done.returncode, done.stderr) == (status, message)
 
@@ -245,13 +241,7 @@ def test_a_wrong_environment_stops_make_dev_before_it_migrates(
     monkeypatch.setenv("SECRET_KEY", "the-same-secret-key-for-every-test")
     monkeypatch.setenv("FILES_FOLDER", str(tmp_path))
 
-    started = subprocess.run(
-        [sys.executable, "-m", "dev.serve"],
-        cwd=postgres.REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
+    started = run_python("-m", "dev.serve", timeout=SECONDS)
 
     assert started.returncode == 1
     assert started.stderr.startswith("Missing or wrong in the environment:\n  SESSION_IDLE: ")

@@ -3,8 +3,6 @@
 
 import errno
 import os
-import subprocess
-import sys
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -14,6 +12,7 @@ from dev import __main__ as dev
 from dev import postgres, programs, services
 from dev.deploy import programs as deploy_programs
 from dev.deploy.programs import Stop
+from tests.infra.conftest import run_python
 
 
 def program(folder: Path, text: str, mode: int = 0o755) -> str:
@@ -54,7 +53,7 @@ def test_a_program_that_is_missing_or_never_ends_is_named(tmp_path: Path) -> Non
 def test_a_command_of_dev_that_does_not_start_is_named(tmp_path: Path) -> None:
     name = program(tmp_path, "words")
     code = f"import dev.__main__ as dev; exit(dev.run([{name!r}], dict()))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = run_python("-c", code)
     assert (done.returncode, done.stderr) == (126, f"Cannot run {name!r}: Exec format error.\n")
 
 
@@ -81,13 +80,7 @@ def test_servers_of_this_machine_are_reached_without_a_proxy() -> None:
     code += "print(*map(is_direct, ['127.0.0.1', 'localhost', 'a.example', 'b.example']))"
     proxy = {"http_proxy": "http://127.0.0.1:9", "NO_PROXY": "a.example"}
     given = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=postgres.REPOSITORY,
-        env=given | proxy,
-        capture_output=True,
-        text=True,
-    )
+    done = run_python("-c", code, env=given | proxy)
     assert done.stdout.split() == ["True", "True", "True", "False"], done.stderr
 
 

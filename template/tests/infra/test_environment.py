@@ -4,8 +4,6 @@
 import errno
 import fcntl
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +15,7 @@ from app.infra.environment import EnvironmentIncomplete
 from app.main import create_app
 from dev import __main__ as dev
 from dev.pytest_plugin import Services
+from tests.infra.conftest import run_python
 
 
 @pytest.mark.parametrize(
@@ -51,9 +50,9 @@ def test_a_missing_or_wrong_variable_is_named_and_its_value_is_not_shown(
 @pytest.mark.slow
 def test_an_incomplete_environment_stops_the_start_without_a_traceback(services: Services) -> None:
     environment = {**os.environ, "SECRET_KEY": ""}
-    serve = [sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory"]
+    serve = ("-m", "uvicorn", "app.main:create_app", "--factory")
 
-    start = subprocess.run(serve, env=environment, capture_output=True, text=True)
+    start = run_python(*serve, env=environment)
 
     assert start.returncode == 1
     assert start.stderr.startswith("Missing or wrong in the environment:\n  SECRET_KEY: ")
@@ -62,10 +61,7 @@ def test_an_incomplete_environment_stops_the_start_without_a_traceback(services:
 @pytest.mark.slow
 @pytest.mark.parametrize("port", ["0", "65536", "eight"])
 def test_a_port_out_of_range_stops_the_start(port: str) -> None:
-    serve = [sys.executable, "-m", "app.infra.serve"]
-    environment = {**os.environ, "PORT": port}
-
-    start = subprocess.run(serve, env=environment, capture_output=True, text=True, timeout=60)
+    start = run_python("-m", "app.infra.serve", env={**os.environ, "PORT": port}, timeout=60)
 
     assert start.returncode == 1
     assert start.stderr.startswith(f"PORT is {port!r}, and must be a number from 1 to 65535")

@@ -10,6 +10,7 @@ from sqlalchemy import event, text
 from app.infra.database import Database
 from app.infra.read_pool import InOrder
 from dev.pytest_plugin import Services
+from tests.infra.conftest import until
 from tests.infra.test_database import settings
 
 
@@ -84,6 +85,4 @@ async def test_a_waiter_that_times_out_leaves_nothing_behind() -> None:
 
 
 async def until_waiting(database: Database, count: int) -> None:
-    async with asyncio.timeout(60):
-        while database.pools()["writes"].waiting < count:  # noqa: ASYNC110  # nothing tells of it
-            await asyncio.sleep(0)
+    await until(lambda: database.pools()["writes"].waiting >= count)

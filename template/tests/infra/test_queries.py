@@ -35,6 +35,7 @@ from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
 from app.infra.reads import Query, Reader, in_transaction, nested
 from dev.pytest_plugin import Services
+from tests.infra.conftest import execute_sql
 
 BOOKS = table("books", column("id", Integer), column("title", Text), column("writer_id", Integer))
 WRITERS = table("writers", column("id", Integer), column("name", Text))
@@ -124,9 +125,7 @@ class ProductOut(BaseModel):
 
 @pytest.fixture
 async def database(services: Services) -> AsyncGenerator[Database]:
-    connection = await asyncpg.connect(services.database_url)
-    await connection.execute(LIBRARY)
-    await connection.close()
+    await execute_sql(services.database_url, LIBRARY)
     async with Database(environment.read(DatabaseSettings)) as database:
         yield database
 
@@ -307,14 +306,15 @@ async def test_the_example_of_the_guide_works(empty_database: str) -> None:
     names = {**globals(), "ReadSession": Reader, "UUID": int}
     [example] = re.findall(r"^```python\nPRODUCTS = .*?^```", GUIDE, re.DOTALL | re.MULTILINE)
     exec(example.removeprefix("```python").removesuffix("```"), names)  # noqa: S102
-    connection = await asyncpg.connect(empty_database)
-    await connection.execute("""
+    await execute_sql(
+        empty_database,
+        """
         CREATE TABLE makers (id int, name text);
         CREATE TABLE products (id int, name text, price_cents int, maker_id int);
         INSERT INTO makers VALUES (1, 'Ada'), (2, 'Ben');
         INSERT INTO products VALUES (1, 'Mug', 100, 1), (2, 'Bowl', 200, 2), (3, 'Cup', 100, 1)
-    """)
-    await connection.close()
+    """,
+    )
 
     async with Database(environment.read(DatabaseSettings)) as database:
         ada = await names["product_page"](database.reader(), 1, 1, "name")

@@ -34,6 +34,7 @@ from app.infra.reads import Query
 from dev import query_plans
 from dev.pytest_plugin import Databases, Services
 from dev.query_plans import FilledTables, NotFilled
+from tests.infra.conftest import connected, execute_sql
 from tests.infra.test_database import settings
 
 LIBRARY = MetaData()
@@ -78,10 +79,9 @@ def page(statement: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
 
 @pytest.fixture
 async def library(empty_database: str) -> AsyncGenerator[asyncpg.Connection]:
-    connection = await asyncpg.connect(empty_database)
-    await connection.execute(CREATE)
-    yield connection
-    await connection.close()
+    async with connected(empty_database) as connection:
+        await connection.execute(CREATE)
+        yield connection
 
 
 READS_LITTLE = {
@@ -313,9 +313,7 @@ async def test_tables_of_another_database_are_filled_and_read_there(
     library: asyncpg.Connection, elsewhere: str
 ) -> None:
     await library.execute('DROP TABLE books, "Old shelves"')
-    other = await asyncpg.connect(elsewhere)
-    await other.execute(CREATE)
-    await other.close()
+    await execute_sql(elsewhere, CREATE)
     tables = FilledTables(library, LIBRARY)
     await tables.insert()
 

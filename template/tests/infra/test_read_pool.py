@@ -15,6 +15,7 @@ from app.infra.connections import close_in_time
 from app.infra.read_pool import ReadPool
 from app.infra.reads import Reader
 from dev.pytest_plugin import Services
+from tests.infra.conftest import until
 
 
 @pytest.fixture
@@ -222,9 +223,7 @@ async def test_a_pool_that_is_ended_refuses_those_who_wait(pool: ReadPool) -> No
     reading = asyncio.create_task(ask(pool, "SELECT pg_sleep(60)"))
     waiting = [asyncio.create_task(ask(pool)) for _ in range(3)]
     await until_waiting(pool, 3)
-    async with asyncio.timeout(60):
-        while not pool.used:  # noqa: ASYNC110  # nothing tells of it
-            await asyncio.sleep(0.001)
+    await until(lambda: pool.used)
     pool.terminate()
 
     ended = await asyncio.wait_for(asyncio.gather(reading, *waiting, return_exceptions=True), 60)
@@ -277,9 +276,7 @@ async def test_connections_that_nobody_needs_are_closed(
     monkeypatch.setattr(read_pool, "IDLE_SECONDS", 0.05)
     pool = ReadPool(partial(asyncpg.connect, services.database_url), 1)
     await ask(pool)
-    async with asyncio.timeout(60):
-        while pool._open:  # noqa: ASYNC110  # nothing tells of it
-            await asyncio.sleep(0.01)
+    await until(lambda: not pool._open)
 
     assert await ask(pool) == 1
     await close_in_time(pool.close())
@@ -316,9 +313,7 @@ async def test_closing_serves_those_who_wait_and_refuses_newcomers(pool: ReadPoo
 
 async def test_closing_that_takes_too_long_ends_running_reads(pool: ReadPool) -> None:
     reading = asyncio.create_task(ask(pool, "SELECT pg_sleep(60)"))
-    async with asyncio.timeout(60):
-        while not pool._open:  # noqa: ASYNC110  # nothing tells of it
-            await asyncio.sleep(0.001)
+    await until(lambda: pool._open)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(pool.close(), 0.1)
 
@@ -335,13 +330,9 @@ async def ask(pool: ReadPool, sql: str = "SELECT 1") -> object:
 
 
 async def until_waiting(pool: ReadPool, count: int) -> None:
-    async with asyncio.timeout(60):
-        while pool.waiting < count:  # noqa: ASYNC110  # nothing tells of it
-            await asyncio.sleep(0)
+    await until(lambda: pool.waiting >= count)
 
 
 async def until_idle(pool: ReadPool) -> None:
     """A cancelled statement may still be ending."""
-    async with asyncio.timeout(60):
-        while pool.used or pool._free.qsize() < pool.most:  # noqa: ASYNC110  # nothing tells of it
-            await asyncio.sleep(0.001)
+    await until(lambda: not pool.used and pool._free.qsize() == pool.most)

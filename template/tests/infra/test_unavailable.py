@@ -4,7 +4,7 @@
 import re
 from pathlib import Path
 
-import asyncpg
+from tests.infra.conftest import execute_sql
 
 PAGE = Path("docs/guide/unavailable.md").read_text("utf-8")
 
@@ -22,9 +22,7 @@ def test_the_page_has_each_server_that_is_not_postgres() -> None:
 
 async def test_postgres_runs_each_statement_of_the_page(empty_database: str) -> None:
     blocks = re.findall(r"^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    connection = await asyncpg.connect(empty_database)
     for block in blocks:
-        await connection.execute(block)
-    await connection.close()
+        await execute_sql(empty_database, block)
 
     assert len(blocks) == 2

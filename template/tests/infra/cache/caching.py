@@ -2,7 +2,7 @@
 """An app that reads notes through the cache and counts its reads of Postgres."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from fastapi import FastAPI
@@ -14,9 +14,11 @@ from structlog.contextvars import get_contextvars
 from app.infra.database import ReadSession, WriteSession
 from app.infra.freshness import max_stale
 from app.infra.reads import Reader
-from tests.infra.conftest import bare_app, browser
+from tests.infra.conftest import bare_app, browser, until
 
 ALLOWED_SECONDS = 0.5
+
+NOTES = "CREATE TABLE notes (number bigint PRIMARY KEY, body text NOT NULL)"
 
 
 class Note(BaseModel):
@@ -121,14 +123,6 @@ async def serving(app: FastAPI) -> AsyncGenerator[AsyncClient]:
     async with app.router.lifespan_context(app), browser(app) as client:
         await until(lambda: app.state.cache.is_reachable)
         yield client
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while True:
-            if holds():
-                return
-            await asyncio.sleep(0.01)
 
 
 async def body(client: AsyncClient, path: str) -> str | None:

@@ -6,9 +6,9 @@ import math
 import os
 import time
 from collections.abc import AsyncGenerator, Iterator
+from functools import partial
 from uuid import uuid4
 
-import asyncpg
 import pytest
 import redis.asyncio as redis
 from fastapi import BackgroundTasks, FastAPI
@@ -33,15 +33,15 @@ from dev.pytest_plugin import Services
 from tests.infra.cache import caching
 from tests.infra.cache.caching import (
     ALLOWED_SECONDS,
+    NOTES,
     body,
     note,
     notes_after,
     notes_app,
     put,
     serving,
-    until,
 )
-from tests.infra.conftest import browser
+from tests.infra.conftest import browser, execute_sql, until
 
 # The number of writes. A read follows each of them.
 ROUNDS = int(os.environ.get("ROUNDS", "200"))
@@ -61,10 +61,8 @@ async def loads(
     services: Services, server: valkey.Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> caching.Loads:
     """Counted from zero, on a new table, with keys that no other test has."""
-    connection = await asyncpg.connect(services.database_url)
-    await connection.execute("CREATE TABLE notes (number bigint PRIMARY KEY, body text NOT NULL)")
-    await connection.execute("INSERT INTO notes VALUES (1, 'milk')")
-    await connection.close()
+    await execute_sql(services.database_url, NOTES)
+    await execute_sql(services.database_url, "INSERT INTO notes VALUES (1, 'milk')")
     monkeypatch.setenv("CACHE_URL", server.url)
     monkeypatch.setenv("CACHE_PREFIX", uuid4().hex)
     # The machine may be busy, and these tests are not about speed.
@@ -180,12 +178,8 @@ async def test_a_popular_answer_has_one_load_at_a_time_and_nobody_waits(
         while loads.count < 3:
             assert await body(client, "/notes/1") == "milk"
 
-    async def is_refreshed(loaded: int) -> None:
-        async with asyncio.timeout(60):
-            while True:
-                if loads.count >= loaded and not (await entry_of(kept, 1)).is_due():
-                    return
-                await asyncio.sleep(0.01)
+    async def is_refreshed(loaded: int) -> bool:
+        return loads.count >= loaded and not (await entry_of(kept, 1)).is_due()
 
     loads.seconds = 0.1
     other = notes_app()
@@ -196,7 +190,7 @@ async def test_a_popular_answer_has_one_load_at_a_time_and_nobody_waits(
         for loaded in (2, 3):
             await kept.delete(f"{key_of(1)}:refresh")  # otherwise nobody refreshes it for 20 s
             await let_be_due(kept, 1)
-            await is_refreshed(loaded)
+            await until(partial(is_refreshed, loaded))
         await readers
 
     stats: list[Stats] = [app.state.cache.stats, other.state.cache.stats]
@@ -267,15 +261,11 @@ async def test_a_client_sees_its_own_write_at_once(
 async def test_a_position_cookie_lives_as_long_as_an_older_answer_may_be_cached(
     writer: AsyncClient,
 ) -> None:
-    answer = await writer.put("/notes/1/butter")
+    cookies = (await writer.put("/notes/1/butter")).headers.get_list("set-cookie")
 
-    lifetimes = [int(part.split("Max-Age=")[1].split(";")[0]) for part in cookies_of(answer)]
+    positions = [cookie for cookie in cookies if "__Host-wrote-" in cookie]
+    lifetimes = [int(cookie.split("Max-Age=")[1].split(";")[0]) for cookie in positions]
     assert [seconds >= FIVE_MINUTES for seconds in lifetimes] == [True]
-
-
-def cookies_of(answer: object) -> list[str]:
-    headers = getattr(answer, "headers")  # noqa: B009
-    return [value for value in headers.get_list("set-cookie") if "__Host-wrote-" in value]
 
 
 async def test_other_clients_see_a_write_after_max_stale(

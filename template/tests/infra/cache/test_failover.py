@@ -4,7 +4,6 @@
 import asyncio
 from collections.abc import Iterator
 
-import asyncpg
 import pytest
 import redis
 from pydantic import RedisDsn
@@ -16,8 +15,9 @@ from dev.cache import valkey
 from dev.cache.valkey import Valkey
 from dev.pytest_plugin import Services
 from tests.infra.cache import caching
-from tests.infra.cache.caching import body, notes_app, put, serving, until
+from tests.infra.cache.caching import NOTES, body, notes_app, put, serving
 from tests.infra.cache.failover import ODD_ANSWERS, REFUSALS, name_of, two_servers
+from tests.infra.conftest import execute_sql, until
 
 
 @pytest.fixture
@@ -29,9 +29,7 @@ def servers() -> Iterator[tuple[Valkey, Valkey]]:
 @pytest.fixture
 async def notes(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty table, and its reads counted from zero."""
-    connection = await asyncpg.connect(services.database_url)
-    await connection.execute("CREATE TABLE notes (number bigint PRIMARY KEY, body text NOT NULL)")
-    await connection.close()
+    await execute_sql(services.database_url, NOTES)
     monkeypatch.setattr(caching, "loads", caching.Loads())
 
 

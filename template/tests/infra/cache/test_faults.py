@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from typing import Any
 
-import asyncpg
 import pytest
 import redis
 from fastapi import FastAPI
@@ -24,8 +23,8 @@ from dev import ports
 from dev.cache import valkey
 from dev.pytest_plugin import Services
 from tests.infra.cache import caching
-from tests.infra.cache.caching import body, notes_app, serving, until
-from tests.infra.conftest import browser
+from tests.infra.cache.caching import NOTES, body, notes_app, serving
+from tests.infra.conftest import browser, execute_sql, until
 
 
 @pytest.fixture
@@ -36,10 +35,8 @@ def server() -> Iterator[valkey.Valkey]:
 
 @pytest.fixture(autouse=True)
 async def loads(services: Services, monkeypatch: pytest.MonkeyPatch) -> caching.Loads:
-    connection = await asyncpg.connect(services.database_url)
-    await connection.execute("CREATE TABLE notes (number bigint PRIMARY KEY, body text NOT NULL)")
-    await connection.execute("INSERT INTO notes SELECT n, 'milk' FROM generate_series(1, 100) n")
-    await connection.close()
+    milk = "INSERT INTO notes SELECT n, 'milk' FROM generate_series(1, 100) n"
+    await execute_sql(services.database_url, f"{NOTES}; {milk}")
     monkeypatch.setattr(caching, "loads", caching.Loads())
     return caching.loads
 

@@ -4,14 +4,14 @@
 import asyncio
 from collections.abc import Callable, Iterator
 
-import asyncpg
 import pytest
 from redis import Redis
 from structlog.testing import capture_logs
 
 from dev.cache import valkey
 from dev.pytest_plugin import Services
-from tests.infra.cache.caching import body, notes_app, serving
+from tests.infra.cache.caching import NOTES, body, notes_app, serving
+from tests.infra.conftest import execute_sql
 
 
 @pytest.fixture
@@ -24,10 +24,8 @@ def redis(monkeypatch: pytest.MonkeyPatch) -> Iterator[Redis]:
 
 @pytest.fixture(autouse=True)
 async def notes(services: Services) -> None:
-    connection = await asyncpg.connect(services.database_url)
-    await connection.execute("CREATE TABLE notes (number bigint PRIMARY KEY, body text NOT NULL)")
-    await connection.execute("INSERT INTO notes VALUES (1, 'milk')")
-    await connection.close()
+    await execute_sql(services.database_url, NOTES)
+    await execute_sql(services.database_url, "INSERT INTO notes VALUES (1, 'milk')")
 
 
 def text(change: Callable[[bytes], bytes]) -> Callable[[Redis, str], object]:

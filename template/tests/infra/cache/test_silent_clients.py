@@ -3,11 +3,11 @@
 
 from uuid import uuid4
 
-import asyncpg
 import pytest
 
 from dev.cache import valkey
 from dev.pytest_plugin import Services
+from tests.infra.conftest import execute_sql
 from tests.infra.own_writes.silent_clients import DIARIES, copies_of, diary_app, mistakes_of_many
 
 
@@ -16,9 +16,7 @@ async def test_a_client_that_echoes_nothing_gets_no_older_cached_answer(
 ) -> None:
     monkeypatch.setenv("CACHE_PREFIX", uuid4().hex)
     monkeypatch.setenv("CACHE_OPERATION_SECONDS", "5")
-    connection = await asyncpg.connect(services.database_url)
-    await connection.execute(DIARIES)
-    await connection.close()
+    await execute_sql(services.database_url, DIARIES)
     with valkey.running("cache") as server:
         monkeypatch.setenv("CACHE_URL", server.url)
         async with copies_of(first := diary_app(), diary_app()) as copies:

@@ -10,8 +10,8 @@ from app.infra import environment
 from app.infra.cache.server import CacheServer, CacheSettings
 from app.infra.environment import EnvironmentIncomplete
 from dev.cache import valkey
-from tests.infra.cache.caching import until
 from tests.infra.cache.failover import one_shard
+from tests.infra.conftest import until
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import asyncio
 import sys
 from uuid import UUID
 
-import asyncpg
 from fastapi import FastAPI, Request
 from sqlalchemy import text
 
@@ -73,15 +72,6 @@ def create_app() -> FastAPI:
         return {"address": host, "url": str(request.url), "trace": trace}
 
     return app
-
-
-def create_table(database_url: str) -> None:
-    async def create() -> None:
-        connection = await asyncpg.connect(database_url)
-        await connection.execute(TABLE)
-        await connection.close()
-
-    asyncio.run(create())
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from tests.infra.conftest import until
+
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 PICTURE = bytes(2000)
@@ -100,11 +102,7 @@ class Visitors:
         await asyncio.gather(*self._visits)
 
     async def until(self, requests: int) -> None:
-        async with asyncio.timeout(60):
-            while True:
-                if self.requests >= requests:
-                    return
-                await asyncio.sleep(0.05)
+        await until(lambda: self.requests >= requests)
 
     async def some_more(self) -> None:
         await self.until(self.requests + 10 * VISITORS)

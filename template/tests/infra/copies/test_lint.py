@@ -2,13 +2,12 @@
 """The lint for state in the memory of one copy."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from dev.copies.lint import find
+from tests.infra.conftest import run_python
 
 ROOT = Path(__file__).parents[3]
 
@@ -86,8 +85,7 @@ def test_a_comment_that_allows_state_needs_a_reason() -> None:
 
 
 def test_this_repo_keeps_no_state_in_one_copy() -> None:
-    command = [sys.executable, "-m", "dev.copies.lint"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = run_python("-m", "dev.copies.lint")
 
     assert done.returncode == 0, done.stderr
 
@@ -97,9 +95,8 @@ def test_the_lint_says_where_and_what_to_do_instead(tmp_path: Path) -> None:
     (tmp_path / "app" / "throttle.py").write_text(
         "tries = {}\n\n\ndef count(address: str) -> None:\n    tries[address] = 1\n"
     )
-    command = [sys.executable, "-m", "dev.copies.lint"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = run_python("-m", "dev.copies.lint", cwd=tmp_path, env=environment)
 
     assert done.returncode == 1
     assert "app/throttle.py:5: tries: keep it in Redis or a table, for all copies" in done.stderr

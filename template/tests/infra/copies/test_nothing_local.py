@@ -5,6 +5,7 @@ Each request goes to another copy than the one before. dev/copies/lint.py finds 
 would keep in memory.
 """
 
+import asyncio
 import os
 import subprocess
 import time
@@ -23,8 +24,9 @@ from dev import services as development
 from dev.cache import valkey
 from dev.copies.stack_copy import APP
 from dev.pytest_plugin import Services
+from tests.infra.conftest import execute_sql
 from tests.infra.copies import read_only
-from tests.infra.copies.stack_shop import SERVE, create_table
+from tests.infra.copies.stack_shop import SERVE, TABLE
 from tests.infra.copies.stack_visitors import PICTURE
 
 ROOT = Path(__file__).parents[3]
@@ -140,7 +142,7 @@ def services_of_the_stage(services: Services) -> Iterator[dict[str, str]]:
 def test_copies_serve_where_nothing_can_be_written(
     services: Services, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    create_table(services.database_url)
+    asyncio.run(execute_sql(services.database_url, TABLE))
     log = tmp_path / "log"
     is_possible = read_only.is_possible(environment)
 

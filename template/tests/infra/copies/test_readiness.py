@@ -14,7 +14,7 @@ from dev import ports
 from dev.cache import valkey
 from dev.pytest_plugin import Services
 from dev.s3 import rclone
-from tests.infra.conftest import Serve, bare_app
+from tests.infra.conftest import Serve, bare_app, until
 
 
 class Warehouse:
@@ -40,12 +40,11 @@ def warehouse(bare: FastAPI, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
 
 
 async def until_it_says(client: AsyncClient, status: int, unavailable: list[str]) -> None:
-    async with asyncio.timeout(60):
-        while True:
-            answer = await client.get("/ready")
-            if answer.status_code == status and answer.json()["unavailable"] == unavailable:
-                return
-            await asyncio.sleep(0.02)
+    async def says_it() -> bool:
+        answer = await client.get("/ready")
+        return answer.status_code == status and answer.json()["unavailable"] == unavailable
+
+    await until(says_it)
 
 
 async def test_a_copy_reports_a_lost_server_and_stays_ready(

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Self
 from uuid import UUID
 
-import asyncpg
 import httpx
 import pytest
 
@@ -25,7 +24,8 @@ from dev.copies import haproxy
 from dev.copies.stack_copy import Copy
 from dev.pooling.server import ServerError
 from dev.pytest_plugin import Services
-from tests.infra.copies.stack_shop import SERVE, create_table
+from tests.infra.conftest import connected, execute_sql, until
+from tests.infra.copies.stack_shop import SERVE, TABLE
 from tests.infra.copies.stack_visitors import VISITORS, AnswerCutShort, Visitors, ask
 
 # How often all three copies are replaced. Each start costs a second of a processor.
@@ -128,17 +128,14 @@ class Shop:
 
     async def orders(self) -> list[str]:
         """The keys of all orders. An order placed twice appears twice."""
-        connection = await asyncpg.connect(self._services.database_url)
-        rows = await connection.fetch("SELECT key FROM placed")
-        await connection.close()
-        return [row["key"] for row in rows]
+        async with connected(self._services.database_url) as connection:
+            return [row["key"] for row in await connection.fetch("SELECT key FROM placed")]
 
     async def until_placed(self, number: int) -> None:
-        async with asyncio.timeout(60):
-            while True:
-                if len(await self.orders()) == number:
-                    return
-                await asyncio.sleep(0.05)
+        async def placed() -> bool:
+            return len(await self.orders()) == number
+
+        await until(placed)
 
     def _start(self, port: int) -> Copy:
         folder = self.folder / f"app-{port}"
@@ -155,7 +152,7 @@ class Shop:
 
 @pytest.fixture
 def shop(services: Services, installed: None, tmp_path: Path) -> Iterator[Shop]:
-    create_table(services.database_url)
+    asyncio.run(execute_sql(services.database_url, TABLE))
     with Shop(services, tmp_path) as shop:
         yield shop
 
@@ -344,11 +341,6 @@ async def test_the_load_balancer_logs_neither_paths_nor_queries(shop: Shop) -> N
     await ask(shop.url, "GET", "/files/hunter2?signature=hunter2", headers=failed)
 
     log = shop.folder / "haproxy" / "log"
-    async with asyncio.timeout(60):
-        while True:
-            written = log.read_text()
-            if "order-7-8-9" in written:
-                break
-            await asyncio.sleep(0.05)
-    assert "{order-7-8-9|files} GET HTTP/1.1" in written
-    assert "hunter2" not in written
+    await until(lambda: "order-7-8-9" in log.read_text())
+    assert "{order-7-8-9|files} GET HTTP/1.1" in log.read_text()
+    assert "hunter2" not in log.read_text()

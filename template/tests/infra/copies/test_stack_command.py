@@ -18,7 +18,7 @@ from dev import ports, postgres
 from dev.copies import stack_status
 from dev.copies.stack import FOLDER, links
 from dev.pytest_plugin import Services
-from tests.infra.conftest import children
+from tests.infra.conftest import children, run_python
 from tests.infra.copies.test_stack import installed as installed
 
 SECONDS = 60
@@ -144,13 +144,7 @@ def test_nothing_outlives_the_command_when_it_is_killed(make: subprocess.Popen[b
 @pytest.mark.slow
 @pytest.mark.parametrize("copies", ["0", "51", "three"])
 def test_an_invalid_number_of_copies_names_the_valid_ones(copies: str) -> None:
-    started = subprocess.run(
-        [sys.executable, "-m", "dev.copies.stack"],
-        cwd=postgres.REPOSITORY,
-        env={**os.environ, "COPIES": copies},
-        capture_output=True,
-        text=True,
-    )
+    started = run_python("-m", "dev.copies.stack", env={**os.environ, "COPIES": copies})
 
     assert started.returncode == 1
     assert started.stderr == (f"COPIES is {copies!r}, and must be 1 to 50: make stack COPIES=3\n")

@@ -17,6 +17,7 @@ import structlog
 
 from app.infra.doctor import __main__ as command
 from app.infra.doctor.evidence import Evidence, Skipped
+from tests.infra.conftest import run_python
 
 HERE = Path.cwd()
 NOWHERE = "postgresql://app:x@127.0.0.1:1/app"
@@ -163,16 +164,9 @@ def test_a_terminal_that_is_not_utf8_gets_an_answer(
 
 def looked(*options: str, **given: Any) -> subprocess.CompletedProcess[str]:
     """Runs the doctor without Postgres, app or a folder that it may write to."""
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "app.infra.doctor", "--seconds", "1"),
-            *("--url", "http://127.0.0.1:1", *options),
-        ],
-        env={"DATABASE_URL": NOWHERE, "PYTHONPATH": str(HERE)},
-        capture_output=True,
-        text=True,
-        **given,
-    )
+    look = ("-m", "app.infra.doctor", "--seconds", "1", "--url", "http://127.0.0.1:1")
+    environment = {"DATABASE_URL": NOWHERE, "PYTHONPATH": str(HERE)}
+    return run_python(*look, *options, env=environment, **given)
 
 
 LOWERED = """
@@ -187,9 +181,7 @@ finally:
 
 
 def test_the_doctor_lowers_its_own_priority() -> None:
-    shown = subprocess.run([sys.executable, "-c", LOWERED], capture_output=True, text=True)
-
-    assert "lowered: True" in shown.stdout
+    assert "lowered: True" in run_python("-c", LOWERED).stdout
 
 
 def test_a_missing_postgres_and_a_missing_log_get_one_line_each(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from app.infra.doctor.finding import Finding, Window
 from app.infra.doctor.looking import look_at_postgres
 from app.infra.doctor.rules import judge
 from dev import postgres
+from tests.infra.conftest import execute_sql, fetch_value, run_python, until
 
 pytestmark = pytest.mark.slow
 
@@ -40,10 +41,7 @@ type Work = Callable[[asyncpg.Connection], Awaitable[object]]
 @pytest.fixture
 async def database(empty_database: str) -> str:
     """URL of a database with a table of visits, whose statements are counted."""
-    connection = await asyncpg.connect(empty_database)
-    await connection.execute("CREATE EXTENSION pg_stat_statements")
-    await connection.execute(VISITS)
-    await connection.close()
+    await execute_sql(empty_database, f"CREATE EXTENSION pg_stat_statements; {VISITS}")
     return empty_database
 
 
@@ -128,9 +126,7 @@ async def test_a_missing_index_is_named_with_its_statement(database: str) -> Non
 
 
 async def test_with_the_index_the_same_load_is_healthy(database: str) -> None:
-    connection = await asyncpg.connect(database)
-    await connection.execute("CREATE INDEX ix_visits_guest ON visits (guest)")
-    await connection.close()
+    await execute_sql(database, "CREATE INDEX ix_visits_guest ON visits (guest)")
     async with at_work(database, reads_of_a_guest):
         found, _ = await look(database)
 
@@ -173,14 +169,12 @@ async def test_when_statements_wait_for_an_idle_transaction_it_is_the_verdict(
 
 
 async def test_wal_that_waits_for_a_reader_is_seen(database: str) -> None:
-    connection = await asyncpg.connect(database)
     slot = f"left_{uuid4().hex}"
-    await connection.execute(f"SELECT pg_create_physical_replication_slot('{slot}', true)")
+    await execute_sql(database, f"SELECT pg_create_physical_replication_slot('{slot}', true)")
     try:
         found, _ = await look(database, 1)
     finally:
-        await connection.execute(f"SELECT pg_drop_replication_slot('{slot}')")
-        await connection.close()
+        await execute_sql(database, f"SELECT pg_drop_replication_slot('{slot}')")
 
     assert found.kept_wal is not None
 
@@ -281,14 +275,12 @@ def test_without_the_library_of_the_extension_the_remedy_is_named(
 async def guest(database: str, options: str = "") -> AsyncGenerator[str]:
     """Yields the URL of a new role that may only connect."""
     name = f"guest_{uuid4().hex}"
-    connection = await asyncpg.connect(database)
-    await connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{name}' {options}")
+    await execute_sql(database, f"CREATE ROLE {name} LOGIN PASSWORD '{name}' {options}")
     url = urlsplit(database)
     try:
         yield url._replace(netloc=f"{name}:{name}@{url.hostname}:{url.port}").geturl()
     finally:
-        await connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
-        await connection.close()
+        await execute_sql(database, f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 async def test_a_role_with_too_few_rights_is_told_what_to_grant(database: str) -> None:
@@ -347,12 +339,7 @@ async def test_the_doctor_writes_nothing_and_waits_for_no_lock(database: str) ->
 
 
 def doctor(*options: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "app.infra.doctor", *map(str, options)],
-        capture_output=True,
-        text=True,
-        env=environment or None,
-    )
+    return run_python("-m", "app.infra.doctor", *map(str, options), env=environment or None)
 
 
 def test_the_command_keeps_evidence_and_judges_it_again(
@@ -421,18 +408,12 @@ def test_a_wrong_password_is_told_in_one_line(empty_database: str) -> None:
 
 async def test_a_connection_lost_during_the_measurement_is_reported(database: str) -> None:
     looking = asyncio.create_task(look(database, 300))
-    connection = await asyncpg.connect(database)
-    ended = None
-    async with asyncio.timeout(60):
-        while not ended:
-            await asyncio.sleep(0.1)
-            ended = await connection.fetchval(
-                "SELECT bool_or(pg_terminate_backend(pid)) FROM pg_stat_activity"
-                " WHERE application_name = 'rung doctor' AND state = 'idle'"
-                " AND datname = current_database()"  # other workers run it too
-            )
-        _, skipped = await looking
-    await connection.close()
+    # Other workers run it too, in other databases.
+    end = """SELECT bool_or(pg_terminate_backend(pid)) FROM pg_stat_activity
+        WHERE (datname, application_name) = (current_database(), 'rung doctor')
+        AND state = 'idle'"""
+    await until(lambda: fetch_value(database, end))
+    _, skipped = await asyncio.wait_for(looking, 60)
 
     assert "sessions" in [one.source for one in skipped]
 
@@ -443,13 +424,9 @@ async def test_an_interrupted_measurement_has_no_verdict(empty_database: str) ->
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    connection = await asyncpg.connect(empty_database)
-    name = urlsplit(empty_database).path[1:]
-    looks = "SELECT FROM pg_stat_activity WHERE (datname, application_name) = ($1, 'rung doctor')"
-    async with asyncio.timeout(60):
-        while not await connection.fetch(looks, name):  # noqa: ASYNC110  # Postgres knows
-            await asyncio.sleep(0.05)
-    await connection.close()
+    looks = """SELECT count(*) FROM pg_stat_activity
+        WHERE (datname, application_name) = (current_database(), 'rung doctor')"""
+    await until(lambda: fetch_value(empty_database, looks))
     doctor.send_signal(signal.SIGINT)
 
     assert await doctor.communicate() == (b"", b"")

@@ -3,8 +3,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +14,7 @@ from dev.pooling import pgbouncer
 from dev.pooling.budget import count
 from dev.pooling.budget_postgres import pooled, postgres_limits
 from dev.pooling.capacity import Capacity, Need, read
+from tests.infra.conftest import run_python
 
 ROOT = Path(__file__).parents[3]
 
@@ -70,9 +69,8 @@ def capacity(copies: int, workers: int = 1) -> str:
 @pytest.mark.slow
 def test_the_settings_of_a_new_repo_fit_also_with_a_replica() -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")}
-    command = [sys.executable, "-m", "dev.pooling.budget"]
     environment = {**kept, "DATABASE_REPLICA_URLS": "postgresql://replica/app"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = run_python("-m", "dev.pooling.budget", env=environment)
 
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -17,6 +17,7 @@ from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
 from dev.pooling import pgbouncer
 from dev.pytest_plugin import Services
+from tests.infra.conftest import execute_sql
 from tests.infra.test_database import proxy
 
 PAGE = Path(__file__).parents[3] / "docs" / "guide" / "pooling" / "pooling.md"
@@ -98,10 +99,8 @@ def messages(part: bytes) -> Iterator[Sent]:
 
 @pytest.mark.usefixtures("installed")
 async def test_the_app_needs_from_a_pooler_only_what_the_page_lists(services: Services) -> None:
-    connection = await asyncpg.connect(services.database_url)
-    await connection.execute("CREATE TYPE size AS ENUM ('small', 'large')")
-    await connection.execute("CREATE TABLE notes (id int, size size)")
-    await connection.close()
+    size = "CREATE TYPE size AS ENUM ('small', 'large')"
+    await execute_sql(services.database_url, f"{size}; CREATE TABLE notes (id int, size size)")
     async with recorded(services) as (settings, parts), Database(settings) as database:
         await database.check()
         for size in ("small", "large"):

@@ -2,6 +2,7 @@
 """Fixtures: a Valkey for the sessions of one test, and a person who is logged in."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -10,7 +11,8 @@ from httpx import AsyncClient
 from dev.cache import valkey
 from dev.cache.valkey import Valkey
 from dev.pytest_plugin import Services
-from tests.infra.test_sessions import ADA, session_app
+from tests.infra.conftest import until
+from tests.infra.test_sessions import ADA, session_app, who
 
 
 @pytest.fixture
@@ -30,3 +32,11 @@ def app(server: Valkey) -> FastAPI:
 async def ada(client: AsyncClient) -> AsyncClient:
     await client.post(f"/login/{ADA}")
     return client
+
+
+async def when_it_answers(client: AsyncClient) -> Any:
+    async def answer() -> str | int | None:
+        found = await who(client)
+        return found if found != 503 else None
+
+    return await until(answer)

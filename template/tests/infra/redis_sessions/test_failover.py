@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from httpx import AsyncClient
 from structlog.testing import capture_logs
 
 from app.infra.failures import Unavailable
@@ -18,6 +17,7 @@ from dev.cache.valkey import Valkey
 from dev.pytest_plugin import Services
 from tests.infra.cache.failover import ODD_ANSWERS, REFUSALS, name_of, one_shard, two_servers
 from tests.infra.conftest import Serve
+from tests.infra.redis_sessions.conftest import when_it_answers
 from tests.infra.test_sessions import session_app, who
 
 NO_LISTS = [one for one in ODD_ANSWERS if one not in (b"*0\r\n", b"*2\r\n$1\r\na\r\n$1\r\nb\r\n")]
@@ -93,11 +93,3 @@ async def test_no_answer_of_redis_is_a_server_error_or_logs_anybody_out(
                         assert refused.status_code == 503, answer
                         name.answer = b""
                         assert await when_it_answers(client) == person, answer
-
-
-async def when_it_answers(client: AsyncClient) -> object:
-    async with asyncio.timeout(60):
-        while True:
-            if (found := await who(client)) != 503:
-                return found
-            await asyncio.sleep(0.01)

@@ -2,14 +2,12 @@
 """Once the moves are finished, their code is not imported, and may be deleted."""
 
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from dev.pytest_plugin import Services
-from tests.infra.conftest import bare_app
+from tests.infra.conftest import bare_app, run_python
 
 SERVE_ONE_REQUEST = """
 import asyncio, sys
@@ -32,13 +30,7 @@ print(*(name for name in sys.modules if name.startswith("app.infra") and ".move"
 def test_nothing_of_a_finished_move_is_imported(services: Services) -> None:
     assert (os.environ["SESSION_STORE"], os.environ["FILES_STORE"]) == ("redis", "s3")
 
-    done = subprocess.run(
-        [sys.executable, "-c", SERVE_ONE_REQUEST],
-        cwd=Path(__file__).parents[3],
-        env={**os.environ, "LOG_LEVEL": "ERROR"},
-        capture_output=True,
-        text=True,
-    )
+    done = run_python("-c", SERVE_ONE_REQUEST, env={**os.environ, "LOG_LEVEL": "ERROR"})
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ""

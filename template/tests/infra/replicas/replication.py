@@ -18,7 +18,7 @@ from app.infra import session_rows as session_rows
 from app.infra.tables import Base
 from dev import postgres
 from dev.replicas import replica
-from tests.infra.conftest import children
+from tests.infra.conftest import children, fetch_value, until
 
 SETTINGS = postgres.TEMPORARY_SETTINGS | {
     "synchronous_commit": "on",  # replicas receive only flushed commits
@@ -80,27 +80,16 @@ class Server:
         return await self.run(f"SELECT {condition}") is True
 
     async def becomes(self, condition: str) -> None:
-        async with asyncio.timeout(60):
-            while True:
-                if await self.said_yes(condition):
-                    return
-                await asyncio.sleep(0.02)
+        await until(lambda: self.said_yes(condition))
 
     async def run(self, statement: str) -> object:
         """Repeats a read that a replica cancels because the primary has removed its rows."""
         for _ in range(5):
             try:
-                return await self._run(statement)
+                return await fetch_value(self.url, statement)
             except RECOVERY_CONFLICT:
                 await asyncio.sleep(0.1)
-        return await self._run(statement)
-
-    async def _run(self, statement: str) -> object:
-        connection = await asyncpg.connect(self.url)
-        try:
-            return await connection.fetchval(statement)
-        finally:
-            await connection.close()
+        return await fetch_value(self.url, statement)
 
 
 class Cluster:

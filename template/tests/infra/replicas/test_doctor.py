@@ -2,6 +2,8 @@
 """The doctor beside a real streaming replica."""
 
 import signal
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,7 +80,9 @@ async def test_behind_a_pooler_its_statements_need_another_url(
     elsewhere = primary.url.replace("127.0.0.1", "localhost")
     for name, value in (("READ_URL", elsewhere), ("DIRECT_URL", elsewhere), ("POOLED", "true")):
         monkeypatch.setenv(f"DATABASE_{name}", value)
-    monkeypatch.setattr("app.infra.replicas.doctor.Replicas", _Quiet)
+    # Replaces the pooler that leads to the servers. This test has none.
+    quiet = nullcontext(SimpleNamespace(replicas=()))
+    monkeypatch.setattr("app.infra.replicas.doctor.Replicas", lambda *_: quiet)
 
     capability = await look(Window(1, 8))
 
@@ -91,19 +95,6 @@ async def test_behind_a_pooler_its_statements_need_another_url(
 
     assert capability
     assert len(capability.readers) == 1
-
-
-class _Quiet:
-    """Replaces the pooler that leads to the servers. This test has none."""
-
-    replicas: tuple[()] = ()
-
-    def __init__(self, *_: object) -> None: ...
-
-    async def __aenter__(self) -> "_Quiet":
-        return self
-
-    async def __aexit__(self, *_: object) -> None: ...
 
 
 async def test_without_replicas_there_is_nothing_to_see(monkeypatch: pytest.MonkeyPatch) -> None:

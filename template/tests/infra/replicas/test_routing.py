@@ -5,7 +5,7 @@ import asyncio
 import itertools
 import os
 import signal
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -27,7 +27,7 @@ from app.infra.own_writes.signed_positions import Carried
 from app.infra.reads import Reader
 from app.infra.replicas.replicas import Replicas, ReplicaSettings
 from dev.pytest_plugin import RUN
-from tests.infra.conftest import Serve, bare_app, browser
+from tests.infra.conftest import Serve, bare_app, browser, until
 from tests.infra.replicas.conftest import create_tables
 from tests.infra.replicas.replication import Cluster, Server, cluster
 from tests.infra.test_websockets import opened
@@ -102,14 +102,6 @@ async def in_rotation(app: FastAPI, serve: Serve) -> AsyncGenerator[AsyncClient]
     async with serve(app) as client:
         await until(lambda: reads_from_replica(client))
         yield client
-
-
-async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
-        while True:
-            if await holds():
-                return
-            await asyncio.sleep(0.02)
 
 
 async def got(client: AsyncClient, path: str, headers: dict[str, str] | None = None) -> Look:

@@ -5,7 +5,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -20,6 +19,7 @@ from app.infra.slow_queries import __main__ as slow_queries
 from app.infra.slow_queries.__main__ import ServerSettings
 from app.infra.slow_queries.report import Report
 from dev import ports, postgres, postgres_settings
+from tests.infra.conftest import connected, fetch_value, run_python, until
 
 # Slow: only a change of the report can break these tests, and they take seconds.
 pytestmark = pytest.mark.slow
@@ -57,15 +57,12 @@ def run(url: str, statement: str, *arguments: object, times: int = 1) -> None:
     """Uses a separate connection, because Postgres publishes its counts when it closes."""
 
     async def run() -> None:
-        connection = await asyncpg.connect(url)
-        try:
+        async with connected(url) as connection:
             if not arguments and times == 1:
                 await connection.execute(statement)
                 return
             for _ in range(times):
                 await connection.fetch(statement, *arguments)
-        finally:
-            await connection.close()
 
     asyncio.run(run())
 
@@ -517,9 +514,8 @@ def test_without_postgres_the_command_ends_with_one_line(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_DIRECT_URL", "postgresql://app:hunter2@127.0.0.1:1/app")
-    command = [sys.executable, "-m", "app.infra.slow_queries", "--json"]
 
-    process = subprocess.run(command, capture_output=True, text=True)
+    process = run_python("-m", "app.infra.slow_queries", "--json")
 
     assert (process.returncode, process.stdout) == (1, "")
     assert process.stderr.startswith("Postgres: no connection could be opened: ")
@@ -530,14 +526,11 @@ def test_without_postgres_the_command_ends_with_one_line(
 
 def test_postgres_runs_with_the_settings_of_the_stage(database: str) -> None:
     async def in_force() -> dict[str, str]:
-        connection = await asyncpg.connect(database)
-        try:
+        async with connected(database) as connection:
             return {
                 name: await connection.fetchval("SELECT current_setting($1)", name)
                 for name in postgres_settings.SETTINGS
             }
-        finally:
-            await connection.close()
 
     for_many_tests = {"max_connections": postgres.TEMPORARY_SETTINGS["max_connections"]}
     assert asyncio.run(in_force()) == postgres_settings.SETTINGS | for_many_tests
@@ -558,20 +551,15 @@ def test_counts_begin_again_when_a_session_crashes(monkeypatch: pytest.MonkeyPat
         connection = await asyncpg.connect(url)
         now: datetime = await connection.fetchval("SELECT clock_timestamp()")
         os.kill(await connection.fetchval("SELECT pg_backend_pid()"), signal.SIGKILL)
-        async with asyncio.timeout(60):
-            while not await has_begun_again(url, now):  # noqa: ASYNC110  # Postgres knows
-                await asyncio.sleep(0.1)
+        await until(lambda: has_begun_again(url, now))
         return now
 
     async def has_begun_again(url: str, crashed: datetime) -> bool:
         try:
-            connection = await asyncpg.connect(url)
             counts = "SELECT stats_reset > $1 FROM pg_stat_bgwriter"
-            begun = await connection.fetchval(counts, crashed)
-            await connection.close()
+            return await fetch_value(url, counts, crashed) is True
         except (OSError, asyncpg.PostgresError):
             return False
-        return begun is True
 
     with postgres.temporary_server(f"rung-test-{uuid4().hex}") as url:
         run(url, "CREATE EXTENSION pg_stat_statements")

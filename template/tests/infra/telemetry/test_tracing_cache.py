@@ -10,9 +10,8 @@ from app.infra.database import ReadSession
 from app.infra.freshness import max_stale
 from app.infra.reads import Reader
 from dev.cache import valkey
-from tests.infra.cache.caching import until
-from tests.infra.conftest import Serve, bare_app
-from tests.infra.telemetry.otlp import Receiver, receiving
+from tests.infra.conftest import Serve, bare_app, until
+from tests.infra.telemetry.otlp import Receiver
 
 
 class Product(BaseModel):
@@ -26,11 +25,10 @@ async def product_named(read: Reader, name: str) -> Product:
 
 
 @pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    with receiving() as receiver, valkey.running("cache") as server:
+def receiver(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    with valkey.running("cache") as server:
         monkeypatch.setenv("CACHE_URL", server.url)
         monkeypatch.setenv("CACHE_OPERATION_SECONDS", "5")
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
         monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
         yield receiver
 

@@ -12,7 +12,7 @@ import pytest
 from dev.cache import valkey
 from dev.pytest_plugin import RUN
 from tests.infra.cache import caching
-from tests.infra.cache.caching import body, notes_app, put, serving
+from tests.infra.cache.caching import NOTES, body, notes_app, put, serving
 from tests.infra.conftest import browser
 from tests.infra.replicas.replication import Cluster, Server, cluster
 
@@ -21,8 +21,7 @@ from tests.infra.replicas.replication import Cluster, Server, cluster
 def servers() -> Iterator[Cluster]:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
     with cluster(f"rung-cached-{RUN}-{worker}") as servers:
-        create = "CREATE TABLE notes (number bigint PRIMARY KEY, body text NOT NULL)"
-        asyncio.run(servers.primary.run(create))
+        asyncio.run(servers.primary.run(NOTES))
         yield servers
 
 

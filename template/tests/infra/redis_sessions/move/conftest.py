@@ -12,6 +12,7 @@ from app.infra.redis_sessions.move import __main__ as move
 from app.infra.redis_sessions.settings import Step
 from dev.cache.valkey import Valkey
 from dev.pytest_plugin import Services
+from tests.infra.conftest import connected
 from tests.infra.redis_sessions.move.people import is_logged_in
 from tests.infra.test_sessions import session_app
 
@@ -35,9 +36,8 @@ def impatient(server: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def postgres(services: Services) -> AsyncGenerator[asyncpg.Connection]:
-    connection = await asyncpg.connect(services.database_url)
-    yield connection
-    await connection.close()
+    async with connected(services.database_url) as connection:
+        yield connection
 
 
 @pytest.fixture

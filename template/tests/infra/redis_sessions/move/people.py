@@ -2,7 +2,6 @@
 """Simulated users of copies of the app, and the answers that they should get."""
 
 import asyncio
-import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable
@@ -56,10 +55,6 @@ def is_refused(answer: Answer) -> bool:
     """Asks, and leaves the cookie unchanged."""
     is_unavailable = (answer.status, answer.headers.get("retry-after")) == (503, "1")
     return is_unavailable and "set-cookie" not in answer.headers
-
-
-def hash_of(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
 
 
 async def logged_in(app: FastAPI, user: UUID | None = None) -> str:

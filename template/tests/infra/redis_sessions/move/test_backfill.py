@@ -13,11 +13,12 @@ import pytest
 from app.infra.redis_sessions.move import __main__ as move
 from app.infra.redis_sessions.settings import Step
 from app.infra.session_rows import Session
+from app.infra.session_tokens import hash_of
 from dev.cache import valkey
 from dev.cache.valkey import Valkey
 from dev.pytest_plugin import Services
 from tests.infra.redis_sessions.move.conftest import At, Backfill
-from tests.infra.redis_sessions.move.people import hash_of, is_logged_in, logged_in
+from tests.infra.redis_sessions.move.people import is_logged_in, logged_in
 from tests.infra.redis_sessions.stored_in_redis import StoredInRedis
 from tests.infra.test_sessions import StoredRows
 

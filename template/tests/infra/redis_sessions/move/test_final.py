@@ -11,8 +11,9 @@ import pytest
 from app.infra.redis_sessions.settings import Step
 from app.infra.redis_sessions.store import ENDED
 from app.infra.session_rows import Session
+from app.infra.session_tokens import hash_of
 from tests.infra.redis_sessions.move.conftest import IN_BOTH, At, Backfill, whoever_knows
-from tests.infra.redis_sessions.move.people import ask, hash_of, is_logged_in, is_refused, logged_in
+from tests.infra.redis_sessions.move.people import ask, is_logged_in, is_refused, logged_in
 
 pytestmark = pytest.mark.slow  # A service moves once, and its tests take seconds.
 

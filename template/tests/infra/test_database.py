@@ -31,7 +31,7 @@ from app.infra.failures import OutOfRange, Unavailable
 from app.infra.reads import Query, in_transaction
 from dev import ports
 from dev.pytest_plugin import Services
-from tests.infra.conftest import Serve, bare_app
+from tests.infra.conftest import Serve, bare_app, execute_sql
 
 NOTES = table("notes", column("id"))
 
@@ -45,11 +45,16 @@ NOTE_BY_ID = Query(select(NOTES.c.id).where(NOTES.c.id == bindparam("note_id")),
 
 
 @pytest.fixture
+async def database(services: Services) -> AsyncGenerator[Database]:
+    async with Database(settings(services)) as database:
+        yield database
+
+
+@pytest.fixture
 async def notes(services: Services) -> None:
     """A table that finds duplicates only at the COMMIT."""
-    connection = await asyncpg.connect(services.database_url)
-    await connection.execute("CREATE TABLE notes (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
-    await connection.close()
+    table = "CREATE TABLE notes (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)"
+    await execute_sql(services.database_url, table)
 
 
 @pytest.mark.usefixtures("notes")
@@ -126,15 +131,14 @@ async def test_a_background_task_reads_what_its_request_has_written(
 
 
 @pytest.mark.usefixtures("notes")
-async def test_a_session_of_an_ended_request_takes_no_write(services: Services) -> None:
+async def test_a_session_of_an_ended_request_takes_no_write(database: Database) -> None:
     """In a background task nobody would commit it, or return its connection to the pool."""
-    async with Database(settings(services)) as database:
-        async with database.transaction() as write:
-            await write.execute(text("INSERT INTO notes VALUES (1)"))
+    async with database.transaction() as write:
+        await write.execute(text("INSERT INTO notes VALUES (1)"))
 
-        with pytest.raises(InvalidRequestError, match="closed"):
-            await write.execute(text("INSERT INTO notes VALUES (2)"))
-        assert database.pools()["writes"].used == 0
+    with pytest.raises(InvalidRequestError, match="closed"):
+        await write.execute(text("INSERT INTO notes VALUES (2)"))
+    assert database.pools()["writes"].used == 0
 
 
 async def test_a_read_costs_one_round_trip(services: Services) -> None:
@@ -152,37 +156,30 @@ async def test_a_transaction_costs_no_round_trip_besides_its_own(services: Servi
     async with proxy(services) as line, Database(settings(services, line.port)) as database:
         for _ in range(2):  # the first connects, and prepares the statement
             line.sent.clear()
-            async with database.transaction() as write:
-                await write.execute(text("SELECT 1"))
+            await execute(database, "SELECT 1")
 
         # BEGIN, the statement, COMMIT: no ping before and no reset after.
         assert [message[:1] for message in line.sent] == [b"Q", b"B", b"Q"]
 
 
 async def test_a_transaction_that_a_listener_begins_after_the_commit_is_closed(
-    services: Services,
+    database: Database,
 ) -> None:
-    async with Database(settings(services)) as database:
-        async with database.transaction() as write:
-            begin = "after_transaction_end"
-            event.listen(
-                write.sync_session, begin, lambda session, _: session.connection(), once=True
-            )
-            await write.execute(text("SELECT 1"))
+    async with database.transaction() as write:
+        begin = "after_transaction_end"
+        event.listen(write.sync_session, begin, lambda session, _: session.connection(), once=True)
+        await write.execute(text("SELECT 1"))
 
-        assert database.pools()["writes"].used == 0
+    assert database.pools()["writes"].used == 0
 
 
 @pytest.mark.usefixtures("notes")
-async def test_no_value_of_a_failed_write_is_in_its_error(services: Services) -> None:
+async def test_no_value_of_a_failed_write_is_in_its_error(database: Database) -> None:
     value = secrets.randbelow(10**9) + 10
-    connection = await asyncpg.connect(services.database_url)
-    await connection.execute("ALTER TABLE notes ADD CONSTRAINT small CHECK (id < 10)")
-    await connection.close()
-    async with Database(settings(services)) as database:
-        with pytest.raises(IntegrityError) as failed:
-            async with database.transaction() as write:
-                await write.execute(text("INSERT INTO notes VALUES (:id)"), {"id": value})
+    await execute(database, "ALTER TABLE notes ADD CONSTRAINT small CHECK (id < 10)")
+    with pytest.raises(IntegrityError) as failed:
+        async with database.transaction() as write:
+            await write.execute(text("INSERT INTO notes VALUES (:id)"), {"id": value})
 
     report = "".join(traceback.format_exception(failed.value))
     assert "small" in report
@@ -203,7 +200,7 @@ async def test_more_requests_than_connections_all_finish(services: Services) -> 
 
 
 async def test_a_new_connection_that_postgres_closes_at_once_makes_a_write_unavailable(
-    services: Services, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when Postgres stops: SQLAlchemy sets up each connection after it was opened."""
     connect = connections.connect
@@ -213,16 +210,14 @@ async def test_a_new_connection_that_postgres_closes_at_once_makes_a_write_unava
         connection.terminate()
         return connection
 
-    async with Database(settings(services)) as database:
-        monkeypatch.setattr(connections, "connect", connect_and_lose)
-        with pytest.raises(Unavailable, match="the connection was lost"):
-            async with database.transaction() as write:
-                await write.execute(text("SELECT 1"))
+    monkeypatch.setattr(connections, "connect", connect_and_lose)
+    with pytest.raises(Unavailable, match="the connection was lost"):
+        await execute(database, "SELECT 1")
 
 
 @pytest.mark.parametrize("begin", ["select pg_catalog.version", "show transaction isolation"])
 async def test_a_connection_that_is_lost_while_it_is_set_up_makes_a_write_unavailable(
-    services: Services, monkeypatch: pytest.MonkeyPatch, begin: str
+    services: Services, database: Database, monkeypatch: pytest.MonkeyPatch, begin: str
 ) -> None:
     """SQLAlchemy asks a few questions on the first connection of a process."""
     prepare, lost = asyncpg.Connection.prepare, []
@@ -237,10 +232,8 @@ async def test_a_connection_that_is_lost_while_it_is_set_up_makes_a_write_unavai
         return await prepare(connection, statement, **options)
 
     monkeypatch.setattr(asyncpg.Connection, "prepare", lose_and_prepare)
-    async with Database(settings(services)) as database:
-        with pytest.raises(Unavailable, match="the connection was lost"):
-            async with database.transaction() as write:
-                await write.execute(text("SELECT 1"))
+    with pytest.raises(Unavailable, match="the connection was lost"):
+        await execute(database, "SELECT 1")
     assert lost
 
 
@@ -254,8 +247,7 @@ async def test_a_request_does_not_wait_forever_for_a_busy_pool(services: Service
         async with database.transaction() as first:
             await first.execute(text("SELECT 1"))
             with pytest.raises(Unavailable, match="every writing connection is busy"):
-                async with database.transaction() as second:
-                    await second.execute(text("SELECT 1"))
+                await execute(database, "SELECT 1")
 
 
 @pytest.mark.slow
@@ -294,36 +286,32 @@ async def busy_reading(database: Database) -> AsyncGenerator[None]:
         await asyncio.gather(reading, return_exceptions=True)
 
 
-async def test_connections_that_postgres_closed_are_replaced(services: Services) -> None:
-    async with Database(settings(services)) as database:
-        await database.reader().fetch("SELECT 1")
-        async with database.transaction() as write:
-            await write.execute(text("SELECT 1"))
+async def test_connections_that_postgres_closed_are_replaced(
+    services: Services, database: Database
+) -> None:
+    await database.reader().fetch("SELECT 1")
+    await execute(database, "SELECT 1")
 
-        await close_all_others(services)
-        await asyncio.sleep(0.1)  # until the client's side has noticed it
+    await close_all_others(services)
+    await asyncio.sleep(0.1)  # until the client's side has noticed it
 
-        assert await database.reader().fetch("SELECT 1")
-        async with database.transaction() as write:
-            assert await write.scalar(text("SELECT 1")) == 1
-
-
-async def test_a_read_whose_connection_is_lost_is_repeated_once(services: Services) -> None:
-    async with Database(settings(services)) as database:
-        read = asyncio.create_task(database.reader().fetch("SELECT 7 FROM pg_sleep(0.5)"))
-        await asyncio.sleep(0.2)
-        await close_all_others(services)
-
-        assert await read == [(7,)]
+    assert await database.reader().fetch("SELECT 1")
+    async with database.transaction() as write:
+        assert await write.scalar(text("SELECT 1")) == 1
 
 
-async def test_a_connection_lost_in_the_middle_is_unavailable(services: Services) -> None:
-    async with Database(settings(services)) as database:
-        with pytest.raises(Unavailable):
-            await database.reader().fetch("SELECT pg_terminate_backend(pg_backend_pid())")
-        with pytest.raises(Unavailable):
-            async with database.transaction() as write:
-                await write.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+async def test_a_read_whose_connection_is_lost_is_repeated_once(
+    services: Services, database: Database
+) -> None:
+    read = asyncio.create_task(database.reader().fetch("SELECT 7 FROM pg_sleep(0.5)"))
+    await asyncio.sleep(0.2)
+    await close_all_others(services)
+
+    assert await read == [(7,)]
+
+
+async def test_a_connection_lost_in_the_middle_is_unavailable(database: Database) -> None:
+    await assert_unavailable(database, "SELECT pg_terminate_backend(pg_backend_pid())")
 
 
 async def test_without_postgres_the_app_starts_and_is_not_ready(
@@ -371,11 +359,7 @@ async def test_a_connection_that_postgres_refuses_is_unavailable(
     async with Database(DatabaseSettings.model_validate({"url": url})) as database:
         with pytest.raises(Unavailable, match=reason):
             await database.check()
-        with pytest.raises(Unavailable, match=reason):
-            await database.reader().fetch("SELECT 1")
-        with pytest.raises(Unavailable, match=reason):
-            async with database.transaction() as write:
-                await write.execute(text("SELECT 1"))
+        await assert_unavailable(database, "SELECT 1", reason)
 
 
 @pytest.mark.parametrize(
@@ -444,66 +428,63 @@ async def test_parameters_of_libpq_that_asyncpg_does_not_know_are_translated(
 
 @pytest.mark.usefixtures("notes")
 async def test_altering_a_table_under_load_causes_no_error_but_unavailable(
-    services: Services,
+    services: Services, database: Database
 ) -> None:
-    async with Database(settings(services)) as database:
-        done = asyncio.Event()
-        refused = 0
+    changes = "INSERT INTO notes VALUES (1) RETURNING *", "DELETE FROM notes RETURNING *"
+    done = asyncio.Event()
+    refused = 0
 
-        async def write() -> None:
-            nonlocal refused
-            while not done.is_set():
-                try:
-                    async with database.transaction() as session:
-                        await session.execute(text("INSERT INTO notes VALUES (1) RETURNING *"))
-                        await session.execute(text("DELETE FROM notes RETURNING *"))
-                except Unavailable:
-                    refused += 1
+    async def write() -> None:
+        nonlocal refused
+        while not done.is_set():
+            try:
+                await execute(database, *changes)
+            except Unavailable:
+                refused += 1
 
-        async def read() -> None:
-            while not done.is_set():
-                with suppress(Unavailable):
-                    await database.reader().fetch("SELECT * FROM notes")
+    async def read() -> None:
+        while not done.is_set():
+            with suppress(Unavailable):
+                await database.reader().fetch("SELECT * FROM notes")
 
-        async with asyncio.TaskGroup() as load:
-            for _ in range(2):
-                load.create_task(write())
-                load.create_task(read())
-            connection = await asyncpg.connect(services.database_url)
-            async with asyncio.timeout(60):  # until a write has met a change of the schema
-                for turn in count():
-                    kind = "bigint" if turn % 2 else "numeric"
-                    await connection.execute(f"ALTER TABLE notes ALTER COLUMN id TYPE {kind}")
-                    if turn > 10 and refused:
-                        break
-                    await asyncio.sleep(0.02)
-            await connection.close()
-            done.set()
+    async with asyncio.TaskGroup() as load:
+        for _ in range(2):
+            load.create_task(write())
+            load.create_task(read())
+        connection = await asyncpg.connect(services.database_url)
+        async with asyncio.timeout(60):  # until a write has met a change of the schema
+            for turn in count():
+                kind = "bigint" if turn % 2 else "numeric"
+                await connection.execute(f"ALTER TABLE notes ALTER COLUMN id TYPE {kind}")
+                if turn > 10 and refused:
+                    break
+                await asyncio.sleep(0.02)
+        await connection.close()
+        done.set()
 
 
-async def assert_unavailable(services: Services, failing: str, reason: str) -> None:
-    async with Database(settings(services)) as database:
-        with pytest.raises(Unavailable, match=reason):
-            await database.reader().fetch(failing)
-        with pytest.raises(Unavailable, match=reason):
-            async with database.transaction() as write:
-                await write.execute(text(failing))
+async def assert_unavailable(database: Database, failing: str, reason: str | None = None) -> None:
+    """For a read, and for a write."""
+    with pytest.raises(Unavailable, match=reason):
+        await database.reader().fetch(failing)
+    with pytest.raises(Unavailable, match=reason):
+        await execute(database, failing)
 
 
-async def test_an_internal_error_of_postgres_is_unavailable(services: Services) -> None:
+async def test_an_internal_error_of_postgres_is_unavailable(database: Database) -> None:
     """During a migration, Postgres reports one of many such errors. This one needs no migration."""
     internal_error = "SELECT range_in('1', 23, -1) IS NULL"
-    await assert_unavailable(services, internal_error, "type 23 is not a range type")
+    await assert_unavailable(database, internal_error, "type 23 is not a range type")
 
 
 REFUSALS = ["53100", "53200", "53400", "57P05", "25P04", "58030", "55006", "57P04", "08006"]
 
 
 @pytest.mark.parametrize("code", REFUSALS)
-async def test_a_server_that_refuses_for_now_is_unavailable(services: Services, code: str) -> None:
+async def test_a_server_that_refuses_for_now_is_unavailable(database: Database, code: str) -> None:
     """Without disk or memory, or while the object is in use or the server goes away."""
     failing = f"DO $$ BEGIN RAISE 'not now' USING ERRCODE = '{code}'; END $$"
-    await assert_unavailable(services, failing, "not now|the connection was lost")
+    await assert_unavailable(database, failing, "not now|the connection was lost")
 
 
 @pytest.mark.usefixtures("notes")
@@ -517,12 +498,10 @@ async def test_a_role_that_has_lost_its_rights_is_unavailable_until_it_has_them(
         with pytest.raises(Unavailable, match="permission denied for table notes"):
             await database.reader().fetch("SELECT id FROM notes")
         with pytest.raises(Unavailable, match="permission denied for table notes"):
-            async with database.transaction() as write:
-                await write.execute(text("DELETE FROM notes"))
+            await execute(database, "DELETE FROM notes")
         await owner.execute(f"GRANT ALL ON notes TO {role}")
         await database.reader().fetch("SELECT id FROM notes")
-        async with database.transaction() as write:
-            await write.execute(text("DELETE FROM notes"))
+        await execute(database, "DELETE FROM notes")
 
 
 async def test_while_there_is_no_room_for_more_connections_those_that_are_open_count_as_ready(
@@ -532,21 +511,16 @@ async def test_while_there_is_no_room_for_more_connections_those_that_are_open_c
         new_role(services) as (owner, role, url),
         Database(settings(services, url=url, read_pool=1, write_pool=1)) as database,
     ):
-
-        async def write_one() -> None:
-            async with database.transaction() as write:
-                await write.execute(text("SELECT 1"))
-
         await owner.execute(f"ALTER ROLE {role} CONNECTION LIMIT 1")
         await database.reader().fetch("SELECT 1")
         await database.check()
         with pytest.raises(Unavailable, match="too many connections"):
-            await write_one()
+            await execute(database, "SELECT 1")
         with pytest.raises(Unavailable, match="takes no writes"):
             await database.check()
         # More than one: a refused connection may count for a moment.
         await owner.execute(f"ALTER ROLE {role} CONNECTION LIMIT 9")
-        await write_one()
+        await execute(database, "SELECT 1")
         await owner.execute(f"ALTER ROLE {role} CONNECTION LIMIT 0")
         await database.check()
         database._reads.expire_connections()
@@ -573,15 +547,13 @@ PERMANENT = ["P0001", "54000", "0A000", "XX001", "42P01", "42501", "55000"]
 
 
 @pytest.mark.parametrize("code", PERMANENT)
-async def test_a_permanent_error_is_not_unavailable(services: Services, code: str) -> None:
+async def test_a_permanent_error_is_not_unavailable(database: Database, code: str) -> None:
     """A trigger of the team's, which may raise any code; a limit, a missing table, a bad page."""
     failing = f"DO $$ BEGIN RAISE 'it never works' USING ERRCODE = '{code}'; END $$"
-    async with Database(settings(services)) as database:
-        with pytest.raises(asyncpg.PostgresError, match="it never works"):
-            await database.reader().fetch(failing)
-        with pytest.raises(DBAPIError, match="it never works"):
-            async with database.transaction() as write:
-                await write.execute(text(failing))
+    with pytest.raises(asyncpg.PostgresError, match="it never works"):
+        await database.reader().fetch(failing)
+    with pytest.raises(DBAPIError, match="it never works"):
+        await execute(database, failing)
 
 
 async def driver_of(write: AsyncSession) -> asyncpg.Connection:
@@ -589,7 +561,7 @@ async def driver_of(write: AsyncSession) -> asyncpg.Connection:
     return raw.driver_connection
 
 
-async def test_no_value_of_a_failed_copy_is_in_its_error(services: Services) -> None:
+async def test_no_value_of_a_failed_copy_is_in_its_error(database: Database) -> None:
     value = secrets.randbelow(10**9) + 10
 
     async def copy(database: Database) -> None:
@@ -598,9 +570,8 @@ async def test_no_value_of_a_failed_copy_is_in_its_error(services: Services) -> 
             await driver.execute("CREATE TABLE doses (n int CONSTRAINT small CHECK (n < 10))")
             await driver.copy_records_to_table("doses", records=[(value,)])
 
-    async with Database(settings(services)) as database:
-        with pytest.raises(asyncpg.CheckViolationError) as failed:
-            await copy(database)
+    with pytest.raises(asyncpg.CheckViolationError) as failed:
+        await copy(database)
 
     report = "".join(traceback.format_exception(failed.value))
     assert "small" in report
@@ -615,17 +586,15 @@ async def test_no_value_of_a_failed_copy_is_in_its_error(services: Services) -> 
     ],
 )
 async def test_a_statement_past_sqlalchemy_that_may_succeed_later_is_unavailable(
-    services: Services, failing: str
+    database: Database, failing: str
 ) -> None:
-    async with Database(settings(services)) as database:
-        with pytest.raises(Unavailable):
-            async with database.transaction() as write:
-                await (await driver_of(write)).execute(failing)
+    with pytest.raises(Unavailable):
         async with database.transaction() as write:
-            assert await write.scalar(text("SELECT 1")) == 1
+            await (await driver_of(write)).execute(failing)
+    await execute(database, "SELECT 1")
 
 
-async def test_a_type_that_the_driver_cannot_copy_is_our_mistake(services: Services) -> None:
+async def test_a_type_that_the_driver_cannot_copy_is_our_mistake(database: Database) -> None:
     async def copy(database: Database) -> None:
         async with database.transaction() as write:
             await write.execute(text("CREATE EXTENSION IF NOT EXISTS citext"))
@@ -633,9 +602,8 @@ async def test_a_type_that_the_driver_cannot_copy_is_our_mistake(services: Servi
             driver = await driver_of(write)
             await driver.copy_records_to_table("mails", records=[("a@b.c",)])
 
-    async with Database(settings(services)) as database:
-        with pytest.raises(asyncpg.InternalClientError, match="encoder for type citext"):
-            await copy(database)
+    with pytest.raises(asyncpg.InternalClientError, match="encoder for type citext"):
+        await copy(database)
 
 
 TOO_LATE = datetime.max.replace(tzinfo=timezone(timedelta(hours=-12)))
@@ -649,23 +617,21 @@ OUT_OF_RANGE = [
 
 @pytest.mark.parametrize(("kind", "value"), OUT_OF_RANGE)
 async def test_a_value_that_postgres_cannot_hold_is_the_clients_mistake(
-    services: Services, kind: str, value: Any
+    database: Database, kind: str, value: Any
 ) -> None:
-    async with Database(settings(services)) as database:
-        with pytest.raises(OutOfRange):
-            await database.reader().fetch(f"SELECT $1::{kind}", value)
-        with pytest.raises(OutOfRange):
-            async with database.transaction() as write:
-                await in_transaction(write).fetch(f"SELECT $1::{kind}", value)
+    with pytest.raises(OutOfRange):
+        await database.reader().fetch(f"SELECT $1::{kind}", value)
+    with pytest.raises(OutOfRange):
+        async with database.transaction() as write:
+            await in_transaction(write).fetch(f"SELECT $1::{kind}", value)
 
 
 @pytest.mark.parametrize(("kind", "value"), [("int", "5"), ("text", 5), ("timestamptz", "now")])
 async def test_a_value_of_another_type_is_our_mistake(
-    services: Services, kind: str, value: Any
+    database: Database, kind: str, value: Any
 ) -> None:
-    async with Database(settings(services)) as database:
-        with pytest.raises(asyncpg.DataError):
-            await database.reader().fetch(f"SELECT $1::{kind}", value)
+    with pytest.raises(asyncpg.DataError):
+        await database.reader().fetch(f"SELECT $1::{kind}", value)
 
 
 @pytest.mark.usefixtures("notes")
@@ -696,19 +662,14 @@ def test_tests_open_no_connection_with_tls() -> None:
 async def test_connections_to_a_server_that_became_read_only_are_replaced(
     services: Services,
 ) -> None:
-    async def insert() -> None:
-        async with database.transaction() as write:
-            await write.execute(text("INSERT INTO notes VALUES (1)"))
-            await write.execute(text("DELETE FROM notes"))
-
+    changes = "INSERT INTO notes VALUES (1)", "DELETE FROM notes"
     async with Database(settings(services, read_pool=1, write_pool=1)) as database:
-        async with database.transaction() as write:
-            await write.execute(text("SET default_transaction_read_only = on"))
+        await execute(database, "SET default_transaction_read_only = on")
         [(old,)] = await database.reader().fetch("SELECT pg_backend_pid()")
         with pytest.raises(Unavailable):
-            await insert()
+            await execute(database, *changes)
 
-        await insert()
+        await execute(database, *changes)
         [(new,)] = await database.reader().fetch("SELECT pg_backend_pid()")
     assert new != old
 
@@ -718,8 +679,7 @@ async def test_a_statement_that_runs_too_long_is_stopped(services: Services) -> 
         with pytest.raises(Unavailable, match="a query took too long"):
             await database.reader().fetch("SELECT pg_sleep(5)")
         with pytest.raises(Unavailable, match="statement timeout"):
-            async with database.transaction() as write:
-                await write.execute(text("SELECT pg_sleep(5)"))
+            await execute(database, "SELECT pg_sleep(5)")
 
 
 @pytest.mark.slow
@@ -729,16 +689,11 @@ async def test_a_server_that_does_not_answer_is_unavailable_in_time(services: Se
         Database(settings(services, line.port, statement_seconds=0.1)) as database,
     ):
         await database.reader().fetch("SELECT 1")
-        async with database.transaction() as write:
-            await write.execute(text("SELECT 1"))
+        await execute(database, "SELECT 1")
         line.is_silent = True
 
         async with asyncio.timeout(60):
-            with pytest.raises(Unavailable):
-                await database.reader().fetch("SELECT 1")
-            with pytest.raises(Unavailable):
-                async with database.transaction() as write:
-                    await write.execute(text("SELECT 1"))
+            await assert_unavailable(database, "SELECT 1")
 
 
 @pytest.mark.slow
@@ -749,14 +704,7 @@ async def test_when_a_server_is_gone_without_a_word_one_request_finds_out_for_al
     pools = settings(services, read_pool=3, write_pool=3, statement_seconds=3)
     pid = "SELECT pg_backend_pid()"
     async with Database(pools) as database, AsyncExitStack() as stack:
-
-        async def read() -> None:
-            await database.reader().fetch("SELECT 1")
-
-        async def write() -> None:
-            async with database.transaction() as session:
-                await session.execute(text("SELECT 1"))
-
+        reader = database.reader()
         async with AsyncExitStack() as open_:
             opened = [await database._reads.acquire(60) for _ in range(3)]
             writing = [await open_.enter_async_context(database.transaction()) for _ in range(3)]
@@ -768,11 +716,13 @@ async def test_when_a_server_is_gone_without_a_word_one_request_finds_out_for_al
             os.kill(backend, signal.SIGSTOP)
             stack.callback(os.kill, backend, signal.SIGCONT)
 
-        first = await asyncio.gather(read(), write(), return_exceptions=True)
+        first = await asyncio.gather(
+            reader.fetch("SELECT 1"), execute(database, "SELECT 1"), return_exceptions=True
+        )
         assert [type(one) for one in first] == [Unavailable] * 2
         for _ in range(3):
-            await read()
-            await write()
+            await reader.fetch("SELECT 1")
+            await execute(database, "SELECT 1")
 
 
 @pytest.mark.slow
@@ -794,35 +744,31 @@ async def test_a_write_does_not_use_a_connection_that_a_firewall_may_have_droppe
         assert await backend() != before
 
 
-async def test_the_timeouts_of_one_outage_replace_the_connections_once(services: Services) -> None:
-    async with Database(settings(services)) as database:
+async def test_the_timeouts_of_one_outage_replace_the_connections_once(database: Database) -> None:
+    async def backends() -> set[int]:
+        [(reading,)] = await database.reader().fetch("SELECT pg_backend_pid()")
+        async with database.transaction() as write:
+            return {reading, await write.scalar(text("SELECT pg_backend_pid()"))}
 
-        async def backends() -> set[int]:
-            [(reading,)] = await database.reader().fetch("SELECT pg_backend_pid()")
-            async with database.transaction() as write:
-                return {reading, await write.scalar(text("SELECT pg_backend_pid()"))}
-
-        before = await backends()
-        database._expire_connections()
-        after = await backends()
-        database._expire_connections()
-        assert await backends() == after
-        assert not before & after
+    before = await backends()
+    database._expire_connections()
+    after = await backends()
+    database._expire_connections()
+    assert await backends() == after
+    assert not before & after
 
 
 async def test_a_timeout_of_the_requests_own_work_is_not_blamed_on_postgres(
-    services: Services,
+    database: Database,
 ) -> None:
-    async with Database(settings(services)) as database:
+    async def pay() -> None:
+        async with database.transaction() as write:
+            await write.execute(text("SELECT 1"))
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(60)
 
-        async def pay() -> None:
-            async with database.transaction() as write:
-                await write.execute(text("SELECT 1"))
-                async with asyncio.timeout(0.01):
-                    await asyncio.sleep(60)
-
-        with pytest.raises(TimeoutError):
-            await pay()
+    with pytest.raises(TimeoutError):
+        await pay()
 
 
 async def test_a_busy_pool_does_not_mean_that_the_process_is_not_ready(services: Services) -> None:
@@ -873,15 +819,21 @@ async def test_postgres_counts_as_ready_while_open_connections_answer_and_new_on
         await becomes(["database"])
 
 
-async def test_json_columns_are_read_as_python_values(services: Services) -> None:
+async def test_json_columns_are_read_as_python_values(database: Database) -> None:
     class Document(BaseModel):
         content: dict[str, list[int]]
 
     stored: Label[Any] = literal_column("""'{"sizes": [1, 2]}'::jsonb""").label("content")
-    async with Database(settings(services)) as database:
-        found = await database.reader().first(Query(select(stored), Document))
+    found = await database.reader().first(Query(select(stored), Document))
 
     assert found == Document(content={"sizes": [1, 2]})
+
+
+async def execute(database: Database, *statements: str) -> None:
+    """In one transaction."""
+    async with database.transaction() as write:
+        for statement in statements:
+            await write.execute(text(statement))
 
 
 @dataclass
@@ -936,10 +888,7 @@ def settings(services: Services, port: int | None = None, **changes: Any) -> Dat
 
 
 async def close_all_others(services: Services) -> None:
-    connection = await asyncpg.connect(services.database_url)
     # With a timeout it waits until the connection has ended.
-    await connection.execute(
-        """SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    closed = """SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()"""
-    )
-    await connection.close()
+    await execute_sql(services.database_url, closed)

@@ -20,7 +20,8 @@ from app.infra.slow_queries.__main__ import ServerSettings, make_report
 from dev.pooling import pgbouncer
 from dev.pooling.pgbouncer import PgBouncer
 from dev.pytest_plugin import Services
-from tests.infra.test_database import busy_reading, proxy
+from tests.infra.conftest import execute_sql, fetch_value, until
+from tests.infra.test_database import busy_reading, execute, proxy
 from tests.infra.test_database import settings as direct_settings
 
 URLS = {
@@ -32,12 +33,8 @@ URLS = {
 
 @pytest.fixture
 def notes(services: Services) -> None:
-    async def create() -> None:
-        connection = await asyncpg.connect(services.database_url)
-        await connection.execute("CREATE TABLE notes (id bigint PRIMARY KEY, body text NOT NULL)")
-        await connection.close()
-
-    asyncio.run(create())
+    table = "CREATE TABLE notes (id bigint PRIMARY KEY, body text NOT NULL)"
+    asyncio.run(execute_sql(services.database_url, table))
 
 
 @pytest.fixture
@@ -93,8 +90,7 @@ async def test_a_read_repeats_when_its_rows_differ_from_their_described_type(
 
             line.replaced = bigint, integer
             with pytest.raises(Unavailable, match="a type has changed"):
-                async with database.transaction() as write:
-                    await write.execute(text("SELECT 7::bigint"))
+                await execute(database, "SELECT 7::bigint")
             async with database.transaction() as write:
                 assert await write.scalar(text("SELECT 7::bigint")) == 7
 
@@ -107,8 +103,7 @@ async def test_postgres_refuses_a_write_through_a_read_session(
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
             await database.reader().fetch("INSERT INTO notes VALUES (1, '')")
 
-        async with database.transaction() as write:
-            await write.execute(text("INSERT INTO notes VALUES (1, '')"))
+        await execute(database, "INSERT INTO notes VALUES (1, '')")
         assert await database.reader().fetch("SELECT id FROM notes") == [(1,)]
 
 
@@ -116,10 +111,9 @@ async def test_postgres_refuses_a_write_through_a_read_session(
 async def test_slow_queries_asks_a_replica_through_the_pooler(
     services: Services, bouncer: PgBouncer
 ) -> None:
-    connection = await asyncpg.connect(services.database_url)
-    await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
-    await connection.fetch("SELECT count(*) FROM pg_class WHERE relname = $1", "a")
-    await connection.close()
+    url = services.database_url
+    await execute_sql(url, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+    await fetch_value(url, "SELECT count(*) FROM pg_class WHERE relname = $1", "a")
     given = settings(services, bouncer).model_dump()
     servers = ServerSettings(**given, replica_urls=[bouncer.read_url])
 
@@ -152,8 +146,7 @@ async def test_a_read_only_alias_is_not_used_for_writes(
     elsewhere = bouncer.read_url.replace("127.0.0.1", "localhost")
     async with Database(settings(services, bouncer, url=elsewhere)) as database:
         with pytest.raises(Unavailable, match="DATABASE_URL leads to the pooler's read-only alias"):
-            async with database.transaction() as write:
-                await write.execute(text("SELECT 1"))
+            await execute(database, "SELECT 1")
 
 
 @pytest.mark.usefixtures("notes", "installed")
@@ -251,8 +244,7 @@ async def test_postgres_stops_a_statement_that_runs_too_long(
             with pytest.raises(Unavailable, match="a query took too long"):
                 await database.reader().fetch("SELECT pg_sleep(5)")
             with pytest.raises(Unavailable, match="statement timeout"):
-                async with database.transaction() as write:
-                    await write.execute(text("SELECT pg_sleep(5)"))
+                await execute(database, "SELECT pg_sleep(5)")
 
 
 @pytest.mark.slow
@@ -263,15 +255,9 @@ async def test_a_statement_that_we_stop_waiting_for_is_stopped_on_the_server(
         with pytest.raises(Unavailable, match="a query took too long"):
             await database.reader().fetch("SELECT pg_sleep(600)")
 
-        connection = await asyncpg.connect(services.database_url)
-        still_there = """SELECT query FROM pg_stat_activity WHERE datname = current_database()
-            AND state = 'active' AND pid <> pg_backend_pid()"""
-        async with asyncio.timeout(60):
-            while True:
-                if not await connection.fetch(still_there):
-                    break
-                await asyncio.sleep(0.02)
-        await connection.close()
+        is_gone = """SELECT count(*) = 0 FROM pg_stat_activity WHERE state = 'active'
+            AND datname = current_database() AND pid <> pg_backend_pid()"""
+        await until(lambda: fetch_value(services.database_url, is_gone))
 
 
 @pytest.mark.slow
@@ -299,8 +285,7 @@ async def test_while_the_pooler_has_no_room_for_more_clients_those_that_are_open
             for _ in range(600):
                 with suppress(Unavailable):
                     await database.reader().fetch("SELECT 1")
-                    async with database.transaction() as write:
-                        await write.execute(text("SELECT 1"))
+                    await execute(database, "SELECT 1")
                     break
                 await asyncio.sleep(0.1)
 
@@ -438,10 +423,6 @@ def settings(services: Services, bouncer: PgBouncer, **changes: Any) -> Database
 
 
 async def server_connections(services: Services) -> int:
-    connection = await asyncpg.connect(services.database_url)
-    count: int = await connection.fetchval(
-        """SELECT count(*) FROM pg_stat_activity
+    count = """SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()"""
-    )
-    await connection.close()
-    return count
+    return int(await fetch_value(services.database_url, count))

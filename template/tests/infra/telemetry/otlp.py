@@ -54,7 +54,7 @@ class Receiver(ThreadingHTTPServer):
 
     def points(self, metric: str) -> list[tuple[dict[str, str | int], float]]:
         """The points of a metric. A point of a histogram has its count as the value."""
-        data = self.metrics[metric]
+        data = self.metrics.get(metric, Metric())
         if data.HasField("histogram"):
             return [(_plain(p.attributes), p.count) for p in data.histogram.data_points]
         number = data.gauge if data.HasField("gauge") else data.sum

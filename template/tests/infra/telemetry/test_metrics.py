@@ -4,11 +4,10 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 
-import asyncpg
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import text
@@ -18,18 +17,18 @@ from app.infra.logs import LogSettings, configure
 from app.infra.telemetry.metrics import HistogramInstrument, Instrument, observe
 from dev import postgres
 from dev.pytest_plugin import Services
-from tests.infra.conftest import Serve, bare_app
-from tests.infra.telemetry.otlp import Receiver, receiving
+from tests.infra.conftest import Serve, bare_app, connected, until
+from tests.infra.telemetry.otlp import Receiver
+
+pytestmark = pytest.mark.usefixtures("services")
 
 FILES = postgres.REPOSITORY / "deploy" / "telemetry"
 
 
 @pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    with receiving() as receiver:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
-        monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "50")
-        yield receiver
+def receiver(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Receiver:
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "50")
+    return receiver
 
 
 def shop() -> FastAPI:
@@ -57,21 +56,11 @@ def shop() -> FastAPI:
 @asynccontextmanager
 async def held_back(services: Services) -> AsyncGenerator[None]:
     """Makes the shop's reads and writes wait until the block ends."""
-    connection = await asyncpg.connect(services.database_url)
-    try:
+    async with connected(services.database_url) as connection:
         await connection.execute("SELECT pg_advisory_lock(20)")
         yield
-    finally:
-        await connection.close()
 
 
-async def until(receiver: Receiver, metric: str, point: tuple[dict[str, str | int], float]) -> None:
-    async with asyncio.timeout(60):  # the receiver is a thread and sets no event
-        while metric not in receiver.metrics or point not in receiver.points(metric):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-
-
-@pytest.mark.usefixtures("services")
 async def test_requests_are_counted_by_route_method_and_status(
     receiver: Receiver, serve: Serve
 ) -> None:
@@ -88,7 +77,6 @@ async def test_requests_are_counted_by_route_method_and_status(
     ]
 
 
-@pytest.mark.usefixtures("services")
 async def test_a_duration_is_counted_in_seconds_in_its_bucket(
     receiver: Receiver, serve: Serve
 ) -> None:
@@ -106,7 +94,6 @@ async def test_a_duration_is_counted_in_seconds_in_its_bucket(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("services")
 async def test_a_blocked_event_loop_shows_as_a_delay(receiver: Receiver, serve: Serve) -> None:
     async with serve(shop()) as client:
         await asyncio.sleep(0.15)
@@ -135,15 +122,14 @@ async def test_a_pool_shows_its_used_connections_and_its_waiting_requests(
     async with serve(shop()) as client, asyncio.TaskGroup() as requests, held_back(services):
         for _ in range(4):
             requests.create_task(client.get(f"/{pool}"))
-        await until(receiver, "db.client.connection.pending_requests", (named, 2))
+        await until(lambda: (named, 2) in receiver.points("db.client.connection.pending_requests"))
         used = named | {"db.client.connection.state": "used"}
-        await until(receiver, "db.client.connection.count", (used, 2))
+        await until(lambda: (used, 2) in receiver.points("db.client.connection.count"))
 
     assert (named, 2) in receiver.points("db.client.connection.max")
     assert (named, 0) in receiver.points("db.client.connection.pending_requests")
 
 
-@pytest.mark.usefixtures("services")
 async def test_a_metric_that_cannot_be_read_is_logged_and_the_others_are_sent(
     receiver: Receiver, serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,16 +137,14 @@ async def test_a_metric_that_cannot_be_read_is_logged_and_the_others_are_sent(
     observe(app, Instrument("shop.tills", "{till}", "Open tills", "gauge", read=lambda: 1 / 0))  # type: ignore[arg-type,return-value]
     configure(LogSettings())  # again, now that pytest has put its own stdout in place
     async with serve(app) as client:
-        async with asyncio.timeout(60):
-            while "shop.tills" not in capsys.readouterr().out:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        await until(lambda: "shop.tills" in capsys.readouterr().out)
         await client.get("/products/1")
 
     [(_, count)] = receiver.points("http.server.request.duration")
     assert count == 1
 
 
-@pytest.mark.usefixtures("services", "receiver")
+@pytest.mark.usefixtures("receiver")
 async def test_dashboards_and_alerts_use_only_metrics_that_are_sent(serve: Serve) -> None:
     app = shop()
     async with serve(app):

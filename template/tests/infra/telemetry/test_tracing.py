@@ -4,9 +4,6 @@
 import asyncio
 import json
 import logging
-import subprocess
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,23 +16,21 @@ from sqlalchemy import text
 from app.infra.database import ReadSession, WriteSession
 from app.infra.logs import LogSettings, configure
 from app.infra.telemetry import tracing
-from dev import postgres
-from dev.pytest_plugin import Services
-from tests.infra.conftest import Serve, bare_app
-from tests.infra.telemetry.otlp import Receiver, receiving
+from tests.infra.conftest import Serve, bare_app, run_python
+from tests.infra.telemetry.otlp import Receiver
+
+pytestmark = pytest.mark.usefixtures("services")
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-"
 SAMPLED, NOT_SAMPLED = f"{CALLER}01", f"{CALLER}00"
 
 
 @pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+def receiver(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Receiver:
     """Gets every trace, unless a test sets another sampler."""
-    with receiving() as receiver:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
-        monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
-        monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "1")
-        yield receiver
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "1")
+    return receiver
 
 
 @pytest.fixture
@@ -86,7 +81,6 @@ def shop() -> FastAPI:
     return app
 
 
-@pytest.mark.usefixtures("services")
 async def test_a_request_has_its_reads_below_it(receiver: Receiver, serve: Serve) -> None:
     async with serve(shop()) as client:
         await client.get("/customers/ada@example.com")
@@ -108,7 +102,6 @@ async def test_a_request_has_its_reads_below_it(receiver: Receiver, serve: Serve
     assert 0 < sql.seconds < request.seconds
 
 
-@pytest.mark.usefixtures("services")
 async def test_a_request_has_its_transaction_below_it(receiver: Receiver, serve: Serve) -> None:
     async with serve(shop()) as client:
         await client.post("/customers/ada@example.com")
@@ -123,7 +116,6 @@ async def test_a_request_has_its_transaction_below_it(receiver: Receiver, serve:
     ]
 
 
-@pytest.mark.usefixtures("services")
 async def test_spans_of_a_team_and_of_a_library_are_part_of_the_trace(
     receiver: Receiver, serve: Serve
 ) -> None:
@@ -151,7 +143,7 @@ async def test_spans_of_a_team_and_of_a_library_are_part_of_the_trace(
     assert {span.trace_id for span in receiver.spans} == {request.trace_id}
 
 
-@pytest.mark.usefixtures("services", "no_request_is_sampled")
+@pytest.mark.usefixtures("no_request_is_sampled")
 async def test_spans_of_a_team_in_a_request_that_is_not_sampled_are_not_recorded(
     receiver: Receiver, serve: Serve
 ) -> None:
@@ -173,7 +165,6 @@ async def test_spans_of_a_team_in_a_request_that_is_not_sampled_are_not_recorded
 
 
 @pytest.mark.parametrize(("ratio", "recorded"), [("0", 0), ("1", 20)])
-@pytest.mark.usefixtures("services")
 async def test_a_span_of_a_team_outside_a_request_is_a_trace_if_the_sampler_takes_it(
     receiver: Receiver, serve: Serve, monkeypatch: pytest.MonkeyPatch, ratio: str, recorded: int
 ) -> None:
@@ -187,7 +178,6 @@ async def test_a_span_of_a_team_outside_a_request_is_a_trace_if_the_sampler_take
     assert [span.parent_id for span in receiver.spans] == [""] * recorded
 
 
-@pytest.mark.usefixtures("services")
 async def test_no_personal_data_and_no_secret_is_sent(receiver: Receiver, serve: Serve) -> None:
     # None of them can be part of a span's id, which is random hexadecimal digits.
     secrets = ["ada@example.com", "hunter2", "47.11", "s3cr3t", "198.51.100.7"]
@@ -206,7 +196,7 @@ async def test_no_personal_data_and_no_secret_is_sent(receiver: Receiver, serve:
     assert [secret for secret in secrets if secret in sent] == []
 
 
-@pytest.mark.usefixtures("services", "no_request_is_sampled")
+@pytest.mark.usefixtures("no_request_is_sampled")
 async def test_a_request_that_is_not_sampled_sends_nothing_and_tells_other_services(
     receiver: Receiver, serve: Serve
 ) -> None:
@@ -220,7 +210,6 @@ async def test_a_request_that_is_not_sampled_sends_nothing_and_tells_other_servi
     assert receiver.spans == []
 
 
-@pytest.mark.usefixtures("services")
 async def test_the_share_of_sampled_requests_is_about_the_ratio(
     receiver: Receiver, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,7 +221,7 @@ async def test_the_share_of_sampled_requests_is_about_the_ratio(
     assert 50 < len(receiver.spans) < 150
 
 
-@pytest.mark.usefixtures("services", "no_request_is_sampled")
+@pytest.mark.usefixtures("no_request_is_sampled")
 async def test_an_error_that_was_not_sampled_is_kept_with_the_id_of_its_log_lines(
     receiver: Receiver, serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -249,7 +238,7 @@ async def test_an_error_that_was_not_sampled_is_kept_with_the_id_of_its_log_line
     assert [line["trace_id"] for line in requests] == [known.trace_id, unknown.trace_id]
 
 
-@pytest.mark.usefixtures("services", "no_request_is_sampled")
+@pytest.mark.usefixtures("no_request_is_sampled")
 async def test_a_slow_request_that_was_not_sampled_is_kept(
     receiver: Receiver, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,7 +252,7 @@ async def test_a_slow_request_that_was_not_sampled_is_kept(
     assert slow.seconds >= 0.1
 
 
-@pytest.mark.usefixtures("services", "no_request_is_sampled")
+@pytest.mark.usefixtures("no_request_is_sampled")
 async def test_a_callers_trace_is_continued(receiver: Receiver, serve: Serve) -> None:
     headers = {"traceparent": SAMPLED, "tracestate": "vendor=1"}
     async with serve(shop()) as client:
@@ -278,7 +267,6 @@ async def test_a_callers_trace_is_continued(receiver: Receiver, serve: Serve) ->
     }
 
 
-@pytest.mark.usefixtures("services")
 async def test_a_tracestate_that_is_not_a_valid_header_is_dropped(
     receiver: Receiver, serve: Serve
 ) -> None:
@@ -290,7 +278,6 @@ async def test_a_tracestate_that_is_not_a_valid_header_is_dropped(
     assert "tracestate" not in answer.json()
 
 
-@pytest.mark.usefixtures("services")
 @pytest.mark.parametrize(
     "tracestate",
     ["hunter2", "a=1,hunter2=\xe9", f"hunter2={' ' * 5000}x", "hunter2=1," * 40, "hunter2" * 2000],
@@ -307,7 +294,6 @@ async def test_the_text_of_a_tracestate_is_not_logged(
     assert "hunter2" not in logged
 
 
-@pytest.mark.usefixtures("services")
 async def test_a_request_whose_caller_did_not_sample_is_not_sampled(
     receiver: Receiver, serve: Serve
 ) -> None:
@@ -321,7 +307,6 @@ async def test_a_request_whose_caller_did_not_sample_is_not_sampled(
     assert receiver.spans == []
 
 
-@pytest.mark.usefixtures("services")
 async def test_a_setting_ignores_the_callers_decision(
     receiver: Receiver, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,7 +328,6 @@ async def test_a_setting_ignores_the_callers_decision(
         f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01",
     ],
 )
-@pytest.mark.usefixtures("services")
 async def test_an_invalid_traceparent_is_ignored_and_a_new_trace_begins(
     receiver: Receiver, serve: Serve, odd: str
 ) -> None:
@@ -355,7 +339,6 @@ async def test_an_invalid_traceparent_is_ignored_and_a_new_trace_begins(
     assert request.trace_id != "0af7651916cd43dd8448eb211c80319c"
 
 
-@pytest.mark.usefixtures("services")
 async def test_every_line_of_a_request_names_its_trace_and_the_span_it_is_in(
     receiver: Receiver, serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -374,7 +357,6 @@ async def test_every_line_of_a_request_names_its_trace_and_the_span_it_is_in(
     ]
 
 
-@pytest.mark.usefixtures("services")
 async def test_a_statement_that_fails_is_an_error_in_the_trace(
     receiver: Receiver, serve: Serve
 ) -> None:
@@ -386,7 +368,6 @@ async def test_a_statement_that_fails_is_an_error_in_the_trace(
     assert sql.attributes["error.type"] == "UndefinedTableError"
 
 
-@pytest.mark.usefixtures("services")
 async def test_the_text_of_an_unknown_path_is_not_sent(receiver: Receiver, serve: Serve) -> None:
     async with serve(shop()) as client:
         await client.get("/customers/ada@example.com/orders")
@@ -401,21 +382,13 @@ async def test_the_text_of_an_unknown_path_is_not_sent(receiver: Receiver, serve
 
 
 @pytest.mark.slow
-def test_without_an_endpoint_no_exporter_is_imported_and_no_middleware_added(
-    services: Services,
-) -> None:
+def test_without_an_endpoint_no_exporter_is_imported_and_no_middleware_added() -> None:
     listing = """import sys
 from app.main import create_app
 app = create_app()
 print(*[middleware.cls.__name__ for middleware in app.user_middleware], *sys.modules)
 """
-    found = subprocess.run(
-        [sys.executable, "-c", listing],
-        cwd=postgres.REPOSITORY,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split()
+    found = run_python("-c", listing, check=True).stdout.split()
 
     assert "RequestLog" in found
     assert "RequestTelemetry" not in found
@@ -432,7 +405,6 @@ print(*[middleware.cls.__name__ for middleware in app.user_middleware], *sys.mod
         ("TRACES_SLOW_SECONDS", "0"),
     ],
 )
-@pytest.mark.usefixtures("services")
 def test_a_wrong_setting_stops_the_process_before_it_listens(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:

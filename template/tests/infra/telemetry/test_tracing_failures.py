@@ -3,7 +3,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 
 import pytest
 from fastapi import FastAPI
@@ -12,7 +11,9 @@ from app.infra.logs import LogSettings, configure
 from app.infra.telemetry import telemetry
 from dev import ports
 from tests.infra.conftest import Serve, bare_app
-from tests.infra.telemetry.otlp import Receiver, receiving
+from tests.infra.telemetry.otlp import Receiver
+
+pytestmark = pytest.mark.usefixtures("services")
 
 REQUESTS = 500
 # One request in eight fills a batch. If it waited for the receiver, p95 would show it.
@@ -32,11 +33,9 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    with receiving() as receiver:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
-        receiver.hang()
-        yield receiver
+def hung(receiver: Receiver) -> Receiver:
+    receiver.hang()
+    return receiver
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ async def greeted(app: FastAPI, serve: Serve) -> list[float]:
     return sorted(seconds)
 
 
-@pytest.mark.usefixtures("services", "away")
+@pytest.mark.usefixtures("away")
 async def test_requests_stay_quick_while_the_receiver_is_away(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,7 +75,6 @@ async def test_requests_stay_quick_while_the_receiver_is_away(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("services")
 async def test_requests_stay_quick_while_the_receiver_hangs(
     hung: Receiver, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,7 +85,6 @@ async def test_requests_stay_quick_while_the_receiver_hangs(
     assert seconds[int(REQUESTS * 0.95)] < 1
 
 
-@pytest.mark.usefixtures("services")
 async def test_the_queue_for_a_receiver_that_hangs_is_bounded(
     hung: Receiver, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,7 +102,7 @@ async def test_the_queue_for_a_receiver_that_hangs_is_bounded(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("services", "hung")
+@pytest.mark.usefixtures("hung")
 async def test_the_app_stops_in_time_while_the_receiver_hangs(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,7 +114,7 @@ async def test_the_app_stops_in_time_while_the_receiver_hangs(
     assert time.monotonic() - begun < 9
 
 
-@pytest.mark.usefixtures("services", "away")
+@pytest.mark.usefixtures("away")
 async def test_the_log_names_a_receiver_that_is_away_once_and_not_at_each_attempt(
     serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:

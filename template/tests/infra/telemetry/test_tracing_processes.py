@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from app.infra.database import ReadSession
 from dev import ports, postgres
 from tests.infra.conftest import bare_app
-from tests.infra.telemetry.otlp import Receiver, receiving
+from tests.infra.telemetry.otlp import Receiver
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("services")]
 
@@ -69,13 +69,6 @@ def got(url: str) -> httpx.Response:
         except httpx.TransportError:
             time.sleep(0.05)
     return pytest.fail("It did not start.")
-
-
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    with receiving() as receiver:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
-        yield receiver
 
 
 def test_a_request_to_another_service_is_one_trace(receiver: Receiver) -> None:

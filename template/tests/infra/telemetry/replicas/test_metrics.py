@@ -10,14 +10,7 @@ import pytest
 from app.infra.database import ReadSession
 from tests.infra.conftest import Serve, bare_app
 from tests.infra.replicas.replication import Server, cluster
-from tests.infra.telemetry.otlp import Receiver, receiving
-
-
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    with receiving() as receiver:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
-        yield receiver
+from tests.infra.telemetry.otlp import Receiver
 
 
 @pytest.fixture

@@ -1,16 +1,12 @@
 # Rung's file: advancing to another stage may change it.
 """A sample business with pictures, for tests of commands that compare files with rows."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from hashlib import sha256
 
 import asyncpg
-import pytest
 
-from app.infra import environment
 from app.infra.folder import Folder
-from app.infra.s3.bucket import Bucket
-from app.infra.s3.settings import FileSettings, bucket_of
 from dev.pytest_plugin import Services
 from tests.infra.test_files import chunks
 
@@ -37,21 +33,6 @@ class Pictures:
 
     async def deleted(self, key: str) -> None:
         await self._database.execute("UPDATE pictures SET is_deleted = true WHERE key = $1", key)
-
-
-@pytest.fixture
-async def pictures(services: Services) -> AsyncGenerator[Pictures]:
-    async with asyncpg.create_pool(services.database_url, min_size=1, max_size=3) as database:
-        await database.execute(
-            "CREATE TABLE pictures (key text, sha256 text, is_deleted bool NOT NULL DEFAULT false)"
-        )
-        yield Pictures(services, database)
-
-
-@pytest.fixture
-async def bucket(services: Services) -> AsyncGenerator[Bucket]:
-    async with bucket_of(environment.read(FileSettings)) as bucket:
-        yield bucket
 
 
 def exit_of(main: Callable[[list[str]], None], arguments: list[str]) -> str | int | None:

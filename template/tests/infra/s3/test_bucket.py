@@ -3,30 +3,21 @@
 
 import asyncio
 import os
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from hashlib import sha256
 
 import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
 
-from app.infra import environment
 from app.infra.files import FileExists, FileMissing, Files, UploadRequest, WrongSize
 from app.infra.s3.bucket import Bucket
-from app.infra.s3.settings import FileSettings, bucket_of
 from dev.pytest_plugin import Services
 from dev.s3 import rclone
-from tests.infra.conftest import Serve, bare_app
+from tests.infra.conftest import Serve, bare_app, until
 from tests.infra.test_files import chunks, endless, stored
 
 HELLO = b"hello"
-
-
-@pytest.fixture
-async def bucket(services: Services) -> AsyncGenerator[Bucket]:
-    async with bucket_of(environment.read(FileSettings)) as bucket:
-        yield bucket
 
 
 @pytest.fixture
@@ -244,10 +235,3 @@ async def test_a_key_that_could_escape_its_place_is_refused(bucket: Bucket, key:
         bucket.upload_request(key, "image/png", 1)
     with pytest.raises(ValueError, match="a key is"):
         await bucket.delete(key)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        await asyncio.sleep(0.02)

@@ -2,7 +2,7 @@
 """Tests of an S3 that is away, hangs, fails or refuses: 503 in time, and no partial result."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from hashlib import sha256
 
@@ -12,21 +12,12 @@ from app.infra import environment
 from app.infra.failures import Unavailable
 from app.infra.s3.bucket import Bucket
 from app.infra.s3.settings import FileSettings, bucket_of
-from dev.pytest_plugin import Services
 from dev.s3 import rclone
 from tests.infra.conftest import Serve, bare_app
 from tests.infra.s3.test_bucket import HELLO, send, with_pictures
 from tests.infra.test_files import chunks
 
-
-@pytest.fixture
-def own_server(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[rclone.S3]:
-    """An S3 server that a test may hang and kill."""
-    with rclone.running() as server:
-        for name, value in server.variables().items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("FILES_S3_SECONDS", "1")
-        yield server
+pytestmark = pytest.mark.usefixtures("services")
 
 
 @pytest.mark.slow
@@ -87,7 +78,6 @@ async def bucket_that_answers(*answers: bytes) -> AsyncGenerator[tuple[Bucket, l
                 yield bucket, asked
 
 
-@pytest.mark.usefixtures("services")
 async def test_a_failed_request_to_s3_is_retried_once() -> None:
     async with bucket_that_answers(FAILED, SAID_HELLO) as (bucket, asked):
         assert [chunk async for chunk in bucket.get("a")] == [HELLO]
@@ -95,7 +85,6 @@ async def test_a_failed_request_to_s3_is_retried_once() -> None:
     assert asked == ["GET", "GET"]
 
 
-@pytest.mark.usefixtures("services")
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
@@ -114,7 +103,6 @@ async def test_an_s3_that_fails_or_refuses_is_unavailable(answer: bytes, reason:
     assert len(asked) <= 2
 
 
-@pytest.mark.usefixtures("services")
 async def test_a_file_that_is_gone_already_is_deleted() -> None:
     """Amazon answers 204, and Google 404."""
     gone = said("404 Not Found", b"<Code>NoSuchKey</Code>")
@@ -124,7 +112,6 @@ async def test_a_file_that_is_gone_already_is_deleted() -> None:
             await bucket.delete("a")
 
 
-@pytest.mark.usefixtures("services")
 async def test_a_failed_upload_to_s3_is_not_sent_again() -> None:
     async with bucket_that_answers(MISSING, FAILED) as (bucket, asked):
         with pytest.raises(Unavailable):

@@ -10,10 +10,8 @@ import pytest
 
 from app.infra.s3 import orphans
 from app.infra.s3.bucket import Bucket
-from tests.infra.s3.pictures import ROWS, Pictures, bucket, exit_of, pictures
+from tests.infra.s3.pictures import ROWS, Pictures, exit_of
 from tests.infra.test_files import chunks
-
-__all__ = ["bucket", "pictures"]
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from app.infra.environment import EnvironmentIncomplete
 from app.infra.s3 import signing
 from app.infra.s3.settings import FileSettings, bucket_of
 from dev.pytest_plugin import Services
-from tests.infra.conftest import Serve, bare_app
-from tests.infra.s3.test_bucket import HELLO, send, until, with_pictures
+from tests.infra.conftest import Serve, bare_app, until
+from tests.infra.s3.test_bucket import HELLO, send, with_pictures
 from tests.infra.s3.test_failures import said
 
 

@@ -22,9 +22,9 @@ from app.infra.s3.settings import Step
 from tests.infra.conftest import Serve
 from tests.infra.s3.move.test_move import at_the_step, move
 from tests.infra.s3.move.test_steps import copy_at
-from tests.infra.s3.pictures import ROWS, Pictures, bucket, pictures
+from tests.infra.s3.pictures import ROWS, Pictures
 
-__all__ = ["at_the_step", "bucket", "pictures"]
+__all__ = ["at_the_step"]
 
 KILLS = 20
 FILES = 200

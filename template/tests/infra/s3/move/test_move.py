@@ -18,11 +18,8 @@ from app.infra.s3.rows import Rows
 from app.infra.s3.settings import FileSettings, bucket_of
 from dev.pytest_plugin import Services
 from dev.s3 import rclone
-from tests.infra.s3.pictures import ROWS, Pictures, bucket, exit_of, pictures
-from tests.infra.s3.test_failures import own_server
+from tests.infra.s3.pictures import ROWS, Pictures, exit_of
 from tests.infra.test_files import chunks, stored
-
-__all__ = ["bucket", "own_server", "pictures"]
 
 # A service moves once, and its tests take seconds.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("at_the_step")]

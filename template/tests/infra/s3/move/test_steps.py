@@ -9,18 +9,14 @@ from itertools import pairwise
 import pytest
 from httpx import AsyncClient
 
-from app.infra import environment
 from app.infra.folder import Folder
 from app.infra.s3.bucket import Bucket
-from app.infra.s3.settings import FileSettings, Step, bucket_of
+from app.infra.s3.settings import Step
 from dev.pytest_plugin import Services
 from dev.s3 import rclone
 from tests.infra.conftest import Serve, bare_app
 from tests.infra.s3.test_bucket import with_pictures
-from tests.infra.s3.test_failures import own_server
 from tests.infra.test_files import chunks
-
-__all__ = ["own_server"]
 
 pytestmark = pytest.mark.slow  # A service moves once, and its tests take seconds.
 
@@ -31,12 +27,6 @@ BOTH = [Step.READ_BOTH, Step.UPLOAD_TO_S3]
 @pytest.fixture
 def folder(services: Services) -> Folder:
     return Folder(services.files_folder)
-
-
-@pytest.fixture
-async def bucket(services: Services) -> AsyncGenerator[Bucket]:
-    async with bucket_of(environment.read(FileSettings)) as bucket:
-        yield bucket
 
 
 @asynccontextmanager

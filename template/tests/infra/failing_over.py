@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, asynccontextmanager, suppress
+from typing import Protocol, Self
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -18,7 +19,7 @@ from sqlalchemy import text
 
 from app.infra.database import ReadSession, WriteSession
 from dev import postgres
-from tests.infra.conftest import bare_app
+from tests.infra.conftest import bare_app, fetch_value
 
 PASSWORD = "of-both-servers"
 
@@ -101,16 +102,20 @@ class Server:
         return await self.run("SELECT rolpassword FROM pg_authid WHERE rolname = 'other'")
 
     async def run(self, statement: str) -> str:
-        connection = await asyncpg.connect(self.url)
-        value: str = await connection.fetchval(statement)
-        await connection.close()
-        return value
+        return str(await fetch_value(self.url, statement))
 
 
-class Name:
+class OnPort(Protocol):
+    @property
+    def url(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+
+
+class Name[S: OnPort]:
     """A port that leads to one of two servers. Open connections stay where they are."""
 
-    def __init__(self, old: Server, new: Server) -> None:
+    def __init__(self, old: S, new: S) -> None:
         self.old = old
         self.new = new
         self.leads_to = old
@@ -126,11 +131,27 @@ class Name:
         except OSError:
             answers.close()
             return
-        await asyncio.gather(_pump(client, requests), _pump(server, answers))
+        await asyncio.gather(pump(client, requests), pump(server, answers))
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncGenerator[Self]:
+        async with await asyncio.start_server(self.forward, "127.0.0.1") as listener:
+            self.port = listener.sockets[0].getsockname()[1]
+            try:
+                yield self
+            finally:
+                listener.close_clients()
+
+
+async def pump(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while part := await source.read(2**16):
+            to.write(part)
+    to.close()
 
 
 @asynccontextmanager
-async def name_of_two() -> AsyncGenerator[Name]:
+async def name_of_two() -> AsyncGenerator[Name[Server]]:
     with ExitStack() as stack:
         old, new = await asyncio.gather(asyncio.to_thread(Server), asyncio.to_thread(Server))
         stack.callback(old.remove)
@@ -138,13 +159,8 @@ async def name_of_two() -> AsyncGenerator[Name]:
         stored = await old.stored(PASSWORD)
         for server in (old, new):
             await server.prepare(stored)
-        name = Name(old, new)
-        async with await asyncio.start_server(name.forward, "127.0.0.1") as listener:
-            name.port = listener.sockets[0].getsockname()[1]
-            try:
-                yield name
-            finally:
-                listener.close_clients()
+        async with Name(old, new).opened() as name:
+            yield name
 
 
 def notes_app() -> FastAPI:
@@ -174,10 +190,3 @@ async def until_written(client: AsyncClient, port: int) -> None:
         if await written(client) == port:
             return
         await asyncio.sleep(0.01)
-
-
-async def _pump(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while part := await source.read(2**16):
-            to.write(part)
-    to.close()

@@ -4,14 +4,15 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Generator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Generator
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
 
 import redis
 
 from dev import ports
 from dev.cache import valkey
 from dev.cache.valkey import Valkey
+from tests.infra.failing_over import Name, pump
 
 COMMAND = re.compile(rb"^\*\d", re.MULTILINE)
 
@@ -39,20 +40,11 @@ REFUSALS = [f"-{refusal}\r\n".encode() for refusal in _REFUSALS]
 ODD_ANSWERS = [f"{answer}\r\n".encode("latin-1") for answer in _ODD_ANSWERS]
 
 
-class Name:
-    """A port that leads to one of two servers, or gives each command the same `answer`."""
+class ValkeyName(Name[Valkey]):
+    """Leads to one of two servers, or gives each command the same `answer`."""
 
-    def __init__(self, old: Valkey, new: Valkey) -> None:
-        self.old = old
-        self.new = new
-        self.leads_to = old
-        self.answer = b""
-        self.answered = 0
-        self.port = 0
-
-    @property
-    def url(self) -> str:
-        return self.old.url.replace(f":{self.old.port}/", f":{self.port}/")
+    answer = b""
+    answered = 0
 
     def demote_old(self) -> None:
         """Makes the server a replica, which answers lookups and refuses writes."""
@@ -62,7 +54,7 @@ class Name:
 
     async def forward(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
         server, commands = await asyncio.open_connection("127.0.0.1", self.leads_to.port)
-        await asyncio.gather(self._pump_commands(client, commands, answers), _pump(server, answers))
+        await asyncio.gather(self._pump_commands(client, commands, answers), pump(server, answers))
 
     async def _pump_commands(
         self,
@@ -105,19 +97,5 @@ def two_servers(kind: str) -> Generator[tuple[Valkey, Valkey]]:
         yield old, new
 
 
-@asynccontextmanager
-async def name_of(old: Valkey, new: Valkey) -> AsyncGenerator[Name]:
-    name = Name(old, new)
-    async with await asyncio.start_server(name.forward, "127.0.0.1") as listener:
-        name.port = listener.sockets[0].getsockname()[1]
-        try:
-            yield name
-        finally:
-            listener.close_clients()
-
-
-async def _pump(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while part := await source.read(2**16):
-            to.write(part)
-    to.close()
+def name_of(old: Valkey, new: Valkey) -> AbstractAsyncContextManager[ValkeyName]:
+    return ValkeyName(old, new).opened()

@@ -10,11 +10,6 @@ from app.infra.cache.loads import ReadLimit
 from app.infra.failures import Unavailable
 
 
-async def hold(limit: ReadLimit, until: asyncio.Event) -> None:
-    async with limit:
-        await until.wait()
-
-
 async def use(limit: ReadLimit) -> None:
     async with limit:
         pass
@@ -35,32 +30,25 @@ async def test_waiters_are_served_in_the_order_in_which_they_came() -> None:
 
 
 async def test_each_waiter_that_times_out_gets_unavailable() -> None:
-    limit, done = ReadLimit(1, seconds=0.05), asyncio.Event()
-    holder = asyncio.create_task(hold(limit, done))
-    await asyncio.sleep(0)
-    first = asyncio.create_task(use(limit))
-    await asyncio.sleep(0.02)
-    second = asyncio.create_task(use(limit))
+    limit = ReadLimit(1, seconds=0.05)
+    async with limit:
+        first = asyncio.create_task(use(limit))
+        await asyncio.sleep(0.02)
+        second = asyncio.create_task(use(limit))
 
-    async with asyncio.timeout(60):
-        failures = await asyncio.gather(first, second, return_exceptions=True)
+        async with asyncio.timeout(60):
+            failures = await asyncio.gather(first, second, return_exceptions=True)
     assert [type(failure) for failure in failures] == [Unavailable, Unavailable]
-
-    done.set()
-    await holder
     await use(limit)
 
 
 async def test_a_waiter_cancelled_when_its_turn_comes_gives_it_to_the_next() -> None:
-    limit, done = ReadLimit(1, seconds=10), asyncio.Event()
-    holder = asyncio.create_task(hold(limit, done))
-    await asyncio.sleep(0)
-    leaving = asyncio.create_task(use(limit))
-    staying = asyncio.create_task(use(limit))
-    await asyncio.sleep(0)
+    limit = ReadLimit(1, seconds=10)
+    async with limit:
+        leaving = asyncio.create_task(use(limit))
+        staying = asyncio.create_task(use(limit))
+        await asyncio.sleep(0)
 
-    done.set()
-    await holder
     leaving.cancel()
 
     async with asyncio.timeout(60):
@@ -68,18 +56,15 @@ async def test_a_waiter_cancelled_when_its_turn_comes_gives_it_to_the_next() -> 
 
 
 async def test_a_waiter_cancelled_as_it_times_out_releases_nothing() -> None:
-    limit, done = ReadLimit(1, seconds=0.05), asyncio.Event()
-    holder = asyncio.create_task(hold(limit, done))
-    await asyncio.sleep(0)
-    leaving = asyncio.create_task(use(limit))
-    await asyncio.sleep(0)
-    asyncio.get_running_loop().call_later(0.06, leaving.cancel)
-    time.sleep(0.1)  # noqa: ASYNC251  # so that both are due at once
+    limit = ReadLimit(1, seconds=0.05)
+    async with limit:
+        leaving = asyncio.create_task(use(limit))
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(0.06, leaving.cancel)
+        time.sleep(0.1)  # noqa: ASYNC251  # so that both are due at once
 
-    await asyncio.wait([leaving])
+        await asyncio.wait([leaving])
 
-    assert leaving.cancelled() or isinstance(leaving.exception(), Unavailable)
-    with pytest.raises(Unavailable):
-        await use(limit)
-    done.set()
-    await holder
+        assert leaving.cancelled() or isinstance(leaving.exception(), Unavailable)
+        with pytest.raises(Unavailable):
+            await use(limit)

@@ -71,14 +71,19 @@ def supervise(
     if path.exists() and path.stat().st_size > MOST_LOG_BYTES:
         path.replace(folder / "log.old")
     with path.open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-IS", __file__, json.dumps(order)],
+        supervisor = subprocess.Popen(
+            [sys.executable, "-IS", __file__],
             env=env,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C reaches every process of the terminal's group
         )
+    assert supervisor.stdin  # noqa: S101  # PIPE opens it
+    # Not as an argument: a command may hold a password, and everybody on this machine sees those.
+    with supervisor.stdin as stdin:
+        stdin.write(json.dumps(order).encode())
+    return supervisor
 
 
 def _join(folder: Path) -> int:
@@ -133,4 +138,4 @@ def _run(order: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_run(json.loads(sys.argv[1])))
+    sys.exit(_run(json.load(sys.stdin)))

@@ -213,6 +213,23 @@ def test_the_log_of_a_server_does_not_grow_for_years(tmp_path: Path) -> None:
     assert old.stat().st_size == supervisor.MOST_LOG_BYTES + 1
 
 
+def test_other_users_of_this_machine_do_not_see_a_servers_password(tmp_path: Path) -> None:
+    def start() -> subprocess.Popen[bytes]:
+        started.append(
+            supervisor.supervise(
+                ["echo", "hunter2"], tmp_path, env=os.environ, stop_with=signal.SIGTERM
+            )
+        )
+        return started[0]
+
+    started: list[subprocess.Popen[bytes]] = []
+    with supervisor.shared(tmp_path, start, remove=False):
+        started[0].wait()
+
+    assert "hunter2" not in str(started[0].args)
+    assert (tmp_path / "log").read_text() == "hunter2\n"
+
+
 def test_a_port_where_another_program_answers_localhost_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

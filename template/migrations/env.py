@@ -6,7 +6,7 @@ import time
 
 import asyncpg
 from alembic import context
-from alembic.runtime.migration import MigrationInfo
+from alembic.runtime.migration import MigrationContext, MigrationInfo
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -30,14 +30,12 @@ HELD_BY = f"""
 """  # noqa: S608  # nothing from outside
 
 # A CREATE INDEX CONCURRENTLY that was ended leaves an index that no query uses. When the migration
-# runs again, IF NOT EXISTS skips it.
+# runs again, IF NOT EXISTS skips it. So a migration that leaves one is not recorded as applied.
 INVALID = """
     SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
     WHERE NOT indisvalid AND relkind = 'i'
         AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE index_relid = indexrelid)
 """
-
-applied: list[str] = []
 
 # Postgres lists a partition beside its table.
 PARTITIONS = "SELECT relname FROM pg_class WHERE relispartition"
@@ -96,17 +94,19 @@ def _run(connection: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
-    if applied and (invalid := connection.scalars(text(INVALID)).all()):
+
+
+def _report(ctx: MigrationContext, step: MigrationInfo, heads: object, run_args: object) -> None:
+    """Runs in the transaction that records the migration: an exit takes that back."""
+    script = context.script.get_revision(step.up_revision_ids[0])
+    assert ctx.connection  # noqa: S101  # it is not offline
+    if invalid := ctx.connection.scalars(text(INVALID)).all():
         repair = "\n".join(f"    REINDEX INDEX CONCURRENTLY {name};" for name in invalid)
         sys.exit(
-            "The migrations are applied, but no query uses these indexes, because a build of them"
-            f" was ended. Build them again, then run this command again:\n{repair}"
+            f"The migration {script.revision} is not recorded as applied, because no query uses"
+            " these indexes: a build of them was ended. Build them again, or drop those that nobody"
+            f" needs. Then run this command again:\n{repair}"
         )
-
-
-def _report(ctx: object, step: MigrationInfo, heads: object, run_args: object) -> None:
-    script = context.script.get_revision(step.up_revision_ids[0])
-    applied.append(script.revision)
     print("Applied" if step.is_upgrade else "Reverted", f"{script.revision}: {script.doc}")
 
 

@@ -16,6 +16,7 @@ from app.infra.pooling.doctor import NAME, PGBOUNCER, PgBouncerSeen, clients_run
 from dev.pooling import pgbouncer
 from dev.pooling.pgbouncer import PgBouncer
 from dev.pytest_plugin import Services
+from tests.infra.conftest import until
 from tests.infra.doctor.test_rules import BUSY, READS, evidence, judged_without
 
 WELL = {
@@ -62,8 +63,15 @@ async def test_a_pause_that_nobody_has_ended_is_named(bouncer: PgBouncer) -> Non
         while True:
             await connection.fetch("SELECT 1")
 
+    async def is_paused() -> bool:
+        found = await look(Window(0.1, 8))
+        assert found
+        assert isinstance(found.seen, PgBouncerSeen)
+        return found.seen.waiting > 0 and not found.seen.servers_active + found.seen.servers_idle
+
     asking = asyncio.create_task(asks())
     bouncer.signal(signal.SIGUSR1)
+    await until(is_paused)
     found = await look(Window(2, 8))
     bouncer.signal(signal.SIGUSR2)
     asking.cancel()

@@ -15,7 +15,7 @@ import pytest
 
 # Only this machine can be reached, so a page that loads a script from elsewhere stays empty.
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
-SECONDS = 60
+SECONDS = 300
 
 
 class Page:

@@ -27,7 +27,7 @@ signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 
 def ask(**about):
     request = urllib.request.Request("{url}/program", json.dumps(about).encode())
-    return json.load(urllib.request.build_opener().open(request, timeout=60))
+    return json.load(urllib.request.build_opener().open(request, timeout=300))
 
 typed = sys.stdin.read() if "--password-stdin" in sys.argv else ""
 name = os.path.basename(sys.argv[0])

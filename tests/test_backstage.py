@@ -119,7 +119,7 @@ const { readFileSync } = require('fs');
     files = [component(render, team="group:default/tea"), TEMPLATE]
     node = ["node", "check.cjs", *map(str, files)]
     done = subprocess.run(
-        node, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        node, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
     )
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -165,7 +165,7 @@ def database(shop: Path) -> Iterator[str]:
     try:
         yield server.stdout.readline().strip()
     finally:
-        server.communicate("\n", timeout=60)
+        server.communicate("\n", timeout=300)
 
 
 def answer(url: str) -> int:
@@ -189,7 +189,7 @@ def served(image: Image, url: str, **environment: str) -> Iterator[subprocess.Po
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
 
 
 def compiled_at_start(image: Image) -> set[str]:
@@ -231,4 +231,4 @@ def test_the_image_migrates_serves_and_drains(image: Image, database: str) -> No
             pass
         # /ready tells the load balancer. All other requests still get an answer.
         assert [answer(f"{url}/ready"), answer(f"{url}/live")] == [503, 200]
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=300) == 0

@@ -21,7 +21,7 @@ from test_deploy_aws import NOT_OF_THE_APP
 
 STATES = Path(__file__).with_name("aws-states")
 STAGES = [1, 2, 3, 4]
-PATIENCE = 60
+PATIENCE = 300
 
 # As Secrets Manager draws them.
 SECRETS = {"PGPASSWORD": "hdT4Kd0vQ8rTz1", "SECRET_KEY": "Vb3nQ8rTz1LmX5cWk9JpYs2DfGh7Aa4E"}

@@ -57,7 +57,7 @@ def _take_the_tour(project: Path, where: str) -> list[Any]:
         env=os.environ | {"http_proxy": "http://127.0.0.1:9"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert tour.returncode == 0, tour.stdout + tour.stderr

@@ -1162,7 +1162,7 @@ def test_a_plain_locale(repo: Repo, encoding: str) -> None:
 
 def test_two_at_once_into_one_place_make_one_whole_project(person: Person) -> None:
     started = [person.starts("new", "shop", "--defaults") for _ in range(2)]
-    done = [(*process.communicate(timeout=60), process.returncode) for process in started]
+    done = [(*process.communicate(timeout=300), process.returncode) for process in started]
     assert sorted(code for *_, code in done) in ([0, 1], [0, 2]), done
     assert git("status", "--porcelain", cwd=person.desk / "shop") == ""
     assert person.leftovers() == ["shop"]
@@ -1174,7 +1174,7 @@ def test_two_at_once_into_one_empty_folder_leave_one_project_or_none(
 ) -> None:
     (person.desk / "shop").mkdir()
     started = [person.starts("new", "shop", "--defaults") for _ in range(2)]
-    done = [(*process.communicate(timeout=60), process.returncode) for process in started]
+    done = [(*process.communicate(timeout=300), process.returncode) for process in started]
     whole = [code for *_, code in done].count(0)
     assert whole <= 1
     if whole:

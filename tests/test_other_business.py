@@ -173,5 +173,5 @@ def titles(url: str, **headers: str) -> list[str]:
 def ask(url: str, body: dict[str, str] | None = None, **headers: str) -> Any:
     content = json.dumps(body).encode() if body else None
     headers["Content-Type"] = "application/json"
-    with urlopen(Request(url, content, headers), timeout=60) as answer:
+    with urlopen(Request(url, content, headers), timeout=300) as answer:
         return json.load(answer)

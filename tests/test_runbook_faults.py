@@ -73,7 +73,7 @@ class Site:
             input=pasted,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
 

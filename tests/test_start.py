@@ -47,7 +47,7 @@ def serves(project: Path, command: str, path: str = "/live") -> bytes:
                 time.sleep(0.2)
         finally:
             os.killpg(server.pid, signal.SIGINT)
-            server.wait(timeout=60)
+            server.wait(timeout=300)
     return answer
 
 

@@ -64,7 +64,7 @@ def server(services: Services) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        process.wait(timeout=300)
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def browser(app: FastAPI) -> AsyncClient:
 
 async def until(look: Callable[[], Any]) -> Any:
     """Looks again until it finds something, and returns it."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while True:
             found = look()
             if isawaitable(found):

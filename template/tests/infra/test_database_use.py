@@ -221,7 +221,7 @@ async def test_the_line_comes_at_each_interval(
     monkeypatch.setenv("LOG_PROCESS_SECONDS", "0.2")
     logged: list[str] = []
     async with serve(bare):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             while len(logged) < 2:
                 await asyncio.sleep(0.1)
                 logged += capsys.readouterr().out.splitlines()

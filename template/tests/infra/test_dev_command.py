@@ -20,7 +20,7 @@ from dev.pytest_plugin import Services
 from tests.infra.conftest import run_python
 from tests.infra.failing_over import Server
 
-SECONDS = 60
+SECONDS = 300
 
 # `python -m dev`, but on the services of the tests.
 RUN = """

@@ -70,7 +70,7 @@ async def test_an_item_for_a_cancelled_waiter_goes_to_the_next() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await first
-    assert await asyncio.wait_for(second, 60) == "connection"
+    assert await asyncio.wait_for(second, 300) == "connection"
     assert queue.empty()
 
 

@@ -115,7 +115,7 @@ async def test_cancelled_while_a_connection_is_opened_frees_its_place(services: 
         opening.cancel()
         with suppress(asyncio.CancelledError):
             await opening
-        assert await asyncio.wait_for(ask(pool), 60) == 1
+        assert await asyncio.wait_for(ask(pool), 300) == 1
         await until_idle(pool)
         pool.expire_connections()
     await close_in_time(pool.close())
@@ -151,7 +151,7 @@ async def test_a_connection_that_cannot_be_opened_gives_its_place_to_the_next() 
     await until_waiting(pool, 2)
     asked.set()
 
-    failed = await asyncio.wait_for(asyncio.gather(*tries, return_exceptions=True), 60)
+    failed = await asyncio.wait_for(asyncio.gather(*tries, return_exceptions=True), 300)
     assert [type(error) for error in failed] == [ConnectionRefusedError] * 3
     assert (pool.used, pool.idle, pool.waiting) == (0, 0, 0)
     assert pool._free.qsize() == 1
@@ -215,7 +215,7 @@ async def test_a_read_that_opens_a_connection_ends_with_its_pool(services: Servi
     await until_waiting(pool, 1)
     pool.terminate()
 
-    ended = await asyncio.wait_for(asyncio.gather(*tries, return_exceptions=True), 60)
+    ended = await asyncio.wait_for(asyncio.gather(*tries, return_exceptions=True), 300)
     assert [type(error) for error in ended] == [asyncpg.InterfaceError] * 2
 
 
@@ -226,7 +226,7 @@ async def test_a_pool_that_is_ended_refuses_those_who_wait(pool: ReadPool) -> No
     await until(lambda: pool.used)
     pool.terminate()
 
-    ended = await asyncio.wait_for(asyncio.gather(reading, *waiting, return_exceptions=True), 60)
+    ended = await asyncio.wait_for(asyncio.gather(reading, *waiting, return_exceptions=True), 300)
     lost = (asyncpg.InterfaceError, asyncpg.ConnectionDoesNotExistError)
     assert [isinstance(error, lost) for error in ended] == [True] * 4
 
@@ -306,7 +306,7 @@ async def test_closing_serves_those_who_wait_and_refuses_newcomers(pool: ReadPoo
         await pool.acquire(60)
     assert await held.connection.fetchval("SELECT 1") == 1
     pool.release(held)
-    await asyncio.wait_for(closing, 60)
+    await asyncio.wait_for(closing, 300)
     assert await waiting == 1
     assert held.connection.is_closed()
 
@@ -318,7 +318,7 @@ async def test_closing_that_takes_too_long_ends_running_reads(pool: ReadPool) ->
         await asyncio.wait_for(pool.close(), 0.1)
 
     with pytest.raises((asyncpg.InterfaceError, asyncpg.PostgresError, OSError)):
-        await asyncio.wait_for(reading, 60)
+        await asyncio.wait_for(reading, 300)
 
 
 async def ask(pool: ReadPool, sql: str = "SELECT 1") -> object:

@@ -73,7 +73,7 @@ async def connected(
         port = server.sockets[0].getsockname()[1]
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(300):
                 yield reader, writer
         finally:
             writer.close()
@@ -408,7 +408,7 @@ async def test_an_app_learns_soon_that_its_client_ended_its_direction(
 
     @echo.get("/silent")
     async def silent(request: Request) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             while (await request.receive())["type"] != "http.disconnect":
                 pass
         learned.set()
@@ -417,7 +417,7 @@ async def test_an_app_learns_soon_that_its_client_ended_its_direction(
     async with connected(echo) as (reader, writer):
         writer.write(b"GET %b HTTP/1.1\r\nhost: shop\r\n\r\n" % path)
         writer.write_eof()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             await reader.read()
             await learned.wait()
 

@@ -67,7 +67,7 @@ class Flooder:
 
     async def _posts(self, path: str) -> None:
         flooding = httpx.AsyncHTTPTransport(local_address=FLOODER[0])
-        async with httpx.AsyncClient(base_url=self._url, transport=flooding, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=self._url, transport=flooding, timeout=300) as client:
 
             async def post_on(number: int) -> None:
                 while True:

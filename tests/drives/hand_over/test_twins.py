@@ -75,7 +75,7 @@ async def refused_then_reserved(
     await staff.patch(f"/products/{lamp['id']}", json=sold_out)
     monkeypatch.setattr("app.orders.service.elsewhere", slow)
     first = asyncio.create_task(order(ada, {lamp["id"]: 1}, KEY))
-    await asyncio.wait_for(refused.wait(), 60)
+    await asyncio.wait_for(refused.wait(), 300)
     await staff.patch(f"/products/{lamp['id']}", json={"stock": 1})
     crash_at_crossings(monkeypatch)
     crash_at.set("after")

@@ -102,7 +102,7 @@ class Shop:
             balancer = haproxy.running([port], port=ports.unused(), folder=FOLDER / "haproxy")
             self.url = stack.enter_context(balancer)
         patient = httpx.HTTPTransport(retries=8)  # to connect, for a minute in all
-        client = httpx.Client(base_url=self.url, timeout=60, transport=patient)
+        client = httpx.Client(base_url=self.url, timeout=300, transport=patient)
         self._client = stack.enter_context(client)
         self.until_it_serves("GET", "/ready")
 

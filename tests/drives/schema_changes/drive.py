@@ -46,7 +46,7 @@ class Person:
     """Uses every route of the shop, again and again."""
 
     def __init__(self, url: str, statuses: Counter[str], *, logs_in_again: bool) -> None:
-        self._client = httpx.AsyncClient(base_url=url, timeout=60)
+        self._client = httpx.AsyncClient(base_url=url, timeout=300)
         self._statuses = statuses
         self._password = "a password for Ada"  # noqa: S105
         self._logs_in_again = logs_in_again

@@ -317,7 +317,7 @@ async def test_the_answer_after_an_invalidation_is_cached_although_nobody_writes
             quiet &= found["nobody_writes"]
         return quiet
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         loaded = loads.count
         await put(writer, 1, "butter", invalidate=True)
         while not await reads_while_nobody_writes():

@@ -53,7 +53,7 @@ async def test_the_cache_fills_again_after_a_failover(
                 # Nothing is cached while a transaction of another test is open.
                 stats = app.state.cache.stats
                 hits = stats.hits
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(300):
                     while stats.hits == hits:
                         assert await body(client, "/notes/1") == "bread"
             with redis.Redis.from_url(name.new.url) as new:

@@ -30,7 +30,7 @@ from tests.infra.copies.stack_shop import SERVE, TABLE
 from tests.infra.copies.stack_visitors import PICTURE
 
 ROOT = Path(__file__).parents[3]
-START_SECONDS = 30
+START_SECONDS = 300
 EMPTY = ("HOME", "PWD", "TMPDIR")
 
 

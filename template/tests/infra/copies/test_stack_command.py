@@ -21,7 +21,7 @@ from dev.pytest_plugin import Services
 from tests.infra.conftest import children, run_python
 from tests.infra.copies.test_stack import installed as installed
 
-SECONDS = 60
+SECONDS = 300
 SAID = FOLDER / "said"
 
 

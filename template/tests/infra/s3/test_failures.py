@@ -30,7 +30,7 @@ async def test_while_s3_does_not_answer_requests_are_503_and_nothing_is_recorded
         await send(client, HELLO)
         getattr(own_server, way)()
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(300):
                 completed = await client.post("/completion/one")
                 deleted = await client.delete("/picture/two")
         finally:

@@ -81,7 +81,7 @@ async def move(urls: Urls) -> AsyncIterator[Move]:
 
 
 async def becomes(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while True:
             if await condition():
                 return

@@ -55,7 +55,7 @@ class Senders:
             await connection.close()
 
     async def _write(self, connections: list[asyncpg.Connection], write: Any, *values: Any) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             while True:
                 try:
                     async with connections[0].transaction():

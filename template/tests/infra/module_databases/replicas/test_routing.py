@@ -74,7 +74,7 @@ async def running(app: FastAPI) -> AsyncGenerator[AsyncClient]:
 
 
 async def until(client: AsyncClient, server: str, token: dict[str, str] | None = None) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while (await client.get("/reads-from", headers=token)).json() != server:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
@@ -283,6 +283,6 @@ async def test_a_promoted_replica_gets_no_reads(replica: Server, primary: Server
         name = uuid4().hex
         await stranger.post(f"/parcels/{name}", headers=token)
         assert (await stranger.get(f"/parcels/{name}", headers=token)).json() is True
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             while not (await stranger.get(f"/parcels/{name}")).json():  # noqa: ASYNC110
                 await asyncio.sleep(0.02)

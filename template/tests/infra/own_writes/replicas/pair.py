@@ -44,7 +44,7 @@ async def hold_back(replica: Server, delay: str) -> None:
 async def until_replica_is_read(copies: list[AsyncClient], server: Server) -> None:
     """Waits until each copy reads from the replica, which takes a moment after its start."""
     for copy in copies:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             before = await calls(server, "diaries")
             while await calls(server, "diaries") == before:
                 await copy.get("/diaries/0")

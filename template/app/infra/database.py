@@ -46,6 +46,9 @@ READ_ONLY = "25006"
 # A TimeoutError of these modules means that Postgres did not answer. Other code may raise one too.
 DRIVERS = ("asyncpg.", "sqlalchemy.dialects.postgresql.asyncpg")
 
+# The driver's words for a type that it cannot COPY, and for a wrong number of arguments.
+OF_A_MISTAKE = ("binary format encoder", "for this query")
+
 # Opening a connection usually takes some milliseconds. health.CHECK_SECONDS limits the check.
 SLOW_TO_OPEN_SECONDS = 0.5
 
@@ -132,8 +135,8 @@ class Database:
                 if not _is_from_the_driver(error):
                     raise  # The request's own, such as of a call to another service.
                 self._expire_connections()
-            if "binary format encoder" in str(error):
-                raise  # COPY of a value whose type an extension defines: nothing is lost.
+            if any(words in str(error) for words in OF_A_MISTAKE):
+                raise  # No connection is lost.
             raise Unavailable("Postgres: the connection was lost, or did not answer") from error
         except TYPES_CHANGED as error:
             raise Unavailable(f"Postgres: a type has changed: {error}") from error

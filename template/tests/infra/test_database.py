@@ -606,6 +606,23 @@ async def test_a_type_that_the_driver_cannot_copy_is_our_mistake(database: Datab
         await copy(database)
 
 
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ([], asyncpg.InterfaceError),
+        (["four"], asyncpg.DataError),
+        ([2**40], OutOfRange),
+    ],
+)
+async def test_a_value_that_the_driver_cannot_send_is_no_lost_connection(
+    database: Database, values: list[object], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        async with database.transaction() as write:
+            await (await driver_of(write)).fetch("SELECT $1::int", *values)
+    await execute(database, "SELECT 1")
+
+
 TOO_LATE = datetime.max.replace(tzinfo=timezone(timedelta(hours=-12)))
 TOO_EARLY = datetime.min.replace(tzinfo=timezone(timedelta(hours=12)))
 OUT_OF_RANGE = [

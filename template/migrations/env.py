@@ -7,6 +7,7 @@ import time
 import asyncpg
 from alembic import context
 from alembic.runtime.migration import MigrationContext, MigrationInfo
+from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -36,6 +37,16 @@ INVALID = """
     WHERE NOT indisvalid AND relkind = 'i'
         AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE index_relid = indexrelid)
 """
+
+# What to do after these errors of Alembic, by their first words.
+NEXT_STEPS = {
+    "Multiple head revisions": "Two branches have each added a migration. Join them:"
+    ' sh dev/uv run alembic merge heads -m "merge"',
+    "Can't locate revision": "The database has a migration that this code lacks. In development,"
+    " go to the branch that has it, and run there: sh dev/uv run alembic downgrade -1\nIn"
+    " production the code is older than the database: docs/runbooks/deploy.md goes back without"
+    " migrations.",
+}
 
 # Postgres lists a partition beside its table.
 PARTITIONS = "SELECT relname FROM pg_class WHERE relispartition"
@@ -92,8 +103,12 @@ def _run(connection: Connection) -> None:
         include_name=is_of_a_model,
         on_version_apply=_report,
     )
-    with context.begin_transaction():
-        context.run_migrations()
+    try:
+        with context.begin_transaction():
+            context.run_migrations()
+    except CommandError as error:
+        steps = [step for words, step in NEXT_STEPS.items() if str(error).startswith(words)]
+        raise CommandError("\n".join([str(error), *steps])) from error
 
 
 def _report(ctx: MigrationContext, step: MigrationInfo, heads: object, run_args: object) -> None:

@@ -1,6 +1,7 @@
 """On an empty Postgres, the migrations create exactly the tables of the models."""
 
 import asyncio
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 
 ROOT = Path(__file__).parent.parent
 UPGRADE = (sys.executable, "-m", "alembic", "upgrade", "head")
@@ -53,6 +55,19 @@ async def test_an_index_whose_build_was_ended_is_named(empty_database: str) -> N
         assert refused.returncode == 1
         assert "REINDEX INDEX CONCURRENTLY ix_twins_id;" in refused.stderr
     assert upgraded().returncode == 0
+
+
+def test_two_heads_and_an_older_code_are_told_what_to_do(alembic: Config, tmp_path: Path) -> None:
+    copied = shutil.copytree(ROOT / "migrations", tmp_path / "migrations")
+    alembic.set_main_option("script_location", str(copied))
+    command.revision(alembic, "other", head="base", splice=True)
+    with pytest.raises(CommandError, match="alembic merge heads"):
+        command.upgrade(alembic, "head")
+
+    command.upgrade(alembic, "heads")
+    next(copied.glob("versions/*_other.py")).unlink()
+    with pytest.raises(CommandError, match="alembic downgrade -1"):
+        command.upgrade(alembic, "head")
 
 
 def upgraded() -> subprocess.CompletedProcess[str]:

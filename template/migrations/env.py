@@ -1,12 +1,13 @@
 """Alembic's entry: runs the migrations over asyncpg, on the database of DatabaseSettings."""
 
 import asyncio
+import re
 import sys
 import time
 
 import asyncpg
 from alembic import context
-from alembic.runtime.migration import MigrationContext, MigrationInfo
+from alembic.runtime.migration import MigrationInfo
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -31,21 +32,27 @@ HELD_BY = f"""
 """  # noqa: S608  # nothing from outside
 
 # A CREATE INDEX CONCURRENTLY that was ended leaves an index that no query uses. When the migration
-# runs again, IF NOT EXISTS skips it. So a migration that leaves one is not recorded as applied.
+# runs again, IF NOT EXISTS skips it. A build that still runs holds a lock on its table.
 INVALID = """
     SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
-    WHERE NOT indisvalid AND relkind = 'i'
-        AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE index_relid = indexrelid)
+    WHERE NOT indisvalid AND relkind = 'i' AND NOT EXISTS (
+        SELECT FROM pg_stat_progress_create_index JOIN pg_locks USING (pid)
+        WHERE relation = indrelid
+    )
 """
+# The second copy that a REINDEX CONCURRENTLY was building.
+COPY = re.compile(r"_cc(new|old)\d*\"?$")
+
+applied: list[str] = []
 
 # What to do after these errors of Alembic, by their first words.
 NEXT_STEPS = {
     "Multiple head revisions": "Two branches have each added a migration. Join them:"
-    ' sh dev/uv run alembic merge heads -m "merge"',
-    "Can't locate revision": "The database has a migration that this code lacks. In development,"
-    " go to the branch that has it, and run there: sh dev/uv run alembic downgrade -1\nIn"
-    " production the code is older than the database: docs/runbooks/deploy.md goes back without"
-    " migrations.",
+    ' {alembic} merge heads -m "merge"',
+    "Can't locate revision identified by '{head}'": "The database has this migration, and this code"
+    " does not. In development, go to the branch that has it, and take it back there with its data:"
+    " {alembic} downgrade -1\nIn production, docs/runbooks/deploy.md says how to go back to an"
+    " older version (MIGRATE=true).",
 }
 
 # Postgres lists a partition beside its table.
@@ -107,21 +114,36 @@ def _run(connection: Connection) -> None:
         with context.begin_transaction():
             context.run_migrations()
     except CommandError as error:
-        steps = [step for words, step in NEXT_STEPS.items() if str(error).startswith(words)]
-        raise CommandError("\n".join([str(error), *steps])) from error
-
-
-def _report(ctx: MigrationContext, step: MigrationInfo, heads: object, run_args: object) -> None:
-    """Runs in the transaction that records the migration: an exit takes that back."""
-    script = context.script.get_revision(step.up_revision_ids[0])
-    assert ctx.connection  # noqa: S101  # it is not offline
-    if invalid := ctx.connection.scalars(text(INVALID)).all():
-        repair = "\n".join(f"    REINDEX INDEX CONCURRENTLY {name};" for name in invalid)
-        sys.exit(
-            f"The migration {script.revision} is not recorded as applied, because no query uses"
-            " these indexes: a build of them was ended. Build them again, or drop those that nobody"
-            f" needs. Then run this command again:\n{repair}"
+        raise CommandError(f"{error}\n{_next_step(str(error))}".rstrip()) from error
+    if (applied or _is_upgrade()) and (invalid := connection.scalars(text(INVALID)).all()):
+        repair = "\n".join(
+            f"    {'DROP' if COPY.search(name) else 'REINDEX'} INDEX CONCURRENTLY {name};"
+            for name in invalid
         )
+        sys.exit(
+            "The migrations are applied, but these indexes are invalid: a build of them was ended,"
+            f" and no query uses them. Repair them, then run this command again:\n{repair}"
+        )
+
+
+def _is_upgrade() -> bool:
+    """Also one that finds nothing to apply: a second try must not hide what the first one left."""
+    given = context.config.cmd_opts  # None where code calls Alembic
+    return given is not None and given.cmd[0].__name__ == "upgrade"
+
+
+def _next_step(error: str) -> str:
+    alembic = context.config.attributes.get("program", "sh dev/uv run alembic")
+    heads = context.get_context().get_current_heads() or ("",)
+    for words, step in NEXT_STEPS.items():
+        if any(error.startswith(words.format(head=head)) for head in heads):
+            return step.format(alembic=alembic)
+    return ""
+
+
+def _report(ctx: object, step: MigrationInfo, heads: object, run_args: object) -> None:
+    script = context.script.get_revision(step.up_revision_ids[0])
+    applied.append(script.revision)
     print("Applied" if step.is_upgrade else "Reverted", f"{script.revision}: {script.doc}")
 
 

@@ -57,6 +57,25 @@ async def test_an_index_whose_build_was_ended_is_named(empty_database: str) -> N
     assert upgraded().returncode == 0
 
 
+async def test_an_index_that_is_being_built_is_not_named(empty_database: str) -> None:
+    building, writing = [await asyncpg.connect(empty_database) for _ in range(2)]
+    await writing.execute("CREATE TABLE twins AS SELECT 1 AS id; CREATE INDEX ix ON twins (id)")
+    await writing.execute("BEGIN; INSERT INTO twins VALUES (2)")
+    built = asyncio.create_task(building.execute("REINDEX INDEX CONCURRENTLY ix"))
+    async with asyncio.timeout(300):
+        while not await writing.fetchval(  # noqa: ASYNC110  # Postgres sets no event
+            "SELECT 1 FROM pg_class WHERE relname = 'ix_ccnew'"
+        ):
+            await asyncio.sleep(0.01)
+
+    meanwhile = upgraded()
+    await writing.close()
+    await built
+    await building.close()
+
+    assert meanwhile.returncode == 0, meanwhile.stderr
+
+
 def test_two_heads_and_an_older_code_are_told_what_to_do(alembic: Config, tmp_path: Path) -> None:
     copied = shutil.copytree(ROOT / "migrations", tmp_path / "migrations")
     alembic.set_main_option("script_location", str(copied))
@@ -68,6 +87,9 @@ def test_two_heads_and_an_older_code_are_told_what_to_do(alembic: Config, tmp_pa
     next(copied.glob("versions/*_other.py")).unlink()
     with pytest.raises(CommandError, match="alembic downgrade -1"):
         command.upgrade(alembic, "head")
+    with pytest.raises(CommandError) as typed:
+        command.upgrade(alembic, "typo")
+    assert "downgrade" not in str(typed.value)
 
 
 def upgraded() -> subprocess.CompletedProcess[str]:

@@ -42,7 +42,8 @@ def main(arguments: Sequence[str]) -> None:
         Base.metadata.remove(table)
     alembic = CommandLine(prog=f"{PROGRAM} {module}")
     options = alembic.parser.parse_args(command)
-    config = Config(toml_file="pyproject.toml", cmd_opts=options)
+    program = {"program": f"sh dev/uv run {PROGRAM} {module}"}  # for the errors of env.py
+    config = Config(toml_file="pyproject.toml", cmd_opts=options, attributes=program)
     history = history_of(module, config, begins=command[0] == "revision")
     keep_to(history, config)
     alembic.run_cmd(config, options)

@@ -669,6 +669,21 @@ async def test_a_change_whose_commit_fails_is_not_logged(
     assert not [line for line in lines if line["event"] == "security"]
 
 
+async def test_an_event_is_logged_once_and_not_at_a_savepoint(
+    ada: AsyncClient, database: Database
+) -> None:
+    with capture_logs() as lines:
+        async with database.transaction() as write:
+            await service.promote(write, "ada@example.com")
+            async with write.begin_nested():
+                await write.execute(text("SELECT 1"))
+            assert lines == []
+            await write.commit()
+            await write.execute(text("SELECT 1"))
+
+    assert [line["kind"] for line in lines] == ["staff_given"]
+
+
 async def test_security_events_are_logged_without_personal_data(
     ada: AsyncClient, client: AsyncClient
 ) -> None:

@@ -156,7 +156,14 @@ async def _lock_if_unchanged(write: WriteSession, account: Account) -> bool:
 def log_when_stored(write: WriteSession, kind: str, account_id: UUID) -> None:
     """Logs a security event after the commit: if the commit fails, nothing has happened."""
     session = write.sync_session
-    event.listen(session, "after_commit", lambda _: _log_event(kind, account_id), once=True)
+    waiting = [kind]
+
+    def log_once(_: object) -> None:
+        # A savepoint ends here too, and may still be rolled back.
+        if waiting and not session.in_nested_transaction():
+            _log_event(waiting.pop(), account_id)
+
+    event.listen(session, "after_commit", log_once)
 
 
 def _log_event(kind: str, account_id: UUID | None) -> None:

@@ -143,7 +143,11 @@ class Database:
         except asyncpg.PostgresError as error:  # of a statement that SQLAlchemy did not send: COPY
             _drop_values(error)
             refuse_out_of_range(error)
-            if is_transient(error) or isinstance(error, CONNECTION_LOST):
+            is_demoted = error.sqlstate == READ_ONLY
+            if is_demoted:
+                self._note_writes(error)
+                self._expire_connections()
+            if is_demoted or is_transient(error) or isinstance(error, CONNECTION_LOST):
                 raise Unavailable(f"Postgres: {error}") from error
             raise
         except sqlalchemy.exc.DBAPIError as error:

@@ -73,7 +73,7 @@ CANNOT_CONNECT = (*CONNECTION_LOST, asyncpg.PostgresError, asyncpg.InterfaceErro
 
 @contextmanager
 def ends_in_words() -> Generator[None]:
-    """Ends a command with one line, not a traceback, when a server is away."""
+    """Ends a command in words, not with a traceback, when a server is away."""
     try:
         yield
     except Unavailable as error:

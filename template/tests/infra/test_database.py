@@ -583,6 +583,7 @@ async def test_no_value_of_a_failed_copy_is_in_its_error(database: Database) -> 
     [
         "SELECT pg_terminate_backend(pg_backend_pid())",
         "DO $$ BEGIN RAISE SQLSTATE '40P01'; END $$",
+        "DO $$ BEGIN RAISE SQLSTATE '25006'; END $$",  # as on a server that was the primary
     ],
 )
 async def test_a_statement_past_sqlalchemy_that_may_succeed_later_is_unavailable(

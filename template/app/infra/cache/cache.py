@@ -115,8 +115,12 @@ class Cache:
     def invalidate_after(
         self, session: Session, query: StaleQuery[..., Any], args: Any, kwargs: Any
     ) -> None:
-        with suppress(NotCacheable):  # then there is no such entry
-            key = f"{self._prefix}:{format_of(query).key(args, kwargs)}"
+        form = format_of(query)
+        try:
+            key = f"{self._prefix}:{form.key(args, kwargs)}"
+        except NotCacheable as error:  # such as a whole row in place of its id
+            log.warning(f"nothing was invalidated: {error}", query=form.name)
+        else:
             session.info.setdefault("invalidated", set()).add(key)
 
     async def invalidate(self, keys: set[str]) -> None:

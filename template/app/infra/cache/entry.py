@@ -119,7 +119,10 @@ class AnswerFormat[R]:
             body = self._json(answer)
             is_the_same = self._json(self.decode(body)) == body
         except Exception as error:  # bytes that are no text, or a validator that expects no JSON
-            raise NotCacheable("JSON cannot hold an answer, so it is not cached") from error
+            kind = type(error).__name__  # Never its message, which may hold values.
+            raise NotCacheable(
+                f"JSON cannot hold an answer ({kind}), so it is not cached"
+            ) from error
         if not is_the_same:
             raise NotCacheable(
                 "an answer changes when it is read from its JSON, so it is not cached"

@@ -92,19 +92,23 @@ SEQUENCES = """
         format('%I.%I', schemaname, sequencename) AS name,
         quote_ident(schemaname) AS schema,
         has_sequence_privilege(pg_class.oid, 'SELECT, USAGE') AS may_read,
-        -- A serial column of before Postgres 10 is int, and its sequence is bigint.
+        -- A sequence may be wider than its column: the column's limit counts.
         last_value::float / least(max_value, (
             SELECT min(CASE atttypid WHEN 'int2'::regtype THEN 32767 ELSE 2147483647 END)
-            FROM pg_depend
-            JOIN pg_attrdef ON classid = 'pg_attrdef'::regclass AND objid = pg_attrdef.oid
-            JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
-            WHERE refclassid = 'pg_class'::regclass AND refobjid = pg_class.oid
-                AND atttypid IN ('int2'::regtype, 'int4'::regtype)
+            FROM pg_attribute
+            WHERE atttypid IN ('int2'::regtype, 'int4'::regtype) AND (attrelid, attnum) IN (
+                SELECT adrelid, adnum FROM pg_depend  -- of a default
+                JOIN pg_attrdef ON classid = 'pg_attrdef'::regclass AND objid = pg_attrdef.oid
+                WHERE refclassid = 'pg_class'::regclass AND refobjid = pg_class.oid
+                UNION SELECT refobjid, refobjsubid FROM pg_depend  -- of an identity
+                WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'i'
+            )
         )) AS used
     FROM pg_sequences
     JOIN pg_namespace ON nspname = schemaname
     JOIN pg_class ON relnamespace = pg_namespace.oid AND relname = sequencename
-    WHERE increment_by > 0 AND NOT cycle
+    WHERE increment_by > 0 AND NOT cycle AND has_schema_privilege(pg_namespace.oid, 'USAGE')
+        AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e')
     ORDER BY used DESC NULLS LAST
 """
 

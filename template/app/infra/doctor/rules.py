@@ -61,7 +61,8 @@ def clocks(evidence: Evidence) -> Finding | None:
         return Finding(
             rule="clocks",
             text="a sequence runs out",
-            do=f"ALTER SEQUENCE {database.sequence or 'NAME'} AS bigint; its column too",
+            do="make its column bigint first, then"
+            f" ALTER SEQUENCE {database.sequence or 'NAME'} AS bigint",
             evidence=[
                 f"{database.fullest_sequence:.0%} of {database.sequence or 'it'} is used"
                 " (pg_sequences)"
@@ -139,7 +140,7 @@ def _own_limit(evidence: Evidence) -> Finding | None:
     return Finding(
         rule="connections",
         text="the role or the database has a connection limit of its own, which is reached",
-        do="smaller pools, or ALTER ROLE (or DATABASE) … CONNECTION LIMIT within max_connections",
+        do="make the pools smaller, or raise it: ALTER ROLE (or DATABASE) … CONNECTION LIMIT",
         evidence=found,
     )
 

@@ -29,7 +29,7 @@ def install(app: FastAPI) -> None:
     if cache and _database_of(cache) == _database_of(move.redis_url):
         raise EnvironmentIncomplete(
             "SESSION_REDIS_URL leads to the same database as CACHE_URL. The cache may drop any key,"
-            " and users would be logged out. Give the cache another server: nothing is lost."
+            " and users would be logged out. Give the cache another server: it needs no old data."
         )
     positions = getattr(app.state, "positions", None)
     least = LeastPosition(app.state.database.reader) if positions else None

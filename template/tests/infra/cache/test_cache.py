@@ -493,11 +493,12 @@ async def test_a_call_that_cannot_be_cached_is_answered_and_logged(
     with capture_logs() as lines:
         assert await picture(read, "é") == "é".encode("utf-16")
         assert await names_of(read, Doctor(name="Ada")) == ["Ada"]
-    async with app.state.database.transaction() as write:
-        names_of.invalidate(write, Doctor(name="Ada"))
+        async with app.state.database.transaction() as write:
+            names_of.invalidate(write, Doctor(name="Ada"))
 
-    assert [line["query"].split(".")[-1] for line in lines] == ["picture", "names_of"]
+    assert [line["query"].split(".")[-1] for line in lines] == ["picture", "names_of", "names_of"]
     assert "it takes a Doctor, which cannot be part of a key" in lines[1]["event"]
+    assert "nothing was invalidated" in lines[2]["event"]
 
 
 async def test_no_log_line_shows_the_arguments_of_a_query(

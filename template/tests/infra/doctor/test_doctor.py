@@ -196,6 +196,9 @@ async def test_an_archive_that_is_off_does_not_fail(database: str) -> None:
     "sequence",
     [
         "CREATE TABLE tickets (id serial)",
+        # Its column was to become bigint first.
+        "CREATE TABLE tickets (id int GENERATED ALWAYS AS IDENTITY);"
+        " ALTER SEQUENCE tickets_id_seq AS bigint",
         # As pg_dump writes a serial column of before Postgres 10.
         "CREATE SEQUENCE tickets_id_seq;"
         " CREATE TABLE tickets (id int DEFAULT nextval('tickets_id_seq'))",
@@ -208,7 +211,7 @@ async def test_a_sequence_that_runs_out_is_named(database: str, sequence: str) -
 
     found, _ = await look(database, 1)
 
-    assert "ALTER SEQUENCE public.tickets_id_seq" in finding(found).do
+    assert "bigint first, then ALTER SEQUENCE public.tickets_id_seq" in finding(found).do
 
 
 async def test_a_sequence_that_begins_again_does_not_run_out(database: str) -> None:
@@ -226,6 +229,8 @@ async def test_a_sequence_that_the_role_may_not_read_is_reported(database: str) 
     await connection.execute("CREATE SEQUENCE tickets_id_seq")
     await connection.close()
 
+    hidden = "CREATE SCHEMA others; CREATE SEQUENCE others.numbers"
+    await execute_sql(database, hidden)
     async with guest(database, "IN ROLE pg_monitor") as url:
         _, skipped = await look(url, 1)
 

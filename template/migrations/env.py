@@ -45,7 +45,7 @@ COPY = re.compile(r"_cc(new|old)\d*\"?$")
 
 applied: list[str] = []
 
-# What to do after these errors of Alembic, by their first words.
+# What to do next, by the first words of an error of Alembic.
 NEXT_STEPS = {
     "Multiple head revisions": "Two branches have each added a migration. Join them:"
     ' {alembic} merge heads -m "merge"',

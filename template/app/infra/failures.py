@@ -77,7 +77,7 @@ def ends_in_words() -> Generator[None]:
     try:
         yield
     except Unavailable as error:
-        sys.exit(f"{error}\nWhen it answers again, run this again.")
+        sys.exit(f"{error}\nNothing is lost. When it answers again, run this again.")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from app.infra import environment
+from app.infra import environment, failures
 from app.infra.connections import DatabaseSettings, connect
-from app.infra.failures import Unavailable
 
 NO_QUERY = """FILES_ROWS is not set: the query for the key and sha256 of every file of your tables.
 Write NULL as the sha256 of a file that may be missing. For example, in .env or for the process:
@@ -84,13 +83,11 @@ def rows_of(arguments: argparse.Namespace) -> Rows:
 
 @contextmanager
 def ends_in_words() -> Generator[None]:
-    """Ends the command with one line, not a traceback, when a server is away."""
-    try:
-        yield
-    except Unavailable as error:
-        sys.exit(f"{error}\nNothing is lost. When it answers again, run this again.")
-    # A lost connection raises one of the last two, a timeout an OSError.
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        sys.exit(f"Postgres did not answer the query of FILES_ROWS: {str(error) or repr(error)}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """As that of app/infra/failures.py, and also when the query of FILES_ROWS fails."""
+    with failures.ends_in_words():
+        try:
+            yield
+        # A lost connection raises one of the last two, a timeout an OSError.
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            reason = str(error) or repr(error)
+            sys.exit(f"Postgres did not answer the query of FILES_ROWS: {reason}")

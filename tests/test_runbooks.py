@@ -41,6 +41,7 @@ EXECUTED = {
         replicas/add-a-replica.md: 1. do
         replicas/failover.md: 1. check, 2. do, 2. check, 3. do, 3. check
         upgrade-postgres.md: 1. do, 1. check, 2. do, 2. check, 2. back, 3. do, 3. check
+        backup.md: 1. do, 1. check, 2. do, 3. do, 3. check, 4. do
     """,
     "runbook_pause": """
         module_databases/move-by-pausing.md: 1. do, 2. do, 2. check, 2. back
@@ -234,7 +235,7 @@ def test_postgres_changes_to_the_next_major_and_back_and_no_write_is_lost(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("installed")
-def test_a_module_moves_to_its_own_server_which_fails_over_and_is_upgraded_unnoticed(
+def test_a_module_moves_to_its_own_server_which_fails_over_is_upgraded_and_recovered(
     render: Render, tmp_path: Path
 ) -> None:
     drives = (REPO / "benchmarks" / "live_climb", "operators_year", "runbook_move")
@@ -255,6 +256,9 @@ def test_a_module_moves_to_its_own_server_which_fails_over_and_is_upgraded_unnot
     assert lost["listed as lost"] >= lost["lost"] == 3
     [its_replica] = set(lost["ports"])
     assert its_replica not in servers
+    recovered = report["its server recovered"]
+    assert recovered["recovered"] == recovered["written"] != []
+    assert re.search(r"Loss window: \d+ s\.", recovered["rehearsal"])
 
 
 @pytest.mark.slow

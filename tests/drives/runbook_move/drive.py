@@ -1,5 +1,6 @@
 """Follows module_databases/move-a-module.md there, back, there and to its end, under load.
-Then the module's server gets what its-server.md promises: a failover, an upgrade and back, a loss.
+Then the module's server gets what its-server.md promises: a failover, an upgrade and back, a loss,
+a backup and a recovery.
 
 Runs in a generated repo of stage 4 with all options, beside the live climb's modules and
 operators_year: python -m runbook_move.drive
@@ -16,7 +17,7 @@ from typing import Any
 from dev import postgres
 from operators_year.drive import WRITTEN, People, Site, prepared, report_on
 
-from runbook_move.its_server import at_port, lose_it, port_of, used_as_the_pages_say
+from runbook_move.its_server import at_port, lose_and_recover_it, port_of, used_as_the_pages_say
 
 sys.path.append(str(postgres.REPOSITORY / "live_climb"))
 
@@ -110,7 +111,7 @@ WAY = (
 
 
 async def moved_and_used(site: MoveSite) -> dict[str, Any]:
-    return await moved(site, then=used_as_the_pages_say, at_last=lose_it)
+    return await moved(site, then=used_as_the_pages_say, at_last=lose_and_recover_it)
 
 
 async def moved(
@@ -120,7 +121,7 @@ async def moved(
     at_last: Callable[[MoveSite], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """`at_last` begins when nobody uses the service any more."""
-    its_server, its_loss = {}, {}
+    its_server, its_end = {}, {}
     async with prepared(site):
         people = People(site)
         people.load.start()
@@ -146,7 +147,7 @@ async def moved(
         there = await asyncio.to_thread(site.query, WRITTEN)
         orders = people.ledger.rows["orders"]
         if at_last is not None:
-            its_loss = await asyncio.to_thread(at_last, site)
+            its_end = await asyncio.to_thread(at_last, site)
     return {
         "orders": len(orders),
         "lost orders": len(orders - set(there)),
@@ -157,7 +158,7 @@ async def moved(
             name: found[1] for name, text in said.items() if (found := PAUSE.search(text))
         },
         "its server": its_server,
-        "its server lost": its_loss,
+        **its_end,
         "own": said["own"].strip().splitlines()[-1],
         "people": people.report(),
         "evidence": people.evidence(),

@@ -1,8 +1,10 @@
 """Follows module_databases/its-server.md once the module has its own server: names in PgBouncer,
-a planned failover to a replica of it, an upgrade to a new server and back, and the loss of that.
+a planned failover to a replica of it, an upgrade to a new server and back, the loss of that, and a
+backup of the server that is left, which recovers rows that a mistake deleted.
 """
 
 import asyncio
+import os
 import re
 import secrets
 from collections.abc import Callable
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 
 ITS_SERVER = "module_databases/its-server.md"
 UPGRADE = "upgrade-postgres.md"
+BACKUP = "backup.md"
 REQUESTS = 40
+ORDERS = "SELECT id FROM orders ORDER BY id"
 place.PROGRAMS = (*place.PROGRAMS, "pg_dump", "pg_dumpall")
 
 
@@ -61,7 +65,7 @@ def make_a_replica(site: "MoveSite", of: Path) -> None:
 
 
 def make_programs(site: "MoveSite", data: Path, port: str) -> None:
-    for verb in ("start", "stop"):
+    for verb in ("start", "stop", "restart"):
         how = f"-l {data}.log -w -m fast -o '-p {port}' {verb}"
         site._program(f"{verb}-{data.name}", f"pg_ctl -D {data} {how}")
 
@@ -121,6 +125,10 @@ def end(site: "MoveSite") -> None:
     site.home = "OWN_POSTGRES"
 
 
+def lose_and_recover_it(site: "MoveSite") -> dict[str, Any]:
+    return {"its server lost": lose_it(site), "its server recovered": recover_it(site)}
+
+
 def lose_it(site: "MoveSite") -> dict[str, Any]:
     """The new server gets a replica and fails, while nobody uses it."""
     named = site.variables
@@ -129,6 +137,44 @@ def lose_it(site: "MoveSite") -> dict[str, Any]:
     lost = lose_the_primary(site)
     lead_to(site, "OWN_PLACE")
     return lost | {"ports": site.follow_text(LEADS_TO).split()}
+
+
+def recover_it(site: "MoveSite") -> dict[str, Any]:
+    """A mistake deletes each order of the module, while nobody uses it."""
+    become_postgres_user(site)
+    site.follow(BACKUP, "1.")
+    rehearsal = site.follow(BACKUP, "2.")
+    written = site.query(ORDERS)
+    [until] = site.query("SELECT clock_timestamp()")
+    site.query("TRUNCATE orders CASCADE")
+    site.query("SELECT pg_switch_wal()")
+    site.variables["UNTIL"] = until
+    site.follow(BACKUP, "3.")
+    # Sessions and files belong to the common database.
+    site.follow(BACKUP, "4.", only=lambda commands: "login_sessions" not in commands)
+    return {"rehearsal": rehearsal, "written": written, "recovered": site.query(ORDERS)}
+
+
+def become_postgres_user(site: "MoveSite") -> None:
+    """Has the surroundings of `sudo -iu postgres` on the module's server."""
+    named = site.variables
+    keys = site.s3.variables("backups")
+    port, data = port_of(named["OWN_PLACE"]), Path(named["POSTGRES_DATA"])
+    password, folder = re.split("[:@]", named["OWN_POSTGRES"])[2], named["POSTGRES_DATA"]
+    # The commands of this site are root's.
+    own = "" if os.geteuid() else f"[ ! -d {data} ] || chown -R {place.NOBODY} {data}\n"
+    for verb in ("start", "restart"):
+        program = site.programs / f"{verb}-{data.name}"
+        first, then = program.read_text(encoding="utf-8").split("\n", 1)
+        program.write_text(f"{first}\n{own}{then}", encoding="utf-8")
+    named |= {
+        **{"PGHOST": "127.0.0.1", "PGPORT": port, "PGDATABASE": "app", "PGDATA": folder},
+        **{"PGUSER": "postgres", "PGPASSWORD": password},
+        **{name: keys[name] for name in keys if name.startswith("AWS_")},
+        "RESTART_POSTGRES": f"restart-{data.name}",
+        "BACKUP": "s3://backups/orders",
+        "BACKUP_OPTIONS": f"--endpoint-url {site.s3.url}",
+    }
 
 
 # On a busy machine a pause may be longer than people wait.

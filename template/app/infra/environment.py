@@ -4,10 +4,11 @@
 import fcntl
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings
 
 # `make dev` shares its variables with commands in other shells through this file. Its path does not
@@ -16,8 +17,13 @@ SHARED = Path(__file__).parents[2] / ".dev" / "environment.json"
 
 ADVICE = {
     "url_parsing": ". Put no quotes around it. In a password write / as %2F, ? as %3F, # as %23,"
-    " @ as %40, : as %3A and , as %2C"
+    " @ as %40, : as %3A and , as %2C",
+    "time_delta_parsing": ". Write PT30M for 30 minutes, or P14D for 14 days",
 }
+
+# With 0, each login or link would end at once. With more than 100 years, a date could pass the year
+# 9999, where Python's dates end.
+Duration = Annotated[timedelta, Field(ge=timedelta(seconds=1), le=timedelta(days=36_500))]
 
 
 class EnvironmentIncomplete(SystemExit):

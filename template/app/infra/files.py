@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from starlette.requests import HTTPConnection
 
 from app.infra import environment
+from app.infra.environment import Duration
 from app.infra.file_links import FileLinks, LinkInvalid
 from app.infra.folder import Folder, LinkedFolder
 from app.infra.stored_files import (
@@ -30,12 +31,12 @@ __all__ = ["FileExists", "FileMissing", "Files", "LinkInvalid", "UploadRequest",
 
 
 class FileSettings(BaseSettings):
-    """Durations are ISO 8601 (PT15M) or seconds."""
+    """Durations are ISO 8601: PT15M."""
 
     model_config = SettingsConfigDict(env_prefix="FILES_")
 
     folder: DirectoryPath
-    link_lifetime: timedelta = timedelta(minutes=15)
+    link_lifetime: Duration = timedelta(minutes=15)
 
 
 class LinkSettings(BaseSettings):

@@ -30,6 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.sql import visitors
 
+from app.infra.environment import Duration
 from app.infra.failures import Unavailable
 from app.infra.queries import Form
 from app.infra.reads import Query, Reader
@@ -42,12 +43,12 @@ SEEN_PRECISION = timedelta(minutes=5)
 
 
 class SessionSettings(BaseSettings):
-    """Durations are ISO 8601 (P14D) or seconds."""
+    """Durations are ISO 8601: P14D."""
 
     model_config = SettingsConfigDict(env_prefix="SESSION_")
 
-    idle: timedelta = timedelta(days=14)
-    absolute: timedelta = timedelta(days=90)
+    idle: Duration = timedelta(days=14)
+    absolute: Duration = timedelta(days=90)
 
     # The most sessions of one user. A login beyond that ends an old one. Sessions that nobody used
     # again 5 minutes after their login end first, so a script that logs in for each call ends its

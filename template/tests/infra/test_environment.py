@@ -47,6 +47,21 @@ def test_a_missing_or_wrong_variable_is_named_and_its_value_is_not_shown(
     assert "hunter2" not in str(stopped.value)
 
 
+@pytest.mark.parametrize("name", ["FILES_LINK_LIFETIME", "SESSION_ABSOLUTE", "SESSION_IDLE"])
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [("1800", "Write PT30M"), ("PT0S", "1 second"), ("-P1D", "1 second"), ("P9000Y", " days")],
+)
+@pytest.mark.usefixtures("services")
+def test_a_duration_that_no_login_or_link_can_have_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, advice: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(EnvironmentIncomplete, match=f"  {name}: .*{advice}"):
+        create_app()
+
+
 @pytest.mark.slow
 def test_an_incomplete_environment_stops_the_start_without_a_traceback(services: Services) -> None:
     environment = {**os.environ, "SECRET_KEY": ""}

@@ -4,10 +4,12 @@
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, HttpUrl, PositiveFloat, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.infra.environment import Duration
 from app.infra.s3.bucket import Bucket
 from app.infra.s3.signing import S3Signer
 
@@ -22,7 +24,7 @@ class Step(StrEnum):
 
 
 class FileSettings(BaseSettings):
-    """Durations are ISO 8601 (PT15M) or seconds."""
+    """Durations are ISO 8601: PT15M."""
 
     model_config = SettingsConfigDict(env_prefix="FILES_", env_ignore_empty=True)
 
@@ -37,7 +39,7 @@ class FileSettings(BaseSettings):
     s3_endpoint: HttpUrl | None = None
     s3_seconds: PositiveFloat = 5
     # S3 takes no signature for longer than a week.
-    link_lifetime: timedelta = Field(default=timedelta(minutes=15), le=timedelta(days=7))
+    link_lifetime: Annotated[Duration, Field(le=timedelta(days=7))] = timedelta(minutes=15)
 
     @field_validator("folder")
     @classmethod

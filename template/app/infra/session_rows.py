@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
 from typing import Any, Protocol, cast
 from uuid import UUID
@@ -175,13 +175,16 @@ class SessionRows:
         return await both.first(self._reader(), token_hash=token_hash, idle=self._idle)
 
     async def note_visit(self, token_hash: bytes, session: Session) -> None:
+        # By this process' clock, which finds a visit due. If Postgres' clock were minutes behind, a
+        # visit would stay due, and each request would be a write.
+        now = datetime.now(UTC)
         # Of requests that arrive together, only one updates seen_at.
         stale = (LoginSession.token_hash == token_hash) & (
-            LoginSession.seen_at < func.now() - self._seen_precision
+            LoginSession.seen_at < now - self._seen_precision
         )
         try:
             async with self._transaction() as write:
-                await write.execute(update(LoginSession).where(stale).values(seen_at=func.now()))
+                await write.execute(update(LoginSession).where(stale).values(seen_at=now))
         except Unavailable as error:
             log.warning("a visit was not noted", reason=str(error))  # no reason to fail a read
 

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import unicodedata
+from datetime import datetime, timedelta, tzinfo
 from typing import get_args
 from uuid import UUID, uuid4
 
@@ -222,6 +223,24 @@ async def test_guessing_is_stopped_even_with_the_right_password(
 
     assert stopped.status_code == 429
     assert 0 < int(stopped.headers["retry-after"]) <= 15 * 60 + 1
+
+
+async def test_a_refusal_says_when_the_window_ends_even_if_the_clock_here_is_wrong(
+    ada: AsyncClient, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AnHourAhead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + timedelta(hours=1)
+
+    monkeypatch.setattr(throttle, "datetime", AnHourAhead, raising=False)
+    for _ in range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS):
+        await client.post("/session", json=A_GUESS)
+
+    stopped = await client.post("/session", json=ADA)
+
+    assert stopped.status_code == 429
+    assert 10 * 60 < int(stopped.headers["retry-after"]) <= 15 * 60 + 1
 
 
 async def test_guessing_at_one_account_does_not_limit_the_others(

@@ -5,7 +5,7 @@ request does not count, so an attacker cannot keep somebody else locked out.
 """
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from ipaddress import IPv6Address, ip_address, ip_network
 from weakref import WeakValueDictionary
 
@@ -103,13 +103,17 @@ def _pair(email: str, address: str) -> str:
 
 
 async def _check(write: WriteSession, limits: dict[str, int]) -> None:
-    counted = select(LoginAttempts).where(
+    # Postgres' time, because the clock here may be wrong.
+    counted = select(LoginAttempts, func.now()).where(
         LoginAttempts.origin.in_(limits), LoginAttempts.since > func.now() - WINDOW
     )
-    full = [one.since for one in await write.scalars(counted) if one.count >= limits[one.origin]]
-    if full:
-        wait = max(full) + WINDOW - datetime.now(UTC)
-        seconds = max(int(wait.total_seconds()), 0) + 1
+    waits = [
+        one.since + WINDOW - now
+        for one, now in await write.execute(counted)
+        if one.count >= limits[one.origin]
+    ]
+    if waits:
+        seconds = int(max(waits).total_seconds()) + 1
         raise TooManyLogins("Wait before the next try.", {"Retry-After": str(seconds)})
 
 

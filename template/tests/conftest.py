@@ -16,6 +16,9 @@ from dev.pytest_plugin import Services
 
 PASSWORD = "correct horse battery staple"
 
+WAITING_FOR_A_LOCK = """SELECT FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+
 # Shared, because reading the certificate authorities takes 15 ms.
 TLS = create_ssl_context()
 

@@ -16,7 +16,7 @@ import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 from pydantic import SecretStr
-from sqlalchemy import select, text, update
+from sqlalchemy import Select, select, text, update
 from structlog.testing import capture_logs
 
 from app.accounts import log_out, passwords, promote, service, throttle, unlock
@@ -24,7 +24,7 @@ from app.accounts.models import Account, LoginAttempts
 from app.accounts.schemas import AccountOut
 from app.infra.database import Database, WriteSession
 from app.infra.failures import Unavailable
-from tests.conftest import PASSWORD
+from tests.conftest import PASSWORD, WAITING_FOR_A_LOCK
 
 ADA = {"email": "ada@example.com", "password": PASSWORD}
 A_GUESS = {**ADA, "password": "a guess"}
@@ -430,6 +430,29 @@ async def test_unlocking_forgets_the_guesses_at_one_account(
 
     assert (await client.post("/session", json=ADA)).status_code == 200
     assert (await guesses(database))["account:grace@example.com"] == 10
+
+
+@pytest.mark.usefixtures("open_connections")
+async def test_an_account_can_be_unlocked_while_guesses_go_on(
+    ada: AsyncClient, database: Database
+) -> None:
+    def counted(origin: str) -> Select[LoginAttempts]:
+        return select(LoginAttempts).where(LoginAttempts.origin == origin).with_for_update()
+
+    first, second = "account:ada@example.com", "account:ada@example.com address:192.0.2.1"
+    for origin in (second, first):  # the other way round in the table
+        async with database.transaction() as write:
+            write.add(LoginAttempts(origin=origin))
+
+    async with database.transaction() as guess:
+        await guess.execute(counted(first))
+        unlocking = asyncio.create_task(unlock.main("ada@example.com"))
+        while not await database.reader().fetch(WAITING_FOR_A_LOCK):  # noqa: ASYNC110  # Postgres knows
+            await asyncio.sleep(0.01)
+        await guess.execute(counted(second))
+    await unlocking
+
+    assert (await guesses(database)).keys() == {"address:127.0.0.1"}
 
 
 async def test_an_operator_logs_a_stolen_account_out_everywhere(

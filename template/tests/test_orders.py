@@ -9,7 +9,7 @@ from sqlalchemy import Select, select
 from app.catalog.models import Product
 from app.infra.database import Database
 from dev.statements import Statements
-from tests.conftest import LogIn
+from tests.conftest import WAITING_FOR_A_LOCK, LogIn
 from tests.test_catalog import add
 
 
@@ -106,10 +106,6 @@ async def test_stock_is_locked_in_the_order_of_ids(
             assert (await other.scalars(lock(first, skip_locked=True))).all() == []
 
     assert (await placing).status_code == 201
-
-
-WAITING_FOR_A_LOCK = """SELECT FROM pg_stat_activity
-    WHERE datname = current_database() AND wait_event_type = 'Lock'"""
 
 
 def lock(product_id: str, skip_locked: bool = False) -> Select[Product]:

@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from app.infra.answers import HEADERS
+from app.infra.http_limits import MAX_FIELDS
 from dev import ports
 from dev.copies import haproxy
 from dev.copies.stack_copy import Copy
@@ -334,6 +335,14 @@ async def test_without_a_copy_the_load_balancer_answers_like_the_app(shop: Shop)
     assert answer.headers["x-request-id"] == "order-7-8-9"
     nameless = await ask(shop.url, "GET", "/products", headers={"X-Request-ID": ""})
     assert UUID(nameless.headers["x-request-id"])
+
+
+async def test_the_load_balancer_takes_as_many_headers_as_a_copy(shop: Shop) -> None:
+    await shop.open(0)
+
+    answer = await ask(shop.url, "GET", "/", headers={f"X-{n}": "x" for n in range(MAX_FIELDS)})
+
+    assert answer.status == 503  # only because there is no copy
 
 
 async def test_the_load_balancer_logs_neither_paths_nor_queries(shop: Shop) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from growing import Repo
 from people import Person, git, outcome, slow_down, wait_until_there
+from test_advance import files_of
 
 pytestmark = pytest.mark.slow
 
@@ -171,6 +172,28 @@ def test_ctrl_c_at_the_question_changes_nothing(repo: Repo) -> None:
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.wait_for_the_end() == 1
         assert "Stopped. Nothing was changed." in terminal.shown
+
+
+AT_THE_QUESTION = {
+    "an edit": ("echo mine >> app/infra/wiring.py", "app/infra/wiring.py"),
+    "an edit of a file that goes": ("echo mine >> app/infra/simple.py", "app/infra/simple.py"),
+    "a file that the step adds": ("echo mine > app/infra/slow_queries.py", "in its place"),
+    "a commit": ("echo mine >> app/infra/wiring.py; git commit -qam mine", "another commit"),
+    "a merge": ("touch .git/MERGE_HEAD", "in the middle of a merge"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), AT_THE_QUESTION.values(), ids=AT_THE_QUESTION)
+def test_what_a_person_changes_at_the_question_is_kept(repo: Repo, change: str, said: str) -> None:
+    with repo.person.at_a_terminal("advance", repo.folder) as terminal:
+        terminal.wait_for("[y/N]")
+        repo.person.runs("sh", "-c", change, at=repo.folder)
+        changed = files_of(repo.folder)
+        terminal.press("y\r")
+        assert terminal.wait_for_the_end() == 1
+        assert said in " ".join(terminal.text.split())
+    assert leftovers(repo) == []
+    assert files_of(repo.folder) == changed
 
 
 @contextmanager

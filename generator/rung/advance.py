@@ -13,7 +13,7 @@ from rung.errors import RungError, UsageError, in_shell
 from rung.interrupts import Interrupts
 from rung.lock import locked, workspace_in
 from rung.origin import Origin, newest, origin_of
-from rung.plan import Plan, Target, check_answers, make_plan
+from rung.plan import Plan, Target, check_answers, make_plan, refuse_stale
 from rung.project import Project, locate, read_project, refuse_unready, shown
 from rung.scratch import Scratch
 from rung.undo import commit_paths, record_commit, record_of, take_back
@@ -161,6 +161,7 @@ def _take_step(
                     _refuse_unsafe(plan, keep_conflicts=options.keep_conflicts)
                     if not person.agree(plan):
                         return None
+                    refuse_stale(plan)
                 intent = f"The step to {towards.name}"
                 record = record_of(folder, git_dir)
                 apply(scratch, folder, plan.tree, plan.moves, intent=intent, record=record)

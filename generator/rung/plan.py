@@ -23,7 +23,7 @@ from rung.imports import importers
 from rung.merge import Change, Kind, merge
 from rung.origin import Origin
 from rung.progress import spinner
-from rung.project import Project, shown
+from rung.project import Project, refuse_unready, shown
 from rung.rendering import ANSWERS_FILE, Rendered, render_again
 from rung.scratch import Entry, Scratch, Tree
 
@@ -45,6 +45,7 @@ class Plan:
     changes: Mapping[str, Change]
     line_counts: Mapping[str, tuple[int, int]]
     notes: Sequence[str]
+    tree_now: str
     tree: str
     diff: Callable[[bool], str] = field(repr=False)
     """Returns the changed lines as text, coloured if the argument is true."""
@@ -114,9 +115,21 @@ def make_plan(
         changes,
         scratch.line_counts(tree_now, tree),
         notes,
+        tree_now,
         tree,
         lambda colour: scratch.diff(tree_now, tree, colour=colour),
     )
+
+
+def refuse_stale(plan: Plan) -> None:
+    """Refuses if the person has changed the project since it was read, such as at the question."""
+    refuse_unready(plan.project)
+    if _tree_now(plan.project) != plan.tree_now:
+        raise RungError(
+            f"{plan.project.folder} has another commit since the step was planned, so nothing was "
+            "changed. Run this again."
+        )
+    _refuse_blocked(plan.project.folder, plan.changes)
 
 
 def check_answers(project: Project, origin: Origin, scratch: Scratch) -> None:

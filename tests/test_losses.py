@@ -138,6 +138,18 @@ def test_kept_conflicts_are_listed_marked_and_unmerged(repo: Repo) -> None:
     assert repo.status() == []
 
 
+def test_kept_conflicts_are_not_committed(repo: Repo) -> None:
+    repo.edits("app/infra/wiring.py", '    "database",\n]', '    "database",\n    "ours",\n]')
+    head = repo.git("rev-parse", "HEAD")
+    done = repo.rung(*ADVANCE, "--keep-conflicts", "--commit")
+    assert done.returncode == 1
+    assert "app/infra/wiring.py. So the step is not committed." in done.stderr
+    assert repo.git("rev-parse", "HEAD") == head
+    assert "UU app/infra/wiring.py" in repo.status()
+    repo.undoes(done.stdout)
+    assert repo.status() == []
+
+
 def test_a_file_replaced_by_a_link_is_a_conflict(repo: Repo) -> None:
     (repo.folder / "docs" / "stage.md").unlink()
     (repo.folder / "docs" / "stage.md").symlink_to("../README.md")

@@ -167,7 +167,7 @@ def _take_step(
                 apply(scratch, folder, plan.tree, plan.moves, intent=intent, record=record)
                 if plan.conflicts:
                     _mark_unmerged(scratch, plan)
-            if options.commit:
+            if options.commit and not plan.conflicts:
                 _commit(plan)
                 record_commit(folder, record)
             return plan

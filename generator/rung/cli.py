@@ -220,7 +220,7 @@ def advance(
 
     options = Options(parse_answers(data or []), template, commit, keep_conflicts)
     person = Conversation(ask=not yes, dry_run=dry_run, diff=diff)
-    person.conclude(take(path, to, options, person, interrupts), committed=commit)
+    person.conclude(take(path, to, options, person, interrupts), commit=commit)
 
 
 @app.command()
@@ -246,7 +246,7 @@ def upgrade(
 
     options = Options(parse_answers(data or []), template, commit, keep_conflicts)
     person = Conversation(ask=False, dry_run=dry_run, diff=diff)
-    person.conclude(take(path, ref, options, person, interrupts), committed=commit)
+    person.conclude(take(path, ref, options, person, interrupts), commit=commit)
 
 
 @app.command(

@@ -66,13 +66,15 @@ class Conversation:
         print("Nothing was changed.")
         return False
 
-    def conclude(self, plan: Plan | None, *, committed: bool) -> None:
+    def conclude(self, plan: Plan | None, *, commit: bool) -> None:
         if plan is None:
             return
-        print(_what_next(plan, committed=committed))
+        print(_what_next(plan, committed=commit and not plan.conflicts))
         if plan.conflicts:
+            uncommitted = " So the step is not committed." if commit else ""
             raise RungError(
-                f"Conflicts to resolve, marked in the files: {shown(plan.conflicts, most=50)}."
+                "Conflicts to resolve, marked in the files: "
+                f"{shown(plan.conflicts, most=50)}.{uncommitted}"
             )
 
 

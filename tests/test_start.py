@@ -161,6 +161,12 @@ def test_the_start_page_and_what_it_leads_to_work_in_a_browser_without_the_inter
             places.append(page.finds("document.querySelector('iframe').src"))
             page.goes_to(places[-1])
             page.waits_for("document.querySelectorAll('path').length > 0")
+            places.append(places[-1].removesuffix("charts"))
+            page.goes_to(places[-1])
+            page.waits_for("document.querySelector('.row') !== null")
+            # The page draws its buttons again, at a click and with each new trace.
+            page.finds("document.querySelector('.row').focus(); document.activeElement.click()")
+            assert page.finds("document.activeElement.className") == "row"
         for place in places:
             for scheme, brightness in (("light", 250), ("dark", 30)):
                 page.looks_like(width=360, height=740, scheme=scheme)
@@ -168,3 +174,6 @@ def test_the_start_page_and_what_it_leads_to_work_in_a_browser_without_the_inter
                 assert page.finds("document.documentElement.scrollWidth") == 360
                 ground = page.finds("getComputedStyle(document.body).backgroundColor")
                 assert abs(int(re.findall(r"\d+", ground)[0]) - brightness) < 15, ground
+        if stage > 1:
+            page.waits_for("document.querySelector('.track') !== null")
+            assert page.finds("document.querySelector('.track').offsetWidth") > 100

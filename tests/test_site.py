@@ -85,6 +85,14 @@ def test_a_list_or_a_table_is_never_shown_as_text(site: Path) -> None:
     ] == []
 
 
+def test_a_block_of_code_is_only_text(site: Path) -> None:
+    """The theme can make a link of each line, and fetch a diagram's script from another host."""
+    pages = (page.read_text(encoding="utf-8") for page in site.rglob("*.html"))
+    blocks = [block for page in pages for block in re.findall("<pre.*?</pre>", page, re.DOTALL)]
+    assert blocks
+    assert [block for block in blocks if "<a " in block or 'class="mermaid"' in block] == []
+
+
 def test_every_picture_is_on_the_site(site: Path) -> None:
     pictures = {
         urlsplit(urljoin(HOST + name, url)).path

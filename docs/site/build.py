@@ -22,6 +22,15 @@ LAST = ["docs/comparison.md", "benchmarks/README.md", "CHANGELOG.md", "CONTRIBUT
 # A line of code has up to 130 characters, and the theme shows 95.
 WIDER = "@media (min-width: 1400px) { .md-grid { max-width: 76rem } }\n"
 
+# The theme's own list gives each line of code an empty link, which a keyboard must pass, and
+# fetches a script for diagrams from another host. Without it a diagram is shown as its text.
+EXTENSIONS = """\
+[project.markdown_extensions]
+toc = { permalink = true }
+"pymdownx.highlight" = {}
+"pymdownx.superfences" = {}
+"""
+
 SCHEMES = {"light": "default", "dark": "slate"}
 
 type Nav = list[dict[str, str | Nav]]
@@ -138,7 +147,7 @@ def _config(pages: Path, site: Path) -> str:
             f"features = {json.dumps(features)}",
             "font = false",  # none from another host
             *map(_palette, SCHEMES.items()),
-            "",
+            EXTENSIONS,
         ]
     )
 

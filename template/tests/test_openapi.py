@@ -52,6 +52,12 @@ async def test_an_answer_that_says_when_to_try_again_is_described(app: FastAPI) 
     assert answers["429"]["headers"]["Retry-After"]["schema"] == {"type": "integer"}
 
 
+async def test_a_total_is_described_as_a_number_of_64_bits(app: FastAPI) -> None:
+    order = app.openapi()["components"]["schemas"]["OrderOut"]["properties"]
+
+    assert order["total_cents"]["format"] == "int64"
+
+
 @pytest.fixture
 def server(services: Services) -> Iterator[str]:
     """The URL of the app as its own process."""

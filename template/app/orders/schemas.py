@@ -37,7 +37,8 @@ class OrderOut(BaseModel):
     cancelled_at: datetime | None
     items: list[OrderItemOut]
 
-    @computed_field
+    # Without the format, clients generated for Go, Java, Kotlin and C# read only 32 bits.
+    @computed_field(json_schema_extra={"format": "int64"})
     def total_cents(self) -> int:
         return sum(item.quantity * item.unit_price_cents for item in self.items)
 

@@ -83,3 +83,17 @@ def test_without_a_running_app_it_says_what_to_do(render: Render, tmp_path: Path
     assert "Start the app first: make dev" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert not (project / "client").exists()
+
+
+@pytest.mark.slow
+def test_a_folder_of_the_team_is_not_overwritten(render: Render, tmp_path: Path) -> None:
+    project = tmp_path / "shop"
+    shutil.copytree(render({"stage": 1}), project)
+    front_end = {"README.md": "# Our front end\n", "package.json": "{}\n"}
+    (project / "client").mkdir()
+    for name, content in front_end.items():
+        (project / "client" / name).write_text(content)
+    refused = run("make", "client", within=project)
+    assert refused.returncode != 0
+    assert "client/ holds files that are no generated client. Move them" in refused.stderr
+    assert {file.name: file.read_text() for file in (project / "client").iterdir()} == front_end

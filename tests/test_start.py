@@ -177,3 +177,6 @@ def test_the_start_page_and_what_it_leads_to_work_in_a_browser_without_the_inter
         if stage > 1:
             page.waits_for("document.querySelector('.track') !== null")
             assert page.finds("document.querySelector('.track').offsetWidth") > 100
+        page.goes_to(products)
+        link = page.finds("getComputedStyle(document.querySelector('.breadcrumb a')).color")
+        assert sum(map(int, re.findall(r"\d+", link))) > 450, f"dark on dark: {link}"

@@ -707,6 +707,7 @@ EXPLAINED: Rows[tuple[str, tuple[str, ...]]] = {
     "completion for a named shell": ("takes no value", ("--install-completion", "zsh")),
     "completion and a command": ("takes no value", ("--show-completion", "new", "shop")),
     "an option of new without a value": ("See rung new --help.", ("new", "--stage")),
+    "a stage without its option": ("To name a stage: rung advance --to 2", ("advance", "2")),
     "an option of a command's command": ("See rung fleet upgrade", ("fleet", "upgrade", "--ref")),
     "a fleet that cannot be fetched": ("No repo can be read", ("fleet", "http://127.0.0.1:9/x")),
 }

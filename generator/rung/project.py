@@ -59,7 +59,8 @@ def locate(path: Path) -> tuple[Path, Path]:
     """The project's folder, which is path or above it, and its git directory."""
     start = path.resolve()
     if not start.is_dir():
-        raise UsageError(f"{path} is not a folder.")
+        named = f" To name a stage: rung advance --to {path}" if str(path).isdecimal() else ""
+        raise UsageError(f"{path} is not a folder.{named}")
     folder = next((f for f in (start, *start.parents) if (f / ANSWERS_FILE).is_file()), None)
     if folder is None:
         raise RungError(

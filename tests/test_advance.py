@@ -1,6 +1,8 @@
 """`rung advance` on a real repo: its preview, its changes and its output."""
 
+import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -91,6 +93,19 @@ def test_a_terminal_gets_the_diff_coloured_and_paged(repo: Repo) -> None:
     with repo.person.at_a_terminal("advance", repo.folder, "--dry-run", "--diff") as terminal:
         assert terminal.wait_for_the_end() == 0
     assert '+    "slow queries",\r\n' in terminal.shown
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_the_pager_does_not_end_rung(repo: Repo) -> None:
+    waits = "while :; do sleep 0.1; done"
+    repo.person.environment["PAGER"] = f"cat; trap 'echo heard; exit' INT; echo listens; {waits}"
+    with repo.person.at_a_terminal("advance", repo.folder, "--diff") as terminal:
+        terminal.wait_for("listens")
+        os.killpg(terminal.process.pid, signal.SIGINT)
+        terminal.wait_for("heard")
+        terminal.wait_for("[y/N]")
+        terminal.press("n\r")
+        assert terminal.wait_for_the_end() == 0
 
 
 @pytest.mark.slow

@@ -40,6 +40,16 @@ class Interrupts:
         raise KeyboardInterrupt
 
 
+@contextmanager
+def left_to_the_pager() -> Iterator[None]:
+    """A pager handles Ctrl-C, such as to stop a search. Without rung it would keep the terminal."""
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN: a child would inherit it
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def ignore_signals() -> None:
     """Python drops its handlers before it exits: a late signal would change the exit code."""
     for number in _SIGNALS:

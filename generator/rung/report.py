@@ -11,6 +11,7 @@ from pathlib import Path
 from rung.doctor import last_verdict
 from rung.errors import RungError, UsageError, in_shell, printable
 from rung.git import git_list
+from rung.interrupts import left_to_the_pager
 from rung.merge import Kind
 from rung.plan import Plan
 from rung.project import shown
@@ -194,11 +195,12 @@ def _show_diff(plan: Plan) -> None:
         print(plan.diff(False), flush=True)
         return
     text = plan.diff("NO_COLOR" not in os.environ)
-    done = subprocess.run(
-        ["sh", "-c", os.environ.get("PAGER", "").strip() or "less"],
-        input=text.encode("utf-8", "surrogateescape"),
-        env={"LESS": "FRX", **os.environ},
-        check=False,
-    )
+    with left_to_the_pager():
+        done = subprocess.run(
+            ["sh", "-c", os.environ.get("PAGER", "").strip() or "less"],
+            input=text.encode("utf-8", "surrogateescape"),
+            env={"LESS": "FRX", **os.environ},
+            check=False,
+        )
     if done.returncode in {126, 127}:  # The pager does not exist.
         print(text, flush=True)

@@ -17,6 +17,7 @@ from sqlalchemy.pool import NullPool
 import app.main  # noqa: F401  # it imports the models of every module, which register with Base
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
+from app.infra.failures import CANNOT_CONNECT, reason_of
 from app.infra.tables import Base
 
 # All others wait behind a migration that waits for a lock. So give up soon and try again later.
@@ -64,17 +65,13 @@ async def migrate() -> None:
     engine = create_async_engine(
         "postgresql+asyncpg://",
         # asyncpg reads the URL itself, as in the app: it knows ?sslmode= and the rest.
-        async_creator=lambda: asyncpg.connect(
-            str(settings.direct_url), timeout=10, target_session_attrs="primary"
-        ),
+        async_creator=lambda: _connect(str(settings.direct_url)),
         poolclass=NullPool,
     )
     try:
         async with engine.connect() as connection:
             await connection.run_sync(_run)
             await connection.commit()
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
-        sys.exit(f"Cannot connect to the Postgres of DATABASE_URL (is it in .env?): {error}")
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != LOCK_TIMEOUT:
             raise
@@ -83,6 +80,14 @@ async def migrate() -> None:
             " If it fails again, docs/guide/unavailable.md shows who holds the lock."
         )
     await engine.dispose()
+
+
+async def _connect(url: str) -> asyncpg.Connection:
+    try:
+        return await asyncpg.connect(url, timeout=10, target_session_attrs="primary")
+    except CANNOT_CONNECT as error:
+        why = f"Cannot connect to the Postgres of DATABASE_URL (is it in .env?): {reason_of(error)}"
+        sys.exit(why)
 
 
 def _run(connection: Connection) -> None:
@@ -177,4 +182,7 @@ def print_sql() -> None:
 if context.is_offline_mode():
     print_sql()
 else:
-    asyncio.run(migrate())
+    try:
+        asyncio.run(migrate())
+    except KeyboardInterrupt:  # Postgres has undone the migration that ran
+        sys.exit(130)

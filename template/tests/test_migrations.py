@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,33 @@ def test_two_heads_and_an_older_code_are_told_what_to_do(alembic: Config, tmp_pa
     assert "downgrade" not in str(typed.value)
 
 
+@pytest.mark.parametrize(("right", "wrong"), [("//app:", "//nobody:"), ("/rung_test_", "/no_")])
+def test_a_database_that_lets_nobody_in_is_named_in_one_line(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch, right: str, wrong: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", empty_database.replace(right, wrong))
+
+    stopped = upgraded()
+
+    assert stopped.returncode == 1
+    [line] = stopped.stderr.splitlines()
+    assert line.startswith("Cannot connect to the Postgres of DATABASE_URL")
+
+
+def test_an_error_of_a_migration_is_not_blamed_on_the_connection(
+    alembic: Config, tmp_path: Path
+) -> None:
+    copied = shutil.copytree(ROOT / "migrations", tmp_path / "migrations")
+    alembic.set_main_option("script_location", str(copied))
+    command.revision(alembic, "broken")
+    [written] = copied.glob("versions/*_broken.py")
+    text = written.read_text(encoding="utf-8")
+    written.write_text(text.replace("    pass", "    int('many')", 1), encoding="utf-8")
+
+    with pytest.raises(ValueError, match="many"):
+        command.upgrade(alembic, "head")
+
+
 def upgraded() -> subprocess.CompletedProcess[str]:
     return subprocess.run(UPGRADE, cwd=ROOT, capture_output=True, text=True)
 
@@ -110,6 +138,23 @@ async def test_a_migration_that_waits_for_another_one_says_how_to_end_that(
         assert await waiting.wait() == 0
 
     assert end in line.decode()
+
+
+async def test_a_migration_that_waits_for_another_one_can_be_interrupted(
+    empty_database: str,
+) -> None:
+    other = await asyncpg.connect(empty_database)
+    await other.execute("SELECT pg_advisory_lock(7311966)")
+    waiting = await asyncio.create_subprocess_exec(*UPGRADE, cwd=ROOT, stderr=subprocess.PIPE)
+    async with asyncio.timeout(300):
+        assert waiting.stderr
+        await waiting.stderr.readline()
+        waiting.send_signal(signal.SIGINT)
+        rest = await waiting.stderr.read()
+    await other.close()
+
+    assert await waiting.wait() == 130
+    assert rest == b""
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 
 import os
 
+import app  # noqa: F401  # `python -m dev.…` ends without a traceback, as `python -m app.…` does
+
 _direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
 if _direct != "*" and "127.0.0.1" not in _direct.split(","):
     _direct = f"{_direct},127.0.0.1,localhost".lstrip(",")

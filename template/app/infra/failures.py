@@ -9,6 +9,7 @@ from typing import ClassVar
 import asyncpg
 import structlog
 from asyncpg.pgproto import pgproto
+from sqlalchemy.exc import DBAPIError
 
 log = structlog.get_logger()
 
@@ -67,17 +68,29 @@ _NO_SUCH_CHARACTER = (asyncpg.CharacterNotInRepertoireError, asyncpg.Untranslata
 # The driver names these as the cause of its DataError. The second is half of a character.
 _TOO_LARGE = (OverflowError, UnicodeEncodeError)
 
+OF_POSTGRES = (*CONNECTION_LOST, asyncpg.PostgresError, asyncpg.InterfaceError)
+
 # Also a wrong password, a database that does not exist, or an impossible host name (ValueError).
-CANNOT_CONNECT = (*CONNECTION_LOST, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
+CANNOT_CONNECT = (*OF_POSTGRES, ValueError)
+
+# No such table, no such column.
+_NOT_MIGRATED = frozenset({"42P01", "42703"})
 
 
 @contextmanager
 def ends_in_words() -> Generator[None]:
-    """Ends a command in words, not with a traceback, when a server is away."""
+    """Ends a command in words, not with a traceback, when a server is away or Postgres refuses."""
     try:
         yield
-    except Unavailable as error:
-        sys.exit(f"{error}\nNothing is lost. When it answers again, run this again.")
+    except BrokenPipeError:  # of the output: app/infra/commands.py
+        raise
+    except (Unavailable, DBAPIError, *OF_POSTGRES) as error:
+        cause = getattr(error, "orig", None) or error
+        server = "" if isinstance(error, Unavailable | OSError) else "Postgres: "
+        next_step = "Nothing is lost. Once the cause is gone, run this again."
+        if getattr(cause, "sqlstate", None) in _NOT_MIGRATED:
+            next_step = "Is this the right database? Then run its migrations: alembic upgrade head"
+        sys.exit(f"{server}{reason_of(cause)}\n{next_step}")
     except KeyboardInterrupt:
         sys.exit(130)
 

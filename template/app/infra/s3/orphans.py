@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from app.infra import environment
-from app.infra.s3.rows import Rows, command_with_rows, ends_in_words, rows_of
+from app.infra.failures import ends_in_words
+from app.infra.s3.rows import Rows, command_with_rows, rows_of
 from app.infra.s3.settings import FileSettings, bucket_of
 from app.infra.stored_files import is_valid
 

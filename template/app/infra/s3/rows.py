@@ -4,14 +4,14 @@
 import argparse
 import os
 import sys
-from collections.abc import AsyncIterator, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
 import asyncpg
 
-from app.infra import environment, failures
+from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
+from app.infra.failures import reason_of
 
 NO_QUERY = """FILES_ROWS is not set: the query for the key and sha256 of every file of your tables.
 Write NULL as the sha256 of a file that may be missing. For example, in .env or for the process:
@@ -62,6 +62,8 @@ class Rows:
                 f" WHERE {condition}",
                 *given,
             )
+        except asyncpg.PostgresError as error:
+            sys.exit(f"Postgres did not answer the query of FILES_ROWS: {reason_of(error)}")
         finally:
             await connection.close()
         return [Row(key, sha256) for key, sha256 in found]
@@ -79,15 +81,3 @@ def rows_of(arguments: argparse.Namespace) -> Rows:
     if rows is None:
         sys.exit(NO_QUERY)
     return rows
-
-
-@contextmanager
-def ends_in_words() -> Generator[None]:
-    """As that of app/infra/failures.py, and also when the query of FILES_ROWS fails."""
-    with failures.ends_in_words():
-        try:
-            yield
-        # A lost connection raises one of the last two, a timeout an OSError.
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            reason = str(error) or repr(error)
-            sys.exit(f"Postgres did not answer the query of FILES_ROWS: {reason}")

@@ -14,7 +14,7 @@ from pydantic import Field, PostgresDsn
 
 from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
-from app.infra.failures import Unavailable, reason_of
+from app.infra.failures import OF_POSTGRES, Unavailable, ends_in_words, reason_of
 from app.infra.plans import Scan, scans
 from app.infra.pooling.connections import PostgresUrls, server_name
 from app.infra.slow_queries.indexes import all_indexes, duplicate, invalid, unused
@@ -125,9 +125,6 @@ class ServerSettings(DatabaseSettings):
     replica_urls: PostgresUrls = Field([])
 
 
-POSTGRES_FAILS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
-
-
 def main() -> None:
     arguments = parsed()
     report = reported(environment.read(ServerSettings), arguments.limit)
@@ -145,14 +142,11 @@ def parsed() -> argparse.Namespace:
 
 def reported(settings: ServerSettings, limit: int) -> Report:
     """Raises SystemExit, which says what Postgres lacks."""
-    try:
-        return asyncio.run(make_report(settings, limit))
-    except ReportImpossible as error:
-        sys.exit(str(error))
-    except Unavailable as error:
-        sys.exit(reason_of(error))
-    except POSTGRES_FAILS as error:
-        sys.exit(f"Postgres: {reason_of(error)}")
+    with ends_in_words():
+        try:
+            return asyncio.run(make_report(settings, limit))
+        except ReportImpossible as error:
+            sys.exit(str(error))
 
 
 def _at_least_one(given: str) -> int:
@@ -193,7 +187,7 @@ async def _of_replicas(
                 _, counts = await _counts(connection, limit)
                 used |= {index.name for index in await all_indexes(connection) if index.scans}
                 report = ReplicaReport(server=server, **counts)
-        except (ReportImpossible, Unavailable, *POSTGRES_FAILS) as error:
+        except (ReportImpossible, Unavailable, *OF_POSTGRES) as error:
             report = ReplicaReport(server=server, problem=reason_of(error))
         reports.append(report)
     return reports, used

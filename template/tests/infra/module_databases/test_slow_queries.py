@@ -54,7 +54,7 @@ def test_a_database_that_is_away_hides_no_other(
 ) -> None:
     monkeypatch.setenv("MODULE_LETTERS_DATABASE_URL", "postgresql://app@127.0.0.1:1/letters")
     monkeypatch.setattr("sys.argv", ["slow_queries", "--json"])
-    with pytest.raises(SystemExit, match=r"^Database of letters: Postgres: .*$"):
+    with pytest.raises(SystemExit, match=r"^Database of letters: Postgres: .*\n.*$"):
         slow_queries.main()
 
     found = json.loads(capsys.readouterr().out)

@@ -382,7 +382,9 @@ def test_a_statement_of_the_report_that_takes_too_long_ends_it_with_one_line(
     monkeypatch.setenv("DATABASE_STATEMENT_SECONDS", "0.1")
     monkeypatch.setattr(slow_queries, "SERVER", "SELECT pg_sleep(5)")
 
-    assert refusal(monkeypatch) == "Postgres: canceling statement due to statement timeout"
+    said = refusal(monkeypatch)
+
+    assert said.startswith("Postgres: canceling statement due to statement timeout\n")
 
 
 @pytest.mark.usefixtures("full_report")
@@ -499,7 +501,7 @@ def test_tables_that_a_role_may_not_read_are_still_named(
     assert [table.table for table in report().sequential_tables] == ["visits"]
 
 
-def test_a_wrong_password_is_reported_in_one_line_that_does_not_show_it(
+def test_a_wrong_password_is_reported_in_words_that_do_not_show_it(
     database: str, guest_role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_DIRECT_URL", as_role(database, guest_role, "hunter2"))
@@ -507,10 +509,11 @@ def test_a_wrong_password_is_reported_in_one_line_that_does_not_show_it(
     said = refusal(monkeypatch)
 
     reason = f'password authentication failed for user "{guest_role}"'
-    assert said == f"Postgres: no connection could be opened: {reason}"
+    assert said.startswith(f"Postgres: no connection could be opened: {reason}\n")
+    assert "hunter2" not in said
 
 
-def test_without_postgres_the_command_ends_with_one_line(
+def test_without_postgres_the_command_ends_in_two_lines(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_DIRECT_URL", "postgresql://app:hunter2@127.0.0.1:1/app")
@@ -520,7 +523,7 @@ def test_without_postgres_the_command_ends_with_one_line(
     assert (process.returncode, process.stdout) == (1, "")
     assert process.stderr.startswith("Postgres: no connection could be opened: ")
     assert process.stderr.count("Connect call failed") == 1
-    assert process.stderr.count("\n") == 1
+    assert process.stderr.count("\n") == 2
     assert "hunter2" not in process.stderr
 
 

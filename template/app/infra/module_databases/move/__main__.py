@@ -11,7 +11,6 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
-import asyncpg
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from pydantic import PostgresDsn
@@ -21,6 +20,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
 from app.infra.direct_postgres import PostgresUrl
+from app.infra.failures import ends_in_words
 from app.infra.module_databases import settings
 from app.infra.module_databases.__main__ import history_of, keep_to, tables_of
 from app.infra.module_databases.move import comparing, copying, cutting, fence
@@ -87,14 +87,11 @@ def main(given: Sequence[str] | None = None) -> None:
     # asyncpg's, because others double a percent sign.
     preparer = dialect().identifier_preparer  # type: ignore[no-untyped-call]
     tables = tuple(sorted(preparer.format_table(table) for table in found))
-    try:
-        print(asyncio.run(_take(STEPS[arguments.step], arguments.module, tables)))
-    except Refused as error:
-        sys.exit(str(error))
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        sys.exit(f"{str(error) or repr(error)}\nNothing is lost: run it again.")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with ends_in_words():
+        try:
+            print(asyncio.run(_take(STEPS[arguments.step], arguments.module, tables)))
+        except Refused as error:
+            sys.exit(str(error))
 
 
 async def _take(step: Step, module: str, tables: tuple[str, ...]) -> str:

@@ -14,7 +14,7 @@ import asyncpg
 
 from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
-from app.infra.failures import Unavailable
+from app.infra.failures import ends_in_words
 from app.infra.redis_sessions.settings import MoveSettings, Step
 from app.infra.redis_sessions.store import END, ENDED, KEEP, RedisSessions, session_key
 from app.infra.session_rows import Session, SessionSettings
@@ -195,10 +195,5 @@ async def _refuse_to_forget(redis: RedisSessions) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in SAFE_AT:
         sys.exit("Say where to: python -m app.infra.redis_sessions.move to-redis | to-postgres")
-    try:
+    with ends_in_words():
         asyncio.run(main(sys.argv[1]))
-    # A lost connection is one of the last two.
-    except (Unavailable, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        sys.exit(f"{str(error) or repr(error)}\nNothing is lost: run it again.")
-    except KeyboardInterrupt:
-        sys.exit(130)

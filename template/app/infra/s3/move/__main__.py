@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.infra import environment
+from app.infra.failures import ends_in_words
 from app.infra.s3.move.copying import Copier, OnDisk, Place, patiently
-from app.infra.s3.rows import Row, Rows, command_with_rows, ends_in_words, rows_of
+from app.infra.s3.rows import Row, Rows, command_with_rows, rows_of
 from app.infra.s3.settings import FileSettings, Step, bucket_of
 from app.infra.stored_files import FileMissing
 

@@ -59,7 +59,7 @@ def test_each_mistake_is_reported_in_one_line(
     monkeypatch.setenv("MOVE_TO_URL", "postgresql://app:hunter2@127.0.0.1:1/app")
     status, said = vets.runs(COMMAND, "vets", "copy")
     assert (status, said.count("\n"), "hunter2" in said) == (1, 2, False), said
-    assert said.endswith("\nNothing is lost: run it again.\n")
+    assert said.endswith("\nNothing is lost. Once the cause is gone, run this again.\n")
 
     monkeypatch.delenv("MOVE_TO_URL")
     status, said = vets.runs(COMMAND, "vets", "copy")

@@ -191,7 +191,7 @@ async def test_the_move_waits_until_s3_answers_again(
 
     own_server.die()
     monkeypatch.setattr(copying, "PAUSES", ())
-    assert str(await move()).endswith("Nothing is lost. When it answers again, run this again.")
+    assert str(await move()).endswith("Nothing is lost. Once the cause is gone, run this again.")
 
 
 async def test_the_comparison_waits_until_s3_answers_again(

@@ -1,0 +1,41 @@
+# Rung's file: advancing to another stage may change it.
+"""`python -m app.…` leaves no traceback when it is interrupted, or when its output goes nowhere."""
+
+import atexit
+import errno
+import os
+import sys
+from contextlib import suppress
+from types import TracebackType
+
+
+def end_without_traceback() -> None:
+    """Called before the command is imported, which takes a second."""
+    sys.excepthook = _show
+    atexit.register(_flush)
+    with suppress(AttributeError):  # stdout is closed
+        # A terminal that is not UTF-8 must not end a command.
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def _show(kind: type[BaseException], error: BaseException, place: TracebackType | None) -> None:
+    """After a KeyboardInterrupt Python ends by the signal, so that a shell's loop ends too."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        _say(f"{error}.")
+    elif not isinstance(error, KeyboardInterrupt | BrokenPipeError):
+        sys.__excepthook__(kind, error, place)
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Otherwise Python writes it again as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # the reader needs no more, such as `head`
+            _say(f"The output cannot be written: {error.strerror}.")
+            os._exit(1)
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)

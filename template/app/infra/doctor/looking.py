@@ -119,7 +119,7 @@ WAL = """
                 CASE WHEN pg_is_in_recovery()
                     THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
                 restart_lsn
-            )) FROM pg_replication_slots WHERE NOT active
+            )) FROM pg_replication_slots  -- a reader that hangs is `active`
         )::bigint AS kept,
         current_setting('archive_mode') <> 'off'
             AND last_failed_time > coalesce(last_archived_time, '-infinity') AS archive_fails

@@ -71,8 +71,9 @@ def clocks(evidence: Evidence) -> Finding | None:
     if database and (database.kept_wal or 0) > MOST_KEPT_WAL:
         return Finding(
             rule="clocks",
-            text="a replication slot that nobody reads keeps WAL until the disk is full",
-            do="start its reader, or pg_drop_replication_slot",
+            text="a replication slot keeps WAL until the disk is full",
+            do="if it is active, see why its reader hangs or is slow; otherwise start the reader,"
+            " or pg_drop_replication_slot",
             evidence=[f"{(database.kept_wal or 0) >> 20:,} MiB (pg_replication_slots)"],
         )
     if database and database.archive_fails:

@@ -179,6 +179,28 @@ async def test_wal_that_waits_for_a_reader_is_seen(database: str) -> None:
     assert found.kept_wal is not None
 
 
+async def test_wal_that_waits_for_a_reader_that_hangs_is_seen(
+    database: str, tmp_path: Path
+) -> None:
+    slot = f"hangs_{uuid4().hex}"
+    await execute_sql(database, f"SELECT pg_create_physical_replication_slot('{slot}', true)")
+    reader = await asyncio.create_subprocess_exec(
+        *(postgres.binaries() / "pg_receivewal", "-n", "-D", tmp_path, "-S", slot, "-d", database),
+        env=postgres.environment(),
+    )
+    state = "SELECT active = $2 FROM pg_replication_slots WHERE slot_name = $1"
+    try:
+        await until(lambda: fetch_value(database, state, slot, True))
+        reader.send_signal(signal.SIGSTOP)
+        found, _ = await look(database, 1)
+    finally:
+        reader.kill()
+        await until(lambda: fetch_value(database, state, slot, False))
+        await execute_sql(database, f"SELECT pg_drop_replication_slot('{slot}')")
+
+    assert found.kept_wal is not None
+
+
 async def test_an_archive_that_is_off_does_not_fail(database: str) -> None:
     connection = await asyncpg.connect(database)
     await connection.execute("""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
@@ -228,6 +229,16 @@ def test_other_users_of_this_machine_do_not_see_a_servers_password(tmp_path: Pat
 
     assert "hunter2" not in str(started[0].args)
     assert (tmp_path / "log").read_text() == "hunter2\n"
+
+
+def test_other_users_of_this_machine_do_not_see_the_password_of_psql(empty_database: str) -> None:
+    typed = "\\! ps -o args= -p $PPID\nSELECT 6 * 7 AS answer;\n"
+
+    done = run_python("-m", "dev.psql", input=typed, env=os.environ)
+
+    assert "psql postgresql://" in done.stdout
+    assert "42" in done.stdout
+    assert str(urlsplit(empty_database).password) not in done.stdout
 
 
 def test_a_port_where_another_program_answers_localhost_is_refused(

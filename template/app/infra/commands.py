@@ -5,7 +5,7 @@ import atexit
 import errno
 import os
 import sys
-from contextlib import suppress
+from io import TextIOWrapper
 from types import TracebackType
 
 
@@ -13,9 +13,9 @@ def end_without_traceback() -> None:
     """Called before the command is imported, which takes a second."""
     sys.excepthook = _show
     atexit.register(_flush)
-    with suppress(AttributeError):  # stdout is closed
-        # A terminal that is not UTF-8 must not end a command.
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")  # it was closed
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 ends no command
 
 
 def _show(kind: type[BaseException], error: BaseException, place: TracebackType | None) -> None:

@@ -77,6 +77,15 @@ def test_an_output_that_is_full_is_named_in_one_line(command: Path, said: str) -
     assert "No space left on device." in line
 
 
+def test_a_closed_output_is_no_error(command: Path) -> None:
+    command.write_text(SHORT)
+
+    closed = ["/bin/sh", "-c", '"$0" -m app.command >&-', sys.executable]
+    done = subprocess.run(closed, capture_output=True)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_mistake_keeps_its_traceback(command: Path) -> None:
     command.write_text(MISTAKEN)
 

@@ -3,7 +3,7 @@
 
 import os
 
-import app  # noqa: F401  # `python -m dev.…` ends without a traceback, as `python -m app.…` does
+import app.infra  # noqa: F401  # `python -m dev.…` ends without a traceback too
 
 _direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
 if _direct != "*" and "127.0.0.1" not in _direct.split(","):

@@ -17,10 +17,10 @@ from app.infra.failures import ends_in_words
 from dev.postgres import REPOSITORY
 from tests.infra.conftest import run_python
 
-WAITS = "import time\nprint('imported', flush=True)\ntime.sleep(300)\n"
-SHORT, LONG = "print('x')\n", "print('x' * 100_000)\n"
-MISTAKEN = "print('x')\n1 / 0\n"
-FOREIGN = "print('Größe…')\n"
+WAITS = "import app.infra\nimport time\nprint('imported', flush=True)\ntime.sleep(300)\n"
+SHORT, LONG = "import app.infra\nprint('x')\n", "import app.infra\nprint('x' * 100_000)\n"
+MISTAKEN = "import app.infra\nprint('x')\n1 / 0\n"
+FOREIGN = "import app.infra\nprint('Größe…')\n"
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file of `python -m app.command`, a command of the team."""
     app = tmp_path / "app"
     app.mkdir()
-    (app / "__init__.py").write_text((REPOSITORY / "app/__init__.py").read_text("utf-8"))
+    (app / "__init__.py").write_text("")
     (app / "infra").symlink_to(REPOSITORY / "app/infra")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
@@ -110,7 +110,7 @@ async def test_a_database_without_the_tables_is_told_what_to_do(empty_database: 
     database = Database(environment.read(DatabaseSettings))
     async with database:
         with pytest.raises(SystemExit, match="run its migrations: alembic upgrade head"):
-            await select_in_words(database, "SELECT FROM accounts")
+            await select_in_words(database, "SELECT FROM missing")
 
 
 async def test_what_postgres_refuses_is_told_in_words(empty_database: str) -> None:

@@ -21,7 +21,7 @@ def project(render: Render, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_new_module_passes_make_check(project: Path) -> None:
+def test_two_new_modules_pass_make_check(project: Path) -> None:
     main = project / "app/main.py"
     routers = "(catalog, accounts, orders, uploads)"
     # As ruff formats a longer list.
@@ -31,6 +31,9 @@ def test_a_new_module_passes_make_check(project: Path) -> None:
     done = run("make", "module", "NAME=price_lists", within=project)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "class PriceList(" in (project / "app/price_lists/models.py").read_text()
+    another = run("make", "module", "NAME=news", "MODEL=NewsItem", within=project)
+    assert another.returncode == 0, another.stdout + another.stderr
+    assert "async def add_news_item(" in (project / "app/news/routes.py").read_text()
     make_check(project, slow_tests=False, tests="--ignore=tests/infra")
 
     again = run("make", "module", "NAME=price_lists", within=project)

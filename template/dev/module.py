@@ -108,12 +108,12 @@ router = APIRouter(prefix="/$path", tags=["$module"])
 
 
 @router.get("", summary="List mine, newest first", responses=problems(401))
-async def list_mine(read: ReadSession, user: CurrentUser) -> list[${model}Out]:
+async def list_$module(read: ReadSession, user: CurrentUser) -> list[${model}Out]:
     return await queries.by_owner(read, user.id)
 
 
 @router.post("", status_code=201, summary="Add one", responses=problems(400, 401, 403, 413))
-async def add(write: WriteSession, user: CurrentUser, new: ${model}In) -> ${model}Out:
+async def add_$one(write: WriteSession, user: CurrentUser, new: ${model}In) -> ${model}Out:
     added = await service.add(write, user.id, new)
     return ${model}Out.model_validate(added, from_attributes=True)
 """,
@@ -145,7 +145,9 @@ async def test_a_visitor_has_to_log_in(client: AsyncClient) -> None:
 
 def main() -> None:
     module, model = names(sys.argv[1:])
-    words = {"module": module, "model": model, "path": module.replace("_", "-")}
+    # The functions of routes name the operations of OpenAPI, so no two modules share one.
+    one = re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", model).lower()
+    words = {"module": module, "model": model, "one": one, "path": module.replace("_", "-")}
     files = {Path(Template(name).substitute(words)): text for name, text in FILES.items()}
     if existing := [str(path) for path in files if path.exists()]:
         refuse(f"{existing[0]} exists")

@@ -158,7 +158,8 @@ async def _answer_invalid_request(request: Request, error: Exception) -> Respons
 
 
 def _document_as_problems(app: FastAPI) -> None:
-    """FastAPI documents each model as application/json, but problems have another media type."""
+    """FastAPI documents each model with the media type of the route's own answer, such as
+    application/json. Problems have another one."""
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -173,6 +174,6 @@ def _document_as_problems(app: FastAPI) -> None:
 
 
 def _rename_media_type(content: dict[str, Any]) -> None:
-    documented = content.get("application/json", {})
-    if documented.get("schema", {}).get("$ref", "").endswith("/Problem"):
-        content[MEDIA_TYPE] = content.pop("application/json")
+    for name, documented in list(content.items()):
+        if documented.get("schema", {}).get("$ref", "").endswith("/Problem"):
+            content[MEDIA_TYPE] = content.pop(name)

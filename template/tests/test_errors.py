@@ -1,7 +1,9 @@
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from httpx import AsyncClient
 
+from app.errors import problems
 from app.requests import RequestBody
 
 
@@ -20,6 +22,21 @@ async def test_an_unexpected_error_shows_no_details(app: FastAPI, client: AsyncC
         "title": "Something went wrong on our side",
         "status": 500,
     }
+
+
+class Table(StreamingResponse):
+    media_type = "text/csv"
+
+
+async def test_an_export_is_described_with_problem_details_for_its_errors(app: FastAPI) -> None:
+    @app.get("/export", response_class=Table, responses=problems(401))
+    async def export() -> Table:
+        return Table(iter("a,b"))
+
+    answers = app.openapi()["paths"]["/export"]["get"]["responses"]
+
+    assert list(answers["200"]["content"]) == ["text/csv"]
+    assert list(answers["401"]["content"]) == ["application/problem+json"]
 
 
 async def test_an_unknown_path_is_answered_with_problem_details(client: AsyncClient) -> None:

@@ -7,11 +7,13 @@ import threading
 import time
 import unicodedata
 from datetime import datetime, timedelta, tzinfo
+from pathlib import Path
 from typing import get_args
 from uuid import UUID, uuid4
 
 import anyio
 import argon2
+import httpx
 import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
@@ -24,11 +26,16 @@ from app.accounts.models import Account, LoginAttempts
 from app.accounts.schemas import AccountOut
 from app.infra.database import Database, WriteSession
 from app.infra.failures import Unavailable
+from dev.pytest_plugin import Services
 from tests.conftest import PASSWORD, WAITING_FOR_A_LOCK
+from tests.test_openapi import assert_answers_as_described, serving
 
 ADA = {"email": "ada@example.com", "password": PASSWORD}
 A_GUESS = {**ADA, "password": "a guess"}
 JSON = {"content-type": "application/json"}
+
+# Each of these paths ends or replaces the session that the other paths need.
+SESSION_PATHS = ["/accounts", "/session", "/tokens", "/tokens/current", "/me/sessions"]
 
 
 async def log_in_from(app: FastAPI, address: str, credentials: dict[str, str]) -> int:
@@ -746,3 +753,24 @@ async def test_security_events_are_logged_without_personal_data(
     assert {line["account_id"] for line in events} == {UUID((await ada.get("/me")).json()["id"])}
     for personal in ("ada@", "127.0.0.1", PASSWORD):
         assert personal not in str(lines)
+
+
+async def test_an_answer_that_says_when_to_try_again_is_described(app: FastAPI) -> None:
+    answers = app.openapi()["paths"]["/session"]["post"]["responses"]
+
+    described = {status for status, answer in answers.items() if "headers" in answer}
+    assert described == {"429", "503"}
+    assert answers["429"]["headers"]["Retry-After"]["schema"] == {"type": "integer"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_staff", [False, True])
+def test_all_routes_answer_as_described(services: Services, tmp_path: Path, is_staff: bool) -> None:
+    with serving() as server:
+        answer = httpx.post(f"{server}/accounts", json=ADA)
+        if is_staff:
+            asyncio.run(promote.main(ADA["email"]))
+        config = tmp_path / "schemathesis.toml"
+        config.write_text(f'auth.openapi.session.api_key = "{answer.cookies["__Host-session"]}"')
+
+        assert_answers_as_described(server, f"--config-file={config}", but=SESSION_PATHS)

@@ -3,6 +3,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from fastapi import FastAPI
 from httpx import AsyncClient, Response
 from sqlalchemy import Select, select
 
@@ -233,3 +234,9 @@ async def test_a_quantity_is_a_whole_number(
 
     assert answer.status_code == 422
     assert [error["field"] for error in answer.json()["errors"]] == ["body.items.0.quantity"]
+
+
+async def test_a_total_is_described_as_a_number_of_64_bits(app: FastAPI) -> None:
+    order = app.openapi()["components"]["schemas"]["OrderOut"]["properties"]
+
+    assert order["total_cents"]["format"] == "int64"

@@ -39,6 +39,16 @@ def rules(sql: str) -> list[str]:
         ("changes-the-lock-timeout", "SET lock_timeout TO DEFAULT"),
         ("hides-statements", "DO $$ BEGIN IF true THEN CREATE INDEX i ON o (x); END IF; END $$"),
         ("hides-statements", "DO $$ BEGIN WITH a AS (SELECT 1) DELETE FROM items; END $$"),
+        (
+            "hides-statements",
+            "CREATE FUNCTION fill() RETURNS void LANGUAGE sql AS 'UPDATE items SET x = 1';"
+            "SELECT fill()",
+        ),
+        (
+            "hides-statements",
+            "CREATE OR REPLACE FUNCTION a.fill(n int) RETURNS SETOF int LANGUAGE sql AS '…';"
+            "SELECT * FROM a.fill((1))",
+        ),
         ("rewrites-the-table", "VACUUM (ANALYZE, FULL) items"),
     ],
 )
@@ -67,6 +77,9 @@ def test_what_harms_a_running_service_is_named(rule: str, sql: str) -> None:
         "DO $$ BEGIN GRANT SELECT, UPDATE ON items TO app; END $$",
         "DO $$ BEGIN CREATE TRIGGER t BEFORE UPDATE ON o FOR EACH ROW EXECUTE FUNCTION f(); END $$",
         "SELECT pg_catalog.set_config('search_path', '', false)",
+        "SELECT setval(pg_get_serial_sequence('items', 'id'), max(id)) FROM items",
+        "CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS '…';"
+        "CREATE TRIGGER t BEFORE INSERT ON o FOR EACH ROW EXECUTE FUNCTION fill(); SELECT count(*)",
         "SET LOCAL lock_timeout = '1s'",
         "SET lock_timeout TO 500",
         "CREATE FUNCTION f() RETURNS void LANGUAGE sql BEGIN ATOMIC"

@@ -46,6 +46,10 @@ _SOURCES = re.compile(
     r'\b(?:FROM|JOIN|INTO|UPDATE|USING)\s+(?:ONLY\s+)?((?:[\w."]+(?:\s+(?:AS\s+)?\w+)?\s*,\s*)*[\w."]+)',
     re.IGNORECASE,
 )
+_WITH = re.compile(
+    r'(?:\bWITH\s+(RECURSIVE\s+)?|,\s*)"?(\w+)"?\s*(?:\([^()]*\)\s*)?AS\s+(?:(?:NOT\s+)?MATERIALIZED\s+)?\(',
+    re.IGNORECASE,
+)
 _NO_SQL = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
@@ -97,11 +101,31 @@ def owners() -> dict[str, str]:
 
 
 def tables_in(sql: str) -> set[str]:
-    """Every name in a place where SQL expects a table."""
+    """Every name in a place where SQL expects a table, unless a WITH gives it another meaning."""
+    text = _NO_SQL.sub(" ", sql)
+    hidden_from = _names_of_with(text)
     names: set[str] = set()
-    for found in _SOURCES.finditer(_NO_SQL.sub(" ", sql)):
-        names.update(one.split()[0] for one in found[1].split(",") if one.split())
-    return {name.replace('"', "") for name in names}
+    for found in _SOURCES.finditer(text):
+        sources = (one.split()[0] for one in found[1].split(",") if one.split())
+        for name in (one.replace('"', "") for one in sources):
+            if found.start() < hidden_from.get(name, len(text)):
+                names.add(name)
+    return names
+
+
+def _names_of_with(text: str) -> dict[str, int]:
+    """Each name with the place from which on it hides a table: after its query, which may read that
+    table. A recursive one reads itself."""
+    places: dict[str, int] = {}
+    is_recursive = False
+    for found in _WITH.finditer(text):
+        is_recursive = is_recursive or found[1] is not None
+        end, depth = found.end(), 1
+        while depth and end < len(text) and not is_recursive:
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            end += 1
+        places.setdefault(found[2], end)
+    return places
 
 
 def modules_in(sql: str, owner_of: Mapping[str, str]) -> set[str]:

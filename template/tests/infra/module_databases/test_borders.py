@@ -150,6 +150,14 @@ def test_a_new_transaction_across_a_border_fails_the_tests(practice: Practice) -
         ('INSERT INTO shop."pets" (a) SELECT 1 FROM vets', {"shop.pets", "vets"}),
         ("UPDATE pets SET a = 'FROM vets' -- FROM toys", {"pets"}),
         ("DELETE FROM ONLY pets USING vets WHERE true", {"pets", "vets"}),
+        ("WITH vets AS (SELECT (1) FROM pets) SELECT 1 FROM vets", {"pets"}),
+        ("WITH vets AS (SELECT 1 FROM vets) SELECT 1 FROM vets, pets", {"pets", "vets"}),
+        (
+            'WITH a (b) AS NOT MATERIALIZED (SELECT 1 FROM pets), "vets" AS (SELECT 1 FROM a)'
+            " SELECT 1 FROM vets JOIN toys USING (b)",
+            {"pets", "toys"},
+        ),
+        ("WITH RECURSIVE vets AS (SELECT 1 FROM pets UNION SELECT 1 FROM vets) SELECT 1", {"pets"}),
     ],
 )
 def test_tables_are_found_where_sql_names_them(sql: str, tables: set[str]) -> None:

@@ -34,6 +34,12 @@ def test_two_new_modules_pass_make_check(project: Path) -> None:
     another = run("make", "module", "NAME=news", "MODEL=NewsItem", within=project)
     assert another.returncode == 0, another.stdout + another.stderr
     assert "async def add_news_item(" in (project / "app/news/routes.py").read_text()
+    body = project / "app/news/schemas.py"
+    assert "class NewsItemIn(RequestBody):\n    text: Text\n" in body.read_text()
+    with_default = body.read_text().replace(
+        "text: Text\n", "text: Text\n    tags: list[str] = []\n", 1
+    )
+    body.write_text(with_default, encoding="utf-8")
     make_check(project, slow_tests=False, tests="--ignore=tests/infra")
 
     again = run("make", "module", "NAME=price_lists", within=project)

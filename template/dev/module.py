@@ -46,11 +46,13 @@ from uuid import UUID
 
 from pydantic import BaseModel, StringConstraints
 
+from app.requests import RequestBody
+
 # Postgres stores no NUL character.
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\\x00]*$$")]
 
 
-class ${model}In(BaseModel):
+class ${model}In(RequestBody):
     text: Text
 
 

@@ -2,8 +2,6 @@
 """Login sessions in Postgres, with the WAL position that each session's client must see."""
 
 from dataclasses import dataclass
-from datetime import datetime
-from uuid import UUID
 
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -24,14 +22,8 @@ from app.infra.session_rows import (
 
 
 @dataclass(frozen=True, slots=True)
-class SessionWithPositions:
-    user_id: UUID
-    seen_at: datetime
-    expires_at: datetime
+class SessionWithPositions(Session):
     positions: dict[str, str]
-
-    def session(self) -> Session:
-        return Session(self.user_id, self.seen_at, self.expires_at)
 
     def by_database(self) -> dict[str, Position]:
         found = {name: decoded(position) for name, position in self.positions.items()}
@@ -57,7 +49,9 @@ class PositionedRows(SessionRows):
         both: WithRow[SessionWithPositions, RowT] = with_row(SESSION_WITH_POSITIONS, query)
         read = self._reader().on_primary()
         stored = await both.first(read, token_hash=token_hash, idle=self._idle)
-        return stored and (_learned(token_hash, stored[0]), stored[1])
+        if stored:
+            _learn(token_hash, stored[0])
+        return stored
 
     async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
         await super().start(write, token_hash, session)
@@ -69,16 +63,17 @@ class PositionedRows(SessionRows):
         # A replica that does not know a session is no reason to refuse it.
         read = self._reader().on_primary()
         found = await read.first(SESSION_WITH_POSITIONS, token_hash=token_hash, idle=self._idle)
-        return None if found is None else _learned(token_hash, found)
+        if found:
+            _learn(token_hash, found)
+        return found
 
 
-def _learned(token_hash: bytes, found: SessionWithPositions) -> Session:
+def _learn(token_hash: bytes, found: SessionWithPositions) -> None:
     client = this_client()
     if token_hash == client.token_hash:
         positions = found.by_database()
         client.learn(positions.pop(MAIN, None))
         client.learn_of_modules(positions)
-    return found.session()
 
 
 def install(app: FastAPI) -> None:

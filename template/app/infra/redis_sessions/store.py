@@ -121,6 +121,10 @@ redis.pcall('PEXPIRE', ended, lifetime)
 """
 
 
+# For eval(): a script, the number of its keys, the keys and the other arguments.
+type Command = tuple[str, int, *tuple[str | bytes | int, ...]]
+
+
 class RedisSessions:
     """An ended session leaves a tombstone, so that a late write of another copy cannot revive it.
     The tombstone lives as long as a last visit would have kept the session alive.
@@ -225,15 +229,16 @@ class RedisSessions:
         absolute = self._settings.absolute // timedelta(milliseconds=1)
         index = _index(session.user_id)
         pipeline.eval(DROP_SURPLUS, 2, index, SESSION, self._settings.most, absolute)
-        pipeline.eval(KEEP, 2, *self.kept(token_hash, session))
+        pipeline.eval(*self.keep_command(token_hash, session))
         await this_client().has_started(token_hash)
 
     async def end(self, write: AsyncSession, token_hash: bytes, known: Sequence[bytes]) -> None:
         """Leaves a tombstone only for a session that is stored here or `known` from Postgres,
         because a client may send any number of invented tokens."""
-        self._mark_as_ended(write, token_hash, only_held=True)
+        pipeline = self.join(write)
+        pipeline.eval(*self.end_command(token_hash, only_held=True))
         for ended in known:
-            self._mark_as_ended(write, ended)
+            pipeline.eval(*self.end_command(ended))
 
     async def end_all(
         self,
@@ -245,7 +250,7 @@ class RedisSessions:
     ) -> None:
         pipeline = self.join(write)
         for token_hash in {*await self.answer(self._indexed(user_id)), *known} - {besides}:
-            self._mark_as_ended(write, token_hash)
+            pipeline.eval(*self.end_command(token_hash))
             pipeline.zrem(_index(user_id), token_hash)
 
     async def all_of(self, user_id: UUID) -> dict[bytes, Session]:
@@ -256,22 +261,20 @@ class RedisSessions:
         sessions = {one: self.alive(value) for one, value in zip(hashes, held, strict=True)}
         return {one: session for one, session in sessions.items() if session}
 
-    def kept(self, token_hash: bytes, session: Session) -> list[str | bytes | int]:
-        """KEEP's keys and arguments."""
+    def keep_command(self, token_hash: bytes, session: Session) -> Command:
         seen_at, expires_at = _milliseconds(session.seen_at), _milliseconds(session.expires_at)
         ends_at = min(session.expires_at, session.seen_at + self._settings.idle)
-        return [
-            *(session_key(token_hash), _index(session.user_id)),
+        return (
+            *(KEEP, 2, session_key(token_hash), _index(session.user_id)),
             *(f"{session.user_id} {seen_at} {expires_at}", seen_at, _milliseconds(ends_at)),
             *(token_hash, expires_at, _milliseconds(datetime.now(UTC))),
-        ]
+        )
 
-    def ended(self, token_hash: bytes, *, only_held: bool) -> list[str | bytes | int]:
-        """END's keys and arguments."""
+    def end_command(self, token_hash: bytes, *, only_held: bool = False) -> Command:
         # A late write of this session holds an earlier visit, so it ends before the tombstone.
         lifetime = min(self._settings.idle, self._settings.absolute) // timedelta(milliseconds=1)
         keys = session_key(token_hash), INDEX, SESSION
-        return [*keys, token_hash, lifetime, int(only_held), MOST_TOMBSTONES]
+        return END, 3, *keys, token_hash, lifetime, int(only_held), MOST_TOMBSTONES
 
     def join(self, write: AsyncSession) -> Pipeline:
         """Its commands are sent together before the COMMIT, as one transaction of Redis.
@@ -302,7 +305,7 @@ class RedisSessions:
         await self._lookups.close()
 
     async def _kept(self, token_hash: bytes, session: Session) -> list[bytes | None]:
-        return values_in([await self.client.eval(KEEP, 2, *self.kept(token_hash, session))])
+        return values_in([await self.client.eval(*self.keep_command(token_hash, session))])
 
     async def _indexed(self, user_id: UUID) -> list[bytes]:
         return list(filter(None, values_in(await self.client.zrange(_index(user_id), 0, -1))))
@@ -317,11 +320,6 @@ class RedisSessions:
             return await asked
         except RedisAway as error:
             raise Unavailable(f"the sessions' Redis: {error}") from error
-
-    def _mark_as_ended(
-        self, write: AsyncSession, token_hash: bytes, *, only_held: bool = False
-    ) -> None:
-        self.join(write).eval(END, 3, *self.ended(token_hash, only_held=only_held))
 
     def _tell(self, session: SyncSession) -> None:
         if session.in_nested_transaction():  # only a SAVEPOINT was released: the COMMIT comes later

@@ -16,7 +16,7 @@ from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
 from app.infra.failures import ends_in_words
 from app.infra.redis_sessions.settings import MoveSettings, Step
-from app.infra.redis_sessions.store import END, ENDED, KEEP, RedisSessions, session_key
+from app.infra.redis_sessions.store import ENDED, RedisSessions, session_key
 from app.infra.session_rows import Session, SessionSettings
 
 BATCH = 1000
@@ -123,13 +123,13 @@ class Backfill:
     async def _keep_in_redis(self, sessions: Sessions) -> None:
         pipeline = self._redis.client.pipeline(transaction=False)
         for token_hash, session in sessions.items():
-            pipeline.eval(KEEP, 2, *self._redis.kept(token_hash, session))
+            pipeline.eval(*self._redis.keep_command(token_hash, session))
         await self._redis.answer(pipeline.execute())
 
     async def _end_in_redis(self, hashes: Iterable[bytes]) -> None:
         pipeline = self._redis.client.pipeline(transaction=False)
         for token_hash in hashes:
-            pipeline.eval(END, 3, *self._redis.ended(token_hash, only_held=True))
+            pipeline.eval(*self._redis.end_command(token_hash, only_held=True))
         await self._redis.answer(pipeline.execute())
 
     async def _pages_of_redis(self) -> AsyncGenerator[list[bytes]]:

@@ -30,15 +30,13 @@ def read_as[S: BaseSettings](kind: type[S], module: str, part: str = "") -> S:
     return environment.read(type(kind.__name__, (kind,), {"model_config": config}))
 
 
+class FollowSettings(BaseSettings):
+    follow: bool = False
+
+
 def follows(module: str) -> bool:
     """Whether this process asks where the module lives, because its tables move."""
-
-    class FollowSettings(BaseSettings):
-        model_config = SettingsConfigDict(env_prefix=prefix_of(module), env_ignore_empty=True)
-
-        follow: bool = False
-
-    return environment.read(FollowSettings).follow
+    return read_as(FollowSettings, module).follow
 
 
 def read_all(
@@ -49,10 +47,11 @@ def read_all(
     for module, variable, setting in given():
         if module not in modules:
             names = ", ".join(sorted(modules)) or "none"
-            refuse(f'{variable}: no code calls module_sessions("{module}"). Known: {names}.')
+            problem = f'no code calls module_sessions("{module}"). Known: {names}.'
+            raise EnvironmentIncomplete(f"Wrong in the environment: {variable}: {problem}")
         if setting not in (known := [*SETTINGS, *further]):
-            names = ", ".join(known)
-            refuse(f"{variable}: no such setting. After {prefix_of(module)} comes: {names}.")
+            problem = f"no such setting. After {prefix_of(module)} comes: {', '.join(known)}."
+            raise EnvironmentIncomplete(f"Wrong in the environment: {variable}: {problem}")
     return {module: read(module) for module in with_own_database()}
 
 
@@ -65,7 +64,3 @@ def given() -> Iterator[tuple[str, str, str]]:
     for variable, value in sorted(os.environ.items()):
         if value and (found := _VARIABLE.fullmatch(variable)):
             yield found[1].lower(), variable, found[2]
-
-
-def refuse(reason: str) -> None:
-    raise EnvironmentIncomplete(f"Wrong in the environment: {reason}")

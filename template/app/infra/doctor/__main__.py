@@ -222,7 +222,7 @@ async def look_at_all(
 
 async def look_at_primary(settings: DatabaseSettings, window: Window) -> Postgres:
     try:
-        return Postgres(*await look_at_postgres(settings, *window, say))
+        return Postgres(*await look_at_postgres(settings, window, say))
     except Limited as error:
         remedy = "use a superuser's URL: a limit of a role or a database does not apply to it"
         return Postgres(None, [gap("Postgres", error, remedy)], limited=True)

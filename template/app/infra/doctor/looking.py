@@ -4,7 +4,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ import asyncpg
 from app.infra import plans
 from app.infra.connections import DatabaseSettings, connect
 from app.infra.doctor.evidence import Database, Scan, Skipped, Statement, Table
+from app.infra.doctor.finding import Window
 from app.infra.failures import NotConnected, reason_of
 
 SAMPLE_SECONDS = 0.5
@@ -138,6 +139,9 @@ EXTENSION = (
     " CREATE EXTENSION pg_stat_statements"
 )
 
+# When the query for the server fails. Its role is not known then.
+NO_SERVER = {"role": "", "slots": 1_000_000, "oldest_xid": None, "statements": None}
+
 type Idling = tuple[int, datetime]  # process, and since when
 type Transaction = tuple[int, datetime | None]  # process, 0 if it is prepared, and its begin
 
@@ -159,61 +163,69 @@ class Limited(Refused):
 
 
 class Looking:
-    def __init__(self, connection: asyncpg.Connection) -> None:
+    def __init__(self, connection: asyncpg.Connection, say: Callable[[str], None]) -> None:
         self._connection = connection
+        self._say = say
         self.skipped: list[Skipped] = []
 
-    async def look(self, seconds: float, cpus: int | None, say: Callable[[str], None]) -> Database:
-        say("the server")
-        server = await self._first("server", SERVER)
-        if server and not server["sees_all"]:
-            self._skip(
-                "sessions",
-                f"the role {server['role']} may not see other roles' sessions",
-                f"GRANT pg_monitor TO {server['role']}",
-            )
-        schema = server["statements"] if server else None
-        if server and not schema:
-            self._skip("statements", "pg_stat_statements is not installed", EXTENSION)
-        before = await self._counters(schema)
+    async def look(self, window: Window) -> Database:
+        server = await self._server()
+        before = await self._counters(server["statements"])
         began = time.monotonic()  # the wall clock may jump
-        samples: list[list[asyncpg.Record]] = []
         clients = await self._first("clients", CLIENTS)
+        samples = await self._samples(began, window.seconds)
+        after = await self._counters(server["statements"])
+        window_ms = (time.monotonic() - began) * 1000
+        self._say("plans")
+        tables = _tables(before, after)
+        sequence = await self._fullest_sequence(server["role"]) or {}
+        wal = await self._first("WAL", WAL) or {}
+        return Database(
+            **_sessions(samples),
+            clients=clients[0] if clients else 0,
+            slots=server["slots"],
+            processors=window.processors,
+            statements=await self._statements(before, after, window_ms),
+            tables=tables,
+            requested_checkpoints=_difference(before.checkpoints, after.checkpoints),
+            oldest_xid=server["oldest_xid"],
+            kept_wal=wal.get("kept"),
+            archive_fails=wal.get("archive_fails"),
+            fullest_sequence=sequence.get("used"),
+            sequence=sequence.get("name", ""),
+        )
+
+    async def _server(self) -> Mapping[str, Any]:
+        self._say("the server")
+        server = await self._first("server", SERVER)
+        if server is None:
+            return NO_SERVER
+        role = server["role"]
+        if not server["sees_all"]:
+            why = f"the role {role} may not see other roles' sessions"
+            self._skip("sessions", why, f"GRANT pg_monitor TO {role}")
+        if not server["statements"]:
+            self._skip("statements", "pg_stat_statements is not installed", EXTENSION)
+        return dict(server)
+
+    async def _samples(self, began: float, seconds: float) -> list[list[asyncpg.Record]]:
+        samples: list[list[asyncpg.Record]] = []
         while (gone := time.monotonic() - began) < seconds and not self._connection.is_closed():
-            say(f"sessions, {gone:.0f} of {seconds:.0f} s")
+            self._say(f"sessions, {gone:.0f} of {seconds:.0f} s")
             if (sample := await self._all("sessions", SESSIONS)) is not None:
                 samples.append(sample)
             await asyncio.sleep(SAMPLE_SECONDS)
         if self._connection.is_closed():
             self._skip("sessions", "Postgres ended the doctor's connection", "run this again")
-        after = await self._counters(schema)
-        window_ms = (time.monotonic() - began) * 1000
-        say("plans")
-        tables = _tables(before, after)
-        sequences = await self._all("sequences", SEQUENCES)
-        unread = [one for one in sequences or () if not one["may_read"]]
-        if unread and server:
-            self._skip(
-                "sequences",
-                f"the role {server['role']} may not read {unread[0]['name']}",
-                f"GRANT SELECT ON ALL SEQUENCES IN SCHEMA {unread[0]['schema']}"
-                f" TO {server['role']}",
-            )
-        wal = await self._first("WAL", WAL)
-        return Database(
-            **_sessions(samples),
-            clients=clients[0] if clients else 0,
-            slots=server["slots"] if server else 1_000_000,
-            processors=cpus,
-            statements=await self._statements(before, after, window_ms),
-            tables=tables,
-            requested_checkpoints=_difference(before.checkpoints, after.checkpoints),
-            oldest_xid=server["oldest_xid"] if server else None,
-            kept_wal=wal["kept"] if wal else None,
-            archive_fails=wal["archive_fails"] if wal else None,
-            fullest_sequence=sequences[0]["used"] if sequences else None,
-            sequence=sequences[0]["name"] if sequences else "",
-        )
+        return samples
+
+    async def _fullest_sequence(self, role: str) -> asyncpg.Record | None:
+        sequences = await self._all("sequences", SEQUENCES) or []
+        unread = next((one for one in sequences if not one["may_read"]), None)
+        if unread and role:
+            remedy = f"GRANT SELECT ON ALL SEQUENCES IN SCHEMA {unread['schema']} TO {role}"
+            self._skip("sequences", f"the role {role} may not read {unread['name']}", remedy)
+        return sequences[0] if sequences else None
 
     async def _counters(self, schema: str | None) -> Counters:
         found = await self._all("statements", STATEMENTS.format(schema=schema)) if schema else None
@@ -230,34 +242,35 @@ class Looking:
     ) -> list[Statement] | None:
         if before.statements is None or after.statements is None:
             return None
-        found: list[dict[str, Any]] = []
+        found: list[Statement] = []
         for key, now in after.statements.items():
             then = before.statements.get(key)
             less = dict(then) if then and then["calls"] <= now["calls"] else {}
             calls = now["calls"] - less.get("calls", 0)
             if calls > 0:
-                found.append(
-                    {
-                        "sql": " ".join(now["sql"].split())[:2000],
-                        "calls": calls,
-                        # A statement that began before the window adds its whole time when it ends.
-                        "total_ms": min(now["ms"] - less.get("ms", 0.0), calls * window_ms),
-                        "rows": now["rows"] - less.get("rows", 0),
-                        "pages": now["pages"] - less.get("pages", 0),
-                        "whole": now["sql"],
-                    }
+                one = Statement(
+                    sql=now["sql"],
+                    calls=calls,
+                    # A statement that began before the window adds its whole time when it ends.
+                    total_ms=min(now["ms"] - less.get("ms", 0.0), calls * window_ms),
+                    rows=now["rows"] - less.get("rows", 0),
+                    pages=now["pages"] - less.get("pages", 0),
+                    share=0.0,
                 )
-        total = sum(one["total_ms"] for one in found) or 1.0
-        found.sort(key=lambda one: -one["total_ms"])
+                found.append(one)
+        total = sum(one.total_ms for one in found) or 1.0
+        found.sort(key=lambda one: -one.total_ms)
         sizes = {one["name"]: one["rows"] for one in (after.tables or {}).values()}
         statements = []
         for number, one in enumerate(found[:50]):
-            share = one["total_ms"] / total
-            whole = one.pop("whole")
-            scans = []
-            if number < MOST_PLANS and share >= WORTH_A_PLAN:
-                scans = await self._scans(whole, sizes)
-            statements.append(Statement(**one, share=share, scans=scans))
+            share = one.total_ms / total
+            is_planned = number < MOST_PLANS and share >= WORTH_A_PLAN
+            known = {
+                "sql": " ".join(one.sql.split())[:2000],
+                "share": share,
+                "scans": await self._scans(one.sql, sizes) if is_planned else [],
+            }
+            statements.append(one.model_copy(update=known))
         return statements
 
     async def _scans(self, sql: str, sizes: dict[str, int]) -> list[Scan]:
@@ -301,7 +314,7 @@ def gap(source: str, error: NotConnected | Refused, remedy: str) -> Skipped:
 
 
 async def look_at_postgres(
-    settings: DatabaseSettings, seconds: float, cpus: int | None, say: Callable[[str], None]
+    settings: DatabaseSettings, window: Window, say: Callable[[str], None] = lambda _: None
 ) -> tuple[Database, list[Skipped]]:
     """Raises Limited, Refused, NotConnected."""
     try:
@@ -316,8 +329,8 @@ async def look_at_postgres(
         raise
     try:
         await connection.execute(LIMITS)  # direct
-        looking = Looking(connection)
-        return await looking.look(seconds, cpus, say), looking.skipped
+        looking = Looking(connection, say)
+        return await looking.look(window), looking.skipped
     finally:
         connection.terminate()
 

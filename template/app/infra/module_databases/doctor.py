@@ -57,7 +57,7 @@ async def _database(
 ) -> tuple[Database | None, list[Skipped]]:
     own = settings.read(module)
     try:
-        return await look_at_postgres(own, *window_of(module, own, common, window), lambda _: None)
+        return await look_at_postgres(own, window_of(module, own, common, window))
     except (NotConnected, Refused) as error:
         return None, [gap("sessions", error, f"try psql with {settings.prefix_of(module)}URL")]
 

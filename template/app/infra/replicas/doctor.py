@@ -96,7 +96,7 @@ async def _reader(
 ) -> Database | Skipped:
     settings = database.model_copy(update={"direct_url": url, "pooled": False})
     try:
-        found, _ = await look_at_postgres(settings, *window, lambda _: None)
+        found, _ = await look_at_postgres(settings, window)
     except (NotConnected, Refused) as error:
         return gap(STATEMENTS, error, f"try psql with {prefix}URLS")
     return found

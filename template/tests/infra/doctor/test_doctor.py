@@ -46,7 +46,7 @@ async def database(empty_database: str) -> str:
 
 
 async def look(url: str, seconds: float = 2) -> tuple[Database, list[Skipped]]:
-    return await look_at_postgres(settings_of(url), seconds, 8, lambda _: None)
+    return await look_at_postgres(settings_of(url), Window(seconds, 8))
 
 
 def settings_of(url: str) -> DatabaseSettings:

@@ -2,14 +2,11 @@
 """Fixtures: a Redis of login sessions for each test."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pytest
 
 from dev.cache import valkey
-
-if TYPE_CHECKING:
-    from dev.pytest_plugin import Services
+from dev.pytest_plugin import Services
 
 
 @pytest.fixture(scope="session")
@@ -20,8 +17,8 @@ def session_server() -> Iterator[valkey.Valkey]:
 
 @pytest.fixture
 def services(
-    services: "Services", session_server: valkey.Valkey, monkeypatch: pytest.MonkeyPatch
-) -> "Services":
+    services: Services, session_server: valkey.Valkey, monkeypatch: pytest.MonkeyPatch
+) -> Services:
     """Login sessions in a Redis that tests share, because tokens and users' ids are random."""
     monkeypatch.setenv("SESSION_STORE", "redis")
     monkeypatch.setenv("SESSION_REDIS_URL", session_server.url)

@@ -1,20 +1,13 @@
 # Rung's file: advancing to another stage may change it.
 """Fixtures: a bucket for each test."""
 
-import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 
+from dev.pytest_plugin import RUN, Services
 from dev.s3 import rclone
-
-if TYPE_CHECKING:
-    from dev.pytest_plugin import Services
-
-# pytest-xdist's workers share one server.
-RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid4().hex)
 
 
 @pytest.fixture(scope="session")
@@ -24,9 +17,7 @@ def s3_server() -> Iterator[rclone.S3]:
 
 
 @pytest.fixture
-def services(
-    services: "Services", s3_server: rclone.S3, monkeypatch: pytest.MonkeyPatch
-) -> "Services":
+def services(services: Services, s3_server: rclone.S3, monkeypatch: pytest.MonkeyPatch) -> Services:
     """Stores files in a separate bucket for this test."""
     for name, value in s3_server.variables(f"test-{uuid4().hex}").items():
         monkeypatch.setenv(name, value)

@@ -17,10 +17,12 @@ class Valkey(Server):
 
     name = "Valkey"
 
-    def __init__(self, folder: Path, configuration: Path, *, remove: bool = False) -> None:
+    def __init__(
+        self, folder: Path, configuration: Path, *, remove: bool = False, **settings: str | int
+    ) -> None:
         super().__init__(folder, remove=remove)
         self._configuration = configuration
-        self._settings: dict[str, str | int] = {}
+        self._settings = settings
 
     @property
     def url(self) -> str:
@@ -63,9 +65,8 @@ def for_development(name: str) -> Iterator[str]:
 @contextmanager
 def running(name: str, **settings: str | int) -> Iterator[Valkey]:
     """A new server, configured by deploy/NAME.conf and `settings`."""
-    server = Valkey(own_folder(name), _configuration(name), remove=True)
-    server._settings |= settings
-    with server.running():
+    folder, configuration = own_folder(name), _configuration(name)
+    with Valkey(folder, configuration, remove=True, **settings).running() as server:
         yield server
 
 

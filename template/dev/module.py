@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import NoReturn
 
-from dev import programs
+from dev.programs import run_module
 
 USAGE = "Give a plural name: make module NAME=reviews (or NAME=news MODEL=NewsItem)"
 MAIN = Path("app/main.py")
@@ -154,15 +154,15 @@ def main() -> None:
     if existing := [str(path) for path in files if path.exists()]:
         refuse(f"{existing[0]} exists")
     refuse_taken(module, model)
-    run("alembic", "upgrade", "head")  # First, because it may fail.
+    run_module("alembic", "upgrade", "head")  # First, because it may fail.
     for path, text in files.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(Template(text).substitute(words))
     advice = register(module)
     paths = [*map(str, files), str(MAIN)]
-    run("ruff", "check", "--quiet", "--fix", "--select", "I", *paths)
-    run("ruff", "format", "--quiet", *paths)
-    run("alembic", "revision", "--autogenerate", "--message", module.replace("_", " "))
+    run_module("ruff", "check", "--quiet", "--fix", "--select", "I", *paths)
+    run_module("ruff", "format", "--quiet", *paths)
+    run_module("alembic", "revision", "--autogenerate", "--message", module.replace("_", " "))
     print(f"Wrote app/{module}/, tests/test_{module}.py and a migration.{advice}")
     print("Next: read them, then make migrate, make test")
 
@@ -234,12 +234,6 @@ def register(module: str) -> str:
     added = f"from app.{module}.routes import router as {module}\n"
     MAIN.write_text(text[:place] + added + text[place:], encoding="utf-8")
     return ""
-
-
-def run(*command: str) -> None:
-    status = programs.run(*command).returncode
-    if status != 0:
-        sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -33,3 +34,18 @@ def run(
         sys.exit(f"{name} did not end within {timeout:.0f} s. Run it again, or check why it hangs.")
     except OSError as error:
         sys.exit(f"Cannot run {name}: {error.strerror}. Run make setup, or install it.")
+
+
+def run_module(
+    name: str,
+    *arguments: str | Path,
+    environment: Mapping[str, str] | None = None,
+    stdout: int | None = None,
+) -> str:
+    """Runs a Python module. Returns its stdout, if that is a pipe. A module that fails ends this
+    command, too."""
+    command = [sys.executable, "-m", name, *arguments]
+    done = subprocess.run(command, env=environment, stdout=stdout, text=True)
+    if done.returncode != 0:
+        sys.exit(done.returncode)
+    return done.stdout or ""

@@ -11,6 +11,7 @@ import threading
 from contextlib import suppress
 
 from dev import migrate, services, start_page
+from dev.programs import run_module
 
 HOST = "127.0.0.1"
 BANNER = """
@@ -64,7 +65,7 @@ def migrate_and_seed() -> None:
     migrate.upgrade(os.environ)
     if importlib.util.find_spec("app.seed"):
         # The last line, because the others are logs.
-        if said := migrate.run("app.seed", stdout=subprocess.PIPE).strip().rpartition("\n")[2]:
+        if said := run_module("app.seed", stdout=subprocess.PIPE).strip().rpartition("\n")[2]:
             start_page.keep_seeded(os.environ, said)
         print(said or start_page.seeded(os.environ))
 

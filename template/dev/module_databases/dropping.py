@@ -18,8 +18,8 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from app.infra.module_databases.__main__ import tables_of
 from app.infra.module_databases.comparison import table_of
 from app.infra.tables import Base
-from dev import migrate
 from dev.module_databases import own
+from dev.programs import run_module
 
 NEXT = (
     "Read it. Release it only after the move's step `own`, because it ends the way back. Then run"
@@ -93,7 +93,7 @@ def main() -> None:
     if module not in own.with_history():
         known = ", ".join(own.with_history()) or "no module"
         sys.exit(f"{module!r} has no history of its own. These have: {known}.")
-    migrate.run("alembic", "upgrade", "head")
+    run_module("alembic", "upgrade", "head")
     importlib.import_module("app.main")  # it imports the models of every module
     tables = [table for table in Base.metadata.sorted_tables if table in tables_of(module)]
     for table in tables:

@@ -4,8 +4,8 @@
 import os
 import sys
 
-from dev import migrate
 from dev.module_databases import own
+from dev.programs import run_module
 
 USAGE = 'Name the module and the change: make module-migration NAME=billing m="add a note"'
 NO_URL = "Set {}: DATABASE_URL leads to a server that `make dev` does not run."
@@ -21,8 +21,8 @@ def main() -> None:
         with own.beside(module, os.environ) as found:
             os.environ.update(found or sys.exit(NO_URL.format(own.variable(module))))
     if module in own.with_history():
-        migrate.run("app.infra.module_databases", module, "upgrade", "head")
-    migrate.run("app.infra.module_databases", module, "revision", "--autogenerate", "-m", what)
+        run_module("app.infra.module_databases", module, "upgrade", "head")
+    run_module("app.infra.module_databases", module, "revision", "--autogenerate", "-m", what)
     print("Read it, then: make migrate")
 
 

@@ -50,33 +50,32 @@ def judge(evidence: Evidence, rules: tuple[Rule, ...] | None = None) -> Judgemen
 
 def clocks(evidence: Evidence) -> Finding | None:
     database = evidence.database
-    if database and (database.oldest_xid or 0) > 1_000_000_000:
+    if database is None:
+        return None
+    if (xid := database.oldest_xid or 0) > 1_000_000_000:
         return Finding(
             rule="clocks",
             text="transaction ids run out",
             do="find what holds the oldest one, then VACUUM FREEZE",
-            evidence=[f"{database.oldest_xid:,} of 2,000,000,000 are used (pg_database)"],
+            evidence=[f"{xid:,} of 2,000,000,000 are used (pg_database)"],
         )
-    if database and (database.fullest_sequence or 0) > 0.75:
+    if (used := database.fullest_sequence or 0) > 0.75:
+        name = database.sequence or "NAME"
         return Finding(
             rule="clocks",
             text="a sequence runs out",
-            do="make its column bigint first, then"
-            f" ALTER SEQUENCE {database.sequence or 'NAME'} AS bigint",
-            evidence=[
-                f"{database.fullest_sequence:.0%} of {database.sequence or 'it'} is used"
-                " (pg_sequences)"
-            ],
+            do=f"make its column bigint first, then ALTER SEQUENCE {name} AS bigint",
+            evidence=[f"{used:.0%} of {database.sequence or 'it'} is used (pg_sequences)"],
         )
-    if database and (database.kept_wal or 0) > MOST_KEPT_WAL:
+    if (kept := database.kept_wal or 0) > MOST_KEPT_WAL:
         return Finding(
             rule="clocks",
             text="a replication slot keeps WAL until the disk is full",
             do="if it is active, see why its reader hangs or is slow; otherwise start the reader,"
             " or pg_drop_replication_slot",
-            evidence=[f"{(database.kept_wal or 0) >> 20:,} MiB (pg_replication_slots)"],
+            evidence=[f"{kept >> 20:,} MiB (pg_replication_slots)"],
         )
-    if database and database.archive_fails:
+    if database.archive_fails:
         return Finding(
             rule="clocks",
             text="the WAL archive fails, so Postgres keeps WAL until the disk is full",

@@ -122,45 +122,12 @@ class Database:
                     raise
             await _closed(session)
             self._note_writes(None)
-        except NotConnected as error:
-            self._note_writes(error)
+        except Exception as error:
+            if (reason := self._why_unavailable(error)) is None:
+                raise
             # Not NotConnected: a transaction of another database, around this one, would note that
             # its own Postgres takes no writes.
-            raise Unavailable(str(error)) from error
-        except sqlalchemy.exc.TimeoutError as error:
-            raise Unavailable("Postgres: every writing connection is busy") from error
-        # InterfaceError: Postgres closed a new connection before SQLAlchemy had set it up.
-        except (asyncpg.InternalClientError, asyncpg.InterfaceError, TimeoutError) as error:
-            if isinstance(error, TimeoutError):
-                if not _is_from_the_driver(error):
-                    raise  # The request's own, such as of a call to another service.
-                self._expire_connections()
-            if any(words in str(error) for words in OF_A_MISTAKE):
-                raise  # No connection is lost.
-            raise Unavailable("Postgres: the connection was lost, or did not answer") from error
-        except TYPES_CHANGED as error:
-            raise Unavailable(f"Postgres: a type has changed: {error}") from error
-        except asyncpg.PostgresError as error:  # of a statement that SQLAlchemy did not send: COPY
-            _drop_values(error)
-            refuse_out_of_range(error)
-            is_demoted = error.sqlstate == READ_ONLY
-            if is_demoted:
-                self._note_writes(error)
-                self._expire_connections()
-            if is_demoted or is_transient(error) or isinstance(error, CONNECTION_LOST):
-                raise Unavailable(f"Postgres: {error}") from error
-            raise
-        except sqlalchemy.exc.DBAPIError as error:
-            if error.connection_invalidated:
-                if getattr(error.orig, "sqlstate", None) == READ_ONLY:
-                    self._note_writes(error.orig)
-                self._reads.expire_connections()  # they lead to the same lost server
-                raise Unavailable("Postgres: the connection was lost") from error
-            if is_transient(error.orig):
-                raise Unavailable(f"Postgres: {error.orig}") from error
-            if error.orig:
-                refuse_out_of_range(error.orig.__cause__)
-            raise
+            raise Unavailable(reason) from error
 
     async def check(self) -> None:
         """Checks on new connections, because a busy pool does not mean that Postgres is down.
@@ -190,6 +157,53 @@ class Database:
         for url, read_only in ways.items():
             connection = await connect(self._settings, url, read_only=read_only)
             await connection.close()
+
+    def _why_unavailable(self, error: Exception) -> str | None:
+        """Why it may succeed later. None if it would fail again. Raises OutOfRange."""
+        if isinstance(error, NotConnected):
+            self._note_writes(error)
+            return str(error)
+        if isinstance(error, sqlalchemy.exc.TimeoutError):
+            return "Postgres: every writing connection is busy"
+        if isinstance(error, TimeoutError):
+            if not _is_from_the_driver(error):
+                return None  # The request's own, such as of a call to another service.
+            self._expire_connections()
+        # InterfaceError: Postgres closed a new connection before SQLAlchemy had set it up.
+        if isinstance(error, (asyncpg.InternalClientError, asyncpg.InterfaceError, TimeoutError)):
+            is_mistake = any(words in str(error) for words in OF_A_MISTAKE)
+            lost = "Postgres: the connection was lost, or did not answer"
+            return None if is_mistake else lost
+        if isinstance(error, TYPES_CHANGED):
+            return f"Postgres: a type has changed: {error}"
+        if isinstance(error, asyncpg.PostgresError):
+            return self._why_driver_failed(error)
+        if isinstance(error, sqlalchemy.exc.DBAPIError):
+            return self._why_statement_failed(error)
+        return None
+
+    def _why_driver_failed(self, error: asyncpg.PostgresError) -> str | None:
+        """For a statement that SQLAlchemy did not send: COPY."""
+        _drop_values(error)
+        refuse_out_of_range(error)
+        is_demoted = error.sqlstate == READ_ONLY
+        if is_demoted:
+            self._note_writes(error)
+            self._expire_connections()
+        may_pass = is_demoted or is_transient(error) or isinstance(error, CONNECTION_LOST)
+        return f"Postgres: {error}" if may_pass else None
+
+    def _why_statement_failed(self, error: sqlalchemy.exc.DBAPIError) -> str | None:
+        if error.connection_invalidated:
+            if getattr(error.orig, "sqlstate", None) == READ_ONLY:
+                self._note_writes(error.orig)
+            self._reads.expire_connections()  # they lead to the same lost server
+            return "Postgres: the connection was lost"
+        if is_transient(error.orig):
+            return f"Postgres: {error.orig}"
+        if error.orig:
+            refuse_out_of_range(error.orig.__cause__)
+        return None
 
     def _expire_connections(self) -> None:
         """Because the server hangs, or its machine closed no connection. A statement that began

@@ -7,7 +7,7 @@ import signal
 import sys
 from types import TracebackType
 
-from rung.errors import RungError, printable, shortened, without_password
+from rung.errors import RungError, printable, reason_of, shortened, without_password
 from rung.interrupts import ignore_signals
 
 
@@ -42,9 +42,8 @@ def _run() -> int:
         _drop_output()
         return 1
     except OSError as error:
-        where = f" ({os.fsdecode(error.filename)})" if error.filename is not None else ""
         _drop_output()
-        return _fail(f"Cannot continue: {error.strerror or error}{where}.", 1)
+        return _fail(f"Cannot continue: {reason_of(error)}.", 1)
     return code
 
 

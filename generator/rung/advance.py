@@ -9,12 +9,12 @@ from rung import git, stages
 from rung.answers import Answer
 from rung.answers_check import differing, in_words
 from rung.apply import apply
-from rung.errors import RungError, UsageError, in_shell
+from rung.errors import RungError, UsageError, in_shell, reason_of, shown
 from rung.interrupts import Interrupts
 from rung.lock import locked, workspace_in
 from rung.origin import Origin, newest, origin_of
 from rung.plan import Plan, Target, check_answers, make_plan, refuse_stale
-from rung.project import Project, locate, read_project, refuse_unready, shown
+from rung.project import Project, locate, read_project, refuse_unready
 from rung.scratch import Scratch
 from rung.undo import commit_paths, record_commit, record_of, take_back
 
@@ -176,9 +176,8 @@ def _take_step(
     except BrokenPipeError:
         raise
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
         raise RungError(
-            f"The step cannot be applied: {error.strerror}{where}. Nothing was changed."
+            f"The step cannot be applied: {reason_of(error)}. Nothing was changed."
         ) from error
 
 

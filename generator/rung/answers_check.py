@@ -8,8 +8,8 @@ from typing import Any
 
 from rung import stages
 from rung.answers import Answer
-from rung.errors import RungError, in_shell
-from rung.project import Project, is_rungs, shown
+from rung.errors import RungError, in_shell, shown
+from rung.project import Project, is_rungs
 from rung.reading import read_bytes, written_scalars
 from rung.rendering import ANSWERS_FILE, Rendered, render_again
 from rung.scratch import Scratch, Tree

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rung.errors import RungError
+from rung.errors import RungError, shown
 from rung.git import git, null_terminated, quoted
-from rung.project import shown
 from rung.scratch import Entry, Scratch
 from rung.workspace import remove
 

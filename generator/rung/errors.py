@@ -1,7 +1,9 @@
 """The errors that end a command with one message and an exit code."""
 
+import os
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 # C0 and C1 controls, line separators, bidirectional controls, byte order marks, lone surrogates.
@@ -50,3 +52,15 @@ def without_password(text: str) -> str:
 def in_shell(path: Path | str) -> str:
     """As a shell reads it, and no command takes it for an option."""
     return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
+
+
+def shown(names: Iterable[str], most: int = 3) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
+
+
+def reason_of(error: OSError) -> str:
+    """The system's reason, and the file that it names."""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+    return f"{error.strerror or error}" + (f" ({name})" if name else "")

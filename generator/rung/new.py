@@ -9,10 +9,9 @@ from pathlib import Path
 from rung import git, stages
 from rung.answers import Answer, refuse_unprintable
 from rung.dependencies import lock_dependencies
-from rung.errors import RungError, UsageError
+from rung.errors import RungError, UsageError, reason_of, shown
 from rung.interrupts import Interrupts
 from rung.progress import spinner
-from rung.project import shown
 from rung.rendering import render
 from rung.template import Template, find_template
 from rung.workspace import place, refuse_occupied, workspace_for
@@ -54,8 +53,7 @@ def create_project(
     except BrokenPipeError:
         raise
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        raise RungError(f"{dest} cannot be created: {error.strerror}{where}.") from error
+        raise RungError(f"{dest} cannot be created: {reason_of(error)}.") from error
     if outer:
         print(
             f"{dest} is a git repository inside the repository {outer}. To make it a part of "

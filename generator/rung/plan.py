@@ -18,12 +18,12 @@ from rung.answers_check import (
 )
 from rung.apply import Move
 from rung.dependencies import lock_dependencies
-from rung.errors import RungError
+from rung.errors import RungError, shown
 from rung.imports import importers
 from rung.merge import Change, Kind, merge
 from rung.origin import Origin
 from rung.progress import spinner
-from rung.project import Project, refuse_unready, shown
+from rung.project import Project, refuse_unready
 from rung.rendering import ANSWERS_FILE, Rendered, render_again
 from rung.scratch import Entry, Scratch, Tree
 

@@ -1,13 +1,13 @@
 """Reads a generated repo, and refuses one that is not ready to be changed."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rung import stages
-from rung.errors import RungError, UsageError, is_printable
+from rung.errors import RungError, UsageError, is_printable, shown
 from rung.git import GitError, broken, git, git_list
 from rung.migrations import heads
 from rung.reading import UnreadableError, read_yaml
@@ -89,12 +89,12 @@ def read_project(folder: Path, git_dir: Path) -> Project:
     try:
         answers = read_yaml(folder / ANSWERS_FILE)
     except UnreadableError as error:
-        raise RungError(_broken(folder, str(error))) from error
+        raise _broken(folder, str(error)) from error
     if not isinstance(answers, Mapping):
-        raise RungError(_broken(folder, "it is not a mapping of questions to answers"))
+        raise _broken(folder, "it is not a mapping of questions to answers")
     for key in answers:
         if not isinstance(key, str):
-            raise RungError(_broken(folder, f"{str(key)[:60]} is no name of a question"))
+            raise _broken(folder, f"{str(key)[:60]} is no name of a question")
     if "stage" not in answers and {"_src_path", "_commit"} <= answers.keys():
         raise RungError(
             f"{folder / ANSWERS_FILE} names no stage, so {folder} comes from another template than "
@@ -104,19 +104,18 @@ def read_project(folder: Path, git_dir: Path) -> Project:
     for key, kind in {"_src_path": str, "_commit": str, "stage": int}.items():
         if type(answers.get(key)) is not kind:
             found = repr(answers.get(key, "not there"))[:60]
-            raise RungError(_broken(folder, f"{key} is {found}"))
+            raise _broken(folder, f"{key} is {found}")
     last = stages.LADDER[-1].number
     if not 1 <= answers["stage"] <= last:
-        reason = f"stage is {answers['stage']}, and the stages are 1 to {last}"
-        raise RungError(_broken(folder, reason))
+        raise _broken(folder, f"stage is {answers['stage']}, and the stages are 1 to {last}")
     for key in ("_src_path", "_commit"):
         if answers[key][:1] in {"", "-"} or not is_printable(answers[key]):
-            raise RungError(_broken(folder, f"{key} is {answers[key][:60]!r}"))
+            raise _broken(folder, f"{key} is {answers[key][:60]!r}")
     return Project(folder, git_dir, answers)
 
 
-def _broken(folder: Path, reason: str) -> str:
-    return (
+def _broken(folder: Path, reason: str) -> RungError:
+    return RungError(
         f"{folder / ANSWERS_FILE} is broken: {reason}. Copier wrote it, to record which template "
         f"the files came from. Restore it from git: git log -p -- {ANSWERS_FILE}"
     )
@@ -203,9 +202,3 @@ def _refuse_two_heads(project: Project) -> None:
 
 def is_rungs(path: str) -> bool:
     return path.startswith(RUNGS)
-
-
-def shown(names: Iterable[str], most: int = 3) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rung.doctor import last_verdict
-from rung.errors import RungError, UsageError, in_shell, printable
+from rung.errors import RungError, UsageError, in_shell, printable, shown
 from rung.git import git_list
 from rung.interrupts import left_to_the_pager
 from rung.merge import Kind
 from rung.plan import Plan
-from rung.project import shown
 from rung.stages import LADDER
 
 _ORDER = (

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rung import __version__
-from rung.errors import RungError, UsageError, is_printable
+from rung.errors import RungError, UsageError, is_printable, shown
 from rung.git import GitError, broken, git, git_list, switch_off_filters_of
 
 _NAME_ONE = "Pass --template, or set RUNG_TEMPLATE, to a checkout of the template or its git URL."
@@ -132,9 +132,8 @@ def _checkout(folder: Path) -> Template:
 def _refuse_uncommitted(folder: Path) -> None:
     status = ["status", "--porcelain", "-z", "--no-renames", "--untracked-files=normal"]
     if changes := git_list(*status, cwd=folder):
-        shown = ", ".join(change[3:] for change in changes[:3])
-        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
         raise RungError(
-            f"The template {folder} has changes that are not committed ({shown}{more}), so no "
-            "update could find this version again. Commit or stash them."
+            f"The template {folder} has changes that are not committed "
+            f"({shown(change[3:] for change in changes)}), so no update could find this version "
+            "again. Commit or stash them."
         )

@@ -9,10 +9,10 @@ from typing import Any
 
 from rung import git
 from rung.apply import Move, apply, is_at, read_moves, read_step
-from rung.errors import RungError
+from rung.errors import RungError, reason_of, shown
 from rung.interrupts import Interrupts
 from rung.lock import locked, workspace_in
-from rung.project import locate, refuse_hidden, refuse_operation_under_way, shown
+from rung.project import locate, refuse_hidden, refuse_operation_under_way
 from rung.scratch import Scratch
 
 _EMPTY_BLOBS = ("e69de29bb2d1", "473a0f4c3be8")  # As `git add -N` records them, SHA-1 and SHA-256.
@@ -87,8 +87,7 @@ def undo(path: Path, interrupts: Interrupts) -> str:
     except KeyboardInterrupt as interrupt:
         raise RungError("Stopped. Nothing was changed.") from interrupt
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        raise RungError(f"The step cannot be undone: {error.strerror}{where}.") from error
+        raise RungError(f"The step cannot be undone: {reason_of(error)}.") from error
     return f"The step to {name} is undone" + (", in a new commit." if "commit" in step else ".")
 
 

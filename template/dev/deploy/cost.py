@@ -25,12 +25,16 @@ PROXIES = 2
 SECRETS_OF_A_MODULE = 2
 PRIMARY_OF = (r'module_replica\["(\w+)-replica-\d+"\]', r'module["\1"]')
 
+# The variables that count. Their values must be literal.
+NEEDED = {"copies", "cpu", "memory", "class", "storage", "multi_az", "node_type", "nodes"}
+NEEDED |= {"replicas", "pool_size", "architecture", "module_databases", "module_replicas"}
+
 type Row = tuple[str, str, float]
 
 
 def cost(folder: Path) -> str:
     prices = read_prices()
-    found = rows(settings(folder), prices)
+    found = list(rows(settings(folder), prices))
     total = sum(money for _, _, money in found)
     width = max(len(what) for what, _, _ in found)
     size = max(len(of) for _, of, _ in found)
@@ -46,56 +50,46 @@ def cost(folder: Path) -> str:
     )
 
 
-def rows(variables: dict[str, Any], prices: dict[str, Any]) -> list[Row]:
-    database = variables["database"]
+def rows(variables: dict[str, Any], prices: dict[str, Any]) -> Iterator[Row]:
+    database, cpu, memory = variables["database"], variables["cpu"], variables["memory"]
 
     def task(cpu: float, memory: float) -> float:
         return task_of(prices, variables["architecture"], cpu, memory)
 
-    def postgres(times: int, of: dict[str, Any] = database) -> float:
-        return times * postgres_of(prices, of["class"], of["storage"])
+    def postgres(name: str, count: int, of: dict[str, Any] = database) -> Row:
+        size, storage = of["class"], of["storage"]
+        money = count * postgres_of(prices, size, storage)
+        return name, f"{count} x {size}, {storage} GB", money
 
-    cpu, memory = variables["cpu"], variables["memory"]
-    copies, servers = least_copies(variables["copies"]), 2 if database["multi_az"] else 1
-    size = f"{cpu / 1024:g} vCPU, {memory / 1024:g} GB"
-    data = size_of(database)
+    copies = least_copies(variables["copies"])
+    size = f"{copies} x {cpu / 1024:g} vCPU, {memory / 1024:g} GB, with address"
+    yield "app", size, copies * task(cpu, memory)
+    yield "load balancer", "2 addresses", balancer_of(prices)
+    yield postgres("Postgres", 2 if database["multi_az"] else 1)
     modules = variables.get("module_databases", [])
     replicas_of_modules = variables.get("module_replicas", {})
     secrets = 2 + SECRETS_OF_A_MODULE * len(modules)
     if "rds_proxy" in variables:
         secrets += 1 + len(replicas_of_modules)
-    found = [
-        ("app", f"{copies} x {size}, with address", copies * task(cpu, memory)),
-        ("load balancer", "2 addresses", balancer_of(prices)),
-        ("Postgres", f"{servers} x {data}", postgres(servers)),
-        ("secrets", f"{secrets}", secrets * prices["monthly"]["secret"]),
-    ]
+    yield "secrets", f"{secrets}", secrets * prices["monthly"]["secret"]
     if "rds_proxy" in variables:
-        money = PROXIES * proxy_of(prices, database["class"])
-        found.append(("RDS Proxy", f"{PROXIES} x {vcpus(database['class'])} vCPU", money))
+        size = f"{PROXIES} x {vcpus(database['class'])} vCPU"
+        yield "RDS Proxy", size, PROXIES * proxy_of(prices, database["class"])
     if "pgbouncer" in variables:
         count = variables["pgbouncer"]["copies"]
-        found.append(("PgBouncer", f"{count} x 0.25 vCPU, 0.5 GB", count * task(256, 512)))
+        yield "PgBouncer", f"{count} x 0.25 vCPU, 0.5 GB", count * task(256, 512)
     if "replicas" in variables:
-        count = variables["replicas"]
-        found.append(("replicas", f"{count} x {data}", postgres(count)))
+        yield postgres("replicas", variables["replicas"])
     if modules:
         own = variables["module_database"]
-        count = len(modules) * (2 if own["multi_az"] else 1)
-        found.append(("modules' Postgres", f"{count} x {size_of(own)}", postgres(count, own)))
+        yield postgres("modules' Postgres", len(modules) * (2 if own["multi_az"] else 1), own)
     if replicas_of_modules:
-        count, own = sum(replicas_of_modules.values()), variables["module_database"]
-        found.append(("modules' replicas", f"{count} x {size_of(own)}", postgres(count, own)))
+        count = sum(replicas_of_modules.values())
+        yield postgres("modules' replicas", count, variables["module_database"])
     for name in ("cache", "sessions"):
         if name in variables:
             nodes, node_type = variables[name]["nodes"], variables[name]["node_type"]
-            money = valkey_of(prices, node_type, nodes)
-            found.append((name, f"{nodes} x {node_type}", money))
-    return found
-
-
-def size_of(database: dict[str, Any]) -> str:
-    return f"{database['class']}, {database['storage']} GB"
+            yield name, f"{nodes} x {node_type}", valkey_of(prices, node_type, nodes)
 
 
 def read_prices() -> dict[str, Any]:
@@ -245,10 +239,6 @@ def value(folder: Path, name: str, found: Any) -> Any:
             raise computed(folder, name)
         return text
     return unquoted(found) if isinstance(found, str) else found
-
-
-NEEDED = {"copies", "cpu", "memory", "class", "storage", "multi_az", "node_type", "nodes"}
-NEEDED |= {"replicas", "pool_size", "architecture", "module_databases", "module_replicas"}
 
 
 def computed(folder: Path, name: str) -> Stop:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from rung import git, stages
 from rung.answers import Answer
@@ -15,6 +14,7 @@ from rung.lock import locked, workspace_in
 from rung.origin import Origin, newest, origin_of
 from rung.plan import Plan, Target, check_answers, make_plan, refuse_stale
 from rung.project import Project, locate, read_project, refuse_unready
+from rung.report import Conversation
 from rung.scratch import Scratch
 from rung.undo import commit_paths, record_commit, record_of, take_back
 
@@ -35,12 +35,6 @@ class Options:
     template: str | None
     commit: bool
     keep_conflicts: bool
-
-
-class Conversation(Protocol):
-    def require_terminal(self) -> None: ...
-    def show(self, plan: Plan) -> None: ...
-    def agree(self, plan: Plan) -> bool: ...
 
 
 def advance(

@@ -68,10 +68,11 @@ _NO_SUCH_CHARACTER = (asyncpg.CharacterNotInRepertoireError, asyncpg.Untranslata
 # The driver names these as the cause of its DataError. The second is half of a character.
 _TOO_LARGE = (OverflowError, UnicodeEncodeError)
 
-OF_POSTGRES = (*CONNECTION_LOST, asyncpg.PostgresError, asyncpg.InterfaceError)
+# Postgres refused a statement, did not answer it, or the connection is gone.
+POSTGRES_FAILS = (*CONNECTION_LOST, asyncpg.PostgresError, asyncpg.InterfaceError)
 
-# Also a wrong password, a database that does not exist, or an impossible host name (ValueError).
-CANNOT_CONNECT = (*OF_POSTGRES, ValueError)
+# Also an impossible host name (ValueError).
+CANNOT_CONNECT = (*POSTGRES_FAILS, ValueError)
 
 # No such table, no such column.
 _NOT_MIGRATED = frozenset({"42P01", "42703"})
@@ -84,7 +85,7 @@ def ends_in_words() -> Generator[None]:
         yield
     except BrokenPipeError:  # of the output: app/infra/commands.py
         raise
-    except (Unavailable, DBAPIError, *OF_POSTGRES) as error:
+    except (Unavailable, DBAPIError, *POSTGRES_FAILS) as error:
         cause = getattr(error, "orig", None) or error
         server = "" if isinstance(error, Unavailable | OSError) else "Postgres: "
         next_step = "Nothing is lost. Once the cause is gone, run this again."

@@ -5,10 +5,9 @@ import asyncio
 import os
 import sys
 
-import asyncpg
 from dotenv import load_dotenv
 
-from app.infra.failures import reason_of
+from app.infra.failures import CANNOT_CONNECT, reason_of
 from dev import postgres
 from dev.replicas import replica
 
@@ -32,7 +31,7 @@ def delay(given: str) -> None:
         sys.exit(NONE_RUNS)
     try:
         asyncio.run(_delay(url, int(given)))
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except CANNOT_CONNECT as error:
         sys.exit(f"The replica cannot be delayed: {reason_of(error)}")
     print(f"The replica now applies each change {int(given)} ms late.")
 

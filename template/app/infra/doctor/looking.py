@@ -15,7 +15,7 @@ from app.infra import plans
 from app.infra.connections import DatabaseSettings, connect
 from app.infra.doctor.evidence import Database, Scan, Skipped, Statement, Table
 from app.infra.doctor.finding import Window
-from app.infra.failures import NotConnected, reason_of
+from app.infra.failures import POSTGRES_FAILS, NotConnected, reason_of
 
 SAMPLE_SECONDS = 0.5
 # A smaller table needs no index. Only the costliest statements get a plan.
@@ -276,7 +276,7 @@ class Looking:
     async def _scans(self, sql: str, sizes: dict[str, int]) -> list[Scan]:
         try:
             found = await plans.scans(self._connection, sql)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        except POSTGRES_FAILS as error:
             self._skip("plans", reason_of(error), "run this again")
             return []
         return [
@@ -294,7 +294,7 @@ class Looking:
         try:
             records: list[asyncpg.Record] = await self._connection.fetch(sql)
             return records
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except POSTGRES_FAILS as error:
             not_loaded = "shared_preload_libraries" in str(error)
             self._skip(source, reason_of(error), EXTENSION if not_loaded else "run this again")
             return None

@@ -21,10 +21,10 @@ from sqlalchemy.util import await_only
 
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
-from app.infra.failures import Unavailable
+from app.infra.failures import POSTGRES_FAILS, Unavailable
 from app.infra.module_databases import settings
 from app.infra.module_databases.home import LOCK, TAKES_WRITES_NEW, TAKES_WRITES_OLD
-from app.infra.own_writes.log_position import FAILED, MAIN
+from app.infra.own_writes.log_position import MAIN
 from app.infra.read_pool import ReadPool
 from app.infra.reads import Reader
 
@@ -51,7 +51,7 @@ class Home:
             driver: Any = connection.connection.driver_connection
             # One round trip. The second statement sees what was committed while the first waited.
             done = await_only(driver.execute(f"{self.lock};{self.takes_writes}"))
-        except FAILED as error:
+        except POSTGRES_FAILS as error:
             connection.invalidate()
             connection.close()
             raise Unavailable(f"Postgres: no answer where the module lives: {error}") from error

@@ -16,10 +16,9 @@ from sqlalchemy.util import await_only
 from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
 from app.infra.database import Database
-from app.infra.failures import Unavailable
+from app.infra.failures import POSTGRES_FAILS, Unavailable
 from app.infra.own_writes.client import Client, OwnWrites, SessionPositions, this_client
 from app.infra.own_writes.log_position import (
-    FAILED,
     MAIN,
     NOT_KNOWN,
     NOTE_OF_MODULE,
@@ -109,7 +108,7 @@ async def _store_for_module(
         noted = sessions, database, encoded(position).decode()
         try:
             await run(NOTE_OF_MODULE, *noted)
-        except (*FAILED, SQLAlchemyError, Unavailable) as error:
+        except (*POSTGRES_FAILS, SQLAlchemyError, Unavailable) as error:
             await _retry(positions, error, lambda other: other.execute(NOTE_OF_MODULE, *noted))
     await _store_beside_rows(positions, sessions, position, database)
 
@@ -129,7 +128,7 @@ async def _store_in_rows(
 ) -> Position:
     try:
         return await note_position(connection, sessions)
-    except FAILED as error:
+    except POSTGRES_FAILS as error:
         again = await _retry(positions, error, lambda other: note_position(other, sessions))
         return again or NOT_KNOWN
 
@@ -147,7 +146,7 @@ async def _retry[T](
             return await note(other)
         finally:
             other.terminate()
-    except (*FAILED, Unavailable) as error:
+    except (*POSTGRES_FAILS, Unavailable) as error:
         log.warning("a session's position was not noted", reason=repr(error))
         return None
 

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-# The server refused, did not answer, or the connection is gone.
-FAILED = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)  # TimeoutError is an OSError
+from app.infra.failures import POSTGRES_FAILS
 
 # The WAL has pages of 8 KiB, each with a header. At the start of a page, a primary reports the
 # position after the header, and a replica the one before it. Both mean the same position.
@@ -107,7 +106,7 @@ async def position_now(connection: asyncpg.Connection) -> Position:
     """NOT_KNOWN if Postgres does not say."""
     try:
         return decoded(await connection.fetchval(f"SELECT {ENCODED_NOW}")) or NOT_KNOWN
-    except FAILED:
+    except POSTGRES_FAILS:
         return NOT_KNOWN
 
 

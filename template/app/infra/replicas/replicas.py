@@ -14,7 +14,7 @@ from pydantic import ByteSize, PositiveFloat, PostgresDsn
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infra.connections import DatabaseSettings, close_in_time, connect, reading_pool
-from app.infra.failures import Unavailable, reason_of
+from app.infra.failures import POSTGRES_FAILS, Unavailable, reason_of
 from app.infra.own_writes.client import REMEMBERED, Client, ClientAt
 from app.infra.own_writes.log_position import FLUSHED_UP_TO, Position, PrimaryLog, reachable
 from app.infra.pooling.connections import PostgresUrls, server_name
@@ -80,7 +80,7 @@ class StatusConnection:
                 if self._connection is None:
                     self._connection = await connect(self._database, self._url, read_only=True)
                 return await self._connection.fetchrow(question)
-        except (Unavailable, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (Unavailable, *POSTGRES_FAILS) as error:
             self.failure = reason_of(error)
             log.debug("no answer", server=server_name(self._url), reason=repr(error))
             self.close()

@@ -14,7 +14,7 @@ from pydantic import Field, PostgresDsn
 
 from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
-from app.infra.failures import OF_POSTGRES, Unavailable, ends_in_words, reason_of
+from app.infra.failures import POSTGRES_FAILS, Unavailable, ends_in_words, reason_of
 from app.infra.plans import Scan, scans
 from app.infra.pooling.connections import PostgresUrls, server_name
 from app.infra.slow_queries.indexes import all_indexes, duplicate, invalid, unused
@@ -187,7 +187,7 @@ async def _of_replicas(
                 _, counts = await _counts(connection, limit)
                 used |= {index.name for index in await all_indexes(connection) if index.scans}
                 report = ReplicaReport(server=server, **counts)
-        except (ReportImpossible, Unavailable, *OF_POSTGRES) as error:
+        except (ReportImpossible, Unavailable, *POSTGRES_FAILS) as error:
             report = ReplicaReport(server=server, problem=reason_of(error))
         reports.append(report)
     return reports, used

@@ -445,6 +445,20 @@ async def test_a_connection_lost_during_the_measurement_is_reported(database: st
     assert "sessions" in [one.source for one in skipped]
 
 
+async def test_a_connection_that_ends_as_a_query_begins_is_reported() -> None:
+    class EndingConnection:
+        async def fetch(self, _: str) -> object:
+            raise asyncpg.InternalClientError("cannot switch to state 11")
+
+        def is_closed(self) -> bool:
+            return True
+
+    looks = looking.Looking(EndingConnection(), lambda _: None)
+    await looks.look(Window(1, 8))
+
+    assert {"server", "sessions"} <= {one.source for one in looks.skipped}
+
+
 async def test_an_interrupted_measurement_has_no_verdict(empty_database: str) -> None:
     doctor = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "app.infra.doctor", "--seconds", "3600"),

@@ -1,10 +1,28 @@
 # Rung's file: advancing to another stage may change it.
 """WAL positions across timelines."""
 
+import asyncpg
 import pytest
 
 from app.infra.own_writes.client import Client
-from app.infra.own_writes.log_position import NOT_KNOWN, Position, PrimaryLog, reachable
+from app.infra.own_writes.log_position import (
+    NOT_KNOWN,
+    Position,
+    PrimaryLog,
+    position_now,
+    reachable,
+)
+
+
+class EndingConnection:
+    """Postgres closes it as a statement begins."""
+
+    async def fetchval(self, *_: object) -> object:
+        raise asyncpg.InternalClientError("cannot switch to state 11")
+
+
+async def test_a_connection_that_ends_after_the_commit_leaves_the_position_unknown() -> None:
+    assert await position_now(EndingConnection()) == NOT_KNOWN
 
 
 def test_the_start_of_an_empty_page_is_the_end_of_the_page_before() -> None:

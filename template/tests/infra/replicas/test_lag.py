@@ -8,8 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import asyncpg
 import pytest
+from pydantic import PostgresDsn
 
+from app.infra.connections import DatabaseSettings
+from app.infra.replicas import replicas
 from dev import ports, postgres
 from dev.replicas import lag
 from tests.infra.replicas.replication import Server, cluster
@@ -88,3 +92,26 @@ def test_make_lag_delays_the_running_replica(
     assert capsys.readouterr().out == "The replica now applies each change 2000 ms late.\n"
     held = "(SELECT setting = '2000' FROM pg_settings WHERE name = 'recovery_min_apply_delay')"
     assert asyncio.run(replica.said_yes(held))
+
+
+async def test_a_position_whose_connection_ends_is_asked_on_a_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class EndingConnection:
+        async def fetchrow(self, _: str) -> object:
+            raise asyncpg.InternalClientError("cannot switch to state 11")
+
+        def terminate(self) -> None: ...
+
+    opened: list[EndingConnection] = []
+
+    async def connect(*_: object, **__: object) -> EndingConnection:
+        opened.append(EndingConnection())
+        return opened[-1]
+
+    monkeypatch.setattr(replicas, "connect", connect)
+    url = PostgresDsn("postgresql://app@localhost/app")
+    status = replicas.StatusConnection(DatabaseSettings(url=url), url)
+
+    assert [await status.ask("SELECT 1") for _ in range(2)] == [None, None]
+    assert len(opened) == 2

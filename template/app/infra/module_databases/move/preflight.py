@@ -3,8 +3,7 @@
 
 from collections.abc import AsyncGenerator
 
-import asyncpg
-
+from app.infra.failures import POSTGRES_FAILS
 from app.infra.module_databases.move import sequences, tables
 from app.infra.module_databases.move.sides import Move, Side, connected
 
@@ -105,7 +104,7 @@ async def _of_app(side: Side, move: Move) -> AsyncGenerator[str]:
         async with connected(side.app_url) as app:
             [(role, is_superuser, isolation)] = await app.fetch(APP)
             leads_elsewhere = await app.fetchval(SAME) != await side.value(SAME)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except POSTGRES_FAILS as error:
         yield f"{side.name}: the app cannot connect: {error or 'no answer in time'}"
         return
     if is_superuser:

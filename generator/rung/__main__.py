@@ -12,8 +12,8 @@ from rung.interrupts import ignore_signals
 
 
 def main() -> None:
-    # A parent that ignores this signal hands that on, and then each failed command of git looks
-    # like a success.
+    # If the parent process ignores this signal, this process does so too. Then each failed command
+    # of git looks like a success.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _open_closed_files()
     _restart_with_utf8()
@@ -22,7 +22,7 @@ def main() -> None:
         # Printing a file name that is not UTF-8 must not fail.
         sys.stdout.reconfigure(errors="backslashreplace")
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")  # So must a typed letter.
+        sys.stdin.reconfigure(errors="replace")  # Reading such a letter must not fail either.
     code = _run()
     ignore_signals()
     sys.exit(code)

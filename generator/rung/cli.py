@@ -85,7 +85,7 @@ def rung(
     ] = False,
 ) -> None:
     """Start a Python backend at one of four stages of growth, and advance it stage by stage."""
-    if context.invoked_subcommand != "status":  # It works from anywhere on an absolute path.
+    if context.invoked_subcommand != "status":  # With an absolute path, it needs no folder.
         _refuse_deleted_folder()
 
 

@@ -34,7 +34,7 @@ def lock_dependencies(project: Path) -> str | None:
     uv = find_uv()
     if uv is None:
         return "uv is not installed"
-    # With this Python, uv needs no other one. But a team may have moved to a newer one.
+    # With rung's own Python, uv downloads none. But the project may need a newer one.
     failure = _lock(uv, project, "--python", sys.executable)
     if failure and "the project's Python requirement" in failure:
         return _lock(uv, project)

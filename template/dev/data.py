@@ -60,7 +60,7 @@ class AnyColumn(ModelConverter):
     """Shows as text what the library does not know: an enum of strings, an array of arrays."""
 
     def convert(self, *args: Any, **kwargs: Any) -> BaseField:
-        # A decorator's values may be of any type: an Interval is stored as a time, and is none.
+        # The values of a TypeDecorator may be of any type: an Interval is stored as a time.
         if not isinstance(kwargs["type"], TypeDecorator):
             with suppress(NotSupportedColumn, ValueError):
                 return super().convert(*args, **kwargs)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# A server of `make dev` starts each day and lives for years. Its log is also read as a whole.
+# The log of a server of `make dev` grows for years, and an error message reads the whole log.
 MOST_LOG_BYTES = 10 * 1024 * 1024
 
 

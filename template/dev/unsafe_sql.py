@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 KIND = r"(?:\w+ )??(?:TABLE|VIEW|SEQUENCE|FUNCTION|PROCEDURE|TYPE|DOMAIN|SCHEMA)"
 NAME = r"(?:ONLY )?[\w.]++(?:\[\S*\])?+"
-# Nobody waits for these if the migration makes them all.
+# The tables and the like of a statement. If the migration makes all of them, nobody waits for them.
 NAMES = rf"(?P<names>{NAME}(?: ?, ?{NAME})*+)"
 ALTER = rf"ALTER (?:TABLE|INDEX|MATERIALIZED VIEW) (?:IF EXISTS )?{NAMES}.*?"
 # Alembic knows its own row by version_num.
@@ -19,7 +19,7 @@ ONE_ROW = (
     r" ?(?:=(?! ?[A-Z_\[])|IN ?\[(?!_?[A-Z]))(?!.* OR )"
 )
 UP_TO_3_S = r"'?(?:(?:3000|(?!0)[12]?\d{1,3})(?:MS)?|[1-3]S)'?$"
-# Each matches from the beginning of a statement as _statements() writes it.
+# The harm, then patterns. Each matches the beginning of a statement as _statements() writes it.
 RULES = {
     "rewrites-the-table": (
         "It copies the whole table, and nobody may use the table meanwhile.",

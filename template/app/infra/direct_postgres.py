@@ -43,7 +43,7 @@ INSTEAD = {
     "port": "write it after the host",
     "pgbouncer": WITH_A_POOLER,
 }
-# With a user, it asks neither the system nor a file of passwords.
+# asyncpg asks the system and a file of passwords only for what is not given here.
 NOTHING_ELSE = dict.fromkeys(signature(_parse_connect_dsn_and_args).parameters) | {
     "user": "app",
     "password": "",

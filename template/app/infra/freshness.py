@@ -69,7 +69,7 @@ MOST_KEYS = 4096
 class RepeatedReads:
     """Estimates the hit ratio of a cache for @max_stale answers, before there is one.
 
-    Samples by the hash of the key (SHARDS, FAST 2015): the share of hits stays that of all.
+    Samples by the hash of the key (SHARDS, FAST 2015): the sample has the hit ratio of all reads.
     """
 
     def __init__(self) -> None:

@@ -36,7 +36,7 @@ REST_SECONDS = 0.01
 # Requests that a client sends before the answer to its first. Browsers send none.
 MAX_PIPELINED = 50
 
-# A second one could mean something else to a proxy, or to the code that reads only one of them.
+# A second field of the same name could mean something else to a proxy, or to code that reads one.
 SINGLE_FIELDS = frozenset(
     {
         *(b"authorization", b"content-type", b"host", b"idempotency-key", b"if-match"),
@@ -106,8 +106,8 @@ class LimitedHttp(HttpToolsProtocol):
         if not self._owes_answers():
             return False
         self.cycle.keep_alive = False
-        # The app has this long to answer. Most such clients are gone, and it learns of that only
-        # when the connection is closed.
+        # The app has this long to answer. Most such clients are gone, and the app learns of that
+        # only when the connection is closed.
         self._set_timer(SILENCE_SECONDS)
         return True
 

@@ -80,7 +80,8 @@ class Reader:
         """Runs SQL that SQLAlchemy cannot express. Parameters are $1, $2 …"""
         try:
             return await self._answer(sql, arguments)
-        except NotConnected as error:  # a transaction around it would note that it takes no writes
+        # Not NotConnected: a transaction around this read would note that Postgres takes no writes.
+        except NotConnected as error:
             raise Unavailable(str(error)) from error
         except CONNECTION_LOST as error:
             raise Unavailable(f"Postgres: the connection was lost: {error}") from error

@@ -50,9 +50,9 @@ class SessionSettings(BaseSettings):
     idle: Duration = timedelta(days=14)
     absolute: Duration = timedelta(days=90)
 
-    # The most sessions of one user. A login beyond that ends an old one. Sessions that nobody used
-    # again 5 minutes after their login end first, so a script that logs in for each call ends its
-    # own. Among equals, the one that was seen longest ago ends first.
+    # The most sessions of one user. A login beyond that ends an old one. Sessions that were last
+    # seen less than 5 minutes after their login end first, so a script that logs in for each call
+    # ends its own. Among those, and among the others, the one seen longest ago ends first.
     most: PositiveInt = 500
 
     @cached_property

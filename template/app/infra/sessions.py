@@ -113,7 +113,8 @@ class _UserWithRow(_UserOnly):
 def of_user[RowT](query: Query[RowT]) -> Callable[..., Awaitable[RowT | None]]:
     """A dependency: the first row of a Query that takes the user_id of the logged-in user, or None.
 
-    While sessions are rows, one statement finds both, if this stands before CurrentUser.
+    While sessions are rows, one statement finds the session and this row. For that, name this
+    dependency before CurrentUser.
 
         MaybeAccount = Annotated[AccountOut | None, Depends(of_user(ACCOUNT))]
     """

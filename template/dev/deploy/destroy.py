@@ -22,7 +22,7 @@ UNPROTECTED = {
     "aws_lb": "enable_deletion_protection = false",
     "aws_s3_bucket": "force_destroy = true",
 }
-KEY = '-${replace(each.key, "_", "-")}'  # of one of several resources (for_each)
+KEY = '-${replace(each.key, "_", "-")}'
 PROTECTED = re.compile(r"(prevent_destroy|deletion_protection) += true")
 LOST = "uploaded files, login sessions, logs, images and secrets. Postgres leaves a final snapshot"
 
@@ -63,7 +63,7 @@ def destroy(read: Environment, begin: Callable[[], object]) -> None:
 
 
 def protected() -> list[tuple[str, str, str]]:
-    """Kind, name, and what tells one of several from the others."""
+    """The kind, the name, and the suffix for a snapshot of one of several (for_each)."""
     text = "\n".join(file.read_text(encoding="utf-8") for file in sorted(MODULE.glob("*.tf")))
     resources = re.findall(r'^resource "(\w+)" "(\w+)" {$(.*?)^}$', text, re.MULTILINE | re.DOTALL)
     return [

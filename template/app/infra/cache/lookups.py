@@ -66,9 +66,9 @@ class RedisAway(Exception):
 class RedisLookups:
     """After `failures_in_a_row` of the `counted` errors, only probes ask Redis until one succeeds.
 
-    One answer is enough if it shows that this is the wrong server, as after a failover, or that it
-    is no Redis. The pooled connections are then dropped, so that the next one resolves the name
-    again.
+    One answer is enough if it comes from the wrong server, as after a failover, or from a server
+    that is no Redis. The pooled connections are then dropped, so that the next one resolves the
+    name again.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class RedisLookups:
         self._name = name
         self._client = client
         self._seconds = seconds
-        # Two keys, because a cluster refuses them, and never the first one alone.
+        # Two keys, because a cluster refuses two keys in one command, but would accept one.
         self._unused = f"{prefix}:nobody-writes-this-key", f"{prefix}:nor-this-one"
         self._failures_allowed = failures_in_a_row
         self._counted = counted

@@ -47,8 +47,8 @@ INDEX = "sessions-of:"
 
 # Stores a session, unless it has ended or a newer version is stored. Returns the stored value.
 # The index of a user's sessions lives as long as the last of them.
-# pcall: somebody may have stored a value of another type. A session replaces it. An index stays, so
-# that "log out everywhere" fails until it is repaired, and does not miss sessions.
+# pcall: somebody may have stored a value of another type. A session replaces such a value. An index
+# does not, so "log out everywhere" fails until somebody repairs the index, and misses no session.
 KEEP = """
 local session, sessions_of_user = KEYS[1], KEYS[2]
 local value, seen_at, ends_at, hash, expires_at, now = unpack(ARGV)

@@ -121,7 +121,8 @@ class Bucket:
             _expect(answer, 204)
 
     async def check(self) -> None:
-        """Checks that the bucket is reachable. HEAD would not tell a missing bucket from a file."""
+        """Checks that the bucket is reachable. Not by HEAD: its answer is the same for a missing
+        bucket and a missing file."""
         answer = await self._ask("GET", "is-there")
         if _error(answer) != "NoSuchKey":
             _expect(answer, 200)

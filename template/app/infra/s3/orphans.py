@@ -22,8 +22,8 @@ from app.infra.stored_files import is_valid
 LEFT_ALONE_FOR = timedelta(days=1)
 
 ANOTHER_DATABASE = """{}: rows of this database may name files too, and FILES_ROWS reads only the
-common one. Write the keys of these rows into a file, one a line, and add --also FILE. If no row
-there names a file, the file is empty."""
+common one. Write the keys of these rows into a text file, one a line, and add --also with its name.
+If no row there has a key, give an empty text file."""
 
 
 def main(given: Sequence[str] | None = None) -> None:

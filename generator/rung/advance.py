@@ -135,12 +135,7 @@ def _take_step(
             with interrupts.allowed():
                 project = read_project(folder, git_dir)
                 origin = origin_of(project, options.template)
-                try:
-                    towards = target(project, origin)
-                except AlreadyThereError:
-                    with workspace_in(folder, git_dir) as workspace:
-                        check_answers(project, origin, Scratch(workspace, folder))
-                    raise
+                towards = _target_of(project, origin, target)
                 refuse_unready(project)
                 person.require_terminal()
                 if options.commit:
@@ -149,11 +144,7 @@ def _take_step(
                 with interrupts.allowed():
                     scratch = Scratch(workspace, folder)
                     plan = make_plan(project, origin, towards, options.given, scratch)
-                    if plan.changes_answers_only and not plan.moves:
-                        raise AlreadyThereError(f"The project is at {towards.name} already.")
-                    person.show(plan)
-                    _refuse_unsafe(plan, keep_conflicts=options.keep_conflicts)
-                    if not person.agree(plan):
+                    if not _is_agreed(plan, options, person):
                         return None
                     refuse_stale(plan)
                 intent = f"The step to {towards.name}"
@@ -173,6 +164,25 @@ def _take_step(
         raise RungError(
             f"The step cannot be applied: {reason_of(error)}. Nothing was changed."
         ) from error
+
+
+def _target_of(
+    project: Project, origin: Origin, target: Callable[[Project, Origin], Target]
+) -> Target:
+    try:
+        return target(project, origin)
+    except AlreadyThereError:  # The answers may say so after an edit by hand.
+        with workspace_in(project.folder, project.git_dir) as workspace:
+            check_answers(project, origin, Scratch(workspace, project.folder))
+        raise
+
+
+def _is_agreed(plan: Plan, options: Options, person: Conversation) -> bool:
+    if plan.changes_answers_only and not plan.moves:
+        raise AlreadyThereError(f"The project is at {plan.target.name} already.")
+    person.show(plan)
+    _refuse_unsafe(plan, keep_conflicts=options.keep_conflicts)
+    return person.agree(plan)
 
 
 def _refuse_unsafe(plan: Plan, *, keep_conflicts: bool) -> None:

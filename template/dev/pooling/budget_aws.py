@@ -30,39 +30,46 @@ def read(environment: str) -> Capacity:
     try:
         folder = folder_of(environment)
         said = cost.settings(folder)
-        size = said["database"]["class"]
-        found = {
-            "main": folder / "main.tf",
-            "copies": said["copies"],
-            "pooled": True,
-            "replicas": said.get("replicas", 0),
-            "max_connections": max_connections(size),
-        }
-        modules = [one.strip('"') for one in said.get("module_databases", [])]
-        if modules:
-            found["module_max_connections"] = max_connections(said["module_database"]["class"])
-        if "rds_proxy" in said:
-            found["proxy_percent"] = said["rds_proxy"]["connections_percent"]
-        else:
-            found["pgbouncers"] = said["pgbouncer"]["copies"]
-            found["pool_size"] = said["pgbouncer"]["pool_size"]
-        of_the_app = settings(folder, said["extra_environment"])
+        found = servers(said) | {"main": folder / "main.tf"}
+        variables = of_modules(said) | settings(folder, said["extra_environment"])
     except Stop as stop:
         sys.exit(str(stop))
     for name in [name for name in os.environ if OF_A_DATABASE.match(name)]:
         del os.environ[name]  # It belongs to this machine, not to production.
-    for module, count in said.get("module_replicas", {}).items():
-        os.environ[f"MODULE_{module.upper()}_DATABASE_REPLICA_URLS"] = ",".join([PLACE] * count)
-    kinds = ("URL",) if "rds_proxy" in said else ("URL", "READ_URL", "DIRECT_URL", "POOLED")
-    for module in modules:
-        for kind in kinds:
-            value = "true" if kind == "POOLED" else f"{PLACE}?application_name={kind}"
-            os.environ[f"MODULE_{module.upper()}_DATABASE_{kind}"] = value
-    os.environ.update(of_the_app)
+    os.environ.update(variables)
     try:
         return Capacity.model_validate(capacity.read().model_dump() | found)
     except ValidationError as error:
         capacity.refuse(folder / "main.tf", error)
+
+
+def servers(said: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a Capacity that the variables of main.tf say."""
+    found = {
+        "copies": said["copies"],
+        "pooled": True,
+        "replicas": said.get("replicas", 0),
+        "max_connections": max_connections(said["database"]["class"]),
+    }
+    if said.get("module_databases"):
+        found["module_max_connections"] = max_connections(said["module_database"]["class"])
+    if "rds_proxy" in said:
+        return found | {"proxy_percent": said["rds_proxy"]["connections_percent"]}
+    bouncer = said["pgbouncer"]
+    return found | {"pgbouncers": bouncer["copies"], "pool_size": bouncer["pool_size"]}
+
+
+def of_modules(said: dict[str, Any]) -> dict[str, str]:
+    """The variables of modules' databases, as deploy/aws sets them in the containers."""
+    found = {}
+    for module, count in said.get("module_replicas", {}).items():
+        found[f"MODULE_{module.upper()}_DATABASE_REPLICA_URLS"] = ",".join([PLACE] * count)
+    kinds = ("URL",) if "rds_proxy" in said else ("URL", "READ_URL", "DIRECT_URL", "POOLED")
+    for module in [one.strip('"') for one in said.get("module_databases", [])]:
+        for kind in kinds:
+            value = "true" if kind == "POOLED" else f"{PLACE}?application_name={kind}"
+            found[f"MODULE_{module.upper()}_DATABASE_{kind}"] = value
+    return found
 
 
 def max_connections(size: str) -> int:

@@ -125,14 +125,7 @@ def _judge(lines: Iterable[bytes], seconds: float) -> tuple[Requests | None, Pro
             processes.append(line)
         if age > seconds:
             continue
-        requests.seconds = age
-        if line.get("event") == "request":
-            if line.get("route") not in PROBES:
-                requests.add(line)
-        else:
-            text = raw.decode(errors="replace")
-            requests.refused += any(sign in text for sign in NO_CONNECTION)
-            requests.limited += OWN_LIMIT in text
+        requests.add(line, raw, age)
     if not known:
         raise LogUnreadable(
             "The log has no JSON lines of this app. Set LOG_FORMAT=json, or name another file."
@@ -165,14 +158,22 @@ class _Requests:
     """Numbers only: the lines of a busy hour do not fit into memory."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
-        self.refused = self.limited = 0
-        self._errors = 0
+        self._seconds = 0.0
+        self._refused = self._limited = self._errors = 0
         self._is_counted = False
         self._db_ms = self._wait_ms = 0.0
         self._routes: dict[str, tuple[array[float], array[float]]] = {}
 
-    def add(self, line: Line) -> None:
+    def add(self, line: Line, raw: bytes, age: float) -> None:
+        self._seconds = age
+        if line.get("event") != "request":
+            text = raw.decode(errors="replace")
+            self._refused += any(sign in text for sign in NO_CONNECTION)
+            self._limited += OWN_LIMIT in text
+        elif line.get("route") not in PROBES:
+            self._add_request(line)
+
+    def _add_request(self, line: Line) -> None:
         name = f"{line.get('method')} {line.get('route')}".encode(errors="replace").decode()
         durations, calls = self._routes.setdefault(name, (array("d"), array("d")))
         durations.append(_number(line, "duration_ms"))
@@ -183,7 +184,7 @@ class _Requests:
         self._wait_ms += _number(line, "db_wait_ms")
 
     def seen(self) -> Requests | None:
-        if not (self._routes or self.refused or self.limited):
+        if not (self._routes or self._refused or self._limited):
             return None
         routes = [
             Route(
@@ -201,14 +202,14 @@ class _Requests:
             every.extend(durations)
         return Requests(
             count=len(every),
-            seconds=self.seconds,
+            seconds=self._seconds,
             p95_ms=_p95(every),
             errors=self._errors,
             total_ms=sum(every),
             db_ms=self._db_ms if self._is_counted else None,
             wait_ms=self._wait_ms if self._is_counted else None,
-            refused=self.refused,
-            limited=self.limited,
+            refused=self._refused,
+            limited=self._limited,
             routes=routes[:20],
         )
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import asyncpg
 
 PARAMETERS = """
-    SELECT /* app.infra.slow_queries */ cardinality(parameter_types) FROM pg_prepared_statements
+    SELECT /* app.infra.plans */ cardinality(parameter_types) FROM pg_prepared_statements
 """
 
 

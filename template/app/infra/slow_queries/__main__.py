@@ -35,7 +35,7 @@ PLANNED = 50
 MANY_PAGES = 500
 MANY_PAGES_A_ROW = 20
 
-# The comment in each of these keeps the report from reporting on itself.
+# The comment in each of these keeps the report and the doctor from reporting on themselves.
 SERVER = """
     SELECT /* app.infra.slow_queries */
         datname AS database,
@@ -76,7 +76,7 @@ STATEMENTS = r"""
     WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
         AND toplevel
         AND query ~* '^[\s(]*(select|insert|update|delete|merge|with|values|table)\M'
-        AND strpos(query, '/* app.infra.slow_queries */') = 0
+        AND strpos(query, '/* app.infra.') = 0
     GROUP BY queryid
     ORDER BY total_ms DESC, id
     LIMIT $1

@@ -333,10 +333,11 @@ def test_an_index_that_is_being_built_is_not_invalid(database: str) -> None:
     assert not asyncio.run(report_during_the_build()).invalid_indexes
 
 
-def test_only_this_databases_statements_and_not_the_reports_own_are_listed(database: str) -> None:
+def test_only_this_databases_statements_without_those_of_commands_are_listed(database: str) -> None:
     elsewhere = urlsplit(database)._replace(path="/postgres").geturl()
     run(elsewhere, "SELECT 'elsewhere' WHERE $1", True)
     run(database, "SELECT 'here', 1 WHERE $1", True)
+    run(database, "SELECT /* app.infra.doctor */ 1 WHERE $1", True)
     run(database, "SET pg_stat_statements.track_utility = on; BEGIN; CREATE TABLE t (n int); END")
     report()
 

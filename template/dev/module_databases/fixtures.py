@@ -26,12 +26,12 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session")
 def module_templates(databases: Databases) -> Iterator[dict[str, str]]:
-    """By variable, the name of the database that `services` copies for each test."""
+    """By module, the name of the database that `services` copies for each test."""
     with ExitStack() as stack:
         names = {}
         for module in own.with_history():
             url = stack.enter_context(migrated(databases, module))
-            names[own.variable(module)] = urlsplit(url).path.removeprefix("/")
+            names[module] = urlsplit(url).path.removeprefix("/")
         yield names
 
 
@@ -54,10 +54,10 @@ def services(
         return
     templates: dict[str, str] = request.getfixturevalue("module_templates")
     with ExitStack() as stack:
-        for variable, template in templates.items():
+        for module, template in templates.items():
             copied = databases.created(f'TEMPLATE "{template}" STRATEGY FILE_COPY')
             url = stack.enter_context(copied)
-            monkeypatch.setenv(variable, url)
-            for table in tables_of(own.VARIABLE.sub(r"\1", variable).lower()):
+            monkeypatch.setenv(own.variable(module), url)
+            for table in tables_of(module):
                 monkeypatch.setitem(query_plans.ELSEWHERE, table.name, url)
         yield services

@@ -269,16 +269,10 @@ def stage() -> int:
 
 def conclude(evidence: Evidence, options: argparse.Namespace) -> int:
     judgement = judge(evidence)
-    kept = {
-        options.evidence: evidence.model_dump_json(indent=2),
-        options.html: report.as_html(judgement, evidence),
-    }
-    for file, text in kept.items():
-        if file:
-            try:
-                file.write_text(text + "\n", encoding="utf-8")
-            except OSError as error:
-                refuse(f"{file} cannot be written: {error.strerror}.")
+    if options.evidence:
+        write(options.evidence, evidence.model_dump_json(indent=2))
+    if options.html:
+        write(options.html, report.as_html(judgement, evidence))
     if not options.given and LAST.parent.is_dir():
         try:
             LAST.write_text(report.as_json(judgement, evidence) + "\n", encoding="utf-8")
@@ -287,15 +281,27 @@ def conclude(evidence: Evidence, options: argparse.Namespace) -> int:
             print(f"{warning} rung advance will not know the verdict.", file=sys.stderr)
     shown = report.as_json if options.json else report.as_text
     code = judgement.exit_code(evidence)
+    show(shown(judgement, evidence), code)
+    return code
+
+
+def write(file: Path, text: str) -> None:
     try:
-        print(shown(judgement, evidence), flush=True)
+        file.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        refuse(f"{file} cannot be written: {error.strerror}.")
+
+
+def show(verdict: str, code: int) -> None:
+    """Ends with this code if the reader needs no more, as `head` does."""
+    try:
+        print(verdict, flush=True)
     except OSError as error:
         # Otherwise Python writes it again as it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # the reader needs no more, such as `head`
+        if isinstance(error, BrokenPipeError):
             sys.exit(code)
         refuse(f"The verdict cannot be written: {error.strerror}.")
-    return code
 
 
 def table(files: list[Path], found: list[Evidence]) -> str:

@@ -54,13 +54,18 @@ class Statement(BaseModel):
     share: float
 
 
-class SequentialUse(BaseModel):
-    """A statement whose plan reads the table sequentially, and the condition it looks for."""
+class Use(BaseModel):
+    """A statement that uses a table or an index."""
 
     id: str
     sql: str
     calls: int
     mean_ms: float
+
+
+class SequentialUse(Use):
+    """Its plan reads the table sequentially, and looks for the condition `filter`."""
+
     filter: str | None
 
 
@@ -74,13 +79,9 @@ class SequentialTable(BaseModel):
     statements: list[SequentialUse]
 
 
-class FilteringUse(BaseModel):
-    """A statement that reads an index and drops most of what it finds."""
+class FilteringUse(Use):
+    """It reads an index and drops most of the rows that it finds."""
 
-    id: str
-    sql: str
-    calls: int
-    mean_ms: float
     table: str
     index: str
     filter: str
@@ -203,11 +204,7 @@ def _filtering(found: Sequence[FilteringUse]) -> list[str]:
     lines = []
     for use in found:
         reads = f"{use.pages_per_call:,.0f} pages a call for {use.rows_per_call:,.1f} rows"
-        lines += [
-            f"{use.index} on {use.table}: {reads}",
-            _fitting(f"  {use.calls:,} calls of {use.mean_ms:,.2f} ms:", use.sql),
-            _fitting("    looks for", use.filter),
-        ]
+        lines += [f"{use.index} on {use.table}: {reads}", *_use_lines(use, use.filter)]
     return lines
 
 
@@ -246,11 +243,15 @@ def _table_lines(found: SequentialTable) -> list[str]:
     )
     lines = [f"{found.table}, {found.rows:,} rows: {reads}"]
     for use in found.statements:
-        lines += [
-            _fitting(f"  {use.calls:,} calls of {use.mean_ms:,.2f} ms:", use.sql),
-            _fitting("    looks for", use.filter or "every row"),
-        ]
+        lines += _use_lines(use, use.filter or "every row")
     return lines
+
+
+def _use_lines(use: Use, condition: str) -> list[str]:
+    return [
+        _fitting(f"  {use.calls:,} calls of {use.mean_ms:,.2f} ms:", use.sql),
+        _fitting("    looks for", condition),
+    ]
 
 
 def _fitting(beginning: str, sql: str) -> str:

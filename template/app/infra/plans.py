@@ -1,11 +1,20 @@
 # Rung's file: advancing to another stage may change it.
-"""The plan of a statement, without running it."""
+"""The statements that Postgres counts, and the plan of each, without running it."""
 
 import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import asyncpg
+
+# For rows of pg_stat_statements: those of this database, without the commands of app/infra. COPY,
+# VACUUM, BEGIN and the like do not count, because no index makes them faster.
+COUNTED = r"""
+    dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND toplevel
+        AND query ~* '^[\s(]*(select|insert|update|delete|merge|with|values|table)\M'
+        AND strpos(query, '/* app.infra.') = 0
+"""
 
 PARAMETERS = """
     SELECT /* app.infra.plans */ cardinality(parameter_types) FROM pg_prepared_statements

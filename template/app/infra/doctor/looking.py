@@ -57,7 +57,7 @@ CLIENTS = """
     WHERE backend_type = 'client backend'
 """
 
-STATEMENTS = r"""
+STATEMENTS = """
     SELECT /* app.infra.doctor */
         queryid AS id,
         min(query) AS sql,
@@ -66,10 +66,7 @@ STATEMENTS = r"""
         sum(rows)::bigint AS rows,
         sum(shared_blks_hit + shared_blks_read)::bigint AS pages
     FROM {schema}.pg_stat_statements
-    WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-        AND toplevel
-        AND query ~* '^[\s(]*(select|insert|update|delete|merge|with|values|table)\M'
-        AND strpos(query, '/* app.infra.') = 0
+    WHERE {counted}
     GROUP BY queryid
 """
 
@@ -228,7 +225,8 @@ class Looking:
         return sequences[0] if sequences else None
 
     async def _counters(self, schema: str | None) -> Counters:
-        found = await self._all("statements", STATEMENTS.format(schema=schema)) if schema else None
+        sql = STATEMENTS.format(schema=schema, counted=plans.COUNTED)
+        found = await self._all("statements", sql) if schema else None
         tables = await self._all("tables", TABLES)
         checkpoints = await self._first("checkpoints", CHECKPOINTS)
         return Counters(

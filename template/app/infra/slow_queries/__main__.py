@@ -15,7 +15,7 @@ from pydantic import Field, PostgresDsn
 from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
 from app.infra.failures import POSTGRES_FAILS, Unavailable, ends_in_words, reason_of
-from app.infra.plans import Scan, scans
+from app.infra.plans import COUNTED, Scan, scans
 from app.infra.pooling.connections import PostgresUrls, server_name
 from app.infra.slow_queries.indexes import all_indexes, duplicate, invalid, unused
 from app.infra.slow_queries.report import (
@@ -61,8 +61,7 @@ FORGOTTEN = """
     FROM {schema}.pg_stat_statements_info
 """
 
-# COPY, VACUUM, BEGIN and the like are left out: no index makes them faster.
-STATEMENTS = r"""
+STATEMENTS = """
     SELECT /* app.infra.slow_queries */
         queryid::text AS id,
         min(query) AS sql,
@@ -73,10 +72,7 @@ STATEMENTS = r"""
         sum(shared_blks_hit + shared_blks_read)::bigint AS pages,
         coalesce(sum(total_exec_time) / nullif(sum(sum(total_exec_time)) OVER (), 0), 0) AS share
     FROM {schema}.pg_stat_statements
-    WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-        AND toplevel
-        AND query ~* '^[\s(]*(select|insert|update|delete|merge|with|values|table)\M'
-        AND strpos(query, '/* app.infra.') = 0
+    WHERE {counted}
     GROUP BY queryid
     ORDER BY total_ms DESC, id
     LIMIT $1
@@ -199,7 +195,7 @@ async def _counts(
     """Facts about a server, and the part of the report that a replica has too."""
     server = await connection.fetchrow(SERVER)
     _refuse_what_lacks(server)
-    costliest = STATEMENTS.format(schema=server["schema"])
+    costliest = STATEMENTS.format(schema=server["schema"], counted=COUNTED)
     found = await connection.fetch(costliest, max(limit, PLANNED))
     statements = [Statement(**record) for record in found]
     planned = [

@@ -27,12 +27,16 @@ class Judgement(BaseModel):
     verdict: Finding
     also: list[Finding] = []
 
+    @property
+    def is_undecided(self) -> bool:
+        return self.verdict.rule in ("not-known", "too-little-evidence")
+
     def exit_code(self, evidence: Evidence) -> int:
         if self.verdict.advance_to:
             return 4
         if self.verdict.rule == "stay":
             return 3 if evidence.skipped else 0
-        return 3 if self.verdict.rule in ("not-known", "too-little-evidence") else 1
+        return 3 if self.is_undecided else 1
 
 
 type Rule = Callable[[Evidence], Finding | None]

@@ -26,10 +26,9 @@ PAGE = Template("""<!doctype html>
 
 
 def title(judgement: Judgement, evidence: Evidence) -> str:
-    rule = judgement.verdict.rule
     if judgement.verdict.advance_to:
         return f"advance to stage {judgement.verdict.advance_to}"
-    if rule in ("not-known", "too-little-evidence"):
+    if judgement.is_undecided:
         return "not known"
     return f"stay at stage {evidence.stage}"
 
@@ -44,7 +43,7 @@ def as_text(judgement: Judgement, evidence: Evidence) -> str:
         *(f"    {shortened(line, room)}" for line in verdict.evidence),
         f"  Do       {verdict.do}    {verdict.runbook}",
     ]
-    if verdict.rule not in ("stay", "not-known", "too-little-evidence"):
+    if verdict.rule != "stay" and not judgement.is_undecided:
         lines.append("  Then     run this again")
     also = ", ".join(dict.fromkeys(one.text for one in judgement.also)) or "nothing"
     lines.append(f"  Also     {also}")

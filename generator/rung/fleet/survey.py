@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rung import stages
+from rung.doctor import VERDICT
 from rung.edited_files import unedited_files
 from rung.errors import RungError, UsageError, is_printable, without_password
 from rung.fleet.blobs import MOST_BYTES, RepoError, files_at_head, git_dir, tree_at_head
@@ -20,7 +21,7 @@ from rung.project import RUNGS
 from rung.reading import UnreadableError, parse_yaml, read_bytes
 from rung.rendering import ANSWERS_FILE
 
-VERDICT_FILE = ".dev/doctor.json"
+VERDICT_FILE = str(VERDICT)
 WANTED = (ANSWERS_FILE, VERDICT_FILE)
 
 NOT_RUNGS = f"it has no {ANSWERS_FILE} at its top"

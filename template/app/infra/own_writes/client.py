@@ -261,8 +261,8 @@ class OwnWrites:
             yield marker()
         for one in at_modules:
             if one.min_position:
-                yield from self.positions.module_cookies(
-                    one.database, one.min_position, client.carried, self.remembered
+                yield from self.positions.cookies(
+                    one.min_position, client.carried, self.remembered, one.database
                 )
 
 

@@ -56,6 +56,11 @@ class Carried(NamedTuple):
         """True if the client sends back what it was given, so its positions are complete."""
         return bool(self.header or self.cookies or self.keeps_cookies)
 
+    def cookies_of(self, *database: str) -> list[str]:
+        if not database:
+            return list(self.cookies)
+        return [cookie for cookie, of in self.module_cookies.items() if of in database]
+
     def covers(self, databases: Iterable[str]) -> bool:
         """Whether its positions are complete for "main" and for these."""
         return self.is_any and (self.keeps_cookies or self.of_modules.keys() >= set(databases))
@@ -104,23 +109,14 @@ class SignedPositions:
         return HEADER, ", ".join(parts).encode()
 
     def cookies(
-        self, position: Position, carried: Carried, lifetime: timedelta
+        self, position: Position, carried: Carried, lifetime: timedelta, *database: str
     ) -> Iterator[Header]:
         """Each write's cookie has its own name. With one name for all, two answers that overtake
         each other would leave a browser with the lesser position."""
-        name = f"__Host-wrote-{position.lsn:x}"
-        yield _set_cookie(name, self._signed(position), lifetime)
-        for lesser in carried.cookies.keys() - {name}:
-            yield _set_cookie(lesser, "", timedelta())
-
-    def module_cookies(
-        self, database: str, position: Position, carried: Carried, lifetime: timedelta
-    ) -> Iterator[Header]:
-        """The same for a module's own database."""
-        name = f"__Host-wrote-{database}-{position.lsn:x}"
-        yield _set_cookie(name, self._signed(position, database), lifetime)
-        for lesser, of in carried.module_cookies.items():
-            if of == database and lesser != name:
+        name = "-".join(("__Host-wrote", *database, f"{position.lsn:x}"))
+        yield _set_cookie(name, self._signed(position, *database), lifetime)
+        for lesser in carried.cookies_of(*database):
+            if lesser != name:
                 yield _set_cookie(lesser, "", timedelta())
 
     def _signed(self, position: Position, *database: str) -> str:

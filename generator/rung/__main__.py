@@ -115,7 +115,8 @@ def _restart_with_utf8() -> None:
 
 
 def _words() -> list[bytes]:
-    """The command line as bytes. In EUC-JP, say, Python cannot encode each word that it decoded."""
+    """The command line as bytes. Of EUC-JP, for example, Python cannot encode each word that it has
+    decoded."""
     try:
         with open("/proc/self/cmdline", "rb") as file:  # noqa: PTH123
             return file.read().split(b"\0")[:-1]

@@ -103,7 +103,7 @@ class Reader:
         except (*TYPES_CHANGED, asyncpg.InternalServerError, ValueError):
             pass  # The second try learns the new types. A real error fails again.
         except (asyncpg.InterfaceError, *CONNECTION_LOST):
-            # A SELECT may run twice, but not after a long wait, say in a pooler's queue.
+            # A SELECT may run twice, but not after a long wait, as in a pooler's queue.
             if time.monotonic() - begun > self._patience:
                 raise
             # Usually Postgres closed all of them together, and the pool has not noticed yet.

@@ -156,7 +156,7 @@ class Refused(Exception):
 
 
 class Limited(Refused):
-    """The role or the database has a limit of its own, which is reached."""
+    """The role or the database has reached its own limit."""
 
 
 class Looking:

@@ -139,7 +139,7 @@ def _own_limit(evidence: Evidence) -> Finding | None:
         return None
     return Finding(
         rule="connections",
-        text="the role or the database has a connection limit of its own, which is reached",
+        text="the role or the database has reached its own connection limit",
         do="make the pools smaller, or raise it: ALTER ROLE (or DATABASE) … CONNECTION LIMIT",
         evidence=found,
     )

@@ -18,17 +18,46 @@ from app.infra.connections import DatabaseSettings, connect
 from app.infra.database import Database
 from app.infra.failures import POSTGRES_FAILS, Unavailable
 from app.infra.own_writes.client import Client, OwnWrites, SessionPositions, this_client
-from app.infra.own_writes.log_position import (
-    MAIN,
-    NOT_KNOWN,
-    NOTE_OF_MODULE,
-    Position,
-    encoded,
-    note_position,
-    position_now,
-)
+from app.infra.own_writes.log_position import MAIN, NOT_KNOWN, Position, decoded, encoded
 
 log = structlog.get_logger()
+
+# An SQL expression: the primary's position now, as encoded() writes it.
+ENCODED_NOW = """
+    lpad(to_hex(
+        (pg_split_walfile_name(pg_walfile_name(pg_current_wal_insert_lsn()))).timeline_id
+    ), 9, '0')
+    || '.' || lpad(to_hex((pg_current_wal_insert_lsn() - '0/0')::bigint), 16, '0')
+"""
+
+# Stores the position and returns it, in one round trip. Postgres computes the position while the
+# row is locked, so a later write of the session stores a later position. Without a row, it is only
+# returned. A crash may lose it, which costs only freshness, so nothing waits for the disk.
+NOTE_POSITION = f"""
+    WITH quick AS (
+        SELECT set_config('synchronous_commit', 'off', true),
+            set_config('lock_timeout', '1s', true)
+    ), noted AS (
+        UPDATE login_sessions
+        SET positions = positions || jsonb_build_object('{MAIN}', {ENCODED_NOW})
+        FROM quick WHERE token_hash = ANY($1)
+        RETURNING positions ->> '{MAIN}' AS position
+    )
+    SELECT coalesce((SELECT max(position) FROM noted), {ENCODED_NOW})
+"""  # noqa: S608  # nothing from outside
+
+# Stores a position of a module's own database, which this server cannot compute. Concurrent notes
+# of a session come in any order, so the greater position stays, but NOT_KNOWN is replaced.
+NOTE_OF_MODULE = """
+    WITH quick AS (
+        SELECT set_config('synchronous_commit', 'off', true),
+            set_config('lock_timeout', '1s', true)
+    )
+    UPDATE login_sessions SET positions = positions || jsonb_build_object($2::text, greatest(
+        nullif(positions ->> $2::text, '100000000.0000000000000000') COLLATE "C", $3::text
+    ))
+    FROM quick WHERE token_hash = ANY($1::bytea[])
+"""
 
 
 class PositionedSession(Session):
@@ -149,6 +178,19 @@ async def _retry[T](
     except (*POSTGRES_FAILS, Unavailable) as error:
         log.warning("a session's position was not noted", reason=repr(error))
         return None
+
+
+async def position_now(connection: asyncpg.Connection) -> Position:
+    """NOT_KNOWN if Postgres does not say."""
+    try:
+        return decoded(await connection.fetchval(f"SELECT {ENCODED_NOW}")) or NOT_KNOWN
+    except POSTGRES_FAILS:
+        return NOT_KNOWN
+
+
+async def note_position(connection: asyncpg.Connection, token_hashes: list[bytes]) -> Position:
+    """Takes the position, and stores it with these sessions. Only after a commit."""
+    return decoded(await connection.fetchval(NOTE_POSITION, token_hashes)) or NOT_KNOWN
 
 
 def note_positions(app: FastAPI) -> None:

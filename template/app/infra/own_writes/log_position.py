@@ -6,10 +6,6 @@ import time
 from collections import deque
 from typing import NamedTuple
 
-import asyncpg
-
-from app.infra.failures import POSTGRES_FAILS
-
 # The WAL has pages of 8 KiB, each with a header. At the start of a page, a primary reports the
 # position after the header, and a replica the one before it. Both mean the same position.
 PAGE = 8192
@@ -25,13 +21,6 @@ WRITTEN_UP_TO = _POSITION.format("pg_current_wal_insert_lsn")
 # failed stay unflushed for up to 15 s.
 FLUSHED_UP_TO = _POSITION.format("pg_current_wal_flush_lsn")
 
-# An SQL expression: the primary's position now, as encoded() writes it.
-ENCODED_NOW = """
-    lpad(to_hex(
-        (pg_split_walfile_name(pg_walfile_name(pg_current_wal_insert_lsn()))).timeline_id
-    ), 9, '0')
-    || '.' || lpad(to_hex((pg_current_wal_insert_lsn() - '0/0')::bigint), 16, '0')
-"""
 ENCODED = rb"([0-9a-f]{9})\.([0-9a-f]{16})"
 _ENCODED = re.compile(ENCODED)
 ENCODED_LENGTH = 9 + 1 + 16
@@ -40,36 +29,6 @@ ENCODED_IN_LUA = f"^{'[0-9a-f]' * 9}%.{'[0-9a-f]' * 16}$"  # for Redis' scripts
 
 # The common database's name in `positions`. A module's own database has the module's name.
 MAIN = "main"
-
-# Stores the position and returns it, in one round trip. Postgres computes the position while the
-# row is locked, so a later write of the session stores a later position. Without a row, it is only
-# returned. A crash may lose it, which costs only freshness, so nothing waits for the disk.
-NOTE_POSITION = f"""
-    WITH quick AS (
-        SELECT set_config('synchronous_commit', 'off', true),
-            set_config('lock_timeout', '1s', true)
-    ), noted AS (
-        UPDATE login_sessions
-        SET positions = positions || jsonb_build_object('{MAIN}', {ENCODED_NOW})
-        FROM quick WHERE token_hash = ANY($1)
-        RETURNING positions ->> '{MAIN}' AS position
-    )
-    SELECT coalesce((SELECT max(position) FROM noted), {ENCODED_NOW})
-"""  # noqa: S608  # nothing from outside
-
-
-# Stores a position of a module's own database, which this server cannot compute. Concurrent notes
-# of a session come in any order, so the greater position stays, but NOT_KNOWN is replaced.
-NOTE_OF_MODULE = """
-    WITH quick AS (
-        SELECT set_config('synchronous_commit', 'off', true),
-            set_config('lock_timeout', '1s', true)
-    )
-    UPDATE login_sessions SET positions = positions || jsonb_build_object($2::text, greatest(
-        nullif(positions ->> $2::text, '100000000.0000000000000000') COLLATE "C", $3::text
-    ))
-    FROM quick WHERE token_hash = ANY($1::bytea[])
-"""
 
 
 class Position(NamedTuple):
@@ -100,19 +59,6 @@ def encoded(position: Position) -> bytes:
 def decoded(text: str) -> Position | None:
     found = _ENCODED.fullmatch(text.encode())
     return reachable(int(found[1], 16), int(found[2], 16)) if found else None
-
-
-async def position_now(connection: asyncpg.Connection) -> Position:
-    """NOT_KNOWN if Postgres does not say."""
-    try:
-        return decoded(await connection.fetchval(f"SELECT {ENCODED_NOW}")) or NOT_KNOWN
-    except POSTGRES_FAILS:
-        return NOT_KNOWN
-
-
-async def note_position(connection: asyncpg.Connection, token_hashes: list[bytes]) -> Position:
-    """Takes the position, and stores it with these sessions. Only after a commit."""
-    return decoded(await connection.fetchval(NOTE_POSITION, token_hashes)) or NOT_KNOWN
 
 
 class PrimaryLog:

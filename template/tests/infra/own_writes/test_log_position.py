@@ -5,13 +5,8 @@ import asyncpg
 import pytest
 
 from app.infra.own_writes.client import Client
-from app.infra.own_writes.log_position import (
-    NOT_KNOWN,
-    Position,
-    PrimaryLog,
-    position_now,
-    reachable,
-)
+from app.infra.own_writes.commits import position_now
+from app.infra.own_writes.log_position import NOT_KNOWN, Position, PrimaryLog, reachable
 
 
 class EndingConnection:

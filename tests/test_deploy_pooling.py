@@ -318,7 +318,7 @@ def test_the_budget_of_aws_takes_copies_and_sizes_from_the_environment(
 def test_a_size_that_cannot_be_counted_is_refused_in_words(
     shop: Path, tmp_path: Path, given: str, said: str
 ) -> None:
-    for part in ("deploy", "dev", "environments"):
+    for part in ("app", "deploy", "dev", "environments"):
         shutil.copytree(shop / part, tmp_path / part)
     main = tmp_path / "environments" / "production" / "main.tf"
     image = "  image           = var.image\n"

@@ -30,12 +30,12 @@ def read_as[S: BaseSettings](kind: type[S], module: str, part: str = "") -> S:
     return environment.read(type(kind.__name__, (kind,), {"model_config": config}))
 
 
-class FollowSettings(BaseSettings):
-    follow: bool = False
-
-
 def follows(module: str) -> bool:
     """Whether this process asks where the module lives, because its tables move."""
+
+    class FollowSettings(BaseSettings):
+        follow: bool = False
+
     return read_as(FollowSettings, module).follow
 
 

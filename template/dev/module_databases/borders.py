@@ -43,7 +43,7 @@ ADVICE = {
 
 # A list such as FROM a AS x, b. It may match other words too: only names of tables count.
 _SOURCES = re.compile(
-    r'\b(?:FROM|JOIN|INTO|UPDATE|USING)\s+(?:ONLY\s+)?((?:[\w."]+(?:\s+(?:AS\s+)?\w+)?\s*,\s*)*[\w."]+)',
+    r'\b(?:(DELETE\s+FROM|INTO|UPDATE)|FROM|JOIN|USING)\s+(?:ONLY\s+)?((?:[\w."]+(?:\s+(?:AS\s+)?\w+)?\s*,\s*)*[\w."]+)',
     re.IGNORECASE,
 )
 _WITH = re.compile(
@@ -101,14 +101,15 @@ def owners() -> dict[str, str]:
 
 
 def tables_in(sql: str) -> set[str]:
-    """Every name in a place where SQL expects a table, unless a WITH gives it another meaning."""
+    """Every name in a place where SQL expects a table, unless a WITH gives it another meaning. What
+    a statement changes is always a table."""
     text = _NO_SQL.sub(" ", sql)
     hidden_from = _names_of_with(text)
     names: set[str] = set()
     for found in _SOURCES.finditer(text):
-        sources = (one.split()[0] for one in found[1].split(",") if one.split())
+        sources = (one.split()[0] for one in found[2].split(",") if one.split())
         for name in (one.replace('"', "") for one in sources):
-            if found.start() < hidden_from.get(name, len(text)):
+            if found[1] or found.start() < hidden_from.get(name, len(text)):
                 names.add(name)
     return names
 

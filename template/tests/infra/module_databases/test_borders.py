@@ -157,6 +157,9 @@ def test_a_new_transaction_across_a_border_fails_the_tests(practice: Practice) -
             " SELECT 1 FROM vets JOIN toys USING (b)",
             {"pets", "toys"},
         ),
+        ("WITH vets AS (SELECT 1 FROM pets) INSERT INTO vets TABLE vets", {"pets", "vets"}),
+        ("WITH vets AS (SELECT 1 FROM pets) DELETE FROM vets", {"pets", "vets"}),
+        ("WITH vets AS (SELECT 1 FROM pets) UPDATE ONLY vets SET a = 1", {"pets", "vets"}),
         ("WITH RECURSIVE vets AS (SELECT 1 FROM pets UNION SELECT 1 FROM vets) SELECT 1", {"pets"}),
     ],
 )

@@ -4,6 +4,7 @@
 import atexit
 import errno
 import os
+import select
 import sys
 from io import TextIOWrapper
 from types import TracebackType
@@ -22,8 +23,16 @@ def _show(kind: type[BaseException], error: BaseException, place: TracebackType 
     """After a KeyboardInterrupt Python ends by the signal, so that a shell's loop ends too."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         _say(f"{error}.")
-    elif not isinstance(error, KeyboardInterrupt | BrokenPipeError):
+    elif not isinstance(error, KeyboardInterrupt | BrokenPipeError) or _is_elsewhere(error):
         sys.__excepthook__(kind, error, place)
+
+
+def _is_elsewhere(error: BaseException) -> bool:
+    """Whether another pipe than the output is broken: to a server, or to a program that died."""
+    watched = select.poll()
+    watched.register(sys.stdout, select.POLLOUT)
+    nobody_reads = any(seen & (select.POLLERR | select.POLLHUP) for _, seen in watched.poll(0))
+    return isinstance(error, BrokenPipeError) and not nobody_reads
 
 
 def _flush() -> None:

@@ -83,7 +83,7 @@ def ends_in_words() -> Generator[None]:
     """Ends a command in words, not with a traceback, when a server is away or Postgres refuses."""
     try:
         yield
-    except BrokenPipeError:  # of the output: app/infra/commands.py
+    except BrokenPipeError:  # usually of the output: app/infra/commands.py
         raise
     except (Unavailable, DBAPIError, *POSTGRES_FAILS) as error:
         cause = getattr(error, "orig", None) or error

@@ -20,6 +20,13 @@ from tests.infra.conftest import run_python
 WAITS = "import app.infra\nimport time\nprint('imported', flush=True)\ntime.sleep(300)\n"
 SHORT, LONG = "import app.infra\nprint('x')\n", "import app.infra\nprint('x' * 100_000)\n"
 MISTAKEN = "import app.infra\nprint('x')\n1 / 0\n"
+LOST = """from socket import socketpair
+from app.infra.failures import ends_in_words
+here, there = socketpair()
+there.close()
+with ends_in_words():
+    here.sendall(b"x")
+"""
 FOREIGN = "import app.infra\nprint('Größe…')\n"
 
 
@@ -93,6 +100,15 @@ def test_a_mistake_keeps_its_traceback(command: Path) -> None:
 
     assert (done.returncode, done.stdout) == (1, "x\n")
     assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
+
+
+def test_a_broken_pipe_to_a_server_is_not_taken_for_the_output(command: Path) -> None:
+    command.write_text(LOST)
+
+    done = run_python("-m", "app.command", cwd=command.parents[1])
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("BrokenPipeError: [Errno 32] Broken pipe\n")
 
 
 def test_a_terminal_that_is_not_utf_8_ends_no_command(

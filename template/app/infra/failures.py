@@ -91,6 +91,8 @@ def ends_in_words() -> Generator[None]:
         next_step = "Nothing is lost. Once the cause is gone, run this again."
         if getattr(cause, "sqlstate", None) in _NOT_MIGRATED:
             next_step = "Is this the right database? Then run its migrations: alembic upgrade head"
+        elif isinstance(error, DBAPIError):
+            raise  # A mistake of the command: its place matters.
         sys.exit(f"{server}{reason_of(cause)}\n{next_step}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import asyncpg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
@@ -129,11 +131,16 @@ async def test_a_database_without_the_tables_is_told_what_to_do(empty_database: 
             await select_in_words(database, "SELECT FROM missing")
 
 
-async def test_what_postgres_refuses_is_told_in_words(empty_database: str) -> None:
+async def test_a_mistake_in_a_statement_keeps_its_traceback(empty_database: str) -> None:
     database = Database(environment.read(DatabaseSettings))
     async with database:
-        with pytest.raises(SystemExit, match=r"^Postgres: division by zero\nNothing is lost"):
+        with pytest.raises(DBAPIError, match="division by zero"):
             await select_in_words(database, "SELECT 1 / 0")
+
+
+async def test_what_postgres_refuses_a_command_of_infra_is_told_in_words() -> None:
+    with pytest.raises(SystemExit, match=r"^Postgres: no right\nNothing is lost"), ends_in_words():
+        raise asyncpg.InsufficientPrivilegeError("no right")
 
 
 async def select_in_words(database: Database, sql: str) -> None:

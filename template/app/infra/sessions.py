@@ -37,12 +37,12 @@ class User:
 
 
 class _UserOrNobody(SecurityBase):
-    """OpenAPI shows it as the way to log in by cookie, and `_describe_tokens` adds the token.
+    """OpenAPI shows it as the way to log in by cookie, and `_describe_logins` adds the rest.
 
     A second dependency for the token would take 6% of the time of `GET /me`.
     """
 
-    scheme_name = "session"
+    scheme_name = "maybe"
     model = APIKeyCookie(name=COOKIE).model
 
     async def __call__(self, request: HTTPConnection) -> User | None:
@@ -69,6 +69,8 @@ class _UserOrNobody(SecurityBase):
 
 
 class _UserOnly(_UserOrNobody):
+    scheme_name = "session"
+
     async def __call__(self, request: HTTPConnection) -> User:
         user = await super().__call__(request)
         if user is None:
@@ -233,22 +235,29 @@ def install(app: FastAPI) -> None:
     app.state.session_settings = settings
     database = app.state.database
     app.state.session_store = SessionRows(database.reader, database.transaction, settings)
-    _describe_tokens(app)
+    _describe_logins(app)
 
 
-def _describe_tokens(app: FastAPI) -> None:
-    """Wherever OpenAPI shows the cookie, it shows the token as well."""
+def _describe_logins(app: FastAPI) -> None:
+    """Wherever OpenAPI shows the cookie, it shows the token as well. A route for MaybeUser alone
+    also has {}: it answers without a login."""
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             described = describe()
             schemes = described.get("components", {}).get("securitySchemes", {})
+            if maybe := schemes.pop("maybe", None):
+                schemes["session"] = maybe
             if "session" in schemes:
                 schemes["token"] = jsonable_encoder(HTTPBearer().model, exclude_none=True)
             for path in described["paths"].values():
                 for operation in path.values():
                     ways = operation.get("security", [])
+                    if {"maybe": []} in ways:
+                        ways.remove({"maybe": []})
+                        if {"session": []} not in ways:
+                            ways += [{"session": []}] if ways else [{"session": []}, {}]
                     if {"session": []} in ways:
                         ways.insert(ways.index({"session": []}) + 1, {"token": []})
         return describe()

@@ -222,3 +222,14 @@ def test_openapi_describes_both_ways_to_log_in(app: FastAPI) -> None:
         "token": {"type": "http", "scheme": "bearer"},
     }
     assert described["paths"]["/me"]["get"]["security"] == [{"session": []}, {"token": []}]
+
+
+def test_openapi_says_where_nobody_needs_to_log_in(app: FastAPI) -> None:
+    @app.get("/both")
+    async def both(same: MaybeUser, user: CurrentUser) -> bool:
+        return same == user
+
+    paths = app.openapi()["paths"]
+
+    assert paths["/front-page"]["get"]["security"] == [{"session": []}, {"token": []}, {}]
+    assert paths["/both"]["get"]["security"] == [{"session": []}, {"token": []}]

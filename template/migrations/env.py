@@ -184,5 +184,5 @@ if context.is_offline_mode():
 else:
     try:
         asyncio.run(migrate())
-    except KeyboardInterrupt:  # Postgres has undone the migration that ran
+    except KeyboardInterrupt:  # Postgres undoes what is not committed
         sys.exit(130)

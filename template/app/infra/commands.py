@@ -29,10 +29,11 @@ def _show(kind: type[BaseException], error: BaseException, place: TracebackType 
 
 def _is_elsewhere(error: BaseException) -> bool:
     """Whether another pipe than the output is broken: to a server, or to a program that died."""
+    if not isinstance(error, BrokenPipeError):
+        return False
     watched = select.poll()
     watched.register(sys.stdout, select.POLLOUT)
-    nobody_reads = any(seen & (select.POLLERR | select.POLLHUP) for _, seen in watched.poll(0))
-    return isinstance(error, BrokenPipeError) and not nobody_reads
+    return not any(seen & (select.POLLERR | select.POLLHUP) for _, seen in watched.poll(0))
 
 
 def _flush() -> None:

@@ -76,6 +76,7 @@ def test_a_name_with_another_meaning_is_refused(project: Path) -> None:
         "settings": "app/settings.py exists",
         "docs": "the app answers /docs already",
         "files": "the app answers /files already",
+        "sessions": "the app has an operation list_sessions",
         "tokens": "the app answers /tokens already",
         "a" * 49: "a name has at most 48 characters",
         "bases": "the module imports another Base: give MODEL=",

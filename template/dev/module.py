@@ -153,7 +153,7 @@ def main() -> None:
     files = {Path(Template(name).substitute(words)): text for name, text in FILES.items()}
     if existing := [str(path) for path in files if path.exists()]:
         refuse(f"{existing[0]} exists")
-    refuse_taken(module, model)
+    refuse_taken(module, model, one)
     run_module("alembic", "upgrade", "head")  # First, because it may fail.
     for path, text in files.items():
         path.parent.mkdir(exist_ok=True)
@@ -178,7 +178,7 @@ def names(given: list[str]) -> tuple[str, str]:
     return module, model
 
 
-def refuse_taken(module: str, model: str) -> None:
+def refuse_taken(module: str, model: str, one: str) -> None:
     """A name that other code uses would replace what that code means."""
     if len(module) > LONGEST:
         refuse(f"a name has at most {LONGEST} characters")
@@ -195,6 +195,10 @@ def refuse_taken(module: str, model: str) -> None:
     path = module.replace("_", "-")
     if any(re.search(rf'"/{path}["/]', text) for text in texts):
         refuse(f"the app answers /{path} already")
+    routes = [file.read_text(encoding="utf-8") for file in Path("app").rglob("routes.py")]
+    for operation in (f"list_{module}", f"add_{one}"):
+        if any(f"def {operation}(" in text for text in routes):
+            refuse(f"the app has an operation {operation}")
     table = f'__tablename__ = "{module}"'
     if module == "alembic_version" or any(table in text for text in texts):
         refuse(f"a table {module} exists")

@@ -21,7 +21,7 @@ from serving import cookie_of_somebody, interleave, items, migrated_and_filled, 
 
 sys.path.insert(0, str(Path.cwd()))
 
-from app.infra.redis_sessions.store import KEEP, RedisSessions
+from app.infra.redis_sessions.store import RedisSessions
 from app.infra.session_rows import Session, SessionSettings
 from dev.cache import valkey
 
@@ -70,7 +70,7 @@ async def _bytes_each(url: str) -> float:
         pipeline = redis.client.pipeline(transaction=False)
         for _ in range(1000):
             session = Session(uuid4(), now, now + timedelta(days=90))
-            pipeline.eval(KEEP, 2, *redis.kept(uuid4().bytes * 2, session))
+            pipeline.eval(*redis.keep_command(uuid4().bytes * 2, session))
         await pipeline.execute()
     after = await redis.client.info("memory")
     await redis.close()

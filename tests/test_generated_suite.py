@@ -1,5 +1,6 @@
 """A generated project passes `make check`."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +12,8 @@ from conftest import Render
 from variants import STAGES, VARIANTS, at, variant_name
 
 ALL_OPTIONS = VARIANTS[-1]
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+GONE = re.compile(r'\[(?:attr-defined|call-arg)\]|named "(?:app|dev)\b')
 # The tests that the variant before it does not have. Its other tests are the same.
 ONLY_THERE = "tests/infra/module_databases tests/test_orders.py"
 
@@ -43,3 +46,21 @@ def teams_or_new(project: Path, simpler: Path) -> list[str]:
         or not (simpler / name).exists()
         or (project / name).read_bytes() != (simpler / name).read_bytes()
     ]
+
+
+@pytest.mark.slow
+def test_the_benchmarks_use_only_what_a_project_has(render: Render, tmp_path: Path) -> None:
+    project = tmp_path / "shop"
+    shutil.copytree(render(ALL_OPTIONS), project)
+    # mypy would take floods.py for the drive of the same name, which it runs.
+    files = [file for file in BENCHMARKS.rglob("*.py") if file.name != "floods.py"]
+    options = ["--implicit-reexport", "--follow-imports=silent", "--explicit-package-bases"]
+    checked = subprocess.run(
+        ["sh", "dev/uv", "run", "--quiet", "mypy", *options, *files],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"checked {len(files)} source files" in checked.stdout, checked.stdout + checked.stderr
+    assert [line for line in checked.stdout.splitlines() if GONE.search(line)] == []

@@ -52,7 +52,7 @@ def teams_or_new(project: Path, simpler: Path) -> list[str]:
 def test_the_benchmarks_use_only_what_a_project_has(render: Render, tmp_path: Path) -> None:
     project = tmp_path / "shop"
     shutil.copytree(render(ALL_OPTIONS), project)
-    # mypy would take floods.py for the drive of the same name, which it runs.
+    # Not floods.py: a drive has the same name, and mypy takes one for the other.
     files = [file for file in BENCHMARKS.rglob("*.py") if file.name != "floods.py"]
     options = ["--implicit-reexport", "--follow-imports=silent", "--explicit-package-bases"]
     checked = subprocess.run(

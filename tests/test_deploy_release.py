@@ -129,6 +129,8 @@ def production(
     for part in (
         ".gitignore",
         "app/__init__.py",
+        "app/infra/__init__.py",
+        "app/infra/commands.py",
         "dev/__init__.py",
         "dev/deploy",
         "deploy",

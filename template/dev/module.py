@@ -191,11 +191,12 @@ def refuse_taken(module: str, model: str, one: str) -> None:
     imported = "".join(FILES[f"app/$module/{name}.py"] for name in ("models", "queries", "service"))
     if re.search(rf"\b{model}\b", imported):
         sys.exit(f"Nothing is written, because the module imports another {model}: give MODEL=…")
-    texts = [file.read_text(encoding="utf-8") for file in Path("app").rglob("*.py")]
+    files = {file: file.read_text(encoding="utf-8") for file in Path("app").rglob("*.py")}
+    texts = files.values()
     path = module.replace("_", "-")
     if any(re.search(rf'"/{path}["/]', text) for text in texts):
         refuse(f"the app answers /{path} already")
-    routes = [file.read_text(encoding="utf-8") for file in Path("app").rglob("routes.py")]
+    routes = [text for file, text in files.items() if file.name == "routes.py"]
     for operation in (f"list_{module}", f"add_{one}"):
         if any(f"def {operation}(" in text for text in routes):
             refuse(f"the app has an operation {operation}")

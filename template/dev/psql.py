@@ -9,12 +9,12 @@ from dev import postgres
 
 def run(url: str) -> None:
     psql = postgres.binaries() / "psql"
-    parts = urlsplit(url)
+    password = urlsplit(url).password
     variables = postgres.environment()
-    if parts.password:  # which every user of this machine could read in the list of processes
-        variables["PGPASSWORD"] = unquote(parts.password)
-    address = parts.netloc.replace(f":{parts.password}@", "@", 1)
-    os.execve(psql, ["psql", parts._replace(netloc=address).geturl()], variables)  # noqa: S606
+    if password:  # which every user of this machine could read in the list of processes
+        variables["PGPASSWORD"] = unquote(password)
+        url = url.replace(f":{password}@", "@", 1)
+    os.execve(psql, ["psql", url], variables)  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -23,28 +23,34 @@ def _show(kind: type[BaseException], error: BaseException, place: TracebackType 
     """After a KeyboardInterrupt Python ends by the signal, so that a shell's loop ends too."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         _say(f"{error}.")
-    elif not isinstance(error, KeyboardInterrupt | BrokenPipeError) or _is_elsewhere(error):
+        return
+    # Another broken pipe leads to a server, or to a program that died.
+    if isinstance(error, BrokenPipeError) and _has_no_reader():
+        return
+    if not isinstance(error, KeyboardInterrupt):
         sys.__excepthook__(kind, error, place)
 
 
-def _is_elsewhere(error: BaseException) -> bool:
-    """Whether another pipe than the output is broken: to a server, or to a program that died."""
-    if not isinstance(error, BrokenPipeError):
-        return False
+def _has_no_reader() -> bool:
+    """Whether the output is a pipe that nobody reads any more."""
     watched = select.poll()
     watched.register(sys.stdout, select.POLLOUT)
-    return not any(seen & (select.POLLERR | select.POLLHUP) for _, seen in watched.poll(0))
+    return any(seen & (select.POLLERR | select.POLLHUP) for _, seen in watched.poll(0))
 
 
 def _flush() -> None:
     try:
         sys.stdout.flush()
     except OSError as error:
-        # Otherwise Python writes it again as it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         if not isinstance(error, BrokenPipeError):  # the reader needs no more, such as `head`
             _say(f"The output cannot be written: {error.strerror}.")
             os._exit(1)
+
+
+def drop_output() -> None:
+    """Otherwise Python writes again, as it ends, what could not be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(words: str) -> None:

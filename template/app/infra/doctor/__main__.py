@@ -21,7 +21,7 @@ from typing import NamedTuple, NoReturn
 import structlog
 from pydantic import ValidationError
 
-from app.infra import environment
+from app.infra import commands, environment
 from app.infra.connections import DatabaseSettings
 from app.infra.doctor import readiness, report, request_log
 from app.infra.doctor.capabilities import CAPABILITIES
@@ -297,8 +297,7 @@ def show(verdict: str, code: int) -> None:
     try:
         print(verdict, flush=True)
     except OSError as error:
-        # Otherwise Python writes it again as it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        commands.drop_output()
         if isinstance(error, BrokenPipeError):
             sys.exit(code)
         refuse(f"The verdict cannot be written: {error.strerror}.")

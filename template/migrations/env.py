@@ -46,7 +46,7 @@ COPY = re.compile(r"_cc(new|old)\d*\"?$")
 
 applied: list[str] = []
 
-# What to do next, by the first words of an error of Alembic.
+# The first words of an error of Alembic, and what to do then.
 NEXT_STEPS = {
     "Multiple head revisions": "Two branches have each added a migration. Join them:"
     ' {alembic} merge heads -m "merge"',

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""What each module of the app builds on. A command that imports it ends without a traceback."""
+"""The part of the app that belongs to Rung. Each command imports it, so it handles Ctrl-C early."""
 
 import sys
 from pathlib import Path

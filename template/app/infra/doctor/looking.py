@@ -82,7 +82,12 @@ TABLES = """
 """
 
 CHECKPOINTS = """
-    SELECT /* app.infra.doctor */ num_requested FROM pg_stat_checkpointer
+    SELECT /* app.infra.doctor */
+        num_requested AS requested,
+        CASE WHEN pg_is_in_recovery() THEN 0
+            ELSE pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0') END::bigint AS wal,
+        pg_size_bytes(current_setting('max_wal_size')) AS most_wal
+    FROM pg_stat_checkpointer
 """
 
 SEQUENCES = """
@@ -148,7 +153,7 @@ class Counters(NamedTuple):
 
     statements: dict[int, asyncpg.Record] | None
     tables: dict[int, asyncpg.Record] | None
-    checkpoints: int | None
+    checkpoints: asyncpg.Record | None
 
 
 class Refused(Exception):
@@ -184,7 +189,7 @@ class Looking:
             processors=window.processors,
             statements=await self._statements(before, after, window_ms),
             tables=tables,
-            requested_checkpoints=_difference(before.checkpoints, after.checkpoints),
+            requested_checkpoints=_checkpoints(before.checkpoints, after.checkpoints),
             oldest_xid=server["oldest_xid"],
             kept_wal=wal.get("kept"),
             archive_fails=wal.get("archive_fails"),
@@ -228,11 +233,10 @@ class Looking:
         sql = STATEMENTS.format(schema=schema, counted=plans.COUNTED)
         found = await self._all("statements", sql) if schema else None
         tables = await self._all("tables", TABLES)
-        checkpoints = await self._first("checkpoints", CHECKPOINTS)
         return Counters(
             None if found is None else {one["id"]: one for one in found},
             None if tables is None else {one["id"]: one for one in tables},
-            checkpoints[0] if checkpoints else None,
+            await self._first("checkpoints", CHECKPOINTS),
         )
 
     async def _statements(
@@ -403,8 +407,13 @@ def _tables(before: Counters, after: Counters) -> list[Table] | None:
     return sorted(found, key=lambda table: -max(table.dead, table.written))[:50]
 
 
-def _difference(before: int | None, after: int | None) -> int | None:
-    return None if before is None or after is None else increase(before, after)
+def _checkpoints(before: asyncpg.Record | None, after: asyncpg.Record | None) -> int | None:
+    """Those that WAL can explain. DROP DATABASE and a base backup request one too."""
+    if before is None or after is None:
+        return None
+    # Postgres requests one after a quarter to a half of max_wal_size.
+    by_wal = 4 * (after["wal"] - before["wal"]) // after["most_wal"]
+    return min(increase(before["requested"], after["requested"]), max(by_wal, 0) + 1)
 
 
 def increase(before: int, after: int) -> int:

@@ -133,6 +133,20 @@ async def test_with_the_index_the_same_load_is_healthy(database: str) -> None:
     assert verdict(found) == "stay"
 
 
+async def test_a_checkpoint_that_no_wal_explains_is_not_counted(database: str) -> None:
+    async def requests_checkpoints(connection: asyncpg.Connection) -> None:
+        while True:  # as DROP DATABASE and a base backup do
+            await connection.execute("CHECKPOINT")
+
+    requested = "SELECT num_requested FROM pg_stat_checkpointer"
+    before = await fetch_value(database, requested)
+    async with at_work(database, requests_checkpoints):
+        found, _ = await look(database)
+
+    assert await fetch_value(database, requested) > before + 2
+    assert found.requested_checkpoints == 1
+
+
 async def test_when_statements_wait_behind_an_alter_the_verdict_is_the_lock(database: str) -> None:
     async with (
         at_work(database, holds_the_table),

@@ -412,7 +412,7 @@ def _checkpoints(before: asyncpg.Record | None, after: asyncpg.Record | None) ->
     if before is None or after is None:
         return None
     # Postgres requests one after a quarter to a half of max_wal_size.
-    by_wal = 4 * (after["wal"] - before["wal"]) // after["most_wal"]
+    by_wal: int = 4 * (after["wal"] - before["wal"]) // after["most_wal"]
     return min(increase(before["requested"], after["requested"]), max(by_wal, 0) + 1)
 
 

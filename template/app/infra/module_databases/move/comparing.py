@@ -1,8 +1,9 @@
 # Rung's file: advancing to another stage may change it.
 """Whether both databases hold the same rows, while clients write."""
 
-from collections.abc import Collection
-from typing import Any
+import json
+from collections.abc import AsyncGenerator
+from typing import Self
 
 from app.infra.module_databases.move import fence
 from app.infra.module_databases.move.copying import show
@@ -10,23 +11,35 @@ from app.infra.module_databases.move.sides import Move, Refused, Side, Way
 
 # Rows that differ are compared again: one of the two may have been read before a write.
 ROUNDS = 10
-PAUSE_SECONDS = 0.1
+
+# A range of the primary key is compared at a time: the rows of a table may not fit in memory.
+ROWS_AT_ONCE = 1_000_000
 
 COLUMNS = """
-    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attname),
-        string_agg(quote_ident(attname), ', ' ORDER BY attname)
-            FILTER (WHERE attnum = ANY(indkey::int2[]))
-    FROM pg_attribute JOIN pg_index ON indrelid = attrelid AND indisprimary
+    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attname) FROM pg_attribute
     WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped
+"""
+KEY = """
+    SELECT quote_ident(attname), format_type(atttypid, atttypmod)
+    FROM pg_index CROSS JOIN unnest(indkey::int2[]) WITH ORDINALITY AS part (number, place)
+    JOIN pg_attribute ON attrelid = indrelid AND attnum = number
+    WHERE indrelid = to_regclass($1) AND indisprimary AND place <= indnkeyatts ORDER BY place
+"""
+BOUND = """
+    SELECT concat_ws(', ', {literals}) FROM {table} WHERE {which}
+    ORDER BY {key} OFFSET {rows} LIMIT 1
 """
 # The keys divide the rows into 4096 parts. Only parts that differ are compared row by row.
 ALL = """
-    SELECT ROW({key})::text AS key, hashtextextended(ROW({key})::text, 0) & 4095 AS part,
-        hashtextextended(ROW({columns})::text, 0) AS hash FROM {table}
+    SELECT array_to_json(ARRAY[{texts}])::text AS key,
+        hashtextextended(ROW({key})::text, 0) & 4095 AS part,
+        hashtextextended(ROW({columns})::text, 0) AS hash
+    FROM {table} WHERE {which}
 """
 PARTS = "SELECT part, count(*), sum(hash) FROM ({all}) GROUP BY part"
 ROWS = "SELECT key, hash FROM ({all}) WHERE part = ANY($1)"
-THESE = "SELECT key, hash FROM ({all}) WHERE key = ANY($1)"
+THESE_ROWS = "SELECT key, hash FROM ({all})"
+THESE = "({key}) IN (SELECT {values} FROM json_array_elements($1::json) AS suspect)"
 
 type Rows = dict[str, int]
 
@@ -36,55 +49,108 @@ async def compare(move: Move) -> str:
     has_moved = await fence.is_closed(move.old, move)
     way = move.back if has_moved and await move.back.is_subscribed() else move.there
     compared, differing = 0, []
-    for table in move.tables:
-        rows, wrong = await Table(way, table).compared()
+    for name in move.tables:
+        table = await Table.of(way, name)
+        rows, wrong = await table.compared()
         compared += rows
         if wrong:
-            differing.append(f"{table}: {len(wrong):,} rows differ: {', '.join(sorted(wrong)[:3])}")
-        show(f"{table}: {rows:,} rows compared, {len(wrong):,} differ")
+            keys = ", ".join(f"({', '.join(json.loads(key))})" for key in sorted(wrong)[:3])
+            differing.append(f"{name}: {len(wrong):,} rows differ: {keys}")
     if differing:
         raise Refused("\n".join(differing))
     return f"{move.module}: both databases hold the same {compared:,} rows."
 
 
 class Table:
-    def __init__(self, way: Way, name: str) -> None:
+    def __init__(self, way: Way, name: str, columns: str, key: list[tuple[str, str]]) -> None:
         self._way = way
         self._name = name
+        self._parts = {
+            "table": name,
+            "columns": columns,
+            "key": ", ".join(column for column, _ in key),
+            "texts": ", ".join(f"{column}::text" for column, _ in key),
+            "literals": ", ".join(
+                f"quote_literal({column}::text) || {literal(f'::{of_type}')}"
+                for column, of_type in key
+            ),
+            "values": ", ".join(
+                f"(suspect ->> {place})::{of_type}" for place, (_, of_type) in enumerate(key)
+            ),
+        }
 
-    async def compared(self) -> tuple[int, Collection[str]]:
+    @classmethod
+    async def of(cls, way: Way, name: str) -> Self:
+        columns = await way.source.value(COLUMNS, name)
+        key = await way.source.rows(KEY, name)
+        return cls(way, name, columns, [tuple(part) for part in key])
+
+    async def compared(self) -> tuple[int, set[str]]:
         """The number of rows, and the keys of those that differ."""
+        rows, wrong = 0, set[str]()
+        async for which in self._ranges():
+            rows += await self._compare(which, wrong)
+            show(f"{self._name}: {rows:,} rows compared, {len(wrong):,} differ")
+        return rows, wrong
+
+    async def _ranges(self) -> AsyncGenerator[str]:
+        """The conditions of ranges that contain each key once."""
+        key, above = self._parts["key"], "true"
+        while last := await self._last_of_range(above):
+            yield f"{above} AND ({key}) <= ({last})"
+            above = f"({key}) > ({last})"
+        yield above
+
+    async def _last_of_range(self, above: str) -> str | None:
+        bound = BOUND.format(**self._parts, which=above, rows=ROWS_AT_ONCE - 1)
+        last: str | None = await self._way.source.value(bound)
+        return last
+
+    async def _compare(self, which: str, wrong: set[str]) -> int:
+        """Adds the keys of the rows that differ to `wrong`. Returns the number of rows."""
         source, target = self._way.source, self._way.target
-        [(columns, key)] = await source.rows(COLUMNS, self._name)
-        self._all = ALL.format(columns=columns, key=key, table=self._name)
+        all_of_range = ALL.format(**self._parts, which=which)
         await self._way.catch_up()
-        ours, theirs = [set(await self._read(side, PARTS)) for side in (source, target)]
+        query = PARTS.format(all=all_of_range)
+        ours = set(map(tuple, await source.rows(query)))
+        theirs = set(map(tuple, await target.rows(query)))
+        parts = [part for part, _, _ in ours ^ theirs]
+        if parts:
+            query = ROWS.format(all=all_of_range)
+            there = await self._rows(source, query, parts)
+            await self._way.catch_up()
+            copied = await self._rows(target, query, parts)
+            wrong |= await self._certain(different(there, copied))
         rows: int = sum(count for _, count, _ in ours)
-        parts = {part for part, _, _ in ours ^ theirs}
-        there = await self._of(source, ROWS, parts)
-        suspects = different(there, await self._caught_up(ROWS, parts))
-        wrong: set[str] = set()
+        return rows
+
+    async def _certain(self, suspects: set[str]) -> set[str]:
+        """Those that differ still when nobody has changed them meanwhile."""
+        these = THESE.format(**self._parts)
+        query = THESE_ROWS.format(all=ALL.format(**self._parts, which=these))
+        wrong = set[str]()
         for _ in range(ROUNDS):
             if not suspects:
                 break
-            before = await self._of(source, THESE, suspects)
-            copied = await self._caught_up(THESE, suspects)
-            after = await self._of(source, THESE, suspects)
+            keys = f"[{','.join(suspects)}]"
+            before = await self._rows(self._way.source, query, keys)
+            await self._way.catch_up()
+            copied = await self._rows(self._way.target, query, keys)
+            after = await self._rows(self._way.source, query, keys)
             changing = different(before, after)
             wrong |= different(before, copied) - changing
             suspects = changing
-        return rows, wrong | suspects
+        return wrong | suspects
 
-    async def _caught_up(self, query: str, which: Collection[object]) -> Rows:
-        await self._way.catch_up()
-        return await self._of(self._way.target, query, which)
-
-    async def _of(self, side: Side, query: str, which: Collection[object]) -> Rows:
-        return dict(await self._read(side, query, list(which))) if which else {}
-
-    async def _read(self, side: Side, query: str, *values: object) -> list[tuple[Any, ...]]:
-        return [tuple(row) for row in await side.rows(query.format(all=self._all), *values)]
+    async def _rows(self, side: Side, query: str, which: object) -> Rows:
+        found = await side.rows(query, which)
+        return {row["key"]: row["hash"] for row in found}
 
 
 def different(ours: Rows, theirs: Rows) -> set[str]:
     return {key for key, _ in ours.items() ^ theirs.items()}
+
+
+def literal(text: str) -> str:
+    escaped = text.replace("'", "''")
+    return f"'{escaped}'"

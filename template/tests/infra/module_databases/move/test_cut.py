@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from app.infra.database import WriteSession
-from app.infra.module_databases.move import copying, cutting, fence, sides
+from app.infra.module_databases.move import comparing, copying, cutting, fence, sides
 from app.infra.module_databases.move.__main__ import status
 from app.infra.module_databases.move.comparing import compare
 from app.infra.module_databases.move.copying import abort, copy
@@ -235,9 +235,11 @@ async def test_own_ends_replication_and_the_old_tables_take_no_writes(move: Move
         assert await side.rows(LEFT) == []
 
 
+@pytest.mark.parametrize("rows_at_once", [500, 1_000_000])
 async def test_compare_finds_each_row_that_differs_while_clients_write(
-    move: Move, urls: Urls
+    move: Move, urls: Urls, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(comparing, "ROWS_AT_ONCE", rows_at_once)
     await copy(move)
     senders = Senders(urls)
     async with asyncio.TaskGroup() as sending:

@@ -31,6 +31,11 @@ QUIET_WHEN_WELL = frozenset({"/live", "/ready"})
 # An id that a client or proxy sends is part of every log line, so it has safe characters only.
 _ACCEPTABLE_ID = re.compile(rb"[\w.:-]{8,128}")
 
+# pydantic, FastAPI and asyncpg end a message with the value that they refuse: a row, for example.
+_REFUSED = re.compile(
+    r"(input_value=|'input': |query argument \$\d+: ).*?(, input_type=\S+]| \([^()]*\))?$", re.M
+)
+
 # A terminal obeys them: a path of a request could hide lines, or write to the clipboard.
 _CONTROLS = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160)) if n not in b"\t\n"}
 
@@ -135,7 +140,7 @@ def configure(settings: LogSettings, *more: Processor) -> None:
     # Tracebacks as text: structlog's dictionaries would show local variables, secrets among them.
     render: list[Processor] = [structlog.processors.format_exc_info]
     if settings.as_json:
-        render += [structlog.processors.JSONRenderer(_as_json)]
+        render += [_without_refused_values, structlog.processors.JSONRenderer(_as_json)]
     else:
         console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         render += [_without_controls, console]
@@ -146,6 +151,12 @@ def configure(settings: LogSettings, *more: Processor) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(settings.level),
     )
     logging.config.dictConfig(_for_libraries(settings.level, enrich, render))
+
+
+def _without_refused_values(logger: object, method: str, line: EventDict) -> EventDict:
+    if "exception" in line:
+        line["exception"] = _REFUSED.sub(r"\1…\2", line["exception"])
+    return line
 
 
 def _without_controls(logger: object, method: str, line: EventDict) -> EventDict:

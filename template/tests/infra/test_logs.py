@@ -14,10 +14,14 @@ import pytest
 import structlog
 from fastapi import FastAPI
 from httpx import AsyncClient
+from pydantic import BaseModel
+from sqlalchemy import Integer, String, bindparam, select
 from structlog.testing import capture_logs
 
+from app.infra.database import ReadSession, WriteSession
 from app.infra.failures import Unavailable
 from app.infra.logs import LogSettings, Timestamp, configure
+from app.infra.reads import Query, in_transaction
 from tests.infra.conftest import Serve, bare_app
 
 
@@ -118,6 +122,45 @@ async def test_an_unexpected_error_is_logged_with_its_traceback_and_no_variables
     assert 'raise RuntimeError("broken"' in error["exception"]
     assert "hunter2" not in json.dumps(error)
     assert (error["level"], request["status"]) == ("error", 500)
+
+
+class Note(BaseModel):
+    note: int
+
+
+NOTES = Query(select(bindparam("note", type_=Integer).label("note")), Note)
+SECRETS = Query(select(bindparam("note", type_=String).label("note")), Note)
+
+
+@pytest.mark.parametrize("odd", ["a secret", "secret (1)\nsecret\n", "secret, input_type=str]"])
+async def test_an_error_of_a_library_does_not_show_the_value_that_it_refuses(
+    bare: FastAPI, serve: Serve, capsys: pytest.CaptureFixture[str], odd: str
+) -> None:
+    @bare.get("/argument")
+    async def argument(read: ReadSession) -> None:
+        await read.all(NOTES, note=odd)
+
+    @bare.get("/transaction")
+    async def transaction(write: WriteSession) -> None:
+        await in_transaction(write).all(NOTES, note=odd)
+
+    @bare.get("/row")
+    async def row(read: ReadSession) -> None:
+        await read.all(SECRETS, note=odd)
+
+    @bare.get("/answer")
+    async def answer() -> list[Note]:
+        return [{"note": odd}, {"text": odd}]  # type: ignore[list-item]
+
+    async with serve(bare) as client:
+        for path in ("/argument", "/transaction", "/row", "/answer"):
+            assert (await client.get(path)).status_code == 500
+
+    logged = [line["exception"] for line in lines(capsys) if "exception" in line]
+    assert ["secret" in error for error in logged] == [False] * 4, logged
+    assert "query argument $1: … ('str' object cannot be interpreted as an integer)" in logged[0]
+    assert "Input should be a valid integer" in logged[2]
+    assert "'loc': ('response', 1, 'note'), 'msg': 'Field required'" in logged[3]
 
 
 async def test_health_checks_are_logged_only_when_they_fail(

@@ -349,6 +349,33 @@ async def test_guesses_from_many_addresses_lock_out_only_new_addresses(
     assert await log_in_from(app, "127.0.0.1", ADA) == 200
 
 
+async def test_guesses_of_others_do_not_keep_a_person_who_is_logged_in_from_a_new_password(
+    ada: AsyncClient, app: FastAPI, database: Database
+) -> None:
+    for _ in range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS):
+        assert await log_in_from(app, "127.0.0.1", A_GUESS) == 401
+    async with database.transaction() as write:
+        await write.execute(update(Account).values(known_addresses=[]))  # Ada is travelling.
+        for origin in ("account:ada@example.com", "address:127.0.0.1"):
+            await write.merge(LoginAttempts(origin=origin, count=throttle.TRIES_PER_ACCOUNT))
+
+    assert await log_in_from(app, "127.0.0.1", ADA) == 429
+    change = {"current_password": PASSWORD, "new_password": "a new and longer password"}
+    assert (await ada.put("/me/password", json=change)).status_code == 204
+
+
+async def test_guesses_with_a_stolen_session_do_not_stop_a_login(
+    ada: AsyncClient, app: FastAPI
+) -> None:
+    change = {"current_password": "a guess", "new_password": "a new and longer password"}
+    for _ in range(throttle.TRIES_PER_ACCOUNT_AND_ADDRESS):
+        assert (await ada.put("/me/password", json=change)).status_code == 403
+    assert (await ada.put("/me/password", json=change)).status_code == 429
+
+    assert await log_in_from(app, "127.0.0.1", ADA) == 200
+    assert (await ada.put("/me/password", json=change)).status_code == 403
+
+
 async def test_a_refused_try_is_not_counted(
     ada: AsyncClient, app: FastAPI, database: Database
 ) -> None:

@@ -78,7 +78,7 @@ async def change_password(
     account = await write.get(Account, account_id)
     if account is None:
         raise LoginNeeded
-    if not await _is_correct(write, account, account.email, current, address):
+    if not await _is_correct(write, account, account.email, current, address, is_logged_in=True):
         raise WrongPassword
     if new == current:
         raise SamePassword
@@ -121,7 +121,13 @@ Staff = Annotated[User, Depends(require_staff)]
 
 
 async def _is_correct(
-    write: WriteSession, account: Account | None, email: str, password: SecretStr, address: str
+    write: WriteSession,
+    account: Account | None,
+    email: str,
+    password: SecretStr,
+    address: str,
+    *,
+    is_logged_in: bool = False,
 ) -> bool:
     """Counts a wrong password as a guess. Commits. Raises TooManyLogins."""
     account_id = account.id if account else None
@@ -129,13 +135,13 @@ async def _is_correct(
     # Each core checks and counts one guess before the next one, so parallel guesses count too.
     async with throttle.turn_of(address), passwords.ONE_PER_CORE:
         try:
-            await throttle.check_login(write, account, email, address)
+            await throttle.check_login(write, account, email, address, is_logged_in=is_logged_in)
         except throttle.TooManyLogins:
             _log_event("locked", account_id)
             raise
         await write.commit()
         if not await passwords.is_correct(password, account.password_hash if account else None):
-            await throttle.count_guess(write, email, address)
+            await throttle.count_guess(write, email, address, is_logged_in=is_logged_in)
             _log_event("login_failed", account_id)
             return False
     if account:

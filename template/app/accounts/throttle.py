@@ -49,26 +49,34 @@ def turn_of(address: str) -> asyncio.Lock:
 
 
 async def check_login(
-    write: WriteSession, account: Account | None, email: str, address: str
+    write: WriteSession,
+    account: Account | None,
+    email: str,
+    address: str,
+    *,
+    is_logged_in: bool = False,
 ) -> None:
     """Raises TooManyLogins. At an address where the account has logged in before, only guesses at
-    this account from this address count."""
-    limits = _limits(email, address)
-    if account and address in account.known_addresses:
+    this account from this address count. For a person who is logged in, only such guesses count."""
+    limits = _limits(email, address, is_logged_in)
+    if account and not is_logged_in and address in account.known_addresses:
         limits = {_pair(email, address): TRIES_PER_ACCOUNT_AND_ADDRESS}
     await _check(write, limits)
 
 
-async def count_guess(write: WriteSession, email: str, address: str) -> None:
+async def count_guess(
+    write: WriteSession, email: str, address: str, *, is_logged_in: bool = False
+) -> None:
     """Commits."""
-    await _count(write, *_limits(email, address))
+    await _count(write, *_limits(email, address, is_logged_in))
     await write.commit()
 
 
 async def note_success(write: WriteSession, account: Account, address: str) -> None:
-    """Deletes the guesses from this address, and adds it to the known addresses."""
-    guesses = delete(LoginAttempts).where(LoginAttempts.origin == _pair(account.email, address))
-    await write.execute(guesses)
+    """Deletes the guesses from this address and those of the person who is logged in. Adds the
+    address to the known ones."""
+    origins = _pair(account.email, address), _logged_in(account.email)
+    await write.execute(delete(LoginAttempts).where(LoginAttempts.origin.in_(origins)))
     if address not in account.known_addresses:
         account.known_addresses = [address, *account.known_addresses][:KNOWN_ADDRESSES]
 
@@ -92,7 +100,9 @@ async def unlock(write: WriteSession, email: str) -> None:
         )
 
 
-def _limits(email: str, address: str) -> dict[str, int]:
+def _limits(email: str, address: str, is_logged_in: bool) -> dict[str, int]:
+    if is_logged_in:
+        return {_logged_in(email): TRIES_PER_ACCOUNT_AND_ADDRESS}
     return {
         _pair(email, address): TRIES_PER_ACCOUNT_AND_ADDRESS,
         f"account:{email}": TRIES_PER_ACCOUNT,
@@ -102,6 +112,10 @@ def _limits(email: str, address: str) -> dict[str, int]:
 
 def _pair(email: str, address: str) -> str:
     return f"account:{email} address:{address}"
+
+
+def _logged_in(email: str) -> str:
+    return f"account:{email} logged in"
 
 
 async def _check(write: WriteSession, limits: dict[str, int]) -> None:

@@ -6,10 +6,11 @@ import re
 import shutil
 import ssl
 import subprocess
+import sys
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from http.client import HTTPConnection
 from pathlib import Path
 from socket import create_connection
@@ -178,6 +179,23 @@ def test_https_takes_only_strong_ciphers(
         refusal = nullcontext() if is_accepted else pytest.raises(ssl.SSLError)
         with create_connection(("127.0.0.1", https)) as connection, refusal:
             client.wrap_socket(connection).close()
+
+
+@pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed: apt-get install haproxy")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has 127.0.0.2 without a setting")
+def test_silent_connections_of_one_client_leave_room_for_others(shop: Path, tmp_path: Path) -> None:
+    deploy = tmp_path / "small/deploy"
+    deploy.mkdir(parents=True)
+    written = (shop / "deploy/haproxy.cfg").read_text()
+    small = written.replace("gt 1000", "gt 20").replace("\ndefaults", "    maxconn 30\n\ndefaults")
+    (deploy / "haproxy.cfg").write_text(small)
+
+    with haproxy_with_tls(tmp_path / "small", tmp_path) as (http, _), ExitStack() as silent:
+        redirected(http)  # it listens
+        for _ in range(40):
+            one = create_connection(("127.0.0.1", http), source_address=("127.0.0.2", 0))
+            silent.callback(one.close)
+        assert redirected(http)[0] == 308
 
 
 @contextmanager

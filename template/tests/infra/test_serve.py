@@ -3,6 +3,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -623,6 +625,21 @@ async def test_a_body_may_be_the_text_of_an_interim_answer(echo: FastAPI) -> Non
         writer.write(b"GET /interim HTTP/1.1\r\nhost: shop\r\n\r\n")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
         assert await reader.readexactly(len(text)) == text.encode()
+
+
+@pytest.mark.parametrize(("allowed", "then"), [(1024, 2048), (2048, 2048)])
+def test_the_server_asks_for_more_open_files(allowed: int, then: int) -> None:
+    """In another process, because the limit cannot be raised again."""
+    script = f"""
+import resource
+from app.infra import serve
+resource.setrlimit(resource.RLIMIT_NOFILE, ({allowed}, 2048))
+serve._allow_open_files()
+print(*resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+
+    assert done.stdout.split() == [str(then).encode(), b"2048"]
 
 
 async def test_a_connection_without_a_request_is_closed(echo: FastAPI) -> None:

@@ -1,5 +1,6 @@
 """The load balancer's files of the generated repo, against the app that they are for."""
 
+import csv
 import json
 import os
 import re
@@ -9,11 +10,14 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import create_connection
+from threading import Event, Thread
 from typing import Any
 from uuid import UUID
 
@@ -196,6 +200,114 @@ def test_silent_connections_of_one_client_leave_room_for_others(shop: Path, tmp_
             one = create_connection(("127.0.0.1", http), source_address=("127.0.0.2", 0))
             silent.callback(one.close)
         assert redirected(http)[0] == 308
+
+
+@pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed: apt-get install haproxy")
+def test_a_queue_of_logins_lets_other_requests_pass(shop: Path, tmp_path: Path) -> None:
+    with (
+        copy_with_one_place() as copy,
+        haproxy_before(copy, shop, tmp_path) as (port, queued),
+        ThreadPoolExecutor() as clients,
+    ):
+        clients.submit(status_of, port, "POST", "/session")
+        until(lambda: copy.asked == ["POST /session"])
+        for path in ("/session", "/tokens", "/accounts"):
+            clients.submit(status_of, port, "POST", path)
+        until(lambda: queued() == 3)
+        read = clients.submit(status_of, port, "GET", "/products")
+        until(lambda: queued() == 4)
+        copy.may_answer.set()
+
+    assert read.result() == 200
+    assert copy.asked[:2] == ["POST /session", "GET /products"]
+    assert len(copy.asked) == 5
+
+
+class Copy(ThreadingHTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Request)
+        self.asked: list[str] = []
+        self.may_answer = Event()
+
+
+class Request(BaseHTTPRequestHandler):
+    server: Copy
+
+    def do_GET(self) -> None:
+        if self.path != "/ready":
+            self.server.asked.append(f"{self.command} {self.path}")
+            self.server.may_answer.wait(20)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def copy_with_one_place() -> Iterator[Copy]:
+    with Copy() as copy:
+        serving = Thread(target=copy.serve_forever)
+        serving.start()
+        try:
+            yield copy
+        finally:
+            copy.may_answer.set()
+            copy.shutdown()
+            serving.join()
+
+
+@contextmanager
+def haproxy_before(copy: Copy, shop: Path, folder: Path) -> Iterator[tuple[int, Callable[[], int]]]:
+    """Its port, and how many requests wait in its queue."""
+    web, statistics = free_port(), free_port()
+    written = (shop / "deploy/haproxy.cfg").read_text()
+    only = f"server app-1 127.0.0.1:{copy.server_port} maxconn 1"
+    for pattern, by in {
+        r"bind :8000\n": f"bind 127.0.0.1:{web}\n",
+        r"bind 127.0.0.1:8404\n": f"bind 127.0.0.1:{statistics}\n",
+        r"server-template .*": only,
+    }.items():
+        written, found = re.subn(pattern, by, written)
+        assert found == 1
+
+    def queued() -> int:
+        with closing(HTTPConnection("127.0.0.1", statistics, timeout=5)) as connection:
+            connection.request("GET", "/;csv")
+            rows = csv.DictReader(connection.getresponse().read().decode().splitlines())
+        return sum(int(row["qcur"] or 0) for row in rows if row["svname"] == "BACKEND")
+
+    (folder / "haproxy.cfg").write_text(written)
+    command = [str(HAPROXY), "-db", "-f", str(folder / "haproxy.cfg")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as haproxy:
+        try:
+            copy.may_answer.set()
+            until(lambda: status_of(web, "GET", "/products") == 200)
+            copy.may_answer.clear()
+            copy.asked.clear()
+            yield web, queued
+        finally:
+            haproxy.terminate()
+
+
+def status_of(port: int, method: str, path: str) -> int:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        try:
+            connection.request(method, path, "{}" if method == "POST" else None)
+        except ConnectionRefusedError:  # it does not listen yet
+            return 0
+        return connection.getresponse().status
+
+
+def until(happens: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not happens():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @contextmanager

@@ -65,6 +65,17 @@ def browser(app: FastAPI) -> AsyncClient:
     )
 
 
+@pytest.fixture
+def postgres_ends_statements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process gives up a second later than Postgres: on a busy machine that may be too soon."""
+    connect = asyncpg.connect
+
+    async def connect_with_patience(*arguments: Any, **options: Any) -> asyncpg.Connection:
+        return await connect(*arguments, **options | {"command_timeout": 300})
+
+    monkeypatch.setattr(asyncpg, "connect", connect_with_patience)
+
+
 async def until(look: Callable[[], Any]) -> Any:
     """Looks again until it finds something, and returns it."""
     async with asyncio.timeout(300):

@@ -692,6 +692,7 @@ async def test_connections_to_a_server_that_became_read_only_are_replaced(
     assert new != old
 
 
+@pytest.mark.usefixtures("postgres_ends_statements")
 async def test_a_statement_that_runs_too_long_is_stopped(services: Services) -> None:
     async with Database(settings(services, statement_seconds=0.2)) as database:
         with pytest.raises(Unavailable, match="a query took too long"):

@@ -377,6 +377,7 @@ def test_the_reports_connection_cannot_write(database: str) -> None:
         asyncio.run(write())
 
 
+@pytest.mark.usefixtures("postgres_ends_statements")
 def test_a_statement_of_the_report_that_takes_too_long_ends_it_with_one_line(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,3 +9,8 @@ _direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
 if _direct != "*" and "127.0.0.1" not in _direct.split(","):
     _direct = f"{_direct},127.0.0.1,localhost".lstrip(",")
     os.environ |= {"no_proxy": _direct, "NO_PROXY": _direct}
+
+# httpx makes no client where a variable names a SOCKS proxy, not even for the app in this process.
+for _name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+    if os.environ[_name].lower().startswith("socks"):
+        del os.environ[_name]

@@ -84,6 +84,14 @@ def test_servers_of_this_machine_are_reached_without_a_proxy() -> None:
     assert done.stdout.split() == ["True", "True", "True", "False"], done.stderr
 
 
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "socks://127.0.0.1:9/"])
+def test_a_socks_proxy_stops_no_client(proxy: str) -> None:
+    """As VPN programs and GNOME set it. httpx refuses both kinds."""
+    given = os.environ | {"ALL_PROXY": proxy}
+    done = run_python("-c", "import dev, httpx; httpx.Client()", env=given)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_file_system_without_permissions_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,6 +158,14 @@ def test_a_path_may_hold_spaces_and_letters_of_any_language(person: Person) -> N
     assert answers_of(person.desk / "Läden & Cafés" / "mein 店")["project_name"] == "Mein 店"
 
 
+def test_a_place_that_no_virtual_environment_can_have_is_refused(person: Person) -> None:
+    """uv would make none there: PATH has no way to write a colon."""
+    done = person.types("new", "shop:2", "--no-git")
+    assert done.returncode == 2
+    assert "holds a colon, so no virtual environment works there" in done.stderr
+    assert not list(person.desk.iterdir())
+
+
 def test_a_terminal_is_asked_what_is_missing(person: Person) -> None:
     with person.at_a_terminal("new", "tea-house", "--data", "team=leaves") as terminal:
         terminal.wait_for("called, for people?")

@@ -33,6 +33,11 @@ def create_project(
             refuse_unprintable(f"The place {dest}", str(dest))
             if ".git" in dest.resolve().parts:
                 raise UsageError(f"{dest} is inside a git directory. Choose another place.")
+            if ":" in str(dest.resolve()):
+                raise UsageError(
+                    f"{dest.resolve()} holds a colon, so no virtual environment works there. "
+                    "Choose another place."
+                )
             answers = given()
             _refuse_stage_in_words(answers)
             refuse_occupied(dest)

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 import yaml
 
@@ -258,7 +259,8 @@ def _refuse_git_folders(folder: Path) -> None:
 
 def _title(folder: str) -> str:
     """web-shop: Web Shop."""
-    words = (word for word in re.split(r"[-_.\s]+", folder) if word)
+    # macOS may write an accent as a second character.
+    words = (word for word in re.split(r"[-_.\s]+", normalize("NFC", folder)) if word)
     return " ".join(word[0].upper() + word[1:] for word in words)[:60].rstrip()
 
 

@@ -193,6 +193,24 @@ def test_a_dirty_tree_is_refused(repo: Repo, own_growing_template: Path) -> None
 
 
 @pytest.mark.slow
+def test_the_folder_where_somebody_types_stays_when_its_last_file_goes(
+    repo: Repo, own_growing_template: Path
+) -> None:
+    page = own_growing_template / "template" / "docs" / "guide" / "old" / "page.md"
+    write(page, f"<!-- {MARK} -->\n")
+    release(own_growing_template, "v0.2.0")
+    upgrades(repo, "--commit")
+    page.unlink()
+    release(own_growing_template, "v0.3.0")
+    here = repo.folder / "docs" / "guide" / "old"
+    done = repo.person.types("upgrade", at=here)
+    assert done.returncode == 0, done.stderr
+    assert not list(here.iterdir())
+    undone = repo.person.types("undo", at=here)
+    assert (undone.returncode, repo.status()) == (0, [])
+
+
+@pytest.mark.slow
 def test_a_new_version_deletes_untouched_files_and_refuses_edited_ones(
     repo: Repo, own_growing_template: Path
 ) -> None:

@@ -224,7 +224,8 @@ def _make_folders(folder: Path, made: list[Path]) -> None:
 
 def _remove_empty_folders(project: Path, folder: Path) -> None:
     with suppress(OSError):  # The folder is not empty.
-        while folder != project:
+        here = Path.cwd()  # As in git, a command does not delete the folder of the person's shell.
+        while folder not in (project, here):
             folder.rmdir()
             folder = folder.parent
 

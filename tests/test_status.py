@@ -29,7 +29,8 @@ def test_status_shows_stage_template_version_and_the_next_stage(
     shown = repo.rung("status").stdout
     assert "stage      1 (foundation)\n" in shown
     assert f"template   v0.1.0 of {growing_template}\n" in shown
-    assert f"next       {LADDER[1]}, for {LADDER[1].breaks}: {LADDER[1].arrives}\n" in shown
+    brings = f"{LADDER[1].breaks}. It brings {LADDER[1].arrives}"
+    assert f"next       {LADDER[1]}, for {brings}\n" in shown
     assert "newer      none\n" in shown
     assert "edited     none\n" in shown
 

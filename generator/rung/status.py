@@ -55,7 +55,7 @@ def status_of(path: Path) -> Status:
         stage=project.stage,
         stage_name=stages.named(project.stage),
         next_stage=str(following) if following else None,
-        next_answers=f"{following.breaks}: {following.arrives}" if following else None,
+        next_answers=f"{following.breaks}. It brings {following.arrives}" if following else None,
         template=without_password(project.src),
         version=project.version,
         newer_versions=newer,

@@ -183,7 +183,11 @@ class Cloud:
         return {"tasks": [self.tasks[arn]], "failures": []}
 
     def list_tasks(self, asked: dict[str, Any]) -> dict[str, Any]:
-        stopped = asked["desiredStatus"] == "STOPPED"
+        """With startedBy, ECS accepts no other filter. Without a status it lists those that run."""
+        if asked.keys() > {"cluster", "startedBy"}:
+            why = "cannot specify startedBy with other arguments"
+            return {"__type": "InvalidParameterException", "message": why}
+        stopped = asked.get("desiredStatus") == "STOPPED"
         return {
             "taskArns": [
                 arn

@@ -40,7 +40,8 @@ def network(release: dict[str, Any]) -> dict[str, Any]:
 
 def running(ecs: Any, release: dict[str, Any]) -> str | None:
     cluster = release["cluster"]
-    found = ecs.list_tasks(cluster=cluster, startedBy=STARTED_BY, desiredStatus="RUNNING")
+    # It lists only tasks that run. With startedBy, ECS refuses any other filter.
+    found = ecs.list_tasks(cluster=cluster, startedBy=STARTED_BY)
     if not found["taskArns"]:
         return None
     task = ecs.describe_tasks(cluster=cluster, tasks=found["taskArns"])["tasks"][0]

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from configparser import ConfigParser
@@ -504,6 +505,39 @@ def test_pgbouncer_signs_in_to_each_module_with_its_own_password(
     assert (here / "pgbouncer.ini").stat().st_mode & 0o077 == 0
     for one in passwords.values():
         assert one not in ini + start
+
+
+@needs_terraform
+def test_a_pgbouncer_that_ecs_stops_lets_transactions_end(render: Render, tmp_path: Path) -> None:
+    said = evaluated(render({"stage": 2}), tmp_path, "pgbouncer.tf", "pgbouncer_start")
+    programs, told = tmp_path / "programs", tmp_path / "told"
+    programs.mkdir()
+    # In Python, because a shell cannot trap the SIGINT that its parent ignores.
+    stub = f"""#!{sys.executable}
+import signal
+told = open("{told}", "a", buffering=1)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+told.write("started\\n")
+told.write(signal.Signals(signal.sigwait([signal.SIGINT, signal.SIGTERM])).name)
+"""
+    for name, text in {"pgbouncer": stub, "sleep": f"#!/bin/sh\necho $* >> {told}\n"}.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    container = subprocess.Popen(
+        ["sh", "-c", json.loads(json.loads(said)).replace("/tmp/", f"{tmp_path}/")],  # noqa: S108
+        env={"PATH": f"{programs}:{os.environ['PATH']}", "INI": "", "PGPASSWORD": "common"},
+    )
+    try:
+        end = time.monotonic() + 20
+        while not (told.exists() and told.read_text()) and time.monotonic() < end:
+            time.sleep(0.1)
+        container.terminate()
+        assert container.wait(20) == 0
+    finally:
+        container.kill()
+
+    # Until no client finds its address in DNS any more.
+    assert told.read_text().split() == ["started", "5", "SIGINT"]
 
 
 @pytest.mark.parametrize("variant", ON_AWS, ids=variant_name)

@@ -34,7 +34,9 @@ locals {
   pgbouncer_passwords = join("", [
     for name, _ in local.pooled_passwords : format("sed -i \"s/@%s@/$%s/\" /tmp/pgbouncer.ini; ", name, name)
   ])
-  pgbouncer_start = "umask 077; printf '%s\\n' \"$INI\" > /tmp/pgbouncer.ini; ${local.pgbouncer_passwords}printf '\"app\" \"%s\"\\n' \"$PGPASSWORD\" > /tmp/userlist.txt; exec pgbouncer /tmp/pgbouncer.ini"
+  # ECS stops a container with SIGTERM, at which PgBouncer waits until all clients have left. The app's pools stay connected, so
+  # SIGKILL would follow. SIGINT lets transactions end. It waits until no client finds this address in DNS any more.
+  pgbouncer_start = "umask 077; printf '%s\\n' \"$INI\" > /tmp/pgbouncer.ini; ${local.pgbouncer_passwords}printf '\"app\" \"%s\"\\n' \"$PGPASSWORD\" > /tmp/userlist.txt; pgbouncer /tmp/pgbouncer.ini & trap \"sleep 5; kill -INT $!\" TERM; wait $! || wait $!"
 }
 
 resource "aws_service_discovery_private_dns_namespace" "main" {

@@ -508,6 +508,20 @@ def test_pgbouncer_signs_in_to_each_module_with_its_own_password(
 
 
 @needs_terraform
+def test_a_task_may_read_a_secret_of_which_it_names_one_key(render: Render, tmp_path: Path) -> None:
+    text = (render({"stage": 1}) / "deploy/aws/service.tf").read_text()
+    [named] = re.findall(r"^ +Resource = (distinct\(.*?^ +\]\))", text, re.MULTILINE | re.DOTALL)
+    whole = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:"
+    given = {"A": f"{whole}one-AbCdEf", "B": f"{whole}two-AbCdEf:key::", "C": f"{whole}two-AbCdEf"}
+    secrets = f"  secrets = {json.dumps(given)}\n  sidecar_secrets = []\n"
+    (tmp_path / "main.tf").write_text(f"locals {{\n{secrets}  named = {named}\n}}\n")
+
+    said = terraform("console", cwd=tmp_path, typed="jsonencode(local.named)\n")
+
+    assert json.loads(json.loads(said)) == [f"{whole}one-AbCdEf", f"{whole}two-AbCdEf"]
+
+
+@needs_terraform
 def test_a_pgbouncer_that_ecs_stops_lets_transactions_end(render: Render, tmp_path: Path) -> None:
     said = evaluated(render({"stage": 2}), tmp_path, "pgbouncer.tf", "pgbouncer_start")
     programs, told = tmp_path / "programs", tmp_path / "told"

@@ -58,9 +58,12 @@ resource "aws_iam_role_policy" "start_secrets" {
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{
-      Effect   = "Allow"
-      Action   = "secretsmanager:GetSecretValue"
-      Resource = distinct(concat(values(local.secrets), local.sidecar_secrets))
+      Effect = "Allow"
+      Action = "secretsmanager:GetSecretValue"
+      # A task may name one key of a secret (ARN:key::). A right is for the whole secret.
+      Resource = distinct([
+        for arn in concat(values(local.secrets), local.sidecar_secrets) : replace(arn, "/^((?:[^:]*:){6}[^:]*):.*$/", "$1")
+      ])
     }]
   })
 }

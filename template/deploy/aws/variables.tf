@@ -99,7 +99,7 @@ variable "extra_environment" {
 }
 
 variable "extra_secrets" {
-  description = "Your own secrets: the setting's name, and the ARN in Secrets Manager"
+  description = "Your own secrets: the setting's name, and the ARN in Secrets Manager (of one key of it: ARN:key::)"
   type        = map(string)
   default     = {}
 }

@@ -106,18 +106,15 @@ def _judge(lines: Iterable[bytes], seconds: float) -> tuple[Requests | None, Pro
     clock = _Clock()
     requests = _Requests()
     processes: list[Line] = []
-    others = known = 0
+    known = False
     age = 0.0
     for raw in lines:
         if age > seconds and PROCESS not in raw:
             continue  # not parsed, because these are most lines of a busy log
         line = _parsed(raw)
         if line is None:
-            others += bool(raw.strip())
-            if not known and others > 1000:
-                break
             continue
-        known += 1
+        known = True
         age = clock.age(line["at"])
         if age > max(seconds, FEWEST_SECONDS):
             break
@@ -128,15 +125,16 @@ def _judge(lines: Iterable[bytes], seconds: float) -> tuple[Requests | None, Pro
         requests.add(line, raw, age)
     if not known:
         raise LogUnreadable(
-            "The log has no JSON lines of this app. Set LOG_FORMAT=json, or name another file."
+            "The log has no JSON lines of this app. Set LOG_FORMAT=json, or give the lines as the"
+            " app wrote them: docker logs, journalctl -o cat, zcat."
         )
     return requests.seen(), _process(processes)
 
 
 def _parsed(raw: bytes) -> Line | None:
-    """Ignores any prefix that a collector adds to the line."""
-    begin = raw.find(b"{")
-    if begin < 0 or b'"timestamp"' not in raw:
+    """Ignores any prefix that a collector adds, such as {app="shop"}, and other programs' lines."""
+    begin = raw.find(b'{"')
+    if begin < 0 or b'"timestamp"' not in raw or b'"event"' not in raw:
         return None
     try:
         line = json.loads(raw[begin:])

@@ -78,14 +78,26 @@ def test_process_lines_come_once_a_minute_so_more_of_the_log_counts(tmp_path: Pa
     assert (found.stale_reads, found.stale_repeats) == (30, 15)
 
 
-def test_a_prefix_that_a_collector_adds_to_a_line_is_ignored() -> None:
-    lines = [f"2026-11-25T20:00:00Z app-1 {request(second)}" for second in range(3)]
+@pytest.mark.parametrize("prefix", ["app-1", '{app="shop"}', "{}"])
+def test_a_prefix_that_a_collector_adds_to_a_line_is_ignored(prefix: str) -> None:
+    lines = [f"2026-11-25T20:00:00Z {prefix} {request(second)}" for second in range(3)]
     pipe = io.BytesIO("\n".join(["Starting …", *lines]).encode())
 
     requests, _ = request_log.read(pipe, 10)
 
     assert requests is not None
     assert requests.count == 3
+
+
+def test_the_lines_of_other_programs_do_not_count(tmp_path: Path) -> None:
+    """Their clocks show another time, and thousands of them may come last."""
+    days_ago = json.dumps({"timestamp": "2026-11-20T20:00:00Z", "message": "backup"})
+    own = [text for second in range(30) for text in (request(second), days_ago)]
+
+    requests, _ = request_log.read(written(tmp_path, [*own, *["GET / 200"] * 3000]), 60)
+
+    assert requests is not None
+    assert requests.count == 30
 
 
 def test_lines_of_an_older_app_without_statement_counts_are_accepted(tmp_path: Path) -> None:

@@ -507,6 +507,20 @@ def test_pgbouncer_signs_in_to_each_module_with_its_own_password(
         assert one not in ini + start
 
 
+def test_a_task_may_write_temporary_files(render: Render) -> None:
+    """As in Compose and on Kubernetes: Starlette keeps an upload of more than 1 MiB in a file."""
+    [made] = [
+        found["app_container"]
+        for text in texts(render({"stage": 1}))
+        for found in parsed(text).get("locals", [])
+        if "app_container" in found
+    ]
+
+    assert made["readonlyRootFilesystem"] is True
+    [temporary] = made["linuxParameters"]["tmpfs"]
+    assert unquoted(temporary["containerPath"]) == "/tmp"  # noqa: S108
+
+
 @needs_terraform
 def test_a_task_may_read_a_secret_of_which_it_names_one_key(render: Render, tmp_path: Path) -> None:
     text = (render({"stage": 1}) / "deploy/aws/service.tf").read_text()

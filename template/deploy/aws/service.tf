@@ -104,6 +104,7 @@ locals {
     secrets                = [for name, arn in local.secrets : { name = name, valueFrom = arn }]
     mountPoints            = [{ sourceVolume = "files", containerPath = "/var/lib/app/files", readOnly = false }]
     readonlyRootFilesystem = true
+    linuxParameters        = { tmpfs = [{ containerPath = "/tmp", size = 256 }] }
     stopTimeout            = 30
     logConfiguration       = local.logs
   }

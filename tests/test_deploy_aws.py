@@ -317,6 +317,7 @@ def evaluated(project: Path, folder: Path, file: str, name: str, *more: str) -> 
     only = re.sub(arn, r'"\1 ${module}"', only)
     only = re.sub(r"var\.module_databases\w*", '["orders", "long_name"]', only)
     only = only.replace("var.pgbouncer.pool_size", "7")
+    only = only.replace("var.module_database.password_version", "1")
     given = 'locals {\n  database_url = ""\n  replica_hosts = ["one", "two"]\n'
     replicas = (project / "deploy/aws/module-databases-replica.tf").exists()
     hosts = '{ orders = ["three", "four"] }' if replicas else "{}"
@@ -566,6 +567,17 @@ told.write(signal.Signals(signal.sigwait([signal.SIGINT, signal.SIGTERM])).name)
 
     # Until no client finds its address in DNS any more.
     assert told.read_text().split() == ["started", "5", "SIGINT"]
+
+
+def test_another_password_replaces_the_pgbouncers_that_read_it(render: Render) -> None:
+    """A task reads a secret when it starts, and its ARN stays the same."""
+    project = render(MODULES) / "deploy/aws"
+    task = blocks((project / "pgbouncer.tf").read_text())
+    [bouncer] = [body for _, kind, _, body in task if kind == "aws_ecs_task_definition"]
+    lines = parsed((project / BOUNCED).read_text())["locals"][0]["module_pgbouncer_lines"]
+
+    assert "var.database.password_version" in bouncer["container_definitions"]
+    assert "var.module_database.password_version" in str(lines)
 
 
 @pytest.mark.parametrize("variant", ON_AWS, ids=variant_name)

@@ -22,8 +22,9 @@ locals {
     "MODULE_${upper(module)}_DATABASE_DIRECT_URL" => aws_secretsmanager_secret.module_url[module].arn
   }
   # The names of deploy/pgbouncer.ini again. PgBouncer's container puts the password in: pgbouncer.tf.
+  # The comment is there because another password needs another revision of its task.
   module_pgbouncer_lines = flatten([
-    for module in var.module_databases : [
+    for module in var.module_databases : ["; password_version = ${var.module_database.password_version}", [
       for server in concat(
         [{ host = aws_db_instance.module[module].address, replaces = "postgres", number = "" }],
         [for i, host in lookup(local.module_replica_hosts, module, []) : { host = host, replaces = "replica", number = "_${i + 1}" }]
@@ -34,7 +35,7 @@ locals {
           "${module}-$${1}${server.number} = host=${server.host} port=5432 dbname=${module} user=app password=@PASSWORD_${upper(module)}@ "
         ) if can(regex("^app\\w* = host=${server.replaces} ", line))
       ]
-    ]
+    ]]
   ])
   module_pgbouncer_secrets = {
     for module in var.module_databases :

@@ -102,13 +102,14 @@ resource "aws_ecs_task_definition" "pgbouncer" {
     operating_system_family = "LINUX"
     cpu_architecture        = var.architecture
   }
+  # A task reads its secrets only when it starts, so another password needs another revision.
   container_definitions = jsonencode([{
     name             = "pgbouncer"
     image            = var.pgbouncer.image
     essential        = true
     entryPoint       = ["sh", "-c"]
     command          = [local.pgbouncer_start]
-    environment      = [{ name = "INI", value = local.pgbouncer_ini }]
+    environment      = [for name, value in { INI = local.pgbouncer_ini, PASSWORD_VERSION = tostring(var.database.password_version) } : { name = name, value = value }]
     secrets          = [for name, arn in merge({ PGPASSWORD = aws_secretsmanager_secret.database.arn }, local.pooled_passwords) : { name = name, valueFrom = arn }]
     portMappings     = [{ containerPort = 6432, hostPort = 6432, protocol = "tcp" }]
     ulimits          = [{ name = "nofile", softLimit = 8192, hardLimit = 8192 }]

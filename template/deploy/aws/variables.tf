@@ -70,7 +70,7 @@ variable "architecture" {
 }
 
 variable "database" {
-  description = "The size of Postgres. A higher password_version makes another password."
+  description = "The size of Postgres. A higher password_version makes another password: docs/runbooks/rotation.md"
   type = object({
     class            = optional(string, "db.t4g.micro")
     storage          = optional(number, 20)

@@ -266,6 +266,19 @@ def test_pgbouncer_has_time_to_end_before_it_is_killed(shop: Path) -> None:
     assert sum(map(int, re.findall(r"sleep (\d+)", stop))) < pod["terminationGracePeriodSeconds"]
 
 
+def test_pgbouncer_reads_a_password_with_a_quote(shop: Path, tmp_path: Path) -> None:
+    """As a managed Postgres may have made it. PgBouncer reads two quotes as one."""
+    pod = production(shop)["Deployment/pgbouncer"]["spec"]["template"]["spec"]
+    start = pod["containers"][0]["command"][-1].replace("/etc/pgbouncer", str(tmp_path))
+    stub = tmp_path / "pgbouncer"
+    stub.write_text("#!/bin/sh\n")
+    stub.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PGPASSWORD": 'a"b$c\\d%s'}
+    subprocess.run(["sh", "-euc", start], env=environment, check=True)
+
+    assert (tmp_path / "userlist.txt").read_text() == '"app" "a""b$c\\d%s"\n'
+
+
 def test_the_probes_use_the_health_check_of_the_load_balancer(shop: Path) -> None:
     deployment = production(shop)["Deployment/app"]["spec"]
     [app] = deployment["template"]["spec"]["containers"]

@@ -544,6 +544,7 @@ def test_a_pgbouncer_that_ecs_stops_lets_transactions_end(render: Render, tmp_pa
     # In Python, because a shell cannot trap the SIGINT that its parent ignores.
     stub = f"""#!{sys.executable}
 import signal
+signal.alarm(60)
 told = open("{told}", "a", buffering=1)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
 told.write("started\\n")

@@ -328,8 +328,11 @@ def _rows_read(node: dict[str, Any]) -> float:
 
 def _reads_to_drop(node: dict[str, Any]) -> bool:
     """In these tables every row passes the filter. In a team's tables, most rows may not."""
-    has_range = re.search("[<>]", node.get("Index Cond", "")) is not None
-    return has_range and "Filter" in node and _rows_read(node) < FEW_ROWS
+    return _has_range(node) and "Filter" in node and _rows_read(node) < FEW_ROWS
+
+
+def _has_range(node: dict[str, Any]) -> bool:
+    return re.search("[<>]", node.get("Index Cond", "")) is not None
 
 
 def _advice(node: dict[str, Any]) -> str:
@@ -339,8 +342,12 @@ def _advice(node: dict[str, Any]) -> str:
     compared = re.findall(r"(?:\(|\.)(\w+)(?:\)::\w+)? (?:=|<|>|<=|>=) ", condition)
     names = list(dict.fromkeys(compared))
     index = ", ".join(f'"{name}"' for name in names)
-    add = f'Add to the model: Index("ix_{table}_{"_".join(names)}", {index})'
+    if _has_range(node):
+        add = f"Add an index like {node['Index Name']} with {index} before its range"
+    else:
+        add = f'Add to the model: Index("ix_{table}_{"_".join(names)}", {index})'
     found = f"{node['Node Type']} on {table}, filter {condition}."
     if not names and (soft := re.fullmatch(r"\((?:\w+\.)?(\w+ IS (?:NOT )?NULL)\)", condition)):
-        return f'{found} Add to its index: postgresql_where=text("{soft[1]}")'
+        where = f'postgresql_where=text("{soft[1]}")'
+        return f"{found} Add to its index, and give it a new name for Alembic: {where}"
     return f"{found} {add if names else 'See docs/guide/queries.md.'}"

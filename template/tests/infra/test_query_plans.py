@@ -112,9 +112,15 @@ READS_MUCH = {
         page(select(BOOK.id).where(BOOK.id < bindparam("before"), BOOK.title != bindparam("no"))),
         "filters the rows of an index range",
     ),
+    "a range of one shelf": (
+        page(
+            select(BOOK.id).where(BOOK.id < bindparam("before"), BOOK.title == bindparam("title"))
+        ),
+        'Add an index like books_pkey with "title" before its range$',
+    ),
     "a soft delete": (
         page(select(BOOK.id).where(BOOK.id < bindparam("before"), BOOK.title.is_not(None))),
-        r'Add to its index: postgresql_where=text\("title IS NOT NULL"\)',
+        r'and give it a new name for Alembic: postgresql_where=text\("title IS NOT NULL"\)',
     ),
 }
 

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tarfile
 import tempfile
 import time
@@ -258,6 +259,8 @@ def _initdb(data: Path) -> list[str | Path]:
         *(binaries() / "initdb", "-D", data, "--no-sync", "--encoding=UTF8"),
         # Text has the same order on every machine and after every upgrade of its C library.
         *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
+        # With C, pg_trgm would know only ASCII letters. macOS has no C.UTF-8.
+        f"--lc-ctype={'en_US' if sys.platform == 'darwin' else 'C'}.UTF-8",
         *("--username", ROLE, "--auth=scram-sha-256", "--pwfile", data.with_name("password")),
         # Iterations protect weak passwords. This one is random, so connect in half the time.
         *("--set", "scram_iterations=1"),

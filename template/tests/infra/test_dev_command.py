@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import urlopen
+from uuid import uuid4
 
 import pytest
 
@@ -274,3 +275,16 @@ def test_a_wrong_environment_stops_make_dev_before_it_migrates(
     assert started.returncode == 1
     assert started.stderr.startswith("Missing or wrong in the environment:\n  SESSION_IDLE: ")
     assert started.stdout == ""
+
+
+def test_trigrams_know_the_letters_of_each_language() -> None:
+    """Otherwise an index of pg_trgm finds nothing but ASCII, and each search reads the table."""
+
+    async def similarity(url: str) -> float:
+        async with postgres.connected(url) as connection:
+            await connection.execute("CREATE EXTENSION pg_trgm")
+            found: float = await connection.fetchval("SELECT word_similarity('길동', '홍길동 été')")
+            return found
+
+    with postgres.temporary_server(f"rung-test-{uuid4().hex}") as url:
+        assert asyncio.run(similarity(url)) > 0

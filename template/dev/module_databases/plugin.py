@@ -93,7 +93,7 @@ class Watch:
         transaction.touched |= modules
 
     def _cross(self, kind: str, modules: set[str], places: list[Place]) -> None:
-        # For example, a migration is not called by code of the app or of the tests.
+        # For example, a migration is no code of the app or of the tests.
         if self.item is not None and places:
             place = places[0] if kind == "statement" else _border(places)
             found = (PROPERTY, json.dumps(Crossing(kind, *place, tuple(sorted(modules)))))
@@ -130,8 +130,8 @@ def _places() -> Iterator[Place]:
     """The team's functions that led to a statement, from the innermost outwards."""
     for frame in _frames():
         file = frame.f_code.co_filename.removeprefix(f"{ROOT}/")
-        if "/starlette/" in file:
-            return  # the frames behind it are the test that called the app
+        if "/starlette/" in file or "/alembic/" in file:
+            return  # the frames behind it are the test that called the app or a migration
         if file.startswith(("app/", "tests/")) and not file.startswith("app/infra/"):
             name = frame.f_code.co_qualname.replace(".<locals>", "")
             yield Place(file, frame.f_lineno, name)

@@ -157,6 +157,8 @@ async def database():
         yield database
 """,
     "tests/test_pets.py": """\
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from fastapi import FastAPI
 
 from app.infra.module_databases.sessions import module_sessions
@@ -188,6 +190,16 @@ async def test_one_transaction_after_the_other_crosses_no_border(database):
         await service.rename(write, 1, lambda *_: database.check())
     async with database.transaction() as write:
         await vets.note_visit(write, 1)
+
+
+def migrate(connection):
+    migration = Operations(MigrationContext.configure(connection))
+    migration.execute("CREATE OR REPLACE VIEW pairs AS SELECT 1 AS one FROM pets, vets")
+
+
+async def test_a_migration_is_no_debt(database):
+    async with database.transaction() as write:
+        await (await write.connection()).run_sync(migrate)
 """,
 }
 

@@ -58,8 +58,8 @@ def seen(**changes: Any) -> dict[str, Any]:
     return {**found, **changes}
 
 
-def kept(content: object) -> Path:
-    file = Path("evidence.json")
+def kept(content: object, folder: Path = Path()) -> Path:
+    file = folder / "evidence.json"
     text = content if isinstance(content, str) else json.dumps(content)
     file.write_text(text, encoding="utf-8")
     return file
@@ -262,7 +262,7 @@ def test_full_files_are_named_and_are_no_verdict(doctor: Doctor) -> None:
     ],
 )
 def test_a_verdict_that_cannot_be_shown_leaves_no_traceback(
-    place: str, code: int, said: str
+    place: str, code: int, said: str, tmp_path: Path
 ) -> None:
     if place.startswith("|"):
         reading, writing = os.pipe()
@@ -272,7 +272,7 @@ def test_a_verdict_that_cannot_be_shown_leaves_no_traceback(
 
     try:
         shown = subprocess.run(
-            [sys.executable, "-m", "app.infra.doctor", "--from", kept(seen())],
+            [sys.executable, "-m", "app.infra.doctor", "--from", kept(seen(), tmp_path)],
             stdout=writing,
             stderr=subprocess.PIPE,
             text=True,

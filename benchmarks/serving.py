@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -74,13 +74,16 @@ def serve(
 
 
 def serve_app(
-    environment: dict[str, str], folder: Path | None = None, log: Path | None = None
+    environment: dict[str, str],
+    folder: Path | None = None,
+    log: Path | None = None,
+    starter: Sequence[str] = (),
 ) -> AbstractContextManager[Server]:
     """As in production, but listening on 127.0.0.1 only, and without draining."""
     port = free_port()
     here = {"PORT": str(port), "LISTEN_ADDRESS": "127.0.0.1", "DRAIN_SECONDS": "0"}
     here["APP_DOCS"] = "false"
-    app = [sys.executable, "-m", "app.infra.serve"]
+    app = [*starter, sys.executable, "-m", "app.infra.serve"]
     return _running(app, port, environment | here, folder, log)
 
 

@@ -116,6 +116,8 @@ class Load:
 class Visitor:
     """One with an even number is a browser with a cookie. The others send only a token."""
 
+    reads_back = 1.0  # this share of its orders
+
     def __init__(self, load: Load, number: int) -> None:
         self._load = load
         self._ledger = load.ledger
@@ -249,6 +251,8 @@ class Visitor:
         most = self._stock.get(product, sys.maxsize)
         placed = (await self._ask("POST", "/orders", items, key, expected=(201,))).json()["id"]
         self._ledger.note("orders", id=placed)
+        if self._random.random() >= self.reads_back:
+            return
         listed = (await self._ask("GET", "/orders?limit=5")).json()["orders"]
         if listed[:1] == [] or listed[0]["id"] != placed:
             raise self._fault("stale", "GET /orders after an order")

@@ -537,7 +537,9 @@ def test_a_task_may_read_a_secret_of_which_it_names_one_key(render: Render, tmp_
 
 
 @needs_terraform
-def test_a_pgbouncer_that_ecs_stops_lets_transactions_end(render: Render, tmp_path: Path) -> None:
+def test_a_pgbouncer_that_ecs_stops_lets_transactions_end_and_a_crash_is_no_clean_end(
+    render: Render, tmp_path: Path
+) -> None:
     said = evaluated(render({"stage": 2}), tmp_path, "pgbouncer.tf", "pgbouncer_start")
     programs, told = tmp_path / "programs", tmp_path / "told"
     programs.mkdir()
@@ -553,10 +555,9 @@ told.write(signal.Signals(signal.sigwait([signal.SIGINT, signal.SIGTERM])).name)
     for name, text in {"pgbouncer": stub, "sleep": f"#!/bin/sh\necho $* >> {told}\n"}.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
-    container = subprocess.Popen(
-        ["sh", "-c", json.loads(json.loads(said)).replace("/tmp/", f"{tmp_path}/")],  # noqa: S108
-        env={"PATH": f"{programs}:{os.environ['PATH']}", "INI": "", "PGPASSWORD": "common"},
-    )
+    command = ["sh", "-c", json.loads(json.loads(said)).replace("/tmp/", f"{tmp_path}/")]  # noqa: S108
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "INI": "", "PGPASSWORD": "common"}
+    container = subprocess.Popen(command, env=environment)
     try:
         end = time.monotonic() + 20
         while not (told.exists() and told.read_text()) and time.monotonic() < end:
@@ -568,6 +569,10 @@ told.write(signal.Signals(signal.sigwait([signal.SIGINT, signal.SIGTERM])).name)
 
     # Until no client finds its address in DNS any more.
     assert told.read_text().split() == ["started", "5", "SIGINT"]
+
+    (programs / "pgbouncer").write_text("#!/bin/sh\nexit 7\n")
+    crashed = subprocess.run(command, env=environment, check=False)
+    assert crashed.returncode == 7
 
 
 def test_another_password_replaces_the_pgbouncers_that_read_it(render: Render) -> None:

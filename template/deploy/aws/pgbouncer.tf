@@ -35,8 +35,9 @@ locals {
     for name, _ in local.pooled_passwords : format("sed -i \"s/@%s@/$%s/\" /tmp/pgbouncer.ini; ", name, name)
   ])
   # ECS stops a container with SIGTERM, at which PgBouncer waits until all clients have left. The app's pools stay connected, so
-  # SIGKILL would follow. SIGINT lets transactions end. It waits until no client finds this address in DNS any more.
-  pgbouncer_start = "umask 077; printf '%s\\n' \"$INI\" > /tmp/pgbouncer.ini; ${local.pgbouncer_passwords}printf '\"app\" \"%s\"\\n' \"$PGPASSWORD\" > /tmp/userlist.txt; pgbouncer /tmp/pgbouncer.ini & trap \"sleep 5; kill -INT $!\" TERM; wait $! || wait $!"
+  # SIGKILL would follow. SIGINT lets transactions end. The shell sends it 5 s later, when DNS no longer names this task. The exit
+  # code stays PgBouncer's.
+  pgbouncer_start = "umask 077; printf '%s\\n' \"$INI\" > /tmp/pgbouncer.ini; ${local.pgbouncer_passwords}printf '\"app\" \"%s\"\\n' \"$PGPASSWORD\" > /tmp/userlist.txt; pgbouncer /tmp/pgbouncer.ini & trap 'sleep 5; kill -INT $!; wait $!; exit $?' TERM; wait $!"
 }
 
 resource "aws_service_discovery_private_dns_namespace" "main" {

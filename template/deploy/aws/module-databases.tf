@@ -20,7 +20,7 @@ variable "module_databases_in_use" {
 }
 
 variable "module_database" {
-  description = "The size of each module's Postgres. A higher password_version makes another password."
+  description = "The size of each module's Postgres. A higher password_version makes another password: docs/runbooks/rotation.md"
   type = object({
     class            = optional(string, "db.t4g.medium") # `make budget` counts the pools of all copies there.
     storage          = optional(number, 20)

@@ -32,8 +32,12 @@ QUIET_WHEN_WELL = frozenset({"/live", "/ready"})
 _ACCEPTABLE_ID = re.compile(rb"[\w.:-]{8,128}")
 
 # pydantic, FastAPI and asyncpg end a message with the value that they refuse: a row, for example.
+# asyncpg's reason after it stays, unless it repeats the value: a quoted text that is not a type.
 _REFUSED = re.compile(
-    r"(input_value=|'input': |query argument \$\d+: ).*?(, input_type=\S+]| \([^()]*\))?$", re.M
+    r"(input_value=|'input': |invalid UUID "
+    r"|query argument \$\d+(?: in element #\d+ of executemany\(\) sequence)?: ).*?"
+    r"(, input_type=\S+]| \((?:'\w+' object|, got '\w+'|[^()'\n])*\))?$",
+    re.M,
 )
 
 # A terminal obeys them: a path of a request could hide lines, or write to the clipboard.

@@ -15,7 +15,7 @@ import structlog
 from fastapi import FastAPI
 from httpx import AsyncClient
 from pydantic import BaseModel
-from sqlalchemy import Integer, String, bindparam, select
+from sqlalchemy import Integer, String, Uuid, bindparam, select, text
 from structlog.testing import capture_logs
 
 from app.infra.database import ReadSession, WriteSession
@@ -129,6 +129,7 @@ class Note(BaseModel):
 
 
 NOTES = Query(select(bindparam("note", type_=Integer).label("note")), Note)
+IDS = Query(select(bindparam("note", type_=Uuid).label("note")), Note)
 SECRETS = Query(select(bindparam("note", type_=String).label("note")), Note)
 
 
@@ -144,6 +145,15 @@ async def test_an_error_of_a_library_does_not_show_the_value_that_it_refuses(
     async def transaction(write: WriteSession) -> None:
         await in_transaction(write).all(NOTES, note=odd)
 
+    @bare.get("/many")
+    async def many(write: WriteSession) -> None:
+        numbers = text("SELECT :note").bindparams(bindparam("note", type_=Integer))
+        await write.execute(numbers, [{"note": odd}, {"note": odd}])
+
+    @bare.get("/id")
+    async def by_id(read: ReadSession) -> None:
+        await read.all(IDS, note=odd)
+
     @bare.get("/row")
     async def row(read: ReadSession) -> None:
         await read.all(SECRETS, note=odd)
@@ -153,14 +163,14 @@ async def test_an_error_of_a_library_does_not_show_the_value_that_it_refuses(
         return [{"note": odd}, {"text": odd}]  # type: ignore[list-item]
 
     async with serve(bare) as client:
-        for path in ("/argument", "/transaction", "/row", "/answer"):
+        for path in ("/argument", "/row", "/answer", "/transaction", "/many", "/id"):
             assert (await client.get(path)).status_code == 500
 
     logged = [line["exception"] for line in lines(capsys) if "exception" in line]
-    assert ["secret" in error for error in logged] == [False] * 4, logged
+    assert ["secret" in error for error in logged] == [False] * 6, logged
     assert "query argument $1: … ('str' object cannot be interpreted as an integer)" in logged[0]
-    assert "Input should be a valid integer" in logged[2]
-    assert "'loc': ('response', 1, 'note'), 'msg': 'Field required'" in logged[3]
+    assert "Input should be a valid integer" in logged[1]
+    assert "'loc': ('response', 1, 'note'), 'msg': 'Field required'" in logged[2]
 
 
 async def test_health_checks_are_logged_only_when_they_fail(

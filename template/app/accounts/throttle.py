@@ -57,7 +57,8 @@ async def check_login(
     is_logged_in: bool = False,
 ) -> None:
     """Raises TooManyLogins. At an address where the account has logged in before, only guesses at
-    this account from this address count. For a person who is logged in, only such guesses count."""
+    this account from this address count. For a person who is logged in, only guesses of people who
+    are logged in to this account count."""
     limits = _limits(email, address, is_logged_in)
     if account and not is_logged_in and address in account.known_addresses:
         limits = {_pair(email, address): TRIES_PER_ACCOUNT_AND_ADDRESS}

@@ -29,10 +29,10 @@ BOUND = """
     SELECT concat_ws(', ', {literals}) FROM {table} WHERE {which}
     ORDER BY {key} OFFSET {rows} LIMIT 1
 """
-# The keys divide the rows into 4096 parts. Only parts that differ are compared row by row.
+# The keys divide the rows into 16,384 parts. Only parts that differ are compared row by row.
 ALL = """
     SELECT array_to_json(ARRAY[{texts}])::text AS key,
-        hashtextextended(ROW({key})::text, 0) & 4095 AS part,
+        hashtextextended(ROW({key})::text, 0) & 16383 AS part,
         hashtextextended(ROW({columns})::text, 0) AS hash
     FROM {table} WHERE {which}
 """

@@ -67,13 +67,13 @@ async def test_a_request_is_logged_in_one_line_with_its_route_and_without_its_pa
 
 def test_a_line_has_the_time_in_utc_to_the_microsecond(monkeypatch: pytest.MonkeyPatch) -> None:
     stamp = Timestamp()
-    for nanoseconds, text in (
+    for nanoseconds, shown in (
         (1_795_692_599_000_001_999, "2026-11-26T11:29:59.000001Z"),
         (1_795_692_599_999_999_999, "2026-11-26T11:29:59.999999Z"),
         (1_795_692_600_000_000_000, "2026-11-26T11:30:00.000000Z"),
     ):
         monkeypatch.setattr("app.infra.logs.time.time_ns", lambda now=nanoseconds: now)
-        assert stamp(None, "info", {}) == {"timestamp": text}
+        assert stamp(None, "info", {}) == {"timestamp": shown}
 
 
 @pytest.mark.usefixtures("services")

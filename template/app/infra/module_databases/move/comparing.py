@@ -5,6 +5,8 @@ import json
 from collections.abc import AsyncGenerator
 from typing import Self
 
+from asyncpg import Record
+
 from app.infra.module_databases.move import fence
 from app.infra.module_databases.move.copying import show
 from app.infra.module_databases.move.sides import Move, Refused, Side, Way
@@ -20,7 +22,8 @@ COLUMNS = """
     WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped
 """
 KEY = """
-    SELECT quote_ident(attname), format_type(atttypid, atttypmod)
+    SELECT quote_ident(attname) AS name, format_type(atttypid, atttypmod) AS type,
+        quote_literal('::' || format_type(atttypid, atttypmod)) AS quoted_cast
     FROM pg_index CROSS JOIN unnest(indkey::int2[]) WITH ORDINALITY AS part (number, place)
     JOIN pg_attribute ON attrelid = indrelid AND attnum = number
     WHERE indrelid = to_regclass($1) AND indisprimary AND place <= indnkeyatts ORDER BY place
@@ -62,20 +65,20 @@ async def compare(move: Move) -> str:
 
 
 class Table:
-    def __init__(self, way: Way, name: str, columns: str, key: list[tuple[str, str]]) -> None:
+    def __init__(self, way: Way, name: str, columns: str, key: list[Record]) -> None:
         self._way = way
         self._name = name
         self._parts = {
             "table": name,
             "columns": columns,
-            "key": ", ".join(column for column, _ in key),
-            "texts": ", ".join(f"{column}::text" for column, _ in key),
+            "key": ", ".join(column["name"] for column in key),
+            "texts": ", ".join(f"{column['name']}::text" for column in key),
             "literals": ", ".join(
-                f"quote_literal({column}::text) || {literal(f'::{of_type}')}"
-                for column, of_type in key
+                f"quote_literal({column['name']}::text) || {column['quoted_cast']}"
+                for column in key
             ),
             "values": ", ".join(
-                f"(suspect ->> {place})::{of_type}" for place, (_, of_type) in enumerate(key)
+                f"(suspect ->> {place})::{column['type']}" for place, column in enumerate(key)
             ),
         }
 
@@ -83,7 +86,7 @@ class Table:
     async def of(cls, way: Way, name: str) -> Self:
         columns = await way.source.value(COLUMNS, name)
         key = await way.source.rows(KEY, name)
-        return cls(way, name, columns, [tuple(part) for part in key])
+        return cls(way, name, columns, key)
 
     async def compared(self) -> tuple[int, set[str]]:
         """The number of rows, and the keys of those that differ."""
@@ -149,8 +152,3 @@ class Table:
 
 def different(ours: Rows, theirs: Rows) -> set[str]:
     return {key for key, _ in ours.items() ^ theirs.items()}
-
-
-def literal(text: str) -> str:
-    escaped = text.replace("'", "''")
-    return f"'{escaped}'"

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stderr
 from functools import lru_cache
@@ -264,3 +265,10 @@ def pytest_configure() -> None:
     os.environ.pop("PYTHONPATH", None)
     assert shutil.which("git"), "the tests need git"
     assert Path(sys.executable).with_name("rung").exists(), "run the tests with `uv run pytest`"
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)

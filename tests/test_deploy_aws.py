@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Iterator
 from configparser import ConfigParser
@@ -17,7 +16,7 @@ from typing import Any
 import hcl2
 import pytest
 import yaml
-from conftest import Render
+from conftest import Render, until
 from variants import JOURNEYS, VARIANTS, WITH_RDS_PROXY, Journey, described, variant_name
 
 # Parsing the module takes 2 to 3 s in each test.
@@ -559,9 +558,7 @@ told.write(signal.Signals(signal.sigwait([signal.SIGINT, signal.SIGTERM])).name)
     environment = {"PATH": f"{programs}:{os.environ['PATH']}", "INI": "", "PGPASSWORD": "common"}
     container = subprocess.Popen(command, env=environment)
     try:
-        end = time.monotonic() + 20
-        while not (told.exists() and told.read_text()) and time.monotonic() < end:
-            time.sleep(0.1)
+        until(lambda: told.exists() and told.read_text() == "started\n")
         container.terminate()
         assert container.wait(20) == 0
     finally:

@@ -23,7 +23,7 @@ from uuid import UUID
 
 import pytest
 import yaml
-from conftest import Render
+from conftest import Render, until
 from serving import free_port
 
 FILES = (
@@ -270,15 +270,11 @@ def copy_with_one_place() -> Iterator[Copy]:
 def haproxy_before(copy: Copy, shop: Path, folder: Path) -> Iterator[tuple[int, Callable[[], int]]]:
     """Its port, and how many requests wait in its queue."""
     web, statistics = free_port(), free_port()
-    written = (shop / "deploy/haproxy.cfg").read_text()
-    only = f"server app-1 127.0.0.1:{copy.server_port} maxconn 1"
-    for pattern, by in {
+    changes = {
         r"bind :8000\n": f"bind 127.0.0.1:{web}\n",
         r"bind 127.0.0.1:8404\n": f"bind 127.0.0.1:{statistics}\n",
-        r"server-template .*": only,
-    }.items():
-        written, found = re.subn(pattern, by, written)
-        assert found == 1
+        r"server-template .*": f"server app-1 127.0.0.1:{copy.server_port} maxconn 1",
+    }
 
     def queued() -> int:
         with closing(HTTPConnection("127.0.0.1", statistics, timeout=5)) as connection:
@@ -286,17 +282,12 @@ def haproxy_before(copy: Copy, shop: Path, folder: Path) -> Iterator[tuple[int, 
             rows = csv.DictReader(connection.getresponse().read().decode().splitlines())
         return sum(int(row["qcur"] or 0) for row in rows if row["svname"] == "BACKEND")
 
-    (folder / "haproxy.cfg").write_text(written)
-    command = [str(HAPROXY), "-db", "-f", str(folder / "haproxy.cfg")]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as haproxy:
-        try:
-            copy.may_answer.set()
-            until(lambda: status_of(web, "GET", "/products") == 200)
-            copy.may_answer.clear()
-            copy.asked.clear()
-            yield web, queued
-        finally:
-            haproxy.terminate()
+    with running_haproxy(shop, folder, changes):
+        copy.may_answer.set()
+        until(lambda: status_of(web, "GET", "/products") == 200)
+        copy.may_answer.clear()
+        copy.asked.clear()
+        yield web, queued
 
 
 def status_of(port: int, method: str, path: str) -> int:
@@ -308,30 +299,34 @@ def status_of(port: int, method: str, path: str) -> int:
         return connection.getresponse().status
 
 
-def until(happens: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not happens():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 @contextmanager
 def haproxy_with_tls(shop: Path, folder: Path) -> Iterator[tuple[int, int]]:
     """Its ports for HTTP and HTTPS."""
     http, https, statistics = free_port(), free_port(), free_port()
+    changes = {
+        rf"bind \S*:{bind}": f"bind 127.0.0.1:{port}{bind[-1]}"
+        for bind, port in (("80\n", http), ("443 ", https), ("8404\n", statistics))
+    }
+    with running_haproxy(shop, folder, changes, TLS_CERTIFICATES=certificate(folder)):
+        yield http, https
+
+
+@contextmanager
+def running_haproxy(
+    shop: Path, folder: Path, changes: dict[str, str], **environment: str
+) -> Iterator[None]:
+    """With the configuration of the shop. Each change is a pattern and what takes its place."""
     written = (shop / "deploy/haproxy.cfg").read_text()
-    for bind, port in (("80\n", http), ("443 ", https), ("8404\n", statistics)):
-        end = bind[-1]
-        written, found = re.subn(rf"bind \S*:{bind}", f"bind 127.0.0.1:{port}{end}", written)
+    for pattern, by in changes.items():
+        written, found = re.subn(pattern, by, written)
         assert found == 1
     (folder / "haproxy.cfg").write_text(written)
-    environment = {"TLS_CERTIFICATES": certificate(folder)}
     command = [str(HAPROXY), "-db", "-f", str(folder / "haproxy.cfg")]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as haproxy:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
         try:
-            yield http, https
+            yield
         finally:
-            haproxy.terminate()
+            process.terminate()
 
 
 def redirected(port: int) -> tuple[int, str]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from conftest import REPO
+from conftest import REPO, until
 from growing import Repo
 from serving import free_port
 
@@ -102,13 +102,6 @@ class Site:
                 yield process
             finally:
                 process.kill()
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def commands_of(

@@ -11,7 +11,7 @@ class RequestBody(BaseModel):
 
     In JSON a UUID, a time or an enum is text. Mark such a field with Strict(False), as Id does.
     A float is finite: JSON has no NaN, so each answer with a stored one would fail.
-    Text with half a character is refused, because no answer can hold it. Pydantic checks this
+    Text with a lone surrogate is refused, because no answer can hold it. Pydantic checks this
     only where a length is limited.
     """
 

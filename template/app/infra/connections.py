@@ -46,7 +46,7 @@ async def connect(
 
 
 def reading_pool(settings: DatabaseSettings, url: PostgresDsn) -> ReadPool:
-    """Opens no connection yet, so that a process can start (unready) while Postgres is away."""
+    """Opens no connection yet, so that a process can start (unready) while Postgres is down."""
 
     async def connect_for_reading() -> asyncpg.Connection:
         connection = await connect(settings, url, read_only=True)

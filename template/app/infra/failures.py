@@ -80,7 +80,7 @@ _NOT_MIGRATED = frozenset({"42P01", "42703"})
 
 @contextmanager
 def ends_in_words() -> Generator[None]:
-    """Ends a command in words, not with a traceback, when a server is away or Postgres refuses."""
+    """Ends a command in words, not with a traceback, when a server is down or Postgres refuses."""
     try:
         yield
     except BrokenPipeError:  # usually of the output: app/infra/commands.py

@@ -119,7 +119,7 @@ def pooled(
             CLIENTS,
             f"{capacity.processes} x ({of_a_process})",
             clients,
-            pools.max_client_conn,  # of one PgBouncer, because the others may be away
+            pools.max_client_conn,  # of one PgBouncer, because the others may be down
             f"set max_client_conn = {clients} in {BOUNCER}",
         )
     ]
@@ -219,7 +219,7 @@ def read_bouncer() -> ConfigParser:
         sys.exit(f"{BOUNCER} cannot be read: {error}")
     for section in ("databases", "pgbouncer"):
         if section not in bouncer:
-            sys.exit(f"{BOUNCER} is not right: there is no [{section}] in it.")
+            sys.exit(f"{BOUNCER} has no section [{section}]. Copy it from a new repo.")
     return bouncer
 
 

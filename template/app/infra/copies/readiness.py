@@ -1,7 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """Ready means that this copy can serve, not that all its servers answer.
 
-A server that is away is away for every copy. If all copies became unready then, even cached reads
+A server that is down is down for every copy. If all copies became unready then, even cached reads
 would fail. But a copy that has never reached its servers belongs to a failed deploy, so it gets no
 traffic.
 """

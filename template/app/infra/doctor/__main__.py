@@ -136,7 +136,7 @@ def load(file: Path) -> Evidence:
         if isinstance(version, int) and version > VERSION:
             refuse(f"{file} has version {version}, and this doctor reads {VERSION}: rung upgrade.")
         evidence = known(Evidence.model_validate(found))
-        evidence.model_dump_json()  # raises UnicodeEncodeError for half a character
+        evidence.model_dump_json()  # raises UnicodeEncodeError for a lone surrogate
         return evidence
     except OSError as error:
         refuse(f"{file} cannot be read: {error.strerror}.")

@@ -50,7 +50,7 @@ class OnDisk(Folder):
 
 
 async def patiently[T](act: Callable[[str], Awaitable[T]], key: str) -> T:
-    """Raises Unavailable when S3 stays away."""
+    """Raises Unavailable when S3 stays down."""
     for pause in PAUSES:
         try:
             return await act(key)
@@ -82,7 +82,7 @@ class Copier:
         self.notes.mkdir(exist_ok=True)
 
     async def undo_unfinished(self, rows: Rows) -> None:
-        """Cleans up after the previous run. Raises Unavailable when S3 stays away."""
+        """Cleans up after the previous run. Raises Unavailable when S3 stays down."""
         for note in list(self.notes.iterdir()):
             key = note.name.replace("+", "/")
             # Without an original, delete the copy only if no row names it. An emptied folder or a
@@ -92,7 +92,7 @@ class Copier:
             note.unlink()
 
     async def run(self, at_once: int) -> None:
-        """Raises Unavailable when S3 stays away."""
+        """Raises Unavailable when S3 stays down."""
         try:
             await self._copy_all(at_once)
         except ExceptionGroup as group:

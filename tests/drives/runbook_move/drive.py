@@ -28,7 +28,7 @@ PATCH = "docs/guide/module_databases/orders.patch"
 REQUESTS = 40  # between one step and the next
 FENCE = re.compile(r"held writers up for (\d+) ms")
 EMPTIED = re.compile(r"TRUNCATE .*")
-PAUSE = re.compile(r"held all clients up for (\d+) ms")
+PAUSE = re.compile(r"made all clients wait for (\d+) ms")
 
 
 class MoveSite(Site):

@@ -211,7 +211,7 @@ def test_the_recorded_version_moves_only_with_the_files(repo: Repo) -> None:
 
 def test_an_answer_that_a_step_takes_out_is_named(repo: Repo) -> None:
     repo.edits(".copier-answers.yml", "stage: 1", "stage: 1\nregion: eu")
-    said = "region is taken out of .copier-answers.yml: stage 2 (database) does not ask for it.\n"
+    said = "region is removed from .copier-answers.yml: stage 2 (database) does not ask for it.\n"
     assert said in repo.rung("advance", "--dry-run").stdout
     assert said in repo.advances()
 

@@ -148,7 +148,7 @@ def test_the_start_page_and_what_it_leads_to_work_in_a_browser_without_the_inter
         start = page.finds("document.body.innerText")
         assert f"Stage {stage}: " in start
         assert "Staff: staff@example.com, password" in start
-        assert "It has not looked yet." in start
+        assert "It has not run yet." in start
         page.goes_to(f"{url}/docs")
         # Swagger UI has written this.
         page.waits_for("document.body.innerText.includes('List products, newest first')")

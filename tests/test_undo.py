@@ -117,7 +117,7 @@ def test_a_step_that_the_person_has_committed_is_refused(repo: Repo) -> None:
     repo.advances()
     repo.commit("Advance")
     reason = repo.refuses("undo")
-    assert "moved on since the step to stage 2 (database)" in reason
+    assert "HEAD has changed since the step to stage 2 (database)" in reason
     assert "git revert" in reason
 
 

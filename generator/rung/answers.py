@@ -56,7 +56,7 @@ def parse_answers(pairs: Iterable[str]) -> dict[str, Answer]:
         if not (key and equals):
             raise UsageError(f"--data {pair}: write it as --data key=value.")
         if _private(key):
-            raise UsageError(f"--data {pair}: names that begin with _ are Copier's. Leave it out.")
+            raise UsageError(f"--data {pair}: names that begin with _ are Copier's. Remove it.")
         if not _is_utf8(pair):
             raise UsageError(f"--data {key}: the answer is not UTF-8. Write it as UTF-8.")
         answers[key] = value

@@ -48,7 +48,7 @@ def origin_of(project: Project, named: str | None) -> Origin:
             f"The project records its template as {src}, which is not an absolute path. {elsewhere}"
         )
     if not folder.is_dir():
-        raise RungError(f"The project's template was at {src} and is gone. {elsewhere}")
+        raise RungError(f"The project's template is no longer at {src}. {elsewhere}")
     switch_off_filters_of(folder)
     try:
         git("rev-parse", "--git-dir", cwd=folder)

@@ -170,7 +170,7 @@ def _refuse_answers(
         for key in questions
     ]
     return notes + [
-        f"{key} is taken out of {ANSWERS_FILE}: {target.name} does not ask for it."
+        f"{key} is removed from {ANSWERS_FILE}: {target.name} does not ask for it."
         for key in sorted(project.answers.keys() - new.answers.keys())
     ]
 

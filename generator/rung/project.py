@@ -98,7 +98,7 @@ def read_project(folder: Path, git_dir: Path) -> Project:
     if "stage" not in answers and {"_src_path", "_commit"} <= answers.keys():
         raise RungError(
             f"{folder / ANSWERS_FILE} names no stage, so {folder} comes from another template than "
-            "Rung's, and rung cannot change it. If the line was taken out, find it with git log -p "
+            "Rung's, and rung cannot change it. If the line was removed, find it with git log -p "
             f"-- {ANSWERS_FILE}"
         )
     for key, kind in {"_src_path": str, "_commit": str, "stage": int}.items():

@@ -56,10 +56,10 @@ def _refuse_not_asked(
         first = _asked_from(questions[key], recorded)
         if first is not None and first.number > here:
             raise UsageError(
-                f"{key} is not asked at {stages.named(here)}, but from {first} on. Leave it out, "
+                f"{key} is not asked at {stages.named(here)}, but from {first} on. Remove it, "
                 "and answer it when you advance."
             )
-        raise UsageError(f"{key} does not apply with your other answers. Leave it out.")
+        raise UsageError(f"{key} does not apply with your other answers. Remove it.")
 
 
 def _asked_from(question: Mapping[str, Any], recorded: Mapping[str, Any]) -> stages.Stage | None:

@@ -88,7 +88,7 @@ def _remote(url: str, ref: str | None) -> Template:
     if _password_in(url):
         raise UsageError(
             "The template's URL holds a password or token, and the project would record it in its "
-            "first commit. Leave it out and let git's credential helper supply it."
+            "first commit. Remove it, and let git's credential helper supply it."
         )
     return Template(url if _KNOWN_TO_COPIER.match(url) else f"git+{url}", ref)
 

@@ -109,9 +109,7 @@ def _refuse_moved_on(folder: Path, step: Mapping[str, Any], name: str) -> None:
         back = f"To undo its commit alone: git revert {step['commit'][:12]}"
     else:
         back = "If you committed the step, revert that commit: git revert COMMIT"
-    raise RungError(
-        f"The project has moved on since the step to {name}: HEAD is another commit. {back}"
-    )
+    raise RungError(f"HEAD has changed since the step to {name}. {back}")
 
 
 def _refuse_edited(folder: Path, moves: Sequence[Move], name: str) -> None:
@@ -123,8 +121,7 @@ def _refuse_edited(folder: Path, moves: Sequence[Move], name: str) -> None:
     if edited:
         raise RungError(
             f"Edited since the step to {name}: {shown(edited, most=20)}. Nothing was changed. Save "
-            "your edits elsewhere and put these files back as the step left them, or undo the "
-            "step by hand with git restore."
+            "your edits elsewhere and undo them here, or undo the step by hand with git restore."
         )
 
 

@@ -25,7 +25,7 @@ PAGE = Path(__file__).with_name("start_page.html")
 STAGE = postgres.REPOSITORY / "docs" / "stage.md"
 ASSETS = "/_dev/assets"
 VERDICT = postgres.REPOSITORY / ".dev" / "doctor.json"
-NOT_YET = "It has not looked yet. Send the app requests, then run make doctor."
+NOT_YET = "It has not run yet. Send the app requests, then run make doctor."
 SERVER = re.compile(r"(\w+)://([^/@\s]*@)?(?:127\.0\.0\.1|localhost):(\d{1,5})\b")
 
 

@@ -21,7 +21,7 @@ system-packages: ## Install what the tests need from the system
 dev: ## Migrate, seed and serve with reload (PORT=8000), on the Postgres in .dev or on DATABASE_URL
 	@$(WITH_SERVICES) python -m dev.serve
 
-migrate: ## Bring the database to the newest migration
+migrate: ## Run the migrations that the database lacks
 	@$(WITH_SERVICES) python -m dev.migrate
 
 migration: ## Write a migration from the changes of the models: make migration m="add a note"

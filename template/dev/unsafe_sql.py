@@ -28,7 +28,7 @@ RULES = {
         r"VACUUM (?:FULL\b|\[\S*FULL)",
     ),
     "locks-the-table": (
-        "It keeps others from the table until the migration ends.",
+        "Nobody else may use the table until the migration ends.",
         rf"(?:LOCK|TRUNCATE)(?: TABLE)? {NAMES}",
         rf"REFRESH MATERIALIZED VIEW (?!CONCURRENTLY){NAMES}",
         rf"ALTER TABLE .* ATTACH PARTITION {NAMES}",
@@ -40,7 +40,7 @@ RULES = {
         rf"(?:WITH .*\] ?)?(?:UPDATE|DELETE FROM|MERGE INTO) {NAMES}(?!{ONE_ROW})",
     ),
     "breaks-the-old-version": (
-        "The version of the app that still runs loses something that it uses.",
+        "The version of the app that runs may still use it.",
         rf"{ALTER} (?:ENABLE|FORCE) ROW LEVEL SECURITY",
         rf"{ALTER} ADD [^,]*(?:NOT NULL DEFAULT NULL|DEFAULT NULL NOT NULL)\b",
         rf"ALTER {KIND} (?:IF EXISTS )?{NAMES} OWNER TO",

@@ -24,7 +24,7 @@ BANNER = """
 {links}
   Table     make stack-status
   Load      make load HOST={url}
-  Then      kill PID: a copy drains and ends.  kill -9 PID: it dies. Either is started again.
+  Then      kill PID: a copy drains and ends.  kill -9 PID: it dies. Both start again.
   Logs      {folder}/app-1/log and its neighbours
 """
 
@@ -101,7 +101,7 @@ def _keep_running(copies: Sequence[Copy], starters: set[int]) -> None:
     while all(map(stack_status.is_alive, starters)):
         for copy in copies:
             if copy.has_ended():
-                print(f"{copy.name} has ended, and is started again.", flush=True)
+                print(f"{copy.name} has ended. Starting it again.", flush=True)
                 copy.start()
         time.sleep(0.5)
 

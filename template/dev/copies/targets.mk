@@ -8,5 +8,5 @@ SYSTEM_PACKAGES += haproxy
 stack: ## Run the whole service as local processes, behind HAProxy on PORT=8000: make stack COPIES=3
 	@COPIES="$(or $(COPIES),3)" STARTED_BY=$$PPID $(WITH_SERVICES) python -m dev.copies.stack
 
-stack-status: ## Show what runs here, as a table
+stack-status: ## Show the servers and copies of `make stack`, as a table
 	@$(RUN) python -m dev.copies.stack_status

@@ -1,2 +1,2 @@
 # Rung's file: advancing to another stage may change it.
-"""Carries a release to AWS: `make deploy`, and what belongs to it."""
+"""Deploys a release to AWS: `make deploy` and the commands beside it."""

@@ -16,7 +16,7 @@ def commit(folder: Path) -> str:
         listed = output("git", "status", "--porcelain", "--untracked-files=all").splitlines()
     except (Stop, FileNotFoundError) as error:
         raise Stop("This is not a git repository. Commit your work: it is the release.") from error
-    # The first release writes the lock file, and may be cut off before anybody commits it.
+    # The first release writes the lock file, and may be killed before anybody commits it.
     changed = [line for line in listed if line[3:] != str(folder / ".terraform.lock.hcl")]
     if changed:
         raise Stop(

@@ -34,7 +34,7 @@ def run(command: str, folder: Path) -> None:
 
 
 def deploy(read: Environment) -> None:
-    """An earlier run may have been cut off after any step, so each step looks first."""
+    """An earlier run may have been killed after any step, so each step looks first."""
     say("1/6 Checks")
     commit = checks.commit(read.folder)
     aws = Aws(read.region)

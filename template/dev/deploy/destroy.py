@@ -54,7 +54,7 @@ def destroy(read: Environment, begin: Callable[[], object]) -> None:
     try:
         say("Removing the protection")
         if targets and not run("terraform", "apply", *yes, *targets, cwd=read.folder):
-            raise Stop("The protection stays: the reason is above. Run the same command again.")
+            raise Stop("The protection is still on: the reason is above. Run this again.")
         if not run("terraform", "destroy", *yes, cwd=read.folder):
             raise Stop("Some resources remain: the reason is above. Run the same command again.")
     finally:

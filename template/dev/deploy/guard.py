@@ -40,7 +40,7 @@ def losses(plan: dict[str, Any]) -> list[str]:
             names = sorted({str(path[0]) for path in change.get("replace_paths", []) if path})
             why = f"be replaced, because this changes: {', '.join(names) or 'it was asked for'}"
         elif one.get("action_reason") == "delete_because_no_resource_config":
-            why = "be destroyed, because no file has it any more: was an advance reverted?"
+            why = "be destroyed, because no file declares it: did somebody revert an advance?"
         else:
             why = "be destroyed"
         found.append(f"{one['address']} holds {holds} and would {why}")

@@ -44,7 +44,7 @@ def build_and_push(ecr: Any, program: str, image: str, architecture: str) -> Non
     platform = PLATFORMS[architecture]
     if not run(program, "build", f"--platform={platform}", *more, f"--tag={image}", "."):
         raise Stop(
-            "The image could not be built: the reason is above. The service is as it was. After "
+            "The image could not be built: the reason is above. The service is unchanged. After "
             f"'exec format error' install qemu-user-static, so that this machine builds {platform}."
         )
     say(f"Pushing {image}")
@@ -54,6 +54,6 @@ def build_and_push(ecr: Any, program: str, image: str, architecture: str) -> Non
     login = (program, "login", f"--username={user}", "--password-stdin", host)
     if not run(*login, typed=password) or not run(program, "push", image):
         raise Stop(
-            "The image could not be pushed: the reason is above. The service is as it was. "
+            "The image could not be pushed: the reason is above. The service is unchanged. "
             "Run the same command again."
         )

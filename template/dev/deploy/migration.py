@@ -13,7 +13,7 @@ LAST_LINES = 20
 
 
 def migrate(ecs: Any, logs: Any, release: dict[str, Any]) -> None:
-    """If an earlier run was cut off, its task may still run. Then this waits for that task."""
+    """If an earlier run was killed, its task may still run. Then this waits for that task."""
     task = running(ecs, release) or start(ecs, release)
     stopped = ended(ecs, release["cluster"], task)
     app = next(one for one in stopped["containers"] if one["name"] == "app")

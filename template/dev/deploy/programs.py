@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Runs Terraform, Docker and git so that an interrupt never cuts them off."""
+"""Runs Terraform, Docker and git so that an interrupt never kills them."""
 
 import json
 import os

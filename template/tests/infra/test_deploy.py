@@ -76,7 +76,7 @@ def test_each_resource_that_a_plan_would_lose_is_named_with_the_reason() -> None
         ),
     ]
 
-    reverted = "destroyed, because no file has it any more: was an advance reverted?"
+    reverted = "destroyed, because no file declares it: did somebody revert an advance?"
     assert losses({"resource_changes": plan}) == [
         f"module.service.aws_s3_bucket.files holds uploaded files and would be {reverted}",
         f"aws_elasticache_replication_group.sessions holds login sessions and would be {reverted}",

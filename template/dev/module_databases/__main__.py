@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dev.module_databases import code
 from dev.module_databases.borders import (
     ADVICE,
-    DEBTS,
+    LIST,
     Crossing,
-    known_debts,
+    listed_crossings,
     owners,
     seen_in_tests,
-    without_doubles,
+    without_duplicates,
 )
 
 HEADER = """\
@@ -25,7 +25,7 @@ HEADER = """\
 def main() -> None:
     name, record = [*sys.argv[1:], "", ""][:2]
     seen = seen_in_tests()
-    crossings = without_doubles(code.crossings(), seen or ())
+    crossings = without_duplicates(code.crossings(), seen or ())
     modules = sorted(set(owners().values()))
     if name and name not in modules:
         sys.exit(f"No module {name!r} has tables. These have: {', '.join(modules)}")
@@ -43,23 +43,23 @@ def main() -> None:
     of = f" of {name}" if name else ""
     print(f"{len(in_the_way) or 'Nothing'} to change before the tables{of} can move.")
     if seen is None:
-        print("No test has run yet. `make test` also finds what the code does not show.")
+        print("No test has run yet. `make test` finds crossings that the code does not show.")
 
 
 def write_list(crossings: Sequence[Crossing], *, tests_have_run: bool) -> None:
     if not tests_have_run:
         sys.exit("Run `make test` first: only the tests see every transaction.")
-    debts = known_debts()
-    found = {one.debt for one in crossings}
-    if debts is None:
-        text, paid = HEADER + "".join(f"{debt}\n" for debt in sorted(found)), set[str]()
+    listed = listed_crossings()
+    found = {one.entry for one in crossings}
+    if listed is None:
+        text, gone = HEADER + "".join(f"{entry}\n" for entry in sorted(found)), set[str]()
     else:
-        paid = set(debts) - found
-        lines = DEBTS.read_text(encoding="utf-8").splitlines(keepends=True)
-        text = "".join(line for line in lines if line.strip() not in paid)
-    DEBTS.write_text(text, encoding="utf-8")
-    gone = f", {len(paid)} gone" if paid else ""
-    print(f"{DEBTS}: {len(known_debts() or ())} known crossing(s){gone}. Commit it.")
+        gone = set(listed) - found
+        lines = LIST.read_text(encoding="utf-8").splitlines(keepends=True)
+        text = "".join(line for line in lines if line.strip() not in gone)
+    LIST.write_text(text, encoding="utf-8")
+    removed = f", {len(gone)} gone" if gone else ""
+    print(f"{LIST}: {len(listed_crossings() or ())} known crossing(s){removed}. Commit it.")
 
 
 if __name__ == "__main__":

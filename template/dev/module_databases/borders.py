@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The borders between modules: the owner of each table, the crossings, and the known debts."""
+"""The borders between modules: the owner of each table, the crossings, and the team's list."""
 
 import importlib
 import json
@@ -14,8 +14,8 @@ from sqlalchemy import Table
 from app.infra.module_databases.__main__ import without_class
 from app.infra.tables import Base
 
-# The team's list of debts: each line is one crossing that may stay for now.
-DEBTS = Path("module-borders.txt")
+# The team's list of known crossings: each line is one that may stay for now.
+LIST = Path("module-borders.txt")
 
 # The crossings that the latest run of each test saw. Git ignores the folder.
 SEEN = Path(".dev", "module-borders.json")
@@ -25,7 +25,7 @@ ADVICE = {
         "One transaction cannot span two databases. Write your own row first, in a state such as"
         " 'pending'. Then `async with elsewhere(write, catalog) as theirs:` lets the other module's"
         " service do its part with `theirs`, under that row's id, so that doing it again changes"
-        " nothing. Then note its answer, a refusal too."
+        " nothing. Then store its answer, also a refusal."
     ),
     "statement": (
         "No JOIN spans two databases. Read the first module's rows, then the other's by their ids,"
@@ -67,7 +67,7 @@ class Crossing(NamedTuple):
         return cls(kind, file, line, name, tuple(modules))
 
     @property
-    def debt(self) -> str:
+    def entry(self) -> str:
         """Its line in the team's list, without a line number, because that changes every day."""
         return f"{self.file} {self.name}: {self.kind} of {' + '.join(self.modules)}"
 
@@ -144,17 +144,17 @@ def _may_be(name: str, table: str) -> bool:
     return table.endswith(f".{name}") or name.endswith(f".{table}")
 
 
-def known_debts() -> list[str] | None:
+def listed_crossings() -> list[str] | None:
     """None if the team has no list yet."""
-    if not DEBTS.exists():
+    if not LIST.exists():
         return None
-    lines = (line.strip() for line in DEBTS.read_text(encoding="utf-8").splitlines())
+    lines = (line.strip() for line in LIST.read_text(encoding="utf-8").splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def not_listed(crossings: Iterable[Crossing], debts: Iterable[str]) -> list[Crossing]:
-    listed = set(debts)
-    return [one for one in crossings if one.debt not in listed]
+def not_listed(crossings: Iterable[Crossing], listed: Iterable[str]) -> list[Crossing]:
+    entries = set(listed)
+    return [one for one in crossings if one.entry not in entries]
 
 
 def seen_in_tests() -> dict[Crossing, set[str]] | None:
@@ -179,7 +179,7 @@ def remember(seen: Mapping[Crossing, set[str]], ran: set[str], *, is_whole: bool
     SEEN.write_text(json.dumps(list(entries.items())), encoding="utf-8")
 
 
-def without_doubles(*several: Iterable[Crossing]) -> list[Crossing]:
-    """Sorted by file and line, with only the first crossing of each debt."""
-    found = {one.debt: one for crossings in reversed(several) for one in crossings}
+def without_duplicates(*several: Iterable[Crossing]) -> list[Crossing]:
+    """Sorted by file and line, with only the first crossing of each entry of the list."""
+    found = {one.entry: one for crossings in reversed(several) for one in crossings}
     return sorted(found.values(), key=lambda one: (one.file, one.line))

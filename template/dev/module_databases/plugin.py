@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Sees in the tests each transaction and each statement that touches tables of two modules."""
+"""A pytest plugin: finds each transaction and statement that touches tables of two modules."""
 
 import functools
 import json
@@ -20,15 +20,15 @@ from app.infra.module_databases.sessions import Held
 from app.infra.reads import Query
 from dev.module_databases import code
 from dev.module_databases.borders import (
-    DEBTS,
+    LIST,
     Crossing,
-    known_debts,
+    listed_crossings,
     module_of,
     modules_in,
     not_listed,
     owners,
     remember,
-    without_doubles,
+    without_duplicates,
 )
 
 PROPERTY = "crosses the border of a module"
@@ -200,16 +200,16 @@ class Report:
             return
         is_whole = self._is_of_all_tests(session)
         remember(self._seen, self._ran, is_whole=is_whole)
-        debts = known_debts()
-        if debts is None:
+        listed = listed_crossings()
+        if listed is None:
             return
-        self._problems = [str(one) for one in not_listed(without_doubles(self._seen), debts)]
+        self._problems = [str(one) for one in not_listed(without_duplicates(self._seen), listed)]
         if self._problems:
             self._problems.append("What to write instead: make module-borders")
         if is_whole:
-            found = {one.debt for one in (*self._seen, *code.crossings())}
-            paid = [d for d in debts if d not in found and any(k in d for k in JUDGED_HERE)]
-            self._problems += [f"{DEBTS}: gone, so delete this line: {debt}" for debt in paid]
+            found = {one.entry for one in (*self._seen, *code.crossings())}
+            gone = [d for d in listed if d not in found and any(k in d for k in JUDGED_HERE)]
+            self._problems += [f"{LIST}: gone, so delete this line: {entry}" for entry in gone]
         if self._problems and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

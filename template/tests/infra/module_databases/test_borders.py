@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Crossings of a module's border are found and listed as debts, and the list only shrinks."""
+"""Crossings of a module's border are found and listed, and the list only shrinks."""
 
 import pytest
 
@@ -89,7 +89,7 @@ def test_a_table_without_a_class_belongs_to_the_module_that_makes_it(practice: P
     assert (status, said) == (0, f"[['pets', 'shop.vets'], ['labels', 'vets']]\n{guarded}\n")
 
 
-def test_the_list_of_debts_can_only_shrink(practice: Practice) -> None:
+def test_the_list_of_crossings_can_only_shrink(practice: Practice) -> None:
     status, said = practice.runs(BORDERS, "", "yes")
     assert (status, said) == (1, "Run `make test` first: only the tests see every transaction.\n")
     assert practice.tests()[0] == 0
@@ -100,7 +100,7 @@ def test_the_list_of_debts_can_only_shrink(practice: Practice) -> None:
     status, said = practice.tests()
     assert status == 0, said
 
-    # The lint sees a new debt, and two that are paid.
+    # The lint sees a new crossing, and two that are gone.
     practice.edit("app/pets/queries.py", "VISITS =", "MORE_VISITS =")
     practice.edit("app/pets/models.py", 'mapped_column(ForeignKey("vets.id"))', "mapped_column()")
     practice.edit("app/pets/models.py", "\n    vet: Mapped[Vet] = relationship()\n", "")
@@ -108,15 +108,15 @@ def test_the_list_of_debts_can_only_shrink(practice: Practice) -> None:
     practice.edit("app/pets/service.py", ".join(Vet)", ".join(Vet, Vet.id == Pet.vet_id)")
     status, said = practice.runs(LINT)
     assert status == 1
-    new, advice, *paid = said.splitlines()
+    new, advice, *gone = said.splitlines()
     assert new == "app/pets/queries.py:14: MORE_VISITS: statement of pets + vets"
     assert advice.endswith("What to write instead: make module-borders")
-    assert [line.rpartition(": ")[2] for line in paid] == [
+    assert [line.rpartition(": ")[2] for line in gone] == [
         "relationship of pets + vets",
         "foreign key of pets + vets",
     ]
 
-    # Written again, the list has lost the paid debts and gained nothing but our words.
+    # Written again, the list has lost the crossings that are gone, and kept our comment.
     practice.edit("module-borders.txt", "app/pets/service.py v", "# Why\napp/pets/service.py v")
     _, said = practice.runs(BORDERS, "", "yes")
     assert "known crossing(s), 3 gone. Commit it.\n" in said
@@ -136,7 +136,7 @@ def test_a_new_transaction_across_a_border_fails_the_tests(practice: Practice) -
     assert "app/pets/service.py:24: name_again: transaction of pets + vets\n" in said
     assert "module-borders.txt: gone, so delete this line: app/pets/service.py rename:" in said
 
-    # A part of the tests cannot tell that a debt is paid.
+    # A part of the tests cannot tell that a crossing is gone.
     status, said = practice.tests("-k", "visit")
     assert status == 0, said
     _, said = practice.runs(BORDERS, "pets")

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""`python -m app.…` leaves no traceback when it is interrupted, or when its output goes nowhere."""
+"""`python -m app.…` shows no traceback when it is interrupted, or when nobody reads its output."""
 
 import atexit
 import errno

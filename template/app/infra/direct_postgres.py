@@ -138,8 +138,8 @@ class DatabaseSettings(PostgresSettings):
 async def open_connection(
     settings: PostgresSettings, url: PostgresDsn, read_only: bool, options: dict[str, Any]
 ) -> asyncpg.Connection:
-    # A name may lead to the old primary for a while after a failover. Reads go on there, unless the
-    # URL has several names: one of them may always be a replica. This costs no round trip. For
+    # A name may lead to the old primary for a while after a failover. Reads continue there, unless
+    # the URL has several names: one of them may always be a replica. This costs no round trip. For
     # asyncpg a read-only session is never the "read-write" of a URL.
     if read_only or "target_session_attrs=" not in str(url):
         anywhere = read_only and len(url.hosts()) == 1

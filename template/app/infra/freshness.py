@@ -38,7 +38,7 @@ class StaleQuery[**P, R]:
         """Remove the cached answer for these arguments when `write` commits.
 
         This only shortens the time in which other clients see an older answer. While the cache is
-        away, `max_stale` still holds. The client that wrote always sees its write. Without a
+        down, `max_stale` still holds. The client that wrote always sees its write. Without a
         cache, as before stage 3 and in scripts, this does nothing.
         """
         if cache := write.info.get("cache"):

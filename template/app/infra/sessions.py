@@ -166,7 +166,7 @@ class LoginSessions:
         """Always creates a new token, so a token that an attacker planted before is useless.
 
         With cookie=False, the client gets the token only if the route returns it. A browser keeps
-        its cookie, so the session of that cookie goes on.
+        its cookie, so the session of that cookie continues.
         """
         if cookie or self._is_by_header:
             await self._end_presented()

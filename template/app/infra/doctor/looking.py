@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Looks at Postgres for a while: one read-only connection, and each query may fail alone."""
+"""Measures Postgres for some seconds: one read-only connection, and each query may fail alone."""
 
 import asyncio
 import time

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Alembic's comparison with the models leaves out the modules that have left the database."""
+"""Lets Alembic ignore the tables of modules that have moved out of the database."""
 
 import sys
 from pathlib import Path

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The copy of a module's tables, followed until the new database has all of it."""
+"""Copies a module's tables by logical replication, until the new database has all rows."""
 
 import asyncio
 import sys

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""The cut and its way back: one side takes no more writes, then the other one takes them."""
+"""The cut and its way back: one database refuses writes, then the other one accepts them."""
 
 import asyncio
 import time

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Sequences, which replication does not bring: the side that takes over gets higher values."""
+"""Sequences, which replication does not copy: the database that takes writes gets higher values."""
 
 from typing import NamedTuple
 

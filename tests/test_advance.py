@@ -219,7 +219,7 @@ def test_a_project_without_a_lock_gets_none(repo: Repo) -> None:
 def test_a_lock_that_fails_is_reported_and_the_step_goes_on(repo: Repo) -> None:
     repo.edits("uv.lock", "locked", "old")
     repo.person.environment["UV"] = "/bin/false"
-    assert "Dependencies are not locked (no reason given): run `uv lock`" in repo.advances()
+    assert "Dependencies are not locked (no reason given): run `sh dev/uv lock`" in repo.advances()
     assert repo.text("uv.lock") == "# old\n"
 
 

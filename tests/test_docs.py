@@ -68,6 +68,18 @@ def test_the_stage_page_leads_to_every_page_of_the_guide(
     assert [page for page in pages if page not in linked] == []
 
 
+@pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
+def test_no_page_of_a_generated_repo_needs_uv_on_path(
+    render: Render, variant: dict[str, Any]
+) -> None:
+    """`make` may have fetched uv into a cache, where only dev/uv finds it."""
+    pages = {page: page.read_text(encoding="utf-8") for page in render(variant).rglob("*.md")}
+
+    named = {page.name: re.findall(r"(?<!dev/)\buv (?:run|tool) .*", pages[page]) for page in pages}
+
+    assert {page: commands for page, commands in named.items() if commands} == {}
+
+
 def test_every_link_of_this_repo_leads_somewhere() -> None:
     assert [link for page in pages_of_this_repo() for link in dead_links(page)] == []
 

@@ -99,7 +99,7 @@ def test_without_uv_the_project_is_created_and_one_line_says_that_uv_is_missing(
     done = person.types("new", "shop")
     assert done.returncode == 0
     assert done.stderr == (
-        "Dependencies are not locked (uv is not installed): run `uv lock` in the project.\n"
+        "Dependencies are not locked (uv is not installed): run `sh dev/uv lock` in the project.\n"
     )
     assert git("status", "--porcelain", cwd=person.desk / "shop") == ""
 
@@ -111,7 +111,7 @@ def test_a_lock_that_fails_does_not_stop_the_project(person: Person) -> None:
     person.environment["UV"] = str(broken)
     done = person.types("new", "shop")
     assert done.returncode == 0
-    not_locked = "Dependencies are not locked (no network): run `uv lock` in the project.\n"
+    not_locked = "Dependencies are not locked (no network): run `sh dev/uv lock` in the project.\n"
     assert done.stderr == not_locked
     assert not (person.desk / "shop" / "uv.lock").exists()
 

@@ -124,8 +124,8 @@ def _fill(
         if failure := lock_dependencies(project):
             _refuse_name_of_package(answers["project_slug"], failure)
             (project / "uv.lock").unlink(missing_ok=True)
-            not_locked = f"Dependencies are not locked ({failure}): run `uv lock` in the project."
-            print(not_locked, file=sys.stderr)
+            lock = "run `sh dev/uv lock` in the project"
+            print(f"Dependencies are not locked ({failure}): {lock}.", file=sys.stderr)
     if commit:
         with spinner("Committing"):
             # After rendering, so that no file of the template can replace one in .git.

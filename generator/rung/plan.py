@@ -191,7 +191,8 @@ def _relock(scratch: Scratch, tree: str, changes: dict[str, Change]) -> list[str
     folder = scratch.folder / "to-lock"
     scratch.check_out(tree, folder)
     if failure := lock_dependencies(folder):
-        return [f"Dependencies are not locked ({failure}): run `uv lock` in the project."]
+        lock = "run `sh dev/uv lock` in the project"
+        return [f"Dependencies are not locked ({failure}): {lock}."]
     yours = scratch.entries(tree)["uv.lock"]
     locked = Entry(yours.mode, scratch.store((folder / "uv.lock").read_bytes()))
     if locked != yours:

@@ -196,7 +196,7 @@ def _refuse_two_heads(project: Project) -> None:
     if len(found := heads(project.folder)) > 1:
         raise RungError(
             f"The migrations have {len(found)} heads ({', '.join(found)}), so the next one has no "
-            'single parent. Join them: uv run alembic merge heads -m "Merge heads"'
+            'single parent. Join them: sh dev/uv run alembic merge heads -m "Merge heads"'
         )
 
 

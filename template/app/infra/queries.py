@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Label,
     Select,
+    SQLColumnExpression,
     Tuple,
     all_,
     any_,
@@ -33,7 +34,8 @@ NOT_FIXED = (
     " that has the table, not from a subclass"
 )
 
-type Order = ColumnElement[Any] | Sequence[ColumnElement[Any]]
+# A column of a table, an attribute of a model, or an expression of these.
+type Order = SQLColumnExpression[Any] | Sequence[SQLColumnExpression[Any]]
 
 
 def nested(name: str, *columns: Any) -> list[Label[Any]]:

@@ -302,6 +302,15 @@ async def test_each_mistake_has_a_clear_message(database: Database) -> None:
         Query(select(BOOK.title), Title, optional=[BOOK.id == 1])
 
 
+async def test_an_order_may_be_attributes_of_a_model(database: Database) -> None:
+    writers = Query(
+        select(Author.id, Author.name),
+        Writer,
+        orders={"id": Author.id, "name": (Author.name.desc(), Author.id)},
+    )
+    assert [one.id for one in await database.reader().all(writers, order="name")] == [2, 1]
+
+
 async def test_the_example_of_the_guide_works(empty_database: str) -> None:
     names = {**globals(), "ReadSession": Reader, "UUID": int}
     [example] = re.findall(r"^```python\nPRODUCTS = .*?^```", GUIDE, re.DOTALL | re.MULTILINE)

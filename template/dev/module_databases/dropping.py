@@ -91,8 +91,8 @@ def as_lines(_context: AutogenContext, one: Lines) -> str:
 def main() -> None:
     module = sys.argv[1]
     if module not in own.with_history():
-        known = ", ".join(own.with_history()) or "no module"
-        sys.exit(f"{module!r} has no own history of migrations. These modules have one: {known}.")
+        known = ", ".join(own.with_history()) or "none"
+        sys.exit(f"{module!r} has no own history of migrations. Modules that have one: {known}.")
     run_module("alembic", "upgrade", "head")
     importlib.import_module("app.main")  # it imports the models of every module
     tables = [table for table in Base.metadata.sorted_tables if table in tables_of(module)]

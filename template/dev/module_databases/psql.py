@@ -11,8 +11,8 @@ from dev.module_databases import own
 def main() -> None:
     module, urls = sys.argv[1], own.urls(os.environ)
     if module not in urls:
-        known = ", ".join(urls) or "no module"
-        sys.exit(f"{module!r} has no own database. These modules have one: {known}.")
+        known = ", ".join(urls) or "none"
+        sys.exit(f"{module!r} has no own database. Modules that have one: {known}.")
     psql.run(urls[module])
 
 

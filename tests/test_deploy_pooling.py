@@ -234,7 +234,7 @@ def test_the_budget_of_aws_takes_copies_and_sizes_from_the_environment(
         assert "Postgres of " not in delivered.stdout
 
     orders = '  module_databases = ["orders"]\n'
-    # Autoscaling may run 50 copies. PgBouncer stands before a module's server too.
+    # Autoscaling may run 50 copies. PgBouncer is in front of a module's server too.
     delivered = budget(4, orders)
     assert delivered.returncode == 0, delivered.stdout + delivered.stderr
     pools = r"Postgres of orders +2 x 2 x \(10 \+ 5\) \+ 3 +63 +387$"
@@ -258,7 +258,7 @@ def test_the_budget_of_aws_takes_copies_and_sizes_from_the_environment(
     assert fits.returncode == 0, fits.stdout + fits.stderr
     assert "  2 x 1 x (10 + 5) + 3" in fits.stdout
     assert re.search(r"clients, modules' too +2500 \+ 100 x \(20\) ", fits.stdout, re.MULTILINE)
-    # Where RDS Proxy stands before the common database, the app's own pools lead to a module's.
+    # Where RDS Proxy is in front of the common database, the app's own pools lead to a module's.
     aws_of_4 = projects[4] / "deploy" / "aws"
     shutil.rmtree(aws_of_4)
     of_proxy = render({"stage": 4, "module_databases": True, "pooler": "rds_proxy"})

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-# RDS Proxy stands before the common database only, so the app's own pools lead to a module's.
+# RDS Proxy serves the common database only, so the app's own pools lead to a module's.
 locals {
   module_environment = {}
   # The whole URL is the secret, because PGPASSWORD is that of the common database.

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-# PgBouncer stands before each module's Postgres too. The app signs in to PgBouncer with PGPASSWORD, and PgBouncer to that Postgres
+# PgBouncer serves each module's Postgres too. The app signs in to PgBouncer with PGPASSWORD, and PgBouncer to that Postgres
 # with the module's password.
 locals {
   module_environment = merge(local.module_replica_urls, [

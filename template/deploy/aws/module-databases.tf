@@ -37,7 +37,7 @@ variable "module_database" {
 }
 
 locals {
-  # Tables move by logical replication, there and back, so both servers need these settings. They take effect at the
+  # Tables move by logical replication in both directions, so both servers need these settings. They take effect at the
   # next restart. A slot that nobody reads must not fill the disk.
   move_parameters = {
     "rds.logical_replication" = "1"

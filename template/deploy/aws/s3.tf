@@ -67,7 +67,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "files" {
       }
     }
   }
-  # Versioning keeps each deleted file. It can come back for as long as the rows that name it.
+  # Versioning keeps each deleted file. You can restore it for as long as the rows that name it.
   rule {
     id     = "DeletedFiles"
     status = "Enabled"

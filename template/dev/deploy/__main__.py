@@ -39,7 +39,7 @@ def run(command: str) -> None:
     elif command == "cost":
         print(cost.cost(folder))
     else:
-        # They need botocore, which only `make` brings along.
+        # They need botocore, which only `make` installs.
         from dev.deploy import commands
 
         commands.run(command, folder)

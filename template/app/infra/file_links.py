@@ -14,7 +14,7 @@ class LinkInvalid(Failure):
     """The link was changed, or has expired."""
 
     status = 403
-    title = "The link is not valid, or no longer"
+    title = "The link is not valid, or has expired"
 
 
 class FileLinks:

@@ -18,7 +18,7 @@ locals {
   # A proxy takes the primary only, so the app's own pools lead to the replicas.
   pooler_replica_urls = [for host in local.replica_hosts : "postgresql://app@${host}:5432/app"]
 
-  # A proxy has one initialization query, so each alias of deploy/pgbouncer.ini is a proxy.
+  # A proxy has one initialization query, so each database of deploy/pgbouncer.ini has its own proxy.
   rds_proxies = {
     for alias in ["app", "app_read"] : alias =>
     regex("(?m)^${alias} = .*connect_query='([^']*)'", file("${path.module}/../pgbouncer.ini"))[0]

@@ -16,7 +16,7 @@ from dev.pooling.budget_postgres import (
 from dev.pooling.budget_postgres import needs as common_needs
 from dev.pooling.capacity import Capacity, Need
 
-ALIASES = 2  # orders-app and orders-app_read
+DATABASES = 2  # orders-app and orders-app_read
 
 
 def needs(capacity: Capacity) -> list[Need]:
@@ -35,10 +35,10 @@ def needs(capacity: Capacity) -> list[Need]:
         replicas = replicas_named(f"{settings.prefix_of(module)}REPLICA_URLS") or 0
         if own.pooled and capacity.pool_size:  # on AWS, by deploy/aws/module-databases-pgbouncer.tf
             clients[module], _ = clients_of(own, replicas)
-            servers = [(f"Postgres of {module}", ALIASES)]
+            servers = [(f"Postgres of {module}", DATABASES)]
             servers += [(f"each replica of {module}", 1)] if replicas else []
-            for server, aliases in servers:
-                found.append(pooled_server(server, aliases, capacity, read_bouncer(), postgres))
+            for server, databases in servers:
+                found.append(pooled_server(server, databases, capacity, read_bouncer(), postgres))
         elif not own.pooled:
             for need in direct(own, capacity, replicas, postgres):
                 remedy = need.remedy.replace("DATABASE_", settings.prefix_of(module))

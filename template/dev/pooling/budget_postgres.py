@@ -22,7 +22,7 @@ BOUNCER = Path("deploy/pgbouncer.ini")
 # The readiness check has its own connection, because a busy pool is no outage.
 CHECK = 1
 CLIENTS = "PgBouncer's clients"
-# On AWS each alias is a proxy: deploy/aws/rds-proxy.tf.
+# On AWS each of PgBouncer's databases has its own proxy: deploy/aws/rds-proxy.tf.
 PROXIES = 2
 # The query for the WAL positions has its own connection to the primary and to each replica.
 POSITIONS = 1
@@ -123,8 +123,8 @@ def pooled(
             f"set max_client_conn = {clients} in {BOUNCER}",
         )
     ]
-    for server, aliases in _servers(bouncer).items():
-        needs.append(pooled_server(f"Postgres at {server}", aliases, capacity, bouncer, postgres))
+    for server, databases in _servers(bouncer).items():
+        needs.append(pooled_server(f"Postgres at {server}", databases, capacity, bouncer, postgres))
     return needs
 
 
@@ -139,13 +139,13 @@ def clients_of(settings: DatabaseSettings, replicas: int) -> tuple[int, str]:
 
 
 def pooled_server(
-    what: str, aliases: int, capacity: Capacity, bouncer: ConfigParser, postgres: Postgres
+    what: str, databases: int, capacity: Capacity, bouncer: ConfigParser, postgres: Postgres
 ) -> Need:
     """The pools of every PgBouncer, one for each of the server's names, lead to this server."""
     pools = _pools(bouncer)
     size, reserve = capacity.pool_size or pools.default_pool_size, pools.reserve_pool_size
     times = f"{capacity.pgbouncers} x " if capacity.pgbouncers > 1 else ""
-    pools_there = capacity.pgbouncers * aliases
+    pools_there = capacity.pgbouncers * databases
     needed = pools_there * (size + reserve) + capacity.direct
     largest = (postgres.allowed - capacity.direct) // pools_there - reserve
     smaller = f"default_pool_size = {largest} in {BOUNCER}"
@@ -154,7 +154,7 @@ def pooled_server(
     remedies = [smaller, postgres.more(needed)] if largest > 0 else [postgres.more(needed)]
     return Need(
         what,
-        f"{times}{aliases} x ({size} + {reserve}) + {capacity.direct}",
+        f"{times}{databases} x ({size} + {reserve}) + {capacity.direct}",
         needed,
         postgres.allowed,
         f"set {', or '.join(remedies)}",

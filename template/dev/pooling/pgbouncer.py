@@ -91,8 +91,7 @@ def _write(
     """Only the host, the port and the file of users differ from production."""
     written = configuration()
     here = {"host": server.hostname, "port": port, "dbname": server.path.removeprefix("/")}
-    for name, alias in written["databases"].items():
-        connection = alias
+    for name, connection in written["databases"].items():
         for key, value in here.items():
             connection = re.sub(rf"\b{key}=\S+", f"{key}={value}", connection, count=1)
         written["databases"][name] = connection

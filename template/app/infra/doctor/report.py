@@ -48,7 +48,7 @@ def as_text(judgement: Judgement, evidence: Evidence) -> str:
     also = ", ".join(dict.fromkeys(one.text for one in judgement.also)) or "nothing"
     lines.append(f"  Also     {also}")
     skipped = [
-        f"  Skipped  {one.source}: {one.why}. To have it: {one.remedy}" for one in evidence.skipped
+        f"  Skipped  {one.source}: {one.why}. To add it: {one.remedy}" for one in evidence.skipped
     ]
     # Names come from the database and the log, and evidence from strangers.
     every = [*lines, *skipped, *_picture(evidence), f"  {_numbers(evidence)}"]

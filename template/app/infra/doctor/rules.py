@@ -192,7 +192,7 @@ def hot_row(evidence: Evidence) -> Finding | None:
     return Finding(
         rule="hot-row",
         text="many requests change the same row",
-        do="lock it last in the transaction, or add rows and sum them up",
+        do="lock it last in the transaction, or insert rows and sum them",
         evidence=[waits],
     )
 
@@ -265,7 +265,7 @@ def vacuum(evidence: Evidence) -> Finding | None:
             return Finding(
                 rule="vacuum",
                 text=f"dead rows fill {table.name}",
-                do="end what holds them (the oldest transaction), then VACUUM",
+                do="end the oldest transaction, which holds them, then VACUUM",
                 evidence=[
                     f"{table.dead:,} dead rows, {table.live:,} live ones; {time:.0%} of the"
                     " database's time goes there (pg_stat_user_tables)"
@@ -303,7 +303,7 @@ def disk(evidence: Evidence) -> Finding | None:
     return Finding(
         rule="disk",
         text="the database waits for its disk",
-        do="a quicker disk for writes, more memory for reads",
+        do="a faster disk for writes, more memory for reads",
         evidence=[_sessions(database.in_io, database, "wait for the disk")],
     )
 
@@ -405,7 +405,7 @@ def app(evidence: Evidence) -> Finding | None:
         return Finding(
             rule="starved",
             text="the app does not get the processor that it needs",
-            do="a larger quota, or fewer neighbours on that machine",
+            do="a larger quota, or fewer other programs on that machine",
             evidence=[seen],
         )
     return Finding(

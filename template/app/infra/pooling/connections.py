@@ -38,7 +38,7 @@ POOLER_LOST = (
 )
 
 WHEN_POOLED = {
-    "read_url": "with DATABASE_POOLED this must be the pooler's read-only alias (app_read in"
+    "read_url": "with DATABASE_POOLED this must be the pooler's read-only name (app_read in"
     " deploy/pgbouncer.ini) or a role whose sessions begin read-only, because a session's own"
     " settings do not pass through the pooler",
     "direct_url": "with DATABASE_POOLED this must lead to Postgres itself, past the pooler:"
@@ -130,7 +130,7 @@ async def _through_the_pooler(
     )
     with ExitStack() as on_failure:
         on_failure.callback(connection.terminate)
-        await _refuse_wrong_alias(connection, read_only, settings.connect_seconds)
+        await _refuse_wrong_name(connection, read_only, settings.connect_seconds)
         # Before asyncpg looks up a type (an array, an enum), it turns jit off with set_config. This
         # would pin a session of RDS Proxy, and the pooler has turned jit off already.
         connection._server_caps = connection._server_caps._replace(jit=False)
@@ -138,16 +138,16 @@ async def _through_the_pooler(
     return connection
 
 
-async def _refuse_wrong_alias(
+async def _refuse_wrong_name(
     connection: asyncpg.Connection, read_only: bool, seconds: float
 ) -> None:
     # A pooler accepts logins while Postgres is down, so run a query to check.
     found = await connection.fetchval("SHOW transaction_read_only", timeout=seconds)
     if read_only and found == "off":
         raise NotConnected(
-            "DATABASE_READ_URL leads to sessions that can write: it needs an alias of the pooler"
+            "DATABASE_READ_URL leads to sessions that can write: it needs a name of the pooler"
             " whose sessions begin with default_transaction_read_only = on"
         )
     if not read_only and found == "on":
         await connection.execute(END_IF_LEFT_BEHIND, timeout=seconds)
-        raise NotConnected("DATABASE_URL leads to the pooler's read-only alias, or to a replica")
+        raise NotConnected("DATABASE_URL leads to the pooler's read-only name, or to a replica")

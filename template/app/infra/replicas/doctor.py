@@ -62,7 +62,7 @@ async def look_at_replicas(
     skipped = [one for one in found if isinstance(one, Skipped)]
     if not direct:
         remedy = f"set {prefix}DIRECT_URLS, which leads past the pooler"
-        skipped = [Skipped(source=STATEMENTS, why="a pooler stands in front", remedy=remedy)]
+        skipped = [Skipped(source=STATEMENTS, why="a pooler is in front of it", remedy=remedy)]
     readers = [one for one in found if isinstance(one, Database)]
     return ReplicasSeen(replicas=lag, reads=replicas.reads), readers, skipped
 
@@ -119,7 +119,7 @@ def judged(found: ReplicasSeen, primary: Database | None, prefix: str) -> Findin
     for number, replica in enumerate(found.replicas, 1):
         if replica.left_out >= 0.5:
             how_far = f"it is up to {replica.behind_s or 0:.1f} s behind"
-            do = "end long reads on it, then a quicker disk; or build it again"
+            do = "end long reads on it, then a faster disk; or copy it again"
             if replica.behind_s is None:
                 how_far = "it does not answer, or follows another primary"
                 do = "read why in the app's log line `a replica is out of rotation`"

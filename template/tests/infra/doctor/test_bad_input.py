@@ -197,7 +197,7 @@ def test_a_missing_postgres_and_a_missing_log_get_one_line_each(tmp_path: Path) 
         "  Skipped  requests",
     ]
     assert "make psql" in shown.stdout
-    assert "127.0.0.1" not in shown.stdout.partition("To have it")[0]
+    assert "127.0.0.1" not in shown.stdout.partition("To add it")[0]
     assert "LOG_FORMAT=json" in shown.stdout
     # The verdict is shown although it cannot be kept.
     [line] = shown.stderr.splitlines()

@@ -162,7 +162,7 @@ def test_a_wrong_variable_is_refused_with_a_reason(
         ("default_pool_size = 20", "default_pool_size = x", "default_pool_size: Input should be "),
         ("default_pool_size = 20", "", "default_pool_size: Field required"),
         ("[databases]", "", "deploy/pgbouncer.ini cannot be read: "),
-        ("[databases]", "[database]", "there is no [databases] in it"),
+        ("[databases]", "[database]", "has no section [databases]"),
     ],
 )
 def test_an_impossible_pooler_is_refused_with_a_reason(

@@ -128,7 +128,7 @@ async def test_slow_queries_asks_a_replica_through_the_pooler(
             assert await database.reader().fetch(f"SHOW {name}") == [(default,)]
 
 
-async def test_an_alias_that_can_write_is_not_used_for_reads(
+async def test_a_name_that_can_write_is_not_used_for_reads(
     services: Services, bouncer: PgBouncer
 ) -> None:
     # Two names of one host. The settings cannot know that both lead to the same server.
@@ -140,12 +140,12 @@ async def test_an_alias_that_can_write_is_not_used_for_reads(
             await database.check()
 
 
-async def test_a_read_only_alias_is_not_used_for_writes(
+async def test_a_read_only_name_is_not_used_for_writes(
     services: Services, bouncer: PgBouncer
 ) -> None:
     elsewhere = bouncer.read_url.replace("127.0.0.1", "localhost")
     async with Database(settings(services, bouncer, url=elsewhere)) as database:
-        with pytest.raises(Unavailable, match="DATABASE_URL leads to the pooler's read-only alias"):
+        with pytest.raises(Unavailable, match="DATABASE_URL leads to the pooler's read-only name"):
             await execute(database, "SELECT 1")
 
 

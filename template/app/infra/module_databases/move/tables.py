@@ -64,9 +64,7 @@ async def of_tables(move: Move, is_copied: bool) -> AsyncGenerator[str]:
                 " the migrations of both, or write what they lack."
             )
         elif not is_copied and await move.new.value(ANY_ROW.format(table=table)):
-            yield (
-                f"{table} has rows in the new database already. Look whose they are, and empty it."
-            )
+            yield f"{table} has rows in the new database. Find out whose they are, and empty it."
 
 
 async def of_sequences(move: Move) -> AsyncGenerator[str]:

@@ -108,7 +108,7 @@ class Copier:
         async with asyncio.TaskGroup() as group:
             async for key in self.source.keys():
                 if not is_valid(key):
-                    print(f"{key}: not this app's, left where it is")
+                    print(f"{key}: not this app's, so it stays there")
                     continue
                 await slots.acquire()
                 copying = group.create_task(patiently(self._copy, key))

@@ -79,7 +79,7 @@ async def test_a_correct_setup_is_not_refused(move: Move) -> None:
         (
             "new",
             "INSERT INTO parcels VALUES (uuidv7(), 'left behind')",
-            "parcels has rows in the new database already. Look whose they are, and empty it.",
+            "parcels has rows in the new database. Find out whose they are, and empty it.",
         ),
         (
             "old",

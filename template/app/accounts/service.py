@@ -63,7 +63,8 @@ async def authenticate(write: WriteSession, credentials: Credentials, address: s
     """
     email, password = credentials.email, credentials.password
     account = await write.scalar(select(Account).where(Account.email == email))
-    if not await _is_correct(write, account, email, password, address) or account is None:
+    limits = throttle.limits_of(account, email, address)
+    if not await _is_correct(write, account, password, address, limits) or account is None:
         raise WrongCredentials
     if not await _lock_if_unchanged(write, account):
         raise WrongCredentials
@@ -78,7 +79,8 @@ async def change_password(
     account = await write.get(Account, account_id)
     if account is None:
         raise LoginNeeded
-    if not await _is_correct(write, account, account.email, current, address, is_logged_in=True):
+    limits = throttle.limits_of_logged_in(account.email)
+    if not await _is_correct(write, account, current, address, limits):
         raise WrongPassword
     if new == current:
         raise SamePassword
@@ -123,11 +125,9 @@ Staff = Annotated[User, Depends(require_staff)]
 async def _is_correct(
     write: WriteSession,
     account: Account | None,
-    email: str,
     password: SecretStr,
     address: str,
-    *,
-    is_logged_in: bool = False,
+    limits: throttle.Limits,
 ) -> bool:
     """Counts a wrong password as a guess. Commits. Raises TooManyLogins."""
     account_id = account.id if account else None
@@ -135,13 +135,13 @@ async def _is_correct(
     # Each core checks and counts one guess before the next one, so parallel guesses count too.
     async with throttle.turn_of(address), passwords.ONE_PER_CORE:
         try:
-            await throttle.check_login(write, account, email, address, is_logged_in=is_logged_in)
+            await throttle.check(write, limits)
         except throttle.TooManyLogins:
             _log_event("locked", account_id)
             raise
         await write.commit()
         if not await passwords.is_correct(password, account.password_hash if account else None):
-            await throttle.count_guess(write, email, address, is_logged_in=is_logged_in)
+            await throttle.count(write, limits)
             _log_event("login_failed", account_id)
             return False
     if account:

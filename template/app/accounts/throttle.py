@@ -7,6 +7,7 @@ request does not count, so an attacker cannot keep somebody else locked out.
 import asyncio
 from datetime import timedelta
 from ipaddress import IPv6Address, ip_address, ip_network
+from math import inf
 from weakref import WeakValueDictionary
 
 from sqlalchemy import case, delete, func, select
@@ -48,78 +49,27 @@ def turn_of(address: str) -> asyncio.Lock:
     return _locks.setdefault(address, asyncio.Lock())  # per copy: each copy has its own cores
 
 
-async def check_login(
-    write: WriteSession,
-    account: Account | None,
-    email: str,
-    address: str,
-    *,
-    is_logged_in: bool = False,
-) -> None:
-    """Raises TooManyLogins. At an address where the account has logged in before, only guesses at
-    this account from this address count. For a person who is logged in, only guesses of people who
-    are logged in to this account count."""
-    limits = _limits(email, address, is_logged_in)
-    if account and not is_logged_in and address in account.known_addresses:
-        limits = {_pair(email, address): TRIES_PER_ACCOUNT_AND_ADDRESS}
-    await _check(write, limits)
+type Limits = dict[str, float]  # the most guesses, by their origin
 
 
-async def count_guess(
-    write: WriteSession, email: str, address: str, *, is_logged_in: bool = False
-) -> None:
-    """Commits."""
-    await _count(write, *_limits(email, address, is_logged_in))
-    await write.commit()
-
-
-async def note_success(write: WriteSession, account: Account, address: str) -> None:
-    """Deletes the guesses from this address and those of the person who is logged in. Adds the
-    address to the known ones."""
-    origins = _pair(account.email, address), _logged_in(account.email)
-    await write.execute(delete(LoginAttempts).where(LoginAttempts.origin.in_(origins)))
-    if address not in account.known_addresses:
-        account.known_addresses = [address, *account.known_addresses][:KNOWN_ADDRESSES]
-
-
-async def count_registration(write: WriteSession, address: str) -> None:
-    """Commits. Raises TooManyLogins."""
-    origin = f"address:{address}"
-    await _check(write, {origin: TRIES_PER_ADDRESS})
-    await _count(write, origin)
-    await write.commit()
-
-
-async def unlock(write: WriteSession, email: str) -> None:
-    """Deletes all guesses at an account, from any address."""
-    at_account = LoginAttempts.origin == f"account:{email}"
-    from_anywhere = LoginAttempts.origin.startswith(f"account:{email} ", autoescape=True)
-    # First the row that each guess locks first, so that the two never wait for each other.
-    for guesses in (at_account, from_anywhere):
-        await write.execute(
-            delete(LoginAttempts).where(guesses).execution_options(synchronize_session=False)
-        )
-
-
-def _limits(email: str, address: str, is_logged_in: bool) -> dict[str, int]:
-    if is_logged_in:
-        return {_logged_in(email): TRIES_PER_ACCOUNT_AND_ADDRESS}
+def limits_of(account: Account | None, email: str, address: str) -> Limits:
+    """At an address where the account has logged in before, only the guesses at this account from
+    this address are limited. The others are still counted."""
+    is_known = account is not None and address in account.known_addresses
     return {
         _pair(email, address): TRIES_PER_ACCOUNT_AND_ADDRESS,
-        f"account:{email}": TRIES_PER_ACCOUNT,
-        f"address:{address}": TRIES_PER_ADDRESS,
+        f"account:{email}": inf if is_known else TRIES_PER_ACCOUNT,
+        f"address:{address}": inf if is_known else TRIES_PER_ADDRESS,
     }
 
 
-def _pair(email: str, address: str) -> str:
-    return f"account:{email} address:{address}"
+def limits_of_logged_in(email: str) -> Limits:
+    """Only guesses of people who are logged in to this account count."""
+    return {_logged_in(email): TRIES_PER_ACCOUNT_AND_ADDRESS}
 
 
-def _logged_in(email: str) -> str:
-    return f"account:{email} logged in"
-
-
-async def _check(write: WriteSession, limits: dict[str, int]) -> None:
+async def check(write: WriteSession, limits: Limits) -> None:
+    """Raises TooManyLogins."""
     # Postgres' time, because the clock here may be wrong.
     counted = select(LoginAttempts, func.now()).where(
         LoginAttempts.origin.in_(limits), LoginAttempts.since > func.now() - WINDOW
@@ -134,10 +84,11 @@ async def _check(write: WriteSession, limits: dict[str, int]) -> None:
         raise TooManyLogins("Wait before the next try.", {"Retry-After": str(seconds)})
 
 
-async def _count(write: WriteSession, *origins: str) -> None:
+async def count(write: WriteSession, limits: Limits) -> None:
+    """Counts one guess at each origin. Commits."""
     is_over = LoginAttempts.since < func.now() - WINDOW
     # Sorted, so that two transactions never wait for each other's rows.
-    counting = insert(LoginAttempts).values([{"origin": origin} for origin in sorted(origins)])
+    counting = insert(LoginAttempts).values([{"origin": origin} for origin in sorted(limits)])
     await write.execute(
         counting.on_conflict_do_update(
             index_elements=[LoginAttempts.origin],
@@ -153,3 +104,39 @@ async def _count(write: WriteSession, *origins: str) -> None:
         .where(LoginAttempts.origin.in_(over))
         .execution_options(synchronize_session=False)
     )
+    await write.commit()
+
+
+async def note_success(write: WriteSession, account: Account, address: str) -> None:
+    """Deletes the guesses from this address and those of the person who is logged in. Adds the
+    address to the known ones."""
+    origins = _pair(account.email, address), _logged_in(account.email)
+    await write.execute(delete(LoginAttempts).where(LoginAttempts.origin.in_(origins)))
+    if address not in account.known_addresses:
+        account.known_addresses = [address, *account.known_addresses][:KNOWN_ADDRESSES]
+
+
+async def count_registration(write: WriteSession, address: str) -> None:
+    """Commits. Raises TooManyLogins."""
+    limits: Limits = {f"address:{address}": TRIES_PER_ADDRESS}
+    await check(write, limits)
+    await count(write, limits)
+
+
+async def unlock(write: WriteSession, email: str) -> None:
+    """Deletes all guesses at an account, from any address."""
+    at_account = LoginAttempts.origin == f"account:{email}"
+    from_anywhere = LoginAttempts.origin.startswith(f"account:{email} ", autoescape=True)
+    # First the row that each guess locks first, so that the two never wait for each other.
+    for guesses in (at_account, from_anywhere):
+        await write.execute(
+            delete(LoginAttempts).where(guesses).execution_options(synchronize_session=False)
+        )
+
+
+def _pair(email: str, address: str) -> str:
+    return f"account:{email} address:{address}"
+
+
+def _logged_in(email: str) -> str:
+    return f"account:{email} logged in"

@@ -2,6 +2,7 @@
 """Fixtures: a Valkey for the sessions of one test, and a person who is logged in."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -32,6 +33,20 @@ def app(server: Valkey) -> FastAPI:
 async def ada(client: AsyncClient) -> AsyncClient:
     await client.post(f"/login/{ADA}")
     return client
+
+
+@contextmanager
+def hanging(server: Valkey, app: FastAPI) -> Iterator[None]:
+    """The app waits half a second for Redis while it hangs. Before and after that the app has more
+    time, because an answer may be late on a busy machine."""
+    lookups = app.state.session_redis._lookups
+    patience, lookups._seconds = lookups._seconds, 0.5
+    server.hang()
+    try:
+        yield
+    finally:
+        lookups._seconds = patience
+        server.go_on()
 
 
 async def when_it_answers(client: AsyncClient) -> Any:

@@ -25,17 +25,11 @@ from app.infra.sessions import Sessions
 from dev.cache.valkey import Valkey
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app, browser
-from tests.infra.redis_sessions.conftest import when_it_answers
+from tests.infra.redis_sessions.conftest import hanging, when_it_answers
 from tests.infra.redis_sessions.stored_in_redis import StoredInRedis
 from tests.infra.test_sessions import ADA, who
 
 GRACE = uuid4()
-IMPATIENT_SECONDS = 2
-
-
-@pytest.fixture
-def impatient(server: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SESSION_REDIS_SECONDS", str(IMPATIENT_SECONDS))
 
 
 async def test_while_redis_is_away_nobody_is_logged_out(ada: AsyncClient, server: Valkey) -> None:
@@ -53,28 +47,27 @@ async def test_while_redis_is_away_nobody_is_logged_out(ada: AsyncClient, server
 
 @pytest.mark.slow
 async def test_later_requests_do_not_wait_for_a_hung_redis(
-    impatient: None, ada: AsyncClient, server: Valkey
+    app: FastAPI, ada: AsyncClient, server: Valkey
 ) -> None:
-    server.hang()
-    visits = await asyncio.gather(*(ada.get("/me") for _ in range(50)))
-    assert {visit.status_code for visit in visits} == {503}
-    assert (await ada.post("/logout")).status_code == 503
+    with hanging(server, app):
+        visits = await asyncio.gather(*(ada.get("/me") for _ in range(50)))
+        assert {visit.status_code for visit in visits} == {503}
+        assert (await ada.post("/logout")).status_code == 503
 
-    async with asyncio.timeout(IMPATIENT_SECONDS - 0.1):
-        assert await who(ada) == 503
+        app.state.session_redis._lookups._seconds = 60
+        async with asyncio.timeout(4):  # its connection would wait 5 s
+            assert await who(ada) == 503
 
-    server.go_on()
     assert await when_it_answers(ada) == str(ADA)
     assert (await ada.post("/logout")).status_code == 200
 
 
 @pytest.mark.slow
 async def test_after_one_late_answer_of_redis_the_next_request_is_answered(
-    impatient: None, ada: AsyncClient, server: Valkey
+    app: FastAPI, ada: AsyncClient, server: Valkey
 ) -> None:
-    server.hang()
-    assert await who(ada) == 503
-    server.go_on()
+    with hanging(server, app):
+        assert await who(ada) == 503
     assert await who(ada) == str(ADA)
 
 

@@ -29,12 +29,6 @@ def server(server: Valkey, monkeypatch: pytest.MonkeyPatch) -> Valkey:
 
 
 @pytest.fixture
-def impatient(server: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_STATEMENT_SECONDS", "0.5")
-    monkeypatch.setenv("SESSION_REDIS_SECONDS", "0.5")
-
-
-@pytest.fixture
 async def postgres(services: Services) -> AsyncGenerator[asyncpg.Connection]:
     async with connected(services.database_url) as connection:
         yield connection

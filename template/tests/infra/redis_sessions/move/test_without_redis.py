@@ -11,6 +11,8 @@ from app.infra.redis_sessions.settings import Step
 from app.infra.redis_sessions.store import PAUSE_SECONDS
 from dev.cache.valkey import Valkey
 from dev.pytest_plugin import Services
+from tests.infra.conftest import until
+from tests.infra.redis_sessions.conftest import hanging
 from tests.infra.redis_sessions.move.conftest import At, whoever_knows
 from tests.infra.redis_sessions.move.people import ask, is_logged_in, is_refused, logged_in
 from tests.infra.test_sessions import StoredRows
@@ -48,45 +50,41 @@ async def test_nobody_is_logged_out_or_seems_so_while_redis_is_down(
 
 @pytest.mark.parametrize("step", WITHOUT_REDIS)
 async def test_nobody_is_logged_out_or_seems_so_while_redis_hangs(
-    impatient: None, at: At, server: Valkey, step: Step
+    at: At, server: Valkey, step: Step
 ) -> None:
     app = at(step)
     token = await logged_in(app)
-    server.hang()
+    with hanging(server, app):
+        assert (await ask(app, "GET", "/me", token)).status == WITHOUT_REDIS[step]
+        assert is_refused(await ask(app, "POST", "/logout", token))
 
-    assert (await ask(app, "GET", "/me", token)).status == WITHOUT_REDIS[step]
-    assert is_refused(await ask(app, "POST", "/logout", token))
-
-    server.go_on()  # It may now run the old command, although no request waits for it.
+    # Redis may now run the old command, although no request waits for it.
     await asyncio.sleep(PAUSE_SECONDS)
+    await until(lambda: app.state.session_redis._lookups.is_reachable)
     assert (await ask(app, "POST", "/logout", token)).status == 200
     assert await whoever_knows(token, at, step) == []
 
 
 @pytest.mark.parametrize("step", WITHOUT_REDIS)
 async def test_repeated_logouts_do_not_each_wait_while_redis_hangs(
-    impatient: None, at: At, server: Valkey, step: Step
+    at: At, server: Valkey, step: Step
 ) -> None:
     token = await logged_in(at(step))
-    server.hang()
-
-    async with asyncio.timeout(8):  # half a second each would be 20 s
-        for _ in range(40):
-            assert is_refused(await ask(at(step), "POST", "/logout", token))
-    server.go_on()
+    with hanging(server, at(step)):
+        async with asyncio.timeout(8):  # half a second each would be 20 s
+            for _ in range(40):
+                assert is_refused(await ask(at(step), "POST", "/logout", token))
 
 
 @pytest.mark.parametrize("step", [Step.REDIS_THEN_POSTGRES, Step.REDIS_FIRST])
 async def test_repeated_visits_do_not_each_wait_while_redis_hangs(
-    impatient: None, at: At, server: Valkey, step: Step
+    at: At, server: Valkey, step: Step
 ) -> None:
     token = await logged_in(at(step))
-    server.hang()
-
-    async with asyncio.timeout(8):  # half a second each would be 20 s
-        for _ in range(40):
-            assert await is_logged_in(at(step), token)
-    server.go_on()
+    with hanging(server, at(step)):
+        async with asyncio.timeout(8):  # half a second each would be 20 s
+            for _ in range(40):
+                assert await is_logged_in(at(step), token)
 
 
 @pytest.mark.parametrize("path", ["/logout", "/logout-everywhere/{ada}", "/login/{ada}"])

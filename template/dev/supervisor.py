@@ -25,9 +25,9 @@ MOST_LOG_BYTES = 10 * 1024 * 1024
 @contextmanager
 def shared(
     folder: Path, start: Callable[[], subprocess.Popen[bytes] | None], *, remove: bool
-) -> Iterator[None]:
+) -> Iterator[subprocess.Popen[bytes] | None]:
     """Keep the server of `folder` running. One user at a time calls `start`, which returns None if
-    the server already runs."""
+    the server already runs. Yields the supervisor of a started one: it ends with its server."""
     users = _join(folder)
     supervisor = None
     started = False
@@ -36,7 +36,7 @@ def shared(
             fcntl.flock(starting, fcntl.LOCK_EX)
             supervisor = start()
         started = True
-        yield
+        yield supervisor
     finally:
         last = try_lock_alone(users)
         has_died = supervisor is not None and supervisor.poll() is not None

@@ -135,9 +135,9 @@ def rehearse(archive: Archive, until: datetime | None, role: str) -> None:
         _short_folder() as sockets,
         supervisor.shared(
             folder, lambda: _start(folder, sockets, archive, backup, until), remove=True
-        ),
+        ) as process,
     ):
-        last_commit = asyncio.run(_wait_until_replayed(folder, sockets, role))
+        last_commit = asyncio.run(_wait_until_replayed(process, folder / "log", sockets, role))
         seconds = time.monotonic() - started
         counted = asyncio.run(_count(sockets, role))
         _check_every_page(sockets, role)
@@ -206,7 +206,9 @@ def _refuse_another_major(data: Path) -> None:
         )
 
 
-async def _wait_until_replayed(folder: Path, sockets: str, role: str) -> datetime | None:
+async def _wait_until_replayed(
+    process: subprocess.Popen[bytes] | None, log: Path, sockets: str, role: str
+) -> datetime | None:
     """The time of the last commit in the WAL, if there was one since the backup began."""
     last: datetime | None
     while True:
@@ -219,22 +221,12 @@ async def _wait_until_replayed(folder: Path, sockets: str, role: str) -> datetim
                 f"The restored server has no role {role}: name its superuser with BACKUP_ROLE=."
             ) from None
         except (OSError, TimeoutError, asyncpg.CannotConnectNowError):
-            if _has_ended(folder / "server.pid"):
-                end = postgres.end_of(folder / "log")
+            if process and process.poll() is not None:
+                end = postgres.end_of(log)
                 raise RehearsalError(f"Postgres did not replay the WAL. {end}") from None
             await asyncio.sleep(0.1)
         else:
             return last
-
-
-def _has_ended(pid_file: Path) -> bool:
-    try:
-        os.kill(int(pid_file.read_text()), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError):
-        return False  # not written yet
-    return False
 
 
 async def _count(sockets: str, role: str) -> dict[str, int]:

@@ -266,11 +266,12 @@ async def test_postgres_away_behind_the_pooler_is_not_ready(
 ) -> None:
     async with proxy(services) as line:
         with pgbouncer.running(services.database_url, by_port=line.port) as bouncer:
-            quick = settings(services, bouncer, connect_seconds=0.5)
-            async with Database(quick) as database:
+            limits = settings(services, bouncer)
+            async with Database(limits) as database:
                 await database.check()
 
                 line.is_silent = True
+                limits.connect_seconds = 0.5
 
                 with pytest.raises(Unavailable):
                     await database.check()
@@ -300,9 +301,9 @@ async def test_a_too_long_wait_at_the_pooler_is_unavailable_and_not_repeated(
 ) -> None:
     sizes = {"default_pool_size": 1, "reserve_pool_size": 0, "query_wait_timeout": 1}
     with pgbouncer.running(services.database_url, **sizes) as bouncer:
-        narrow = settings(services, bouncer, pool_wait_seconds=0.5)
-        async with Database(narrow) as database:
+        async with Database(settings(services, bouncer)) as database:
             await asyncio.gather(*(database.reader().fetch("SELECT 1") for _ in range(2)))
+            database.reader()._patience = 0.5  # enough for connections that are open
             async with busy_reading(database):
                 with pytest.raises(Unavailable, match="query_wait_timeout"):
                     await database.reader().fetch("SELECT 1")

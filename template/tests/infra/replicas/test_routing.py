@@ -373,7 +373,7 @@ async def test_a_read_that_replay_cancels_is_answered_by_the_primary(
         await written(client)
         await until(lambda: replica.said_yes("EXISTS (SELECT FROM notes)"))
         reading = asyncio.create_task(notes.state.database.reader().fetch(slow_there))
-        await asyncio.sleep(0.1)
+        await replica.becomes("EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')")
         await primary.run("DELETE FROM notes")
         await primary.run("VACUUM notes")
         await written(client)
@@ -581,12 +581,18 @@ async def test_a_server_that_is_away_or_refuses_us_or_is_no_replica_is_left_out(
     nobody = "postgresql://app:wrong@127.0.0.1:1/postgres"
     urls = [nobody, replica.url_as("stranger"), primary.url, replica.url]
     monkeypatch.setenv("DATABASE_REPLICA_URLS", ",".join(urls))
+    log: list[str] = []
+
+    def three_are_left_out() -> bool:
+        log.append(capsys.readouterr().out)
+        return "".join(log).count("a replica is out of rotation") == 3
+
     async with in_rotation(notes_app(), serve) as client:
-        await asyncio.sleep(0.1)
+        await until(three_are_left_out)
         assert await reads_from_replica(client)
 
-    log = capsys.readouterr().out
-    assert "it does not answer: Postgres: no connection could be opened: password auth" in log
+    refused = "it does not answer: Postgres: no connection could be opened: password auth"
+    assert refused in "".join(log)
 
 
 def test_a_replica_with_a_wrong_address_stops_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from fastapi import FastAPI
 from httpx import AsyncClient
 
 from dev.pytest_plugin import RUN
+from tests.infra.conftest import until
 from tests.infra.own_writes.silent_clients import DIARIES
 from tests.infra.replicas.replication import SESSIONS, Cluster, Server, cluster
 
@@ -50,12 +52,13 @@ async def until_replica_is_read(copies: list[AsyncClient], server: Server) -> No
                 await copy.get("/diaries/0")
 
 
-async def caught_up(primary: Server, replica: Server) -> None:
+async def caught_up(app: FastAPI, primary: Server, replica: Server) -> None:
     """Makes the replica replay at once, and waits until the app knows it."""
     await hold_back(replica, "0")
-    position = await primary.run("SELECT pg_logical_emit_message(true, 'rung', 'now')::text")
-    await replica.becomes(f"pg_last_wal_replay_lsn() > '{position}'")
-    await asyncio.sleep(0.2)  # some polls
+    now = "SELECT (pg_logical_emit_message(true, 'rung', 'now') - '0/0')::bigint"
+    position = int(str(await primary.run(now)))
+    [known] = app.state.database.replicas
+    await until(lambda: known.lsn > position)
 
 
 async def calls(server: Server, table: str) -> int:

@@ -87,7 +87,7 @@ async def test_a_replica_finds_the_session_and_the_row_of_a_browser(
         await ada.post("/session")
         await ada.post("/devices")
         assert await seen(ada, "/devices", {}) == [2, 1]
-        await caught_up(servers.primary, replica)
+        await caught_up(app, servers.primary, replica)
         lookups = await calls(servers.primary, "login_sessions")
         assert await seen(ada, "/devices", {}) == [2, 1]
         assert await calls(servers.primary, "login_sessions") == lookups

@@ -58,10 +58,11 @@ async def test_a_copy_told_not_to_read_from_replicas_does_not(
 async def test_a_token_costs_one_lookup_on_the_primary_and_its_reads_stay_on_the_replica(
     primary: Server, replica: Server
 ) -> None:
-    async with copies_of(diary_app()) as (copy,):
+    app = diary_app()
+    async with copies_of(app) as (copy,):
         await until_replica_is_read([copy], replica)
         token = await logged_in(copy)
-        await caught_up(primary, replica)
+        await caught_up(app, primary, replica)
         lookups, read = await calls(primary, "login_sessions"), await calls(replica, "diaries")
         for _ in range(10):
             assert (await copy.get("/own-diaries/0", headers=token)).status_code == 200
@@ -78,7 +79,7 @@ async def test_a_browser_costs_no_lookup_on_the_primary_also_long_after_its_last
     async with copies_of(app) as (stranger,), browser(app) as ada:
         await until_replica_is_read([stranger], replica)
         await ada.post("/session")
-        await caught_up(primary, replica)
+        await caught_up(app, primary, replica)
         lookups = await calls(primary, "login_sessions")
         assert (await ada.get("/me")).status_code == 200
         for cookie in [name for name in ada.cookies if name.startswith("__Host-wrote-")]:
@@ -91,12 +92,13 @@ async def test_a_browser_costs_no_lookup_on_the_primary_also_long_after_its_last
 async def test_a_client_that_echoes_the_header_costs_no_lookup_on_the_primary(
     primary: Server, replica: Server
 ) -> None:
-    async with copies_of(diary_app()) as (copy,):
+    app = diary_app()
+    async with copies_of(app) as (copy,):
         await until_replica_is_read([copy], replica)
         token = await logged_in(copy)
         written = await copy.put(f"/diaries/{next(new_ids)}", params={"page": 1}, headers=token)
         echoing = {**token, "Read-After": written.headers["Read-After"]}
-        await caught_up(primary, replica)
+        await caught_up(app, primary, replica)
         lookups = await calls(primary, "login_sessions")
         for _ in range(5):
             assert await status_of(copy, echoing) == 200
@@ -124,7 +126,7 @@ async def test_a_browser_without_the_marker_gets_it_with_the_first_answer_that_i
         await ada.post("/session")
         for cookie in [name for name in ada.cookies if name != COOKIE]:
             ada.cookies.delete(cookie)  # as one that logged in before there was a marker
-        await caught_up(primary, replica)
+        await caught_up(app, primary, replica)
         assert (await ada.get("/me")).status_code == 200
         lookups = await calls(primary, "login_sessions")
         assert (await ada.get("/me")).status_code == 200

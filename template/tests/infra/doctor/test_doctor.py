@@ -66,15 +66,19 @@ def verdict(database: Database) -> str:
 async def at_work(url: str, *works: Work) -> AsyncGenerator[None]:
     """Runs each of these on its own connection, until the block ends."""
 
+    name = f"at work {uuid4().hex}"
+    have_begun = """SELECT count(*) = $2 FROM pg_stat_activity
+        WHERE application_name = $1 AND query <> ''"""
+
     async def work_on(work: Work) -> None:
-        connection = await asyncpg.connect(url)
+        connection = await asyncpg.connect(url, server_settings={"application_name": name})
         try:
             await work(connection)
         finally:
             connection.terminate()
 
     tasks = [asyncio.create_task(work_on(work)) for work in works]
-    await asyncio.sleep(0.5)
+    await until(lambda: fetch_value(url, have_begun, name, len(works)))
     try:
         yield
     finally:

@@ -5,12 +5,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dev.deploy import checks, console, destroy, environment, guard, image, state
+from dev.deploy import checks, console, destroy, environment, guard, image
 from dev.deploy.aws import Aws, explained
 from dev.deploy.environment import Environment
 from dev.deploy.migration import migrate
 from dev.deploy.programs import Stop, need_terraform, say
 from dev.deploy.roll import previous, roll, short
+from dev.deploy.state import State
 
 
 def run(command: str, folder: Path) -> None:
@@ -37,24 +38,23 @@ def deploy(read: Environment) -> None:
     """An earlier run may have been killed after any step, so each step looks first."""
     say("1/6 Checks")
     commit = checks.commit(read.folder)
-    aws = Aws(read.region)
-    account = aws.account()
+    state = State(read)
+    aws, account = state.aws, state.account
     checks.certificate(aws, read, account)
-    bucket = state.bucket_of(read, account)
-    state.refuse_lock(aws, read, bucket, account)
+    state.refuse_lock()
     ecr = aws.client("ecr")
     built = image.exists(ecr, read.id, commit)
     program = "" if built else image.builder()
 
     say(f"2/6 Plan of {read.id} in {read.region}, account {account}")
-    state.make_bucket(aws, bucket, account)
-    state.initialise(read, bucket)
+    state.make_bucket()
+    state.initialise()
     tagged = f"{image.repository_of(account, read.region, read.id)}:{commit}"
     guard.plan(read.folder, tagged)
 
     say("3/6 Apply")
     guard.apply(read.folder, again=f"make deploy {read.make}")
-    service = state.outputs(read)
+    service = state.outputs()
     release = service["release"]
 
     say(f"4/6 Image {tagged}")
@@ -88,22 +88,18 @@ def rollback(read: Environment, to: str) -> None:
 
 def begin(read: Environment, released: bool = False) -> None:
     """Prepares for a plan: the state exists, and nobody else holds its lock."""
-    aws = Aws(read.region)
-    account = aws.account()
-    bucket = state.bucket_of(read, account)
-    state.refuse_lock(aws, read, bucket, account)
+    state = State(read)
+    state.refuse_lock()
     if released:
-        state.need_bucket(aws, read, bucket, account)
+        state.need_bucket()
     else:
-        state.make_bucket(aws, bucket, account)
-    state.initialise(read, bucket)
+        state.make_bucket()
+    state.initialise()
 
 
 def deployed(read: Environment) -> tuple[Aws, dict[str, Any]]:
     """Ignores the lock, because a rollback must be possible while a release hangs."""
-    aws = Aws(read.region)
-    account = aws.account()
-    bucket = state.bucket_of(read, account)
-    state.need_bucket(aws, read, bucket, account)
-    state.initialise(read, bucket)
-    return aws, state.outputs(read)["release"]
+    state = State(read)
+    state.need_bucket()
+    state.initialise()
+    return state.aws, state.outputs()["release"]

@@ -108,7 +108,7 @@ class Client(MinPosition):
         self.token_hash = token_hash
         self.carried = carried
         modules = positions.modules if positions else ()
-        self.min_position = carried.position
+        self.min_position = carried.positions.get(MAIN)
         # No lookup is needed: there is no session, or the client sends all of its positions.
         self.echoes = token_hash is None or carried.covers(modules)
         self.is_resolved = self.echoes
@@ -191,7 +191,7 @@ class ClientAt(MinPosition):
     def __init__(self, client: Client, database: str) -> None:
         self.database = database
         self.affinity = client.affinity
-        self.min_position = client.carried.of_modules.get(database)
+        self.min_position = client.carried.positions.get(database)
         if self.min_position == NEVER:
             self.min_position = None
         self.is_resolved = client.echoes
@@ -247,7 +247,7 @@ class OwnWrites:
         written = client.min_position if client.has_written else None
         at_modules = [one for one in client.at_modules if one.has_written]
         if written or at_modules:
-            yield self.positions.header(*_to_echo(client))
+            yield self.positions.header(_to_echo(client))
         # The client carries its session in a header, or has just started it without a cookie.
         if by_token or (client.started and not _has_session_cookie(answered)):
             return
@@ -266,16 +266,18 @@ class OwnWrites:
                 )
 
 
-def _to_echo(client: Client) -> tuple[Position | None, dict[str, Position]]:
+def _to_echo(client: Client) -> dict[str, Position]:
     """The positions that the client must send next time. An unknown one is looked up again."""
     main = client.min_position if client.is_resolved else None
     if main == NOT_KNOWN and not client.has_written:
         main = None
-    return main, client.carried.of_modules | {
+    at_modules = client.carried.positions | {
         one.database: one.min_position or NEVER
         for one in client.at_modules
         if one.is_resolved and (one.has_written or one.min_position != NOT_KNOWN)
     }
+    at_modules.pop(MAIN, None)
+    return ({MAIN: main} if main else {}) | at_modules
 
 
 def _has_session_cookie(answered: list[Header]) -> bool:

@@ -8,14 +8,14 @@ from datetime import timedelta
 import pytest
 from pydantic import SecretStr
 
-from app.infra.own_writes.log_position import NOT_KNOWN, Position, decoded, encoded
+from app.infra.own_writes.log_position import MAIN, NOT_KNOWN, Position, decoded, encoded
 from app.infra.own_writes.signed_positions import HEADER, NEVER, Carried, SignedPositions, marker
 from app.infra.session_tokens import COOKIE, token_of
 from app.infra.signing import Signer
 from tests.infra.conftest import Serve, bare_app
 
 POSITIONS = SignedPositions(Signer(SecretStr("the-same-secret-key-for-every-test")))
-SIGNED = POSITIONS.header(Position(1, 7))[1]
+SIGNED = POSITIONS.header({MAIN: Position(1, 7)})[1]
 
 HOSTILE = [
     b"",
@@ -83,26 +83,28 @@ def test_the_greatest_position_of_several_cookies_counts() -> None:
     brought = b"; ".join(cookie.split(b";")[0] for cookie in given)
     both = carried(cookie=brought)
 
-    assert both.position == Position(1, 9)
+    assert both.positions == {MAIN: Position(1, 9)}
     removed = [c for c in cookies(Position(1, 10), both) if b"Max-Age=0" in c]
     assert sorted(c.split(b"=")[0] for c in removed) == [b"__Host-wrote-7", b"__Host-wrote-9"]
 
 
 def test_the_greatest_position_of_several_in_headers_counts() -> None:
-    later, never = POSITIONS.header(Position(1, 9))[1], POSITIONS.header(NEVER)[1]
+    later, never = (POSITIONS.header({MAIN: one})[1] for one in (Position(1, 9), NEVER))
+
+    greatest = {MAIN: Position(1, 9)}
 
     for given in itertools.permutations([SIGNED, later, never]):
-        assert carried(read_after=b", ".join(given)).position == Position(1, 9)
+        assert carried(read_after=b", ".join(given)).positions == greatest
         fields = [(HEADER, one) for one in given]
-        assert POSITIONS.of({"headers": fields}, by_token=False).position == Position(1, 9)
+        assert POSITIONS.of({"headers": fields}, by_token=False).positions == greatest
 
 
 def test_cookies_prove_nothing_beside_a_token_because_its_answers_set_none() -> None:
     browser = b"; ".join([marker()[1].split(b";")[0], cookies(Position(1, 7))[0].split(b";")[0]])
 
-    assert carried(cookie=browser).is_any
-    assert not carried(cookie=browser, authorization=b"Bearer abc").is_any
-    assert carried(read_after=SIGNED, authorization=b"Bearer abc").is_any
+    assert carried(cookie=browser).covers(())
+    assert not carried(cookie=browser, authorization=b"Bearer abc").covers(())
+    assert carried(read_after=SIGNED, authorization=b"Bearer abc").covers(())
 
 
 def test_a_position_is_the_same_after_it_was_stored() -> None:

@@ -22,7 +22,7 @@ from app.infra.database import Database, ReadSession, WriteSession
 from app.infra.environment import EnvironmentIncomplete
 from app.infra.freshness import max_stale
 from app.infra.own_writes.client import Client, this_client
-from app.infra.own_writes.log_position import Position
+from app.infra.own_writes.log_position import MAIN, Position
 from app.infra.own_writes.signed_positions import Carried
 from app.infra.reads import Reader
 from app.infra.replicas.replicas import Replicas, ReplicaSettings
@@ -541,7 +541,7 @@ async def test_on_a_new_timeline_the_old_position_of_a_replica_proves_nothing() 
     assert await replicas.choose(Client(), None, besides=None) is replica
 
     replicas.see_primary(Position(2, 100))  # for example a server of the next major version
-    writer = Client(carried=Carried(Position(2, 500)))
+    writer = Client(carried=Carried({MAIN: Position(2, 500)}))
     for allowed in (None, timedelta(minutes=5)):
         assert await replicas.choose(writer, allowed, besides=None) is None
         assert await replicas.choose(Client(), allowed, besides=None) is None

@@ -62,6 +62,7 @@ def create_app() -> FastAPI:
 
     @app.get("/slow")
     async def slow(seconds: float) -> str:
+        print("the slow request has arrived", flush=True)
         await asyncio.sleep(seconds)
         return "at last"
 

@@ -12,6 +12,7 @@ import pytest
 from app.infra.copies.draining import AT_ONCE_SECONDS
 from dev.copies.stack_copy import Copy
 from dev.pytest_plugin import Services
+from tests.infra.conftest import until
 from tests.infra.copies.stack_shop import SERVE
 from tests.infra.copies.stack_visitors import Answer, Browser, ask
 
@@ -68,7 +69,7 @@ async def test_after_sigterm_a_copy_is_not_ready_serves_on_and_ends(start: Start
 async def test_a_request_that_lasts_longer_than_the_drain_is_answered(start: Start) -> None:
     copy = start("0.1")
     slow = asyncio.create_task(ask(copy.url, "GET", "/slow?seconds=2"))
-    await asyncio.sleep(1)  # long enough for the request to arrive
+    await until(lambda: "the slow request has arrived" in copy.log)
 
     copy.stop()
 

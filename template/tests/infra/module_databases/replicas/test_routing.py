@@ -22,7 +22,7 @@ from app.infra.own_writes.client import OwnWrites
 from app.infra.reads import Reader
 from dev.cache import valkey
 from dev.pytest_plugin import Services
-from tests.infra.conftest import bare_app, browser
+from tests.infra.conftest import bare_app, browser, until
 from tests.infra.own_writes.silent_clients import add_logins
 from tests.infra.replicas.replication import Server
 
@@ -69,11 +69,11 @@ async def copy_of(app: FastAPI) -> AsyncGenerator[AsyncClient]:
 async def running(app: FastAPI) -> AsyncGenerator[AsyncClient]:
     """A stranger without a session, once its reads come from the replica."""
     async with copy_of(app) as stranger:
-        await until(stranger, "replica")
+        await until_read(stranger, "replica")
         yield stranger
 
 
-async def until(client: AsyncClient, server: str, token: dict[str, str] | None = None) -> None:
+async def until_read(client: AsyncClient, server: str, token: dict[str, str] | None = None) -> None:
     async with asyncio.timeout(300):
         while (await client.get("/reads-from", headers=token)).json() != server:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
@@ -110,7 +110,7 @@ async def test_a_token_that_sends_nothing_back_sees_its_write_and_others_may_rea
         async with running(post_office()) as stranger, running(other_copy) as other:
             token = await token_of(stranger)
             for copy in (stranger, other):
-                await until(copy, "replica", token)
+                await until_read(copy, "replica", token)
             await hold_back(paused)
             name = uuid4().hex
             sent = await stranger.post(f"/parcels/{name}", headers=token)
@@ -211,7 +211,7 @@ async def test_a_new_session_of_a_client_sees_what_it_wrote_before(
 
 
 async def test_a_position_that_cannot_be_noted_at_once_is_noted_on_another_connection(
-    paused: Server, services: Services
+    paused: Server, services: Services, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with running(post_office()) as stranger:
         token = await token_of(stranger)
@@ -222,7 +222,7 @@ async def test_a_position_that_cannot_be_noted_at_once_is_noted_on_another_conne
         await transaction.start()
         await holder.execute("SELECT FROM login_sessions FOR UPDATE")
         sending = asyncio.create_task(stranger.post(f"/parcels/{name}", headers=token))
-        await asyncio.sleep(1.5)  # the first try waits a second for the row
+        await until(lambda: "noted on another connection" in capsys.readouterr().out)
         await transaction.rollback()
         await holder.close()
         assert (await sending).status_code == 200
@@ -272,7 +272,7 @@ async def test_a_killed_replica_leaves_its_reads_to_the_primary(
         replica.signal(signal.SIGKILL)
         for _ in range(20):
             assert (await stranger.get("/reads-from")).status_code == 200
-        await until(stranger, "primary")
+        await until_read(stranger, "primary")
         assert (await stranger.get("/ready")).status_code == 200
 
 

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from app.infra.session_tokens import COOKIE
-from tests.infra.conftest import browser
+from tests.infra.conftest import browser, until
 from tests.infra.own_writes.replicas.pair import calls, caught_up, until_replica_is_read
 from tests.infra.own_writes.silent_clients import (
     copies_of,
@@ -149,7 +149,7 @@ async def test_a_session_that_the_replica_does_not_know_is_looked_up_on_the_prim
 
 @pytest.mark.usefixtures("replica")
 async def test_a_position_that_cannot_be_noted_at_once_is_noted_on_another_connection(
-    primary: Server,
+    primary: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with copies_of(diary_app()) as (copy,):
         token = await logged_in(copy)
@@ -161,7 +161,7 @@ async def test_a_position_that_cannot_be_noted_at_once_is_noted_on_another_conne
         writing = asyncio.create_task(
             copy.put(f"/diaries/{next(new_ids)}", params={"page": 1}, headers=token)
         )
-        await asyncio.sleep(1.5)  # the first try waits a second for the row
+        await until(lambda: "noted on another connection" in capsys.readouterr().out)
         await transaction.rollback()
         assert (await writing).status_code == 200
         await holder.close()

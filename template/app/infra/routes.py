@@ -36,6 +36,10 @@ class RoutesInOnePass:
         self._not_yet_built = self._build()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Starlette would find the route of /session for /session%0A too, but a proxy's rule for
+        # /session would not apply.
+        if scope["type"] == "http" and scope["path"].endswith("\n"):
+            raise HTTPException(404)
         if scope["type"] == "http" and not scope.get("root_path"):
             path, method = scope["path"], scope["method"]
             candidates = chain(self._candidates, self._not_yet_built)

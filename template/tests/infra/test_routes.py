@@ -124,3 +124,12 @@ async def test_a_path_with_a_number_that_python_refuses_to_read_is_a_404() -> No
     routes.install(app)
 
     assert (await answer(app, "GET", f"/outer/inner/{'9' * 5000}")).status_code == 404
+
+
+@pytest.mark.parametrize("root_path", ["", "/api"])
+async def test_a_path_with_a_newline_at_its_end_is_a_404(root_path: str) -> None:
+    app = busy_app()
+    routes.install(app)
+
+    assert (await answer(app, "GET", "/first%0A", root_path)).status_code == 404
+    assert (await answer(app, "POST", "/late/notes%0A", root_path)).status_code == 404

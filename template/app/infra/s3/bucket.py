@@ -48,13 +48,15 @@ class Bucket:
     """Private files in S3. Clients upload and download them there with requests that this process
     signs.
 
-    Raises Unavailable when S3 fails, or does not answer within `seconds`.
+    Raises Unavailable when S3 fails, or does not answer within `seconds`. Only for a file's content
+    `seconds` limits each pause, and not the whole.
     """
 
     def __init__(self, signer: S3Signer, link_lifetime: timedelta, seconds: float) -> None:
         self._signer = signer
         self._link_lifetime = link_lifetime
         waits = httpx.Timeout(seconds, connect=min(seconds, 2))
+        self._seconds = seconds
         self._client = httpx.AsyncClient(timeout=waits, verify=_tls())
 
     async def __aenter__(self) -> Self:
@@ -121,11 +123,12 @@ class Bucket:
             _expect(answer, 204)
 
     async def check(self) -> None:
-        """Checks that the bucket is reachable. Not by HEAD: its answer is the same for a missing
-        bucket and a missing file."""
-        answer = await self._ask("GET", "is-there")
+        """Checks that the bucket is reachable. No file can have this key, so a server that finds it
+        is none, such as a web console. Not by HEAD: its answer is the same for a missing bucket and
+        a missing file."""
+        answer = await self._ask("GET", "No-such-key")
         if _error(answer) != "NoSuchKey":
-            _expect(answer, 200)
+            _expect(answer)
 
     async def keys(self) -> AsyncIterator[str]:
         async for page in self.pages():
@@ -159,13 +162,14 @@ class Bucket:
             url = self._signer.url(method, key, SOON, headers=headers, query=query)
             request = self._client.build_request(method, url, headers=headers, content=content)
             try:
-                answer = await self._client.send(request, stream=True)
-                if not (streamed and answer.is_success):
-                    await answer.aread()
+                async with asyncio.timeout(self._seconds if content is None else None):
+                    answer = await self._client.send(request, stream=True)
+                    if not (streamed and answer.is_success):
+                        await answer.aread()
                 if answer.status_code < 500:
                     return answer
                 reason = f"{answer.status_code} {_error(answer)}"
-            except httpx.TransportError as error:
+            except (httpx.RequestError, TimeoutError) as error:
                 reason = repr(error)
             await asyncio.sleep(pause)
         raise Unavailable(f"S3 did not {method} {key}: {reason}")

@@ -3,8 +3,9 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
+from itertools import batched
 
 import pytest
 
@@ -59,18 +60,24 @@ MISSING = said("404 Not Found", b"")
 
 
 @asynccontextmanager
-async def bucket_that_answers(*answers: bytes) -> AsyncGenerator[tuple[Bucket, list[str]]]:
+async def bucket_that_answers(
+    *answers: bytes, pause: float = 0
+) -> AsyncGenerator[tuple[Bucket, list[str]]]:
     """A bucket, and the methods that it was asked for. Each answer is given once, the last one
-    from then on."""
+    from then on. With a pause, it comes byte by byte."""
     asked: list[str] = []
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append((await reader.readuntil(b"\r\n\r\n")).split()[0].decode())
-        writer.write(answers[min(len(asked), len(answers)) - 1])
-        await writer.drain()
+        answer = answers[min(len(asked), len(answers)) - 1]
+        with suppress(ConnectionError):
+            for part in map(bytes, batched(answer, 1 if pause else len(answer), strict=True)):
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(pause)
         writer.close()
 
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("FILES_S3_ENDPOINT", f"http://127.0.0.1:{port}")
@@ -101,6 +108,31 @@ async def test_an_s3_that_fails_or_refuses_is_unavailable(answer: bytes, reason:
             await bucket.facts("a")
 
     assert len(asked) <= 2
+
+
+@pytest.mark.parametrize("answer", [SAID_HELLO, REFUSED], ids=["served", "refused"])
+async def test_an_answer_that_comes_byte_by_byte_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    monkeypatch.setenv("FILES_S3_SECONDS", "0.2")
+    async with bucket_that_answers(answer, pause=0.1) as (bucket, _):
+        for asked in (bucket.facts("a"), bucket.size("a"), bucket.delete("a"), bucket.check()):
+            with pytest.raises(Unavailable, match="S3 did not"):
+                await asked
+
+
+async def test_a_server_that_finds_any_file_is_no_bucket() -> None:
+    """Such as the web console of an S3."""
+    async with bucket_that_answers(SAID_HELLO) as (bucket, _):
+        with pytest.raises(Unavailable, match="S3 answered 200"):
+            await bucket.check()
+
+
+async def test_an_answer_that_cannot_be_decompressed_is_unavailable() -> None:
+    answer = REFUSED.replace(b"connection:", b"content-encoding: gzip\r\nconnection:")
+    async with bucket_that_answers(answer) as (bucket, _):
+        with pytest.raises(Unavailable, match="S3 did not"):
+            await bucket.delete("a")
 
 
 async def test_a_file_that_is_gone_already_is_deleted() -> None:

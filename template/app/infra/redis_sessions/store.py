@@ -49,7 +49,9 @@ INDEX = "sessions-of:"
 # The index of a user's sessions lives as long as the last of them.
 # pcall: somebody may have stored a value of another type. A session replaces such a value. An index
 # does not, so "log out everywhere" fails until somebody repairs the index, and misses no session.
-KEEP = """
+# #!lua: when memory is full, Redis refuses the whole transaction, not just this script's first
+# write. Scripts with allow-oom write little, and run then too: somebody can always log out.
+KEEP = """#!lua
 local session, sessions_of_user = KEYS[1], KEYS[2]
 local value, seen_at, ends_at, hash, expires_at, now = unpack(ARGV)
 local held = redis.pcall('GET', session)
@@ -67,7 +69,7 @@ return value
 
 # Makes room for one more session of a user, as _delete_surplus of session_rows.py does. It leaves
 # no tombstones, so a late write may revive such a session.
-DROP_SURPLUS = """
+DROP_SURPLUS = """#!lua flags=allow-oom
 local sessions_of_user, prefix = KEYS[1], KEYS[2]
 local most, absolute = tonumber(ARGV[1]), tonumber(ARGV[2])
 local hashes = redis.pcall('ZRANGE', sessions_of_user, 0, most + 999)
@@ -88,7 +90,7 @@ for at = 1, #hashes - most + 1 do
 end
 """
 
-NOTE_POSITION = f"""
+NOTE_POSITION = f"""#!lua flags=allow-oom
 local held = redis.pcall('GET', KEYS[1])
 local is_position = type(held) == 'string' and string.find(held, '{ENCODED_IN_LUA}')
 if is_position and held >= ARGV[1] then return end
@@ -100,7 +102,7 @@ MOST_TOMBSTONES = 1000
 
 # Replaces a session by a tombstone, and removes it from its user's index. The user's oldest
 # tombstones go, so a late write may revive such a session.
-END = """
+END = """#!lua flags=allow-oom
 local session, index_prefix, session_prefix = KEYS[1], KEYS[2], KEYS[3]
 local hash, lifetime, only_held, most = unpack(ARGV)
 local held = redis.pcall('GET', session)

@@ -131,6 +131,18 @@ async def test_a_position_replaces_a_value_of_another_type(
     assert await position_of(app, token_hash) == Position(1, 7 << 20)
 
 
+async def test_when_memory_is_full_a_position_is_stored(
+    app: FastAPI, ada: AsyncClient, redis: Redis
+) -> None:
+    """Otherwise a replica may answer the client's next read without its write."""
+    (token_hash,) = await StoredInRedis().token_hashes()
+    redis.config_set("maxmemory", "1mb")
+
+    await app.state.session_redis.note_position([token_hash], Position(1, 7 << 20))
+
+    assert await position_of(app, token_hash) == Position(1, 7 << 20)
+
+
 async def position_of(app: FastAPI, token_hash: bytes) -> Position | None:
     app.state.session_redis._least_position = None  # a new connection would raise it
 

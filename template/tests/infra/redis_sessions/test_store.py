@@ -307,8 +307,32 @@ async def test_when_memory_is_full_logged_in_users_stay_logged_in(
 ) -> None:
     StoredInRedis().client.config_set("maxmemory", "1mb")
 
-    assert await who(ada) == str(ADA)
     assert (await ada.post(f"/login/{ADA}")).status_code == 503
+    assert await who(ada) == str(ADA)
+
+
+async def test_when_memory_is_full_people_can_log_out(
+    app: FastAPI, ada: AsyncClient, server: Valkey
+) -> None:
+    async with browser(app) as elsewhere:
+        await elsewhere.post(f"/login/{ADA}")
+        StoredInRedis().client.config_set("maxmemory", "1mb")
+        assert (await ada.post("/logout")).status_code == 200
+        assert await who(elsewhere) == str(ADA)
+
+        assert (await elsewhere.post(f"/logout-everywhere/{ADA}")).status_code == 200
+        assert await who(elsewhere) == 401
+
+
+async def test_when_memory_is_full_a_new_login_ends_no_other_session(
+    monkeypatch: pytest.MonkeyPatch, app: FastAPI, ada: AsyncClient, server: Valkey
+) -> None:
+    monkeypatch.setattr(app.state.session_settings, "most", 1)
+    StoredInRedis().client.config_set("maxmemory", "1mb")
+
+    async with browser(app) as elsewhere:
+        assert (await elsewhere.post(f"/login/{ADA}")).status_code == 503
+    assert await who(ada) == str(ADA)
 
 
 @pytest.mark.usefixtures("services")

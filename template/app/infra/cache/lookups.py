@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import redis
 import structlog
 from pydantic import AfterValidator, RedisDsn
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection
 
 from app.infra.direct_postgres import refuse_cut
 from app.infra.failures import reason_of
@@ -49,7 +49,11 @@ def _checked(url: RedisDsn) -> RedisDsn:
         raise ValueError("the path must be the number of a database, such as /0")
     try:
         pool = BlockingConnectionPool.from_url(str(url))
-        pool.make_connection()  # type: ignore[no-untyped-call]  # it does not connect yet
+        connection = pool.make_connection()  # type: ignore[no-untyped-call]  # not connected yet
+        if isinstance(connection, SSLConnection):
+            connection.ssl_context.get()  # reads the files
+    except OSError as error:
+        raise ValueError(f"a file of ssl_ca_certs, ssl_certfile…: {error}") from None
     except (redis.RedisError, TypeError, ValueError) as error:
         raise ValueError(f"redis-py: {error}") from None
     return url

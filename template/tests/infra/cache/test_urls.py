@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """A URL that redis-py cannot use stops the start, and a server in cluster mode is named."""
 
+import certifi
 import pytest
 from pydantic import RedisDsn
 from redis import Redis
@@ -21,6 +22,8 @@ from tests.infra.conftest import until
         ("redis://:secret@nowhere/0?ssl_cert_reqs=none", "ssl_cert_reqs"),
         ("rediss://:secret@nowhere/0?ssl_cert_req=none", "ssl_cert_req"),
         ("redis://:secret@nowhere/0?db=first", "'db'"),
+        ("rediss://:secret@nowhere/0?ssl_ca_certs=/nowhere.pem", "ssl_ca_certs"),
+        (f"rediss://:secret@nowhere/0?ssl_certfile={__file__}", "ssl_certfile"),
         ("redis://:secret@nowhere/cache", "such as /0"),
         ("redis://ada:1#secret@nowhere/0", "%23"),
         ("redis://ada:?secret@nowhere/0", "%3F"),
@@ -47,7 +50,7 @@ def test_a_url_that_redis_py_cannot_use_stops_the_start(
         "rediss://default:pass%2Fword@nowhere:25061",
         "rediss://nowhere:6379/",
         "rediss://:password@nowhere:6380/3?ssl_cert_reqs=none&timeout=2",
-        "rediss://ada@nowhere?ssl_ca_certs=/etc/ca.pem",
+        f"rediss://ada@nowhere?ssl_ca_certs={certifi.where()}",
     ],
 )
 def test_a_url_of_a_hosting_provider_is_accepted(monkeypatch: pytest.MonkeyPatch, url: str) -> None:

@@ -38,8 +38,9 @@ class RoutesInOnePass:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Starlette would find the route of /session for /session%0A too, but a proxy's rule for
         # /session would not apply.
-        if scope["type"] == "http" and scope["path"].endswith("\n"):
-            raise HTTPException(404)
+        if scope.get("path", "").endswith("\n"):
+            await self._router.not_found(scope, receive, send)
+            return
         if scope["type"] == "http" and not scope.get("root_path"):
             path, method = scope["path"], scope["method"]
             candidates = chain(self._candidates, self._not_yet_built)

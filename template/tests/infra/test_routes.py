@@ -4,7 +4,7 @@
 from typing import Annotated
 
 import pytest
-from fastapi import APIRouter, Body, FastAPI, Form, Request
+from fastapi import APIRouter, Body, FastAPI, Form, Request, WebSocket
 from fastapi.dependencies import utils
 from httpx import ASGITransport, AsyncClient, Response
 from starlette.responses import PlainTextResponse
@@ -12,6 +12,7 @@ from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from app.infra import routes
+from tests.infra.test_websockets import opened
 
 
 def busy_app() -> FastAPI:
@@ -133,3 +134,15 @@ async def test_a_path_with_a_newline_at_its_end_is_a_404(root_path: str) -> None
 
     assert (await answer(app, "GET", "/first%0A", root_path)).status_code == 404
     assert (await answer(app, "POST", "/late/notes%0A", root_path)).status_code == 404
+
+
+async def test_no_websocket_opens_at_a_path_with_a_newline_at_its_end() -> None:
+    app = busy_app()
+
+    @app.websocket("/chat")
+    async def chat(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+    routes.install(app)
+    assert (await opened(app, "/chat", {}))[0]["type"] == "websocket.accept"
+    assert (await opened(app, "/chat\n", {}))[0]["type"] == "websocket.close"

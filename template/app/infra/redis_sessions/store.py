@@ -327,7 +327,10 @@ class RedisSessions:
         if session.in_nested_transaction():  # only a SAVEPOINT was released: the COMMIT comes later
             return
         session.flush()  # SQLAlchemy would flush after this, and the flush may fail
-        await_only(self.answer(session.info[self].execute()))
+        pipeline = session.info[self]
+        # Within a MULTI, Redis 7 refuses every command while memory is full.
+        pipeline.is_transaction = len(pipeline) > 1
+        await_only(self.answer(pipeline.execute()))
 
     def _note_beginning(self, session: SyncSession, transaction: SessionTransaction) -> None:
         session.info[transaction] = len(session.info[self].command_stack)

@@ -324,6 +324,17 @@ async def test_when_memory_is_full_people_can_log_out(
         assert await who(elsewhere) == 401
 
 
+async def test_a_logout_is_one_command_without_a_transaction(
+    ada: AsyncClient, server: Valkey
+) -> None:
+    """Redis 7 takes none while memory is full."""
+    redis = StoredInRedis().client
+    redis.config_resetstat()
+    assert (await ada.post("/logout")).status_code == 200
+
+    assert "cmdstat_multi" not in redis.info("commandstats")
+
+
 async def test_when_memory_is_full_a_new_login_ends_no_other_session(
     monkeypatch: pytest.MonkeyPatch, app: FastAPI, ada: AsyncClient, server: Valkey
 ) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -840,8 +841,27 @@ def test_a_backup_needs_no_options_and_a_lost_server_no_moment(site: Site) -> No
         done = site.step(commands_of("backup.md", section))
         assert (done.returncode, done.stderr) == (0, ""), section
     recovery = (data / "postgresql.auto.conf").read_text()
-    assert "barman-cloud-wal-restore  s3://shop-backups/postgres main %f %p" in recovery
+    assert "barman-cloud-wal-restore  s3://shop-backups/postgres main %f %p " in recovery
     assert "recovery_target_time = ''\n" in recovery
+
+
+@pytest.mark.parametrize(("barman", "postgres"), [(0, 0), (1, 1), (2, 255), (4, 255)])
+def test_a_bucket_that_does_not_answer_is_not_taken_for_the_end_of_the_wal(
+    site: Site, barman: int, postgres: int
+) -> None:
+    """Postgres takes each code up to 125 for "no more WAL", and would begin without the rest."""
+    data = site.folder / "data"
+    for name in ("barman-cloud-restore", "psql"):
+        site.program(name, "true")
+    site.program("barman-cloud-wal-restore", f"exit {barman}")
+    site.variables |= {"BACKUP": "s3://shop-backups/postgres", "PGDATA": str(data), "ID": "1"}
+    site.variables |= dict.fromkeys(("STOP_POSTGRES", "START_POSTGRES"), "true")
+    assert site.step(commands_of("backup.md", "3.")).returncode == 0
+    [command] = re.findall(
+        "^restore_command = '(.*)'$", (data / "postgresql.auto.conf").read_text(), re.M
+    )
+    done = site.bash(f"sh -c {shlex.quote(command.replace('%f', 'F').replace('%p', 'P'))}")
+    assert (done.returncode, done.stderr) == (postgres, "")
 
 
 def test_a_planned_failover_with_a_place_that_pgbouncer_does_not_have_pauses_nobody(

@@ -180,6 +180,8 @@ def _start(
     (data / "pg_hba.conf").write_text(PG_HBA)
     (data / "standby.signal").unlink(missing_ok=True)
     fetch = shlex.join(str(part) for part in archive.command("wal-restore", "%f", "%p"))
+    # Exit code 1: the archive has no such file. Any other failure must not look like its end.
+    fetch += " || exit $(($? > 1 ? 255 : 1))"
     options = SETTINGS | {
         "unix_socket_directories": sockets,
         "restore_command": fetch,
@@ -224,7 +226,7 @@ async def _wait_until_replayed(
             if process and process.poll() is not None:
                 end = postgres.end_of(log)
                 raise RehearsalError(f"Postgres did not replay the WAL. {end}") from None
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(1)  # it logs each try: the reason must be among its last lines
         else:
             return last
 

@@ -4,7 +4,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -19,7 +19,7 @@ from dev.backup.rehearsal import Archive, RehearsalError, time_of
 BARMAN = """#!/bin/sh
 case "$0" in
 *-list) echo '{listed}' ;;
-*-wal-restore) exit 1 ;;
+*-wal-restore) exit {wal_restore} ;;
 *-restore) exec {initdb} --pgdata="$4" --username=postgres --no-sync ;;
 esac
 """
@@ -59,21 +59,40 @@ def deep_folder() -> Iterator[Path]:
     shutil.rmtree(top)
 
 
-@pytest.mark.slow
-def test_a_backup_is_rehearsed_in_a_repo_with_a_long_path(
-    deep_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def archive(deep_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Archive]:
+    """One with a backup. It answers each request for WAL with that exit code."""
     binaries = postgres.binaries()
     monkeypatch.setattr(postgres, "binaries", lambda: binaries)
     monkeypatch.setattr(postgres, "state_folder", lambda: deep_folder)
     monkeypatch.setenv("PATH", f"{deep_folder}:{os.environ['PATH']}")
     backup = {"backup_id": "7", "status": "DONE", "end_time_iso": str(datetime.now(UTC))}
     listed = json.dumps({"backups_list": [backup]})
-    for name in ("backup-list", "restore", "wal-restore"):
-        program = deep_folder / f"barman-cloud-{name}"
-        program.write_text(BARMAN.format(listed=listed, initdb=binaries / "initdb"))
-        program.chmod(0o755)
 
-    rehearsal.rehearse(Archive("s3://backups", "main", ()), None, "postgres")
+    def made(wal_restore: int) -> Archive:
+        for name in ("backup-list", "restore", "wal-restore"):
+            program = deep_folder / f"barman-cloud-{name}"
+            program.write_text(
+                BARMAN.format(listed=listed, initdb=binaries / "initdb", wal_restore=wal_restore)
+            )
+            program.chmod(0o755)
+        return Archive("s3://backups", "main", ())
 
+    return made
+
+
+@pytest.mark.slow
+def test_a_backup_is_rehearsed_in_a_repo_with_a_long_path(
+    archive: Callable[[int], Archive], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rehearsal.rehearse(archive(1), None, "postgres")
     assert "pg_amcheck finds no damaged table or index." in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wal_restore", [2, 4])  # no network; an error of S3
+def test_an_archive_that_fails_is_not_taken_for_its_end(
+    archive: Callable[[int], Archive], wal_restore: int
+) -> None:
+    with pytest.raises(RehearsalError, match="exit code 255"):
+        rehearsal.rehearse(archive(wal_restore), None, "postgres")

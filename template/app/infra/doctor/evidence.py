@@ -77,6 +77,8 @@ class Database(EvidencePart):
     in_io: float
     waits_for_table: float
     waits_for_row: float
+    waits_for_advisory: float = 0.0  # an advisory lock
+    deadlocks: int | None = None
     idle_in_transaction: float
     longest_idle_s: float
     longest_idle_blocker_s: float

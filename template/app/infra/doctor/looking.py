@@ -90,6 +90,11 @@ CHECKPOINTS = """
     FROM pg_stat_checkpointer
 """
 
+DEADLOCKS = """
+    SELECT /* app.infra.doctor */ deadlocks FROM pg_stat_database
+    WHERE datname = current_database()
+"""
+
 SEQUENCES = """
     SELECT /* app.infra.doctor */
         format('%I.%I', schemaname, sequencename) AS name,
@@ -154,6 +159,7 @@ class Counters(NamedTuple):
     statements: dict[int, asyncpg.Record] | None
     tables: dict[int, asyncpg.Record] | None
     checkpoints: asyncpg.Record | None
+    deadlocks: asyncpg.Record | None
 
 
 class Refused(Exception):
@@ -190,6 +196,7 @@ class Looking:
             statements=await self._statements(before, after, window_ms),
             tables=tables,
             requested_checkpoints=_checkpoints(before.checkpoints, after.checkpoints),
+            deadlocks=_deadlocks(before.deadlocks, after.deadlocks),
             oldest_xid=server["oldest_xid"],
             kept_wal=wal.get("kept"),
             archive_fails=wal.get("archive_fails"),
@@ -237,6 +244,7 @@ class Looking:
             None if found is None else {one["id"]: one for one in found},
             None if tables is None else {one["id"]: one for one in tables},
             await self._first("checkpoints", CHECKPOINTS),
+            await self._first("deadlocks", DEADLOCKS),
         )
 
     async def _statements(
@@ -362,6 +370,7 @@ def _sessions(samples: list[list[asyncpg.Record]]) -> dict[str, Any]:
         "in_io": mean(lambda one: one["state"] == "active" and _is_disk(one)),
         "waits_for_table": mean(lambda one: _waits(one, "relation")),
         "waits_for_row": mean(lambda one: _waits(one, "transactionid", "tuple")),
+        "waits_for_advisory": mean(lambda one: _waits(one, "advisory")),
         "idle_in_transaction": mean(is_idle),
         "longest_blocker_s": _longest_blocker(samples),
         "longest_idle_s": max(long.values(), default=0.0),
@@ -414,6 +423,10 @@ def _checkpoints(before: asyncpg.Record | None, after: asyncpg.Record | None) ->
     # Postgres requests one after a quarter to a half of max_wal_size.
     by_wal: int = 4 * (after["wal"] - before["wal"]) // after["most_wal"]
     return min(increase(before["requested"], after["requested"]), max(by_wal, 0) + 1)
+
+
+def _deadlocks(before: asyncpg.Record | None, after: asyncpg.Record | None) -> int | None:
+    return increase(before[0], after[0]) if before and after else None
 
 
 def increase(before: int, after: int) -> int:

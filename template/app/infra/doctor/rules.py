@@ -179,15 +179,35 @@ def idle_in_tx(evidence: Evidence) -> Finding | None:
 
 def hot_row(evidence: Evidence) -> Finding | None:
     database = evidence.database
-    if not database or database.waits_for_row < max(0.3 * database.active, 0.5):
+    if not database:
         return None
-    waits = _sessions(database.waits_for_row, database, "wait for a row")
+    is_row = database.waits_for_row >= database.waits_for_advisory
+    waiting = database.waits_for_row if is_row else database.waits_for_advisory
+    if waiting < max(0.3 * database.active, 0.5):
+        return None
+    waits = _sessions(waiting, database, f"wait for {'a row' if is_row else 'an advisory lock'}")
     if (seconds := database.longest_blocker_s) > 2:
+        what = "the rows" if is_row else "the advisory lock"
         return Finding(
             rule="hot-row",
-            text="one transaction holds the rows that others wait for",
+            text=f"one transaction holds {what} that others wait for",
             do="end it (docs/guide/unavailable.md finds it), and change many rows in batches",
             evidence=[waits, f"it blocked others for {seconds:.0f} s or more (pg_blocking_pids)"],
+        )
+    # Each stops two sessions for 1 s (deadlock_timeout), and all that wait for their rows.
+    if (deadlocks := database.deadlocks or 0) >= max(evidence.window_s / 10, 1):
+        return Finding(
+            rule="hot-row",
+            text="transactions lock the same rows in different orders",
+            do="lock rows in one order, such as ORDER BY id FOR UPDATE",
+            evidence=[waits, f"{deadlocks} deadlocks in the window (pg_stat_database)"],
+        )
+    if not is_row:
+        return Finding(
+            rule="hot-row",
+            text="many requests wait for the same advisory lock",
+            do="do less while you hold it, or take one key for each thing",
+            evidence=[waits],
         )
     return Finding(
         rule="hot-row",
@@ -282,7 +302,7 @@ def checkpoints(evidence: Evidence) -> Finding | None:
     every = evidence.window_s / (database.requested_checkpoints or 1)
     # One session writes a page and others wait for that page, so their wait event is not IO.
     held_up = database.active - database.on_processor
-    held_up -= database.waits_for_row + database.waits_for_table
+    held_up -= database.waits_for_row + database.waits_for_advisory + database.waits_for_table
     if every >= 30 or held_up < max(0.25 * database.active, 0.5):
         return None
     return Finding(

@@ -99,6 +99,26 @@ async def changes_one_row(connection: asyncpg.Connection) -> None:
             await connection.execute("SELECT pg_sleep(0.05)")
 
 
+async def takes_one_advisory_lock(connection: asyncpg.Connection) -> None:
+    while True:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock(7)")
+            await connection.execute("SELECT pg_sleep(0.05)")
+
+
+def changes_rows(*ids: int) -> Work:
+    async def work(connection: asyncpg.Connection) -> None:
+        await connection.execute("SET deadlock_timeout = '200ms'")
+        while True:
+            with suppress(asyncpg.DeadlockDetectedError):
+                async with connection.transaction():
+                    for one in ids:
+                        await connection.execute("UPDATE visits SET page = page WHERE id = $1", one)
+                        await connection.execute("SELECT pg_sleep(0.01)")
+
+    return work
+
+
 async def holds_the_table(connection: asyncpg.Connection) -> None:
     await connection.execute("BEGIN; LOCK visits IN ACCESS SHARE MODE; SELECT pg_sleep(60)")
 
@@ -168,6 +188,22 @@ async def test_a_row_that_every_session_changes_is_the_verdict(database: str) ->
 
     assert verdict(found) == "hot-row"
     assert "many requests" in finding(found).text
+
+
+async def test_rows_that_are_locked_in_two_orders_are_the_verdict(database: str) -> None:
+    async with at_work(database, *[changes_rows(1, 2), changes_rows(2, 1)] * 3):
+        found, _ = await look(database)
+
+    assert verdict(found) == "hot-row"
+    assert "different orders" in finding(found).text
+
+
+async def test_an_advisory_lock_that_every_session_takes_is_the_verdict(database: str) -> None:
+    async with at_work(database, *[takes_one_advisory_lock] * 6):
+        found, _ = await look(database)
+
+    assert verdict(found) == "hot-row"
+    assert "the same advisory lock" in finding(found).text
 
 
 async def test_one_long_transaction_that_others_wait_for_is_the_verdict(database: str) -> None:

@@ -190,6 +190,11 @@ CASES: dict[str, tuple[str, int | None, Evidence]] = {
         evidence(database={"idle_in_transaction": 5}),
     ),
     "one row for all": ("hot-row", None, evidence(database={"active": 6, "waits_for_row": 5})),
+    "one advisory lock for all": (
+        "hot-row",
+        None,
+        evidence(database={"active": 6, "waits_for_advisory": 5}, process={"waiting_lines": 1}),
+    ),
     "a batch holds many rows": (
         "hot-row",
         None,

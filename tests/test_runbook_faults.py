@@ -177,6 +177,7 @@ def test_ctrl_c_in_a_step_does_not_stop_the_process_that_it_has_deployed(site: S
                 os.killpg(step.pid, signal.SIGINT)  # as Ctrl-C does
                 time.sleep(0.2)
         assert group == deployed != step.pid
+        assert site.bash("alone").returncode == 0  # that process does not hold the lock
         with urllib.request.urlopen(f"{url}/ready") as answer:
             assert answer.status == 200
     finally:
@@ -234,7 +235,7 @@ touch {site.folder}/once
 kill -9 $PPID""",
     )
     site.variables |= {"REPO": str(repo.folder), "MIGRATE": "true"}
-    assert site.bash("release HEAD").returncode == -signal.SIGKILL
+    assert site.bash("release HEAD").returncode == 128 + signal.SIGKILL
     assert not (site.folder / "release").exists()
     for _ in range(2):
         done = site.bash("release HEAD")
@@ -258,6 +259,29 @@ def test_a_release_whose_migration_fails_is_not_what_the_next_deploy_starts(
     done = site.bash("release HEAD")
     assert (done.returncode, done.stdout) == (0, "pyproject.toml\n"), done.stderr
     assert (link / "pyproject.toml").is_file()
+
+
+def test_two_people_neither_release_nor_deploy_at_once(site: Site, repo: Repo) -> None:
+    """Each deploy would stop the new process of the other one."""
+    site.settings.touch()
+    site.program("sh", "exit 0")  # no packages
+    migrates = site.folder / "migrates"
+    site.program("alembic", f"touch {migrates}; exec sleep 600")
+    site.variables |= {"REPO": str(repo.folder)}
+    with subprocess.Popen(
+        ["bash", "-c", f"{commands_of('deploy.md')}\nrelease HEAD"],
+        env=os.environ | site.variables | {"PATH": f"{site.programs}:{os.environ['PATH']}"},
+        process_group=0,
+    ) as first:
+        try:
+            until(migrates.exists)
+            for second in ("release HEAD", "deploy 1 2"):
+                done = site.bash(second)
+                assert done.returncode == 1
+                assert done.stderr.startswith("Another release or deploy runs here."), done
+        finally:
+            os.killpg(first.pid, signal.SIGKILL)
+    assert site.bash("alone").returncode == 0
 
 
 def test_a_release_that_python_cannot_import_changes_no_database(site: Site, repo: Repo) -> None:

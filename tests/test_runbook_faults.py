@@ -95,14 +95,19 @@ class Site:
         self.program("python", python)
 
     @contextmanager
-    def process(self, pid_file: str = "pid") -> Iterator[subprocess.Popen[bytes]]:
+    def process(self, pid_file: str = "pid", **variables: str) -> Iterator[subprocess.Popen[bytes]]:
         """Stands for PgBouncer or the app. Any signal ends it, so a test sees whether one came."""
-        with subprocess.Popen(["sleep", "600"]) as process:
+        with subprocess.Popen(["sleep", "600"], env=os.environ | variables) as process:
             (self.folder / pid_file).write_text(str(process.pid), encoding="utf-8")
             try:
                 yield process
             finally:
                 process.kill()
+
+    @contextmanager
+    def copies(self, **variables: str) -> Iterator[None]:
+        with self.process("1.pid", **variables), self.process("2.pid", **variables):
+            yield
 
 
 def commands_of(
@@ -630,6 +635,35 @@ def test_a_repeated_second_step_of_a_rotation_does_not_delete_the_keys(site: Sit
     assert site.settings.read_text() == before
 
 
+@pytest.mark.parametrize("folder", ["", "pooling/", "cache/", "module_databases/"])
+def test_an_old_secret_is_refused_only_when_no_process_uses_it(site: Site, folder: str) -> None:
+    """Else each login and each write would be a 503."""
+    last = commands_of(f"{folder}rotation.md", "3.")
+    for program in ("psql", "sed", "python"):
+        site.program(program, f"touch {site.folder}/changed")
+    site.settings.touch()
+    (site.folder / "release").mkdir()
+    old = {"DATABASE_READ_URL": "postgresql://app:x@h/app", "CACHE_URL": "redis://:old@h:1/0"}
+    names = {"OLD_ROLE": "app", "NEW_REDIS_PASSWORD": "new", "REDIS": "CACHE_URL"}
+    with site.copies(**old):
+        done = site.step(last, "each_redis() { python; }", **names)
+    assert done.returncode != 0
+    assert "do step 2 of rotation.md first" in done.stderr
+    assert not (site.folder / "changed").exists()
+
+
+def test_a_rotation_that_has_begun_does_not_begin_again(site: Site) -> None:
+    """The processes may know the first new key only."""
+    before = "SECRET_KEY='old'\nSECRET_KEY_PREVIOUS='new'\n"
+    site.settings.write_text(before)
+    site.program("psql", "echo app")
+    names = {"NEW_ROLE": "app_2", "NEW_PASSWORD": "x", "DIRECT": "x", "POSTGRES": "x"}
+    done = site.step(commands_of("rotation.md", "1."), **names)
+    assert done.returncode != 0
+    assert done.stderr.startswith("A rotation has begun")
+    assert site.settings.read_text() == before
+
+
 @pytest.mark.parametrize(
     ("page", "section", "failing"),
     [
@@ -690,7 +724,7 @@ def test_a_rotation_keeps_the_users_of_other_programs_in_pgbouncer(site: Site) -
         assert lines == ['"app" "old"', '"app_2" "new"', '"app_read" "reports"']
         assert site.ini.read_text(encoding="utf-8") == "stats_users = app, grafana, app_2\n"
     for _ in range(2):
-        with site.process():
+        with site.process(), site.copies():
             end = commands_of("pooling/rotation.md", "3.")
             done = site.step(end, OLD_ROLE="app", NEW_ROLE="app_2")
         assert (done.returncode, done.stderr) == (0, "")
@@ -779,19 +813,17 @@ def test_a_check_fails_when_nothing_answers(site: Site, functions: str, commands
 
 def test_a_redis_that_does_not_answer_is_not_one_without_old_passwords(site: Site) -> None:
     names = {"NEW_REDIS_PASSWORD": "x", "REDIS": "CACHE_URL"}
+    functions = commands_of("cache/rotation.md")
     site.settings.touch()
     (site.folder / "release").mkdir()
-    for users, status in (("user default on #1", 0), ("user default on #1 #2", 1)):
-        site.program("python", f"case $3 in ACL) echo '{users}' ;; esac")
-        done = site.step(
-            commands_of("cache/rotation.md", "3."), commands_of("cache/rotation.md"), **names
-        )
-        assert (done.returncode, done.stderr) == (status, "")
-    site.program("python", "[ $4 = SETUSER ]")
-    done = site.step(
-        commands_of("cache/rotation.md", "3."), commands_of("cache/rotation.md"), **names
-    )
-    assert done.returncode != 0
+    with site.copies(CACHE_URL="redis://:x@h:1/0"):
+        for users, status in (("user default on #1", 0), ("user default on #1 #2", 1)):
+            site.program("python", f"case $3 in ACL) echo '{users}' ;; esac")
+            done = site.step(commands_of("cache/rotation.md", "3."), functions, **names)
+            assert (done.returncode, done.stderr) == (status, "")
+        site.program("python", "[ $4 = SETUSER ]")
+        done = site.step(commands_of("cache/rotation.md", "3."), functions, **names)
+        assert done.returncode != 0
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,7 @@ def test_a_backup_is_rehearsed_and_restored_to_a_moment_while_rows_are_written(
     # Rows that a mistake deleted are back. Later writes are gone.
     assert report["rehearsed moment"] == report["recovered"] > 0
     assert (report["missing"], report["too new"]) == (0, 0)
+    assert report["a new replica follows"]
     # A server is lost with its disk. All archived writes are back, also after a first recovery.
     assert report["archived and missing"] == 0
     assert report["lost"] > 0

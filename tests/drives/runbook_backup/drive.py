@@ -199,6 +199,25 @@ def rows_in(rehearsal: str, table: str) -> int:
     return int(found[1].replace(",", ""))
 
 
+def replica_follows(site: Site) -> bool:
+    """Whether a new replica of the recovered server has a new row, and takes no writes."""
+    data, port = FOLDER / "replica", ports.unused()
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
+    ctl = f"pg_ctl -D {data} -w -l {FOLDER}/replica.log"
+    site.run(f"pg_basebackup -D {data} -c fast -R\n{ctl} -o '{options}' start > /dev/null")
+    site.value("INSERT INTO ledger VALUES (0) RETURNING 0")
+    seen = "SELECT pg_is_in_recovery() AND EXISTS (SELECT FROM ledger WHERE id = 0)"
+    try:
+        for _ in range(150):
+            site.run(f"psql -p {port} -XAtc '{seen}' > {FOLDER}/seen 2> /dev/null || true")
+            if (FOLDER / "seen").read_text() == "t\n":
+                return True
+            time.sleep(0.1)
+        return False
+    finally:
+        site.run(f"{ctl} -m immediate stop > /dev/null")
+
+
 def recovered_to_a_moment(site: Site) -> dict[str, object]:
     with Writer(site).writing() as writer:
         site.follow("1")
@@ -219,7 +238,9 @@ def recovered_to_a_moment(site: Site) -> dict[str, object]:
     there = site.ids()
     at = until.timestamp()
     site.follow("4")
+    follows = replica_follows(site)
     return {
+        "a new replica follows": follows,
         "rehearsal": rehearsal,
         "rehearsed of those written before": [rehearsed, written],
         "rehearsed moment": rows_in(moment, "ledger"),

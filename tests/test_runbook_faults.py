@@ -898,7 +898,10 @@ def test_a_backup_needs_no_options_and_a_lost_server_no_moment(site: Site) -> No
         assert (done.returncode, done.stderr) == (0, ""), section
     recovery = (data / "postgresql.auto.conf").read_text()
     assert "barman-cloud-wal-restore  s3://shop-backups/postgres main %f %p " in recovery
-    assert "recovery_target_time = ''\n" in recovery
+    assert "recovery_target_time = ''\nrecovery_target_timeline = 'latest'\n" in recovery
+    # A replica of this server copies the file, so it would obey them too.
+    written = set(re.findall(r"^(\w+) = ", recovery, re.MULTILINE)) - {"recovery_target_action"}
+    assert written == set(re.findall(r"RESET (\w+)", commands_of("backup.md", "3.", "check")))
 
 
 @pytest.mark.parametrize(("barman", "postgres"), [(0, 0), (1, 1), (2, 255), (4, 255)])

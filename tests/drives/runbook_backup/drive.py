@@ -226,14 +226,17 @@ def recovered_to_a_moment(site: Site) -> dict[str, object]:
         site.archive_now()
         rehearsal = site.rehearse()
         rehearsed = rows_in(rehearsal, "ledger")
+        early = site.value("SELECT clock_timestamp()")
+        writer.wait_for(50)
         until = site.value("SELECT clock_timestamp()")
         assert isinstance(until, datetime)
         site.value("DELETE FROM ledger RETURNING 0")
         writer.wait_for(100)
         site.archive_now()
         moment = site.rehearse(UNTIL=str(until))
+    site.follow("3", UNTIL=str(early))  # the first try
     started = time.monotonic()
-    site.follow("3", UNTIL=str(until))
+    site.follow("3", UNTIL=str(until), TIMELINE="current")
     seconds = time.monotonic() - started
     there = site.ids()
     at = until.timestamp()

@@ -14,6 +14,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
+from app.infra.tables import Base
+from dev import model_differences
+
 ROOT = Path(__file__).parent.parent
 UPGRADE = (sys.executable, "-m", "alembic", "upgrade", "head")
 
@@ -23,10 +26,14 @@ def alembic(empty_database: str) -> Config:
     return Config(toml_file=ROOT / "pyproject.toml")
 
 
-def test_the_migrations_create_the_tables_of_the_models(alembic: Config) -> None:
+def test_the_migrations_create_the_tables_of_the_models(
+    alembic: Config, empty_database: str
+) -> None:
     command.upgrade(alembic, "head")
 
     command.check(alembic)
+    found = asyncio.run(model_differences.found(empty_database, Base.metadata))
+    assert not found, "\n".join(found)
 
 
 def test_every_migration_can_be_reverted(alembic: Config) -> None:

@@ -1,11 +1,15 @@
 # Rung's file: advancing to another stage may change it.
 """Each module's own migrations create exactly the tables of its models."""
 
+import asyncio
 import subprocess
 import sys
 
 import pytest
 
+import app.main  # noqa: F401  # the models of each module
+from app.infra.tables import Base
+from dev import model_differences
 from dev.module_databases import own
 from dev.postgres import REPOSITORY
 from dev.pytest_plugin import Databases
@@ -26,6 +30,7 @@ def test_the_own_migrations_create_the_tables_of_the_models_and_can_be_reverted(
             for command in COMMANDS:
                 alembic(module, *command.split())
             assert alembic(module, "heads").count("(head)") == 1
+            assert asyncio.run(model_differences.found(url, Base.metadata)) == []
             assert names(url, FOREIGN_KEYS_WITHOUT_INDEX) == set()
 
 

@@ -166,7 +166,7 @@ def test_a_project_name_with_special_characters_is_shown_unchanged_everywhere(
     assert title_in((project / "app" / "settings.py").read_text()) == name
 
 
-@pytest.mark.parametrize("name", [*HARD_NAMES, "W" * 60])
+@pytest.mark.parametrize("name", [*HARD_NAMES, "W" * 60, "Rosa’s – Оса"])  # noqa: RUF001
 def test_ruff_accepts_a_project_whose_name_has_special_characters(
     render: Render, name: str
 ) -> None:

@@ -228,6 +228,9 @@ class RedisSessions:
 
     async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
         pipeline = self.join(write)
+        # Without a statement there is no connection, and the commit would note no position: after
+        # a registration and a login, a late replica does not know the person.
+        await write.connection()
         absolute = self._settings.absolute // timedelta(milliseconds=1)
         index = _index(session.user_id)
         pipeline.eval(DROP_SURPLUS, 2, index, SESSION, self._settings.most, absolute)

@@ -61,6 +61,21 @@ async def test_with_its_session_in_redis_a_client_that_echoes_nothing_sees_its_w
         assert await mistakes_of_many(copies) == {}
 
 
+async def test_a_login_without_a_statement_shows_what_was_committed_before_it(
+    replica: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SESSION_STORE", Step.REDIS)
+    async with copies_of(diary_app(), diary_app()) as (one, other):
+        await until_replica_is_read([one, other], replica)
+        path = f"/diaries/{next(new_ids)}"
+        before = await logged_in(one)
+        # A new connection to Redis covers older writes, so open it first.
+        assert await status_of(other, before) == 200
+        assert (await one.put(path, params={"page": 7}, headers=before)).status_code == 200
+
+        assert (await other.get(path, headers=await logged_in(one))).json() == 7
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", list(pairwise(Step)))
 async def test_copies_at_neighbouring_steps_of_the_move_share_positions(

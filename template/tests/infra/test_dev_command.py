@@ -246,7 +246,8 @@ def test_a_port_where_another_program_answers_localhost_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     try:
-        other = socket.create_server(("::1", 0), family=socket.AF_INET6)
+        # A port that is free at ::1 alone may be another program's at 127.0.0.1.
+        other = socket.create_server(("::1", ports.unused()), family=socket.AF_INET6)
     except OSError as error:
         pytest.skip(f"no IPv6 here: {error}")
     with other:

@@ -57,6 +57,19 @@ def test_edited_files_of_rungs_are_listed_committed_or_not(repo: Repo) -> None:
     assert told(repo)["edited"] == ["app/infra/simple.py", "dev/uv", "docs/stage.md"]
 
 
+def test_edited_files_of_a_repository_with_sha256_are_listed(
+    repo: Repo, growing_template: Path
+) -> None:
+    other = Repo(repo.person, repo.person.desk / "sha256")
+    repo.git("checkout-index", "--all", f"--prefix={other.folder}/")
+    other.git("init", "--quiet", "--object-format=sha256")
+    other.edits("app/infra/simple.py", "PLAIN = True", "PLAIN = False")
+    assert told(other)["edited"] == ["app/infra/simple.py"]
+    how = ("--drift", "--json", f"--template={growing_template}")
+    [row] = json.loads(repo.person.types("fleet", other.folder, *how).stdout)["repos"]
+    assert row["edited"] == ["app/infra/simple.py"]
+
+
 def test_an_edit_that_was_taken_back_is_not_listed(repo: Repo) -> None:
     repo.edits("app/infra/simple.py", "PLAIN = True", "PLAIN = False")
     repo.write("app/infra/simple.py", repo.text("app/infra/simple.py").replace("False", "True"))

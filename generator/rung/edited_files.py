@@ -52,7 +52,9 @@ def edited_files(
 
     None if the template uses a feature of Copier that Rung's own does not use.
     """
-    unedited = unedited_files(answers, template, commit)
+    format_ = git("rev-parse", "--show-object-format", cwd=project).strip()
+    digits = 64 if format_ == "sha256" else 40
+    unedited = unedited_files(answers, template, commit, digits)
     if unedited is None:
         return None
     now = _ids_now(project, unedited)
@@ -60,13 +62,16 @@ def edited_files(
 
 
 def unedited_files(
-    answers: Mapping[str, Any], template: Path, commit: str
+    answers: Mapping[str, Any], template: Path, commit: str, digits: int
 ) -> dict[str, str] | None:
-    """The git object id of each file of Rung's, as the template renders it."""
+    """The git object id of each file of Rung's, as the template renders it.
+
+    `digits` of an id in the repo: it may have SHA-256 where the template has SHA-1.
+    """
     from jinja2 import TemplateError
 
     try:
-        return dict(_unedited(_Version(template, commit), answers))
+        return dict(_unedited(_Version(template, commit), answers, digits))
     # The template may be a stranger's, so its settings and expressions may be anything.
     except (
         ArithmeticError, AttributeError, GitError, LookupError, RecursionError, TemplateError,
@@ -94,7 +99,9 @@ def _compiled(jinja: "Environment", text: str) -> "Template":
     return jinja.from_string(text)
 
 
-def _unedited(version: _Version, answers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _unedited(
+    version: _Version, answers: Mapping[str, Any], digits: int
+) -> Iterator[tuple[str, str]]:
     from pathspec import GitIgnoreSpec
 
     settings, jinja = _settings(version)
@@ -107,11 +114,13 @@ def _unedited(version: _Version, answers: Mapping[str, Any]) -> Iterator[tuple[s
         name = path.removesuffix(suffix)
         if not is_rungs(name) or excluded.match_file(name):
             continue
-        if path == name:
+        if path == name and len(id_) == digits:
             yield name, id_
-        else:
-            text = version.read(f"{settings['_subdirectory']}/{path}".lstrip("/"))
-            yield name, _blob_id(_compiled(jinja, text).render(context).encode(), id_)
+            continue
+        text = version.read(f"{settings['_subdirectory']}/{path}".lstrip("/"))
+        if path != name:
+            text = _compiled(jinja, text).render(context)
+        yield name, _blob_id(text.encode(), digits)
 
 
 def _complete(
@@ -130,8 +139,8 @@ def _complete(
     return context
 
 
-def _blob_id(content: bytes, like: str) -> str:
-    digest = new_hash("sha1" if len(like) == 40 else "sha256", usedforsecurity=False)
+def _blob_id(content: bytes, digits: int) -> str:
+    digest = new_hash("sha1" if digits == 40 else "sha256", usedforsecurity=False)
     digest.update(b"blob %d\0" % len(content) + content)
     return digest.hexdigest()
 

@@ -91,8 +91,7 @@ def test_a_dry_run_says_what_merges_and_what_conflicts_and_changes_nothing(fleet
         "newest    new: v0.2.0",
         "merges    shop.git: v0.1.0 to v0.2.0",
         "conflict  tea.git: app/infra/wiring.py. Both you and the step changed the same lines. "
-        "Nothing was changed; --diff shows the text, and --keep-conflicts applies the step with "
-        "markers to resolve.",
+        "Run there: rung upgrade --keep-conflicts",
     ]
     assert done.returncode == 1
     assert done.stderr == "rung: 1 of 5 repos cannot be upgraded to v0.2.0.\n"

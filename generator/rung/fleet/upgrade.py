@@ -191,8 +191,10 @@ class Upgrade:
             return Outcome(row.repo, "refused", stale[0]) if stale else None
         said = decoded(done.stderr).strip().removeprefix("rung: ").splitlines() or ["no reason"]
         words = said[0].replace(f"{clone}/", "").replace(str(clone), row.repo)
-        kind = "conflict" if words.startswith("In conflict: ") else "refused"
-        return Outcome(row.repo, kind, words.removeprefix("In conflict: "))
+        if not words.startswith("In conflict: "):
+            return Outcome(row.repo, "refused", words)
+        files = words.removeprefix("In conflict: ").partition("Nothing was changed")[0]
+        return Outcome(row.repo, "conflict", f"{files}Run there: rung upgrade --keep-conflicts")
 
     def _open(self, found: Found, row: Row, base: str) -> Outcome:
         assert self.state  # noqa: S101 - a dry run returns before it pushes

@@ -102,7 +102,7 @@ def test_a_missing_template_is_a_problem_and_the_rest_is_shown(repo: Repo) -> No
     found = told(repo)
     assert found["stage"] == 1
     assert found["edited"] is None
-    assert "and is gone" in found["problems"][0]
+    assert "is no longer at" in found["problems"][0]
 
 
 def test_edits_are_unknown_for_a_template_that_uses_other_features_of_copier(

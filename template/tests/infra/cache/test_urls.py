@@ -76,3 +76,16 @@ async def test_a_user_who_may_only_use_keys_with_the_prefix_can_use_the_cache() 
         async with CacheServer(url, operation_seconds=5, prefix="shop") as cache:
             await until(lambda: cache.lookups.is_reachable)
             assert await cache.claim("shop:key", 1)
+
+
+@pytest.mark.parametrize("missing", ["-mget", "-eval", "-del"])
+async def test_a_user_who_lacks_a_right_is_named_in_the_log(missing: str) -> None:
+    with valkey.running("cache") as server, Redis.from_url(server.url) as client:
+        client.execute_command("ACL", "SETUSER", "ada", "on", ">password", "~*", "+@all", missing)
+        url = RedisDsn(f"redis://ada:password@127.0.0.1:{server.port}/0")
+        with capture_logs() as lines:
+            async with CacheServer(url, operation_seconds=5) as cache:
+                await until(lambda: bool(lines))
+                assert not cache.lookups.is_reachable
+
+    assert missing[1:] in lines[0]["reason"]

@@ -194,6 +194,13 @@ def hot_row(evidence: Evidence) -> Finding | None:
             do="end it (docs/guide/unavailable.md finds it), and change many rows in batches",
             evidence=[waits, f"it blocked others for {seconds:.0f} s or more (pg_blocking_pids)"],
         )
+    if not is_row:
+        return Finding(
+            rule="hot-row",
+            text="many requests wait for the same advisory lock",
+            do="do less while you hold it, or take one key for each thing",
+            evidence=[waits],
+        )
     # Each stops two sessions for 1 s (deadlock_timeout), and all that wait for their rows.
     if (deadlocks := database.deadlocks or 0) >= max(evidence.window_s / 10, 1):
         return Finding(
@@ -201,13 +208,6 @@ def hot_row(evidence: Evidence) -> Finding | None:
             text="transactions lock the same rows in different orders",
             do="lock rows in one order, such as ORDER BY id FOR UPDATE",
             evidence=[waits, f"{deadlocks} deadlocks in the window (pg_stat_database)"],
-        )
-    if not is_row:
-        return Finding(
-            rule="hot-row",
-            text="many requests wait for the same advisory lock",
-            do="do less while you hold it, or take one key for each thing",
-            evidence=[waits],
         )
     return Finding(
         rule="hot-row",

@@ -445,6 +445,12 @@ def test_each_verdict_has_its_place_in_the_guide() -> None:
     assert [rule for rule, _, _ in CASES.values() if f"### {rule}\n" not in guide] == []
 
 
+def test_deadlocks_of_advisory_locks_are_not_called_those_of_rows() -> None:
+    found = judge(evidence(database={"active": 6, "waits_for_advisory": 5, "deadlocks": 9})).verdict
+
+    assert found.text == "many requests wait for the same advisory lock"
+
+
 def test_writes_name_the_table_that_takes_most_of_them() -> None:
     writes = [statement(sql="INSERT INTO orders VALUES ($1)")]
     tables = [

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Judges the login sessions' Redis for the doctor: it may lose no key, so it must not be full."""
+"""Judges the login sessions' Redis for the doctor: no key may be lost, so it must not be full."""
 
 from app.infra import environment
 from app.infra.cache.redis_seen import RedisSeen, look_at_redis, rules_of

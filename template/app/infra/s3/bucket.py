@@ -48,8 +48,8 @@ class Bucket:
     """Private files in S3. Clients upload and download them there with requests that this process
     signs.
 
-    Raises Unavailable when S3 fails, or does not answer within `seconds`. Only for a file's content
-    `seconds` limits each pause, and not the whole.
+    Raises Unavailable when S3 fails, or does not answer within `seconds`. For the content of a
+    file, `seconds` limits each pause and not the whole.
     """
 
     def __init__(self, signer: S3Signer, link_lifetime: timedelta, seconds: float) -> None:
@@ -124,8 +124,8 @@ class Bucket:
 
     async def check(self) -> None:
         """Checks that the bucket is reachable. No file can have this key, so a server that finds it
-        is none, such as a web console. Not by HEAD: its answer is the same for a missing bucket and
-        a missing file."""
+        is not S3: it may be a web console. Not by HEAD: its answer is the same for a missing bucket
+        and a missing file."""
         answer = await self._ask("GET", "No-such-key")
         if _error(answer) != "NoSuchKey":
             _expect(answer)

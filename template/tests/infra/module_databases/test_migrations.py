@@ -305,7 +305,7 @@ def test_the_old_tables_are_dropped_by_a_migration_and_no_later_one_makes_them_a
     again = moved.runs("dev.module_databases.dropping", "vets")
     assert "The common database has no table of vets: nothing to drop.\n" in again[1], again
     assert moved.runs("dev.module_databases.dropping", "pets")[1] == (
-        "'pets' has no own history of migrations. These modules have one: vets.\n"
+        "'pets' has no own history of migrations. Modules that have one: vets.\n"
     )
 
 

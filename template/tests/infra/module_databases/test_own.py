@@ -96,7 +96,7 @@ def test_beside_another_server_a_module_uses_the_common_database() -> None:
         (migration, ["letters", ""], "Name the module and the change: make module-migration"),
         (migration, ["../app", "one"], "There is no module app/../app."),
         (migration, ["letters", "one"], "Set MODULE_LETTERS_DATABASE_URL: DATABASE_URL leads to"),
-        (psql, ["letters"], "'letters' has no own database. These modules have one: parcels."),
+        (psql, ["letters"], "'letters' has no own database. Modules that have one: parcels."),
     ],
 )
 def test_a_wrong_name_is_refused_in_one_line(

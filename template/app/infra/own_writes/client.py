@@ -271,13 +271,13 @@ def _to_echo(client: Client) -> dict[str, Position]:
     main = client.min_position if client.is_resolved else None
     if main == NOT_KNOWN and not client.has_written:
         main = None
-    at_modules = client.carried.positions | {
+    positions = client.carried.positions | {
         one.database: one.min_position or NEVER
         for one in client.at_modules
         if one.is_resolved and (one.has_written or one.min_position != NOT_KNOWN)
     }
-    at_modules.pop(MAIN, None)
-    return ({MAIN: main} if main else {}) | at_modules
+    positions.pop(MAIN, None)
+    return ({MAIN: main} if main else {}) | positions
 
 
 def _has_session_cookie(answered: list[Header]) -> bool:

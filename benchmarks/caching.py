@@ -59,7 +59,7 @@ async def plain(): return Response(await client.get("plain"), media_type="applic
 OF_PLAIN = Against(
     "plain Redis GET", "of plain", {"item by id, cached": 0.80, "item by id, traced": 0.72}
 )
-OF_STAGE_2 = Against("item by id, stage 2", "of stage 2", {"item by id, cache away": 0.90})
+OF_STAGE_2 = Against("item by id, stage 2", "of stage 2", {"item by id, cache down": 0.90})
 FEWER_CALLS = 10
 RESIDENT_MIB = 140
 LISTENING_SECONDS = 1.5
@@ -108,7 +108,7 @@ def main() -> int:
                     "item by id, cached": [f"{app.url}{path}"],
                     "page of 20, cached": [f"{app.url}/products?limit=20"],
                     "item by id, stage 2": [f"{before.url}{path}"],
-                    "item by id, cache away": [f"{without.url}{path}"],
+                    "item by id, cache down": [f"{without.url}{path}"],
                 }
                 if telemetry:
                     traced = servers.enter_context(serve_app({**cached, **telemetry}))

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Sends spans and counts from threads. A receiver that is away costs a bounded queue and log lines.
+"""Sends spans and counts from threads. A receiver that is down costs a bounded queue and log lines.
 
 Importing the exporters takes 0.3 s, and a process without an endpoint needs none.
 """
@@ -40,7 +40,7 @@ CUMULATIVE = AggregationTemporality.CUMULATIVE
 
 
 class OnceAMinute(logging.Filter):
-    """While the receiver is away, an exporter would log each attempt."""
+    """While the receiver is down, an exporter would log each attempt."""
 
     def __init__(self) -> None:
         super().__init__()

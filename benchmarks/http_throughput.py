@@ -33,8 +33,8 @@ async def hello(): return {"hello": "world"}
 """
 
 # The part of a bare FastAPI's throughput that each route must reach.
-OF_HELLO = Against("hello", "of hello", {"item by id": 0.20, "page of 20": 0.14, "me": 0.12})
-P99_IN_P50 = 5
+OF_HELLO = Against("hello", "of hello", {"item by id": 0.40, "page of 20": 0.30, "me": 0.35})
+P99_IN_P50 = 3
 RESIDENT_MIB = 110
 LISTENING_SECONDS = 1.2
 

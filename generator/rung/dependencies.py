@@ -41,6 +41,10 @@ def lock_dependencies(project: Path) -> str | None:
     return failure
 
 
+def not_locked(failure: str) -> str:
+    return f"Dependencies are not locked ({failure}): run `sh dev/uv lock` in the project."
+
+
 def find_uv() -> str | None:
     """$UV, uv from PATH, or the one that `make install` or a project's dev/uv fetched."""
     # Path.expanduser raises where a container's user has no home.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rung import git, stages
 from rung.answers import Answer, refuse_unprintable
-from rung.dependencies import lock_dependencies
+from rung.dependencies import lock_dependencies, not_locked
 from rung.errors import RungError, UsageError, reason_of, shown
 from rung.interrupts import Interrupts
 from rung.progress import spinner
@@ -124,8 +124,7 @@ def _fill(
         if failure := lock_dependencies(project):
             _refuse_name_of_package(answers["project_slug"], failure)
             (project / "uv.lock").unlink(missing_ok=True)
-            lock = "run `sh dev/uv lock` in the project"
-            print(f"Dependencies are not locked ({failure}): {lock}.", file=sys.stderr)
+            print(not_locked(failure), file=sys.stderr)
     if commit:
         with spinner("Committing"):
             # After rendering, so that no file of the template can replace one in .git.

@@ -17,7 +17,7 @@ from rung.answers_check import (
     refuse_unasked,
 )
 from rung.apply import Move
-from rung.dependencies import lock_dependencies
+from rung.dependencies import lock_dependencies, not_locked
 from rung.errors import RungError, shown
 from rung.imports import importers
 from rung.merge import Change, Kind, merge
@@ -191,8 +191,7 @@ def _relock(scratch: Scratch, tree: str, changes: dict[str, Change]) -> list[str
     folder = scratch.folder / "to-lock"
     scratch.check_out(tree, folder)
     if failure := lock_dependencies(folder):
-        lock = "run `sh dev/uv lock` in the project"
-        return [f"Dependencies are not locked ({failure}): {lock}."]
+        return [not_locked(failure)]
     yours = scratch.entries(tree)["uv.lock"]
     locked = Entry(yours.mode, scratch.store((folder / "uv.lock").read_bytes()))
     if locked != yours:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dev.module_databases import code
 from dev.module_databases.borders import (
     ADVICE,
-    LIST,
+    KNOWN_CROSSINGS,
     Crossing,
     listed_crossings,
     owners,
@@ -55,11 +55,12 @@ def write_list(crossings: Sequence[Crossing], *, tests_have_run: bool) -> None:
         text, gone = HEADER + "".join(f"{entry}\n" for entry in sorted(found)), set[str]()
     else:
         gone = set(listed) - found
-        lines = LIST.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = KNOWN_CROSSINGS.read_text(encoding="utf-8").splitlines(keepends=True)
         text = "".join(line for line in lines if line.strip() not in gone)
-    LIST.write_text(text, encoding="utf-8")
+    KNOWN_CROSSINGS.write_text(text, encoding="utf-8")
     removed = f", {len(gone)} gone" if gone else ""
-    print(f"{LIST}: {len(listed_crossings() or ())} known crossing(s){removed}. Commit it.")
+    number = len(listed_crossings() or ())
+    print(f"{KNOWN_CROSSINGS}: {number} known crossing(s){removed}. Commit it.")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from app.infra.module_databases.__main__ import without_class
 from app.infra.tables import Base
 
 # The team's list of known crossings: each line is one that may stay for now.
-LIST = Path("module-borders.txt")
+KNOWN_CROSSINGS = Path("module-borders.txt")
 
 # The crossings that the latest run of each test saw. Git ignores the folder.
 SEEN = Path(".dev", "module-borders.json")
@@ -146,15 +146,25 @@ def _may_be(name: str, table: str) -> bool:
 
 def listed_crossings() -> list[str] | None:
     """None if the team has no list yet."""
-    if not LIST.exists():
+    if not KNOWN_CROSSINGS.exists():
         return None
-    lines = (line.strip() for line in LIST.read_text(encoding="utf-8").splitlines())
+    lines = (line.strip() for line in KNOWN_CROSSINGS.read_text(encoding="utf-8").splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def not_listed(crossings: Iterable[Crossing], listed: Iterable[str]) -> list[Crossing]:
     entries = set(listed)
     return [one for one in crossings if one.entry not in entries]
+
+
+def gone(crossings: Iterable[Crossing], listed: Iterable[str], kinds: Sequence[str]) -> list[str]:
+    """Names each entry of these kinds that is listed, and is no crossing any more."""
+    found = {one.entry for one in crossings}
+    return [
+        f"{KNOWN_CROSSINGS}: gone, so delete this line: {entry}"
+        for entry in listed
+        if entry not in found and any(kind in entry for kind in kinds)
+    ]
 
 
 def seen_in_tests() -> dict[Crossing, set[str]] | None:

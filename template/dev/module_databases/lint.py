@@ -4,7 +4,7 @@
 import sys
 
 from dev.module_databases import code
-from dev.module_databases.borders import LIST, listed_crossings, not_listed
+from dev.module_databases.borders import gone, listed_crossings, not_listed
 
 # Kinds of crossings that this lint judges. The tests judge all others, because they see more.
 ONLY_IN_THE_CODE = (": foreign key of ", ": relationship of ")
@@ -20,15 +20,12 @@ def main() -> None:
                 " To accept only these: make test, then make module-borders RECORD=yes"
             )
         return
-    found = {one.entry for one in crossings}
     problems = [str(one) for one in not_listed(crossings, listed)]
     if problems:
         problems.append(
             "These cross the border of a module. What to write instead: make module-borders"
         )
-    judged = [entry for entry in listed if any(kind in entry for kind in ONLY_IN_THE_CODE)]
-    gone = [entry for entry in judged if entry not in found]
-    problems += [f"{LIST}: gone, so delete this line: {entry}" for entry in gone]
+    problems += gone(crossings, listed, ONLY_IN_THE_CODE)
     if problems:
         sys.exit("\n".join(problems))
 

@@ -20,8 +20,8 @@ from app.infra.module_databases.sessions import Held
 from app.infra.reads import Query
 from dev.module_databases import code
 from dev.module_databases.borders import (
-    LIST,
     Crossing,
+    gone,
     listed_crossings,
     module_of,
     modules_in,
@@ -207,9 +207,7 @@ class Report:
         if self._problems:
             self._problems.append("What to write instead: make module-borders")
         if is_whole:
-            found = {one.entry for one in (*self._seen, *code.crossings())}
-            gone = [d for d in listed if d not in found and any(k in d for k in JUDGED_HERE)]
-            self._problems += [f"{LIST}: gone, so delete this line: {entry}" for entry in gone]
+            self._problems += gone((*self._seen, *code.crossings()), listed, JUDGED_HERE)
         if self._problems and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

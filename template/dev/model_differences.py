@@ -32,8 +32,8 @@ DEFINITIONS = """
     ORDER BY 1, 2
 """
 
-# Not compared: casts, because Postgres writes them in another way after a column has changed its
-# type; and words that SQLAlchemy cannot write, or that change no answer.
+# Not compared: spaces, and casts, because a column that has changed its type has other casts. Also
+# words that SQLAlchemy cannot write, or that change no answer.
 LEFT_OUT = re.compile(
     r"::[a-z0-9_ ]+(\([\d,]+\))?(\[\])?| WITH \([^)]*\)| WITHOUT OVERLAPS| NO INHERIT"
     r"| NOT (VALID|ENFORCED)| "

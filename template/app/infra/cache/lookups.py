@@ -59,7 +59,7 @@ def _checked(url: RedisDsn) -> RedisDsn:
     return url
 
 
-# What the cache and the login sessions do: a user of Redis needs the rights for all three.
+# The cache and the login sessions use EVAL, MGET and DEL. A user of Redis needs these rights.
 READS_AND_WRITES_NOTHING = "redis.call('MGET', unpack(KEYS)) return redis.call('DEL', unpack(KEYS))"
 
 # redis-py would refuse a wrong parameter only when it connects.

@@ -229,13 +229,17 @@ def render(template: Path, shared: Shared, copie_session: Copie) -> Render:
     return rendered
 
 
-@pytest.fixture
-def installed() -> None:
-    """The servers that a laptop may lack."""
+def skip_without(*programs: str) -> None:
+    """Skips the test on a laptop that lacks one of them. In CI the test fails."""
     path = f"{os.environ['PATH']}:/usr/sbin"
-    missing = [name for name in ("haproxy", "pgbouncer") if shutil.which(name, path=path) is None]
+    missing = [name for name in programs if shutil.which(name, path=path) is None]
     if missing and not os.environ.get("CI"):
         pytest.skip(f"not installed: apt-get install {' '.join(missing)}")
+
+
+@pytest.fixture
+def installed() -> None:
+    skip_without("haproxy", "pgbouncer")
 
 
 @pytest.fixture

@@ -15,11 +15,10 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from conftest import Render
+from conftest import Render, skip_without
 from serving import free_port
 from variants import LONGEST
 
-NEEDED = ("buildah", "mmdebstrap")
 AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
 BASE = "docker.io/library/python:3.13-slim"
 PACKAGES = "python3,python3-pip,python3-venv,ca-certificates"
@@ -96,9 +95,7 @@ class Buildah:
 
 @pytest.fixture(scope="module")
 def shop(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    missing = [name for name in NEEDED if shutil.which(name) is None]
-    if missing and not os.environ.get("CI"):
-        pytest.skip(f"not installed: apt-get install {' '.join(missing)}")
+    skip_without("buildah", "mmdebstrap")
     project = shutil.copytree(render(LONGEST[-1]), tmp_path_factory.mktemp("image") / "shop")
     subprocess.run(["uv", "lock", "--quiet"], cwd=project, check=True)
     # As a checkout under umask 077.

@@ -77,6 +77,13 @@ def program() -> str:
     return installed("pgbouncer")
 
 
+def keeps_statements() -> bool:
+    """Whether DATABASE_STATEMENT_CACHE=100 is safe with the installed PgBouncer."""
+    answer = subprocess.run([program(), "--version"], check=True, capture_output=True, text=True)
+    version = tuple(int(part) for part in answer.stdout.split()[1].split("."))
+    return version >= (1, 21)
+
+
 def configuration() -> ConfigParser:
     """deploy/pgbouncer.ini as it is."""
     # A connect_query is SQL: its % and = mean nothing here.
@@ -103,7 +110,7 @@ def _write(
     }
     for key, setting in here_settings.items():
         written["pgbouncer"][key] = str(setting)
-    if _version() < (1, 21):
+    if not keeps_statements():
         del written["pgbouncer"]["max_prepared_statements"]
     users = folder / "userlist.txt"
     users.touch(mode=0o600)
@@ -128,8 +135,3 @@ def _stored_password(server: SplitResult) -> str:
     if found.returncode != 0:
         raise ServerError(f"Postgres did not say how it stores the password:\n{found.stderr}")
     return found.stdout
-
-
-def _version() -> tuple[int, ...]:
-    answer = subprocess.run([program(), "--version"], check=True, capture_output=True, text=True)
-    return tuple(int(part) for part in answer.stdout.split()[1].split("."))

@@ -88,6 +88,35 @@ class PooledSettings(PostgresSettings):
         return url
 
 
+class PooledConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+    """After a type has changed, each statement of this process ends with another comment.
+
+    A pooler that keeps prepared statements finds them by their text, and a new connection of the
+    app gets the old one again. Postgres would refuse it until the pooler's own connection ends.
+    """
+
+    comment = ""
+
+    async def fetch(self, query: str, *arguments: Any, **options: Any) -> Any:
+        try:
+            return await super().fetch(query + self.comment, *arguments, **options)
+        except asyncpg.InvalidCachedStatementError:
+            self._change_comment()
+            raise
+
+    async def prepare(self, query: str, **options: Any) -> Any:
+        return await super().prepare(query + self.comment, **options)
+
+    async def reload_schema_state(self) -> None:
+        """SQLAlchemy calls this before it prepares a refused statement again."""
+        self._change_comment()
+        await super().reload_schema_state()
+
+    @staticmethod
+    def _change_comment() -> None:
+        PooledConnection.comment = f" /* {time.time()} */"  # per copy: its own statements
+
+
 async def open_connection(
     settings: PooledSettings, url: PostgresDsn, read_only: bool, options: dict[str, Any]
 ) -> asyncpg.Connection:
@@ -126,6 +155,7 @@ async def _through_the_pooler(
         str(url),
         timeout=settings.connect_seconds,
         command_timeout=settings.statement_seconds + 1,
+        connection_class=PooledConnection,
         **options,
     )
     with ExitStack() as on_failure:

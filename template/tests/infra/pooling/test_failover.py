@@ -28,6 +28,8 @@ async def test_writes_succeed_again_within_two_seconds_of_a_failover_behind_the_
             monkeypatch.setenv("DATABASE_URL", bouncer.url)
             monkeypatch.setenv("DATABASE_READ_URL", bouncer.read_url)
             monkeypatch.setenv("DATABASE_DIRECT_URL", name.url)
+            if pgbouncer.keeps_statements():
+                monkeypatch.setenv("DATABASE_STATEMENT_CACHE", "100")
             app = notes_app()
             async with serve(app) as client:
                 before = await asyncio.gather(*(written(client) for _ in range(8)))

@@ -16,6 +16,7 @@ from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
 from app.infra.database import Database
 from app.infra.failures import NotConnected, Unavailable
+from app.infra.pooling.connections import PooledConnection
 from app.infra.slow_queries.__main__ import ServerSettings, make_report
 from dev.pooling import pgbouncer
 from dev.pooling.pgbouncer import PgBouncer
@@ -93,6 +94,32 @@ async def test_a_read_repeats_when_its_rows_differ_from_their_described_type(
                 await execute(database, "SELECT 7::bigint")
             async with database.transaction() as write:
                 assert await write.scalar(text("SELECT 7::bigint")) == 7
+
+
+@pytest.mark.usefixtures("notes")
+async def test_after_a_change_of_a_type_no_read_fails_and_only_the_first_write(
+    services: Services, bouncer: PgBouncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PgBouncer 1.21 and newer keep prepared statements from before the change."""
+    notes = "SELECT id, body FROM notes"
+    await execute_sql(services.database_url, "INSERT INTO notes VALUES (7, '')")
+    for kind in ("integer", "numeric", "bigint"):
+        # As in a new process, but PgBouncer has seen the statement before.
+        monkeypatch.setattr(PooledConnection, "comment", "")
+        async with Database(settings(services, bouncer)) as database:
+            with suppress(Unavailable):
+                await execute(database, notes)
+            await execute(database, notes)
+            assert await database.reader().fetch(notes) == [(7, "")]
+
+            await execute_sql(
+                services.database_url, f"ALTER TABLE notes ALTER COLUMN id TYPE {kind}"
+            )
+
+            assert await database.reader().fetch(notes) == [(7, "")]
+            with suppress(Unavailable):
+                await execute(database, notes)
+            await execute(database, notes)
 
 
 @pytest.mark.usefixtures("notes")
@@ -420,7 +447,8 @@ class Load:
 
 def settings(services: Services, bouncer: PgBouncer, **changes: Any) -> DatabaseSettings:
     urls = {"url": bouncer.url, "read_url": bouncer.read_url, "direct_url": services.database_url}
-    return DatabaseSettings.model_validate({"pooled": True, **urls, **changes})
+    cache = {"statement_cache": 100 if pgbouncer.keeps_statements() else 0}
+    return DatabaseSettings.model_validate({"pooled": True, **urls, **cache, **changes})
 
 
 async def server_connections(services: Services) -> int:

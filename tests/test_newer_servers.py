@@ -1,4 +1,4 @@
-"""With the PgBouncer and HAProxy of Debian 13, because those of Debian 12 are older than in deploy/."""
+"""With the PgBouncer and HAProxy of Debian 13: those of Debian 12 are older than in deploy/."""
 
 import os
 import shutil

@@ -112,9 +112,11 @@ class Shop:
 
     async def until_asked(self, times: int) -> None:
         """The load balancer has read this many requests."""
-        async with asyncio.timeout(300):
-            while int((await self._rows())["FRONTEND"]["req_tot"]) < times:
-                await asyncio.sleep(0.05)
+
+        async def are_read() -> bool:
+            return int((await self._rows())["FRONTEND"]["req_tot"]) >= times
+
+        await until(are_read)
 
     async def _rows(self) -> dict[str, dict[str, str]]:
         """By copy, and FRONTEND for all together."""

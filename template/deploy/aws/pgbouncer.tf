@@ -4,7 +4,7 @@ variable "pgbouncer" {
   type = object({
     copies    = optional(number, 2)
     pool_size = optional(number, 10)
-    image     = optional(string, "edoburu/pgbouncer:v1.25.2-p0")
+    image     = optional(string, "edoburu/pgbouncer:v1.26.0-p0")
   })
   default = {}
 }

@@ -292,7 +292,7 @@ async def read_session(connection: HTTPConnection) -> Reader:
 
 def reader_for(connection: HTTPConnection, database: Database) -> Reader:
     """A WebSocket reads the primary: its user may write elsewhere while it is open."""
-    reader = database.reader()
+    reader = database._reader  # not by its method: each request comes here
     return reader.on_primary() if connection.scope["type"] == "websocket" else reader
 
 

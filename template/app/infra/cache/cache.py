@@ -90,7 +90,8 @@ class Cache:
             return await self._bypass(query, read, args, kwargs, error)
         entry = Entry.parse(stored) if stored else None
         client = this_client()
-        min_position = client.min_position if client.is_resolved else await client.resolve()
+        main = client.main
+        min_position = main.position if main.is_resolved else await client.resolve(main)
 
         fetch = partial(self._fetch, key, query, read, args, kwargs)
         if entry and entry.shows(min_position):
@@ -124,7 +125,7 @@ class Cache:
             session.info.setdefault("invalidated", set()).add(key)
 
     async def invalidate(self, keys: set[str]) -> None:
-        entry = tombstone(this_client().min_position or NOT_KNOWN)
+        entry = tombstone(this_client().main.position or NOT_KNOWN)
         with suppress(RedisAway):
             await asyncio.gather(*(self._server.put(key, entry, TOMBSTONE_SECONDS) for key in keys))
 

@@ -7,13 +7,12 @@ session. For any other client with a session, the app does one lookup by primary
 """
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -33,58 +32,45 @@ REMEMBERED = timedelta(seconds=60)
 _SESSION_COOKIE = f"{COOKIE}=".encode()
 
 
-class PositionStore(Protocol):
-    """Keeps the greatest position of each session, beside the row in Postgres."""
-
-    async def note_position(
-        self, token_hashes: list[bytes], position: Position, database: str = MAIN
-    ) -> None: ...
-
-
 @dataclass
 class SessionPositions:
-    """The places that store positions: the row of the session, and other stores."""
+    """The places that store positions: the row of the session, and the session Redis."""
 
     connect: Callable[[], Awaitable[asyncpg.Connection]]
     engine: AsyncEngine  # of the database that has the rows
     in_rows: bool = True
-    stores: list[PositionStore] = field(default_factory=list)
+    # Keeps the greatest position of these sessions in a database.
+    note_beside_rows: Callable[[list[bytes], Position, str], Awaitable[None]] | None = None
     modules: list[str] = field(default_factory=list)  # whose own databases have replicas
 
 
-class MinPosition(ABC):
-    """The position that reads of one database must show."""
+class MinPosition:
+    """The position that a client's reads of one database must show. Positions of two servers cannot
+    be compared."""
 
-    min_position: Position | None = None
-    is_resolved: bool  # False: the position is stored with the session, which was not read yet
-    has_written = False
+    __slots__ = ("database", "has_written", "is_resolved", "position")
 
-    @abstractmethod
-    async def look_up(self) -> bool:
-        """Learns the positions that are stored with the session. False if it cannot be read."""
-
-    async def resolve(self) -> Position | None:
-        """The position that reads must show. NOT_KNOWN if the session cannot be read: the primary
-        can still answer a read that needs no session."""
-        if not self.is_resolved and not await self.look_up():
-            return NOT_KNOWN
-        self.is_resolved = True
-        return self.min_position
+    def __init__(self, database: str, carried: Position | None, *, is_resolved: bool) -> None:
+        self.database = database
+        self.position = carried if carried != NEVER else None
+        # False: the position is stored with the session, which was not read yet.
+        self.is_resolved = is_resolved
+        self.has_written = False
 
     def learn(self, position: Position | None) -> None:
         """Adds a position that is stored with the session."""
         self.is_resolved = True
-        self.min_position = max(filter(None, (self.min_position, position)), default=None)
+        self.position = max(filter(None, (self.position, position)), default=None)
 
     def wrote(self, position: Position) -> None:
         self.has_written = self.is_resolved = True
         # This position also covers an earlier commit whose position is NOT_KNOWN.
-        known = self.min_position if self.min_position != NOT_KNOWN else None
-        self.min_position = max(position, known or position)
+        known = self.position if self.position != NOT_KNOWN else None
+        self.position = max(position, known or position)
 
 
-class Client(MinPosition):
-    """The position that the reads of one request, or of one task, must show.
+class Client:
+    """The positions that the reads of one request, or of one task, must show.
 
     | the request brings           | its position is                                        |
     |------------------------------|--------------------------------------------------------|
@@ -108,16 +94,15 @@ class Client(MinPosition):
         self.token_hash = token_hash
         self.carried = carried
         modules = positions.modules if positions else ()
-        self.min_position = carried.positions.get(MAIN)
         # No lookup is needed: there is no session, or the client sends all of its positions.
         self.echoes = token_hash is None or carried.covers(modules)
-        self.is_resolved = self.echoes
         self.started: list[bytes] = []
         self.positions = positions
         self._sessions = sessions
-        self._at: dict[str, ClientAt] = {}
-        self._stored: Mapping[str, Position] | None = None  # with the session, by module
+        self._stored: Mapping[str, Position] | None = None  # with the session, by database
         self._lookups: dict[object, asyncio.Future[Any]] = {}
+        self.main = MinPosition(MAIN, carried.positions.get(MAIN), is_resolved=self.echoes)
+        self._at = {MAIN: self.main}
         self.at_modules = [self.at(module) for module in modules]
 
     @property
@@ -133,18 +118,27 @@ class Client(MinPosition):
         """With a marker in the answer, this request or the next one needs no lookup of the
         session."""
         has_session = self.token_hash is not None or self.started != []
-        is_due = self.has_written or not self.echoes
+        is_due = self.main.has_written or not self.echoes
         return has_session and is_due and not self.carried.keeps_cookies
 
-    def at(self, database: str) -> "ClientAt":
-        """The same client at a module's own database."""
+    def at(self, database: str) -> MinPosition:
         if database not in self._at:
-            self._at[database] = ClientAt(self, database)
+            carried = self.carried.positions.get(database)
+            at = self._at[database] = MinPosition(database, carried, is_resolved=self.echoes)
             if self._stored is not None:
-                self._at[database].learn(self._stored.get(database))
+                at.learn(self._stored.get(database))
         return self._at[database]
 
+    async def resolve(self, at: MinPosition) -> Position | None:
+        """The position that reads must show. NOT_KNOWN if the session cannot be read: the primary
+        can still answer a read that needs no session."""
+        if not at.is_resolved and not await self.look_up():
+            return NOT_KNOWN
+        at.is_resolved = True
+        return at.position
+
     async def look_up(self) -> bool:
+        """Learns the positions that are stored with the session. False if it cannot be read."""
         if self._sessions and self.token_hash:
             try:
                 await self._sessions.find(self.token_hash)
@@ -170,10 +164,10 @@ class Client(MinPosition):
         if self._sessions:  # outside of a request there are none
             self.started.append(token_hash)
             for one in self.at_modules:
-                one.learn(await one.resolve())
+                one.learn(await self.resolve(one))
 
-    def learn_of_modules(self, stored: Mapping[str, Position]) -> None:
-        """Adds the positions in modules' databases that are stored with the session."""
+    def learn(self, stored: Mapping[str, Position]) -> None:
+        """Adds the positions that are stored with the session."""
         self._stored = stored
         for database, one in self._at.items():
             one.learn(stored.get(database))
@@ -181,24 +175,7 @@ class Client(MinPosition):
     def learn_unknown(self) -> None:
         """The position of the session may not cover all that the client has written."""
         if not self.echoes:
-            self.learn(NOT_KNOWN)
-            self.learn_of_modules({one.database: NOT_KNOWN for one in self.at_modules})
-
-
-class ClientAt(MinPosition):
-    """A client at a module's own database: positions of two servers cannot be compared."""
-
-    def __init__(self, client: Client, database: str) -> None:
-        self.database = database
-        self.affinity = client.affinity
-        self.min_position = client.carried.positions.get(database)
-        if self.min_position == NEVER:
-            self.min_position = None
-        self.is_resolved = client.echoes
-        self._client = client
-
-    async def look_up(self) -> bool:
-        return await self._client.look_up()
+            self.learn(dict.fromkeys(self._at, NOT_KNOWN))
 
 
 _current: ContextVar[Client] = ContextVar("client")
@@ -244,15 +221,14 @@ class OwnWrites:
             _current.reset(outside)
 
     def _added(self, client: Client, by_token: bool, answered: list[Header]) -> Iterator[Header]:
-        written = client.min_position if client.has_written else None
         at_modules = [one for one in client.at_modules if one.has_written]
-        if written or at_modules:
+        if client.main.has_written or at_modules:
             yield self.positions.header(_to_echo(client))
         # The client carries its session in a header, or has just started it without a cookie.
         if by_token or (client.started and not _has_session_cookie(answered)):
             return
-        if written:
-            yield from self.positions.cookies(written, client.carried, self.remembered)
+        if client.main.has_written:
+            yield from self._cookies(client, client.main)
         if client.needs_marker:
             # A client with a marker sends all of its positions in cookies.
             if not all(one.is_resolved for one in client.at_modules):
@@ -260,24 +236,25 @@ class OwnWrites:
             at_modules = client.at_modules
             yield marker()
         for one in at_modules:
-            if one.min_position:
-                yield from self.positions.cookies(
-                    one.min_position, client.carried, self.remembered, one.database
-                )
+            yield from self._cookies(client, one)
+
+    def _cookies(self, client: Client, at: MinPosition) -> Iterable[Header]:
+        if at.position is None:
+            return ()
+        return self.positions.cookies(at.database, at.position, client.carried, self.remembered)
 
 
 def _to_echo(client: Client) -> dict[str, Position]:
     """The positions that the client must send next time. An unknown one is looked up again."""
-    main = client.min_position if client.is_resolved else None
-    if main == NOT_KNOWN and not client.has_written:
-        main = None
-    positions = client.carried.positions | {
-        one.database: one.min_position or NEVER
-        for one in client.at_modules
-        if one.is_resolved and (one.has_written or one.min_position != NOT_KNOWN)
+    known = {
+        one.database: one.position or NEVER
+        for one in (client.main, *client.at_modules)
+        if one.is_resolved and (one.has_written or one.position != NOT_KNOWN)
     }
-    positions.pop(MAIN, None)
-    return ({MAIN: main} if main else {}) | positions
+    if known.get(MAIN) == NEVER:
+        del known[MAIN]
+    carried = client.carried.positions.items()
+    return known | {name: one for name, one in carried if name not in {MAIN, *known}}
 
 
 def _has_session_cookie(answered: list[Header]) -> bool:

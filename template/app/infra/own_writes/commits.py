@@ -95,16 +95,16 @@ def _note_position(session: Session) -> None:
 async def _after_commit(client: Client, connection: asyncpg.Connection) -> None:
     sessions, positions = client.noted_sessions, client.positions
     if positions is None or not sessions:
-        client.wrote(await position_now(connection))
+        client.main.wrote(await position_now(connection))
         return
     if positions.in_rows:
         position = await _store_in_rows(connection, sessions, positions)
     else:
         position = await position_now(connection)
-    client.wrote(position)
+    client.main.wrote(position)
     await _store_beside_rows(positions, sessions, position, MAIN)
     for one in client.at_modules if client.started else ():
-        if written := one.min_position:
+        if written := one.position:
             # On this connection, because waiting for a second one of the same pool could deadlock.
             run = connection.execute
             await _store_for_module(run, positions, client.started, written, one.database)
@@ -145,9 +145,9 @@ async def _store_for_module(
 async def _store_beside_rows(
     positions: SessionPositions, sessions: list[bytes], position: Position, database: str
 ) -> None:
-    for store in positions.stores:
+    if positions.note_beside_rows:
         try:
-            await store.note_position(sessions, position, database)
+            await positions.note_beside_rows(sessions, position, database)
         except Unavailable as error:
             log.warning("a session's position was not noted", reason=str(error))
 

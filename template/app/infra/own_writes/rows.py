@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra import environment
 from app.infra.own_writes.client import this_client
-from app.infra.own_writes.log_position import MAIN, Position, decoded
+from app.infra.own_writes.log_position import Position, decoded
 from app.infra.reads import Query
 from app.infra.session_rows import (
     SESSION_BY_TOKEN,
@@ -71,9 +71,7 @@ class PositionedRows(SessionRows):
 def _learn(token_hash: bytes, found: SessionWithPositions) -> None:
     client = this_client()
     if token_hash == client.token_hash:
-        positions = found.by_database()
-        client.learn(positions.pop(MAIN, None))
-        client.learn_of_modules(positions)
+        client.learn(found.by_database())
 
 
 def install(app: FastAPI) -> None:

@@ -82,7 +82,7 @@ class SignedPositions:
         return HEADER, ", ".join(parts).encode()
 
     def cookies(
-        self, position: Position, carried: Carried, lifetime: timedelta, database: str = MAIN
+        self, database: str, position: Position, carried: Carried, lifetime: timedelta
     ) -> Iterator[Header]:
         """Each write's cookie has its own name. With one name for all, two answers that overtake
         each other would leave a browser with the lesser position."""

@@ -38,7 +38,7 @@ def install(app: FastAPI) -> None:
     app.state.session_redis = redis
     if positions:
         positions.in_rows = move.store is not Step.REDIS
-        positions.stores.append(redis)
+        positions.note_beside_rows = redis.note_position
     health.add_readiness_check(app, "sessions", redis.check)
 
 

@@ -190,9 +190,11 @@ class RedisSessions:
             if one is not None
         }
         least = await self._least_position.now() if self._least_position else None
-        client.learn(max(filter(None, (stored.pop(MAIN, None), least)), default=None))
-        # For modules' databases, `least` says only that Redis may have lost the newest positions.
-        client.learn_of_modules(dict.fromkeys(names, NOT_KNOWN) if least else stored)
+        if least:
+            # For modules' databases it says only that Redis may have lost the newest positions.
+            main = max(least, stored.get(MAIN, least))
+            stored = dict.fromkeys(names, NOT_KNOWN) | {MAIN: main}
+        client.learn(stored)
         return held
 
     async def note_position(

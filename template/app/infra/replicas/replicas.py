@@ -15,8 +15,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infra.connections import DatabaseSettings, close_in_time, connect, reading_pool
 from app.infra.failures import POSTGRES_FAILS, Unavailable, reason_of
-from app.infra.own_writes.client import REMEMBERED, Client, ClientAt
-from app.infra.own_writes.log_position import FLUSHED_UP_TO, Position, PrimaryLog, reachable
+from app.infra.own_writes.client import REMEMBERED, Client
+from app.infra.own_writes.log_position import FLUSHED_UP_TO, MAIN, Position, PrimaryLog, reachable
 from app.infra.pooling.connections import PostgresUrls, server_name
 from app.infra.read_pool import ReadPool
 
@@ -159,7 +159,11 @@ class Replicas:
         self._watches: list[asyncio.Task[None]] = []
 
     async def choose(
-        self, client: Client | ClientAt, max_stale: timedelta | None, besides: Replica | None
+        self,
+        client: Client,
+        max_stale: timedelta | None,
+        besides: Replica | None,
+        database: str = MAIN,
     ) -> Replica | None:
         """None if the primary must answer."""
         able = [one for one in self.replicas if one is not besides and _may_serve(one, max_stale)]
@@ -167,7 +171,8 @@ class Replicas:
             return None
         # One replica for all reads of a client, so that it never sees older data than before.
         usual = able[0] if len(able) == 1 else max(able, key=lambda one: _affinity(one, client))
-        min_position = client.min_position if client.is_resolved else await client.resolve()
+        at = client.at(database)
+        min_position = at.position if at.is_resolved else await client.resolve(at)
         if min_position is None:
             return usual
         lsn = self._primary.lsn_to_reach(min_position)
@@ -263,6 +268,6 @@ def _may_serve(replica: Replica, max_stale: timedelta | None) -> bool:
     return replica.seconds_behind <= min(max_stale, REMEMBERED).total_seconds()
 
 
-def _affinity(replica: Replica, client: Client | ClientAt) -> bytes:
+def _affinity(replica: Replica, client: Client) -> bytes:
     # Rendezvous hashing: when a replica goes, only its own clients move.
     return hashlib.blake2b(f"{replica.name} {client.affinity}".encode(), digest_size=8).digest()

@@ -1,7 +1,6 @@
 # Rung's file: advancing to another stage may change it.
 """Sends each read to a replica that has replayed the client's position, or to the primary."""
 
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any, Self
@@ -14,7 +13,8 @@ from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
 from app.infra.failures import CONNECTION_LOST, TYPES_CHANGED, NotConnected
 from app.infra.own_writes import commits
-from app.infra.own_writes.client import Client, ClientAt, this_client
+from app.infra.own_writes.client import this_client
+from app.infra.own_writes.log_position import MAIN
 from app.infra.read_pool import ReadPool
 from app.infra.reads import Reader
 from app.infra.replicas.replicas import Replica, Replicas, ReplicaSettings
@@ -48,7 +48,7 @@ class RoutedReader(Reader):
     Writes of other clients may be missing for as long as a replica may be behind.
     """
 
-    __slots__ = ("_client", "_max_stale", "_replicas")
+    __slots__ = ("_database", "_max_stale", "_replicas")
 
     def __init__(
         self,
@@ -57,24 +57,26 @@ class RoutedReader(Reader):
         replicas: Replicas,
         max_stale: timedelta | None = None,
         cache: Any = None,
-        client: Callable[[], Client | ClientAt] = this_client,
+        database: str = MAIN,
     ) -> None:
         super().__init__(primary, patience, cache)
-        self._client = client
+        self._database = database
         self._replicas = replicas
         self._max_stale = max_stale
 
     def within(self, max_stale: timedelta) -> "RoutedReader":
         """Also from replicas that are further behind than usual, up to max_stale."""
         return RoutedReader(
-            self._pool, self._patience, self._replicas, max_stale, client=self._client
+            self._pool, self._patience, self._replicas, max_stale, database=self._database
         )
 
     async def _answer(self, sql: str, arguments: tuple[Any, ...]) -> list[asyncpg.Record]:
-        client = self._client()
+        client = this_client()
         failed: Replica | None = None
         for _ in range(2):
-            replica = await self._replicas.choose(client, self._max_stale, besides=failed)
+            replica = await self._replicas.choose(
+                client, self._max_stale, besides=failed, database=self._database
+            )
             if replica is None:
                 break
             replica.reads += 1
@@ -87,16 +89,11 @@ class RoutedReader(Reader):
 
 
 class RoutedDatabase(Database):
-    """`client`: the client of the request at this database."""
-
     def __init__(
-        self,
-        settings: DatabaseSettings,
-        replicas: ReplicaSettings,
-        client: Callable[[], Client | ClientAt] = this_client,
+        self, settings: DatabaseSettings, replicas: ReplicaSettings, database: str = MAIN
     ) -> None:
         super().__init__(settings)
-        self._client = client
+        self._database = database  # as positions call it
         self._replicas = Replicas(settings, replicas)
 
     @property
@@ -115,7 +112,7 @@ class RoutedDatabase(Database):
             await super().__aenter__()
             seconds = self._settings.pool_wait_seconds
             self._reader = RoutedReader(
-                self._reads, seconds, self._replicas, cache=self.cache, client=self._client
+                self._reads, seconds, self._replicas, cache=self.cache, database=self._database
             )
             stack.push_async_exit(super().__aexit__)
             await stack.enter_async_context(self._replicas)

@@ -385,7 +385,7 @@ async def test_a_released_savepoint_does_not_count_as_a_commit(
     async def save(write: WriteSession) -> None:
         async with write.begin_nested():
             await write.execute(text("DELETE FROM notes"))
-        told.append(this_client().has_written)
+        told.append(this_client().main.has_written)
 
     await body(reader, "/notes/1")
     answer = await reader.post("/savepoint")

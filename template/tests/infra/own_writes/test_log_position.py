@@ -80,8 +80,8 @@ def test_a_replica_behind_the_oldest_sample_is_as_old_as_its_last_commit() -> No
 def test_after_a_second_write_the_later_position_is_enough(
     positions: list[Position], min_position: Position
 ) -> None:
-    client = Client()
+    main = Client().main
     for position in positions:
-        client.wrote(position)
+        main.wrote(position)
 
-    assert client.min_position == min_position
+    assert main.position == min_position

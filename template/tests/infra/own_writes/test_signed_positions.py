@@ -48,7 +48,7 @@ def carried(**headers: bytes) -> Carried:
 
 
 def cookies(position: Position, before: Carried | None = None) -> list[bytes]:
-    given = POSITIONS.cookies(position, before or Carried(), timedelta(seconds=60))
+    given = POSITIONS.cookies(MAIN, position, before or Carried(), timedelta(seconds=60))
     return [value for _, value in given]
 
 

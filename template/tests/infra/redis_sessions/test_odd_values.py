@@ -149,6 +149,6 @@ async def position_of(app: FastAPI, token_hash: bytes) -> Position | None:
     async def asked() -> Position | None:
         client = Client(token_hash=token_hash, sessions=app.state.session_store)
         _current.set(client)
-        return await client.resolve()
+        return await client.resolve(client.main)
 
     return await asyncio.create_task(asked())

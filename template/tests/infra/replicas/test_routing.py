@@ -159,7 +159,7 @@ async def test_a_position_taken_before_the_commit_would_be_reached_too_soon(
             await until(lambda: replica.said_yes(f"pg_last_wal_replay_lsn() >= '{before}'"))
             assert await replica.said_yes(f"NOT EXISTS (SELECT FROM notes WHERE id = {note})")
 
-        noted = this_client().min_position
+        noted = this_client().main.position
         assert noted
         assert await primary.said_yes(f"'{before}'::pg_lsn - '0/0' < {noted.lsn}")
 

@@ -8,7 +8,6 @@ from app.infra.database import Database
 from app.infra.module_databases import settings
 from app.infra.module_databases.following import own_database
 from app.infra.module_databases.replicas import settings as of_replicas
-from app.infra.own_writes.client import this_client
 from app.infra.own_writes.commits import note_positions_of
 from app.infra.replicas.routing import RoutedDatabase
 
@@ -25,9 +24,7 @@ def _database(app: FastAPI, module: str, own: DatabaseSettings) -> Database:
     replicas = of_replicas.read(module)
     is_routed = replicas.urls and replicas.reads and not settings.follows(module)
     database = (
-        RoutedDatabase(own, replicas, lambda: this_client().at(module))
-        if is_routed
-        else own_database(app, module, own)
+        RoutedDatabase(own, replicas, module) if is_routed else own_database(app, module, own)
     )
     if replicas.urls:
         note_positions_of(app, module, database)

@@ -17,7 +17,6 @@ sys.path.insert(0, str(Path.cwd()))
 os.environ |= {"LOG_FORMAT": "json", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 
 from app.infra.telemetry.export import SpanSender
-from app.infra.telemetry.metrics import Histogram
 from app.infra.telemetry.requests import RequestTelemetry
 from app.infra.telemetry.settings import TelemetrySettings
 from app.infra.telemetry.telemetry import Telemetry
@@ -47,8 +46,8 @@ def with_telemetry(ratio: float):
     settings = TelemetrySettings(traces_sampler_arg=ratio)
     telemetry = Telemetry(settings, "benchmark")
     telemetry.provider.add_span_processor(SpanSender(settings))
-    durations = Histogram((0.005, 0.01, 0.1, 1))
-    return RequestTelemetry(hello, telemetry.provider, telemetry.processor, ratio, durations, 1.0)
+    measured = telemetry.provider, telemetry.processor, ratio, telemetry.durations
+    return RequestTelemetry(hello, *measured, 1.0)
 
 
 async def microseconds(app) -> float:

@@ -9,6 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import structlog
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -30,7 +31,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from app.infra.telemetry.metrics import Buckets, HistogramInstrument, Instrument
+from app.infra.telemetry.metrics import Buckets, Histogram, Instrument
 from app.infra.telemetry.settings import TelemetrySettings
 from app.infra.telemetry.tracing import NAME, Attributes
 
@@ -111,7 +112,7 @@ class MetricSender:
     def __init__(
         self,
         resource: Resource,
-        instruments: Sequence[Instrument | HistogramInstrument],
+        instruments: Sequence[Instrument | Histogram[Any]],
         seconds: float,
     ) -> None:
         self._resource = resource
@@ -147,9 +148,9 @@ class MetricSender:
             else:
                 yield metric
 
-    def _metric(self, instrument: Instrument | HistogramInstrument, now: int) -> Metric:
+    def _metric(self, instrument: Instrument | Histogram[Any], now: int) -> Metric:
         data: HistogramData | Gauge | Sum
-        if isinstance(instrument, HistogramInstrument):
+        if isinstance(instrument, Histogram):
             bounds = instrument.bounds
             counted = [
                 _histogram_point(buckets, attributes, bounds, self._started, now)

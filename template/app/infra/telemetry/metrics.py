@@ -7,7 +7,7 @@ Counting is an addition that takes 1 µs. The library's histogram takes 10 µs.
 import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fastapi import FastAPI
 
@@ -30,8 +30,19 @@ class Buckets:
 class Histogram[Key]:
     """A set of buckets for each key. Keys must be few: routes and statuses, never paths or ids."""
 
-    def __init__(self, bounds: Sequence[float]) -> None:
+    def __init__(
+        self,
+        name: str,
+        unit: str,
+        description: str,
+        bounds: Sequence[float],
+        attributes: Callable[[Key], Attributes],
+    ) -> None:
+        self.name = name
+        self.unit = unit
+        self.description = description
         self.bounds = bounds
+        self._attributes = attributes
         self._buckets: dict[Key, Buckets] = {}
 
     def note(self, key: Key, value: float) -> None:
@@ -41,8 +52,8 @@ class Histogram[Key]:
         buckets.counts[bisect_left(self.bounds, value)] += 1
         buckets.sum += value
 
-    def read(self, attributes: Callable[[Key], Attributes]) -> list[tuple[Buckets, Attributes]]:
-        return [(buckets, attributes(key)) for key, buckets in list(self._buckets.items())]
+    def read(self) -> list[tuple[Buckets, Attributes]]:
+        return [(buckets, self._attributes(key)) for key, buckets in list(self._buckets.items())]
 
 
 class Instrument(NamedTuple):
@@ -55,15 +66,7 @@ class Instrument(NamedTuple):
     read: Callable[[], Iterable[tuple[float, Attributes]]]
 
 
-class HistogramInstrument(NamedTuple):
-    name: str
-    unit: str
-    description: str
-    bounds: Sequence[float]
-    read: Callable[[], Iterable[tuple[Buckets, Attributes]]]
-
-
-def observe(app: FastAPI, *instruments: Instrument | HistogramInstrument) -> None:
+def observe(app: FastAPI, *instruments: Instrument | Histogram[Any]) -> None:
     """Send these as well. Use the names and units of OpenTelemetry's conventions, if any."""
     app.state.instruments = [*getattr(app.state, "instruments", []), *instruments]
 

@@ -7,7 +7,7 @@ deploy/telemetry/ shows them and raises alerts on them.
 from fastapi import FastAPI
 
 from app.infra.database import Pools
-from app.infra.telemetry.metrics import Histogram, HistogramInstrument, Instrument
+from app.infra.telemetry.metrics import Histogram, Instrument
 from app.infra.telemetry.requests import RequestKey, request_attributes
 from app.infra.telemetry.tracing import Attributes
 
@@ -16,24 +16,15 @@ REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5
 DELAY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 
-def of_requests(durations: Histogram[RequestKey]) -> HistogramInstrument:
-    return HistogramInstrument(
-        "http.server.request.duration",
-        "s",
-        "How long requests took, until their whole answer was sent",
-        durations.bounds,
-        lambda: durations.read(request_attributes),
-    )
+def of_requests() -> Histogram[RequestKey]:
+    what = "How long requests took, until their whole answer was sent"
+    name = "http.server.request.duration"
+    return Histogram(name, "s", what, REQUEST_SECONDS, request_attributes)
 
 
-def of_event_loop(delays: Histogram[None]) -> HistogramInstrument:
-    return HistogramInstrument(
-        "asyncio.event_loop.delay",
-        "s",
-        "How late the event loop runs what is due",
-        delays.bounds,
-        lambda: delays.read(lambda _: {}),
-    )
+def of_event_loop() -> Histogram[None]:
+    what = "How late the event loop runs what is due"
+    return Histogram("asyncio.event_loop.delay", "s", what, DELAY_SECONDS, lambda _: {})
 
 
 def of_pools(app: FastAPI) -> list[Instrument]:

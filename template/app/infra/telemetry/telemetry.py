@@ -12,8 +12,7 @@ from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor, TracerProvide
 
 from app.infra import environment, logs
 from app.infra.telemetry import clients, metrics, sources, tracing
-from app.infra.telemetry.metrics import Histogram
-from app.infra.telemetry.requests import RequestKey, RequestTelemetry
+from app.infra.telemetry.requests import RequestTelemetry
 from app.infra.telemetry.settings import TelemetrySettings, TracesSettings
 
 # When the process ends, telemetry that is not sent within this time is lost.
@@ -25,8 +24,8 @@ class Telemetry:
 
     def __init__(self, settings: TelemetrySettings, title: str) -> None:
         self.settings = settings
-        self.durations = Histogram[RequestKey](sources.REQUEST_SECONDS)
-        self.delays = Histogram[None](sources.DELAY_SECONDS)
+        self.durations = sources.of_requests()
+        self.delays = sources.of_event_loop()
         self.processor = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
         self.provider = TracerProvider(
             sampler=settings.sampler,
@@ -47,12 +46,7 @@ def install(app: FastAPI) -> None:
     trace.set_tracer_provider(telemetry.provider)
     clients.trace_clients()
     logs.configure(environment.read(logs.LogSettings), tracing.add_ids)
-    metrics.observe(
-        app,
-        sources.of_requests(telemetry.durations),
-        sources.of_event_loop(telemetry.delays),
-        *sources.of_pools(app),
-    )
+    metrics.observe(app, telemetry.durations, telemetry.delays, *sources.of_pools(app))
     app.add_middleware(
         RequestTelemetry,
         provider=telemetry.provider,

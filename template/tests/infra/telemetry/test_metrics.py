@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -14,7 +15,7 @@ from sqlalchemy import text
 
 from app.infra.database import ReadSession, WriteSession
 from app.infra.logs import LogSettings, configure
-from app.infra.telemetry.metrics import HistogramInstrument, Instrument, observe
+from app.infra.telemetry.metrics import Histogram, Instrument, observe
 from dev import postgres
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app, connected, until
@@ -161,9 +162,9 @@ async def test_dashboards_and_alerts_use_only_metrics_that_are_sent(serve: Serve
     assert asked - sent == set()
 
 
-def in_prometheus(instrument: Instrument | HistogramInstrument) -> list[str]:
+def in_prometheus(instrument: Instrument | Histogram[Any]) -> list[str]:
     """The names that Prometheus gives to what it receives over OTLP."""
     name = instrument.name.replace(".", "_") + ("_seconds" if instrument.unit == "s" else "")
-    if isinstance(instrument, HistogramInstrument):
+    if isinstance(instrument, Histogram):
         return [f"{name}_bucket", f"{name}_count", f"{name}_sum"]
     return [f"{name}_total" if instrument.kind == "counter" else name]

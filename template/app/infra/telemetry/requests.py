@@ -5,20 +5,10 @@ import time
 
 from opentelemetry import context, trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, SynchronousMultiSpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, TraceIdRatioBased
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import (
-    INVALID_SPAN_CONTEXT,
-    NonRecordingSpan,
-    Span,
-    SpanContext,
-    SpanKind,
-    Status,
-    StatusCode,
-    TraceFlags,
-)
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, Span, SpanContext, SpanKind
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.infra.answers import answer_of
@@ -36,14 +26,19 @@ LOWER_HALF = TraceIdRatioBased.TRACE_ID_LIMIT
 # Method, scheme, route and status.
 type RequestKey = tuple[str, str, str | None, int]
 
+NEW_IDS = RandomIdGenerator()
+
 
 class Ids(RandomIdGenerator):
-    """A request's trace id is made before its span, because the decision depends on it."""
+    """A request's ids are made before its span, because the decision depends on them."""
 
-    trace_id = 0
+    trace_id = span_id = 0
 
     def generate_trace_id(self) -> int:
         return self.trace_id
+
+    def generate_span_id(self) -> int:
+        return self.span_id
 
 
 class RequestTelemetry:
@@ -73,8 +68,6 @@ class RequestTelemetry:
             active_span_processor=processor,
             id_generator=self._ids,
         ).get_tracer(tracing.NAME)
-        self._resource = provider.resource
-        self._processor = processor
         self._durations = durations
         self._slow_seconds = slow_seconds
 
@@ -97,15 +90,15 @@ class RequestTelemetry:
             status = answer.status or 500
             key = (method, scope["scheme"], getattr(scope.get("route"), "path", None), status)
             self._durations.note(key, seconds)
-            ended = started + int(seconds * 1e9)
+            if not span.is_recording() and (status >= 500 or seconds > self._slow_seconds):
+                span = self._recorded(method, span.get_span_context(), caller, started)
+                span.set_attribute("trace.kept_for", "error" if status >= 500 else "slow")
             if span.is_recording():
                 span.update_name(_name(key))
                 span.set_attributes(request_attributes(key))
                 if status >= 500:
                     tracing.fail(span, str(status))
-                span.end(ended)
-            elif status >= 500 or seconds > self._slow_seconds:
-                self._keep(span.get_span_context(), caller, key, started, ended)
+                span.end(started + int(seconds * 1e9))
 
     def _begin(self, method: str, caller: Context, started: int) -> Span:
         if caller:
@@ -115,38 +108,16 @@ class RequestTelemetry:
             is_sampled = result.decision is Decision.RECORD_AND_SAMPLE
         else:
             parent = INVALID_SPAN_CONTEXT
-            trace_id = RandomIdGenerator.generate_trace_id(self._ids)
+            trace_id = NEW_IDS.generate_trace_id()
             is_sampled = trace_id & LOWER_HALF < self._bound
-        if is_sampled:
-            self._ids.trace_id = trace_id  # per copy: the next line uses it
-            return self._tracer.start_span(method, caller, SpanKind.SERVER, start_time=started)
-        span_id = self._ids.generate_span_id()
-        return NonRecordingSpan(
-            SpanContext(trace_id, span_id, is_remote=False, trace_state=parent.trace_state)
-        )
+        span_id = NEW_IDS.generate_span_id()
+        own = SpanContext(trace_id, span_id, is_remote=False, trace_state=parent.trace_state)
+        return self._recorded(method, own, caller, started) if is_sampled else NonRecordingSpan(own)
 
-    def _keep(
-        self, own: SpanContext, caller: Context, key: RequestKey, started: int, ended: int
-    ) -> None:
-        status = key[3]
-        is_error = status >= 500
-        parent = trace.get_current_span(caller).get_span_context()
-        sampled = TraceFlags(own.trace_flags | TraceFlags.SAMPLED)
-        kept = ReadableSpan(
-            _name(key),
-            SpanContext(own.trace_id, own.span_id, is_remote=False, trace_flags=sampled),
-            parent if parent.is_valid else None,
-            self._resource,
-            request_attributes(key)
-            | {"trace.kept_for": "error" if is_error else "slow"}
-            | ({"error.type": str(status)} if is_error else {}),
-            kind=SpanKind.SERVER,
-            status=Status(StatusCode.ERROR if is_error else StatusCode.UNSET),
-            start_time=started,
-            end_time=ended,
-            instrumentation_scope=InstrumentationScope(tracing.NAME),
-        )
-        self._processor.on_end(kept)
+    def _recorded(self, method: str, own: SpanContext, caller: Context, started: int) -> Span:
+        self._ids.trace_id = own.trace_id  # per copy: the last line uses both
+        self._ids.span_id = own.span_id  # per copy: as above
+        return self._tracer.start_span(method, caller, SpanKind.SERVER, start_time=started)
 
 
 def _name(key: RequestKey) -> str:

@@ -235,7 +235,8 @@ async def test_an_error_that_was_not_sampled_is_kept_with_the_id_of_its_log_line
     assert known.attributes["trace.kept_for"] == "error"
     assert receiver.children(unknown) == []
     requests = [line for line in lines(capsys) if line["event"] == "request"]
-    assert [line["trace_id"] for line in requests] == [known.trace_id, unknown.trace_id]
+    ids = [(line["trace_id"], line["span_id"]) for line in requests]
+    assert ids == [(one.trace_id, one.span_id) for one in (known, unknown)]
 
 
 @pytest.mark.usefixtures("no_request_is_sampled")

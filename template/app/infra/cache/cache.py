@@ -191,7 +191,7 @@ class Cache:
                 await self._single_flight.load(key, None, fetch)
             else:
                 await asyncio.sleep(min(ASK_AGAIN_SECONDS, claimed_for))
-        except (RedisAway, Unavailable, NotCacheable) as error:
+        except (Unavailable, NotCacheable) as error:
             # Never the key, because it holds the arguments, which may name a person.
             reason = repr(error)
             log.warning("a cached answer could not be refreshed", query=name, reason=reason)

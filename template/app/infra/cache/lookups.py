@@ -18,7 +18,7 @@ from pydantic import AfterValidator, RedisDsn
 from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection
 
 from app.infra.direct_postgres import refuse_cut
-from app.infra.failures import reason_of
+from app.infra.failures import Unavailable, reason_of
 
 log = structlog.get_logger()
 
@@ -66,7 +66,7 @@ READS_AND_WRITES_NOTHING = "redis.call('MGET', unpack(KEYS)) return redis.call('
 RedisUrl = Annotated[RedisDsn, AfterValidator(_checked)]
 
 
-class RedisAway(Exception):
+class RedisAway(Unavailable):
     """Redis refused, timed out, or the circuit breaker is open after a recent failure."""
 
 
@@ -120,14 +120,14 @@ class RedisLookups:
         if not self.is_reachable:
             if iscoroutine(command):
                 command.close()  # Python would warn that nobody awaited it
-            raise RedisAway("it did not answer a moment ago")
+            raise RedisAway(f"{self._name}: it did not answer a moment ago")
         began = time.monotonic()
         try:
             async with asyncio.timeout(self._seconds):
                 answer = await command
         except (OSError, redis.RedisError, *ODD_ANSWER) as error:  # TimeoutError is an OSError
             await self._note_failure(error, began)
-            raise RedisAway(_reason_of(error)) from error
+            raise RedisAway(f"{self._name}: {_reason_of(error)}") from error
         self._failed_in_a_row = 0
         return answer
 
@@ -153,7 +153,7 @@ class RedisLookups:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        _give_up(self._waiting)
+        self._give_up(self._waiting)
         with suppress(OSError, redis.RedisError):  # over TLS, a server that hangs
             await self._client.aclose()
 
@@ -166,7 +166,7 @@ class RedisLookups:
                 try:
                     values = await self.run(self.values(keys))
                 except RedisAway as error:
-                    _give_up(batch, str(error))
+                    self._give_up(batch, str(error))
                     continue
                 for value, answers in zip(values, batch.values(), strict=True):
                     for answer in answers:
@@ -176,8 +176,8 @@ class RedisLookups:
         finally:
             self._asking = None
             if batch or self._waiting:  # also after an error: otherwise a caller waits forever
-                _give_up(batch)
-                _give_up(self._waiting)
+                self._give_up(batch)
+                self._give_up(self._waiting)
 
     async def _note_failure(self, error: Exception, began: float) -> None:
         self.failures += 1
@@ -231,6 +231,13 @@ class RedisLookups:
         """A PING would succeed on a replica that refuses writes, and for a user without rights."""
         return self._client.eval(READS_AND_WRITES_NOTHING, 2, *self._unused)
 
+    def _give_up(self, waiting: Waiting, reason: str = "") -> None:
+        while waiting:
+            _, answers = waiting.popitem()
+            for answer in answers:
+                if not answer.done():
+                    answer.set_exception(RedisAway(reason or f"{self._name}: given up"))
+
 
 def values_in(answer: Any) -> list[bytes | None]:
     """Raises TypeError, which run() takes for the answer of another server."""
@@ -249,11 +256,3 @@ def _reason_of(error: Exception) -> str:
 
 def _is_wrong_server(error: Exception) -> bool:
     return isinstance(error, (*WRONG_SERVER, *ODD_ANSWER)) or "NOREPLICAS" in str(error)
-
-
-def _give_up(waiting: Waiting, reason: str = "the lookup was given up") -> None:
-    while waiting:
-        _, answers = waiting.popitem()
-        for answer in answers:
-            if not answer.done():
-                answer.set_exception(RedisAway(reason))

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session as SyncSession
 from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.util import await_only
 
-from app.infra.cache.lookups import TIMEOUTS, RedisAway, RedisLookups, values_in
+from app.infra.cache.lookups import TIMEOUTS, RedisLookups, values_in
 from app.infra.failures import Unavailable
 from app.infra.own_writes.client import OwnWrites, this_client
 from app.infra.own_writes.log_position import ENCODED_IN_LUA, MAIN, NOT_KNOWN, Position, encoded
@@ -179,11 +179,11 @@ class RedisSessions:
         client = this_client()
         session = self._lookups.get(session_key(token_hash))
         if client.echoes or token_hash != client.token_hash:
-            return await self._answered(session)
+            return await session
         names = [MAIN, *(client.positions.modules if client.positions else ())]
         # The session and its positions are read in one round trip.
         positions = [self._lookups.get(position_key(token_hash, name)) for name in names]
-        held, *noted = await self._answered(asyncio.gather(session, *positions))
+        held, *noted = await asyncio.gather(session, *positions)
         stored = {
             name: decoded_position(one.decode("latin-1")) or NOT_KNOWN
             for name, one in zip(names, noted, strict=True)
@@ -303,10 +303,10 @@ class RedisSessions:
         return pipeline
 
     async def check(self) -> None:
-        await self._answered(self._lookups.check())
+        await self._lookups.check()
 
     async def answer(self, command: Awaitable[Any]) -> Any:
-        return await self._answered(self._lookups.run(command))
+        return await self._lookups.run(command)
 
     async def close(self) -> None:
         await self._lookups.close()
@@ -321,12 +321,6 @@ class RedisSessions:
         if self._least_position:
             self._least_position.note_connection()
         await connection.on_connect()
-
-    async def _answered[T](self, asked: Awaitable[T]) -> T:
-        try:
-            return await asked
-        except RedisAway as error:
-            raise Unavailable(f"the sessions' Redis: {error}") from error
 
     def _tell(self, session: SyncSession) -> None:
         if session.in_nested_transaction():  # only a SAVEPOINT was released: the COMMIT comes later

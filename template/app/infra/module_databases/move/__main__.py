@@ -116,7 +116,7 @@ async def _take(step: Step, module: str, tables: tuple[str, ...]) -> str:
             new=await side("The new database", urls.to_url, apps[1], own),
         )
         if step not in READ_ONLY:
-            await stack.enter_async_context(move.alone())
+            await move.refuse_another()
         return await step(move)
 
 

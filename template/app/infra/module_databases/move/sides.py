@@ -217,14 +217,12 @@ class Move:
     def back(self) -> Way:
         return Way(f"{self.name}_back", self.tables, self.new, self.old)
 
-    @asynccontextmanager
-    async def alone(self) -> AsyncGenerator[None]:
+    async def refuse_another(self) -> None:
         """Raises Refused while another command works on this move. A killed one may take a moment
-        until its server notices."""
+        until its server notices. The lock ends with the connection."""
         lock = "SELECT pg_advisory_lock(hashtextextended($1, 0))"  # direct
         refusal = f"Another command moves {self.module} right now."
         await self.old.run_within(OTHER_COMMAND_SECONDS, lock, self.name, refusal)
-        yield
 
 
 async def patiently[T](side: Side, act: Callable[[], Awaitable[T]]) -> T:

@@ -119,7 +119,8 @@ def _take(
         setattr(asyncpg.Connection, name, killed(getattr(asyncpg.Connection, name)))
 
     async def take() -> None:
-        async with moving(urls) as move, move.alone():
+        async with moving(urls) as move:
+            await move.refuse_another()
             await step(move)
 
     try:

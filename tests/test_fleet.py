@@ -141,10 +141,13 @@ def hostile_fleet(fleet: Path, template: Path) -> dict[str, str]:
         "loop": ({ANSWERS: b">" + ANSWERS.encode()}, "is not a mapping"),
         "none": ({"README.md": b"x"}, "it has no .copier-answers.yml"),
         "folder": ({f"{ANSWERS}/stage": b"1"}, "is not a file"),
-        "no-stage": ({ANSWERS: good.replace(b"stage: 1", b"")}, "stage in"),
-        "stage-9": ({ANSWERS: good.replace(b"stage: 1", b"stage: 9")}, "there is no stage 9"),
-        "option": ({ANSWERS: answers(template, _commit="--upload-pack=x")}, "_commit in"),
-        "steering": ({ANSWERS: answers(template, _src_path="a\x1b[2J")}, "_src_path in"),
+        "no-stage": ({ANSWERS: good.replace(b"stage: 1", b"")}, "stage is 'not there'"),
+        "stage-9": (
+            {ANSWERS: good.replace(b"stage: 1", b"stage: 9")},
+            "stage is 9, and the stages are 1 to 4",
+        ),
+        "option": ({ANSWERS: answers(template, _commit="--upload-pack=x")}, "_commit is"),
+        "steering": ({ANSWERS: answers(template, _src_path="a\x1b[2J")}, "_src_path is"),
     }
     for name, (content, _) in files.items():
         bare_repo(fleet / name, content)

@@ -88,37 +88,44 @@ def locate(path: Path) -> tuple[Path, Path]:
 def read_project(folder: Path, git_dir: Path) -> Project:
     try:
         answers = read_yaml(folder / ANSWERS_FILE)
+        _refuse_another_template(folder, answers)
+        answers = checked(answers)
     except UnreadableError as error:
-        raise _broken(folder, str(error)) from error
-    if not isinstance(answers, Mapping):
-        raise _broken(folder, "it is not a mapping of questions to answers")
-    for key in answers:
-        if not isinstance(key, str):
-            raise _broken(folder, f"{str(key)[:60]} is no name of a question")
-    if "stage" not in answers and {"_src_path", "_commit"} <= answers.keys():
+        raise RungError(
+            f"{folder / ANSWERS_FILE} is broken: {error}. Copier wrote it, to record which "
+            f"template the files came from. Restore it from git: git log -p -- {ANSWERS_FILE}"
+        ) from error
+    return Project(folder, git_dir, answers)
+
+
+def _refuse_another_template(folder: Path, answers: Any) -> None:
+    names = answers.keys() if isinstance(answers, Mapping) else set()
+    if {"_src_path", "_commit"} <= names and "stage" not in names:
         raise RungError(
             f"{folder / ANSWERS_FILE} names no stage, so {folder} comes from another template than "
             "Rung's, and rung cannot change it. If the line was removed, find it with git log -p "
             f"-- {ANSWERS_FILE}"
         )
+
+
+def checked(answers: Any) -> Mapping[str, Any]:
+    """The recorded answers of a project. Raises UnreadableError."""
+    if not isinstance(answers, Mapping):
+        raise UnreadableError("it is not a mapping of questions to answers")
+    for key in answers:
+        if not isinstance(key, str):
+            raise UnreadableError(f"{str(key)[:60]} is no name of a question")
     for key, kind in {"_src_path": str, "_commit": str, "stage": int}.items():
         if type(answers.get(key)) is not kind:
-            found = repr(answers.get(key, "not there"))[:60]
-            raise _broken(folder, f"{key} is {found}")
+            raise UnreadableError(f"{key} is {repr(answers.get(key, 'not there'))[:60]}")
     last = stages.LADDER[-1].number
     if not 1 <= answers["stage"] <= last:
-        raise _broken(folder, f"stage is {answers['stage']}, and the stages are 1 to {last}")
+        stage = str(answers["stage"])[:20]
+        raise UnreadableError(f"stage is {stage}, and the stages are 1 to {last}")
     for key in ("_src_path", "_commit"):
         if answers[key][:1] in {"", "-"} or not is_printable(answers[key]):
-            raise _broken(folder, f"{key} is {answers[key][:60]!r}")
-    return Project(folder, git_dir, answers)
-
-
-def _broken(folder: Path, reason: str) -> RungError:
-    return RungError(
-        f"{folder / ANSWERS_FILE} is broken: {reason}. Copier wrote it, to record which template "
-        f"the files came from. Restore it from git: git log -p -- {ANSWERS_FILE}"
-    )
+            raise UnreadableError(f"{key} is {answers[key][:60]!r}")
+    return answers
 
 
 def refuse_unready(project: Project) -> None:

@@ -10,14 +10,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rung import stages
 from rung.doctor import VERDICT
 from rung.edited_files import unedited_files
-from rung.errors import RungError, UsageError, is_printable, without_password
+from rung.errors import RungError, UsageError, without_password
 from rung.fleet.blobs import MOST_BYTES, RepoError, files_at_head, git_dir, tree_at_head
 from rung.fleet.sources import Found
 from rung.origin import Origin, is_newer, version_of, versions
-from rung.project import RUNGS
+from rung.project import RUNGS, checked
 from rung.reading import UnreadableError, parse_yaml, read_bytes
 from rung.rendering import ANSWERS_FILE
 
@@ -178,31 +177,20 @@ def _with_edits(row: Row, answers: Mapping[str, Any], line: Line, now: Mapping[s
     return replace(row, edited=edited)
 
 
-def _answers(content: bytes) -> dict[str, Any]:
+def _answers(content: bytes) -> Mapping[str, Any]:
     if len(content) > MOST_BYTES:
         raise RepoError(f"{ANSWERS_FILE} is larger than {MOST_BYTES >> 10} KiB")
-    answers = parse_yaml(content)
-    if not isinstance(answers, dict):
-        raise RepoError(f"{ANSWERS_FILE} is not a mapping of questions to answers")
-    for key in ("_src_path", "_commit"):
-        value = answers.get(key)
-        if not isinstance(value, str) or not is_printable(value) or value.startswith("-"):
-            raise RepoError(f"{key} in {ANSWERS_FILE} is {str(value)[:40]!r}")
-    if type(answers.get("stage")) is not int:
-        raise RepoError(f"stage in {ANSWERS_FILE} is {str(answers.get('stage'))[:40]!r}")
-    if not 1 <= answers["stage"] <= stages.LADDER[-1].number:
-        raise RepoError(f"there is no stage {str(answers['stage'])[:20]}")
+    answers = checked(parse_yaml(content))
     if len(answers["_commit"]) > _LONGEST:
         raise RepoError(f"_commit in {ANSWERS_FILE} is not a version")
     return answers
 
 
-def _options(answers: Mapping[Any, Any]) -> dict[str, str | int | float | bool]:
+def _options(answers: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
     return {
         _shown(key): _shown(value) if isinstance(value, str) else value
         for key, value in answers.items()
-        if isinstance(key, str)
-        and not key.startswith("_")
+        if not key.startswith("_")
         and key not in _NAMES
         and isinstance(value, str | int | float | bool)
         and len(str(value)) <= _LONGEST

@@ -36,7 +36,6 @@ USAGE = 2
 INTERRUPTED = 130
 MOST_EVIDENCE_BYTES = 16 << 20
 LAST = Path(".dev/doctor.json")
-LOG = "python -m app.infra.doctor --log FILE, or --log - after a pipe such as docker logs"
 
 
 def main() -> None:
@@ -237,18 +236,17 @@ async def ask(capability: Capability, window: Window) -> CapabilityEvidence | No
     try:
         return await capability.look(window)
     except Missing as missing:
-        skipped = Skipped(source=capability.name, why=missing.why, remedy=missing.remedy)
-        return CapabilityEvidence(None, skipped=[skipped])
+        return CapabilityEvidence(None, skipped=[missing.skipped(capability.name)])
 
 
 def read_log(options: argparse.Namespace) -> tuple[Requests | None, Process | None, list[Skipped]]:
     if options.log is None:
-        return None, None, [Skipped(source="requests", why="no log was given", remedy=LOG)]
+        return None, None, [Missing("no log was given", request_log.LOG).skipped("requests")]
     try:
         place = sys.stdin.buffer if options.log == "-" else Path(options.log)
         requests, process = request_log.read(place, options.seconds)
-    except request_log.LogUnreadable as error:
-        return None, None, [Skipped(source="requests", why=str(error).rstrip("."), remedy=LOG)]
+    except Missing as missing:
+        return None, None, [missing.skipped("requests")]
     problems = []
     if requests is None or requests.db_ms is None:
         why = "the log has no request lines with db_calls"

@@ -50,6 +50,9 @@ class Missing(Exception):
         self.why = " ".join(why.split())
         self.remedy = remedy
 
+    def skipped(self, source: str) -> Skipped:
+        return Skipped(source=source, why=self.why, remedy=self.remedy)
+
 
 class CapabilityEvidence(NamedTuple):
     """`readers` are servers that answer reads in the primary's place. `others` are the databases of

@@ -12,8 +12,10 @@ from statistics import fmean, median
 from typing import Any, BinaryIO
 
 from app.infra.doctor.evidence import Process, Requests, Route
+from app.infra.doctor.finding import Missing
 from app.infra.doctor.looking import OWN_LIMIT
 
+LOG = "python -m app.infra.doctor --log FILE, or --log - after a pipe such as docker logs"
 BLOCK = 1 << 20
 MOST_BYTES = 48 << 20
 # Process lines come once a minute.
@@ -28,12 +30,8 @@ NO_CONNECTION = ("connection slots", "too many clients")
 type Line = dict[str, Any]
 
 
-class LogUnreadable(Exception):
-    """The message says why, and what to do."""
-
-
 def read(place: Path | BinaryIO, seconds: float) -> tuple[Requests | None, Process | None]:
-    """Reads the last `seconds` before the last line. Raises LogUnreadable."""
+    """Reads the last `seconds` before the last line. Raises Missing."""
     try:
         if isinstance(place, Path):
             with place.open("rb") as file:
@@ -42,7 +40,7 @@ def read(place: Path | BinaryIO, seconds: float) -> tuple[Requests | None, Proce
         return _judge(_lines(_tail(place)), seconds)
     except OSError as error:
         why = error.strerror or str(error)
-        raise LogUnreadable(f"The log cannot be read: {why}") from error
+        raise Missing(f"The log cannot be read: {why}", LOG) from error
 
 
 def _tail(stream: BinaryIO) -> Iterator[bytes]:
@@ -124,9 +122,10 @@ def _judge(lines: Iterable[bytes], seconds: float) -> tuple[Requests | None, Pro
             continue
         requests.add(line, raw, age)
     if not known:
-        raise LogUnreadable(
+        raise Missing(
             "The log has no JSON lines of this app. Set LOG_FORMAT=json, or give the lines as the"
-            " app wrote them: docker logs, journalctl -o cat, zcat."
+            " app wrote them: docker logs, journalctl -o cat, zcat",
+            LOG,
         )
     return requests.seen(), _process(processes)
 

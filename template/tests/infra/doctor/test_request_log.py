@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from app.infra.doctor import request_log
-from app.infra.doctor.request_log import LogUnreadable
+from app.infra.doctor.finding import Missing
 
 BEGIN = datetime(2026, 11, 25, 20, 0, tzinfo=UTC)
 
@@ -189,12 +189,12 @@ def test_impossible_numbers_count_as_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "hello\n" * 3000, "[1]\n", "\0\xff\n"])
 def test_a_log_that_is_not_json_is_refused_with_a_reason(tmp_path: Path, content: str) -> None:
-    with pytest.raises(LogUnreadable, match="LOG_FORMAT=json"):
+    with pytest.raises(Missing, match="LOG_FORMAT=json"):
         request_log.read(written(tmp_path, [content]), 10)
 
 
 def test_a_missing_log_is_refused_with_a_reason(tmp_path: Path) -> None:
-    with pytest.raises(LogUnreadable, match="cannot be read"):
+    with pytest.raises(Missing, match="cannot be read"):
         request_log.read(tmp_path / "nowhere", 10)
 
 

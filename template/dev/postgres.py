@@ -55,8 +55,8 @@ OTHER_SERVERS = re.compile(
 NO_TLS = ("PGSSLMODE", "disable")
 
 
-class PostgresError(Exception):
-    """The message says why Postgres does not run and what to do."""
+class PostgresError(SystemExit):
+    """Ends a command. The message says why Postgres does not run and what to do."""
 
 
 def for_development() -> AbstractContextManager[str]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from dev.deploy import cost, guard
 from dev.deploy.environment import folder_of
-from dev.deploy.programs import Stop
 
 
 def main() -> None:
@@ -16,8 +15,6 @@ def main() -> None:
         signal.signal(one, interrupted)
     try:
         run(sys.argv[1] if sys.argv[1:] else "plan")
-    except Stop as stop:
-        sys.exit(str(stop))
     except KeyboardInterrupt:
         print("\nStopped. The same command continues from here.", file=sys.stderr)
         sys.exit(130)

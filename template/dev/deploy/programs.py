@@ -15,8 +15,8 @@ from pathlib import Path
 OLDEST_TERRAFORM = (1, 11)
 
 
-class Stop(Exception):
-    """Its text says what failed, why, and what to do next."""
+class Stop(SystemExit):
+    """Ends the command. Its text says what failed, why, and what to do next."""
 
 
 def run(*command: str, cwd: Path = Path(), typed: str | None = None) -> bool:

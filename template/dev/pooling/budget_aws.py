@@ -3,7 +3,6 @@
 
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,10 @@ PLACE = "postgresql://app"  # only the sizes of pools count here
 
 
 def read(environment: str) -> Capacity:
-    try:
-        folder = folder_of(environment)
-        said = cost.settings(folder)
-        found = servers(said) | {"main": folder / "main.tf"}
-        variables = of_modules(said) | settings(folder, said["extra_environment"])
-    except Stop as stop:
-        sys.exit(str(stop))
+    folder = folder_of(environment)
+    said = cost.settings(folder)
+    found = servers(said) | {"main": folder / "main.tf"}
+    variables = of_modules(said) | settings(folder, said["extra_environment"])
     for name in [name for name in os.environ if OF_A_DATABASE.match(name)]:
         del os.environ[name]  # It belongs to this machine, not to production.
     os.environ.update(variables)

@@ -113,8 +113,8 @@ LARGE_TABLES = """
 """
 
 
-class ReportImpossible(Exception):
-    """Says what the server lacks, and the command that gives it."""
+class ReportImpossible(SystemExit):
+    """Ends the command. Says what the server lacks, and the command that gives it."""
 
 
 class ServerSettings(DatabaseSettings):
@@ -139,10 +139,7 @@ def parsed() -> argparse.Namespace:
 def reported(settings: ServerSettings, limit: int) -> Report:
     """Raises SystemExit, which says what Postgres lacks."""
     with ends_in_words():
-        try:
-            return asyncio.run(make_report(settings, limit))
-        except ReportImpossible as error:
-            sys.exit(str(error))
+        return asyncio.run(make_report(settings, limit))
 
 
 def _at_least_one(given: str) -> int:

@@ -42,12 +42,15 @@ class Postgres(NamedTuple):
         """The connections that an ordinary user may open."""
         return self.max_connections - self.superuser_reserved - self.reserved
 
-    def more(self, needed: int) -> str:
-        """How to allow that many."""
-        if self.main:
-            return f"a larger class of {self.variable} in {self.main}"
+    def need(self, what: str, words: str, connections: int, direct: int, *remedies: str) -> Need:
+        """These connections and the `direct` ones lead here. An empty remedy does not help."""
+        needed = connections + direct
         most = needed + self.superuser_reserved + self.reserved
-        return f"max_connections = {most} in {POSTGRES}"
+        more = f"set max_connections = {most} in {POSTGRES}"
+        if self.main:
+            more = f"take a larger class of {self.variable} in {self.main}"
+        remedy = ", or ".join(filter(None, [*remedies, more]))
+        return Need(what, f"{words} + {direct}", needed, self.allowed, remedy)
 
 
 class Pools(BaseModel):
@@ -79,28 +82,36 @@ def direct(
     settings: DatabaseSettings, capacity: Capacity, replicas: int, postgres: Postgres
 ) -> list[Need]:
     """Every pool of every process leads to Postgres itself."""
+    besides_reads = [settings.write_pool, CHECK + (POSITIONS if replicas else 0)]
+    pooler = "put PgBouncer in front of it and set DATABASE_POOLED=true"
+    primary = of_processes("Postgres", settings, besides_reads, capacity, postgres, pooler)
+    return [primary, *each_replica(settings, capacity, replicas, postgres)]
 
-    def need(what: str, besides_reads: list[int], first: str) -> Need:
-        others = sum(besides_reads)
-        needed = capacity.processes * (settings.read_pool + others) + capacity.direct
-        largest = (postgres.allowed - capacity.direct) // capacity.processes - others
-        smaller = f"DATABASE_READ_POOL={largest}" if largest > 0 else ""
-        remedies = [first, smaller, postgres.more(needed)]
-        pools = " + ".join(map(str, [settings.read_pool, *besides_reads]))
-        return Need(
-            what,
-            f"{capacity.processes} x ({pools}) + {capacity.direct}",
-            needed,
-            postgres.allowed,
-            ", or ".join(filter(None, remedies)),
-        )
 
-    primary = need(
-        "Postgres",
-        [settings.write_pool, CHECK + (POSITIONS if replicas else 0)],
-        "put PgBouncer in front of it and set DATABASE_POOLED=true",
-    )
-    return [primary, *([need("each replica", [POSITIONS], "")] if replicas else [])]
+def each_replica(
+    settings: DatabaseSettings, capacity: Capacity, replicas: int, postgres: Postgres
+) -> list[Need]:
+    if not replicas:
+        return []
+    return [of_processes("each replica", settings, [POSITIONS], capacity, postgres)]
+
+
+def of_processes(
+    what: str,
+    settings: DatabaseSettings,
+    besides_reads: list[int],
+    capacity: Capacity,
+    postgres: Postgres,
+    *remedies: str,
+) -> Need:
+    """The reading pool of each process, and its other connections, lead to this server."""
+    others = sum(besides_reads)
+    largest = (postgres.allowed - capacity.direct) // capacity.processes - others
+    smaller = f"set DATABASE_READ_POOL={largest}" if largest > 0 else ""
+    pools = " + ".join(map(str, [settings.read_pool, *besides_reads]))
+    connections = capacity.processes * (settings.read_pool + others)
+    words = f"{capacity.processes} x ({pools})"
+    return postgres.need(what, words, connections, capacity.direct, *remedies, smaller)
 
 
 def pooled(
@@ -146,45 +157,27 @@ def pooled_server(
     size, reserve = capacity.pool_size or pools.default_pool_size, pools.reserve_pool_size
     times = f"{capacity.pgbouncers} x " if capacity.pgbouncers > 1 else ""
     pools_there = capacity.pgbouncers * databases
-    needed = pools_there * (size + reserve) + capacity.direct
     largest = (postgres.allowed - capacity.direct) // pools_there - reserve
-    smaller = f"default_pool_size = {largest} in {BOUNCER}"
+    smaller = f"set default_pool_size = {largest} in {BOUNCER}"
     if capacity.main:
-        smaller = f"pool_size = {largest} of pgbouncer in {capacity.main}"
-    remedies = [smaller, postgres.more(needed)] if largest > 0 else [postgres.more(needed)]
-    return Need(
-        what,
-        f"{times}{databases} x ({size} + {reserve}) + {capacity.direct}",
-        needed,
-        postgres.allowed,
-        f"set {', or '.join(remedies)}",
-    )
+        smaller = f"set pool_size = {largest} of pgbouncer in {capacity.main}"
+    words = f"{times}{databases} x ({size} + {reserve})"
+    connections = pools_there * (size + reserve)
+    return postgres.need(what, words, connections, capacity.direct, smaller if largest > 0 else "")
 
 
 def proxied(
     settings: DatabaseSettings, capacity: Capacity, percent: int, replicas: int, postgres: Postgres
 ) -> list[Need]:
     """RDS Proxy's pools lead to the primary, the processes' pools to the replicas."""
-    needed = PROXIES * math.ceil(postgres.max_connections * percent / 100) + capacity.direct
+    connections = PROXIES * math.ceil(postgres.max_connections * percent / 100)
     largest = (postgres.allowed - capacity.direct) // PROXIES * 100 // postgres.max_connections
-    smaller = f"connections_percent = {largest} of rds_proxy in {capacity.main}"
-    remedies = [smaller, postgres.more(needed)] if largest > 0 else [postgres.more(needed)]
-    primary = Need(
-        "Postgres",
-        f"{PROXIES} x {percent}% of {postgres.max_connections} + {capacity.direct}",
-        needed,
-        postgres.allowed,
-        f"set {', or '.join(remedies)}",
+    smaller = f"set connections_percent = {largest} of rds_proxy in {capacity.main}"
+    words = f"{PROXIES} x {percent}% of {postgres.max_connections}"
+    primary = postgres.need(
+        "Postgres", words, connections, capacity.direct, smaller if largest > 0 else ""
     )
-    each = capacity.processes * (settings.read_pool + POSITIONS) + capacity.direct
-    replica = Need(
-        "each replica",
-        f"{capacity.processes} x ({settings.read_pool} + {POSITIONS}) + {capacity.direct}",
-        each,
-        postgres.allowed,
-        f"set {postgres.more(each)}",
-    )
-    return [primary, *([replica] if replicas else [])]
+    return [primary, *each_replica(settings, capacity, replicas, postgres)]
 
 
 def postgres_limits(configuration: str) -> Postgres:

@@ -14,7 +14,7 @@ from app.infra.cache.server import CacheSettings
 from app.infra.environment import EnvironmentIncomplete
 from app.infra.redis_sessions.least_position import LeastPosition
 from app.infra.redis_sessions.settings import MoveSettings, Step
-from app.infra.redis_sessions.store import InRedis, RedisSessions
+from app.infra.redis_sessions.store import InRedis
 from app.infra.session_rows import SessionRows, SessionSettings
 
 
@@ -33,9 +33,8 @@ def install(app: FastAPI) -> None:
         )
     positions = getattr(app.state, "positions", None)
     least = LeastPosition(app.state.database.reader) if positions else None
-    redis = RedisSessions(str(move.redis_url), move.redis_seconds, settings, least)
-    app.state.session_store = _step(move.store)(rows, redis)
-    app.state.session_redis = redis
+    redis = _step(move.store)(rows, str(move.redis_url), move.redis_seconds, settings, least)
+    app.state.session_store = app.state.session_redis = redis
     if positions:
         positions.in_rows = move.store is not Step.REDIS
         positions.note_beside_rows = redis.note_position
@@ -44,7 +43,7 @@ def install(app: FastAPI) -> None:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    redis: RedisSessions | None = app.state.session_redis
+    redis: InRedis | None = app.state.session_redis
     try:
         yield
     finally:

@@ -2,7 +2,7 @@
 """Login sessions in Redis or Valkey, on a separate server: deploy/sessions.conf."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -239,28 +239,7 @@ class RedisSessions:
         pipeline.eval(*self.keep_command(token_hash, session))
         await this_client().has_started(token_hash)
 
-    async def end(self, write: AsyncSession, token_hash: bytes, known: Sequence[bytes]) -> None:
-        """Leaves a tombstone only for a session that is stored here or `known` from Postgres,
-        because a client may send any number of invented tokens."""
-        pipeline = self.join(write)
-        pipeline.eval(*self.end_command(token_hash, only_held=True))
-        for ended in known:
-            pipeline.eval(*self.end_command(ended))
-
-    async def end_all(
-        self,
-        write: AsyncSession,
-        user_id: UUID,
-        known: Sequence[bytes],
-        *,
-        besides: bytes | None = None,
-    ) -> None:
-        pipeline = self.join(write)
-        for token_hash in {*await self.answer(self._indexed(user_id)), *known} - {besides}:
-            pipeline.eval(*self.end_command(token_hash))
-            pipeline.zrem(_index(user_id), token_hash)
-
-    async def all_of(self, user_id: UUID) -> dict[bytes, Session]:
+    async def all_of(self, write: AsyncSession, user_id: UUID) -> dict[bytes, Session]:
         hashes = await self.answer(self._indexed(user_id))
         if not hashes:
             return {}
@@ -340,36 +319,37 @@ class RedisSessions:
         del session.info[self].command_stack[session.info.get(transaction, 0) :]
 
 
-class InRedis:
+class InRedis(RedisSessions):
     """Ends a session in Postgres too, because a copy of the step before may read its row."""
 
-    def __init__(self, rows: SessionRows, redis: RedisSessions) -> None:
+    def __init__(
+        self,
+        rows: SessionRows,
+        url: str,
+        seconds: float,
+        settings: SessionSettings,
+        least_position: LeastPosition | None,
+    ) -> None:
+        super().__init__(url, seconds, settings, least_position)
         self.rows = rows
-        self.redis = redis
-
-    async def find(self, token_hash: bytes) -> Session | None:
-        return await self.redis.find(token_hash)
-
-    async def note_visit(self, token_hash: bytes, session: Session) -> None:
-        await self.redis.note_visit(token_hash, session)
-
-    async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
-        await self.redis.start(write, token_hash, session)
 
     async def end(self, write: AsyncSession, token_hash: bytes) -> None:
-        self.redis.join(write)
+        """Leaves a tombstone only for a session that is stored here or was in Postgres, because a
+        client may send any number of invented tokens."""
+        pipeline = self.join(write)
         ended = await self.rows.end(write, token_hash)
-        await self.redis.end(write, token_hash, ended)
+        pipeline.eval(*self.end_command(token_hash, only_held=True))
+        for one in ended:
+            pipeline.eval(*self.end_command(one))
 
     async def end_all(
         self, write: AsyncSession, user_id: UUID, *, besides: bytes | None = None
     ) -> None:
-        self.redis.join(write)
+        pipeline = self.join(write)
         ended = await self.rows.end_all(write, user_id, besides=besides)
-        await self.redis.end_all(write, user_id, ended, besides=besides)
-
-    async def all_of(self, write: AsyncSession, user_id: UUID) -> dict[bytes, Session]:
-        return await self.redis.all_of(user_id)
+        for token_hash in {*await self.answer(self._indexed(user_id)), *ended} - {besides}:
+            pipeline.eval(*self.end_command(token_hash))
+            pipeline.zrem(_index(user_id), token_hash)
 
 
 def position_key(token_hash: bytes, database: str = MAIN) -> str:

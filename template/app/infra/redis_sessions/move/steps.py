@@ -29,26 +29,26 @@ class WriteBoth(InRedis):
 
     async def note_visit(self, token_hash: bytes, session: Session) -> None:
         await self.rows.note_visit(token_hash, session)
-        await self.redis.note_visit(token_hash, session)
+        await super().note_visit(token_hash, session)
 
     async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
-        self.redis.join(write)
+        self.join(write)
         await self.rows.start(write, token_hash, session)
-        await self.redis.start(write, token_hash, session)
+        await super().start(write, token_hash, session)
 
     async def all_of(self, write: AsyncSession, user_id: UUID) -> dict[bytes, Session]:
-        return await self.rows.all_of(write, user_id) | await self.redis.all_of(user_id)
+        return await self.rows.all_of(write, user_id) | await super().all_of(write, user_id)
 
 
 class ReadRedis(WriteBoth):
     _paused_until = 0.0
 
-    async def _held(self, token_hash: bytes) -> bytes | None:
+    async def held_unless_paused(self, token_hash: bytes) -> bytes | None:
         """Raises Unavailable at once while Redis is paused. The caller then reads Postgres."""
         if time.monotonic() < self._paused_until:
             raise Unavailable("the sessions' Redis: it did not answer a moment ago")
         try:
-            return await self.redis.held(token_hash)
+            return await self.held(token_hash)
         except Unavailable as error:
             log.warning("sessions are read from Postgres", reason=str(error))
             self._paused_until = time.monotonic() + PAUSE_SECONDS
@@ -58,12 +58,12 @@ class ReadRedis(WriteBoth):
 class RedisThenPostgres(ReadRedis):
     async def find(self, token_hash: bytes) -> Session | None:
         try:
-            held = await self._held(token_hash)
+            held = await self.held_unless_paused(token_hash)
         except Unavailable:
             return await self.rows.find(token_hash)
         if held == ENDED:
             return None
-        return self.redis.alive(held) or await self._copied(token_hash)
+        return self.alive(held) or await self._copied(token_hash)
 
     async def _copied(self, token_hash: bytes) -> Session | None:
         session = await self.rows.find(token_hash)
@@ -71,7 +71,7 @@ class RedisThenPostgres(ReadRedis):
             return None
         try:
             # It may have ended since: the row may come from a replica that lags.
-            return self.redis.alive(await self.redis.keep(token_hash, session))
+            return self.alive(await self.keep(token_hash, session))
         except Unavailable:
             return session
 
@@ -79,7 +79,7 @@ class RedisThenPostgres(ReadRedis):
 class RedisFirst(ReadRedis):
     async def find(self, token_hash: bytes) -> Session | None:
         try:
-            return self.redis.alive(await self._held(token_hash))
+            return self.alive(await self.held_unless_paused(token_hash))
         except Unavailable:
             session = await self.rows.find(token_hash)
             if session is None:

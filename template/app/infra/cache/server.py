@@ -32,7 +32,9 @@ PUT_UNLESS_NEWER = f"""
         and there > string.sub(ARGV[1], 1, {ENCODED_LENGTH}) then
         return 0
     end
-    redis.call('SET', KEYS[1], ARGV[1], 'PXAT', ARGV[2])
+    local now = redis.call('TIME')
+    local latest = now[1] * 1000 + now[2] / 1000 + ARGV[3]
+    redis.call('SET', KEYS[1], ARGV[1], 'PXAT', math.floor(math.min(ARGV[2], latest)))
     return 1
 """
 
@@ -135,8 +137,9 @@ class CacheServer:
         """False if the entry there is newer. Raises RedisAway.
 
         The expiry is a time of day. A duration would start only when a server that hung continues.
+        It also limits the expiry: one clock that is an hour ahead would keep it for all processes.
         """
-        arguments = (bytes(entry), int((time.time() + seconds) * 1000))
+        arguments = (bytes(entry), int((time.time() + seconds) * 1000), int(seconds * 1000))
         return bool(await self.lookups.run(self._put(keys=[key], args=arguments)))
 
     async def claim(self, key: str, seconds: float) -> bool:

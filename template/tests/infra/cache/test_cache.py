@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Iterator
 from functools import partial
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -401,6 +402,15 @@ async def test_an_empty_answer_is_cached_for_seconds_only(
 
     assert loads.count == 1
     assert 0 < await kept.pttl(key_of(404)) <= 3000
+    await body(reader, "/notes/1")
+    assert 4 * 60_000 < await kept.pttl(key_of(1)) <= FIVE_MINUTES * 1000
+
+
+async def test_a_clock_that_is_hours_ahead_keeps_no_answer_for_hours(
+    reader: AsyncClient, kept: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = SimpleNamespace(time=lambda: time.time() + 7200)
+    monkeypatch.setattr("app.infra.cache.server.time", ahead)
     await body(reader, "/notes/1")
     assert 4 * 60_000 < await kept.pttl(key_of(1)) <= FIVE_MINUTES * 1000
 

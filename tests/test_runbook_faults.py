@@ -905,6 +905,15 @@ def test_a_backup_needs_no_options_and_a_lost_server_no_moment(site: Site) -> No
     assert written == set(reset.split())
 
 
+def test_a_nightly_backup_that_fails_is_a_failure_of_its_cron_job(site: Site) -> None:
+    blocks = importlib.import_module("runbook").blocks(PAGES / "backup.md")
+    [nightly] = [one.commands for one in blocks if "backup-delete" in one.commands]
+    site.program("barman-cloud-backup", "exit 2")
+    site.program("barman-cloud-backup-delete", "echo deleted")
+    done = site.bash(nightly, BACKUP="s3://shop-backups/postgres")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
 @pytest.mark.parametrize(("barman", "postgres"), [(0, 0), (1, 1), (2, 255), (4, 255)])
 def test_a_bucket_that_does_not_answer_is_not_taken_for_the_end_of_the_wal(
     site: Site, barman: int, postgres: int

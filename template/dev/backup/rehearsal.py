@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ NO_BARMAN = (
     "barman-cloud-restore is missing. On Debian or Ubuntu: apt-get install barman-cli-cloud. "
     "Elsewhere: pipx install 'barman[cloud]'."
 )
+# The backup of one night is missing, and the next one is late.
+OLDEST = timedelta(days=2)
 # Only this user's processes can enter the socket's folder, so nobody else can log in.
 PG_HBA = "local all all trust\n"
 SETTINGS = {
@@ -93,7 +95,13 @@ class Archive:
         if not found:
             before = f" that ended before {until}" if until else ""
             raise RehearsalError(f"{self.url} has no backup of {self.server}{before}.")
-        return max(found, key=lambda one: one.ended)
+        newest = max(found, key=lambda one: one.ended)
+        if until is None and datetime.now(UTC) - newest.ended > OLDEST:
+            raise RehearsalError(
+                f"The newest one ended at {newest.ended:%F %T%z}, so the nightly backup fails. "
+                "Run it by hand to see why: docs/runbooks/backup.md"
+            )
+        return newest
 
 
 def _end_of(backup: Mapping[str, str]) -> datetime:

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -60,13 +60,16 @@ def deep_folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def archive(deep_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Archive]:
+def archive(
+    deep_folder: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Callable[[int], Archive]:
     """One with a backup. It answers each request for WAL with that exit code."""
     binaries = postgres.binaries()
     monkeypatch.setattr(postgres, "binaries", lambda: binaries)
     monkeypatch.setattr(postgres, "state_folder", lambda: deep_folder)
     monkeypatch.setenv("PATH", f"{deep_folder}:{os.environ['PATH']}")
-    backup = {"backup_id": "7", "status": "DONE", "end_time_iso": str(datetime.now(UTC))}
+    ended = datetime.now(UTC) - getattr(request, "param", timedelta())
+    backup = {"backup_id": "7", "status": "DONE", "end_time_iso": str(ended)}
     listed = json.dumps({"backups_list": [backup]})
 
     def made(wal_restore: int) -> Archive:
@@ -96,3 +99,9 @@ def test_an_archive_that_fails_is_not_taken_for_its_end(
 ) -> None:
     with pytest.raises(RehearsalError, match="exit code 255"):
         rehearsal.rehearse(archive(wal_restore), None, "postgres")
+
+
+@pytest.mark.parametrize("archive", [timedelta(days=3)], indirect=True)
+def test_a_nightly_backup_that_fails_is_noticed(archive: Callable[[int], Archive]) -> None:
+    with pytest.raises(RehearsalError, match="the nightly backup fails"):
+        rehearsal.rehearse(archive(1), None, "postgres")

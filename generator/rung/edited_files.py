@@ -52,24 +52,24 @@ def edited_files(
 
     None if the template uses a feature of Copier that Rung's own does not use.
     """
-    format_ = git("rev-parse", "--show-object-format", cwd=project).strip()
-    digits = 64 if format_ == "sha256" else 40
-    unedited = unedited_files(answers, template, commit, digits)
+    staged = _ids_in_index(project)
+    unedited = unedited_files(answers, template, commit, staged)
     if unedited is None:
         return None
-    now = _ids_now(project, unedited)
+    now = _ids_now(project, staged, unedited)
     return sorted(path for path, id_ in unedited.items() if now.get(path) != id_)
 
 
 def unedited_files(
-    answers: Mapping[str, Any], template: Path, commit: str, digits: int
+    answers: Mapping[str, Any], template: Path, commit: str, ids: Mapping[str, str]
 ) -> dict[str, str] | None:
     """The git object id of each file of Rung's, as the template renders it.
 
-    `digits` of an id in the repo: it may have SHA-256 where the template has SHA-1.
+    Like the `ids` in the repo, which may have SHA-256 where the template has SHA-1.
     """
     from jinja2 import TemplateError
 
+    digits = max(map(len, ids.values()), default=40)
     try:
         return dict(_unedited(_Version(template, commit), answers, digits))
     # The template may be a stranger's, so its settings and expressions may be anything.
@@ -145,10 +145,13 @@ def _blob_id(content: bytes, digits: int) -> str:
     return digest.hexdigest()
 
 
-def _ids_now(project: Path, paths: Iterable[str]) -> dict[str, str]:
+def _ids_in_index(project: Path) -> dict[str, str]:
     listed = git_list("ls-files", "-z", "--stage", "--", *RUNGS, cwd=project)
     entries = (line.split("\t", 1) for line in listed)
-    ids = {path: meta.split()[1] for meta, path in entries}
+    return {path: meta.split()[1] for meta, path in entries}
+
+
+def _ids_now(project: Path, ids: dict[str, str], paths: Iterable[str]) -> dict[str, str]:
     changed = set(git_list("diff-files", "-z", "--name-only", "--relative", cwd=project))
     to_hash = [path for path in paths if path not in ids or path in changed]
     there = [path for path in to_hash if (project / path).is_file()]

@@ -166,9 +166,8 @@ def _with_edits(row: Row, answers: Mapping[str, Any], line: Line, now: Mapping[s
     if line.origin.folder is None:
         return row
     try:
-        digits = max(map(len, now.values()), default=40)
         version = line.origin.named(row.version)
-        unedited = unedited_files(answers, line.origin.folder, version, digits)
+        unedited = unedited_files(answers, line.origin.folder, version, now)
     except RungError:
         unedited = None
     if unedited is None:

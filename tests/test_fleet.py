@@ -89,6 +89,21 @@ def test_a_work_tree_shows_its_last_commit_and_its_doctors_verdict(
     assert (shop["stage"], shop["doctor"]) == (1, "stay")
 
 
+def test_a_repo_with_several_work_trees_is_one_repo(
+    person: Person, fleet: Path, small_template: Path
+) -> None:
+    bare_repo(fleet / "shop.git", {ANSWERS: answers(small_template)})
+    git("clone", "--quiet", str(fleet / "shop.git"), str(fleet / "tea"), cwd=fleet)
+    git("worktree", "add", "--quiet", str(fleet / "a-tree"), cwd=fleet / "tea")
+    git("worktree", "add", "--quiet", str(fleet / "b-tree"), cwd=fleet / "shop.git")
+    assert set(told(person, fleet)) == {"shop.git", "tea"}
+    trees = person.desk / "trees"
+    trees.mkdir()
+    (fleet / "b-tree").rename(trees / "b-tree")
+    assert set(told(person, trees)) == {"b-tree"}
+    assert person.types("fleet", trees).stdout.endswith("\n1 repo: 1 at stage 1\n")
+
+
 @pytest.mark.slow
 def test_drift_lists_the_edited_and_missing_files_of_rungs(
     repo: Repo, growing_template: Path

@@ -34,11 +34,22 @@ class Found:
 
 def find(sources: Iterable[str], wanted: tuple[str, ...]) -> list[Found]:
     """Each repo once, sorted by name. wanted: the files to get from a host's API."""
+    every = [(_repo_of(one), one) for source in sources for one in _find(source, wanted)]
+    every.sort(key=lambda pair: pair[0] != pair[1].place)  # A repo comes before its work trees.
     found: dict[str, Found] = {}
-    for source in sources:
-        for one in _find(source, wanted):
-            found.setdefault(one.place, one)
+    for repo, one in every:
+        found.setdefault(repo, one)
     return sorted(found.values(), key=lambda one: (one.name, one.place))
+
+
+def _repo_of(found: Found) -> str:
+    """The place; for a work tree of `git worktree add`, the place of its repo."""
+    try:
+        text = read_bytes(Path(found.place, ".git")).decode()
+    except (UnreadableError, UnicodeDecodeError):  # Most often .git is a folder.
+        return found.place
+    names = re.fullmatch(r"gitdir: (.+?)(?:/\.git)?/worktrees/[^/]+\s*", text)
+    return os.path.normpath(Path(found.place, names[1])) if names else found.place
 
 
 def _find(source: str, wanted: tuple[str, ...]) -> Iterator[Found]:

@@ -59,4 +59,5 @@ def summary(rows: Sequence[Row]) -> str:
         parts.append(f"{others} not Rung's")
     if broken := sum(row.stage is None and row.problem != NOT_RUNGS for row in rows):
         parts.append(f"{broken} cannot be read")
-    return f"{len(rows)} repos: {', '.join(parts) or 'none'}"
+    repos = "1 repo" if len(rows) == 1 else f"{len(rows)} repos"
+    return f"{repos}: {', '.join(parts) or 'none'}"

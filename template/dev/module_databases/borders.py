@@ -23,7 +23,7 @@ SEEN = Path(".dev", "module-borders.json")
 ADVICE = {
     "transaction": (
         "One transaction cannot span two databases. Write your own row first, in a state such as"
-        " 'pending'. Then `async with elsewhere(write, catalog) as theirs:` lets the other module's"
+        " 'pending'. Then `async with elsewhere(write, other) as theirs:` lets the other module's"
         " service do its part with `theirs`, under that row's id, so that doing it again changes"
         " nothing. Then store its answer, also a refusal."
     ),

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""elsewhere(write, catalog): the only way from a module's transaction into another module's."""
+"""elsewhere(write, other): the only way from a module's transaction into another module's."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager

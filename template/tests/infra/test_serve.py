@@ -3,6 +3,7 @@
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -131,6 +132,24 @@ def test_a_malformed_list_of_proxies_stops_the_start(
 
     with pytest.raises(SystemExit, match="FORWARDED_ALLOW_IPS has a wrong item: "):
         serve.configured()
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
+async def test_the_app_listens_on_every_address(
+    monkeypatch: pytest.MonkeyPatch, family: socket.AddressFamily
+) -> None:
+    monkeypatch.delenv("LISTEN_ADDRESS", raising=False)
+    try:
+        socket.socket(family).close()
+    except OSError as error:
+        pytest.skip(str(error))
+
+    listening = await asyncio.get_running_loop().create_server(
+        asyncio.Protocol, serve.configured().host, 0
+    )
+
+    async with listening:
+        assert family in {one.family for one in listening.sockets}
 
 
 async def test_a_request_may_arrive_in_one_piece_or_byte_by_byte(echo: FastAPI) -> None:

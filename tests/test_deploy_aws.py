@@ -196,6 +196,15 @@ def test_no_secret_is_written_where_the_state_keeps_it(
         assert "secret" not in output
 
 
+@pytest.mark.parametrize("variant", ON_AWS, ids=variant_name)
+def test_no_arn_is_of_one_partition_alone(render: Render, variant: dict[str, Any]) -> None:
+    """In GovCloud an ARN begins with arn:aws-us-gov:, in China with arn:aws-cn:."""
+    of_the_files_that_runbooks_fill_in = '"arn:aws:s3:::BUCKET", aws_s3_bucket.files.arn'
+    text = module(render(variant)).replace(of_the_files_that_runbooks_fill_in, "")
+
+    assert re.findall(r"arn:aws\b.*", text) == []
+
+
 def test_no_resource_depends_on_a_switch(render: Render) -> None:
     counts = re.findall(r"^  count +=.*$", module(render(VARIANTS[-1])), re.MULTILINE)
     assert counts

@@ -9,6 +9,8 @@ data "aws_availability_zones" "all" {
 
 data "aws_region" "here" {}
 
+data "aws_partition" "here" {}
+
 locals {
   zones = slice(data.aws_availability_zones.all.names, 0, 2)
 }

@@ -37,7 +37,7 @@ resource "aws_s3_bucket_versioning" "files" {
 
 resource "aws_s3_bucket_policy" "files" {
   bucket     = aws_s3_bucket.files.id
-  policy     = replace(file("${path.module}/../s3-policy.json"), "BUCKET", aws_s3_bucket.files.bucket)
+  policy     = replace(file("${path.module}/../s3-policy.json"), "arn:aws:s3:::BUCKET", aws_s3_bucket.files.arn)
   depends_on = [aws_s3_bucket_public_access_block.files]
 }
 
@@ -83,5 +83,5 @@ resource "aws_s3_bucket_lifecycle_configuration" "files" {
 
 resource "aws_iam_role_policy" "app_files" {
   role   = aws_iam_role.app.id
-  policy = replace(file("${path.module}/../s3-role.json"), "BUCKET", aws_s3_bucket.files.bucket)
+  policy = replace(file("${path.module}/../s3-role.json"), "arn:aws:s3:::BUCKET", aws_s3_bucket.files.arn)
 }

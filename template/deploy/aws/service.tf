@@ -50,7 +50,7 @@ resource "aws_iam_role" "start" {
 
 resource "aws_iam_role_policy_attachment" "start" {
   role       = aws_iam_role.start.name
-  policy_arn = "arn:aws:iam::aws:policy/service-role/AmazonECSTaskExecutionRolePolicy"
+  policy_arn = "arn:${data.aws_partition.here.partition}:iam::aws:policy/service-role/AmazonECSTaskExecutionRolePolicy"
 }
 
 resource "aws_iam_role_policy" "start_secrets" {

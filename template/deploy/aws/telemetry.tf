@@ -41,7 +41,7 @@ resource "aws_iam_role_policy" "app_telemetry" {
           for one in ["CreateLogGroup", "CreateLogStream", "DescribeLogStreams", "PutLogEvents", "PutRetentionPolicy"] :
           "logs:${one}"
         ]
-        Resource = "arn:aws:logs:*:*:log-group:/metrics/app*" # deploy/telemetry/aws.yaml
+        Resource = "arn:${data.aws_partition.here.partition}:logs:*:*:log-group:/metrics/app*" # deploy/telemetry/aws.yaml
       },
     ]
   })

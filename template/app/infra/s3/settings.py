@@ -80,7 +80,8 @@ class FileSettings(BaseSettings):
     def s3_address(self) -> str:
         if self.s3_endpoint:
             return f"{str(self.s3_endpoint).rstrip('/')}/{self.bucket}"
-        return f"https://{self.bucket}.s3.{self.s3_region}.amazonaws.com"
+        end = ".cn" if self.s3_region.startswith("cn-") else ""
+        return f"https://{self.bucket}.s3.{self.s3_region}.amazonaws.com{end}"
 
 
 def bucket_of(settings: FileSettings) -> Bucket:

@@ -18,11 +18,29 @@ from structlog.testing import capture_logs
 from app.infra import environment
 from app.infra.environment import EnvironmentIncomplete
 from app.infra.s3 import signing
-from app.infra.s3.settings import FileSettings, bucket_of
+from app.infra.s3.settings import FileSettings, Step, bucket_of
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app, until
 from tests.infra.s3.test_bucket import HELLO, send, with_pictures
 from tests.infra.s3.test_failures import said
+
+
+@pytest.mark.parametrize(
+    ("region", "address"),
+    [
+        ("eu-central-1", "https://shop-files.s3.eu-central-1.amazonaws.com"),
+        ("us-gov-west-1", "https://shop-files.s3.us-gov-west-1.amazonaws.com"),
+        ("cn-north-1", "https://shop-files.s3.cn-north-1.amazonaws.com.cn"),
+    ],
+)
+def test_amazons_address_follows_from_the_region(
+    monkeypatch: pytest.MonkeyPatch, region: str, address: str
+) -> None:
+    monkeypatch.delenv("FILES_S3_ENDPOINT", raising=False)
+
+    given = FileSettings(store=Step.S3, bucket="shop-files", s3_region=region)
+
+    assert given.s3_address == address
 
 
 @pytest.mark.usefixtures("services")

@@ -520,6 +520,21 @@ def test_a_migration_that_outlives_its_log_is_not_called_failed(releases: Releas
     assert releases.steps()[-1].startswith("get job migrate ")
 
 
+def test_an_image_that_the_overlay_names_is_not_released_in_place_of_the_new_one(
+    shop: Path, tmp_path: Path
+) -> None:
+    releases = Releases(shutil.copytree(shop, tmp_path / "shop"), tmp_path)
+    with (releases.project / "environments/production/kustomization.yaml").open("a") as overlay:
+        overlay.write("images: [{name: app, newName: registry.example/shop, newTag: 1a}]\n")
+
+    done = releases.run("production", IMAGE)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("environments/production/kustomization.yaml names its own image")
+    assert done.stderr.count("\n") == 1
+    assert releases.steps() == []
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

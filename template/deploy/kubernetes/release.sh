@@ -13,6 +13,8 @@ environment="$(dirname "$0")/../../environments/$1"
 
 # Not echo: in some shells it would turn a \n in the text into a line break.
 release=$(kubectl kustomize "$environment") || exit 1
+printf '%s\n' "$release" | grep -q ' image: app$' ||
+    fail "environments/$1/kustomization.yaml names its own image for the app. Remove it from \`images\`: this command gives the app its image."
 release=$(printf '%s\n' "$release" | sed "s|^\( *-\{0,1\} *image:\) app\$|\1 $2|")
 namespace=$(printf '%s\n' "$release" | sed -n 's/^  namespace: //p' | head -n 1)
 [ -n "$namespace" ] || fail "environments/$1/kustomization.yaml has no namespace. Add the line \`namespace: NAME\`."

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import httpx
 from fastapi.responses import RedirectResponse, Response
 
+from app.infra.environment import EnvironmentIncomplete
 from app.infra.failures import Unavailable
 from app.infra.s3.signing import S3Signer
 from app.infra.stored_files import (
@@ -57,7 +58,7 @@ class Bucket:
         self._link_lifetime = link_lifetime
         waits = httpx.Timeout(seconds, connect=min(seconds, 2))
         self._seconds = seconds
-        self._client = httpx.AsyncClient(timeout=waits, verify=_tls())
+        self._client = _client(waits)
 
     async def __aenter__(self) -> Self:
         await self._client.__aenter__()
@@ -173,6 +174,20 @@ class Bucket:
                 reason = repr(error)
             await asyncio.sleep(pause)
         raise Unavailable(f"S3 did not {method} {key}: {reason}")
+
+
+def _client(timeout: httpx.Timeout) -> httpx.AsyncClient:
+    """A machine sets these variables for all its programs, and nothing has checked them yet."""
+    proxies = "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY"
+    try:
+        return httpx.AsyncClient(timeout=timeout, verify=_tls())
+    except OSError as error:
+        why = f"SSL_CERT_FILE, SSL_CERT_DIR: {error}"
+    except httpx.InvalidURL:  # whose text may show a part of a password
+        why = f"{proxies}: httpx cannot read one of them. It knows no network of IPv6"
+    except (ImportError, ValueError) as error:
+        why = f"{proxies}: {error}"
+    raise EnvironmentIncomplete(f"Missing or wrong in the environment:\n  {why}")
 
 
 @cache

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from app.infra import environment
 from app.infra.environment import EnvironmentIncomplete
-from app.infra.s3 import signing
+from app.infra.s3 import bucket, signing
 from app.infra.s3.settings import FileSettings, Step, bucket_of
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app, until
@@ -96,6 +96,32 @@ def without_keys(services: Services, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_without_credentials_the_process_does_not_start() -> None:
     with pytest.raises(EnvironmentIncomplete, match="AWS_ACCESS_KEY_ID"):
         bare_app()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "complaint"),
+    [
+        ("SSL_CERT_FILE", "/nowhere.pem", "SSL_CERT_FILE, SSL_CERT_DIR: .*No such file"),
+        ("SSL_CERT_FILE", __file__, "SSL_CERT_FILE, SSL_CERT_DIR: .*no certificate"),
+        ("HTTPS_PROXY", "socks5://proxy:1080", "HTTPS_PROXY, .*: Using SOCKS proxy, but"),
+        ("HTTPS_PROXY", "http://shop:se/cret@proxy:3128", "HTTPS_PROXY, .*: httpx cannot read"),
+        ("NO_PROXY", "localhost,fd00::/8", "NO_PROXY: httpx cannot read"),
+    ],
+)
+@pytest.mark.usefixtures("services")
+def test_variables_of_the_network_that_cannot_be_used_stop_the_process_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, complaint: str
+) -> None:
+    bucket._tls.cache_clear()  # private; earlier tests have read the certificates
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(EnvironmentIncomplete, match=complaint) as stopped:
+        bare_app()
+
+    assert "'se'" not in str(stopped.value)  # httpx takes the part before the slash for a port
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ class Client:
     | no session                   | the one that it sends, or none                         |
     | a session, not all positions | stored with the session: the first read looks it up    |
     | a session, all its positions | the one that it sends: no lookup (`echoes`)            |
-    | a session and the marker     | the one that it sends. None: it wrote nothing lately   |
+    | a session and the marker     | the one in its cookies. None: it wrote nothing lately  |
     """
 
     def __init__(
@@ -116,8 +116,9 @@ class Client:
     @property
     def needs_marker(self) -> bool:
         """With a marker in the answer, this request or the next one needs no lookup of the
-        session."""
-        has_session = self.token_hash is not None or self.started != []
+        session. Never in the answer that starts one: a script may save that answer's cookies, and
+        then no others."""
+        has_session = self.token_hash is not None and not self.started
         is_due = self.main.has_written or not self.echoes
         return has_session and is_due and not self.carried.keeps_cookies
 

@@ -15,8 +15,8 @@ from app.infra.signing import Signer
 
 HEADER = b"read-after"
 
-# A browser that sends this marker back keeps cookies. So if it sends no position, it has written
-# nothing for a minute. The marker lives as long as browsers allow.
+# A client that sends this marker back saves the cookies of each answer. So if it sends no position,
+# it has written nothing for a minute. The marker lives as long as browsers allow.
 KEEPS_COOKIES = "__Host-keeps-cookies"
 MARKER_LIFETIME = timedelta(days=400)
 
@@ -44,8 +44,10 @@ class Carried(NamedTuple):
     keeps_cookies: bool = False
 
     def covers(self, modules: Iterable[str]) -> bool:
-        """Whether the client sends back all positions of the common database and of these."""
-        return self.keeps_cookies or self.positions.keys() >= {MAIN, *modules}
+        """Whether the client sends back all positions of the common database and of these. Without
+        the marker, its cookies may be those of its login."""
+        in_header = self.positions.keys() - self.cookies.values()
+        return self.keeps_cookies or in_header >= {MAIN, *modules}
 
 
 NOTHING = Carried()

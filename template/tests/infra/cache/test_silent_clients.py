@@ -8,7 +8,13 @@ import pytest
 from dev.cache import valkey
 from dev.pytest_plugin import Services
 from tests.infra.conftest import execute_sql
-from tests.infra.own_writes.silent_clients import DIARIES, copies_of, diary_app, mistakes_of_many
+from tests.infra.own_writes.silent_clients import (
+    DIARIES,
+    copies_of,
+    diary_app,
+    mistakes_of_many,
+    stale_reads_with_saved_cookies,
+)
 
 
 async def test_a_client_that_echoes_nothing_gets_no_older_cached_answer(
@@ -21,4 +27,5 @@ async def test_a_client_that_echoes_nothing_gets_no_older_cached_answer(
         monkeypatch.setenv("CACHE_URL", server.url)
         async with copies_of(first := diary_app(), diary_app()) as copies:
             assert await mistakes_of_many(copies) == {}
+            assert await stale_reads_with_saved_cookies(copies[0]) == 0
             assert first.state.cache.stats.hits > 0

@@ -102,6 +102,19 @@ async def logged_in(copy: AsyncClient) -> dict[str, str]:
     return {"Authorization": f"Bearer {answer.json()}"}
 
 
+async def stale_reads_with_saved_cookies(copy: AsyncClient) -> int:
+    """Of a script that saves the cookies of its login, and those of no later answer."""
+    saved = "; ".join(f"{name}={of}" for name, of in (await copy.post("/session")).cookies.items())
+    diary, stale = next(new_ids), 0
+    for page in (1, 2, 4, 5):
+        copy.cookies.clear()
+        await copy.put(f"/diaries/{diary}", params={"page": page}, headers={"Cookie": saved})
+        copy.cookies.clear()
+        answer = await copy.get(f"/cached-diaries/{diary}", headers={"Cookie": saved})
+        stale += answer.json() != page
+    return stale
+
+
 async def mistakes_of_many(copies: list[AsyncClient], rounds: int = ROUNDS) -> Counter[str]:
     """The mistakes that 16 clients see. Each writes at one copy and reads at the other."""
     each = rounds // CLIENTS

@@ -100,9 +100,11 @@ def test_the_greatest_position_of_several_in_headers_counts() -> None:
 
 
 def test_cookies_prove_nothing_beside_a_token_because_its_answers_set_none() -> None:
-    browser = b"; ".join([marker()[1].split(b";")[0], cookies(Position(1, 7))[0].split(b";")[0]])
+    position = cookies(Position(1, 7))[0].split(b";")[0]
+    browser = b"; ".join([marker()[1].split(b";")[0], position])
 
     assert carried(cookie=browser).covers(())
+    assert not carried(cookie=position).covers(())
     assert not carried(cookie=browser, authorization=b"Bearer abc").covers(())
     assert carried(read_after=SIGNED, authorization=b"Bearer abc").covers(())
 

@@ -98,6 +98,7 @@ async def test_the_primary_finds_what_the_replica_does_not_know_yet(replica: Ser
     async with copies_of(app) as (stranger,), browser(app) as ada:
         await until_replica_is_read([stranger], replica)
         await ada.post("/session")
+        await ada.get("/me")  # its answer has the marker
         for cookie in [name for name in ada.cookies if name.startswith("__Host-wrote-")]:
             ada.cookies.delete(cookie)
         assert await seen(ada, "/devices", {}) == [1, 2]

@@ -4,6 +4,7 @@
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from inspect import isawaitable
 
 import structlog
 from starlette.requests import Request
@@ -39,10 +40,11 @@ PAGES = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
 class Answer:
     """Stored in the scope of each request. Turns a HEAD request into a GET and drops the body."""
 
-    __slots__ = ("defaults", "ended_at", "headers", "is_head", "late", "status")
+    __slots__ = ("defaults", "ended_at", "headers", "is_dropped", "is_head", "late", "status")
 
     def __init__(self, scope: Scope) -> None:
         self.status = 0  # until the answer starts
+        self.is_dropped = False  # while True, what the app sends does not reach the client
         self.ended_at = 0.0  # by time.perf_counter(), when the last part is sent
         self.headers: list[Header] = []
         # Added to each answer in which the app does not set them.
@@ -54,6 +56,8 @@ class Answer:
             scope["method"] = "GET"
 
     def pass_on(self, scope: Scope, send: Send, message: Message) -> Awaitable[None]:
+        if self.is_dropped:
+            return nothing()
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message["headers"], *self.headers]
@@ -85,11 +89,14 @@ def answer_of(scope: Scope, send: Send) -> tuple[Answer, Send]:
     return answer, partial(answer.pass_on, scope, send)
 
 
-class UnexpectedErrors:
-    """Answers an unexpected error with the app's handler for Exception.
+async def nothing() -> None: ...
 
-    Starlette calls that handler outside of all middleware, where its answer would get no request
-    id and no security headers.
+
+class UnexpectedErrors:
+    """Answers an error of a middleware, and an unexpected one, with the app's handler for it.
+
+    Starlette knows only the handler for Exception there, and calls it outside of all middleware:
+    its answer would get no request id and no security headers.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -101,8 +108,11 @@ class UnexpectedErrors:
         except Exception as error:
             if scope["type"] != "http" or scope["answer"].status:
                 raise
-            log.exception("unexpected error")
-            handler = scope["app"].exception_handlers.get(Exception)
-            request = Request(scope, receive)
-            answer = await handler(request, error) if handler else JSONResponse(None, 500)
+            handlers = scope["app"].exception_handlers
+            kind = next((kind for kind in type(error).__mro__ if kind in handlers), Exception)
+            if kind is Exception:
+                log.exception("unexpected error")
+            handler = handlers.get(kind)
+            answer = handler(Request(scope, receive), error) if handler else JSONResponse(None, 500)
+            answer = await answer if isawaitable(answer) else answer
             await answer(scope, receive, send)

@@ -13,7 +13,7 @@ from httptools import HttpRequestParser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.infra.answers import HEADERS
+from app.infra.answers import HEADERS, nothing
 from app.infra.joined_answers import JoinedAnswer
 
 # Limits the request line and headers together, and the data between two parts of a chunked body
@@ -326,7 +326,7 @@ class LateRefusals:
         def send_refusals_late(message: Message) -> Awaitable[None]:
             if message.get("status") == 429:
                 refusal.append(message)
-                return _nothing()
+                return nothing()
             return self._send_late(send, refusal, message) if refusal else send(message)
 
         await self.app(scope, receive, send_refusals_late)
@@ -340,6 +340,3 @@ class LateRefusals:
                 self._delayed -= 1  # per copy: its own connections
         await send(refusal.pop())
         await send(message)
-
-
-async def _nothing() -> None: ...

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.infra import environment
-from app.infra.answers import UnexpectedErrors
+from app.infra.answers import Answer, UnexpectedErrors
 from app.infra.session_tokens import token_of
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -64,23 +64,43 @@ class CrossSiteWriteRefusal:
 
 
 class BodyLimit:
-    """Stops reading a body that is larger than its limit."""
+    """Stops reading a body that is larger than its limit, and answers 413.
+
+    Whatever the app answers is dropped: FastAPI, or a middleware of the team, turns the error of a
+    read into a 400 or a 500.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
         received = 0
+        answer: Answer = scope["answer"]
 
         async def receive_up_to_limit() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             if received > scope.get("body_limit", MAX_BODY_BYTES):
-                raise HTTPException(413, "The request body is too large")
+                answer.is_dropped = not answer.status
+                raise _too_large()
             return message
 
-        await self.app(scope, receive_up_to_limit if scope["type"] == "http" else receive, send)
+        try:
+            await self.app(scope, receive_up_to_limit, send)
+        except Exception:
+            if not answer.is_dropped:
+                raise
+        if answer.is_dropped:
+            answer.is_dropped = False
+            raise _too_large()
+
+
+def _too_large() -> HTTPException:
+    return HTTPException(413, "The request body is too large")
 
 
 def _comes_from_this_site(headers: Headers, origin: str | None) -> bool:

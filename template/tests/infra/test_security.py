@@ -13,9 +13,12 @@ from httpx import AsyncClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.infra.failures import Unavailable
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app
 
@@ -140,6 +143,26 @@ async def test_a_body_is_read_up_to_64_kib(client: AsyncClient, size: int, statu
     assert chunked.status_code == status
 
 
+@pytest.mark.parametrize("path", ["/notes", "/counted"])
+async def test_a_large_body_is_a_413_also_within_a_middleware_that_joins_tasks(
+    app: FastAPI, serve: Serve, path: str
+) -> None:
+    @app.post("/counted")
+    async def count(request: Request) -> int:
+        return len(await request.body())
+
+    app.user_middleware.append(
+        Middleware(BaseHTTPMiddleware, lambda request, go_on: go_on(request))
+    )
+    async with serve(app) as client:
+        assert (await client.post(path, json={"text": "x" * 60_000})).status_code == 200
+        answer = await client.post(path, json={"text": "x" * 70_000})
+
+    assert answer.status_code == 413
+    assert answer.json()["title"] == "The request body is too large"
+    assert answer.headers["x-request-id"]
+
+
 async def test_a_router_of_the_guide_takes_larger_bodies(bare: FastAPI, serve: Serve) -> None:
     [example] = re.findall(r"^```python\n(class LargeBody.*?)^```", GUIDE, re.DOTALL | re.MULTILINE)
     names: dict[str, Any] = {"Any": Any, "Callable": Callable, "Coroutine": Coroutine}
@@ -201,8 +224,16 @@ async def test_no_header_value_causes_a_server_error(
             assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (RuntimeError("the password is hunter2"), 500),
+        (HTTPException(402, "Pay first"), 402),
+        (Unavailable("the password is hunter2"), 503),
+    ],
+)
 async def test_an_error_in_a_middleware_is_answered_like_any_other(
-    app: FastAPI, serve: Serve
+    app: FastAPI, serve: Serve, error: Exception, status: int
 ) -> None:
     class Broken:
         def __init__(self, app: ASGIApp) -> None:
@@ -210,14 +241,14 @@ async def test_an_error_in_a_middleware_is_answered_like_any_other(
 
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "http":
-                raise RuntimeError("the password is hunter2")
+                raise error
             await self.app(scope, receive, send)
 
     app.user_middleware.append(Middleware(Broken))
     async with serve(app) as client:
         answer = await client.get("/notes")
 
-    assert answer.status_code == 500
+    assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["x-request-id"]
     assert answer.headers["x-content-type-options"] == "nosniff"

@@ -1,5 +1,6 @@
 """The errors that clients see, and their answers: problem details (RFC 9457)."""
 
+import http.client
 from typing import Any, ClassVar
 
 import structlog
@@ -97,12 +98,14 @@ def install(app: FastAPI) -> None:
 def respond(
     status: int,
     title: str,
-    detail: str | None = None,
+    detail: Any = None,
     errors: list[InvalidField] | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    problem = Problem(title=title, status=status, detail=detail, errors=errors)
+    problem = Problem(title=title, status=status, errors=errors)
     content = problem.model_dump(exclude_none=True)
+    if detail is not None:
+        content["detail"] = detail
     return JSONResponse(content, status, headers, media_type=MEDIA_TYPE)
 
 
@@ -129,10 +132,16 @@ async def _answer_disconnect(request: Request, error: Exception) -> Response:
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    headers = dict(error.headers or {})
-    if error.status_code == 405:
+    status, headers = error.status_code, dict(error.headers or {})
+    if status in {204, 304}:  # The client would take a body for the next answer.
+        return Response(None, status, headers)
+    if status == 405:
         headers["Allow"] = ", ".join(_allowed_methods(request))
-    return respond(error.status_code, error.detail, headers=headers)
+    if not isinstance(error.detail, str):  # FastAPI allows any JSON, and some libraries send it.
+        return respond(
+            status, http.client.responses.get(status, "Error"), error.detail, headers=headers
+        )
+    return respond(status, error.detail, headers=headers)
 
 
 def _allowed_methods(request: Request) -> list[str]:

@@ -1,5 +1,5 @@
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 from httpx import AsyncClient
 
@@ -53,6 +53,32 @@ async def test_a_wrong_method_is_answered_with_the_allowed_methods(client: Async
     assert answer.status_code == 405
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["allow"] == "HEAD, GET, POST"
+
+
+async def test_an_http_exception_may_have_any_json_as_its_detail(
+    app: FastAPI, client: AsyncClient
+) -> None:
+    @app.get("/picky")
+    async def refuse() -> None:
+        raise HTTPException(400, {"code": "TOO_SHORT", "least": 3})
+
+    answer = await client.get("/picky")
+
+    assert answer.status_code == 400
+    assert answer.json()["title"] == "Bad Request"
+    assert answer.json()["detail"] == {"code": "TOO_SHORT", "least": 3}
+
+
+async def test_an_answer_that_may_have_no_body_has_none(app: FastAPI, client: AsyncClient) -> None:
+    @app.get("/unchanged")
+    async def unchanged() -> None:
+        raise HTTPException(304, headers={"ETag": '"7"'})
+
+    answer = await client.get("/unchanged")
+
+    assert answer.status_code == 304
+    assert answer.headers["etag"] == '"7"'
+    assert answer.content == b""
 
 
 async def test_a_body_that_is_not_json_is_answered_with_problem_details(

@@ -2,9 +2,9 @@
 """The positions that a client carries: signed, in a cookie for browsers, in a header for others."""
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from itertools import islice
 from typing import NamedTuple
 
 from starlette.types import Scope
@@ -29,7 +29,8 @@ _IN_COOKIE = re.compile(
 )
 _MARKER = re.compile(rf"(?:^|;)\s*{KEEPS_COOKIES}=1\s*(?:;|$)".encode())
 
-# The app never leaves more: each answer to a write removes the cookies that came with the request.
+# Each answer to a write removes the cookies that came with the request, so a browser has more only
+# after it wrote many times at once. It sends the oldest first.
 MOST_COOKIES = 50
 
 # In a header: the client has written nothing to this database. Without it, that is not known.
@@ -70,7 +71,7 @@ class SignedPositions:
                         self._add(positions, *found.groups())
             elif field == b"cookie" and not by_token:
                 keeps_cookies |= _MARKER.search(value) is not None
-                for found in islice(_IN_COOKIE.finditer(value), MOST_COOKIES):
+                for found in deque(_IN_COOKIE.finditer(value), MOST_COOKIES):
                     cookie, *signed = found.groups()
                     if database := self._add(positions, *signed):
                         cookies[cookie.decode()] = database

@@ -88,6 +88,13 @@ def test_the_greatest_position_of_several_cookies_counts() -> None:
     assert sorted(c.split(b"=")[0] for c in removed) == [b"__Host-wrote-7", b"__Host-wrote-9"]
 
 
+def test_the_newest_of_very_many_cookies_counts() -> None:
+    written = range(100)  # by a page that does not wait for its answers
+    jar = [cookies(Position(1, lsn))[0].split(b";")[0] for lsn in written]
+
+    assert carried(cookie=b"; ".join(jar)).positions == {MAIN: Position(1, 99)}
+
+
 def test_the_greatest_position_of_several_in_headers_counts() -> None:
     later, never = (POSITIONS.header({MAIN: one})[1] for one in (Position(1, 9), NEVER))
 

@@ -116,7 +116,11 @@ class Bucket:
         """None if there is no such file."""
         answer = await self._ask("HEAD", valid(key))
         _expect(answer, 200, 404)
-        return int(answer.headers["content-length"]) if answer.status_code == 200 else None
+        if answer.status_code == 404:
+            return None
+        if "content-length" not in answer.headers:
+            raise Unavailable(f"S3 described {key} without its size")
+        return int(answer.headers["content-length"])
 
     async def delete(self, key: str) -> None:
         answer = await self._ask("DELETE", valid(key))
@@ -179,8 +183,10 @@ class Bucket:
 def _client(timeout: httpx.Timeout) -> httpx.AsyncClient:
     """A machine sets these variables for all its programs, and nothing has checked them yet."""
     proxies = "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY"
+    # A proxy before S3 would compress texts for a client that accepts it.
+    plain = {"accept-encoding": "identity"}
     try:
-        return httpx.AsyncClient(timeout=timeout, verify=_tls())
+        return httpx.AsyncClient(timeout=timeout, verify=_tls(), headers=plain)
     except OSError as error:
         why = f"SSL_CERT_FILE, SSL_CERT_DIR: {error}"
     except httpx.InvalidURL:  # whose text may show a part of a password

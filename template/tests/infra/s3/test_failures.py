@@ -61,14 +61,17 @@ MISSING = said("404 Not Found", b"")
 
 @asynccontextmanager
 async def bucket_that_answers(
-    *answers: bytes, pause: float = 0
+    *answers: bytes, pause: float = 0, heads: list[bytes] | None = None
 ) -> AsyncGenerator[tuple[Bucket, list[str]]]:
-    """A bucket, and the methods that it was asked for. Each answer is given once, the last one
-    from then on. With a pause, it comes byte by byte."""
+    """A bucket, and the methods that it was asked for. Adds the requests' heads to `heads`. Each
+    answer is given once, the last one from then on. With a pause, it comes byte by byte."""
     asked: list[str] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append((await reader.readuntil(b"\r\n\r\n")).split()[0].decode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked.append(head.split()[0].decode())
+        if heads is not None:
+            heads.append(head.lower())
         answer = answers[min(len(asked), len(answers)) - 1]
         with suppress(ConnectionError):
             for part in map(bytes, batched(answer, 1 if pause else len(answer), strict=True)):
@@ -119,6 +122,22 @@ async def test_an_answer_that_comes_byte_by_byte_is_given_up(
         for asked in (bucket.facts("a"), bucket.size("a"), bucket.delete("a"), bucket.check()):
             with pytest.raises(Unavailable, match="S3 did not"):
                 await asked
+
+
+async def test_a_proxy_before_s3_is_asked_not_to_compress_files() -> None:
+    """nginx compresses texts for clients that accept it: they get another hash, and no size."""
+    heads: list[bytes] = []
+    async with bucket_that_answers(SAID_HELLO, heads=heads) as (bucket, _):
+        await bucket.facts("a")
+        await bucket.size("a")
+
+    assert [b"\r\naccept-encoding: identity\r\n" in head for head in heads] == [True, True]
+
+
+async def test_a_file_without_a_size_is_unavailable() -> None:
+    async with bucket_that_answers(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n") as (bucket, _):
+        with pytest.raises(Unavailable, match="without its size"):
+            await bucket.size("a")
 
 
 async def test_a_server_that_finds_any_file_is_no_bucket() -> None:

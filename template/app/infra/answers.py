@@ -70,13 +70,19 @@ class Answer:
                 headers.append((b"www-authenticate", CHALLENGE["WWW-Authenticate"].encode()))
             message["headers"] = headers
             if self.is_head:
-                scope["method"] = "HEAD"
-        elif message["type"] == "http.response.body":
-            if self.is_head:
-                message["body"] = b""
-            if not message.get("more_body"):
-                self.ended_at = time.perf_counter()
+                return self._end_with_head(scope, send, message)
+        elif message["type"] == "http.response.body" and not message.get("more_body"):
+            self.ended_at = time.perf_counter()
         return send(message)
+
+    async def _end_with_head(self, scope: Scope, send: Send, head: Message) -> None:
+        """Does not wait for the rest, which may be an endless stream: a client, or a proxy for
+        another client, sends its next request on the same connection."""
+        scope["method"] = "HEAD"
+        self.is_dropped = True
+        self.ended_at = time.perf_counter()
+        await send(head)
+        await send({"type": "http.response.body"})
 
 
 def answer_of(scope: Scope, send: Send) -> tuple[Answer, Send]:

@@ -77,24 +77,25 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        received = 0
+        received, is_refused = 0, False
         answer: Answer = scope["answer"]
 
         async def receive_up_to_limit() -> Message:
-            nonlocal received
+            nonlocal received, is_refused
             message = await receive()
             received += len(message.get("body", b""))
             if received > scope.get("body_limit", MAX_BODY_BYTES):
-                answer.is_dropped = not answer.status
+                if not answer.status:
+                    is_refused = answer.is_dropped = True
                 raise _too_large()
             return message
 
         try:
             await self.app(scope, receive_up_to_limit, send)
         except Exception:
-            if not answer.is_dropped:
+            if not is_refused:
                 raise
-        if answer.is_dropped:
+        if is_refused:
             answer.is_dropped = False
             raise _too_large()
 

@@ -1,13 +1,15 @@
 # Rung's file: advancing to another stage may change it.
-"""A request is freed when its answer is sent. The garbage collector would pause all others."""
+"""A request is freed when its answer is sent, and an answer to HEAD does not wait for a body."""
 
 import asyncio
 import gc
 import weakref
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from starlette.types import Message
 
 from app.infra.database import ReadSession
@@ -66,3 +68,28 @@ async def test_a_request_is_freed_without_the_garbage_collector(
             assert freed() is None
         finally:
             gc.enable()
+
+
+async def test_an_answer_to_head_ends_at_once_where_get_is_an_endless_stream(
+    bare: FastAPI, serve: Serve
+) -> None:
+    ended = asyncio.Event()
+
+    async def events() -> AsyncGenerator[str]:
+        try:
+            while True:
+                yield "data: news\n\n"
+                await asyncio.sleep(0.01)
+        finally:
+            ended.set()
+
+    @bare.get("/events")
+    async def stream() -> StreamingResponse:
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    async with serve(bare) as client, asyncio.timeout(300):
+        answer = await client.head("/events")
+        await ended.wait()
+
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"].startswith("text/event-stream")

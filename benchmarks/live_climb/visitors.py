@@ -22,6 +22,7 @@ from ledger import Counts, Ledger
 AWAY = (502, 503, 504)  # any other error is a fault, also while a server is away
 # A client sees these when its own login or order was lost with the primary.
 LOST_COMMIT = re.compile("placed twice|: 401 ")
+STOCK = "GET /products/{id} after an order"
 GIF = b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"
 
 
@@ -73,13 +74,15 @@ class Load:
         return GoneWrongError(what)
 
     def settle(self, lost_commits: int) -> None:
-        """Each commit that the runbook lists as lost explains one of the faults held back."""
+        """Each commit that the runbook lists as lost explains one of the faults held back, and a
+        stock that became larger to each visitor."""
         held, self.held = self.held or [], None
+        if lost_commits:
+            self.stock.clear()  # there is one more of a product whose order is lost
+            held = [(kind, what) for kind, what in held if not what.startswith(STOCK)]
         self.counts.given_up += len(held[:lost_commits])
         for kind, what in held[lost_commits:]:
             self._count(kind, what)
-        if lost_commits:
-            self.stock.clear()  # there is one more of a product whose order is lost
 
     def _count(self, kind: str, what: str) -> None:
         setattr(self.counts, kind, getattr(self.counts, kind) + 1)
@@ -258,7 +261,7 @@ class Visitor:
             raise self._fault("stale", "GET /orders after an order")
         # Nobody fills the shelves, so a cached product shows the order by a smaller stock.
         if await self._look_at(product) >= most:
-            raise self._fault("stale", "GET /products/{id} after an order")
+            raise self._fault("stale", STOCK)
         if self._random.random() < 0.2:
             twice = (await self._ask("POST", "/orders", items, key, expected=(201,))).json()["id"]
             if twice != placed:

@@ -98,7 +98,7 @@ class Archive:
         newest = max(found, key=lambda one: one.ended)
         if until is None and datetime.now(UTC) - newest.ended > OLDEST:
             raise RehearsalError(
-                f"The newest one ended at {newest.ended:%F %T%z}, so the nightly backup fails. "
+                f"The newest backup ended at {newest.ended:%F %T%z}: the nightly job fails. "
                 "Run it by hand to see why: docs/runbooks/backup.md"
             )
         return newest

@@ -103,5 +103,5 @@ def test_an_archive_that_fails_is_not_taken_for_its_end(
 
 @pytest.mark.parametrize("archive", [timedelta(days=3)], indirect=True)
 def test_a_nightly_backup_that_fails_is_noticed(archive: Callable[[int], Archive]) -> None:
-    with pytest.raises(RehearsalError, match="the nightly backup fails"):
+    with pytest.raises(RehearsalError, match="the nightly job fails"):
         rehearsal.rehearse(archive(1), None, "postgres")

@@ -97,7 +97,7 @@ async def test_a_read_repeats_when_its_rows_differ_from_their_described_type(
 
 
 @pytest.mark.usefixtures("notes")
-async def test_after_a_change_of_a_type_no_read_fails_and_only_the_first_write(
+async def test_after_a_type_changed_reads_succeed_and_only_the_first_write_fails(
     services: Services, bouncer: PgBouncer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PgBouncer 1.21 and newer keep prepared statements from before the change."""

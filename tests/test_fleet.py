@@ -147,21 +147,24 @@ def hostile_fleet(fleet: Path, template: Path) -> dict[str, str]:
     """The reason for each repo that cannot be read."""
     good = answers(template)
     files: dict[str, tuple[dict[str, bytes], str]] = {
-        "aliases": ({ANSWERS: b"a: &a x\nb: *a\n"}, "it has YAML aliases"),
-        "binary": ({ANSWERS: b"\xff\xfe\x00"}, "it is not UTF-8"),
+        "aliases": ({ANSWERS: b"a: &a x\nb: *a\n"}, f"{ANSWERS}: it has YAML aliases"),
+        "binary": ({ANSWERS: b"\xff\xfe\x00"}, f"{ANSWERS}: it is not UTF-8"),
         "deep": ({ANSWERS: b"[" * 5000}, "it is nested deeper than 50 levels"),
         "huge": ({ANSWERS: b"a" * (2 << 20)}, "is larger than 64 KiB"),
-        "list": ({ANSWERS: b"- stage\n"}, "is not a mapping"),
+        "list": ({ANSWERS: b"- stage\n"}, f"{ANSWERS}: it is not a mapping"),
         "link": ({ANSWERS: b">/etc/passwd"}, "is not a mapping"),
         "loop": ({ANSWERS: b">" + ANSWERS.encode()}, "is not a mapping"),
         "none": ({"README.md": b"x"}, "it has no .copier-answers.yml"),
         "folder": ({f"{ANSWERS}/stage": b"1"}, "is not a file"),
-        "no-stage": ({ANSWERS: good.replace(b"stage: 1", b"")}, "stage is 'not there'"),
+        "no-stage": ({ANSWERS: good.replace(b"stage: 1", b"")}, f"{ANSWERS}: it names no stage"),
         "stage-9": (
             {ANSWERS: good.replace(b"stage: 1", b"stage: 9")},
             "stage is 9, and the stages are 1 to 4",
         ),
-        "option": ({ANSWERS: answers(template, _commit="--upload-pack=x")}, "_commit is"),
+        "option": (
+            {ANSWERS: answers(template, _commit="--upload-pack=x")},
+            f"{ANSWERS}: _commit is",
+        ),
         "steering": ({ANSWERS: answers(template, _src_path="a\x1b[2J")}, "_src_path is"),
     }
     for name, (content, _) in files.items():

@@ -116,8 +116,10 @@ def checked(answers: Any) -> Mapping[str, Any]:
         if not isinstance(key, str):
             raise UnreadableError(f"{str(key)[:60]} is no name of a question")
     for key, kind in {"_src_path": str, "_commit": str, "stage": int}.items():
-        if type(answers.get(key)) is not kind:
-            raise UnreadableError(f"{key} is {repr(answers.get(key, 'not there'))[:60]}")
+        if key not in answers:
+            raise UnreadableError(f"it names no {key}")
+        if type(answers[key]) is not kind:
+            raise UnreadableError(f"{key} is {answers[key]!r:.60}")
     last = stages.LADDER[-1].number
     if not 1 <= answers["stage"] <= last:
         stage = str(answers["stage"])[:20]

@@ -179,7 +179,10 @@ def _with_edits(row: Row, answers: Mapping[str, Any], line: Line, now: Mapping[s
 def _answers(content: bytes) -> Mapping[str, Any]:
     if len(content) > MOST_BYTES:
         raise RepoError(f"{ANSWERS_FILE} is larger than {MOST_BYTES >> 10} KiB")
-    answers = checked(parse_yaml(content))
+    try:
+        answers = checked(parse_yaml(content))
+    except UnreadableError as error:
+        raise RepoError(f"{ANSWERS_FILE}: {error}") from error
     if len(answers["_commit"]) > _LONGEST:
         raise RepoError(f"_commit in {ANSWERS_FILE} is not a version")
     return answers

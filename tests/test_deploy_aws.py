@@ -197,7 +197,7 @@ def test_no_secret_is_written_where_the_state_keeps_it(
 
 
 @pytest.mark.parametrize("variant", ON_AWS, ids=variant_name)
-def test_no_arn_is_of_one_partition_alone(render: Render, variant: dict[str, Any]) -> None:
+def test_no_arn_names_a_partition(render: Render, variant: dict[str, Any]) -> None:
     """In GovCloud an ARN begins with arn:aws-us-gov:, in China with arn:aws-cn:."""
     of_the_files_that_runbooks_fill_in = '"arn:aws:s3:::BUCKET", aws_s3_bucket.files.arn'
     text = module(render(variant)).replace(of_the_files_that_runbooks_fill_in, "")

@@ -190,7 +190,7 @@ def _client(timeout: httpx.Timeout) -> httpx.AsyncClient:
     except OSError as error:
         why = f"SSL_CERT_FILE, SSL_CERT_DIR: {error}"
     except httpx.InvalidURL:  # whose text may show a part of a password
-        why = f"{proxies}: httpx cannot read one of them. It knows no network of IPv6"
+        why = f"{proxies}: httpx cannot read one of them. NO_PROXY takes no IPv6 network"
     except (ImportError, ValueError) as error:
         why = f"{proxies}: {error}"
     raise EnvironmentIncomplete(f"Missing or wrong in the environment:\n  {why}")

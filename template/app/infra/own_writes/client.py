@@ -230,10 +230,8 @@ class OwnWrites:
             return
         if client.main.has_written:
             yield from self._cookies(client, client.main)
-        if client.needs_marker:
-            # A client with a marker sends all of its positions in cookies.
-            if not all(one.is_resolved for one in client.at_modules):
-                return
+        # A client with a marker sends all of its positions in cookies.
+        if client.needs_marker and all(one.is_resolved for one in client.at_modules):
             at_modules = client.at_modules
             yield marker()
         for one in at_modules:

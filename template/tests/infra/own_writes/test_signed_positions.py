@@ -4,10 +4,15 @@
 import itertools
 import random
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from starlette.types import Message, Receive, Scope, Send
 
+from app.infra.answers import answer_of
+from app.infra.own_writes.client import OwnWrites, SessionPositions, this_client
 from app.infra.own_writes.log_position import MAIN, NOT_KNOWN, Position, decoded, encoded
 from app.infra.own_writes.signed_positions import HEADER, NEVER, Carried, SignedPositions, marker
 from app.infra.session_tokens import COOKIE, token_of
@@ -120,3 +125,28 @@ def test_a_position_is_the_same_after_it_was_stored() -> None:
     for position in (Position(1, 7), Position(2**31, 2**60), NOT_KNOWN):
         assert decoded(encoded(position).decode()) == position
     assert decoded("1.2") is decoded("") is None
+
+
+async def test_a_write_in_a_module_sets_its_cookie_also_before_all_positions_are_known() -> None:
+    """Otherwise a browser that gets the marker from a parallel request would not see the write."""
+    sent: list[Message] = []
+
+    async def keep(message: Message) -> None:
+        sent.append(message)
+
+    async def write(scope: Scope, receive: Receive, send: Send) -> None:
+        this_client().at("letters").wrote(Position(1, 7))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    nowhere: Any = None
+    positions = SessionPositions(nowhere, nowhere, modules=["letters", "parcels"])
+    state = SimpleNamespace(session_store=None, positions=positions)
+    scope = {"type": "http", "path": "/", "method": "POST", "app": SimpleNamespace(state=state)}
+    scope["headers"] = [(b"cookie", f"{COOKIE}=of-a-browser".encode())]
+    _, send = answer_of(scope, keep)
+    await OwnWrites(write, Signer(SecretStr("a-secret-key-for-this-test")))(scope, nowhere, send)
+
+    names = [
+        value.partition(b"=")[0] for name, value in sent[0]["headers"] if name == b"set-cookie"
+    ]
+    assert names == [b"__Host-wrote-letters-7"]

@@ -29,6 +29,8 @@ def main() -> None:
     try:
         with services.environment(in_file | dict(os.environ)) as environment, shared(environment):
             sys.exit(run(command, environment))
+    except postgres.PostgresError as error:
+        sys.exit(str(error))
     except PermissionError as error:
         owner = 'If another user owns it: sudo chown -R "$(id -u)" .dev.'
         sys.exit(f"{error}\n{owner} If it is a program: mount its disk without noexec.")

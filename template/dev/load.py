@@ -31,6 +31,8 @@ def main() -> None:
     try:
         with _database_and_files() as environment, _server(environment) as host:
             status = _locust(host)
+    except postgres.PostgresError as error:
+        sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(status)

@@ -55,8 +55,9 @@ OTHER_SERVERS = re.compile(
 NO_TLS = ("PGSSLMODE", "disable")
 
 
-class PostgresError(SystemExit):
-    """Ends a command. The message says why Postgres does not run and what to do."""
+class PostgresError(Exception):
+    """The message says why Postgres does not run and what to do. Commands end with it. It is no
+    SystemExit, because tests' fixtures raise it too: pytest would hide it from all but one test."""
 
 
 def for_development() -> AbstractContextManager[str]:

@@ -47,6 +47,8 @@ def main() -> None:
                 print(BANNER.format(url=url, copies=many, links=shown, folder=FOLDER), flush=True)
                 stack_status.main()
                 _keep_running(stack, starters)
+    except postgres.PostgresError as error:
+        sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(0)
 

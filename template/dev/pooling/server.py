@@ -20,7 +20,7 @@ START_SECONDS = 60  # long, for a busy machine. A server that fails ends at once
 
 
 class ServerError(postgres.PostgresError):
-    """Ends a command. The message says why the server does not run, and what to do."""
+    """The message says why the server does not run, and what to do."""
 
 
 class Server(ABC):

@@ -131,3 +131,25 @@ def test_a_disk_that_is_full_is_named_in_two_lines(
     monkeypatch.setattr("sys.argv", ["dev", "true"])
     with pytest.raises(SystemExit, match=r"No space left on device: .*\n.*set DATABASE_URL"):
         dev.main()
+
+
+NEEDS_A_SERVER = """
+import pytest
+from dev.postgres import PostgresError
+
+@pytest.fixture(scope="session")
+def server():
+    raise PostgresError("The disk is full.")
+
+@pytest.mark.parametrize("number", range(3))
+def test_shop(server, number): ...
+"""
+
+
+def test_each_test_that_needs_a_server_says_why_it_does_not_run(tmp_path: Path) -> None:
+    """After a SystemExit in a fixture, each later test would show an error of pytest itself."""
+    tests = tmp_path / "test_shop.py"
+    tests.write_text(NEEDS_A_SERVER, encoding="utf-8")
+    plain = "-p", "no:xdist", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)
+    ended = run_python("-m", "pytest", "-q", "-rN", *plain, "-c", os.devnull, str(tests))
+    assert ended.stdout.count("PostgresError: The disk is full.\n") == 3, ended.stdout

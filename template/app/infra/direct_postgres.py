@@ -12,8 +12,8 @@ from asyncpg.connect_utils import _parse_connect_dsn_and_args
 from pydantic import (
     AfterValidator,
     AnyUrl,
+    Field,
     PositiveFloat,
-    PositiveInt,
     PostgresDsn,
     UrlConstraints,
     model_validator,
@@ -35,9 +35,9 @@ KNOWN = re.compile(f"{KNOWN_TO_ASYNCPG}|(?i:{KNOWN_TO_POSTGRES})")
 # asyncpg never uses channel binding, and both values allow that.
 NO_EFFECT = (("channel_binding", "prefer"), ("channel_binding", "disable"))
 WITH_A_POOLER = "with a pooler in between set DATABASE_POOLED=true, from stage 2 on"
+TO_PROVE_THE_SERVER = "write sslmode=verify-full&sslrootcert=/etc/ssl/certs/ca-certificates.crt"
 INSTEAD = {
-    "channel_binding": "asyncpg has no channel binding. To prove the server, write"
-    " sslmode=verify-full&sslrootcert=/etc/ssl/certs/ca-certificates.crt",
+    "channel_binding": f"asyncpg has none. To prove the server, {TO_PROVE_THE_SERVER}",
     # asyncpg ignores both beside a host, and a URL has one.
     "host": "write it before the path; a socket as %2Fcloudsql%2FPROJECT%3AREGION%3AINSTANCE",
     "port": "write it after the host",
@@ -72,6 +72,8 @@ def _checked(url: PostgresDsn) -> PostgresDsn:
         if not KNOWN.fullmatch(name):
             instead = INSTEAD.get(name, f"remove it, or write options=-c%20{name}%3DVALUE")
             raise ValueError(f"the parameter {name} is not known to asyncpg: {instead}")
+    if kept.get("sslrootcert") == "system":
+        raise ValueError(f"asyncpg knows no sslrootcert=system: {TO_PROVE_THE_SERVER}")
     _refuse_unreadable(str(url))
     if kept == parameters:
         return url
@@ -103,14 +105,18 @@ def with_connect_seconds(given: Mapping[str, Any]) -> dict[str, Any]:
     return dict(given)
 
 
+# More is a mistake: the process would take forever to start.
+PoolSize = Annotated[int, Field(gt=0, le=1_000)]
+
+
 class PostgresSettings(BaseSettings):
     """Each process opens at most read_pool + write_pool connections."""
 
     model_config = SettingsConfigDict(env_prefix="DATABASE_")
 
     url: PostgresUrl
-    read_pool: PositiveInt = 16
-    write_pool: PositiveInt = 8
+    read_pool: PoolSize = 16
+    write_pool: PoolSize = 8
     pool_wait_seconds: PositiveFloat = 5
     connect_seconds: PositiveFloat = 3
     # With a pooler, this only limits the wait of a process: the pooler sets the server's limit.

@@ -389,6 +389,7 @@ def test_a_url_parameter_that_asyncpg_does_not_know_stops_the_start_and_is_named
         ("ada:secret@nowhere/shop?SSLMODE=require", "the parameter SSLMODE is not known"),
         ("ada:secret@nowhere/shop?target_session_attrs=main", "main"),
         ("ada:secret@nowhere/shop?sslmode=verify-full&sslrootcert=/nowhere", "sslrootcert"),
+        ("ada:secret@nowhere/shop?sslmode=verify-full&sslrootcert=system", "ca-certificates.crt"),
         ("ada:1#secret@nowhere/shop", "%23"),
         ("ada:?secret@nowhere/shop", "%3F"),
         ("ada:/secret@nowhere/shop", "%2F"),

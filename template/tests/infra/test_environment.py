@@ -25,6 +25,7 @@ from tests.infra.conftest import run_python
         ("DATABASE_URL", "mysql://root:hunter2@db/shop"),
         ("DATABASE_URL", '"postgresql://root:hunter2@db/shop"'),
         ("DATABASE_READ_POOL", "hunter2"),
+        ("DATABASE_READ_POOL", "99999999999"),
         ("SECRET_KEY", "hunter2"),
         ("FILES_LINK_LIFETIME", "hunter2"),
         ("SESSION_IDLE", "hunter2"),

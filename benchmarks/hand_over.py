@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
+from comparing import medians
 from orders import SCRIPT, product_ids
 from serving import Cases, Runs, cookie_of_somebody, fill, interleave_starts, serve_app
 
@@ -105,7 +106,7 @@ def report(results: Runs) -> bool:
     print("|---" * 5 + "|")
     met = True
     for name, runs in results.items():
-        _, p50, p99 = (statistics.median(column) for column in zip(*runs, strict=True))
+        _, p50, p99 = medians(runs)
         what = name.partition(",")[0]
         of = results[f"{what}, {SINGLE}"]
         times = statistics.median(run[1] / other[1] for run, other in zip(runs, of, strict=True))

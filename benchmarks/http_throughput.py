@@ -12,9 +12,8 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from comparing import Against, report
+from comparing import Against, longest_tail, report
 from serving import (
-    Runs,
     cookie_of_somebody,
     interleave,
     items,
@@ -57,7 +56,7 @@ def main() -> int:
         results = interleave(cases, options.rounds, options.seconds)
         resident = resident_mib(app.process.pid)
     met = report("what", results, OF_HELLO)
-    tail, started = _longest_tail(results), statistics.median(listening)
+    tail, started = longest_tail(results, OF_HELLO.least), statistics.median(listening)
     print(f"\nlongest tail: p99 of {tail:.1f} times p50 (at most {P99_IN_P50})")
     print(f"resident after the load: {resident:.0f} MiB (at most {RESIDENT_MIB})")
     print(f"listening after: {started:.2f} s (at most {LISTENING_SECONDS})")
@@ -73,15 +72,6 @@ def _cases(hello: str, app: str) -> dict[str, list[str]]:
         "page of 20": [f"{app}/products?limit=20"],
         "me": [f"{app}/me", "-H", f"Cookie: {cookie_of_somebody(app)}"],
     }
-
-
-def _longest_tail(results: Runs) -> float:
-    """The app's largest ratio of p99 to p50."""
-    medians = {
-        name: [statistics.median(column) for column in zip(*runs, strict=True)]
-        for name, runs in results.items()
-    }
-    return max(p99 / p50 for name, (_, p50, p99) in medians.items() if name in OF_HELLO.least)
 
 
 if __name__ == "__main__":

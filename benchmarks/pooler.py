@@ -8,16 +8,14 @@ has the delivered configuration. From 1.21 on, it keeps prepared statements.
 """
 
 import argparse
-import statistics
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from comparing import Against, only, report
+from comparing import Against, longest_tail, only, report
 from serving import (
     Cases,
-    Runs,
     Server,
     cookie_of_somebody,
     interleave_starts,
@@ -64,7 +62,7 @@ def main() -> int:
         results = interleave_starts(started, options.rounds, options.seconds)
     reports = [report(route, only(route, results), OF_WITHOUT) for route in ROUTES]
     met = all(reports)
-    tail = max(_tail(results, f"{route}, {THROUGH}") for route in ROUTES)
+    tail = longest_tail(results, [f"{route}, {THROUGH}" for route in ROUTES])
     print(f"\nlongest tail {THROUGH}: p99 of {tail:.1f} times p50 (at most {P99_IN_P50})")
     met &= tail <= P99_IN_P50
     print("\nEvery target is met." if met else "\nA target is missed.")
@@ -80,11 +78,6 @@ def _cases(way: str, app: Server) -> Cases:
         [f"{app.url}/orders", *cookie],
     )
     return {f"{route}, {way}": request for route, request in zip(ROUTES, requests, strict=True)}
-
-
-def _tail(results: Runs, name: str) -> float:
-    _, p50, p99 = (statistics.median(column) for column in zip(*results[name], strict=True))
-    return p99 / p50
 
 
 if __name__ == "__main__":

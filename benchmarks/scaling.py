@@ -25,6 +25,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from comparing import medians
 from serving import cookie_of_somebody, free_port, items, migrated_and_filled, resident_mib, wrk
 
 sys.path.insert(0, str(Path.cwd()))
@@ -168,7 +169,7 @@ def _report(results: Results, ready: float, resident: float) -> int:
     for what, by_case in results.items():
         first = by_case[next(iter(CASES))]
         for name, runs in by_case.items():
-            rate, p50, p99, cpu = (statistics.median(column) for column in zip(*runs, strict=True))
+            rate, p50, p99, cpu = medians(runs)
             growth = statistics.median(
                 run.cpu_ms / base.cpu_ms for run, base in zip(runs, first, strict=True)
             )

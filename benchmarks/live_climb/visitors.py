@@ -80,15 +80,14 @@ class Load:
         held, self.held = self.held or [], None
         if lost_commits:
             self.stock.clear()  # there is one more of a product whose order is lost
-        explained = [
+        others = [
             (kind, what)
             for kind, what in held
-            if what.startswith(STOCK) and (lost_commits or ", token)" in what)
+            if not (what.startswith(STOCK) and (lost_commits or ", token)" in what))
         ]
-        self.counts.given_up += len(explained)
-        held = [one for one in held if one not in explained]
-        self.counts.given_up += len(held[:lost_commits])
-        for kind, what in held[lost_commits:]:
+        left = others[lost_commits:]
+        self.counts.given_up += len(held) - len(left)
+        for kind, what in left:
             self._count(kind, what)
 
     def _count(self, kind: str, what: str) -> None:

@@ -9,15 +9,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import asyncpg
 from asyncpg.connect_utils import _parse_connect_dsn_and_args
-from pydantic import (
-    AfterValidator,
-    AnyUrl,
-    Field,
-    PositiveFloat,
-    PostgresDsn,
-    UrlConstraints,
-    model_validator,
-)
+from pydantic import AfterValidator, AnyUrl, Field, PostgresDsn, UrlConstraints, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -105,8 +97,9 @@ def with_connect_seconds(given: Mapping[str, Any]) -> dict[str, Any]:
     return dict(given)
 
 
-# More is a mistake: the process would take forever to start.
+# More is a mistake: the process would take forever to start, or to notice that a server is away.
 PoolSize = Annotated[int, Field(gt=0, le=1_000)]
+Wait = Annotated[float, Field(gt=0, le=86_400)]
 
 
 class PostgresSettings(BaseSettings):
@@ -117,10 +110,10 @@ class PostgresSettings(BaseSettings):
     url: PostgresUrl
     read_pool: PoolSize = 16
     write_pool: PoolSize = 8
-    pool_wait_seconds: PositiveFloat = 5
-    connect_seconds: PositiveFloat = 3
+    pool_wait_seconds: Wait = 5
+    connect_seconds: Wait = 3
     # With a pooler, this only limits the wait of a process: the pooler sets the server's limit.
-    statement_seconds: PositiveFloat = 10
+    statement_seconds: Wait = 10
 
     _translated = model_validator(mode="before")(with_connect_seconds)
 

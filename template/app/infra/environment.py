@@ -24,6 +24,8 @@ ADVICE = {
 # With 0, each login or link would end at once. With more than 100 years, a date could pass the year
 # 9999, where Python's dates end.
 Duration = Annotated[timedelta, Field(ge=timedelta(seconds=1), le=timedelta(days=36_500))]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]  # a day: "inf" is a number too
+Count = Annotated[int, Field(gt=0, le=100_000_000)]
 
 
 class EnvironmentIncomplete(SystemExit):
@@ -31,13 +33,13 @@ class EnvironmentIncomplete(SystemExit):
 
 
 def read[SettingsT: BaseSettings](settings: type[SettingsT], **given: Any) -> SettingsT:
-    """`given` replaces variables. Raises EnvironmentIncomplete, which shows no values: they may be
-    secrets."""
+    """`given` replaces variables, and an empty variable counts as missing. Raises
+    EnvironmentIncomplete, which shows no values: they may be secrets."""
     if not os.environ.get("DATABASE_URL"):
         _borrow_from_make_dev()
     prefix = settings.model_config.get("env_prefix", "")
     try:
-        return settings(**given)
+        return settings(_env_ignore_empty=True, **given)
     except ValidationError as error:
         wrong = [
             f"  {_place(prefix, problem['loc'])}: {problem['msg']}{ADVICE.get(problem['type'], '')}"

@@ -42,8 +42,6 @@ class FileSettings(BaseSettings):
 class LinkSettings(BaseSettings):
     """Where clients reach this service. Unset: at the Host that each request names."""
 
-    model_config = SettingsConfigDict(env_ignore_empty=True)
-
     public_url: HttpUrl | None = None
 
 

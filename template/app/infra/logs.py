@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import structlog
 from fastapi import FastAPI
-from pydantic import PositiveFloat
 from pydantic_core import PydanticSerializationError, to_json
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -84,7 +83,8 @@ class LogSettings(BaseSettings):
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     format: Literal["auto", "console", "json"] = "auto"
-    process_seconds: PositiveFloat = 60  # from one line of app/infra/process_log.py to the next
+    # From one line of app/infra/process_log.py to the next.
+    process_seconds: environment.Seconds = 60
 
     @property
     def as_json(self) -> bool:

@@ -126,7 +126,7 @@ def _origin(given: str) -> str:
 class CorsSettings(BaseSettings):
     """The origins whose pages may call this API, with their visitors' cookies or with tokens."""
 
-    model_config = SettingsConfigDict(env_prefix="CORS_", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix="CORS_")
 
     origins: Annotated[
         list[Annotated[str, AfterValidator(_origin)]], NoDecode, BeforeValidator(_by_commas)

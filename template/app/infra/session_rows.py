@@ -11,7 +11,6 @@ from typing import Any, Protocol, cast
 from uuid import UUID
 
 import structlog
-from pydantic import PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import (
     BindParameter,
@@ -30,7 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.sql import visitors
 
-from app.infra.environment import Duration
+from app.infra.environment import Count, Duration
 from app.infra.failures import Unavailable
 from app.infra.queries import Form
 from app.infra.reads import Query, Reader
@@ -53,7 +52,7 @@ class SessionSettings(BaseSettings):
     # The most sessions of one user. A login beyond that ends an old one. Sessions that were last
     # seen less than 5 minutes after their login end first, so a script that logs in for each call
     # ends its own. Among those, and among the others, the one seen longest ago ends first.
-    most: PositiveInt = 500
+    most: Count = 500
 
     @cached_property
     def seen_precision(self) -> timedelta:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import FastAPI
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings
 
 from app.infra import environment
 
@@ -41,8 +41,6 @@ Key = Annotated[SecretStr, Field(min_length=32), AfterValidator(_hard_to_guess)]
 class SigningSettings(BaseSettings):
     """To change the key without refusing a signature: first set the new key as SECRET_KEY_PREVIOUS
     on all copies, so that they accept both. Then swap the two. Then remove the old one."""
-
-    model_config = SettingsConfigDict(env_ignore_empty=True)
 
     # For a laptop, where the key may be in a public file.
     secret_key_is_public: bool = False

@@ -4,10 +4,12 @@
 import errno
 import fcntl
 import os
+import re
 from pathlib import Path
 from typing import IO
 
 import pytest
+from pydantic_settings import BaseSettings
 
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
@@ -61,6 +63,48 @@ def test_a_duration_that_no_login_or_link_can_have_stops_the_start(
 
     with pytest.raises(EnvironmentIncomplete, match=f"  {name}: .*{advice}"):
         create_app()
+
+
+@pytest.mark.usefixtures("services")
+def test_every_number_has_a_limit() -> None:
+    """A process waits forever with "inf" seconds, and 10**30 of anything fails in a request."""
+    create_app()  # imports the settings of each capability
+    unlimited = [
+        f"{settings.__qualname__}.{name}"
+        for settings in _settings(BaseSettings)
+        for name, field in settings.model_fields.items()
+        if re.search(r"\b(int|float)\b", str(field.annotation))
+        for value in ("inf", "nan", str(10**30))
+        if _takes(settings, name, value)
+    ]
+
+    assert not unlimited
+
+
+def _settings(kind: type[BaseSettings]) -> list[type[BaseSettings]]:
+    below = kind.__subclasses__()
+    own = [settings for settings in below if settings.__module__.startswith("app.infra")]
+    return own + [further for settings in below for further in _settings(settings)]
+
+
+def _takes(settings: type[BaseSettings], name: str, value: str) -> bool:
+    try:
+        environment.read(settings, **{name: value})
+    except EnvironmentIncomplete as incomplete:
+        return f"{name.upper()}: " not in str(incomplete)
+    return True
+
+
+@pytest.mark.usefixtures("services")
+def test_an_empty_variable_counts_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `${SESSION_IDLE:-}` of a Compose file gives it."""
+    create_app()  # imports the settings of each capability
+    for settings in _settings(BaseSettings):
+        for name in settings.model_fields:
+            variable = f"{settings.model_config.get('env_prefix', '')}{name}".upper()
+            monkeypatch.setenv(variable, os.environ.get(variable, ""))
+
+    create_app()
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from pydantic import PositiveFloat, PositiveInt, RedisDsn
+from pydantic import RedisDsn
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 
 from app.infra.cache.entry import Entry
 from app.infra.cache.lookups import CONNECT_SECONDS, CONNECTION_LOST, RedisLookups, RedisUrl
+from app.infra.environment import Count, Seconds
 from app.infra.own_writes.log_position import ENCODED_IN_LUA, ENCODED_LENGTH
 from app.infra.telemetry.metrics import Instrument
 
@@ -46,17 +47,17 @@ class CacheSettings(BaseSettings):
     sessions do not belong where that can happen.
     """
 
-    model_config = SettingsConfigDict(env_prefix="CACHE_", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix="CACHE_")
 
     url: RedisUrl | None = None
     prefix: str = "app"
     # false: the cache answers nothing, but positions are noted already. Use it while some copies of
     # the app do not know the cache yet.
     reads: bool = True
-    operation_seconds: PositiveFloat = 0.05
+    operation_seconds: Seconds = 0.05
     # Reads of Postgres at once past the cache. By default three quarters of DATABASE_READ_POOL:
     # the others stay for reads that are not cached.
-    loads: PositiveInt | None = None
+    loads: Count | None = None
 
 
 @dataclass

@@ -4,10 +4,11 @@
 import os
 import time
 from types import FrameType
+from typing import Annotated
 
 import uvicorn
 from fastapi import FastAPI
-from pydantic import NonNegativeFloat
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infra import environment
@@ -28,7 +29,7 @@ class DrainSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="DRAIN_")
 
-    seconds: NonNegativeFloat = 3
+    seconds: Annotated[float, Field(ge=0, le=86_400)] = 3
 
 
 class Server(uvicorn.Server):

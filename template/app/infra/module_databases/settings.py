@@ -26,7 +26,7 @@ def read(module: str) -> DatabaseSettings:
 
 
 def read_as[S: BaseSettings](kind: type[S], module: str, part: str = "") -> S:
-    config = SettingsConfigDict(env_prefix=f"{prefix_of(module)}{part}", env_ignore_empty=True)
+    config = SettingsConfigDict(env_prefix=f"{prefix_of(module)}{part}")
     return environment.read(type(kind.__name__, (kind,), {"model_config": config}))
 
 

@@ -7,14 +7,7 @@ from contextlib import ExitStack
 from typing import Annotated, Any
 
 import asyncpg
-from pydantic import (
-    BeforeValidator,
-    Field,
-    NonNegativeInt,
-    PostgresDsn,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BeforeValidator, Field, PostgresDsn, ValidationInfo, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from app.infra import direct_postgres
@@ -72,7 +65,7 @@ class PooledSettings(PostgresSettings):
     )
     # Prepared statements a connection keeps. In transaction mode the next statement may run on
     # another server connection that does not know them, unless the pooler takes them along.
-    statement_cache: NonNegativeInt = Field(
+    statement_cache: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
         default_factory=lambda given: 0 if given["pooled"] else 100
     )
 

@@ -3,10 +3,11 @@
 
 from enum import StrEnum
 
-from pydantic import Field, PositiveFloat, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infra.cache.lookups import RedisUrl
+from app.infra.environment import Seconds
 
 
 class Step(StrEnum):
@@ -32,7 +33,7 @@ class MoveSettings(BaseSettings):
     store: Step = Step.POSTGRES
     redis_url: RedisUrl | None = Field(default=None, validate_default=True)
     # With less, a busy process that reads the answer late would count it as a timeout.
-    redis_seconds: PositiveFloat = 1
+    redis_seconds: Seconds = 1
 
     @field_validator("redis_url")
     @classmethod

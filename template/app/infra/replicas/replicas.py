@@ -10,10 +10,11 @@ from typing import Self
 
 import asyncpg
 import structlog
-from pydantic import ByteSize, PositiveFloat, PostgresDsn
+from pydantic import ByteSize, PostgresDsn
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infra.connections import DatabaseSettings, close_in_time, connect, reading_pool
+from app.infra.environment import Seconds
 from app.infra.failures import POSTGRES_FAILS, Unavailable, reason_of
 from app.infra.own_writes.client import REMEMBERED, Client
 from app.infra.own_writes.log_position import FLUSHED_UP_TO, MAIN, Position, PrimaryLog, reachable
@@ -58,10 +59,10 @@ class ReplicaSettings(BaseSettings):
     reads: bool = True
     urls: PostgresUrls = []
     direct_urls: PostgresUrls = []  # for the doctor, whose session does not pass through a pooler
-    poll_seconds: PositiveFloat = 0.2
-    max_lag_seconds: PositiveFloat = 5
+    poll_seconds: Seconds = 0.2
+    max_lag_seconds: Seconds = 5
     max_lag_bytes: ByteSize = ByteSize(8 * 1024 * 1024)
-    wait_seconds: PositiveFloat = 0.05
+    wait_seconds: Seconds = 0.05
 
 
 class StatusConnection:

@@ -6,10 +6,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, HttpUrl, PositiveFloat, ValidationInfo, field_validator
+from pydantic import Field, HttpUrl, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.infra.environment import Duration
+from app.infra.environment import Duration, Seconds
 from app.infra.s3.bucket import Bucket
 from app.infra.s3.signing import S3Signer
 
@@ -26,7 +26,7 @@ class Step(StrEnum):
 class FileSettings(BaseSettings):
     """Durations are ISO 8601: PT15M."""
 
-    model_config = SettingsConfigDict(env_prefix="FILES_", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix="FILES_")
 
     store: Step | None = None
     folder: Path | None = Field(default=None, validate_default=True)
@@ -37,7 +37,7 @@ class FileSettings(BaseSettings):
     s3_region: str = Field(default="us-east-1", pattern=r"^[a-z0-9-]+$")
     # The address of an S3 that is not Amazon's.
     s3_endpoint: HttpUrl | None = None
-    s3_seconds: PositiveFloat = 5
+    s3_seconds: Seconds = 5
     # S3 takes no signature for longer than a week.
     link_lifetime: Annotated[Duration, Field(le=timedelta(days=7))] = timedelta(minutes=15)
 

@@ -4,14 +4,16 @@
 from typing import Annotated, Literal
 
 from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
-from pydantic import Field, HttpUrl, PositiveFloat, PositiveInt
+from pydantic import Field, HttpUrl
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.infra.environment import Count, Seconds
 
 
 class TelemetrySettings(BaseSettings):
     """OpenTelemetry's own variables. Its libraries read the others, such as headers."""
 
-    model_config = SettingsConfigDict(env_prefix="OTEL_", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix="OTEL_")
 
     sdk_disabled: bool = False
     service_name: str = ""
@@ -30,11 +32,11 @@ class TelemetrySettings(BaseSettings):
         "parentbased_traceidratio",
     ] = "parentbased_traceidratio"
     traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = 0.05
-    metric_export_interval: PositiveInt = 60_000
-    bsp_max_queue_size: PositiveInt = 2048
+    metric_export_interval: Count = 60_000
+    bsp_max_queue_size: Count = 2048
     # The library's 512 are encoded at once, and requests wait up to 30 ms for that.
-    bsp_max_export_batch_size: PositiveInt = 64
-    bsp_schedule_delay: PositiveInt = 1_000
+    bsp_max_export_batch_size: Count = 64
+    bsp_schedule_delay: Count = 1_000
 
     @property
     def sends_traces(self) -> bool:
@@ -64,4 +66,4 @@ class TelemetrySettings(BaseSettings):
 class TracesSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TRACES_")
 
-    slow_seconds: PositiveFloat = 1.0
+    slow_seconds: Seconds = 1.0

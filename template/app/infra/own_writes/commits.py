@@ -3,6 +3,7 @@
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import asyncpg
 import structlog
@@ -98,7 +99,8 @@ async def _after_commit(client: Client, connection: asyncpg.Connection) -> None:
         client.main.wrote(await position_now(connection))
         return
     if positions.in_rows:
-        position = await _store_in_rows(connection, sessions, positions)
+        noted = await _store_in_rows(connection.fetchval, positions, NOTE_POSITION, sessions)
+        position = decoded(noted or "") or NOT_KNOWN
     else:
         position = await position_now(connection)
     client.main.wrote(position)
@@ -106,7 +108,7 @@ async def _after_commit(client: Client, connection: asyncpg.Connection) -> None:
     for one in client.at_modules if client.started else ():
         if written := one.position:
             # On this connection, because waiting for a second one of the same pool could deadlock.
-            run = connection.execute
+            run = connection.fetchval
             await _store_for_module(run, positions, client.started, written, one.database)
 
 
@@ -135,10 +137,7 @@ async def _store_for_module(
 ) -> None:
     if positions.in_rows:
         noted = sessions, database, encoded(position).decode()
-        try:
-            await run(NOTE_OF_MODULE, *noted)
-        except (*POSTGRES_FAILS, SQLAlchemyError, Unavailable) as error:
-            await _retry(positions, error, lambda other: other.execute(NOTE_OF_MODULE, *noted))
+        await _store_in_rows(run, positions, NOTE_OF_MODULE, *noted)
     await _store_beside_rows(positions, sessions, position, database)
 
 
@@ -153,26 +152,17 @@ async def _store_beside_rows(
 
 
 async def _store_in_rows(
-    connection: asyncpg.Connection, sessions: list[bytes], positions: SessionPositions
-) -> Position:
-    try:
-        return await note_position(connection, sessions)
-    except POSTGRES_FAILS as error:
-        again = await _retry(positions, error, lambda other: note_position(other, sessions))
-        return again or NOT_KNOWN
-
-
-async def _retry[T](
-    positions: SessionPositions,
-    failed: Exception,
-    note: Callable[[asyncpg.Connection], Awaitable[T]],
-) -> T | None:
+    run: Callable[..., Awaitable[Any]], positions: SessionPositions, note: str, *arguments: object
+) -> Any:
     """The commit is done, so a failure here must not turn the answer into an error."""
-    log.info("a position is noted on another connection", reason=repr(failed))
+    try:
+        return await run(note, *arguments)
+    except (*POSTGRES_FAILS, SQLAlchemyError, Unavailable) as error:
+        log.info("a position is noted on another connection", reason=repr(error))
     try:
         other = await positions.connect()
         try:
-            return await note(other)
+            return await other.fetchval(note, *arguments)
         finally:
             other.terminate()
     except (*POSTGRES_FAILS, Unavailable) as error:
@@ -186,11 +176,6 @@ async def position_now(connection: asyncpg.Connection) -> Position:
         return decoded(await connection.fetchval(f"SELECT {ENCODED_NOW}")) or NOT_KNOWN
     except POSTGRES_FAILS:
         return NOT_KNOWN
-
-
-async def note_position(connection: asyncpg.Connection, token_hashes: list[bytes]) -> Position:
-    """Takes the position, and stores it with these sessions. Only after a commit."""
-    return decoded(await connection.fetchval(NOTE_POSITION, token_hashes)) or NOT_KNOWN
 
 
 def note_positions(app: FastAPI) -> None:

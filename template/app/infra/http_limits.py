@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from httptools import HttpRequestParser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import _TrustedHosts
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.infra.answers import HEADERS, nothing
@@ -62,8 +63,6 @@ HEADERS_OF_REFUSALS = b"".join(b"%b: %b\r\n" % header for header in HEADERS).dec
 
 # An IPv6 address with an embedded IPv4 address.
 LONGEST_ADDRESS = 45
-
-FORWARDED_FOR = b"x-forwarded-for"
 
 
 class Refused(Exception):
@@ -296,20 +295,12 @@ class KnownAddress:
         await self.app(scope, receive, send)
 
 
-class LastAddress:
-    """Leaves only the last address of X-Forwarded-For. If every address is trusted, the proxy that
-    this process talks to has added the last one, and a client may have invented those before it."""
+class LastAddress(_TrustedHosts):
+    """Takes the last address of X-Forwarded-For. If every address is trusted, the proxy that this
+    process talks to has added the last one, and a client may have invented those before it."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = scope.get("headers", [])  # a lifespan has none
-        given = b",".join(value for name, value in headers if name == FORWARDED_FOR)
-        if b"," in given:
-            others = [header for header in headers if header[0] != FORWARDED_FOR]
-            scope["headers"] = [*others, (FORWARDED_FOR, given.rpartition(b",")[2])]
-        await self.app(scope, receive, send)
+    def get_trusted_client_address(self, x_forwarded_for: str) -> tuple[str, int]:
+        return super().get_trusted_client_address(x_forwarded_for.rpartition(",")[2])
 
 
 class LateRefusals:

@@ -70,7 +70,7 @@ def load(config: Config, app: FastAPI) -> None:
     config.app = KnownAddress(late) if config.proxy_headers else late
     config.load()
     if config.forwarded_allow_ips == ["*"]:
-        config.loaded_app = LastAddress(config.loaded_app)
+        config.loaded_app.trusted_hosts = LastAddress("*")
 
 
 def _allow_open_files() -> None:

@@ -2,7 +2,7 @@
 """Logs on stdout: one line for each request, and one format for our lines and libraries' lines."""
 
 import json
-import logging.config
+import logging
 import re
 import secrets
 import sys
@@ -154,7 +154,7 @@ def configure(settings: LogSettings, *more: Processor) -> None:
         logger_factory=lambda *_: Stdout(),
         wrapper_class=structlog.make_filtering_bound_logger(settings.level),
     )
-    logging.config.dictConfig(_for_libraries(settings.level, enrich, render))
+    _configure_libraries(settings.level, enrich, render)
 
 
 def _without_refused_values(logger: object, method: str, line: EventDict) -> EventDict:
@@ -178,35 +178,24 @@ def _as_json(line: dict[str, Any], **_: Any) -> str:
         return json.dumps(line, default=repr)
 
 
-def _for_libraries(
+def _configure_libraries(
     level: str, enrich: Sequence[Processor], render: Sequence[Processor]
-) -> dict[str, Any]:
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {
-            "structured": {
-                "()": structlog.stdlib.ProcessorFormatter,
-                "foreign_pre_chain": [structlog.stdlib.add_logger_name, *enrich],
-                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
-            }
-        },
-        "handlers": {
-            "stdout": {
-                "class": "logging.StreamHandler",
-                "stream": "ext://sys.stdout",
-                "formatter": "structured",
-            }
-        },
-        # At INFO most libraries log their own details, and httpx whole URLs.
-        "root": {"handlers": ["stdout"], "level": "WARNING"},
-        "loggers": {
-            # Uvicorn has its own handlers, and its access log repeats ours.
-            "uvicorn": {"handlers": [], "propagate": True, "level": level},
-            "uvicorn.error": {"handlers": [], "propagate": True, "level": level},
-            "uvicorn.access": {"handlers": [], "propagate": False},
-        },
-    }
+) -> None:
+    stdout = logging.StreamHandler(sys.stdout)
+    stdout.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *enrich],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+        )
+    )
+    # At INFO most libraries log their own details, and httpx whole URLs.
+    logging.basicConfig(handlers=[stdout], level="WARNING", force=True)
+    # Uvicorn has its own handlers, and its access log repeats ours.
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = name != "uvicorn.access"
+        logger.setLevel(level)
 
 
 def install(app: FastAPI) -> None:

@@ -23,7 +23,7 @@ from app.infra.stored_files import (
     FileFacts,
     FileMissing,
     UploadRequest,
-    WrongSize,
+    exactly,
     facts_of,
     valid,
 )
@@ -43,7 +43,6 @@ class Folder:
         self._root = anyio.Path(root)
 
     async def put(self, key: str, chunks: AsyncIterable[bytes], size: int) -> None:
-        """Raises WrongSize as soon as more than `size` bytes have come."""
         target = self.path(key)
         with disk():
             try:
@@ -158,15 +157,9 @@ def disk() -> Iterator[None]:
 
 
 async def _write(path: anyio.Path, chunks: AsyncIterable[bytes], size: int) -> None:
-    written = 0
     async with await path.open("xb") as file:
-        async for chunk in chunks:
-            written += len(chunk)
-            if written > size:
-                raise WrongSize
+        async for chunk in exactly(chunks, size):
             await file.write(chunk)
-        if written != size:
-            raise WrongSize
         await file.flush()
         await anyio.to_thread.run_sync(os.fsync, file.wrapped.fileno())
 

@@ -88,6 +88,22 @@ def is_valid(key: str) -> bool:
     return len(key) <= LONGEST_KEY and re.fullmatch(KEY, key) is not None
 
 
+async def exactly(chunks: AsyncIterable[bytes], size: int) -> AsyncIterator[bytes]:
+    """Raises WrongSize as soon as more than `size` bytes have come. Holds back the last chunk until
+    the end, because S3 keeps a complete upload."""
+    arrived, last = 0, b""
+    async for chunk in chunks:
+        arrived += len(chunk)
+        if arrived > size:
+            raise WrongSize
+        if last:
+            yield last
+        last = chunk
+    if arrived != size:
+        raise WrongSize
+    yield last
+
+
 async def facts_of(chunks: AsyncIterable[bytes]) -> FileFacts:
     digest, size, head = sha256(), 0, b""
     async for chunk in chunks:

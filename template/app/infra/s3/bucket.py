@@ -24,7 +24,7 @@ from app.infra.stored_files import (
     FileFacts,
     FileMissing,
     UploadRequest,
-    WrongSize,
+    exactly,
     facts_of,
     valid,
 )
@@ -91,7 +91,7 @@ class Bucket:
         if await self.size(key) is not None:  # not every S3 knows If-None-Match
             raise FileExists(key)
         headers = {"content-length": str(size), **IF_NEW}
-        answer = await self._ask("PUT", valid(key), headers=headers, content=_exactly(chunks, size))
+        answer = await self._ask("PUT", valid(key), headers=headers, content=exactly(chunks, size))
         if answer.status_code == 412:
             raise FileExists(key)
         _expect(answer, 200)
@@ -200,21 +200,6 @@ def _client(timeout: httpx.Timeout) -> httpx.AsyncClient:
 def _tls() -> SSLContext:
     """Once a process, because reading the certificate authorities takes 15 ms."""
     return httpx.create_ssl_context()
-
-
-async def _exactly(chunks: AsyncIterable[bytes], size: int) -> AsyncIterator[bytes]:
-    """Holds back the last chunk until the end, because S3 keeps a complete upload."""
-    arrived, last = 0, b""
-    async for chunk in chunks:
-        arrived += len(chunk)
-        if arrived > size:
-            raise WrongSize
-        if last:
-            yield last
-        last = chunk
-    if arrived != size:
-        raise WrongSize
-    yield last
 
 
 def _stored(element: ElementTree.Element) -> StoredObject:

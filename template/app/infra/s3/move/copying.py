@@ -9,12 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
 
 from app.infra.failures import Unavailable
 from app.infra.folder import Folder
+from app.infra.s3.bucket import Bucket
 from app.infra.s3.rows import Rows
-from app.infra.stored_files import FileFacts, FileMissing, is_valid
+from app.infra.stored_files import FileMissing, is_valid
 
 # Seconds between the attempts to reach S3. After the last one the rest waits for the next run.
 PAUSES = (1, 5, 15)
@@ -22,31 +22,21 @@ PAUSES = (1, 5, 15)
 SHOWN_EVERY_SECONDS = 1.0
 
 
-class Place(Protocol):
-    def keys(self) -> AsyncIterator[str]: ...
-    def get(self, key: str) -> AsyncIterator[bytes]: ...
-    async def put(self, key: str, chunks: AsyncIterator[bytes], size: int) -> None: ...
-    async def facts(self, key: str) -> FileFacts: ...
-    async def size(self, key: str) -> int | None: ...
-    async def delete(self, key: str) -> None: ...
-
-
 class OnDisk(Folder):
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self._top = root
-
     async def keys(self) -> AsyncIterator[str]:
-        for folder, folders, names in os.walk(self._top):
+        for folder, folders, names in os.walk(self._root):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in names:
-                yield Path(folder, name).relative_to(self._top).as_posix()
+                yield Path(folder, name).relative_to(self._root).as_posix()
 
     async def size(self, key: str) -> int | None:
         try:
             return (await self.path(key).stat()).st_size
         except FileNotFoundError:
             return None
+
+
+type Place = OnDisk | Bucket
 
 
 async def patiently[T](act: Callable[[str], Awaitable[T]], key: str) -> T:

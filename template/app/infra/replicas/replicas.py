@@ -152,19 +152,18 @@ class Replica:
 class Replicas:
     """Knows the position of each replica, and which of them may answer a read."""
 
-    def __init__(self, database: DatabaseSettings, settings: ReplicaSettings) -> None:
+    def __init__(
+        self, database: DatabaseSettings, settings: ReplicaSettings, name: str = MAIN
+    ) -> None:
         self._database = database
         self._settings = settings
+        self._name = name  # of the database, as positions call it
         self._primary = PrimaryLog()
         self.replicas = [Replica(url) for url in settings.urls]
         self._watches: list[asyncio.Task[None]] = []
 
     async def choose(
-        self,
-        client: Client,
-        max_stale: timedelta | None,
-        besides: Replica | None,
-        database: str = MAIN,
+        self, client: Client, max_stale: timedelta | None, besides: Replica | None
     ) -> Replica | None:
         """None if the primary must answer."""
         able = [one for one in self.replicas if one is not besides and _may_serve(one, max_stale)]
@@ -172,7 +171,7 @@ class Replicas:
             return None
         # One replica for all reads of a client, so that it never sees older data than before.
         usual = able[0] if len(able) == 1 else max(able, key=lambda one: _affinity(one, client))
-        at = client.at(database)
+        at = client.at(self._name)
         min_position = at.position if at.is_resolved else await client.resolve(at)
         if min_position is None:
             return usual

@@ -1,7 +1,6 @@
 # Rung's file: advancing to another stage may change it.
 """Sends each read to a replica that has replayed the client's position, or to the primary."""
 
-from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any, Self
 
@@ -48,7 +47,7 @@ class RoutedReader(Reader):
     Writes of other clients may be missing for as long as a replica may be behind.
     """
 
-    __slots__ = ("_database", "_max_stale", "_replicas")
+    __slots__ = ("_max_stale", "_replicas")
 
     def __init__(
         self,
@@ -57,26 +56,20 @@ class RoutedReader(Reader):
         replicas: Replicas,
         max_stale: timedelta | None = None,
         cache: Any = None,
-        database: str = MAIN,
     ) -> None:
         super().__init__(primary, patience, cache)
-        self._database = database
         self._replicas = replicas
         self._max_stale = max_stale
 
     def within(self, max_stale: timedelta) -> "RoutedReader":
         """Also from replicas that are further behind than usual, up to max_stale."""
-        return RoutedReader(
-            self._pool, self._patience, self._replicas, max_stale, database=self._database
-        )
+        return RoutedReader(self._pool, self._patience, self._replicas, max_stale)
 
     async def _answer(self, sql: str, arguments: tuple[Any, ...]) -> list[asyncpg.Record]:
         client = this_client()
         failed: Replica | None = None
         for _ in range(2):
-            replica = await self._replicas.choose(
-                client, self._max_stale, besides=failed, database=self._database
-            )
+            replica = await self._replicas.choose(client, self._max_stale, besides=failed)
             if replica is None:
                 break
             replica.reads += 1
@@ -93,8 +86,7 @@ class RoutedDatabase(Database):
         self, settings: DatabaseSettings, replicas: ReplicaSettings, database: str = MAIN
     ) -> None:
         super().__init__(settings)
-        self._database = database  # as positions call it
-        self._replicas = Replicas(settings, replicas)
+        self._replicas = Replicas(settings, replicas, database)
 
     @property
     def replicas(self) -> list[Replica]:
@@ -108,19 +100,15 @@ class RoutedDatabase(Database):
         return super().reading_pools | of_replicas
 
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            await super().__aenter__()
-            seconds = self._settings.pool_wait_seconds
-            self._reader = RoutedReader(
-                self._reads, seconds, self._replicas, cache=self.cache, database=self._database
-            )
-            stack.push_async_exit(super().__aexit__)
-            await stack.enter_async_context(self._replicas)
-            self._stack = stack.pop_all()
+        await super().__aenter__()
+        seconds = self._settings.pool_wait_seconds
+        self._reader = RoutedReader(self._reads, seconds, self._replicas, cache=self.cache)
+        await self._replicas.__aenter__()
         return self
 
-    async def __aexit__(self, *failure: object) -> None:
-        await self._stack.aclose()
+    async def __aexit__(self, *_: object) -> None:
+        await self._replicas.__aexit__()
+        await super().__aexit__()
 
 
 def install(app: FastAPI) -> None:

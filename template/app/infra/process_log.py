@@ -4,7 +4,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import quantiles
@@ -78,10 +78,14 @@ class PoolUse:
 
 async def write_lines(app: FastAPI, seconds: float) -> None:
     while True:
-        log.info("process", pid=os.getpid(), **await watch(app.state.pools, seconds))
+        look = watch(app.state.pools, seconds, getattr(app.state, "note_loop_delay", None))
+        log.info("process", pid=os.getpid(), **await look)
 
 
-async def watch(pools: Pools, seconds: float) -> dict[str, Any]:
+async def watch(
+    pools: Pools, seconds: float, note_delay: Callable[[float], None] | None = None
+) -> dict[str, Any]:
+    """Gives `note_delay` the delay of the event loop at each look."""
     begun, use, delays = processor(), PoolUse(pools), []
     reads, hits = repeated_reads.reads, repeated_reads.hits
     now = begun.at
@@ -90,6 +94,8 @@ async def watch(pools: Pools, seconds: float) -> dict[str, Any]:
         await asyncio.sleep(LOOK_SECONDS)
         now = time.monotonic()
         delays.append(max(0.0, now - due))
+        if note_delay:
+            note_delay(delays[-1])
         use.look()
     ended = processor()
     tenths = [delays[0]] * 9 if len(delays) < 2 else quantiles(delays, n=10, method="inclusive")

@@ -4,7 +4,6 @@
 Counting is an addition that takes 1 µs. The library's histogram takes 10 µs.
 """
 
-import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -12,9 +11,6 @@ from typing import Any, Literal, NamedTuple
 from fastapi import FastAPI
 
 from app.infra.telemetry.tracing import Attributes
-
-# Measured at this interval. The event loop is as late as its longest step.
-EVENT_LOOP_SECONDS = 0.1
 
 
 class Buckets:
@@ -69,12 +65,3 @@ class Instrument(NamedTuple):
 def observe(app: FastAPI, *instruments: Instrument | Histogram[Any]) -> None:
     """Send these as well. Use the names and units of OpenTelemetry's conventions, if any."""
     app.state.instruments = [*getattr(app.state, "instruments", []), *instruments]
-
-
-async def watch_event_loop(delays: Histogram[None]) -> None:
-    """While the loop is late, this process answers nothing."""
-    loop = asyncio.get_running_loop()
-    while True:
-        due = loop.time() + EVENT_LOOP_SECONDS
-        await asyncio.sleep(EVENT_LOOP_SECONDS)
-        delays.note(None, max(0.0, loop.time() - due))

@@ -4,6 +4,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from opentelemetry import trace
@@ -46,6 +47,7 @@ def install(app: FastAPI) -> None:
     trace.set_tracer_provider(telemetry.provider)
     clients.trace_clients()
     logs.configure(environment.read(logs.LogSettings), tracing.add_ids)
+    app.state.note_loop_delay = partial(telemetry.delays.note, None)
     metrics.observe(app, telemetry.durations, telemetry.delays, *sources.of_pools(app))
     app.add_middleware(
         RequestTelemetry,
@@ -76,9 +78,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         resource = telemetry.provider.resource
         sender = export.MetricSender(resource, app.state.instruments, seconds)
         senders.append(sender.stop)
-    watch = asyncio.create_task(metrics.watch_event_loop(telemetry.delays))
     try:
         yield
     finally:
-        watch.cancel()
         await asyncio.to_thread(export.stop, senders, FLUSH_SECONDS)

@@ -21,6 +21,7 @@ from opentelemetry.sdk.metrics.export import (
     Metric,
     MetricsData,
     NumberDataPoint,
+    PeriodicExportingMetricReader,
     ResourceMetrics,
     ScopeMetrics,
     Sum,
@@ -117,27 +118,15 @@ class MetricSender:
     ) -> None:
         self._resource = resource
         self._instruments = instruments
-        self._seconds = seconds
         self._started = time.time_ns()
-        self._stopped = threading.Event()
-        self._exporter = OTLPMetricExporter()
         logging.getLogger(OTLPMetricExporter.__module__).filters = [OnceAMinute()]
-        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
-        self._thread.start()
+        reader = PeriodicExportingMetricReader(OTLPMetricExporter(), seconds * 1000)
+        reader._set_collect_callback(self._collected)
+        self.stop = reader.shutdown
 
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
-        self._exporter.shutdown()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(self._seconds):
-            self._send()
-        self._send()
-
-    def _send(self) -> None:
+    def _collected(self, *_: object, **__: object) -> MetricsData:
         scope = ScopeMetrics(InstrumentationScope(NAME), list(self._metrics(time.time_ns())), "")
-        self._exporter.export(MetricsData([ResourceMetrics(self._resource, [scope], "")]))
+        return MetricsData([ResourceMetrics(self._resource, [scope], "")])
 
     def _metrics(self, now: int) -> Iterator[Metric]:
         for instrument in self._instruments:

@@ -26,14 +26,7 @@ from app.infra.connections import (
     transaction_engine,
 )
 from app.infra.database_use import commit_timed
-from app.infra.failures import (
-    CONNECTION_LOST,
-    TYPES_CHANGED,
-    NotConnected,
-    Unavailable,
-    is_transient,
-    refuse_out_of_range,
-)
+from app.infra.failures import TYPES_CHANGED, NotConnected, Unavailable, unavailable_after
 from app.infra.read_pool import ReadPool
 from app.infra.reads import Reader
 from app.infra.tables import Base as Base
@@ -123,11 +116,9 @@ class Database:
             await _closed(session)
             self._note_writes(None)
         except Exception as error:
-            if (reason := self._why_unavailable(error)) is None:
-                raise
-            # Not NotConnected: a transaction of another database, around this one, would note that
-            # its own Postgres takes no writes.
-            raise Unavailable(reason) from error
+            if unavailable := self._unavailable_after(error):
+                raise unavailable from error
+            raise
 
     async def check(self) -> None:
         """Checks on new connections, because a busy pool does not mean that Postgres is down.
@@ -158,13 +149,15 @@ class Database:
             connection = await connect(self._settings, url, read_only=read_only)
             await connection.close()
 
-    def _why_unavailable(self, error: Exception) -> str | None:
-        """Why it may succeed later. None if it would fail again. Raises OutOfRange."""
+    def _unavailable_after(self, error: Exception) -> Unavailable | None:
+        """None if the transaction would fail again. Raises OutOfRange."""
         if isinstance(error, NotConnected):
             self._note_writes(error)
-            return str(error)
+            # Not NotConnected: a transaction of another database, around this one, would note that
+            # its own Postgres takes no writes.
+            return Unavailable(str(error))
         if isinstance(error, sqlalchemy.exc.TimeoutError):
-            return "Postgres: every writing connection is busy"
+            return Unavailable("Postgres: every writing connection is busy")
         if isinstance(error, TimeoutError):
             if not _is_from_the_driver(error):
                 return None  # The request's own, such as of a call to another service.
@@ -172,38 +165,30 @@ class Database:
         # InterfaceError: Postgres closed a new connection before SQLAlchemy had set it up.
         if isinstance(error, (asyncpg.InternalClientError, asyncpg.InterfaceError, TimeoutError)):
             is_mistake = any(words in str(error) for words in OF_A_MISTAKE)
-            lost = "Postgres: the connection was lost, or did not answer"
+            lost = Unavailable("Postgres: the connection was lost, or did not answer")
             return None if is_mistake else lost
-        if isinstance(error, TYPES_CHANGED):
-            return f"Postgres: a type has changed: {error}"
         if isinstance(error, asyncpg.PostgresError):
-            return self._why_driver_failed(error)
+            return self._after_driver_failed(error)
         if isinstance(error, sqlalchemy.exc.DBAPIError):
-            return self._why_statement_failed(error)
-        return None
+            return self._after_statement_failed(error)
+        return unavailable_after(error) if isinstance(error, TYPES_CHANGED) else None
 
-    def _why_driver_failed(self, error: asyncpg.PostgresError) -> str | None:
+    def _after_driver_failed(self, error: asyncpg.PostgresError) -> Unavailable | None:
         """For a statement that SQLAlchemy did not send: COPY."""
         _drop_values(error)
-        refuse_out_of_range(error)
-        is_demoted = error.sqlstate == READ_ONLY
-        if is_demoted:
+        if error.sqlstate == READ_ONLY:
             self._note_writes(error)
             self._expire_connections()
-        may_pass = is_demoted or is_transient(error) or isinstance(error, CONNECTION_LOST)
-        return f"Postgres: {error}" if may_pass else None
+            return Unavailable(f"Postgres: {error}")
+        return unavailable_after(error)
 
-    def _why_statement_failed(self, error: sqlalchemy.exc.DBAPIError) -> str | None:
+    def _after_statement_failed(self, error: sqlalchemy.exc.DBAPIError) -> Unavailable | None:
         if error.connection_invalidated:
             if getattr(error.orig, "sqlstate", None) == READ_ONLY:
                 self._note_writes(error.orig)
             self._reads.expire_connections()  # they lead to the same lost server
-            return "Postgres: the connection was lost"
-        if is_transient(error.orig):
-            return f"Postgres: {error.orig}"
-        if error.orig:
-            refuse_out_of_range(error.orig.__cause__)
-        return None
+            return Unavailable("Postgres: the connection was lost")
+        return unavailable_after(error.orig and error.orig.__cause__)  # the driver's
 
     def _expire_connections(self) -> None:
         """Because the server hangs, or its machine closed no connection. A statement that began

@@ -103,27 +103,29 @@ def reason_of(error: BaseException) -> str:
     return " ".join(str(error).split()) or "no answer in time"
 
 
-def refuse_out_of_range(error: BaseException | None) -> None:
-    """Raises OutOfRange, and logs the reason without the value. A value of another type is our
-    mistake, and not the client's."""
+def unavailable_after(error: BaseException | None) -> Unavailable | None:
+    """None if the same statement would fail again a moment later. Raises OutOfRange."""
+    _refuse_out_of_range(error)
+    if isinstance(error, CONNECTION_LOST):
+        return Unavailable(f"Postgres: the connection was lost: {error}")
+    if isinstance(error, TYPES_CHANGED):
+        return Unavailable(f"Postgres: a type has changed: {error}")
+    state = getattr(error, "sqlstate", None) or ""
+    may_pass = state in _WORTH_ANOTHER_TRY or state.startswith(_SERVER_FAILS)
+    return Unavailable(f"Postgres: {error}") if may_pass or _lacks_a_right(error) else None
+
+
+def _refuse_out_of_range(error: BaseException | None) -> None:
+    """Logs the reason without the value. A value of another type is our mistake, and not the
+    client's."""
     refused = isinstance(error, asyncpg.DataError) and error.__cause__
     if isinstance(error, _NO_SUCH_CHARACTER) or isinstance(refused, _TOO_LARGE):
         log.info("a value is out of range", reason=str(refused or error))
         raise OutOfRange from error
 
 
-def is_transient(error: BaseException | None) -> bool:
-    """Whether the same statement may succeed a moment later."""
-    state = getattr(error, "sqlstate", None) or ""
-    if state in _WORTH_ANOTHER_TRY or state.startswith(_SERVER_FAILS):
-        return True
-    return _lacks_a_right(error) or "cached statement plan is invalid" in str(error)
-
-
 def _lacks_a_right(error: BaseException | None) -> bool:
     """The role has lost the right, for example in a rotation. Row-level security and a trigger
     raise the same SQLSTATE, but there a retry does not help."""
-    if error and not isinstance(error, asyncpg.PostgresError):  # SQLAlchemy's, around the driver's
-        error = error.__cause__
     place = getattr(error, "server_source_function", None) or ""
     return isinstance(error, asyncpg.InsufficientPrivilegeError) and "aclcheck" in place

@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app.infra.database_use import this_request
 from app.infra.failures import (
     CONNECTION_LOST,
+    POSTGRES_FAILS,
     TYPES_CHANGED,
     NotConnected,
     Unavailable,
-    is_transient,
-    refuse_out_of_range,
+    unavailable_after,
 )
 from app.infra.queries import Form, Query, nested
 from app.infra.read_pool import ReadPool
@@ -83,15 +83,10 @@ class Reader:
         # Not NotConnected: a transaction around this read would note that Postgres takes no writes.
         except NotConnected as error:
             raise Unavailable(str(error)) from error
-        except CONNECTION_LOST as error:
-            raise Unavailable(f"Postgres: the connection was lost: {error}") from error
-        except TYPES_CHANGED as error:
-            raise Unavailable(f"Postgres: a type has changed: {error}") from error
-        except asyncpg.PostgresError as error:
-            refuse_out_of_range(error)
-            if not is_transient(error):
-                raise
-            raise Unavailable(f"Postgres: {error}") from error
+        except (*POSTGRES_FAILS, *TYPES_CHANGED) as error:
+            if unavailable := unavailable_after(error):
+                raise unavailable from error
+            raise
 
     async def _records(self, form: Form[Any], values: dict[str, Any]) -> Sequence[Any]:
         return await self.fetch(form.sql, *form.arguments(values))

@@ -117,22 +117,6 @@ class PostgresSettings(BaseSettings):
 
     _translated = model_validator(mode="before")(with_connect_seconds)
 
-    @property
-    def engine_options(self) -> dict[str, Any]:
-        """Options for the connections of transactions."""
-        return {}
-
-
-class DatabaseSettings(PostgresSettings):
-    @property
-    def read_url(self) -> PostgresDsn:
-        return self.url
-
-    @property
-    def direct_url(self) -> PostgresDsn:
-        """For commands that need one session from beginning to end, as migrations do."""
-        return self.url
-
 
 async def open_connection(
     settings: PostgresSettings, url: PostgresDsn, read_only: bool, options: dict[str, Any]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import asyncpg
 from pydantic import BeforeValidator, Field, PostgresDsn, ValidationInfo, field_validator
-from pydantic_settings import NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode
 
 from app.infra import direct_postgres
 from app.infra.direct_postgres import PostgresSettings, PostgresUrl
@@ -52,10 +52,6 @@ def server_name(url: PostgresDsn) -> str:
 
 
 class PooledSettings(PostgresSettings):
-    """Each process opens at most read_pool + write_pool connections."""
-
-    model_config = SettingsConfigDict(env_prefix="DATABASE_")
-
     # url and read_url lead to a pooler in transaction mode: PgBouncer, RDS Proxy.
     pooled: bool = False
     read_url: PostgresUrl = Field(default_factory=lambda given: given["url"], validate_default=True)
@@ -71,6 +67,7 @@ class PooledSettings(PostgresSettings):
 
     @property
     def engine_options(self) -> dict[str, Any]:
+        """Options for the connections of transactions."""
         return {"prepared_statement_cache_size": self.statement_cache}
 
     @field_validator("read_url", "direct_url")

@@ -9,12 +9,12 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, nullcontext, suppress
 from contextvars import Context
 from datetime import timedelta
 from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import structlog
 from fastapi import FastAPI
@@ -60,6 +60,15 @@ ASK_AGAIN_SECONDS = 1.0
 REDIS = {"db.system.name": "redis"}
 
 
+class Call[R](NamedTuple):
+    """A call of a query with @max_stale."""
+
+    query: StaleQuery[..., R]
+    read: Reader
+    args: Any
+    kwargs: Any
+
+
 class Cache:
     def __init__(self, settings: CacheSettings, server: CacheServer, limit: ReadLimit) -> None:
         self.stats = Stats(server.lookups)
@@ -77,23 +86,23 @@ class Cache:
         return self._lookups.is_reachable
 
     async def read[R](self, query: StaleQuery[..., R], read: Reader, args: Any, kwargs: Any) -> R:
+        call = Call(query, read, args, kwargs)
         if not (self._gives_answers and self._lookups.is_reachable):
-            return await self._bypass(query, read, args, kwargs)
+            return await self._bypass(call)
         form = format_of(query)
         try:
             key = f"{self._prefix}:{form.key(args, kwargs)}"
             with tracing.span(f"cache get {form.name}", REDIS, SpanKind.CLIENT):
                 stored = await self._lookups.get(key)
         except RedisAway:
-            return await self._bypass(query, read, args, kwargs)
+            return await self._bypass(call)
         except NotCacheable as error:
-            return await self._bypass(query, read, args, kwargs, error)
+            return await self._bypass(call, error)
         entry = Entry.parse(stored) if stored else None
         client = this_client()
         main = client.main
         min_position = main.position if main.is_resolved else await client.resolve(main)
 
-        fetch = partial(self._fetch, key, query, read, args, kwargs)
         if entry and entry.shows(min_position):
             try:
                 answer: R = form.decode(entry.body)
@@ -101,17 +110,20 @@ class Cache:
                 log.warning("a cached answer does not parse", query=form.name)
             else:
                 self.stats.hits += 1
-                if entry.is_due():
-                    lifetime = _lifetime(entry.body, query.max_stale)
-                    self._refresh_soon(key, form.name, lifetime, fetch)
+                if entry.is_due() and key not in self._refreshing:
+                    self._refreshing.add(key)
+                    refresh = self._refresh(key, call, _lifetime(entry.body, query.max_stale))
+                    # In an empty context: it does not belong to the request that starts it.
+                    self._single_flight.start(refresh, Context())
                 return answer
         self.stats.misses += 1
+        fetch = partial(self._fetch, key, call)
         try:
             with tracing.span(f"cache load {form.name}"):
                 loaded: R = form.decode(await self._single_flight.load(key, min_position, fetch))
                 return loaded
         except NotCacheable as error:
-            return await self._bypass(query, read, args, kwargs, error)
+            return await self._bypass(call, error)
 
     def invalidate_after(
         self, session: Session, query: StaleQuery[..., Any], args: Any, kwargs: Any
@@ -137,14 +149,8 @@ class Cache:
         await self._single_flight.stop()
         await self._server.__aexit__()
 
-    async def _bypass[R](
-        self,
-        query: StaleQuery[..., R],
-        read: Reader,
-        args: Any,
-        kwargs: Any,
-        why: NotCacheable | None = None,
-    ) -> R:
+    async def _bypass[R](self, call: Call[R], why: NotCacheable | None = None) -> R:
+        query, read, args, kwargs = call
         if why:
             log.warning(str(why), query=format_of(query).name)
         self.stats.bypassed += 1
@@ -152,9 +158,8 @@ class Cache:
         async with self._limit:
             return await query.ask(read.within(query.max_stale), *args, **kwargs)
 
-    async def _fetch[R](
-        self, key: str, query: StaleQuery[..., R], read: Reader, args: Any, kwargs: Any, load: Load
-    ) -> bytes:
+    async def _fetch(self, key: str, call: Call[Any], load: Load) -> bytes:
+        query, read, args, kwargs = call
         primary = read.on_primary()
         async with self._limit:
             began = time.monotonic()
@@ -172,28 +177,18 @@ class Cache:
                 await self._server.put(key, Entry(encoded(load.as_of), due, body), seconds)
         return body
 
-    def _refresh_soon(
-        self, key: str, name: str, lifetime: float, fetch: Callable[[Load], Awaitable[bytes]]
-    ) -> None:
-        if key not in self._refreshing:
-            self._refreshing.add(key)
-            # In an empty context: the refresh does not belong to the request that starts it.
-            self._single_flight.start(self._refresh(key, name, lifetime, fetch), Context())
-
-    async def _refresh(
-        self, key: str, name: str, lifetime: float, fetch: Callable[[Load], Awaitable[bytes]]
-    ) -> None:
+    async def _refresh(self, key: str, call: Call[Any], lifetime: float) -> None:
         # Retries stop when the entry expires. After that a request loads it and waits.
         claimed_for = min(LONGEST_LOAD, lifetime * (1 - DUE_AFTER))
         try:
             if await self._server.claim(f"{key}:refresh", claimed_for):
                 self.stats.refreshes += 1
-                await self._single_flight.load(key, None, fetch)
+                await self._single_flight.load(key, None, partial(self._fetch, key, call))
             else:
                 await asyncio.sleep(min(ASK_AGAIN_SECONDS, claimed_for))
         except (Unavailable, NotCacheable) as error:
             # Never the key, because it holds the arguments, which may name a person.
-            reason = repr(error)
+            name, reason = format_of(call.query).name, repr(error)
             log.warning("a cached answer could not be refreshed", query=name, reason=reason)
         finally:
             self._refreshing.discard(key)

@@ -4,6 +4,7 @@
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -50,32 +51,6 @@ def processor() -> Processor:
     return Processor(now, int(got) / 1e9, int(waited) / 1e9)
 
 
-class PoolUse:
-    """Samples ten times a second. Shares are shares of the samples."""
-
-    def __init__(self, pools: Pools) -> None:
-        self._pools = pools
-        self._looks = 0
-        self._used: dict[str, int] = {}
-        self._waiting: dict[str, int] = {}
-
-    def look(self) -> None:
-        self._looks += 1
-        for name, pool in self._pools().items():
-            self._used[name] = self._used.get(name, 0) + pool.used
-            self._waiting[name] = self._waiting.get(name, 0) + (pool.waiting > 0)
-
-    def line(self) -> dict[str, dict[str, float]]:
-        return {
-            name: {
-                "max": pool.most,
-                "used": round(self._used.get(name, 0) / max(self._looks, 1), 2),
-                "waiting": round(self._waiting.get(name, 0) / max(self._looks, 1), 3),
-            }
-            for name, pool in self._pools().items()
-        }
-
-
 async def write_lines(app: FastAPI, seconds: float) -> None:
     while True:
         look = watch(app.state.pools, seconds, getattr(app.state, "note_loop_delay", None))
@@ -86,7 +61,8 @@ async def watch(
     pools: Pools, seconds: float, note_delay: Callable[[float], None] | None = None
 ) -> dict[str, Any]:
     """Gives `note_delay` the delay of the event loop at each look."""
-    begun, use, delays = processor(), PoolUse(pools), []
+    begun, delays = processor(), []
+    used, waiting = Counter[str](), Counter[str]()
     reads, hits = repeated_reads.reads, repeated_reads.hits
     now = begun.at
     while now < begun.at + seconds:
@@ -96,7 +72,9 @@ async def watch(
         delays.append(max(0.0, now - due))
         if note_delay:
             note_delay(delays[-1])
-        use.look()
+        for name, pool in pools().items():
+            used[name] += pool.used
+            waiting[name] += pool.waiting > 0
     ended = processor()
     tenths = [delays[0]] * 9 if len(delays) < 2 else quantiles(delays, n=10, method="inclusive")
     return {
@@ -104,7 +82,15 @@ async def watch(
         **ended.since(begun),
         "loop_p50_ms": round(tenths[4] * 1000, 1),
         "loop_p90_ms": round(tenths[8] * 1000, 1),
-        "pools": use.line(),
+        # Means of the samples: connections in use, and the share in which a request waited.
+        "pools": {
+            name: {
+                "max": pool.most,
+                "used": round(used[name] / len(delays), 2),
+                "waiting": round(waiting[name] / len(delays), 3),
+            }
+            for name, pool in pools().items()
+        },
         "stale_reads": repeated_reads.reads - reads,
         "stale_repeats": repeated_reads.hits - hits,
     }

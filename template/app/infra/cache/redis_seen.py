@@ -49,7 +49,6 @@ async def look_at_redis(url: RedisDsn, seconds: float, variable: str) -> RedisSe
         str(url),
         socket_timeout=ANSWER_SECONDS,
         socket_connect_timeout=ANSWER_SECONDS,
-        decode_responses=True,
     )
     try:
         before = await client.info("everything")
@@ -59,6 +58,7 @@ async def look_at_redis(url: RedisDsn, seconds: float, variable: str) -> RedisSe
         after = await client.info("everything")
         took = time.monotonic() - began
         slow = [one for one in await client.slowlog_get(SLOWEST) if one["id"] > last]
+        slowest = max(slow, key=lambda one: one["duration"])["command"].split()[0] if slow else b""
         return RedisSeen(
             processor=(_processor(after) - _processor(before)) / took,
             memory=after["used_memory"],
@@ -70,7 +70,7 @@ async def look_at_redis(url: RedisDsn, seconds: float, variable: str) -> RedisSe
             refused=increase(before["rejected_connections"], after["rejected_connections"]),
             slow=len(slow),
             slowest_ms=max([one["duration"] / 1000 for one in slow], default=0.0),
-            slowest=_name(max(slow, key=lambda one: one["duration"])) if slow else "",
+            slowest=slowest.decode(errors="replace"),
         )
     except KeyError as error:  # a server that is like Redis, such as some hosted ones
         raise Missing(f"its INFO has no {error}", remedy) from error
@@ -78,11 +78,6 @@ async def look_at_redis(url: RedisDsn, seconds: float, variable: str) -> RedisSe
         raise Missing(reason_of(error), remedy) from error
     finally:
         await client.aclose()
-
-
-def _name(entry: dict[str, Any]) -> str:
-    command = entry["command"]
-    return (command.decode(errors="replace") if isinstance(command, bytes) else command).split()[0]
 
 
 def _processor(info: dict[str, Any]) -> float:

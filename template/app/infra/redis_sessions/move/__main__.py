@@ -16,7 +16,7 @@ from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
 from app.infra.failures import ends_in_words
 from app.infra.redis_sessions.settings import MoveSettings, Step
-from app.infra.redis_sessions.store import ENDED, RedisSessions, session_key
+from app.infra.redis_sessions.store import ENDED, Command, RedisSessions, session_key
 from app.infra.session_rows import Session, SessionSettings
 
 BATCH = 1000
@@ -64,7 +64,7 @@ class Backfill:
                 if held[token_hash] != ENDED
                 and self._is_newer(row, self._redis.alive(held[token_hash]))
             }
-            await self._keep_in_redis(newer)
+            await self._send(self._redis.keep_command(*kept) for kept in newer.items())
             seen, copied = seen + len(rows), copied + len(newer)
             _show(f"{seen:,} sessions of Postgres, {copied:,} of them copied")
         # Copies of the step before ended sessions in Postgres alone.
@@ -73,7 +73,7 @@ class Backfill:
                 async with self._postgres.transaction():
                     await self._postgres.execute(LOCK)
                     gone = await self._not_in_postgres(hashes)
-                    await self._end_in_redis(gone)
+                    await self._send(self._redis.end_command(of, only_held=True) for of in gone)
                 ended += len(gone)
         return f"Redis holds all {seen:,} sessions: {copied:,} copied now, {ended:,} ended there."
 
@@ -120,16 +120,10 @@ class Backfill:
         held = await self._redis.answer(self._redis.client.mget(map(session_key, order)))
         return dict(zip(order, held, strict=True))
 
-    async def _keep_in_redis(self, sessions: Sessions) -> None:
+    async def _send(self, commands: Iterable[Command]) -> None:
         pipeline = self._redis.client.pipeline(transaction=False)
-        for token_hash, session in sessions.items():
-            pipeline.eval(*self._redis.keep_command(token_hash, session))
-        await self._redis.answer(pipeline.execute())
-
-    async def _end_in_redis(self, hashes: Iterable[bytes]) -> None:
-        pipeline = self._redis.client.pipeline(transaction=False)
-        for token_hash in hashes:
-            pipeline.eval(*self._redis.end_command(token_hash, only_held=True))
+        for command in commands:
+            pipeline.eval(*command)
         await self._redis.answer(pipeline.execute())
 
     async def _pages_of_redis(self) -> AsyncGenerator[list[bytes]]:

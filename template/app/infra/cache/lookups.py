@@ -91,7 +91,7 @@ class RedisLookups:
         self.is_reachable = True
         self.failures = 0
         self._name = name
-        self._client = client
+        self.client = client
         self._seconds = seconds
         # Two keys, because a cluster refuses two keys in one command, but would accept one.
         self._unused = f"{prefix}:nobody-writes-this-key", f"{prefix}:nor-this-one"
@@ -133,7 +133,7 @@ class RedisLookups:
 
     async def values(self, keys: list[str]) -> list[bytes | None]:
         """Call this through run(). Redis reports a key of another type as missing."""
-        values = values_in(await self._client.mget(keys))
+        values = values_in(await self.client.mget(keys))
         if len(values) != len(keys):
             raise ValueError("its answer has another number of values")
         return values
@@ -155,7 +155,7 @@ class RedisLookups:
         await asyncio.gather(*running, return_exceptions=True)
         self._give_up(self._waiting)
         with suppress(OSError, redis.RedisError):  # over TLS, a server that hangs
-            await self._client.aclose()
+            await self.client.aclose()
 
     async def _ask(self) -> None:
         batch: Waiting = {}
@@ -222,14 +222,14 @@ class RedisLookups:
             log.warning(f"{self._name}: circuit breaker open", reason=_reason_of(error))
 
     async def _drop_connections(self) -> None:
-        pool = self._client.connection_pool
+        pool = self.client.connection_pool
         await pool.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]
         with suppress(OSError, redis.RedisError):
             await pool.disconnect(inuse_connections=False)
 
     def _write_nothing(self) -> Awaitable[Any]:
         """A PING would succeed on a replica that refuses writes, and for a user without rights."""
-        return self._client.eval(READS_AND_WRITES_NOTHING, 2, *self._unused)
+        return self.client.eval(READS_AND_WRITES_NOTHING, 2, *self._unused)
 
     def _give_up(self, waiting: Waiting, reason: str = "") -> None:
         while waiting:

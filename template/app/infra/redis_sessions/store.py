@@ -2,10 +2,8 @@
 """Login sessions in Redis or Valkey, on a separate server: deploy/sessions.conf."""
 
 import asyncio
-from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import redis
@@ -127,7 +125,7 @@ redis.pcall('PEXPIRE', ended, lifetime)
 type Command = tuple[str, int, *tuple[str | bytes | int, ...]]
 
 
-class RedisSessions:
+class RedisSessions(RedisLookups):
     """An ended session leaves a tombstone, so that a late write of another copy cannot revive it.
     The tombstone lives as long as a last visit would have kept the session alive.
 
@@ -146,22 +144,20 @@ class RedisSessions:
     ) -> None:
         self._settings = settings
         self._least_position = least_position
-        self.client = Redis.from_pool(
-            BlockingConnectionPool.from_url(
-                url,
-                max_connections=CONNECTIONS,
-                timeout=seconds,
-                socket_timeout=seconds,
-                socket_connect_timeout=seconds,
-                # A restarted server has closed every connection. A new one works.
-                retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-                redis_connect_func=self._connected,
-            )
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS,
+            timeout=seconds,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
+            # A restarted server has closed every connection. A new one works.
+            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+            redis_connect_func=self._connected,
         )
         # A refused connection fails at once. Only timeouts open the circuit breaker.
-        self._lookups = RedisLookups(
+        super().__init__(
             "the sessions' Redis",
-            self.client,
+            Redis.from_pool(pool),
             seconds,
             prefix=SESSION.rstrip(":"),
             failures_in_a_row=TIMEOUTS_IN_A_ROW,
@@ -177,12 +173,12 @@ class RedisSessions:
 
     async def _held(self, token_hash: bytes) -> bytes | None:
         client = this_client()
-        session = self._lookups.get(session_key(token_hash))
+        session = self.get(session_key(token_hash))
         if client.echoes or token_hash != client.token_hash:
             return await session
         names = [MAIN, *(client.positions.modules if client.positions else ())]
         # The session and its positions are read in one round trip.
-        positions = [self._lookups.get(position_key(token_hash, name)) for name in names]
+        positions = [self.get(position_key(token_hash, name)) for name in names]
         held, *noted = await asyncio.gather(session, *positions)
         stored = {
             name: decoded_position(one.decode("latin-1")) or NOT_KNOWN
@@ -206,7 +202,7 @@ class RedisSessions:
         for token_hash in token_hashes:
             key = position_key(token_hash, database)
             pipeline.eval(NOTE_POSITION, 1, key, encoded(position), lifetime)
-        await self.answer(pipeline.execute())
+        await self.run(pipeline.execute())
 
     def alive(self, held: bytes | None) -> Session | None:
         """None also for a value that cannot be read, so that its owner can log in again."""
@@ -219,7 +215,7 @@ class RedisSessions:
 
     async def keep(self, token_hash: bytes, session: Session) -> bytes:
         """Returns the stored value: ENDED, this session, or a newer version of it."""
-        [held] = await self.answer(self._kept(token_hash, session))
+        [held] = await self.run(self._kept(token_hash, session))
         return held or ENDED
 
     async def note_visit(self, token_hash: bytes, session: Session) -> None:
@@ -240,10 +236,10 @@ class RedisSessions:
         await this_client().has_started(token_hash)
 
     async def all_of(self, write: AsyncSession, user_id: UUID) -> dict[bytes, Session]:
-        hashes = await self.answer(self._indexed(user_id))
+        hashes = await self.run(self._indexed(user_id))
         if not hashes:
             return {}
-        held = await self.answer(self._lookups.values([session_key(one) for one in hashes]))
+        held = await self.run(self.values([session_key(one) for one in hashes]))
         sessions = {one: self.alive(value) for one, value in zip(hashes, held, strict=True)}
         return {one: session for one, session in sessions.items() if session}
 
@@ -273,22 +269,13 @@ class RedisSessions:
             session.begin()  # sends nothing; without it a rollback would call no listener
         pipeline: Pipeline | None = session.info.get(self)
         if pipeline is None:
-            if not self._lookups.is_reachable:
+            if not self.is_reachable:
                 raise Unavailable("the sessions' Redis: it did not answer a moment ago")
             pipeline = session.info[self] = self.client.pipeline()
             event.listen(session, "before_commit", self._tell)
             event.listen(session, "after_transaction_create", self._note_beginning)
             event.listen(session, "after_soft_rollback", self._forget)
         return pipeline
-
-    async def check(self) -> None:
-        await self._lookups.check()
-
-    async def answer(self, command: Awaitable[Any]) -> Any:
-        return await self._lookups.run(command)
-
-    async def close(self) -> None:
-        await self._lookups.close()
 
     async def _kept(self, token_hash: bytes, session: Session) -> list[bytes | None]:
         return values_in([await self.client.eval(*self.keep_command(token_hash, session))])
@@ -308,7 +295,7 @@ class RedisSessions:
         pipeline = session.info[self]
         # Within a MULTI, Redis 7 refuses every command while memory is full.
         pipeline.is_transaction = len(pipeline) > 1
-        await_only(self.answer(pipeline.execute()))
+        await_only(self.run(pipeline.execute()))
 
     def _note_beginning(self, session: SyncSession, transaction: SessionTransaction) -> None:
         session.info[transaction] = len(session.info[self].command_stack)
@@ -347,7 +334,7 @@ class InRedis(RedisSessions):
     ) -> None:
         pipeline = self.join(write)
         ended = await self.rows.end_all(write, user_id, besides=besides)
-        for token_hash in {*await self.answer(self._indexed(user_id)), *ended} - {besides}:
+        for token_hash in {*await self.run(self._indexed(user_id)), *ended} - {besides}:
             pipeline.eval(*self.end_command(token_hash))
             pipeline.zrem(_index(user_id), token_hash)
 

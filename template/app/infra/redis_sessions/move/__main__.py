@@ -9,6 +9,7 @@ because a note would be wrong after a step back and forth.
 import asyncio
 import sys
 from collections.abc import AsyncGenerator, Iterable
+from typing import Any
 
 import asyncpg
 
@@ -117,20 +118,20 @@ class Backfill:
 
     async def _held(self, hashes: Iterable[bytes]) -> dict[bytes, bytes | None]:
         order = list(hashes)
-        held = await self._redis.answer(self._redis.client.mget(map(session_key, order)))
+        held = await self._redis.run(self._redis.values([session_key(one) for one in order]))
         return dict(zip(order, held, strict=True))
 
     async def _send(self, commands: Iterable[Command]) -> None:
         pipeline = self._redis.client.pipeline(transaction=False)
         for command in commands:
             pipeline.eval(*command)
-        await self._redis.answer(pipeline.execute())
+        await self._redis.run(pipeline.execute())
 
     async def _pages_of_redis(self) -> AsyncGenerator[list[bytes]]:
         cursor, pattern = None, "session:*"
         while cursor != 0:
-            scan = self._redis.client.scan(cursor or 0, match=pattern, count=BATCH)
-            cursor, keys = await self._redis.answer(scan)
+            scan: Any = self._redis.client.scan(cursor or 0, match=pattern, count=BATCH)
+            cursor, keys = await self._redis.run(scan)
             if keys:
                 yield [bytes.fromhex(key.decode().removeprefix("session:")) for key in keys]
 
@@ -177,7 +178,7 @@ async def main(direction: str) -> None:
 
 
 async def _refuse_to_forget(redis: RedisSessions) -> None:
-    memory = await redis.answer(redis.client.info("memory"))
+    memory = await redis.run(redis.client.info("memory"))
     policy = memory.get("maxmemory_policy", "not known")
     if policy != "noeviction":
         sys.exit(

@@ -154,8 +154,6 @@ class Query[RowT]:
 
 
 class Form[RowT](NamedTuple):
-    """One compiled form of a Query."""
-
     statement: Select[*tuple[Any, ...]]
     sql: str
     positions: tuple[str, ...]  # the names of $1, $2 …

@@ -147,8 +147,6 @@ class SessionStore(Protocol):
 
 
 class SessionRows:
-    """Sessions in Postgres: they start and end in the caller's transaction."""
-
     def __init__(
         self,
         reader: Callable[[], Reader],

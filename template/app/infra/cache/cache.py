@@ -61,8 +61,6 @@ REDIS = {"db.system.name": "redis"}
 
 
 class Call[R](NamedTuple):
-    """A call of a query with @max_stale."""
-
     query: StaleQuery[..., R]
     read: Reader
     args: Any

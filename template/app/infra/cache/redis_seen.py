@@ -85,8 +85,6 @@ def _processor(info: dict[str, Any]) -> float:
 
 
 def rules_of(name: str) -> tuple[Rule, Rule]:
-    """The rules that hold for each Redis."""
-
     def refuses(evidence: Evidence) -> Finding | None:
         found = seen(evidence, RedisSeen, name)
         if not found or not found.refused:

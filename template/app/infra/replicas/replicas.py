@@ -150,8 +150,6 @@ class Replica:
 
 
 class Replicas:
-    """Knows the position of each replica, and which of them may answer a read."""
-
     def __init__(
         self, database: DatabaseSettings, settings: ReplicaSettings, name: str = MAIN
     ) -> None:

@@ -42,7 +42,6 @@ class Rows:
             page = await self._fetch(f"key > $1 {A_PAGE}", page[-1].key)
 
     async def among(self, keys: Iterable[str]) -> list[Row]:
-        """The rows with these keys."""
         asked = list(keys)
         return await self._fetch("key = ANY($1)", asked) if asked else []
 

@@ -55,8 +55,6 @@ class Statement(BaseModel):
 
 
 class Use(BaseModel):
-    """A statement that uses a table or an index."""
-
     id: str
     sql: str
     calls: int

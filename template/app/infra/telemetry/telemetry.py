@@ -21,8 +21,6 @@ FLUSH_SECONDS = 5.0
 
 
 class Telemetry:
-    """Records one app's requests until they are sent."""
-
     def __init__(self, settings: TelemetrySettings, title: str) -> None:
         self.settings = settings
         self.durations = sources.of_requests()

@@ -15,13 +15,12 @@ from app.infra.environment import EnvironmentIncomplete
 from app.infra.redis_sessions.least_position import LeastPosition
 from app.infra.redis_sessions.settings import MoveSettings, Step
 from app.infra.redis_sessions.store import InRedis
-from app.infra.session_rows import SessionRows, SessionSettings
+from app.infra.session_rows import SessionSettings
 
 
 def install(app: FastAPI) -> None:
     settings: SessionSettings = app.state.session_settings
     move = environment.read(MoveSettings)
-    rows: SessionRows = app.state.session_store
     app.state.session_redis = None
     if move.redis_url is None or move.store is Step.POSTGRES:
         return
@@ -33,7 +32,8 @@ def install(app: FastAPI) -> None:
         )
     positions = getattr(app.state, "positions", None)
     least = LeastPosition(app.state.database.reader) if positions else None
-    redis = _step(move.store)(rows, str(move.redis_url), move.redis_seconds, settings, least)
+    redis = _step(move.store)(str(move.redis_url), move.redis_seconds, settings, least)
+    redis.rows = app.state.session_store
     app.state.session_store = app.state.session_redis = redis
     if positions:
         positions.in_rows = move.store is not Step.REDIS

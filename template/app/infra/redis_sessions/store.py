@@ -309,16 +309,7 @@ class RedisSessions(RedisLookups):
 class InRedis(RedisSessions):
     """Ends a session in Postgres too, because a copy of the step before may read its row."""
 
-    def __init__(
-        self,
-        rows: SessionRows,
-        url: str,
-        seconds: float,
-        settings: SessionSettings,
-        least_position: LeastPosition | None,
-    ) -> None:
-        super().__init__(url, seconds, settings, least_position)
-        self.rows = rows
+    rows: SessionRows
 
     async def end(self, write: AsyncSession, token_hash: bytes) -> None:
         """Leaves a tombstone only for a session that is stored here or was in Postgres, because a

@@ -92,7 +92,11 @@ class Folder:
         unfinished = self._root / ".unfinished" / str(uuid4())
         await unfinished.parent.mkdir(parents=True, exist_ok=True)
         try:
-            await _write(unfinished, chunks, size)
+            async with await unfinished.open("xb") as file:
+                async for chunk in exactly(chunks, size):
+                    await file.write(chunk)
+                await file.flush()
+                await anyio.to_thread.run_sync(os.fsync, file.wrapped.fileno())
             yield unfinished
         finally:
             with anyio.CancelScope(shield=True):
@@ -154,14 +158,6 @@ def disk() -> Iterator[None]:
         if error.errno not in DISK_FAILS:
             raise
         raise Unavailable(f"the folder of files: {error}") from error
-
-
-async def _write(path: anyio.Path, chunks: AsyncIterable[bytes], size: int) -> None:
-    async with await path.open("xb") as file:
-        async for chunk in exactly(chunks, size):
-            await file.write(chunk)
-        await file.flush()
-        await anyio.to_thread.run_sync(os.fsync, file.wrapped.fileno())
 
 
 def _sync_folder(folder: anyio.Path) -> None:

@@ -186,7 +186,8 @@ class SessionRows:
             log.warning("a visit was not noted", reason=str(error))  # no reason to fail a read
 
     async def start(self, write: AsyncSession, token_hash: bytes, session: Session) -> None:
-        await self._delete_some_expired(write)
+        expired = select(LoginSession.token_hash).where(LoginSession.expires_at < func.now())
+        await _delete_unlocked(write, expired.limit(100))
         await self._delete_surplus(write, session.user_id)
         write.add(
             LoginSession(
@@ -219,10 +220,6 @@ class SessionRows:
             token_hash: Session(user_id, seen_at, expires_at)
             for token_hash, seen_at, expires_at in await write.execute(active)
         }
-
-    async def _delete_some_expired(self, write: AsyncSession) -> None:
-        expired = select(LoginSession.token_hash).where(LoginSession.expires_at < func.now())
-        await _delete_unlocked(write, expired.limit(100))
 
     async def _delete_surplus(self, write: AsyncSession, user_id: UUID) -> None:
         used_again = LoginSession.expires_at - LoginSession.seen_at < self._absolute

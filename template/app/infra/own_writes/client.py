@@ -133,19 +133,13 @@ class Client:
     async def resolve(self, at: MinPosition) -> Position | None:
         """The position that reads must show. NOT_KNOWN if the session cannot be read: the primary
         can still answer a read that needs no session."""
-        if not at.is_resolved and not await self.look_up():
-            return NOT_KNOWN
+        if not at.is_resolved and self._sessions and self.token_hash:
+            try:
+                await self._sessions.find(self.token_hash)  # which calls learn()
+            except Unavailable:
+                return NOT_KNOWN
         at.is_resolved = True
         return at.position
-
-    async def look_up(self) -> bool:
-        """Learns the positions that are stored with the session. False if it cannot be read."""
-        if self._sessions and self.token_hash:
-            try:
-                await self._sessions.find(self.token_hash)
-            except Unavailable:
-                return False
-        return True
 
     async def find_once[T](
         self, token_hash: bytes, find: Callable[[bytes], Coroutine[Any, Any, T]]

@@ -85,7 +85,8 @@ class Backfill:
                 async with self._postgres.transaction():
                     await self._postgres.execute(LOCK)
                     newer = await self._newer_in_redis(hashes)
-                    await self._keep_in_postgres(newer)
+                    kept = [(of, s.user_id, s.seen_at, s.expires_at) for of, s in newer.items()]
+                    await self._postgres.executemany(KEEP_ROW, kept)
                 copied += len(newer)
             seen += len(hashes)
             _show(f"{seen:,} sessions of Redis, {copied:,} of them copied")
@@ -134,10 +135,6 @@ class Backfill:
             cursor, keys = await self._redis.run(scan)
             if keys:
                 yield [bytes.fromhex(key.decode().removeprefix("session:")) for key in keys]
-
-    async def _keep_in_postgres(self, sessions: Sessions) -> None:
-        rows = [(of, s.user_id, s.seen_at, s.expires_at) for of, s in sessions.items()]
-        await self._postgres.executemany(KEEP_ROW, rows)
 
     async def _pages_of_postgres(self) -> AsyncGenerator[Sessions]:
         last = b""

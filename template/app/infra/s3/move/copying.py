@@ -83,29 +83,26 @@ class Copier:
 
     async def run(self, at_once: int) -> None:
         """Raises Unavailable when S3 stays down."""
+        slots = asyncio.Semaphore(at_once)
+        shown_at = time.monotonic()
         try:
-            await self._copy_all(at_once)
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None  # the first to fail stopped the others
+            async with asyncio.TaskGroup() as group:
+                async for key in self.source.keys():
+                    if not is_valid(key):
+                        print(f"{key}: not this app's, so it stays there")
+                        continue
+                    await slots.acquire()
+                    copying = group.create_task(patiently(self._copy, key))
+                    copying.add_done_callback(lambda _: slots.release())
+                    if time.monotonic() - shown_at > SHOWN_EVERY_SECONDS:
+                        shown_at = time.monotonic()
+                        print(self, flush=True)
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None  # the first to fail stopped the others
 
     def __str__(self) -> str:
         megabytes = self.copied_bytes / 1e6
         return f"{self.copied:,} files copied, {megabytes:,.1f} MB; {self.were_there:,} were there"
-
-    async def _copy_all(self, at_once: int) -> None:
-        slots = asyncio.Semaphore(at_once)
-        shown_at = time.monotonic()
-        async with asyncio.TaskGroup() as group:
-            async for key in self.source.keys():
-                if not is_valid(key):
-                    print(f"{key}: not this app's, so it stays there")
-                    continue
-                await slots.acquire()
-                copying = group.create_task(patiently(self._copy, key))
-                copying.add_done_callback(lambda _: slots.release())
-                if time.monotonic() - shown_at > SHOWN_EVERY_SECONDS:
-                    shown_at = time.monotonic()
-                    print(self, flush=True)
 
     async def _copy(self, key: str) -> None:
         size, there = await self.source.size(key), await self.target.size(key)

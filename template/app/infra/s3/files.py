@@ -18,10 +18,11 @@ from app.infra.stored_files import FileStore
 
 def install(app: FastAPI) -> None:
     settings = environment.read(FileSettings)
-    bucket = bucket_of(settings) if settings.bucket else None
-    app.state.bucket = bucket
-    if bucket:
-        health.add_readiness_check(app, "files", bucket.check)
+    bucket = app.state.bucket = bucket_of(settings) if settings.bucket else None
+    if bucket is None:
+        files.install(app)
+        return
+    health.add_readiness_check(app, "files", bucket.check)
     files.serve(app, _store(settings, bucket), settings.link_lifetime)
 
 
@@ -32,24 +33,20 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         yield
 
 
-def _store(settings: FileSettings, bucket: Bucket | None) -> Callable[[FileLinks], FileStore]:
+def _store(settings: FileSettings, bucket: Bucket) -> Callable[[FileLinks], FileStore]:
     folder = settings.folder
-    if bucket and folder:
-        # Imported only while files move, because the folder `move` may be deleted afterwards.
-        try:
-            both = import_module("app.infra.s3.move.both")
-        except ModuleNotFoundError as error:
-            raise EnvironmentIncomplete(
-                f"FILES_STORE={settings.store} needs app/infra/s3/move, which was deleted after the"
-                " move: set FILES_STORE=s3."
-            ) from error
-        upload_to_s3 = settings.store is Step.UPLOAD_TO_S3
-        Folder(folder).sweep()
-        return lambda links: both.BothStores(
-            LinkedFolder(folder, links), bucket, upload_to_s3=upload_to_s3
-        )
-    if bucket:
+    if folder is None:
         return lambda links: bucket
-    assert folder  # noqa: S101  # the settings require it
+    # Imported only while files move, because the folder `move` may be deleted afterwards.
+    try:
+        both = import_module("app.infra.s3.move.both")
+    except ModuleNotFoundError as error:
+        raise EnvironmentIncomplete(
+            f"FILES_STORE={settings.store} needs app/infra/s3/move, which was deleted after the"
+            " move: set FILES_STORE=s3."
+        ) from error
+    upload_to_s3 = settings.store is Step.UPLOAD_TO_S3
     Folder(folder).sweep()
-    return lambda links: LinkedFolder(folder, links)
+    return lambda links: both.BothStores(
+        LinkedFolder(folder, links), bucket, upload_to_s3=upload_to_s3
+    )

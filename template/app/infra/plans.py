@@ -60,7 +60,6 @@ async def _plan(connection: asyncpg.Connection, sql: str) -> dict[str, Any]:
     except asyncpg.PostgresError:
         # Its table is gone or not readable, or $1 is in a place where Postgres allows none.
         return {}
-
     finally:
         await connection.execute("DEALLOCATE ALL")  # direct
     top: dict[str, Any] = json.loads(found)[0]["Plan"]

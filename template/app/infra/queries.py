@@ -206,15 +206,12 @@ def _rows_of[RowT](row: type[RowT], columns: list[str]) -> Callable[[Sequence[An
         return _from_records(columns, rows_from)
     models = {name: _from_dicts(_model(get_type_hints(row)[name])) for name in fields}
 
-    def nest(values: dict[str, Any]) -> None:
-        for name, of_field in fields.items():
-            inner = {field: values.pop(f"{name}.{field}") for field in of_field}
-            is_there = any(value is not None for value in inner.values())
-            values[name] = models[name]([inner])[0] if is_there else None
-
     def with_nested(dicts: list[dict[str, Any]]) -> list[RowT]:
         for values in dicts:
-            nest(values)
+            for name, of_field in fields.items():
+                inner = {field: values.pop(f"{name}.{field}") for field in of_field}
+                is_there = any(value is not None for value in inner.values())
+                values[name] = models[name]([inner])[0] if is_there else None
         return rows_from(dicts)
 
     return _from_records(columns, with_nested)

@@ -155,10 +155,8 @@ class SessionRows:
     ) -> None:
         self._reader = reader
         self._transaction = transaction
+        self._settings = settings
         self._idle = settings.idle
-        self._seen_precision = settings.seen_precision
-        self._absolute = settings.absolute
-        self._most = settings.most
 
     async def find(self, token_hash: bytes) -> Session | None:
         """None if the session does not exist or has ended. Raises Unavailable."""
@@ -177,7 +175,7 @@ class SessionRows:
         now = datetime.now(UTC)
         # Of requests that arrive together, only one updates seen_at.
         stale = (LoginSession.token_hash == token_hash) & (
-            LoginSession.seen_at < now - self._seen_precision
+            LoginSession.seen_at < now - self._settings.seen_precision
         )
         try:
             async with self._transaction() as write:
@@ -222,12 +220,12 @@ class SessionRows:
         }
 
     async def _delete_surplus(self, write: AsyncSession, user_id: UUID) -> None:
-        used_again = LoginSession.expires_at - LoginSession.seen_at < self._absolute
+        used_again = LoginSession.expires_at - LoginSession.seen_at < self._settings.absolute
         surplus = (
             select(LoginSession.token_hash)
             .where(LoginSession.user_id == user_id)
             .order_by(_is_active(self._idle).desc(), used_again.desc(), LoginSession.seen_at.desc())
-            .offset(self._most - 1)
+            .offset(self._settings.most - 1)
         )
         hashes = select(LoginSession.token_hash).where(LoginSession.token_hash.in_(surplus))
         await _delete_unlocked(write, hashes)

@@ -80,8 +80,12 @@ STATEMENTS = """
 
 # Judged by rows, because a scan that ends at its first row costs nothing. An index scan's rows
 # are its index's entries, because an index-only scan fetches none from the table.
-SEQUENTIAL_TABLES = """
-    SELECT /* app.infra.slow_queries */ *
+LARGE_TABLES = """
+    SELECT /* app.infra.slow_queries */ *,
+        sequential_rows > index_rows
+        AND sequential_rows >= 1000 * sequential_scans
+        AND sequential_scans >= greatest(100, (sequential_scans + index_scans) / 1000)
+        AS is_read_sequentially
     FROM (
         SELECT
             schemaname AS schema,
@@ -98,18 +102,7 @@ SEQUENTIAL_TABLES = """
         FROM pg_stat_user_tables JOIN pg_class ON pg_class.oid = relid
     ) AS counted
     WHERE rows >= $1
-        AND sequential_rows > index_rows
-        AND sequential_rows >= 1000 * sequential_scans
-        AND sequential_scans >= greatest(100, (sequential_scans + index_scans) / 1000)
     ORDER BY sequential_rows DESC
-"""
-
-
-LARGE_TABLES = """
-    SELECT /* app.infra.slow_queries */
-        schemaname AS schema, pg_stat_user_tables.relname AS name, relid::regclass::text AS "table"
-    FROM pg_stat_user_tables JOIN pg_class ON pg_class.oid = relid
-    WHERE greatest(reltuples, n_live_tup) >= $1
 """
 
 
@@ -200,10 +193,11 @@ async def _counts(
         for statement in statements[:PLANNED]
         for scan in await scans(connection, statement.sql)
     ]
+    tables = await connection.fetch(LARGE_TABLES, MANY_ROWS)
     return server, {
         "statements": statements[:limit],
-        "sequential_tables": await _sequential_tables(connection, planned),
-        "filtering_scans": await _filtering_scans(connection, planned),
+        "sequential_tables": _sequential_tables(tables, planned),
+        "filtering_scans": _filtering_scans(tables, planned),
     }
 
 
@@ -246,10 +240,9 @@ def _refuse_what_lacks(server: asyncpg.Record) -> None:
         )
 
 
-async def _sequential_tables(
-    connection: asyncpg.Connection, planned: list[tuple[Statement, Scan]]
+def _sequential_tables(
+    tables: list[asyncpg.Record], planned: list[tuple[Statement, Scan]]
 ) -> list[SequentialTable]:
-    tables = await connection.fetch(SEQUENTIAL_TABLES, MANY_ROWS)
     uses = defaultdict(list)
     for statement, scan in planned:
         if scan.kind == "Seq Scan":
@@ -258,16 +251,14 @@ async def _sequential_tables(
     return [
         SequentialTable(**table, statements=uses[table["schema"], table["name"]])
         for table in tables
+        if table["is_read_sequentially"]
     ]
 
 
-async def _filtering_scans(
-    connection: asyncpg.Connection, planned: list[tuple[Statement, Scan]]
+def _filtering_scans(
+    tables: list[asyncpg.Record], planned: list[tuple[Statement, Scan]]
 ) -> list[FilteringUse]:
-    large = {
-        (record["schema"], record["name"]): record["table"]
-        for record in await connection.fetch(LARGE_TABLES, MANY_ROWS)
-    }
+    large = {(table["schema"], table["name"]): table["table"] for table in tables}
     return [
         FilteringUse(
             **dict(statement),

@@ -4,7 +4,7 @@
 import asyncio
 import traceback
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated, Any, NamedTuple, Self, cast
 
 import asyncpg
@@ -263,11 +263,9 @@ def serve_from(app: FastAPI, database: Database) -> None:
     health.add_readiness_check(app, database.name, database.check)
 
 
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+def lifespan(app: FastAPI) -> AbstractAsyncContextManager[object]:
     database: Database = app.state.database
-    async with database:
-        yield
+    return database
 
 
 async def read_session(connection: HTTPConnection) -> Reader:

@@ -1,8 +1,8 @@
 # Rung's file: advancing to another stage may change it.
 """Installs the store of files that FILES_STORE names."""
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from importlib import import_module
 
 from fastapi import FastAPI
@@ -26,11 +26,9 @@ def install(app: FastAPI) -> None:
     files.serve(app, _store(settings, bucket), settings.link_lifetime)
 
 
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+def lifespan(app: FastAPI) -> AbstractAsyncContextManager[object]:
     bucket: Bucket | None = app.state.bucket
-    async with bucket or nullcontext():
-        yield
+    return bucket or nullcontext()
 
 
 def _store(settings: FileSettings, bucket: Bucket) -> Callable[[FileLinks], FileStore]:

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.infra import environment
 from app.infra.own_writes.client import this_client
-from app.infra.own_writes.log_position import Position, decoded
+from app.infra.own_writes.log_position import decoded
 from app.infra.reads import Query
 from app.infra.session_rows import (
     SESSION_BY_TOKEN,
@@ -24,10 +24,6 @@ from app.infra.session_rows import (
 @dataclass(frozen=True, slots=True)
 class SessionWithPositions(Session):
     positions: dict[str, str]
-
-    def by_database(self) -> dict[str, Position]:
-        found = {name: decoded(position) for name, position in self.positions.items()}
-        return {name: position for name, position in found.items() if position}
 
 
 SESSION_WITH_POSITIONS = Query(
@@ -71,7 +67,8 @@ class PositionedRows(SessionRows):
 def _learn(token_hash: bytes, found: SessionWithPositions) -> None:
     client = this_client()
     if token_hash == client.token_hash:
-        client.learn(found.by_database())
+        stored = {name: decoded(position) for name, position in found.positions.items()}
+        client.learn({name: position for name, position in stored.items() if position})
 
 
 def install(app: FastAPI) -> None:

@@ -11,7 +11,7 @@ import asyncpg
 import sqlalchemy.exc
 import structlog
 from fastapi import Depends, FastAPI
-from sqlalchemy import Engine, ExceptionContext, event
+from sqlalchemy import ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
@@ -75,16 +75,13 @@ class Database:
         self._reads: ReadPool
         self._reader: Reader
         self._writes = transaction_engine(settings)
-        event.listen(self._writes.sync_engine, "handle_error", _on_error)
+        self.writing_engine = self._writes.sync_engine
+        event.listen(self.writing_engine, "handle_error", _on_error)
 
     @property
     def reading_pools(self) -> dict[str, ReadPool]:
         """By name; empty before the start."""
         return {"reads": self._reads} if hasattr(self, "_reads") else {}
-
-    @property
-    def writing_engine(self) -> Engine:
-        return self._writes.sync_engine
 
     def pools(self) -> dict[str, Pool]:
         found = {

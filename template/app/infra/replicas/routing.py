@@ -87,10 +87,7 @@ class RoutedDatabase(Database):
     ) -> None:
         super().__init__(settings)
         self._replicas = Replicas(settings, replicas, database)
-
-    @property
-    def replicas(self) -> list[Replica]:
-        return self._replicas.replicas
+        self.replicas = self._replicas.replicas
 
     @property
     def reading_pools(self) -> dict[str, ReadPool]:

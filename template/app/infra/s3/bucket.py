@@ -56,9 +56,8 @@ class Bucket:
     def __init__(self, signer: S3Signer, link_lifetime: timedelta, seconds: float) -> None:
         self._signer = signer
         self._link_lifetime = link_lifetime
-        waits = httpx.Timeout(seconds, connect=min(seconds, 2))
         self._seconds = seconds
-        self._client = _client(waits)
+        self._client = _client(httpx.Timeout(seconds, connect=min(seconds, 2)))
 
     async def __aenter__(self) -> Self:
         await self._client.__aenter__()

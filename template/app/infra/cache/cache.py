@@ -9,8 +9,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from contextvars import Context
 from datetime import timedelta
 from functools import partial
@@ -219,11 +218,10 @@ def install(app: FastAPI) -> None:
     observe(app, *metrics_of(app.state.cache and app.state.cache.stats))
 
 
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+def lifespan(app: FastAPI) -> AbstractAsyncContextManager[object]:
     for query in stale_queries:
         format_of(query).check()
         # A client must know its writes for as long as an older answer may be cached.
         OwnWrites.remembered = max(OwnWrites.remembered, query.max_stale)
-    async with app.state.cache or nullcontext():
-        yield
+    cache: Cache | None = app.state.cache
+    return cache or nullcontext()

@@ -39,7 +39,9 @@ MAY_CHANGE = {
     ("aws_db_instance.main", "update"),  # Its exported logs.
     ("aws_db_parameter_group.main", "update"),
     ("aws_appautoscaling_target.app", "update"),  # The fewest and the most copies.
-    # Since the states were recorded, deleted files and the collector's logs end.
+    # Since the states were recorded, deleted files and the collector's logs end, and S3 answers a
+    # page of another origin that the app has redirected.
+    ("aws_s3_bucket_cors_configuration.files", "update"),
     ("aws_s3_bucket_lifecycle_configuration.files", "update"),
     ("aws_iam_role_policy.app_telemetry", "update"),
     ("aws_ecs_task_definition.app", "replace"),  # A new revision; the old one stays.

@@ -46,7 +46,8 @@ resource "aws_s3_bucket_cors_configuration" "files" {
   dynamic "cors_rule" {
     for_each = jsondecode(file("${path.module}/../s3-cors.json")).CORSRules
     content {
-      allowed_origins = concat([var.public_url], var.page_origins)
+      # null: what browsers send after the app has redirected a page of another origin.
+      allowed_origins = concat([var.public_url, "null"], var.page_origins)
       allowed_methods = cors_rule.value.AllowedMethods
       allowed_headers = cors_rule.value.AllowedHeaders
       max_age_seconds = cors_rule.value.MaxAgeSeconds

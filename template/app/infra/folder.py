@@ -37,6 +37,10 @@ DISK_FAILS = {
     *(errno.EACCES, errno.EPERM, errno.ELOOP, errno.EMFILE, errno.ENFILE),
 }
 
+# A browser that opens a sound or a film makes a page with a player, which loads the file again.
+# Other pages may show a file in a frame. The sandbox allows no script.
+POLICY = "default-src 'none'; media-src 'self'; sandbox allow-same-origin"
+
 
 class Folder:
     def __init__(self, root: Path) -> None:
@@ -124,7 +128,11 @@ class LinkedFolder(Folder):
         return FileAnswer(
             # Starlette would add a charset to a media_type of text.
             path,
-            headers={"content-type": content_type, "cache-control": KEPT_BY_BROWSERS},
+            headers={
+                "content-type": content_type,
+                "cache-control": KEPT_BY_BROWSERS,
+                "content-security-policy": POLICY,
+            },
         )
 
 

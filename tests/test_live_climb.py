@@ -14,8 +14,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from browsing import chromium
 from conftest import REPO, Render
 
+WHITE = "rgb(255, 255, 255)"
 CLIMB = REPO / "benchmarks" / "live_climb"
 NEW_SERVERS = "for good|the old one"
 
@@ -451,6 +453,19 @@ def test_the_page_shows_the_limit_of_the_p99_and_where_each_stage_begins(
     assert "3 times the p99 of the first quiet step: 30 ms" in page
     assert 'y1="80.0" y2="80.0"' in page  # the highest bar is twice the limit, and 160 high
     assert re.findall(r"<text[^>]*>(.*?)</text>", page) == ["stage 1", "stage 2"]
+
+
+@pytest.mark.usefixtures("runbook")
+def test_the_page_fits_a_phone_and_is_dark_for_a_reader_in_the_dark(tmp_path: Path) -> None:
+    report, ledger = importlib.import_module("report"), importlib.import_module("ledger")
+    steps = [ledger.Counts("to-stage-2.md: 1. One: do 1", 2.0, ledger.Times([60.0, 60.0]))]
+    report.write_page(tmp_path / "climb.html", steps, [])
+
+    with chromium(tmp_path / "profile") as page:
+        page.looks_like(width=360, height=740, scheme="dark")
+        page.goes_to((tmp_path / "climb.html").as_uri())
+        assert page.finds("document.documentElement.scrollWidth") == 360
+        assert page.finds("getComputedStyle(document.querySelector('h1')).color") == WHITE
 
 
 def test_every_command_from_stage_to_stage_is_a_shell_command(

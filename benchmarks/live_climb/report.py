@@ -79,15 +79,20 @@ def write_page(file: Path, steps: Sequence[Counts], seen: Sequence[str]) -> None
     faults = "".join(f"<li>{escape(one)}</li>" for one in seen) or "<li>none</li>"
     file.write_text(
         f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>The live climb</title>
-<style>body {{ font: 14px system-ui; margin: 2em auto; max-width: {width}px }}
-td, th {{ padding: 2px 8px; text-align: right; border-bottom: 1px solid #ddd }}
+<meta name="viewport" content="width=device-width">
+<style>:root {{ color-scheme: light dark }}
+body {{ font: 14px system-ui; margin: 2em auto; padding: 0 1em; max-width: {width}px }}
+div {{ overflow-x: auto }}
+svg {{ min-width: 50em }}
+text {{ fill: currentColor }}
+td, th {{ padding: 2px 8px; text-align: right; border-bottom: 1px solid #888 }}
 td:first-child, th:first-child {{ text-align: left }}</style>
 <h1>The live climb</h1>
 <p>{seconds:.0f} s. Each bar is a step of a runbook, as high as its p99.
 The dashed line is {LIMIT} times the p99 of the first quiet step: {limit:.0f} ms.</p>
-<svg viewBox="0 0 {width} {height + 20}" width="100%" font-size="12">{"".join(bars)}
-<line x2="{width}" y1="{line:.1f}" y2="{line:.1f}" stroke="#555" stroke-dasharray="6"/></svg>
-<table><tr>{heads}</tr>{"".join(rows)}</table>
+<div><svg viewBox="0 0 {width} {height + 20}" width="100%" font-size="12">{"".join(bars)}
+<line x2="{width}" y1="{line:.1f}" y2="{line:.1f}" stroke="#888" stroke-dasharray="6"/></svg></div>
+<div><table><tr>{heads}</tr>{"".join(rows)}</table></div>
 <h2>Faults that clients saw</h2><ul>{faults}</ul></html>
 """,
         encoding="utf-8",

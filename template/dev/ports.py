@@ -20,7 +20,7 @@ def keep(file: Path) -> None:
     """Writes a free port to `file`: if possible the last one, because other tools may know it."""
     try:
         port = _hold(int(file.read_text()) if file.exists() else 0)
-    except OSError:
+    except (OSError, ValueError):  # a full disk may have left the file empty
         port = _hold(0)
     file.write_text(str(port))
 

@@ -64,8 +64,8 @@ class Server(ABC):
     @property
     def password(self) -> str:
         secret = self.folder / "password"
-        if not secret.exists():  # at its first start, which one command makes at a time
-            secret.touch(mode=0o600)
+        secret.touch(mode=0o600)
+        if not secret.read_text():  # at its first start, which one command makes at a time
             secret.write_text(secrets.token_hex(16))
         return secret.read_text()
 

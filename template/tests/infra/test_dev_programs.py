@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from dev import __main__ as dev
-from dev import postgres, programs, services
+from dev import ports, postgres, programs, services
 from dev.deploy import programs as deploy_programs
 from dev.deploy.programs import Stop
 from tests.infra.conftest import run_python
@@ -131,6 +131,21 @@ def test_a_disk_that_is_full_is_named_in_two_lines(
     monkeypatch.setattr("sys.argv", ["dev", "true"])
     with pytest.raises(SystemExit, match=r"No space left on device: .*\n.*set DATABASE_URL"):
         dev.main()
+
+
+def test_files_that_a_full_disk_left_empty_are_written_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(postgres, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(services, "SERVICES", {})
+    port, key = tmp_path / "port", tmp_path / ".dev" / "secret_key"
+    key.parent.mkdir()
+    for file in (port, key):
+        file.touch()
+    ports.keep(port)
+    assert int(port.read_text())
+    with services.environment({"DATABASE_URL": "given", "FILES_FOLDER": "given"}) as environment:
+        assert len(environment["SECRET_KEY"]) >= 32
 
 
 NEEDS_A_SERVER = """

@@ -266,8 +266,9 @@ def test_a_release_whose_migration_fails_is_not_what_the_next_deploy_starts(
     assert (link / "pyproject.toml").is_file()
 
 
-def test_two_people_neither_release_nor_deploy_at_once(site: Site, repo: Repo) -> None:
-    """Each deploy would stop the new process of the other one."""
+def test_two_people_release_deploy_and_change_settings_one_by_one(site: Site, repo: Repo) -> None:
+    """Each deploy would stop the new process of the other one, and of two changes of the settings
+    one would leave a file with its own line alone."""
     site.settings.touch()
     site.program("sh", "exit 0")  # no packages
     migrates = site.folder / "migrates"
@@ -280,7 +281,7 @@ def test_two_people_neither_release_nor_deploy_at_once(site: Site, repo: Repo) -
     ) as first:
         try:
             until(migrates.exists)
-            for second in ("release HEAD", "deploy 1 2"):
+            for second in ("release HEAD", "deploy 1 2", "settings A=1"):
                 done = site.bash(second)
                 assert done.returncode == 1
                 assert done.stderr.startswith("Another release or deploy runs here."), done

@@ -215,8 +215,15 @@ def _create_cluster_once(data: Path) -> None:
         fill(data, secrets.token_hex(12), _initdb)  # its URL fits 80 columns
 
 
-def fill(data: Path, password: str, command: Callable[[Path], list[str | Path]]) -> None:
-    """Creates `data` with the command, completely or not."""
+def fill(
+    data: Path,
+    password: str,
+    command: Callable[[Path], list[str | Path]],
+    *,
+    remove: bool = False,
+) -> None:
+    """Creates `data` with the command, completely or not. The command ends with the users of the
+    folder, also after kill -9: a copy of a large server takes hours, and fills the disk."""
     secret = data.parent / "password"
     secret.touch(mode=0o600)
     secret.write_text(password)
@@ -230,17 +237,17 @@ def fill(data: Path, password: str, command: Callable[[Path], list[str | Path]])
         )
     if SERVER_USER is not None:
         _give_to_server_user(secret, unfinished)
-    made = subprocess.run(
+    made = supervisor.supervise(
         command(unfinished),
+        data.parent,
         env=environment(),
+        stop_with=signal.SIGTERM,
         user=SERVER_USER,
-        group=SERVER_USER,
-        extra_groups=None if SERVER_USER is None else [],
-        capture_output=True,
-        text=True,
+        remove=remove,
     )
-    if made.returncode != 0:
-        raise PostgresError(f"Postgres could not create its data in {data}:\n{made.stderr}")
+    if made.wait() != 0:
+        reason = end_of(data.parent / "log")
+        raise PostgresError(f"Postgres could not create its data in {data}. {reason}")
     unfinished.rename(data)
 
 

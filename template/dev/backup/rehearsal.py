@@ -180,7 +180,7 @@ def _start(
     data = folder / "data"
     if data.exists():
         raise RehearsalError(f"Another rehearsal runs in {folder}. Wait for its end.")
-    postgres.fill(data, "", lambda place: archive.command("restore", backup.id, place))
+    postgres.fill(data, "", lambda place: archive.command("restore", backup.id, place), remove=True)
     _refuse_another_major(data)
     # Its settings may name folders and libraries that are missing here, or the real archive.
     for name in ("postgresql.conf", "postgresql.auto.conf", "pg_ident.conf", "recovery.signal"):

@@ -44,7 +44,7 @@ def of(primary: str, folder: Path, settings: Mapping[str, str]) -> Iterator[str]
     def copy_primary(data: Path) -> None:
         shutil.rmtree(data, ignore_errors=True)
         password = urlsplit(primary).password or ""
-        postgres.fill(data, password, lambda folder: _pg_basebackup(folder, primary))
+        postgres.fill(data, password, lambda folder: _pg_basebackup(folder, primary), remove=True)
 
     with postgres.server(
         folder, settings, stop_with=signal.SIGQUIT, remove=True, prepare=copy_primary

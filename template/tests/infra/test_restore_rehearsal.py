@@ -4,6 +4,9 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +25,21 @@ case "$0" in
 *-wal-restore) exit {wal_restore} ;;
 *-restore) exec {initdb} --pgdata="$4" --username=postgres --no-sync ;;
 esac
+"""
+
+
+RESTORES_FOR_MINUTES = """
+import sys
+from pathlib import Path
+from dev import postgres, supervisor
+
+folder = Path(sys.argv[1])
+
+def restore():
+    postgres.fill(folder / "data", "", lambda place: ["sleep", "600"], remove=True)
+
+with supervisor.shared(folder, restore, remove=True):
+    pass
 """
 
 
@@ -105,3 +123,17 @@ def test_an_archive_that_fails_is_not_taken_for_its_end(
 def test_a_nightly_backup_that_fails_is_noticed(archive: Callable[[int], Archive]) -> None:
     with pytest.raises(RehearsalError, match="the nightly job fails"):
         rehearsal.rehearse(archive(1), None, "postgres")
+
+
+def test_a_restore_ends_with_its_rehearsal_and_leaves_no_file(tmp_path: Path) -> None:
+    """Also after kill -9. A copy of a large server would fill the disk for hours."""
+    folder = tmp_path / "rehearsal"
+    end = time.monotonic() + 120
+    command = [sys.executable, "-c", RESTORES_FOR_MINUTES, str(folder)]
+    with subprocess.Popen(command, cwd=postgres.REPOSITORY) as rehearsal:
+        while not (folder / "server.pid").exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        rehearsal.kill()
+    while folder.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not folder.exists()  # its supervisor removes it once the restore has ended

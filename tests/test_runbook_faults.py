@@ -447,24 +447,29 @@ COMMON = "host=10.0.7.5 port=5432 dbname=app"
 BOTH_SERVERS = f"""\
 app = {COMMON} x
 app_read = {COMMON} x
-orders_2-app = {{0}} x
-orders_2-app_read = {{0}} x
+billing_2-app = {{0}} x
+billing_2-app_read = {{0}} x
 """
 BOTH_DIRECT = """\
 DATABASE_DIRECT_URL='postgresql://app@10.0.7.5:5432/app'
-MODULE_ORDERS_2_DATABASE_DIRECT_URL='postgresql://app@{0}:5432/app'
+MODULE_BILLING_2_DATABASE_DIRECT_URL='postgresql://app@{0}:5432/app'
 """
 
 
 @pytest.mark.parametrize("page", ["failover", "upgrade"])
 def test_a_server_of_a_module_changes_places_and_the_common_one_stays(
-    site: Site, page: str
+    site: Site, page: str, tmp_path: Path
 ) -> None:
+    """Also for an operator whose language is Turkish: there, the capital letter of i is İ."""
+    turkish = tmp_path / "locales/tr_TR.UTF-8"
+    turkish.parent.mkdir()
+    if not subprocess.run(["localedef", "-i", "tr_TR", "-f", "UTF-8", turkish]).returncode:
+        site.variables |= {"LOCPATH": str(turkish.parent), "LC_ALL": turkish.name}
     site.ini.write_text(BOTH_SERVERS.format(OLD), encoding="utf-8")
     site.settings.write_text(BOTH_DIRECT.format("10.0.1.5"))
     with site.process():
         if page == "failover":
-            done = exchange(site, OLD, "orders_2")
+            done = exchange(site, OLD, "billing_2")
         else:
             site.program("psql", '[[ "$*" == *"-qo /dev/null"* ]] && cat > /dev/null || echo t')
             done = site.step(
@@ -472,7 +477,7 @@ def test_a_server_of_a_module_changes_places_and_the_common_one_stays(
                 commands_of("upgrade-postgres-functions.md"),
                 POSTGRES_PLACE=OLD,
                 NEW_PLACE=NEW,
-                MODULE="orders_2",
+                MODULE="billing_2",
                 **dict.fromkeys(("POSTGRES", "NEW", "UPGRADE_PASSWORD"), "x"),
             )
     assert (done.returncode, done.stderr) == (0, "")
@@ -484,11 +489,11 @@ def test_the_common_server_is_not_taken_for_that_of_a_module(site: Site) -> None
     before = BOTH_SERVERS.format(OLD)
     site.ini.write_text(before, encoding="utf-8")
     site.settings.touch()
-    for primary, module in ((COMMON, "orders_2"), (OLD, "")):
+    for primary, module in ((COMMON, "billing_2"), (OLD, "")):
         with site.process() as pooler:
             done = exchange(site, primary, module)
             assert done.returncode != 0
-            assert f"`{'orders_2-' if module else ''}app` leads neither" in done.stderr
+            assert f"`{'billing_2-' if module else ''}app` leads neither" in done.stderr
             assert pooler.poll() is None
         assert site.ini.read_text(encoding="utf-8") == before
 

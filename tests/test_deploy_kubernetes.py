@@ -405,7 +405,8 @@ STUB = r"""#!/bin/sh
 echo "$*" >> "$CALLS"
 case "$*" in "apply"*) cat > "$CALLS.$(wc -l < "$CALLS")" ;; esac
 case "$*" in
-    *"get job"*) echo "$ACTIVE" | cut -d, -f"$(grep -c "get job" "$CALLS")" ;;
+    *"get job"*uid*) echo "$JOBS" | cut -d, -f"$(grep -c uid "$CALLS")" ;;
+    *"get job"*) echo "$ACTIVE" | cut -d, -f"$(grep -c "get job.*active" "$CALLS")" ;;
     *"$FAILS_AT"*) exit 1 ;;
 esac
 """
@@ -425,13 +426,17 @@ class Releases:
         }
 
     def run(
-        self, *words: str, fails_at: str = "nothing", active: str = ""
+        self,
+        *words: str,
+        fails_at: str = "nothing",
+        active: str = "",
+        jobs: str = "7,7",
     ) -> subprocess.CompletedProcess[str]:
         self.calls.unlink(missing_ok=True)
         return subprocess.run(
             ["sh", "deploy/kubernetes/release.sh", *words],
             cwd=self.project,
-            env=self.environment | {"FAILS_AT": fails_at, "ACTIVE": active},
+            env=self.environment | {"FAILS_AT": fails_at, "ACTIVE": active, "JOBS": jobs},
             capture_output=True,
             text=True,
             check=False,
@@ -465,8 +470,10 @@ def test_a_release_migrates_with_the_new_image_before_it_rolls(releases: Release
         "apply --filename=- --selector=app.kubernetes.io/name notin (app, migrate)",
         "wait --for=condition=Ready cluster/database --timeout=15m",
         "apply --filename=- --selector=app.kubernetes.io/name = migrate",
+        "get job migrate --output=jsonpath={.metadata.uid}",
         "logs --follow job/migrate --pod-running-timeout=10m",
         "wait --for=condition=Complete job/migrate --timeout=60s",
+        "get job migrate --output=jsonpath={.metadata.uid}",
         "apply --filename=-",
         "rollout status deployment/app --timeout=15m",
     ]
@@ -475,7 +482,7 @@ def test_a_release_migrates_with_the_new_image_before_it_rolls(releases: Release
             '"image": "app"', f'"image": "{IMAGE}"'
         )
     )
-    for step in (3, 5, 8):
+    for step in (3, 5, 10):
         assert releases.applied(step) == expected
     labelled = {
         f"{one['kind']}/{one['metadata']['name']}"
@@ -490,8 +497,8 @@ def test_a_release_migrates_with_the_new_image_before_it_rolls(releases: Release
     [
         ("get secret", "Make the namespace and the Secrets", 1),
         ("notin", "", 4),
-        ("job/migrate --timeout", "The migration has failed, so no copy was replaced", 9),
-        ("rollout", "the old ones still serve. To go back: kubectl -n shop rollout undo", 10),
+        ("job/migrate --timeout", "The migration has failed, so no copy was replaced", 10),
+        ("rollout", "the old ones still serve. To go back: kubectl -n shop rollout undo", 12),
     ],
 )
 def test_a_release_stops_at_the_first_failure(
@@ -517,6 +524,15 @@ def test_a_migration_that_outlives_its_log_is_not_called_failed(releases: Releas
 
     assert done.returncode == 1
     assert done.stderr.startswith("The migration still runs. Wait for it: kubectl -n shop wait ")
+    assert releases.steps()[-1].startswith("get job migrate ")
+
+
+def test_of_two_releases_at_once_none_rolls_without_its_own_migration(releases: Releases) -> None:
+    """The other one has deleted this one's Job. Its own Job is complete."""
+    done = releases.run("production", IMAGE, jobs="7,8")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Another release began at the same moment")
     assert releases.steps()[-1].startswith("get job migrate ")
 
 

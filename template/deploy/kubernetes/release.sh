@@ -20,6 +20,7 @@ namespace=$(printf '%s\n' "$release" | sed -n 's/^  namespace: //p' | head -n 1)
 [ -n "$namespace" ] || fail "environments/$1/kustomization.yaml has no namespace. Add the line \`namespace: NAME\`."
 apply() { printf '%s\n' "$release" | kubectl apply --filename=- "$@"; }
 here() { kubectl --namespace="$namespace" "$@"; }
+id_of_job() { here get job migrate --output=jsonpath={.metadata.uid}; }
 refuse_while_it_runs() {
     [ "$(here get job migrate --ignore-not-found --output=jsonpath={.status.active})" != 1 ] ||
         fail "The migration still runs. Wait for it: kubectl -n $namespace wait --for=condition=Complete job/migrate --timeout=9h. Then \
@@ -34,6 +35,7 @@ here delete job migrate --ignore-not-found
 apply --selector='app.kubernetes.io/name notin (app, migrate)'
 case $release in *'kind: Cluster'*) here wait --for=condition=Ready cluster/database --timeout=15m ;; esac
 apply --selector='app.kubernetes.io/name = migrate'
+job=$(id_of_job)
 # Follows the migration to its end, so the next line only waits for the verdict.
 here logs --follow job/migrate --pod-running-timeout=10m || true
 here wait --for=condition=Complete job/migrate --timeout=60s || {
@@ -41,6 +43,8 @@ here wait --for=condition=Complete job/migrate --timeout=60s || {
     refuse_while_it_runs
     fail "The migration has failed, so no copy was replaced. The old release still serves."
 }
+[ "$(id_of_job)" = "$job" ] ||
+    fail "Another release began at the same moment and replaced this migration. Wait for its end, then run the same command again."
 apply
 here rollout status deployment/app --timeout=15m ||
     fail "The new copies do not become ready, so the old ones still serve. To go back: kubectl -n $namespace rollout undo deployment/app"

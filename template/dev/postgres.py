@@ -244,10 +244,13 @@ def fill(
         stop_with=signal.SIGTERM,
         user=SERVER_USER,
         remove=remove,
+        output=subprocess.PIPE,  # a log could not say that its disk is full
     )
+    assert made.stdout  # noqa: S101  # PIPE opens it
+    with made.stdout as output:
+        said = output.read().decode(errors="replace")
     if made.wait() != 0:
-        reason = end_of(data.parent / "log")
-        raise PostgresError(f"Postgres could not create its data in {data}. {reason}")
+        raise PostgresError(f"Postgres could not create its data in {data}:\n{said}")
     unfinished.rename(data)
 
 

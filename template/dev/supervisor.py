@@ -57,9 +57,11 @@ def supervise(
     stop_with: signal.Signals,
     user: int | None = None,
     remove: bool = False,
+    output: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Run `command` until `folder` has no users, then `remove` the folder. The command logs to
-    `folder`/log, and a long log becomes log.old. `folder`/server.pid has its process id."""
+    `folder`/log, and a long log becomes log.old. With `output`, such as PIPE, it writes there.
+    `folder`/server.pid has its process id."""
     order = {
         "command": [str(part) for part in command],
         "folder": str(folder),
@@ -75,8 +77,8 @@ def supervise(
             [sys.executable, "-IS", __file__],
             env=env,
             stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
+            stdout=log if output is None else output,
+            stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches every process of the terminal's group
         )
     assert supervisor.stdin  # noqa: S101  # PIPE opens it

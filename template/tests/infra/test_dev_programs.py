@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from dev import __main__ as dev
-from dev import ports, postgres, programs, services
+from dev import ports, postgres, programs, services, supervisor
 from dev.deploy import programs as deploy_programs
 from dev.deploy.programs import Stop
 from tests.infra.conftest import run_python
@@ -119,6 +119,20 @@ def test_a_root_that_may_not_give_files_away_is_named(
     monkeypatch.setattr(os, "chown", refuse)
     with pytest.raises(postgres.PostgresError, match=r"Root may not .*Invalid argument"):
         postgres.fill(tmp_path / "data", "secret", lambda data: ["true"])
+
+
+def test_the_reason_of_a_copy_that_fails_is_told_without_a_file(tmp_path: Path) -> None:
+    """Its disk may be full."""
+
+    def start() -> None:
+        postgres.fill(tmp_path / "data", "", lambda _: ["sh", "-c", "echo Disk full >&2; exit 4"])
+
+    with (
+        pytest.raises(postgres.PostgresError, match="Disk full"),
+        supervisor.shared(tmp_path, start, remove=False),
+    ):
+        pass
+    assert not (tmp_path / "log").read_text()
 
 
 def test_a_disk_that_is_full_is_named_in_two_lines(

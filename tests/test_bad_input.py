@@ -112,7 +112,7 @@ def test_an_impossible_answer_is_refused(person: Person, words: list[str], said:
             ("\x00", "answers.yml is not YAML"),
             ("- team\n", "answers.yml is not a mapping"),
             ("", "answers.yml is not a mapping"),
-            ("team: [leaves]\n", "answers.yml: team must be one plain value"),
+            ("team: [leaves]\n", "team: Could not convert ['leaves'] to string"),
             ("team:\n", "answers.yml: team must be one plain value"),
             ("stage: two\n", "stage: 'two' is not a number"),
             ("stage: true\n", "stage: 'true' is not a number"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from fleets import ANSWERS, answers, bare_repo
-from growing import Repo
+from growing import Repo, release
 from people import Person
 from rung import presets
 from rung.rendering import ANSWERS_FILE
@@ -52,6 +52,51 @@ def test_a_preset_is_one_line_that_status_shows(repo: Repo) -> None:
     option, preset = shlex.split(line)
     tea = made(repo.person, option, preset)
     assert (tea["team"], tea["project_slug"]) == ("it's tea, hot", "tea")
+
+
+FORKS_QUESTIONS = """
+regions:
+  type: str
+  multiselect: true
+  default: [eu, us]
+  choices: [eu, us, asia]
+
+labels:
+  type: yaml
+  default: {tier: 1}
+
+cost_centre:
+  type: int
+  default: 1000
+"""
+
+
+@pytest.fixture
+def fork(person: Person, own_template: Path) -> Path:
+    with (own_template / "copier.yml").open("a") as questions:
+        questions.write(FORKS_QUESTIONS)
+    release(own_template, "v1.0.0")
+    person.environment["RUNG_TEMPLATE"] = str(own_template)
+    return own_template
+
+
+def test_lists_and_mappings_of_a_forks_questions_are_answers_too(
+    person: Person, fork: Path
+) -> None:
+    (person.desk / "mine.yml").write_text("regions: [us, asia]\nlabels: {tier: 2}\n")
+    wanted = (["us", "asia"], {"tier": 2})
+    shop = made(person, "--defaults", "--answers", "mine.yml")
+    assert (shop["regions"], shop["labels"]) == wanted
+    (person.desk / "tea").rename(person.desk / "shop")
+    tea = made(person, "--like", "shop")
+    assert (tea["regions"], tea["labels"]) == wanted
+
+
+@pytest.mark.parametrize("answer", ["regions=us", "regions=[mars]", "labels=[", "cost_centre=ten"])
+def test_an_answer_of_the_wrong_kind_is_named(person: Person, fork: Path, answer: str) -> None:
+    done = person.types("new", "tea", "--data", answer)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"rung: {answer.partition('=')[0]}: ")
 
 
 @pytest.mark.slow

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rung.errors import UsageError, is_printable
 
-Answer = str | int | float | bool
+PlainAnswer = str | int | float | bool
+Answer = PlainAnswer | list[Any] | dict[str, Any]
+"""A list or a mapping answers a question of a fork: `multiselect: true`, `type: yaml`."""
 
 
 def read_answers(file: Path) -> dict[str, Answer]:
@@ -33,9 +36,9 @@ def parse_answers_file(what: str, written: bytes) -> dict[str, Answer]:
             f"{what} is not a mapping of questions to answers. Write each line as question: answer."
         )
     answers = {str(key): value for key, value in content.items()}
-    plain = {key: _plain(what, key, value) for key, value in answers.items() if not _private(key)}
+    given = {key: _checked(what, key, value) for key, value in answers.items() if not _private(key)}
     written_as = written_scalars(written)
-    return {key: written_as.get(key, value) for key, value in plain.items()}
+    return {key: written_as.get(key, value) for key, value in given.items()}
 
 
 def _private(key: str) -> bool:
@@ -43,8 +46,8 @@ def _private(key: str) -> bool:
     return key.startswith("_")
 
 
-def _plain(what: str, key: str, value: object) -> Answer:
-    if isinstance(value, Answer):
+def _checked(what: str, key: str, value: object) -> Answer:
+    if isinstance(value, PlainAnswer | list | dict):
         return value
     raise UsageError(f"{what}: {key} must be one plain value, not {str(value)[:60]!r}.")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rung import stages
-from rung.answers import Answer
+from rung.answers import Answer, PlainAnswer
 from rung.errors import RungError, in_shell, shown
 from rung.project import Project, is_rungs
 from rung.reading import read_bytes, written_scalars
@@ -65,7 +65,9 @@ def other_answers(answers: Mapping[str, Any], rendered: Rendered) -> Iterator[tu
         elif key != "stage" and re.search(rf"\b{re.escape(key)}\b", deciding):
             listed = choices if isinstance(choices, list) else ()
             named = choices.values() if isinstance(choices, Mapping) else listed
-            yield from ((key, one) for one in named if isinstance(one, Answer) and one != value)
+            yield from (
+                (key, one) for one in named if isinstance(one, PlainAnswer) and one != value
+            )
 
 
 def _files(

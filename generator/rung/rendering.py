@@ -10,6 +10,7 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from traceback import walk_tb
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from unicodedata import normalize
@@ -187,12 +188,14 @@ def _errors_in_words(src: str) -> Iterator[None]:
     except ValueError as error:
         if str(error).startswith("Unknown revision"):
             raise RungError(f"The template {src} does not have this version ({error}).") from error
-        raise UsageError(_explained(_one_line(error))) from error
+        raise UsageError(_explained(error)) from error
     # An untrusted template is a program: its settings and expressions can raise any of these.
     except (
         ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError,
         TypeError, yaml.YAMLError,
     ) as error:  # fmt: skip
+        if isinstance(error, TypeError) and _question_of(error):
+            raise UsageError(_explained(error)) from error
         kind = type(error).__name__
         raise RungError(
             f"The template {src} cannot be rendered: {kind}: {_one_line(error)}"
@@ -264,11 +267,24 @@ def _title(folder: str) -> str:
     return " ".join(word[0].upper() + word[1:] for word in words)[:60].rstrip()
 
 
-def _explained(refusal: str) -> str:
+def _question_of(error: Exception) -> str:
+    """Copier names the question in a part of its errors only."""
+    from copier._user_data import Question
+
+    frames = (frame.f_locals.get("self") for frame, _ in walk_tb(error.__traceback__))
+    return next((one.var_name for one in frames if isinstance(one, Question)), "")
+
+
+def _explained(error: Exception) -> str:
     """Copier's refusal of an answer, reworded to begin with the question's name."""
+    refusal = _one_line(error)
     if required := re.fullmatch(r'Question "(\w+)" is required', refusal):
         return f"{required[1]} has no default for these answers. Pass --data {required[1]}=…"
-    return re.sub(r"(Validation error for question|Invalid choice for) '(\w+)':", r"\2:", refusal)
+    named = r"(Validation error for question|Invalid choice for) '(\w+)':"
+    if re.match(named, refusal):
+        return re.sub(named, r"\2:", refusal)
+    question = _question_of(error)
+    return f"{question}: {refusal}" if question else refusal
 
 
 def _recorded(folder: Path) -> Mapping[str, Any]:

@@ -138,6 +138,17 @@ def test_an_answer_that_changes_nothing_exits_with_0(repo: Repo) -> None:
     assert "Nothing to do" in repo.refuses("upgrade", "--data", "team=shop-team", code=0)
 
 
+def test_a_template_that_has_moved_is_recorded_without_a_newer_version(
+    repo: Repo, own_growing_template: Path
+) -> None:
+    moved = own_growing_template.with_name("moved")
+    own_growing_template.rename(moved)
+    assert "no longer at" in repo.refuses("upgrade")
+    upgrades(repo, "--template", str(moved), "--commit")
+    assert repo.answers() == {**repo.answers(), "_src_path": str(moved), "_commit": "v0.1.0"}
+    assert "Nothing to do" in repo.refuses("upgrade", code=0)
+
+
 @pytest.mark.slow
 def test_an_upgrade_may_stop_at_an_earlier_version(repo: Repo, own_growing_template: Path) -> None:
     next_version(own_growing_template)

@@ -68,6 +68,9 @@ def upgrade(
         older = origin.is_older(version, project.version)
         if origin.same(version, project.version) or (older and not ref):
             _refuse_unused(project, options.given)
+            if origin.src != project.src:  # The template has moved.
+                here = f"version {project.version} of {origin.src}"
+                return Target(here, project.stage, ref=project.version)
             raise NothingToDoError(f"Nothing to do: no version is newer than {project.version}.")
         if older:
             raise RungError(

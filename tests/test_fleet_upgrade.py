@@ -171,6 +171,15 @@ def test_a_new_question_is_answered_for_all_but_no_answer_is_changed(fleet: Flee
         assert f"audit: {answer}\n" in git("show", f"rung/upgrade-v0.3.0:{ANSWERS}", cwd=bare)
 
 
+def test_a_second_tag_of_the_same_commit_gives_no_branch(fleet: Fleet) -> None:
+    shop = fleet.has("shop", ("README.md", "Shop", "Our shop"))
+    git("tag", "--force", "v0.3.0", "v0.1.0", cwd=fleet.template)
+    nothing = "newest    shop.git: Nothing to do: no version is newer than v0.1.0.\n"
+    assert fleet.types("--dry-run").stdout == nothing
+    assert fleet.types().stdout == nothing
+    assert git("branch", "--list", "rung/*", cwd=shop) == ""
+
+
 def test_a_repo_whose_dependencies_cannot_be_locked_gets_no_branch(fleet: Fleet) -> None:
     shop = fleet.has("shop")
     project = fleet.template / "template" / "pyproject.toml.jinja"

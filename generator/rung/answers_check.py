@@ -106,16 +106,25 @@ def never_asked(project: Project, given: Mapping[str, Answer], new: Rendered) ->
     return sorted(new.public.keys() - project.answers.keys() - given.keys())
 
 
+class UnaskedError(RungError):
+    """A new version has questions without an answer."""
+
+    def __init__(self, message: str, *lines: str, questions: list[str]) -> None:
+        super().__init__(message, *lines)
+        self.questions = questions
+
+
 def refuse_unasked(questions: list[str], new: Rendered, where: str) -> None:
     asked = [
         f"    --data {in_shell(f'{key}={in_words(new.public[key])}')}   "
         f"{new.questions[key].get('help', '')}"
         for key in questions
     ]
-    raise RungError(
+    raise UnaskedError(
         f"{where.capitalize()} has new questions, and rung adds or removes nothing without an "
         "answer. Answer them (these are the defaults):",
         *asked,
+        questions=questions,
     )
 
 

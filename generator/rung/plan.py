@@ -45,6 +45,7 @@ class Plan:
     changes: Mapping[str, Change]
     line_counts: Mapping[str, tuple[int, int]]
     notes: Sequence[str]
+    lock_failure: str | None
     tree_now: str
     tree: str
     diff: Callable[[bool], str] = field(repr=False)
@@ -105,16 +106,18 @@ def make_plan(
     _refuse_blocked(project.folder, changes)
     _refuse_imported(project, target, given, changes)
     tree = scratch.tree(tree_now, _results(changes))
+    lock_failure = None
     if _needs_lock(changes, yours):
         with spinner("Locking dependencies"):
-            notes += _relock(scratch, tree, changes)
+            lock_failure = _relock(scratch, tree, changes)
         tree = scratch.tree(tree_now, _results(changes))
     return Plan(
         project,
         target,
         changes,
         scratch.line_counts(tree_now, tree),
-        notes,
+        notes + ([not_locked(lock_failure)] if lock_failure else []),
+        lock_failure,
         tree_now,
         tree,
         lambda colour: scratch.diff(tree_now, tree, colour=colour),
@@ -187,16 +190,16 @@ def _results(changes: Mapping[str, Change]) -> dict[str, Entry | None]:
     }
 
 
-def _relock(scratch: Scratch, tree: str, changes: dict[str, Change]) -> list[str]:
+def _relock(scratch: Scratch, tree: str, changes: dict[str, Change]) -> str | None:
     folder = scratch.folder / "to-lock"
     scratch.check_out(tree, folder)
     if failure := lock_dependencies(folder):
-        return [not_locked(failure)]
+        return failure
     yours = scratch.entries(tree)["uv.lock"]
     locked = Entry(yours.mode, scratch.store((folder / "uv.lock").read_bytes()))
     if locked != yours:
         changes["uv.lock"] = Change(Kind.CHANGED, yours, yours, locked, locked)
-    return []
+    return None
 
 
 def _refuse_blocked(folder: Path, changes: Mapping[str, Change]) -> None:

@@ -175,26 +175,15 @@ class Upgrade:
             return self._open(found, row, base)
 
     def _take(self, clone: Path, row: Row) -> Outcome | None:
-        """`rung upgrade` in a separate process, because it controls git through variables."""
-        how = ["--ref", self.version, "--dry-run" if self.state is None else "--commit"]
-        command = [sys.executable, "-P", "-m", "rung", "upgrade", str(clone), *how]
+        how = json.dumps([str(clone), self.version, self.state is None, self.given])
+        command = [sys.executable, "-P", "-X", "utf8", "-m", "rung.fleet.one", how]
         done = _run(command, cwd=clone.parent)
-        # Only answers to new questions: another one would change what a team has chosen.
-        if asked := re.findall(r"(?m)^    --data '?(\w+)=", decoded(done.stderr)):
-            if missing := [f"--data {key}=…" for key in asked if key not in self.given]:
-                words = f"{self.version} has new questions. Add {' '.join(missing)}"
-                return Outcome(row.repo, "refused", words)
-            answers = [f"--data={key}={self.given[key]}" for key in asked]
-            done = _run([*command, *answers], cwd=clone.parent)
-        if done.returncode == 0:
-            stale = re.search(r"(?m)^Dependencies are not locked \(.*\)", decoded(done.stdout))
-            return Outcome(row.repo, "refused", stale[0]) if stale else None
-        said = decoded(done.stderr).strip().removeprefix("rung: ").splitlines() or ["no reason"]
-        words = said[0].replace(f"{clone}/", "").replace(str(clone), row.repo)
-        if not words.startswith("In conflict: "):
-            return Outcome(row.repo, "refused", words)
-        files = words.removeprefix("In conflict: ").partition("Nothing was changed")[0]
-        return Outcome(row.repo, "conflict", f"{files}Run there: rung upgrade --keep-conflicts")
+        try:
+            kind, words = json.loads(done.stdout)
+        except ValueError:  # It was killed, or it is a bug.
+            kind, words = "refused", last_line(decoded(done.stderr))
+        words = words.replace(f"{clone}/", "").replace(str(clone), row.repo)
+        return None if kind == "merges" else Outcome(row.repo, kind, without_password(words))
 
     def _open(self, found: Found, row: Row, base: str) -> Outcome:
         assert self.state  # noqa: S101 - a dry run returns before it pushes

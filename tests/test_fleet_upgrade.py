@@ -149,6 +149,10 @@ def test_a_repo_that_refuses_the_branch_is_asked_again_by_the_next_run(
     read_only.chmod(0o755)
     refused = fleet.types(source="github:acme")
     assert refused.stdout == "refused   acme/shop: git push: remote: no signature\n"
+    read_only.write_text("#!/bin/sh\nexit 1\n")
+    declined = f"! [remote rejected] HEAD -> {BRANCH} (pre-receive hook declined)"
+    refused = fleet.types(source="github:acme")
+    assert refused.stdout == f"refused   acme/shop: git push: {declined}\n"
     read_only.unlink()
     assert fleet.upgrades(source="github:acme") == {"acme/shop": "opened"}
     state = fleet.person.desk / "rung-fleet.jsonl"
@@ -191,13 +195,16 @@ def test_a_repo_whose_dependencies_cannot_be_locked_gets_no_branch(fleet: Fleet)
     assert git("branch", "--list", "rung/*", cwd=shop) == ""
 
 
-def test_ctrl_c_finishes_the_repos_in_progress_and_starts_no_others(fleet: Fleet) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_and_a_kill_finish_the_repos_in_progress_and_start_no_others(
+    fleet: Fleet, number: signal.Signals
+) -> None:
     at_once = os.cpu_count() or 1
     count = at_once + 3
     stopping = fleet.person.desk / "stopping"
-    for number in range(count):
-        bare = fleet.has(f"service-{number:02}")
-        if number:
+    for service in range(count):
+        bare = fleet.has(f"service-{service:02}")
+        if service:
             push = bare / "hooks" / "pre-receive"
             push.parent.mkdir(exist_ok=True)
             push.write_text(f"#!/bin/sh\nuntil [ -e '{stopping}' ]; do sleep 0.05; done\n")
@@ -207,7 +214,7 @@ def test_ctrl_c_finishes_the_repos_in_progress_and_starts_no_others(fleet: Fleet
     assert process.stdout
     assert process.stderr
     first = process.stdout.readline()
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     while "Stopping after" not in process.stderr.readline():
         assert process.poll() is None
     stopping.touch()
@@ -215,6 +222,7 @@ def test_ctrl_c_finishes_the_repos_in_progress_and_starts_no_others(fleet: Fleet
     assert first.startswith("pushed")
     assert process.returncode == 1
     assert said.endswith("rung: Stopped. Run the same command again to continue.\n")
+    assert not list(fleet.person.temporary.glob("rung-fleet-*"))
     again = Counter(fleet.upgrades().values())
     # The worker that pushed the first repo may have started one more.
     assert again["done"] in {at_once, at_once + 1}

@@ -40,6 +40,13 @@ class Interrupts:
         raise KeyboardInterrupt
 
 
+def hear_a_kill_as_ctrl_c() -> None:
+    """For a command that needs no Interrupts: it must remove its temporary files."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
 @contextmanager
 def left_to_the_pager() -> Iterator[None]:
     """A pager handles Ctrl-C, such as to stop a search. Without rung it would keep the terminal."""

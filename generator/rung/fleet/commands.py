@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from rung.errors import RungError
+from rung.interrupts import hear_a_kill_as_ctrl_c
 
 
 class _ReportByDefault(TyperGroup):
@@ -68,6 +69,7 @@ def report(
     from rung.fleet.table import summary, table
 
     policy = Policy(max_behind, min_version, min_stage)
+    hear_a_kill_as_ctrl_c()
     git.fence()
     with measured_by(template, needed=drift or max_behind is not None, objects=drift) as line:
         rows = survey(find(sources, WANTED), line, drift=drift)
@@ -124,6 +126,7 @@ def upgrade(
     from rung.fleet.upgrade import Pace, Upgrade, all_upgraded, state_in
 
     given = parse_answers(data or [])
+    hear_a_kill_as_ctrl_c()
     git.fence()
     failed = count = 0
     with measured_by(template, needed=True, objects=False) as line:

@@ -21,6 +21,7 @@ from rung.fleet.hosts import GitHub, GitLab, HostError
 from rung.fleet.sources import Found
 from rung.fleet.survey import Line, Row
 from rung.git import decoded, last_line
+from rung.git import reason as why
 from rung.origin import is_newer
 from rung.reading import UnreadableError, read_bytes
 
@@ -212,8 +213,8 @@ def _git(*arguments: str, cwd: Path | str) -> str:
     if done.returncode != 0:
         errors = decoded(done.stderr)
         # A host says first why it refuses a push.
-        said = re.search(r"^(remote: .*\w.*|(fatal|error): .*)", errors, re.MULTILINE)
-        reason = said[0].rstrip() if said else last_line(errors)
+        said = re.search(r"^(remote: .*\w.*| ! \[.*)", errors, re.MULTILINE)
+        reason = said[0].strip() if said else why(errors, done.returncode)
         raise _GitFailedError(f"git {arguments[0]}: {reason}"[:300])
     return decoded(done.stdout).strip().split("\n")[0]
 

@@ -143,6 +143,17 @@ def test_a_broken_policy_exits_1_and_names_the_repos(
     told(person, fleet / "new", option, value, "--template", own_template)
 
 
+def test_a_template_without_version_tags_breaks_a_policy_on_versions(
+    person: Person, fleet: Path, own_template: Path
+) -> None:
+    git("tag", "release-2026.11", "v0.1.0", cwd=own_template)
+    git("tag", "--delete", "v0.1.0", cwd=own_template)
+    bare_repo(fleet / "old", {ANSWERS: answers(own_template, _commit="release-2026.11")})
+    done = person.types("fleet", fleet, "--max-behind", "0", "--template", own_template)
+    assert done.returncode == 1
+    assert "has no version tags" in done.stderr
+
+
 def hostile_fleet(fleet: Path, template: Path) -> dict[str, str]:
     """The reason for each repo that cannot be read."""
     good = answers(template)

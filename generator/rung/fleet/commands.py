@@ -63,7 +63,7 @@ def report(
 ) -> None:
     """Show the stage and version of each repo. `rung fleet upgrade` upgrades them."""
     from rung import git
-    from rung.fleet.line import measured_by
+    from rung.fleet.line import measured_by, version_to_reach
     from rung.fleet.sources import find
     from rung.fleet.survey import NOT_RUNGS, WANTED, Policy, survey
     from rung.fleet.table import summary, table
@@ -72,6 +72,8 @@ def report(
     hear_a_kill_as_ctrl_c()
     git.fence()
     with measured_by(template, needed=drift or max_behind is not None, objects=drift) as line:
+        if line and max_behind is not None:
+            version_to_reach(line, None)
         rows = survey(find(sources, WANTED), line, drift=drift)
     broken = {row.place: said for row in rows if (said := policy.broken_by(row))}
     if as_json:

@@ -42,12 +42,12 @@ def measured_by(named: str | None, *, needed: bool, objects: bool) -> Iterator[L
 
 
 def version_to_reach(line: Line, ref: str | None) -> str:
-    if ref is None:
-        if not line.tags:
-            raise RungError(f"The template {line.origin.src} has no version tags. Tag one: v1.0.0")
-        return line.tags[-1]
-    if ref not in line.tags:
+    if not line.tags:
+        raise RungError(f"The template {line.origin.src} has no version tags. Tag one: v1.0.0")
+    newest = line.tags[-1]
+    if ref not in {None, *line.tags}:
         raise UsageError(
-            f"--ref {ref} is not a version of the template {line.origin.src}. Name one of its tags."
+            f"--ref {ref} is not a version of the template {line.origin.src}. Name one of its "
+            f"tags, such as {newest}."
         )
-    return ref
+    return ref or newest

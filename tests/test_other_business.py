@@ -65,6 +65,14 @@ def team_of(render: Render, project: Path, variant: dict[str, Any]) -> dict[str,
     return before
 
 
+def test_make_help_lists_the_seed_only_where_there_is_one(render: Render, tmp_path: Path) -> None:
+    project = tmp_path / "shop"
+    shutil.copytree(render(LONGEST[0]), project)
+    assert "make seed " in run("make", "help", within=project).stdout
+    (project / "app" / "seed.py").unlink()
+    assert "make seed " not in run("make", "help", within=project).stdout
+
+
 @pytest.mark.slow
 def test_make_check_passes_without_the_sample(render: Render, tmp_path: Path) -> None:
     project = tmp_path / "gazette"

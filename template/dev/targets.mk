@@ -6,10 +6,11 @@ unexport UV PYTHONSAFEPATH
 RUN = $(UV) run --quiet
 WITH_SERVICES = $(RUN) python -m dev
 
-include $(wildcard dev/*/*.mk)
+# `make help` lists each included file, and a team may delete its seed.
+include $(wildcard dev/*/*.mk) $(if $(wildcard app/seed.py app/seed),dev/seed.make)
 AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: system-packages dev migrate migration module client seed psql load
+.PHONY: system-packages dev migrate migration module client psql load
 
 # Modules of dev/ that `make check` runs. The targets.mk of a folder adds its own, and adds the
 # Debian packages that it needs to SYSTEM_PACKAGES.
@@ -34,9 +35,6 @@ module: ## Write a module with its table, migration and tests: make module NAME=
 
 client: ## Write a typed Python client of a running `make dev`: HOST=http://localhost:8000
 	@HOST=$(if $(findstring command,$(origin HOST)),$(HOST)) $(RUN) python -m dev.client
-
-seed: ## Fill an empty database with sample data
-	@$(WITH_SERVICES) python -m app.seed
 
 psql: ## Open a SQL prompt on the database
 	@$(WITH_SERVICES) python -m dev.psql

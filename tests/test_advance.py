@@ -235,9 +235,7 @@ def test_a_project_for_a_newer_python_is_locked_with_that_one(repo: Repo) -> Non
 
 def test_advancing_again_is_refused_at_the_last_stage(repo: Repo) -> None:
     repo.advances("--to", "2", "--commit")
-    assert "The project is at stage 2 (database) already" in repo.refuses(
-        "advance", "--to=2", "--yes"
-    )
+    assert "The repo is at stage 2 (database) already" in repo.refuses("advance", "--to=2", "--yes")
 
 
 @pytest.mark.slow

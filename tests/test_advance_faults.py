@@ -363,7 +363,7 @@ def test_a_bare_repository_is_refused(person: Person, repo: Repo) -> None:
     git("clone", "--quiet", "--bare", "shop", "bare.git", cwd=person.desk)
     done = person.types("advance", "--yes", "bare.git")
     assert done.returncode == 1
-    assert "is not a project of Rung's" in done.stderr
+    assert "is not a repo of Rung's" in done.stderr
 
 
 def test_a_project_whose_git_directory_is_on_another_disk_advances(

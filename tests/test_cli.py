@@ -23,6 +23,11 @@ def test_dash_h_shows_the_help(person: Person) -> None:
     assert person.types("advance", "-h").stdout == person.types("advance", "--help").stdout
 
 
+def test_help_says_repo_and_never_project(person: Person) -> None:
+    for words in ((), ("new",), ("status",), ("advance",), ("upgrade",), ("doctor",), ("undo",)):
+        assert "project" not in person.types(*words, "--help").stdout.lower()
+
+
 @pytest.mark.parametrize("columns", [60, 80])
 def test_no_summary_of_a_command_is_cut_off(person: Person, columns: int) -> None:
     person.environment["COLUMNS"] = str(columns)

@@ -64,14 +64,14 @@ def test_a_folder_that_is_no_project_has_no_doctor(person: Person) -> None:
     done = person.types("doctor")
 
     assert done.returncode != 0
-    assert "is not a project of Rung's" in done.stderr
+    assert "is not a repo of Rung's" in done.stderr
 
 
 def test_a_project_of_an_older_template_is_told_to_upgrade(repo: Repo) -> None:
     done = repo.rung("doctor")
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "rung: This project has no doctor yet. Run rung upgrade first.\n"
+    assert done.stderr == "rung: This repo has no doctor yet. Run rung upgrade first.\n"
 
 
 def test_advance_shows_the_last_verdict_before_it_asks(repo: Repo) -> None:

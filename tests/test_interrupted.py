@@ -107,7 +107,7 @@ def test_ctrl_c_or_ctrl_d_before_the_last_enter_leaves_no_trace(person: Person, 
         for question in ("called, for people?", "name for machines", "what it is for"):
             terminal.wait_for(question)
             terminal.press("\r")
-        terminal.wait_for("Enter creates the project")
+        terminal.wait_for("Enter creates the repo")
         terminal.wait_until_it_listens()
         if ends == "ctrl-c":
             terminal.process.send_signal(signal.SIGINT)

@@ -99,7 +99,7 @@ def test_without_uv_the_project_is_created_and_one_line_says_that_uv_is_missing(
     done = person.types("new", "shop")
     assert done.returncode == 0
     assert done.stderr == (
-        "Dependencies are not locked (uv is not installed): run `sh dev/uv lock` in the project.\n"
+        "Dependencies are not locked (uv is not installed): run `sh dev/uv lock` in the repo.\n"
     )
     assert git("status", "--porcelain", cwd=person.desk / "shop") == ""
 
@@ -111,7 +111,7 @@ def test_a_lock_that_fails_does_not_stop_the_project(person: Person) -> None:
     person.environment["UV"] = str(broken)
     done = person.types("new", "shop")
     assert done.returncode == 0
-    not_locked = "Dependencies are not locked (no network): run `sh dev/uv lock` in the project.\n"
+    not_locked = "Dependencies are not locked (no network): run `sh dev/uv lock` in the repo.\n"
     assert done.stderr == not_locked
     assert not (person.desk / "shop" / "uv.lock").exists()
 
@@ -183,7 +183,7 @@ def test_a_terminal_is_asked_what_is_missing(person: Person) -> None:
         terminal.press(", with cake\r")
         terminal.wait_for("stage of growth?")
         terminal.press("\r")
-        terminal.wait_for("Enter creates the project")
+        terminal.wait_for("Enter creates the repo")
         terminal.press("\r")
         assert terminal.wait_for_the_end() == 0
         assert "owns it" not in terminal.shown
@@ -199,7 +199,7 @@ def test_a_typed_byte_that_is_not_utf8_is_no_part_of_an_answer(person: Person) -
         for question, keys in (
             ("called, for people?", "\udcff\r"),
             ("what it is for", "\r"),
-            ("Enter creates the project", "\udcff\r"),
+            ("Enter creates the repo", "\udcff\r"),
         ):
             terminal.wait_for(question)
             terminal.press(keys)
@@ -238,7 +238,7 @@ def test_a_person_goes_back_question_by_question_and_finds_the_answers_there(
             ("replicas?", "\r"),
             ("Which pooler", "\r"),
             ("its own database?", "\r"),
-            ("Enter creates the project, b goes back a question", "b\r"),
+            ("Enter creates the repo, b goes back a question", "b\r"),
             ("its own database?", BACK),
             ("Which pooler", BACK),
             ("replicas?", BACK),
@@ -250,7 +250,7 @@ def test_a_person_goes_back_question_by_question_and_finds_the_answers_there(
             ("name for machines", "\r"),
             ("what it is for", "\r"),
             ("stage of growth?", "\x1b[A\x1b[A\x1b[A\r"),
-            ("Enter creates the project", "\r"),
+            ("Enter creates the repo", "\r"),
         ):
             terminal.wait_for(question)
             terminal.shown = ""
@@ -279,7 +279,7 @@ def test_a_name_in_another_script_is_asked_for_its_slug(person: Person) -> None:
         terminal.press("mise\r")
         for _ in range(3):
             terminal.press("\r")
-        terminal.wait_for("Enter creates the project")
+        terminal.wait_for("Enter creates the repo")
         terminal.press("\r")
         assert terminal.wait_for_the_end() == 0
     assert answers_of(person.desk / "店")["project_slug"] == "mise"

@@ -44,8 +44,8 @@ def test_a_folder_that_is_no_project_is_refused(person: Person) -> None:
         done = person.types(*ADVANCE)
     assert (done.returncode, done.stderr) == (
         1,
-        "rung: . is not a project of Rung's: there is no .copier-answers.yml in it or above it. "
-        "Name a project's folder. If the file was deleted: git log -p -- .copier-answers.yml\n",
+        "rung: . is not a repo of Rung's: there is no .copier-answers.yml in it or above it. "
+        "Name a repo's folder. If the file was deleted: git log -p -- .copier-answers.yml\n",
     )
 
 
@@ -154,7 +154,7 @@ def test_an_answer_other_than_yes_or_no_is_refused(repo: Repo) -> None:
 
 def test_an_answer_that_changes_nothing_is_refused(repo: Repo) -> None:
     reason = repo.refuses(*ADVANCE, "--to=1", "--data=team=shop-team")
-    assert reason == "rung: The project is at stage 1 (foundation) with team=shop-team already.\n"
+    assert reason == "rung: The repo is at stage 1 (foundation) with team=shop-team already.\n"
 
 
 def test_an_option_whose_files_were_edited_is_not_turned_off(repo: Repo) -> None:

@@ -118,7 +118,7 @@ def test_edits_are_unknown_for_a_template_that_uses_other_features_of_copier(
 def test_a_folder_that_is_no_project_is_refused(person: Person) -> None:
     done = person.types("status")
     assert done.returncode == 1
-    assert "is not a project of Rung's" in done.stderr
+    assert "is not a repo of Rung's" in done.stderr
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def upgrade(
             raise NothingToDoError(f"Nothing to do: no version is newer than {project.version}.")
         if older:
             raise RungError(
-                f"{ref} is older than {project.version}, the project's version. To go back, "
+                f"{ref} is older than {project.version}, the repo's version. To go back, "
                 "revert the commit of the upgrade (git revert)."
             )
         return Target(f"version {ref or version}", project.stage, ref=version)
@@ -92,14 +92,14 @@ def _stage_to_reach(project: Project, to: int | None, given: Mapping[str, Answer
     elif given:  # At the last stage, answers can only be meant for this one.
         stage = project.stage
     else:
-        raise AlreadyThereError(f"The project is at {here}, the last stage.")
+        raise AlreadyThereError(f"The repo is at {here}, the last stage.")
     if not 1 <= stage <= last.number:
         raise RungError(f"There is no stage {stage}: the ladder ends at {last}.")
     if stage == project.stage and not given:
-        raise AlreadyThereError(f"The project is at {here} already.")
+        raise AlreadyThereError(f"The repo is at {here} already.")
     if stage < project.stage:
         raise RungError(
-            f"The project is at {here}, and rung advance cannot go back to an earlier stage. "
+            f"The repo is at {here}, and rung advance cannot go back to an earlier stage. "
             "Revert the commit that brought this stage (git revert). In production, follow the "
             f"steps back in docs/runbooks/to-stage-{project.stage}.md."
         )
@@ -182,7 +182,7 @@ def _target_of(
 
 def _is_agreed(plan: Plan, options: Options, person: Conversation) -> bool:
     if plan.changes_answers_only and not plan.moves:
-        raise AlreadyThereError(f"The project is at {plan.target.name} already.")
+        raise AlreadyThereError(f"The repo is at {plan.target.name} already.")
     person.show(plan)
     _refuse_unsafe(plan, keep_conflicts=options.keep_conflicts)
     return person.agree(plan)

@@ -51,7 +51,7 @@ def agreed(answers: Mapping[str, Any]) -> bool:
         if not key.startswith("_"):
             print(f"  {key:16} {printable(str(answer))}")
     try:
-        said = input("\nEnter creates the project, b goes back a question, Ctrl-C stops: ")
+        said = input("\nEnter creates the repo, b goes back a question, Ctrl-C stops: ")
     except EOFError as error:
         raise RungError("Stopped. Nothing was created.") from error
     return said.strip().lower() not in {"b", "back"}

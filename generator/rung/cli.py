@@ -113,7 +113,7 @@ def new(
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="Take the answers of another project as defaults: its folder, its git URL, a "
+            help="Take the answers of another repo as defaults: its folder, its git URL, a "
             "YAML file, or the line that rung status shows.",
         ),
     ] = None,
@@ -132,7 +132,7 @@ def new(
         ),
     ] = None,
 ) -> None:
-    """Create a project, locked and committed."""
+    """Create a repo, locked and committed."""
     interrupts = Interrupts()  # Before the imports: a Ctrl-C may arrive while they run.
     from rung.answers import Answer, parse_answers, read_answers
     from rung.new import create_project
@@ -157,7 +157,7 @@ def new(
     print("    make dev")
 
 
-_PROJECT = Annotated[Path, typer.Argument(help="The project, or any folder in it.")]
+_PROJECT = Annotated[Path, typer.Argument(help="The repo, or any folder in it.")]
 _DATA = Annotated[
     list[str] | None,
     typer.Option(metavar="KEY=VALUE", help="Change an answer. May be repeated."),
@@ -180,7 +180,7 @@ def status(
     path: _PROJECT = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Show a project's stage and what comes next."""
+    """Show a repo's stage and what comes next."""
     if not path.is_absolute():
         _refuse_deleted_folder()
     from rung.errors import printable
@@ -211,7 +211,7 @@ def advance(
     data: _DATA = None,
     template: _TEMPLATE = None,
 ) -> None:
-    """Advance a project to a later stage."""
+    """Advance a repo to a later stage."""
     interrupts = Interrupts()
     from rung.advance import Options
     from rung.advance import advance as take
@@ -237,7 +237,7 @@ def upgrade(
     data: _DATA = None,
     template: _TEMPLATE = None,
 ) -> None:
-    """Upgrade a project to a newer template."""
+    """Upgrade a repo to a newer template."""
     interrupts = Interrupts()
     from rung.advance import Options
     from rung.advance import upgrade as take
@@ -256,9 +256,9 @@ def upgrade(
 def doctor(
     words: Annotated[list[str] | None, typer.Argument(metavar="[PATH] [OPTION]...")] = None,
 ) -> None:
-    """Name the one bottleneck that a project meets next, or say "stay".
+    """Name the one bottleneck that a repo meets next, or say "stay".
 
-    Options come after the path: rung doctor . --log app.log --seconds 60. In the project,
+    Options come after the path: rung doctor . --log app.log --seconds 60. In the repo,
     make doctor ARGS=--help lists all of them.
     """
     from rung.doctor import run_doctor

@@ -42,7 +42,7 @@ def lock_dependencies(project: Path) -> str | None:
 
 
 def not_locked(failure: str) -> str:
-    return f"Dependencies are not locked ({failure}): run `sh dev/uv lock` in the project."
+    return f"Dependencies are not locked ({failure}): run `sh dev/uv lock` in the repo."
 
 
 def find_uv() -> str | None:

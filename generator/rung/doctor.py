@@ -27,10 +27,10 @@ def run_doctor(path: Path, arguments: Sequence[str]) -> NoReturn:
     git.fence()
     folder, _ = locate(path)
     if not (folder / _DOCTOR).is_file():
-        raise RungError("This project has no doctor yet. Run rung upgrade first.")
+        raise RungError("This repo has no doctor yet. Run rung upgrade first.")
     uv = find_uv()
     if uv is None:
-        raise RungError("uv is not installed. Run make doctor in the project instead.")
+        raise RungError("uv is not installed. Run make doctor in the repo instead.")
     module = ["python", "-m", "app.infra.doctor", *_absolute(arguments)]
     if not any(one.startswith(("--from", "-h", "--help")) for one in arguments):
         module = ["python", "-m", "dev", *module]

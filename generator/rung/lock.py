@@ -55,7 +55,7 @@ def _flock(git_dir: Path) -> Iterator[None]:
         yield
     except BlockingIOError as error:
         raise RungError(
-            "Another rung is running on this project. Wait until it has finished."
+            "Another rung is running on this repo. Wait until it has finished."
         ) from error
     finally:
         os.close(descriptor)

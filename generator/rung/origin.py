@@ -41,14 +41,14 @@ def origin_of(project: Project, named: str | None) -> Origin:
         return Origin(src, None)
     folder = Path(src)
     elsewhere = (
-        "Pass --template with a checkout of the template or its git URL; the project records it."
+        "Pass --template with a checkout of the template or its git URL; the repo records it."
     )
     if not folder.is_absolute():
         raise RungError(
-            f"The project records its template as {src}, which is not an absolute path. {elsewhere}"
+            f"The repo records its template as {src}, which is not an absolute path. {elsewhere}"
         )
     if not folder.is_dir():
-        raise RungError(f"The project's template is no longer at {src}. {elsewhere}")
+        raise RungError(f"The repo's template is no longer at {src}. {elsewhere}")
     switch_off_filters_of(folder)
     try:
         git("rev-parse", "--git-dir", cwd=folder)
@@ -56,7 +56,7 @@ def origin_of(project: Project, named: str | None) -> Origin:
         if "config" in str(error):
             raise broken(folder, error) from error
         raise RungError(
-            f"The project's template {src} is not in git ({error}), so its version cannot be "
+            f"The repo's template {src} is not in git ({error}), so its version cannot be "
             f"found. {elsewhere}"
         ) from error
     origin = Origin(src, folder)
@@ -89,7 +89,7 @@ def _common_base(folder: Path, one: str, other: str) -> str:
             ) from error
         raise RungError(
             f"In the template {folder}, {one[:12]} and {other[:12]} have no common history. "
-            "Pass --template with the template that the project came from."
+            "Pass --template with the template that the repo came from."
         ) from error
 
 

@@ -64,8 +64,8 @@ def locate(path: Path) -> tuple[Path, Path]:
     folder = next((f for f in (start, *start.parents) if (f / ANSWERS_FILE).is_file()), None)
     if folder is None:
         raise RungError(
-            f"{path} is not a project of Rung's: there is no {ANSWERS_FILE} in it or above it. "
-            f"Name a project's folder. If the file was deleted: git log -p -- {ANSWERS_FILE}"
+            f"{path} is not a repo of Rung's: there is no {ANSWERS_FILE} in it or above it. "
+            f"Name a repo's folder. If the file was deleted: git log -p -- {ANSWERS_FILE}"
         )
     try:
         top = git("rev-parse", "--show-toplevel", cwd=folder)
@@ -167,7 +167,7 @@ def _refuse_uncommitted(project: Project) -> None:
             f"({shown(change[3:] for change in changes)}). Commit or stash them."
         )
     if not git_list("ls-files", "-z", "--", ANSWERS_FILE, cwd=project.folder):
-        raise RungError(f"{project.folder / ANSWERS_FILE} is not committed. Commit the project.")
+        raise RungError(f"{project.folder / ANSWERS_FILE} is not committed. Commit the repo.")
 
 
 def refuse_hidden(folder: Path) -> None:

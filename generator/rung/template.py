@@ -87,7 +87,7 @@ def _remote(url: str, ref: str | None) -> Template:
         raise UsageError(f"{url} is not a git URL. {_NAME_ONE}")
     if _password_in(url):
         raise UsageError(
-            "The template's URL holds a password or token, and the project would record it in its "
+            "The template's URL holds a password or token, and the repo would record it in its "
             "first commit. Remove it, and let git's credential helper supply it."
         )
     return Template(url if _KNOWN_TO_COPIER.match(url) else f"git+{url}", ref)

@@ -96,7 +96,7 @@ def _read(record: Path) -> Mapping[str, Any]:
         return read_step(record)
     except FileNotFoundError as error:
         raise RungError(
-            "There is no step to undo: rung advance and rung upgrade have not changed this project "
+            "There is no step to undo: rung advance and rung upgrade have not changed this repo "
             "here, or the step was undone already."
         ) from error
 

@@ -176,7 +176,9 @@ def grown(
     """A project of the growing template at stage 1. Tests must not change it."""
     desk = tmp_path_factory.mktemp("grown")
     environment = {**os.environ, "UV": str(a_machine_of_its_own.quick_uv)}
-    done = Person(desk, desk, environment).types("new", "shop", "--template", growing_template)
+    # A fork's defaults.yml may name another team.
+    new = ("new", "shop", "--template", growing_template, "--data=team=shop-team")
+    done = Person(desk, desk, environment).types(*new)
     assert done.returncode == 0, done.stderr
     return desk / "shop"
 

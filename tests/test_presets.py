@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import REPO
 from fleets import ANSWERS, answers, bare_repo
 from growing import Repo, release
 from people import Person
@@ -140,5 +141,7 @@ def test_a_source_that_cannot_be_used_is_one_line(person: Person, row: str) -> N
     assert said in done.stderr
 
 
-def test_the_delivered_defaults_file_sets_no_answer() -> None:
-    assert presets.company_defaults() == {}
+def test_the_defaults_file_answers_only_questions_of_the_template() -> None:
+    """`rung new` ignores the others, for example after a fork has renamed its question."""
+    questions = yaml.safe_load((REPO / "copier.yml").read_text())
+    assert presets.company_defaults().keys() - questions.keys() == set()

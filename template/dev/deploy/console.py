@@ -8,7 +8,7 @@ import subprocess
 from typing import Any
 
 from dev.deploy.aws import Aws, sentence
-from dev.deploy.migration import network
+from dev.deploy.migration import app_of, start
 from dev.deploy.programs import Stop, say, until
 from dev.deploy.roll import primary_of, service_of
 
@@ -23,20 +23,14 @@ def open_one(aws: Aws, release: dict[str, Any]) -> None:
         raise Stop(f"Install AWS' {PLUGIN}: it connects the shell.")
     ecs = aws.client("ecs")
     definition = definition_for_a_shell(ecs, primary_of(service_of(ecs, release)))
-    answer = ecs.run_task(
-        cluster=release["cluster"],
+    task = start(
+        ecs,
+        release,
+        ["sleep", str(HOUR)],  # it ends itself, also when this program is killed
         taskDefinition=definition,
-        launchType="FARGATE",
-        enableExecuteCommand=True,
         startedBy="console",
-        networkConfiguration=network(release),
-        # It ends itself, also when this program is killed.
-        overrides={"containerOverrides": [{"name": "app", "command": ["sleep", str(HOUR)]}]},
+        enableExecuteCommand=True,
     )
-    if not answer["tasks"]:
-        why = sentence(f"ECS cannot start the shell: {answer['failures'][0].get('reason', '?')}")
-        raise Stop(f"{why} Run the same command again.")
-    task = answer["tasks"][0]["taskArn"]
     try:
         say("Starting; the shell ends after an hour")
         enter(aws, ecs, release["cluster"], task)
@@ -47,7 +41,7 @@ def open_one(aws: Aws, release: dict[str, Any]) -> None:
 
 def definition_for_a_shell(ecs: Any, primary: dict[str, Any]) -> str:
     found = ecs.describe_task_definition(taskDefinition=primary["taskDefinition"])["taskDefinition"]
-    app = next(one for one in found["containerDefinitions"] if one["name"] == "app")
+    app = app_of(found["containerDefinitions"])
     made = ecs.register_task_definition(
         family=f"{found['family']}-console",
         containerDefinitions=[app | {"readonlyRootFilesystem": False}],
@@ -74,8 +68,8 @@ def ready(ecs: Any, cluster: str, task: str) -> dict[str, Any]:
         if found["lastStatus"] == "STOPPED":
             why = sentence(f"The task stopped: {found.get('stoppedReason', 'no reason given')}")
             raise Stop(f"{why} Correct this, then run the same command again.")
-        app = next(one for one in found["containers"] if one["name"] == "app")
+        app = app_of(found["containers"])
         agents = {one["name"]: one["lastStatus"] for one in app.get("managedAgents", [])}
         if agents.get("ExecuteCommandAgent") == "RUNNING":
-            return dict(app)
+            return app
     raise Stop("The task did not become ready in 5 minutes. Run the same command again.")

@@ -14,9 +14,12 @@ LAST_LINES = 20
 
 def migrate(ecs: Any, logs: Any, release: dict[str, Any]) -> None:
     """If an earlier run was killed, its task may still run. Then this waits for that task."""
-    task = running(ecs, release) or start(ecs, release)
+    definition = release["task_definition"]
+    task = running(ecs, release) or start(
+        ecs, release, release["migration"], taskDefinition=definition, startedBy=STARTED_BY
+    )
     stopped = ended(ecs, release["cluster"], task)
-    app = next(one for one in stopped["containers"] if one["name"] == "app")
+    app = app_of(stopped["containers"])
     if app.get("exitCode") == 0:
         return
     why = app.get("reason") or stopped.get("stoppedReason") or "no reason given"
@@ -28,14 +31,8 @@ def migrate(ecs: Any, logs: Any, release: dict[str, Any]) -> None:
     )
 
 
-def network(release: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "awsvpcConfiguration": {
-            "subnets": release["subnets"],
-            "securityGroups": [release["security_group"]],
-            "assignPublicIp": "ENABLED",
-        }
-    }
+def app_of(containers: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(one for one in containers if one["name"] == "app")
 
 
 def running(ecs: Any, release: dict[str, Any]) -> str | None:
@@ -54,18 +51,25 @@ def running(ecs: Any, release: dict[str, Any]) -> str | None:
     return str(task["taskArn"])
 
 
-def start(ecs: Any, release: dict[str, Any]) -> str:
+def start(ecs: Any, release: dict[str, Any], command: list[str], **asked: Any) -> str:
+    """Runs a command once in a separate task, whose ARN this returns."""
+    configuration = {
+        "subnets": release["subnets"],
+        "securityGroups": [release["security_group"]],
+        "assignPublicIp": "ENABLED",
+    }
     answer = ecs.run_task(
         cluster=release["cluster"],
-        taskDefinition=release["task_definition"],
         launchType="FARGATE",
-        startedBy=STARTED_BY,
-        networkConfiguration=network(release),
-        overrides={"containerOverrides": [{"name": "app", "command": release["migration"]}]},
+        networkConfiguration={"awsvpcConfiguration": configuration},
+        overrides={"containerOverrides": [{"name": "app", "command": command}]},
+        **asked,
     )
     if answer["failures"] or not answer["tasks"]:
         reasons = ", ".join(one.get("reason", "?") for one in answer["failures"])
-        raise Stop(f"ECS cannot run the migration now: {reasons}. Run the same command again.")
+        raise Stop(
+            f"ECS cannot run the {asked['startedBy']} now: {reasons}. Run the same command again."
+        )
     return str(answer["tasks"][0]["taskArn"])
 
 

@@ -7,7 +7,7 @@ import pkgutil
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import Table
 
@@ -61,18 +61,20 @@ class Crossing(NamedTuple):
     modules: tuple[str, ...]
 
     @classmethod
-    def of(cls, fields: Sequence[Any]) -> "Crossing":
-        """A crossing that was stored as JSON."""
-        kind, file, line, name, modules = fields
-        return cls(kind, file, line, name, tuple(modules))
+    def of(cls, kind: str, file: str, line: int, name: str, modules: Iterable[str]) -> "Crossing":
+        return cls(kind, file, line, name, tuple(sorted(modules)))
 
     @property
     def entry(self) -> str:
         """Its line in the team's list, without a line number, because that changes every day."""
-        return f"{self.file} {self.name}: {self.kind} of {' + '.join(self.modules)}"
+        return f"{self.file} {self._what}"
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.name}: {self.kind} of {' + '.join(self.modules)}"
+        return f"{self.file}:{self.line}: {self._what}"
+
+    @property
+    def _what(self) -> str:
+        return f"{self.name}: {self.kind} of {' + '.join(self.modules)}"
 
 
 def import_app() -> None:
@@ -152,9 +154,9 @@ def listed_crossings() -> list[str] | None:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def not_listed(crossings: Iterable[Crossing], listed: Iterable[str]) -> list[Crossing]:
-    entries = set(listed)
-    return [one for one in crossings if one.entry not in entries]
+def not_listed(crossings: Iterable[Crossing], listed: Iterable[str], advice: str) -> list[str]:
+    problems = [str(one) for one in crossings if one.entry not in listed]
+    return [*problems, f"{advice}: make module-borders"] if problems else []
 
 
 def gone(crossings: Iterable[Crossing], listed: Iterable[str], kinds: Sequence[str]) -> list[str]:
@@ -173,7 +175,7 @@ def seen_in_tests() -> dict[Crossing, set[str]] | None:
         return None
     try:
         entries = json.loads(SEEN.read_text(encoding="utf-8"))
-        return {Crossing.of(fields): set(tests) for fields, tests in entries}
+        return {Crossing.of(*fields): set(tests) for fields, tests in entries}
     except ValueError:  # its writer was killed
         return None
 

@@ -34,29 +34,28 @@ def crossings() -> list[Crossing]:
 
 def _in_models(owner_of: Mapping[str, str]) -> Iterator[Crossing]:
     for mapper in Base.registry.mappers:
-        model, table = mapper.class_, mapper.local_table
+        table = mapper.local_table
         if not isinstance(table, Table) or table.fullname not in owner_of:
             continue
-        own = owner_of[table.fullname]
-        for key in table.foreign_keys:
-            other = owner_of.get(key.target_fullname.rpartition(".")[0], own)
-            if other != own:
-                name = f"{model.__name__}.{key.parent.name}"
-                yield _in_class("foreign key", model, key.parent.name, name, own, other)
+        targets = [
+            ("foreign key", key.parent.name, key.target_fullname.rpartition(".")[0])
+            for key in table.foreign_keys
+        ]
         for relationship in mapper.relationships:
             target = relationship.mapper.local_table
-            other = owner_of.get(target.fullname, own) if isinstance(target, Table) else own
-            if other != own:
-                name = f"{model.__name__}.{relationship.key}"
-                yield _in_class("relationship", model, relationship.key, name, own, other)
+            if isinstance(target, Table):
+                targets.append(("relationship", relationship.key, target.fullname))
+        own = owner_of[table.fullname]
+        for kind, field, name in targets:
+            if (other := owner_of.get(name, own)) != own:
+                yield _in_class(kind, mapper.class_, field, {own, other})
 
 
-def _in_class(kind: str, model: type, field: str, name: str, *modules: str) -> Crossing:
+def _in_class(kind: str, model: type, field: str, modules: set[str]) -> Crossing:
     lines, first = inspect.getsourcelines(model)
     places = (n for n, line in enumerate(lines) if re.match(rf"\s+{field}\b", line))
-    return Crossing(
-        kind, _file(model.__module__), first + next(places, 0), name, tuple(sorted(modules))
-    )
+    line, name = first + next(places, 0), f"{model.__name__}.{field}"
+    return Crossing.of(kind, _file(model.__module__), line, name, modules)
 
 
 def _in_queries(owner_of: Mapping[str, str]) -> Iterator[Crossing]:
@@ -71,7 +70,7 @@ def _in_queries(owner_of: Mapping[str, str]) -> Iterator[Crossing]:
         if module_of(python_module) and len(modules) > 1:
             file = _file(python_module)
             name = _name_at(ast.parse(Path(file).read_text(encoding="utf-8")), int(line))
-            yield Crossing("statement", file, int(line), name, tuple(sorted(modules)))
+            yield Crossing.of("statement", file, int(line), name, modules)
 
 
 def _in_file(path: Path, owner_of: Mapping[str, str]) -> Iterator[Crossing]:
@@ -83,25 +82,26 @@ def _in_file(path: Path, owner_of: Mapping[str, str]) -> Iterator[Crossing]:
         for mapper in Base.registry.mappers
         if isinstance(mapper.local_table, Table) and mapper.local_table.fullname in owner_of
     }
-    for function in functions_in(tree):
-        for line, modules in _handed(function, own, imports, with_tables):
-            yield Crossing("transaction", file, line, _name_at(tree, line), modules)
-    local = {name for name in model_of if name in imports or own == model_of[name]}
-    for line, modules in _statements(tree, {name: model_of[name] for name in local}):
-        yield Crossing("statement", file, line, _name_at(tree, line), modules)
-    for line, text in _texts(tree):
-        modules = tuple(sorted(modules_in(text, owner_of)))
+    local = {name: of for name, of in model_of.items() if name in imports or own == of}
+    found = [
+        ("transaction", line, modules)
+        for function in functions_in(tree)
+        for line, modules in _handed(function, own, imports, with_tables)
+    ]
+    found += [("statement", line, modules) for line, modules in _statements(tree, local)]
+    found += [("statement", line, modules_in(text, owner_of)) for line, text in _texts(tree)]
+    for kind, line, modules in found:
         if len(modules) > 1:
-            yield Crossing("statement", file, line, _name_at(tree, line), modules)
+            yield Crossing.of(kind, file, line, _name_at(tree, line), modules)
 
 
 def _handed(
     function: Function, own: str | None, imports: Mapping[str, str], with_tables: set[str]
-) -> Iterator[tuple[int, tuple[str, ...]]]:
+) -> Iterator[tuple[int, set[str]]]:
     """Where a function hands its transaction to another module. A file outside the modules, such as
     a seed, may hand it to one module, but not to two."""
     sessions = set(_sessions(function))
-    touched = {own} & with_tables
+    touched = {own} & with_tables if own else set()
     for call in sorted(calls_in(function), key=lambda call: call.lineno):
         other = module_of(imports.get(root_of(call.func), ""))
         invalidates = isinstance(call.func, ast.Attribute) and call.func.attr == "invalidate"
@@ -109,8 +109,7 @@ def _handed(
             continue
         given = [*call.args, *(keyword.value for keyword in call.keywords)]
         if any(_is_session(one, sessions) for one in given) and other not in touched:
-            if touched:
-                yield call.lineno, tuple(sorted({other, *filter(None, touched)}))
+            yield call.lineno, {other, *touched}
             if own not in with_tables:
                 touched.add(other)
 
@@ -134,9 +133,7 @@ def _is_session(given: ast.expr, sessions: set[str]) -> bool:
     return isinstance(given, ast.Name) and given.id in sessions
 
 
-def _statements(
-    tree: ast.Module, model_of: Mapping[str, str]
-) -> Iterator[tuple[int, tuple[str, ...]]]:
+def _statements(tree: ast.Module, model_of: Mapping[str, str]) -> Iterator[tuple[int, set[str]]]:
     """Statements that functions build. Those at module level become a Query, or a part of one."""
     for function in functions_in(tree):
         for statement in ast.walk(function):
@@ -144,9 +141,7 @@ def _statements(
                 for part in ast.iter_child_nodes(statement):
                     if isinstance(part, ast.expr) and _builds(part):
                         names = {n.id for n in ast.walk(part) if isinstance(n, ast.Name)}
-                        modules = {model_of[name] for name in names if name in model_of}
-                        if len(modules) > 1:
-                            yield part.lineno, tuple(sorted(modules))
+                        yield part.lineno, {model_of[name] for name in names & model_of.keys()}
 
 
 def _builds(expression: ast.expr) -> bool:

@@ -20,12 +20,8 @@ def main() -> None:
                 " To accept only these: make test, then make module-borders RECORD=yes"
             )
         return
-    problems = [str(one) for one in not_listed(crossings, listed)]
-    if problems:
-        problems.append(
-            "These cross the border of a module. What to write instead: make module-borders"
-        )
-    problems += gone(crossings, listed, ONLY_IN_THE_CODE)
+    advice = "These cross the border of a module. What to write instead"
+    problems = not_listed(crossings, listed, advice) + gone(crossings, listed, ONLY_IN_THE_CODE)
     if problems:
         sys.exit("\n".join(problems))
 

@@ -96,7 +96,7 @@ class Watch:
         # For example, a migration is no code of the app or of the tests.
         if self.item is not None and places:
             place = places[0] if kind == "statement" else _border(places)
-            found = (PROPERTY, json.dumps(Crossing(kind, *place, tuple(sorted(modules)))))
+            found = (PROPERTY, json.dumps(Crossing.of(kind, *place, modules)))
             if found not in self.item.user_properties:
                 self.item.user_properties.append(found)
 
@@ -191,7 +191,7 @@ class Report:
             self._ran.add(report.nodeid)
             for name, value in report.user_properties:
                 if name == PROPERTY:
-                    crossing = Crossing.of(json.loads(str(value)))
+                    crossing = Crossing.of(*json.loads(str(value)))
                     self._seen.setdefault(crossing, set()).add(report.nodeid)
 
     @pytest.hookimpl(tryfirst=True)
@@ -203,9 +203,8 @@ class Report:
         listed = listed_crossings()
         if listed is None:
             return
-        self._problems = [str(one) for one in not_listed(without_duplicates(self._seen), listed)]
-        if self._problems:
-            self._problems.append("What to write instead: make module-borders")
+        crossings = without_duplicates(self._seen)
+        self._problems = not_listed(crossings, listed, "What to write instead")
         if is_whole:
             self._problems += gone((*self._seen, *code.crossings()), listed, JUDGED_HERE)
         if self._problems and session.exitstatus == pytest.ExitCode.OK:

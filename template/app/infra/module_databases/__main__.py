@@ -44,8 +44,7 @@ def main(arguments: Sequence[str]) -> None:
     options = alembic.parser.parse_args(command)
     program = {"program": f"sh dev/uv run {PROGRAM} {module}"}  # for the errors of env.py
     config = Config(toml_file="pyproject.toml", cmd_opts=options, attributes=program)
-    history = history_of(module, config, begins=command[0] == "revision")
-    keep_to(history, config)
+    keep_to_history(module, config, begins=command[0] == "revision")
     alembic.run_cmd(config, options)
 
 
@@ -84,7 +83,7 @@ def _makes(code: ModuleType, name: str) -> bool:
     return False
 
 
-def history_of(module: str, config: Config, *, begins: bool) -> Path:
+def keep_to_history(module: str, config: Config, *, begins: bool = False) -> None:
     """The module's own folder of migrations: migrations/billing, beside migrations/versions."""
     folder = Path(ScriptDirectory.from_config(config).dir, module)
     if begins:
@@ -94,13 +93,9 @@ def history_of(module: str, config: Config, *, begins: bool) -> Path:
             f"{folder} does not exist: the tables of {module} have no migration there yet."
             f" Write it: {PROGRAM} {module} revision --autogenerate -m 'the {module}'"
         )
-    return folder
-
-
-def keep_to(history: Path, config: Config) -> None:
-    """The path may contain spaces, which separate paths by default, and percent signs."""
+    # The path may contain spaces, which separate paths by default, and percent signs.
     config.set_main_option("path_separator", "newline")
-    config.set_main_option("version_locations", str(history).replace("%", "%%"))
+    config.set_main_option("version_locations", str(folder).replace("%", "%%"))
 
 
 if __name__ == "__main__":

@@ -7,15 +7,14 @@ import sys
 from alembic.config import Config
 
 from app.infra.module_databases import settings
-from app.infra.module_databases.__main__ import history_of
+from app.infra.module_databases.__main__ import keep_to_history
 
 
 def main() -> None:
     histories = {"the common database": ["alembic"]}
-    config = Config(toml_file="pyproject.toml")
     for module in settings.with_own_database():
         settings.read(module)  # stops here, before anything has changed
-        history_of(module, config, begins=False)
+        keep_to_history(module, Config(toml_file="pyproject.toml"))  # so does this
         histories[f"the database of {module}"] = ["app.infra.module_databases", module]
     done: list[str] = []
     for name, history in histories.items():

@@ -22,7 +22,7 @@ from app.infra.connections import DatabaseSettings
 from app.infra.direct_postgres import PostgresUrl
 from app.infra.failures import ends_in_words
 from app.infra.module_databases import settings
-from app.infra.module_databases.__main__ import history_of, keep_to, tables_of
+from app.infra.module_databases.__main__ import keep_to_history, tables_of
 from app.infra.module_databases.move import comparing, copying, cutting, fence
 from app.infra.module_databases.move.preflight import complaints
 from app.infra.module_databases.move.sides import Move, Refused, Side, connected
@@ -98,7 +98,7 @@ async def _take(step: Step, module: str, tables: tuple[str, ...]) -> str:
     urls = environment.read(MoveSettings)
     config = Config(toml_file="pyproject.toml")
     common = frozenset(ScriptDirectory.from_config(config).get_heads())
-    keep_to(history_of(module, config, begins=False), config)
+    keep_to_history(module, config)
     own = frozenset(ScriptDirectory.from_config(config).get_heads())
     apps = environment.read(DatabaseSettings).direct_url, settings.read(module).direct_url
     async with AsyncExitStack() as stack:

@@ -3,9 +3,7 @@
 
 import json
 from collections.abc import AsyncGenerator
-from typing import Self
-
-from asyncpg import Record
+from typing import NamedTuple, Self
 
 from app.infra.module_databases.move import fence
 from app.infra.module_databases.move.copying import show
@@ -64,13 +62,17 @@ async def compare(move: Move) -> str:
     return f"{move.module}: both databases hold the same {compared:,} rows."
 
 
-class Table:
-    def __init__(self, way: Way, name: str, columns: str, key: list[Record]) -> None:
-        self._way = way
-        self._name = name
-        self._parts = {
+class Table(NamedTuple):
+    way: Way
+    name: str
+    parts: dict[str, str]  # of the statements
+
+    @classmethod
+    async def of(cls, way: Way, name: str) -> Self:
+        key = await way.source.rows(KEY, name)
+        parts = {
             "table": name,
-            "columns": columns,
+            "columns": await way.source.value(COLUMNS, name),
             "key": ", ".join(column["name"] for column in key),
             "texts": ", ".join(f"{column['name']}::text" for column in key),
             "literals": ", ".join(
@@ -81,39 +83,34 @@ class Table:
                 f"(suspect ->> {place})::{column['type']}" for place, column in enumerate(key)
             ),
         }
-
-    @classmethod
-    async def of(cls, way: Way, name: str) -> Self:
-        columns = await way.source.value(COLUMNS, name)
-        key = await way.source.rows(KEY, name)
-        return cls(way, name, columns, key)
+        return cls(way, name, parts)
 
     async def compared(self) -> tuple[int, set[str]]:
         """The number of rows, and the keys of those that differ."""
         rows, wrong = 0, set[str]()
         async for which in self._ranges():
             rows += await self._compare(which, wrong)
-            show(f"{self._name}: {rows:,} rows compared, {len(wrong):,} differ")
+            show(f"{self.name}: {rows:,} rows compared, {len(wrong):,} differ")
         return rows, wrong
 
     async def _ranges(self) -> AsyncGenerator[str]:
         """The conditions of ranges that contain each key once."""
-        key, above = self._parts["key"], "true"
+        key, above = self.parts["key"], "true"
         while last := await self._last_of_range(above):
             yield f"{above} AND ({key}) <= ({last})"
             above = f"({key}) > ({last})"
         yield above
 
     async def _last_of_range(self, above: str) -> str | None:
-        bound = BOUND.format(**self._parts, which=above, rows=ROWS_AT_ONCE - 1)
-        last: str | None = await self._way.source.value(bound)
+        bound = BOUND.format(**self.parts, which=above, rows=ROWS_AT_ONCE - 1)
+        last: str | None = await self.way.source.value(bound)
         return last
 
     async def _compare(self, which: str, wrong: set[str]) -> int:
         """Adds the keys of the rows that differ to `wrong`. Returns the number of rows."""
-        source, target = self._way.source, self._way.target
-        all_of_range = ALL.format(**self._parts, which=which)
-        await self._way.catch_up()
+        source, target = self.way.source, self.way.target
+        all_of_range = ALL.format(**self.parts, which=which)
+        await self.way.catch_up()
         query = PARTS.format(all=all_of_range)
         ours = set(map(tuple, await source.rows(query)))
         theirs = set(map(tuple, await target.rows(query)))
@@ -121,7 +118,7 @@ class Table:
         if parts:
             query = ROWS.format(all=all_of_range)
             there = await self._rows(source, query, parts)
-            await self._way.catch_up()
+            await self.way.catch_up()
             copied = await self._rows(target, query, parts)
             wrong |= await self._certain(different(there, copied))
         rows: int = sum(count for _, count, _ in ours)
@@ -129,17 +126,17 @@ class Table:
 
     async def _certain(self, suspects: set[str]) -> set[str]:
         """Those that differ still when nobody has changed them meanwhile."""
-        these = THESE.format(**self._parts)
-        query = THESE_ROWS.format(all=ALL.format(**self._parts, which=these))
+        these = THESE.format(**self.parts)
+        query = THESE_ROWS.format(all=ALL.format(**self.parts, which=these))
         wrong = set[str]()
         for _ in range(ROUNDS):
             if not suspects:
                 break
             keys = f"[{','.join(suspects)}]"
-            before = await self._rows(self._way.source, query, keys)
-            await self._way.catch_up()
-            copied = await self._rows(self._way.target, query, keys)
-            after = await self._rows(self._way.source, query, keys)
+            before = await self._rows(self.way.source, query, keys)
+            await self.way.catch_up()
+            copied = await self._rows(self.way.target, query, keys)
+            after = await self._rows(self.way.source, query, keys)
             changing = different(before, after)
             wrong |= different(before, copied) - changing
             suspects = changing

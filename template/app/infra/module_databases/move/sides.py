@@ -111,8 +111,15 @@ class Way:
             tables = ", ".join(self.tables)
             await self.source.run(f"CREATE PUBLICATION {self.name} FOR TABLE {tables}")
         # The slot comes second: its changes can be sent only with a publication from before them.
+        # It waits for each transaction that is open there.
         if await self.slot() is None:
-            await self._create_slot()
+            await self.source.run_within(
+                SLOT_SECONDS,
+                "SELECT pg_create_logical_replication_slot($1, 'pgoutput')",
+                self.name,
+                f"{self.source.name} has a transaction that is open for more than {SLOT_SECONDS} s:"
+                " end it (pg_stat_activity), and run this again.",
+            )
         if not await self.is_subscribed():
             url = self.source.admin_url.replace("'", "''")
             async with self.target.connection.transaction():
@@ -125,15 +132,6 @@ class Way:
                     # Otherwise a change counts as replayed only after the WAL writer ran.
                     " synchronous_commit = on)"
                 )
-
-    async def _create_slot(self) -> None:
-        """Waits for each transaction that is open there."""
-        refusal = (
-            f"{self.source.name} has a transaction that is open for more than {SLOT_SECONDS} s:"
-            " end it (pg_stat_activity), and run this again."
-        )
-        create = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')"
-        await self.source.run_within(SLOT_SECONDS, create, self.name, refusal)
 
     async def end(self) -> None:
         if await self.is_subscribed():

@@ -20,11 +20,8 @@ def scaled(written: Capacity) -> Capacity:
     if not FILE.exists():
         print(f"There is no {FILE}: {written.main or capacity.FILE} says how many copies run.")
         return written
-    return written.model_copy(update={"copies": max(written.copies, _most_copies())})
-
-
-def _most_copies() -> int:
     try:
-        return Target.model_validate_json(FILE.read_text()).most
+        target = Target.model_validate_json(FILE.read_text())
     except ValidationError as error:
         capacity.refuse(FILE, error)
+    return written.model_copy(update={"copies": max(written.copies, target.most)})

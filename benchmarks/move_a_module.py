@@ -232,8 +232,7 @@ def ended(step: str, mover: "subprocess.Popen[str]") -> str:
 
 def start_server(folder: Path, stack: ExitStack) -> str:
     """Its URL for an administrator."""
-    server = postgres.server(folder, SETTINGS, stop_with=signal.SIGQUIT)
-    url = stack.enter_context(server)
+    url = stack.enter_context(postgres.Postgres(folder, SETTINGS).running()).url
     role = f"CREATE ROLE {ROLE} LOGIN PASSWORD '{ROLE}'"
     asyncio.run(run(f"{url}/postgres", role, f"CREATE DATABASE shop OWNER {ROLE}"))
     return f"{url}/shop"

@@ -25,7 +25,6 @@ FILES = (
     "dev/pooling/capacity.py",
     "dev/pooling/lint.py",
     "dev/pooling/pgbouncer.py",
-    "dev/pooling/server.py",
     "dev/pooling/targets.mk",
 )
 

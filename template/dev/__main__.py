@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dotenv import dotenv_values
 
 from dev import postgres, services
+from dev.server import ServerError
 
 # A command that does not end within this time is killed. uvicorn's reloader can wait for itself
 # forever, if a second signal comes while it handles the first.
@@ -29,7 +30,7 @@ def main() -> None:
     try:
         with services.environment(in_file | dict(os.environ)) as environment, shared(environment):
             sys.exit(run(command, environment))
-    except postgres.PostgresError as error:
+    except ServerError as error:
         sys.exit(str(error))
     except PermissionError as error:
         owner = 'If another user owns it: sudo chown -R "$(id -u)" .dev.'

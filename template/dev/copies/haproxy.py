@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from dev import ports, postgres
-from dev.pooling.server import Server, ServerError, installed, own_folder
+from dev.server import Server, ServerError, installed
 
 CONFIGURATION = postgres.REPOSITORY / "deploy" / "haproxy.cfg"
 
@@ -64,7 +64,7 @@ def running(
     copies: Sequence[int],
     *,
     port: int,
-    folder: Path | None = None,
+    folder: Path,
     check_every: str = "300ms",
     unlimited_clients: str = "",
 ) -> Iterator[str]:
@@ -72,7 +72,6 @@ def running(
 
     It ends with this process, even after kill -9.
     """
-    folder = folder or own_folder("haproxy")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "port").write_text(str(port))
     with HAProxy(folder, copies, check_every, unlimited_clients).running():

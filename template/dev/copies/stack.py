@@ -13,6 +13,7 @@ from dev.copies import haproxy, stack_status
 from dev.copies.stack_copy import Copy
 from dev.pooling import pgbouncer
 from dev.pooling.capacity import number
+from dev.server import ServerError
 
 # Half the server slots of deploy/haproxy.cfg, as in a deploy. Enough for one machine.
 MOST_COPIES = 50
@@ -47,7 +48,7 @@ def main() -> None:
                 print(BANNER.format(url=url, copies=many, links=shown, folder=FOLDER), flush=True)
                 stack_status.main()
                 _keep_running(stack, starters)
-    except postgres.PostgresError as error:
+    except ServerError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(0)

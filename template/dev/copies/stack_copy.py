@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from dev import ports
-from dev.pooling.server import Server
+from dev.server import Server
 
 APP = (sys.executable, "-m", "app.infra.serve")
 

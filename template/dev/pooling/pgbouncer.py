@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from dev import ports, postgres
-from dev.pooling.server import Server, ServerError, installed
+from dev.server import Server, ServerError, installed
 
 CONFIGURATION = postgres.REPOSITORY / "deploy" / "pgbouncer.ini"
 

@@ -2,7 +2,6 @@
 """A streaming replica of a Postgres that this repository runs."""
 
 import shutil
-import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -34,7 +33,8 @@ def beside(variable: str, environment: Mapping[str, str]) -> Iterator[str]:
 
 def for_development() -> str | None:
     """URL, without a database, of the replica that `make dev` runs, or None."""
-    return postgres.running(_of_own(postgres.state_folder() / "postgres"))
+    server = postgres.Postgres(_of_own(postgres.state_folder() / "postgres"))
+    return server.url if server.is_running() else None
 
 
 @contextmanager
@@ -46,10 +46,9 @@ def of(primary: str, folder: Path, settings: Mapping[str, str]) -> Iterator[str]
         password = urlsplit(primary).password or ""
         postgres.fill(data, password, lambda folder: _pg_basebackup(folder, primary), remove=True)
 
-    with postgres.server(
-        folder, settings, stop_with=signal.SIGQUIT, remove=True, prepare=copy_primary
-    ) as server:
-        yield f"{server}{urlsplit(primary).path}"
+    replica = postgres.Postgres(folder, settings, remove=True, create=copy_primary)
+    with replica.running() as server:
+        yield f"{server.url}{urlsplit(primary).path}"
 
 
 def _of_own(primary: Path) -> Path:

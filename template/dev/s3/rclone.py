@@ -15,7 +15,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from dev import postgres
-from dev.pooling.server import START_SECONDS, Server, own_folder
+from dev.server import START_SECONDS, Server
 
 KEY_ID = "rung"
 BUCKET = "files"
@@ -69,7 +69,7 @@ def for_development(store: str | None) -> Iterator[dict[str, str]]:
 @contextmanager
 def running(name: str = "") -> Iterator[S3]:
     """Yields a private server, or one that all users of `name` share until the last one ends."""
-    folder = postgres.temporary_folder() / name if name else own_folder("s3")
+    folder = postgres.temporary_folder() / name if name else postgres.own_folder("s3")
     with S3(folder, remove=True).running() as server:
         yield server
 

@@ -1,16 +1,17 @@
 # Rung's file: advancing to another stage may change it.
 """make traces: shows the last requests of `make dev` as a waterfall in the browser."""
 
-import http.client
 import os
 import sys
 import webbrowser
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
+from urllib.request import urlopen
 
 from dev import postgres
-from dev.pooling.server import Server
+from dev.server import Server
 
 PROGRAM = Path(__file__).with_name("traces_server.py")
 
@@ -27,15 +28,10 @@ class Traces(Server):
         return {**os.environ, "PYTHONPATH": str(postgres.REPOSITORY)}
 
     def serves(self) -> bool:
-        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1)
-        try:
-            client.request("GET", "/")
+        with suppress(OSError, HTTPException), urlopen(self.url, timeout=1) as answer:  # noqa: S310
             # Another program may have taken the port since last time.
-            return client.getresponse().headers["Traces-Of"] == PROGRAM.as_uri()
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            client.close()
+            return bool(answer.headers["Traces-Of"] == PROGRAM.as_uri())
+        return False
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from sqlalchemy import text
 
 from app.infra.database import ReadSession, WriteSession
 from dev import postgres
+from dev.server import START_SECONDS
 from tests.infra.conftest import bare_app, fetch_value
 
 PASSWORD = "of-both-servers"
@@ -32,10 +33,10 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        server = postgres.server(
-            self._folder, postgres.TEMPORARY_SETTINGS, stop_with=signal.SIGINT, remove=False
+        server = postgres.Postgres(
+            self._folder, postgres.TEMPORARY_SETTINGS, stop_with=signal.SIGINT
         )
-        self.url = f"{self._running.enter_context(server)}/postgres"
+        self.url = f"{self._running.enter_context(server.running()).url}/postgres"
 
     def stop(self) -> None:
         self._running.close()
@@ -70,7 +71,7 @@ class Server:
             )
         self._running.callback(loading.wait)
         self._running.callback(loading.send_signal, signal.SIGINT)
-        deadline = time.monotonic() + postgres.START_SECONDS
+        deadline = time.monotonic() + START_SECONDS
         while not self._is_loading():
             assert time.monotonic() < deadline
             time.sleep(0.05)

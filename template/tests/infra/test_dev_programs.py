@@ -12,6 +12,7 @@ from dev import __main__ as dev
 from dev import ports, postgres, programs, services, supervisor
 from dev.deploy import programs as deploy_programs
 from dev.deploy.programs import Stop
+from dev.server import ServerError
 from tests.infra.conftest import run_python
 
 
@@ -103,7 +104,7 @@ def test_a_file_system_without_permissions_is_named(
         Path(path).chmod(0o777)
 
     monkeypatch.setattr(os, "mkdir", mkdir_for_all)
-    with pytest.raises(postgres.PostgresError, match="such as /mnt/c in WSL"):
+    with pytest.raises(ServerError, match="such as /mnt/c in WSL"):
         postgres.fill(tmp_path / "data", "secret", lambda data: ["true"])
 
 
@@ -117,7 +118,7 @@ def test_a_root_that_may_not_give_files_away_is_named(
 
     monkeypatch.setattr(postgres, "SERVER_USER", 65534)
     monkeypatch.setattr(os, "chown", refuse)
-    with pytest.raises(postgres.PostgresError, match=r"Root may not .*Invalid argument"):
+    with pytest.raises(ServerError, match=r"Root may not .*Invalid argument"):
         postgres.fill(tmp_path / "data", "secret", lambda data: ["true"])
 
 
@@ -164,11 +165,11 @@ def test_files_that_a_full_disk_left_empty_are_written_again(
 
 NEEDS_A_SERVER = """
 import pytest
-from dev.postgres import PostgresError
+from dev.server import ServerError
 
 @pytest.fixture(scope="session")
 def server():
-    raise PostgresError("The disk is full.")
+    raise ServerError("The disk is full.")
 
 @pytest.mark.parametrize("number", range(3))
 def test_shop(server, number): ...
@@ -181,4 +182,4 @@ def test_each_test_that_needs_a_server_says_why_it_does_not_run(tmp_path: Path) 
     tests.write_text(NEEDS_A_SERVER, encoding="utf-8")
     plain = "-p", "no:xdist", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)
     ended = run_python("-m", "pytest", "-q", "-rN", *plain, "-c", os.devnull, str(tests))
-    assert ended.stdout.count("PostgresError: The disk is full.\n") == 3, ended.stdout
+    assert ended.stdout.count("ServerError: The disk is full.\n") == 3, ended.stdout

@@ -10,7 +10,6 @@ import asyncio
 import random
 import secrets
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -52,8 +51,8 @@ class Server:
 
     def start(self) -> str:
         # SIGQUIT is an immediate shutdown: no transaction ends, and nothing is written.
-        server = postgres.server(self._folder, SETTINGS, stop_with=signal.SIGQUIT)
-        return f"{self._running.enter_context(server)}/postgres"
+        server = postgres.Postgres(self._folder, SETTINGS).running()
+        return f"{self._running.enter_context(server).url}/postgres"
 
     def kill(self) -> None:
         self._running.close()

@@ -97,7 +97,7 @@ class Site(Place):
     def _start_the_servers_of_later_stages(self) -> None:
         self.cache = self._stack.enter_context(valkey.running("cache"))
         sessions_url = self._start_the_session_redis()
-        self.s3 = RotatingS3(rclone.own_folder("s3"))
+        self.s3 = RotatingS3(postgres.own_folder("s3"))
         self._stack.enter_context(self.s3.running())
         self.s3.die()
         self.s3.pairs = {rclone.KEY_ID: self.s3.password, "rotated": secrets.token_hex(16)}

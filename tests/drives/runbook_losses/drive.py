@@ -16,7 +16,6 @@ from typing import Any
 
 from dev import postgres
 from dev.cache import valkey
-from dev.pooling.server import own_folder
 from dev.s3 import rclone
 from operators_year.drive import SECONDS, People, Site, prepared, report_on
 
@@ -65,7 +64,7 @@ class LossesSite(Site):
         self.undone: dict[str, bool] = {}
 
     def _start_the_session_redis(self) -> str:
-        folder, configuration = own_folder("sessions"), valkey._configuration("sessions")
+        folder, configuration = postgres.own_folder("sessions"), valkey._configuration("sessions")
         self.older = OlderRedis(folder, configuration, remove=True)
         self._stack.enter_context(self.older.running())
         port, orders = place.unused_ports(2)

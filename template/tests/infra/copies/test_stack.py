@@ -23,8 +23,8 @@ from app.infra.http_limits import MAX_FIELDS
 from dev import ports
 from dev.copies import haproxy
 from dev.copies.stack_copy import Copy
-from dev.pooling.server import ServerError
 from dev.pytest_plugin import Services
+from dev.server import ServerError
 from tests.infra.conftest import connected, execute_sql, until
 from tests.infra.copies.stack_shop import SERVE, TABLE
 from tests.infra.copies.stack_visitors import VISITORS, AnswerCutShort, Visitors, ask

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from dev.pooling import pgbouncer
-from dev.pooling.server import ServerError
+from dev.server import ServerError
 
 
 @pytest.fixture

@@ -99,8 +99,8 @@ class Cluster:
         self._name = name
         self._stack = stack
         folder = self._folder("primary")
-        server = postgres.server(folder, SETTINGS, stop_with=signal.SIGQUIT, remove=True)
-        self.primary = Server(folder, f"{stack.enter_context(server)}/postgres")
+        server = postgres.Postgres(folder, SETTINGS, remove=True).running()
+        self.primary = Server(folder, f"{stack.enter_context(server).url}/postgres")
 
     def replica(self, name: str = "replica", of: Server | None = None) -> Server:
         """Starts a replica, or starts it again with the primary's present data."""

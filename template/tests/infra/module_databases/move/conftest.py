@@ -3,7 +3,6 @@
 
 import asyncio
 import os
-import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from urllib.parse import urlsplit
@@ -48,8 +47,8 @@ def servers() -> Iterator[tuple[Databases, Databases]]:
 def started(name: str, stack: ExitStack) -> Databases:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
     folder = postgres.temporary_folder() / f"rung-move-{RUN}-{worker}-{name}"
-    server = postgres.server(folder, SETTINGS, stop_with=signal.SIGQUIT, remove=True)
-    url = f"{stack.enter_context(server)}/postgres"
+    server = postgres.Postgres(folder, SETTINGS, remove=True).running()
+    url = f"{stack.enter_context(server).url}/postgres"
     asyncio.run(run(url, f"CREATE ROLE {ROLE} LOGIN PASSWORD '{ROLE}'"))
     return stack.enter_context(Databases(url))
 

@@ -14,13 +14,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from dev import ports, postgres, supervisor
+from dev import ports, supervisor
 
-START_SECONDS = 60  # long, for a busy machine. A server that fails ends at once
+# Long, for a busy machine, or while Postgres replays its WAL. A server that fails ends at once.
+START_SECONDS = 60
 
 
-class ServerError(postgres.PostgresError):
-    """The message says why the server does not run, and what to do."""
+class ServerError(Exception):
+    """The message says why a server does not run and what to do. Commands end with it. It is no
+    SystemExit, because tests' fixtures raise it too: pytest would hide it from all but one test."""
 
 
 class Server(ABC):
@@ -107,8 +109,11 @@ class Server(ABC):
         deadline = time.monotonic() + START_SECONDS
         pid = self.folder / "server.pid"
         while not (pid.exists() and pid.read_text() and self.serves()):
-            if self.has_ended() or time.monotonic() > deadline:
-                raise ServerError(f"{self.name} did not start:\n{self.log[-2000:]}")
+            is_late = time.monotonic() > deadline
+            if is_late or self.has_ended():
+                silent = f"did not answer for {START_SECONDS} s"
+                why = silent if is_late else "stopped while starting"
+                raise ServerError(f"{self.name} {why}. {end_of(self.folder / 'log')}")
             time.sleep(0.01)
 
     def has_ended(self) -> bool:
@@ -124,7 +129,7 @@ class Server(ABC):
         self.signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        with suppress(ProcessLookupError, FileNotFoundError, ValueError):  # ended, or not begun yet
+        with suppress(OSError, ValueError):  # ended, or not begun yet
             self.signal(signal.SIGCONT)
 
     def signal(self, number: signal.Signals) -> None:
@@ -141,9 +146,9 @@ class Server(ABC):
         return self.start()
 
 
-def own_folder(name: str) -> Path:
-    """For a server that is removed after its last user."""
-    return postgres.temporary_folder() / f"{name}-{secrets.token_hex(4)}"
+def end_of(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-15:]
+    return "\n".join([f"The end of {log}:", *lines])
 
 
 def installed(name: str) -> str:

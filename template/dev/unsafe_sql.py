@@ -62,11 +62,15 @@ RULES = {
 }
 # Comments and functions, names and strings.
 UNREAD = re.compile(
-    r"--[^\n]*|/\*.*?\*/|(\$\w*\$).*?\1|\bBEGIN\s+ATOMIC\b(?:\s+|.*?;\s*)END\b"
+    r"--[^\n]*|/\*.*?\*/|(?P<dollar>\$\w*\$).*?(?P=dollar)|\bBEGIN\s+ATOMIC\b(?:\s+|.*?;\s*)END\b"
     r"""|"(?:[^"]|"")*"|'(?:[^']|'')*'""",
     re.DOTALL | re.IGNORECASE,
 )
 IGNORED = re.compile(r"-- *squawk-ignore ([^;\n]*);?\s*")
+# A comment for Squawk, and its statement.
+ACCEPTED = re.compile(
+    rf"((?:-- squawk-ignore [^\n]*\n)+)((?:{UNREAD.pattern}|[^;])*+)", UNREAD.flags
+)
 NEW_VIEW = re.compile(r"CREATE MATERIALIZED VIEW (?!IF )(\S+)")
 NEW = re.compile(rf"CREATE (?:OR REPLACE )?{KIND} (?!IF NOT EXISTS )([\w.]+)")
 
@@ -86,7 +90,8 @@ def found(sql: str) -> Iterator[tuple[str, str, str]]:
 
 def for_squawk(sql: str) -> str:
     """Drops names of our own rules from comments, and switches one rule of style off. Squawk does
-    not notice that a migration makes the materialized view of an index."""
+    not notice that a migration makes the materialized view of an index. It reads a comment only
+    for the next line, and a CREATE TABLE has a line for each column."""
 
     def others(ignored: re.Match[str]) -> str:
         names = [name for name in re.findall(r"[\w-]+", ignored[1]) if name not in RULES]
@@ -95,7 +100,12 @@ def for_squawk(sql: str) -> str:
     def on_new_view(index: re.Match[str]) -> str:
         return f"-- squawk-ignore require-concurrent-index-creation\n{index[0]}"
 
-    sql = IGNORED.sub(others, sql)
+    def on_each_line(accepted: re.Match[str]) -> str:
+        names = re.findall(r"squawk-ignore ([^\n]*)", accepted[1])
+        comment = f"-- squawk-ignore {', '.join(names)}\n"
+        return comment + accepted[2].rstrip().replace("\n", f"\n{comment}")
+
+    sql = ACCEPTED.sub(on_each_line, IGNORED.sub(others, sql))
     for name in NEW_VIEW.findall(sql):
         sql = re.sub(rf"\bCREATE (?:UNIQUE )?INDEX \w+ ON {re.escape(name)}\b", on_new_view, sql)
     return f"-- squawk-ignore-file require-enum-value-ordering\n{sql}"

@@ -115,3 +115,25 @@ def test_squawk_gets_a_comment_in_the_line_above_its_statement() -> None:
     sql = "-- squawk-ignore changes-rows, ban-drop-column;\n\nALTER TABLE items DROP COLUMN x;"
 
     assert "\n-- squawk-ignore ban-drop-column\nALTER TABLE" in unsafe_sql.for_squawk(sql)
+
+
+def test_squawk_gets_a_comment_above_each_line_of_its_statement() -> None:
+    sql = (
+        "-- squawk-ignore prefer-timestamp-tz;\n\n-- squawk-ignore prefer-text-field;\n\n"
+        "CREATE TABLE a (\n    x TEXT DEFAULT ';',\n    y TIMESTAMP\n);\n\nSELECT\n1;"
+    )
+
+    comment = "-- squawk-ignore prefer-timestamp-tz, prefer-text-field"
+    assert unsafe_sql.for_squawk(sql).splitlines()[1:] == [
+        comment,
+        "CREATE TABLE a (",
+        comment,
+        "    x TEXT DEFAULT ';',",
+        comment,
+        "    y TIMESTAMP",
+        comment,
+        ");",
+        "",
+        "SELECT",
+        "1;",
+    ]

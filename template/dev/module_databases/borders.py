@@ -42,15 +42,19 @@ ADVICE = {
 }
 
 # A list such as FROM a AS x, b. It may match other words too: only names of tables count.
+_NAME = r'(?:"[^"]+"|\w+)(?:\.(?:"[^"]+"|\w+))*'
 _SOURCES = re.compile(
-    r'\b(?:(DELETE\s+FROM|INTO|UPDATE)|FROM|JOIN|USING)\s+(?:ONLY\s+)?((?:[\w."]+(?:\s+(?:AS\s+)?\w+)?\s*,\s*)*[\w."]+)',
+    r"\b(?:(DELETE\s+FROM|INTO|UPDATE)\s+|(?:FROM|JOIN)[\s(]+|USING\s+)(?:ONLY\s+)?"
+    rf"((?:{_NAME}(?:\s+(?:AS\s+)?\w+)?\s*,\s*)*{_NAME})",
     re.IGNORECASE,
 )
+_FIRST_WORDS = re.compile(rf"(?:^|,)\s*({_NAME})")
 _WITH = re.compile(
-    r'(?:\bWITH\s+(RECURSIVE\s+)?|,\s*)"?(\w+)"?\s*(?:\([^()]*\)\s*)?AS\s+(?:(?:NOT\s+)?MATERIALIZED\s+)?\(',
+    rf"(?:\bWITH\s+(RECURSIVE\s+)?|,\s*)({_NAME})\s*(?:\([^()]*\)\s*)?"
+    r"AS\s+(?:(?:NOT\s+)?MATERIALIZED\s+)?\(",
     re.IGNORECASE,
 )
-_NO_SQL = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
+_NO_SQL = re.compile(r"'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
 class Crossing(NamedTuple):
@@ -109,8 +113,7 @@ def tables_in(sql: str) -> set[str]:
     hidden_from = _names_of_with(text)
     names: set[str] = set()
     for found in _SOURCES.finditer(text):
-        sources = (one.split()[0] for one in found[2].split(",") if one.split())
-        for name in (one.replace('"', "") for one in sources):
+        for name in map(_folded, _FIRST_WORDS.findall(found[2])):
             if found[1] or found.start() < hidden_from.get(name, len(text)):
                 names.add(name)
     return names
@@ -127,8 +130,13 @@ def _names_of_with(text: str) -> dict[str, int]:
         while depth and end < len(text) and not is_recursive:
             depth += {"(": 1, ")": -1}.get(text[end], 0)
             end += 1
-        places.setdefault(found[2], end)
+        places.setdefault(_folded(found[2]), end)
     return places
+
+
+def _folded(name: str) -> str:
+    """As Postgres knows it: in lower case, except in quotes."""
+    return re.sub(r'"([^"]+)"|\w+', lambda part: part[1] or part[0].lower(), name)
 
 
 def modules_in(sql: str, owner_of: Mapping[str, str]) -> set[str]:

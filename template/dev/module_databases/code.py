@@ -17,7 +17,9 @@ from dev.module_databases.borders import Crossing, import_app, module_of, module
 from dev.pooling.findings import Function, calls_in, functions_in, name_of, root_of
 
 BUILDERS = {"select", "insert", "update", "delete", "exists"}
-LOOKS_LIKE_SQL = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE)\b")
+LOOKS_LIKE_SQL = re.compile(
+    r"\b(?:SELECT|INSERT|UPDATE|DELETE|MERGE)\b|\A\s*(?i:select|insert|update|delete|merge|with)\b"
+)
 SESSION = re.compile(r"(Write|WriteSession|AsyncSession)\b")
 
 
@@ -148,14 +150,31 @@ def _builds(expression: ast.expr) -> bool:
     return any(name_of(call.func) in BUILDERS for call in calls_in(expression))
 
 
-def _texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def _texts(node: ast.AST) -> Iterator[tuple[int, str]]:
     """SQL in strings. A string that stands alone is a docstring."""
-    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
-        match node:
-            case ast.Constant(value=str(text)) if LOOKS_LIKE_SQL.search(text):
-                if id(node) not in alone:
-                    yield node.lineno, text
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return
+    if isinstance(node, ast.expr) and (text := _text(node)):
+        if LOOKS_LIKE_SQL.search(text):
+            yield node.lineno, text
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from _texts(child)
+
+
+def _text(node: ast.expr) -> str:
+    """Of a string, or of one that is built: `_` stands for a part that only a run knows."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(_text(part) or "_" for part in parts)
+        case ast.FormattedValue(value=value):
+            return _text(value)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            texts = _text(left), _text(right)
+            return "".join(text or "_" for text in texts) if any(texts) else ""
+    return ""
 
 
 def _imports(tree: ast.Module) -> dict[str, str]:

@@ -38,6 +38,23 @@ def test_the_code_shows_the_crossings(practice: Practice) -> None:
     assert (status, said) == (1, "No module 'vats' has tables. These have: pets, vets\n")
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        '"select 1 from pets join vets on true"',
+        'f"SELECT {columns} FROM pets JOIN vets ON {columns}"',
+        '"SELECT " + columns + " FROM pets" + " JOIN vets ON true"',
+        'f"WITH a AS (SELECT 1 FROM {columns}.pets) SELECT 1 FROM a, vets"',
+    ],
+)
+def test_the_code_shows_sql_in_strings(practice: Practice, sql: str) -> None:
+    practice.write("app/pets/report.py", f"def report(columns: str) -> str:\n    return {sql}\n")
+
+    _, said = practice.runs(BORDERS, "vets")
+
+    assert "app/pets/report.py:2: report: statement of pets + vets\n" in said
+
+
 def test_the_tests_show_crossings_that_the_code_hides(practice: Practice) -> None:
     status, said = practice.tests()
     assert status == 0, said  # there is no list yet, so nothing is refused
@@ -161,6 +178,10 @@ def test_a_new_transaction_across_a_border_fails_the_tests(practice: Practice) -
         ("WITH vets AS (SELECT 1 FROM pets) DELETE FROM vets", {"pets", "vets"}),
         ("WITH vets AS (SELECT 1 FROM pets) UPDATE ONLY vets SET a = 1", {"pets", "vets"}),
         ("WITH RECURSIVE vets AS (SELECT 1 FROM pets UNION SELECT 1 FROM vets) SELECT 1", {"pets"}),
+        ("with Vets as (select 1 from PETS) select 1 from vets, Toys", {"pets", "toys"}),
+        ('SELECT 1 FROM "Lost Pets" AS p, shop."Vets, Old" JOIN "a.b"', {"Lost Pets", "shop.Vets, Old", "a.b"}),
+        ("SELECT 1 FROM pets JOIN (vets JOIN toys ON true) ON true", {"pets", "vets", "toys"}),
+        ("SELECT $$ FROM vets $$, $a$ FROM vets $a$ FROM pets WHERE a = $1", {"pets"}),
     ],
 )
 def test_tables_are_found_where_sql_names_them(sql: str, tables: set[str]) -> None:

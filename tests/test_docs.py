@@ -68,6 +68,20 @@ def test_the_stage_page_leads_to_every_page_of_the_guide(
     assert [page for page in pages if page not in linked] == []
 
 
+def test_the_signatures_are_those_of_the_code() -> None:
+    """`self` is left out."""
+    folder = REPO / "template/app/infra"
+    names = ("freshness", "sessions", "stored_files")
+    texts = ((folder / f"{name}.py").read_text(encoding="utf-8") for name in names)
+    code = " ".join(" ".join(texts).split()).replace("(self, ", "(").replace("(self)", "()")
+    page = (REPO / "template/docs/guide/signatures.md").read_text(encoding="utf-8")
+
+    shown = re.findall(r"^((?:async )?def .*[^:\n])$", page, re.MULTILINE)
+
+    assert len(shown) == 13
+    assert [one for one in shown if f"{one}:" not in code] == []
+
+
 @pytest.mark.parametrize("variant", VARIANTS, ids=variant_name)
 def test_no_page_of_a_generated_repo_needs_uv_on_path(
     render: Render, variant: dict[str, Any]

@@ -46,30 +46,39 @@ DO $$ BEGIN
 END $$
 """
 
-# The views that read these tables, also through another view, and the tables' triggers: Alembic
-# knows neither. Each has the statement that drops it and the one that creates it. Triggers
-# come last, because a view may have some.
+# The views and functions that need these tables, also through another one, and the tables' triggers:
+# Alembic knows none of them. Postgres knows a function that takes a row of a table or has a body in
+# BEGIN ATOMIC. Each has the statement that drops it and the one that creates it. Triggers come last,
+# because a view may have some.
 FURTHER = r"""
     WITH RECURSIVE ours AS (
-        SELECT to_regclass(name)::oid AS oid, 0 AS distance
+        SELECT 'pg_class'::regclass::oid AS kind, to_regclass(name)::oid AS oid, 0 AS distance
         FROM unnest(CAST(:tables AS text[])) AS name
-        UNION SELECT ev_class, distance + 1 FROM ours JOIN pg_depend ON refobjid = ours.oid
-        JOIN pg_rewrite ON objid = pg_rewrite.oid
-        WHERE classid = 'pg_rewrite'::regclass AND refclassid = 'pg_class'::regclass
-        AND ev_class <> ours.oid
-    ), views AS (
-        SELECT oid, max(distance) AS distance,
-            concat(CASE relkind WHEN 'm' THEN 'MATERIALIZED ' END, 'VIEW ', oid::regclass) AS name,
-            ' WITH (' || array_to_string(reloptions, ', ') || ')' AS options
-        FROM ours JOIN pg_class USING (oid) WHERE relkind IN ('v', 'm')
-        GROUP BY oid, relkind, reloptions
+        UNION SELECT CASE WHEN ev_class IS NULL THEN classid ELSE kind_of_views END,
+            coalesce(ev_class, objid), distance + 1
+        FROM ours CROSS JOIN (SELECT 'pg_class'::regclass::oid) AS _ (kind_of_views)
+        LEFT JOIN pg_class AS rows ON kind = kind_of_views AND rows.oid = ours.oid
+        JOIN pg_depend ON refclassid = kind AND refobjid = ours.oid
+            OR refclassid = 'pg_type'::regclass AND refobjid = reltype
+        LEFT JOIN pg_rewrite ON classid = 'pg_rewrite'::regclass AND objid = pg_rewrite.oid
+        WHERE coalesce(ev_class, objid) <> ours.oid AND distance < 99
+        AND (ev_class IS NOT NULL OR classid = 'pg_proc'::regclass)
+    ), further AS (
+        SELECT kind, oid, max(distance) AS distance FROM ours GROUP BY kind, oid
     )
     SELECT 'DROP ' || name, concat('CREATE ', name, options, ' AS', chr(10),
-        pg_get_viewdef(oid, 80)), distance FROM views
-    UNION ALL SELECT NULL, regexp_replace(
-        pg_get_triggerdef(oid), ' (FOR EACH|EXECUTE)', chr(10) || '\1', 'g'
-    ), NULL FROM pg_trigger
-    WHERE tgrelid IN (SELECT oid FROM ours) AND NOT tgisinternal AND tgname <> 'move_fence'
+        pg_get_viewdef(oid, 80)), distance
+    FROM further JOIN pg_class USING (oid), LATERAL (
+        SELECT concat(CASE relkind WHEN 'm' THEN 'MATERIALIZED ' END, 'VIEW ', oid::regclass),
+            ' WITH (' || array_to_string(reloptions, ', ') || ')'
+    ) AS shown (name, options) WHERE kind = 'pg_class'::regclass AND relkind IN ('v', 'm')
+    UNION ALL SELECT 'DROP FUNCTION ' || oid::regprocedure, rtrim(pg_get_functiondef(oid), chr(10)),
+        distance FROM further JOIN pg_proc USING (oid)
+    WHERE kind = 'pg_proc'::regclass AND prokind IN ('f', 'w')
+    UNION ALL SELECT NULL, regexp_replace(pg_get_triggerdef(pg_trigger.oid),
+        ' (NOT DEFERRABLE|DEFERRABLE|FOR EACH|EXECUTE)', chr(10) || '\1', 'g'
+    ), NULL FROM pg_trigger JOIN further ON tgrelid = further.oid AND kind = 'pg_class'::regclass
+    WHERE NOT tgisinternal AND tgname <> 'move_fence'
     ORDER BY 3 NULLS LAST, 2
 """
 
@@ -126,16 +135,18 @@ def changes_of(tables: Sequence[Table], ops: Sequence[MigrateOperation]) -> list
 
 
 def drops(
-    module: str, tables: Sequence[Table], ops: Sequence[MigrateOperation], views: Sequence[str]
+    module: str, tables: Sequence[Table], ops: Sequence[MigrateOperation], further: Sequence[str]
 ) -> list[MigrateOperation]:
-    """Indexes and triggers go with their table. Views and enums do not."""
+    """Indexes and triggers go with their table. Views, functions and enums do not."""
     names = [NAMES.format_table(table) for table in tables]
     rows = "\n        OR ".join(f"EXISTS (SELECT FROM {name})" for name in names)
     shown = ",'\n            ' ".join(name.replace("'", "''").replace("%", "%%") for name in names)
     found: list[MigrateOperation] = [
-        Lines(GUARD.format(module=module, has_rows=rows, tables=shown)),
-        *(Lines(drop) for drop in reversed(views)),
+        Lines(GUARD.format(module=module, has_rows=rows, tables=shown))
     ]
+    for drop in reversed(further):
+        kind = "function" if drop.startswith("DROP FUNCTION") else "view"
+        found += [ExecuteSQLOp(ACCEPTED.format(kind)), Lines(drop)]
     for one in reversed(changes_of(tables, ops)):
         if isinstance(one, DropTableOp):
             found += [ExecuteSQLOp(ACCEPTED.format("table")), one]

@@ -2,6 +2,7 @@
 """Each database has its own history of migrations, and the module's holds its own tables only."""
 
 import asyncio
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,11 @@ CREATE VIEW called AS SELECT * FROM vets WHERE EXISTS (SELECT FROM calls WHERE v
 CREATE MATERIALIZED VIEW digits AS SELECT id FROM called WHERE id::text ~ '\d';
 CREATE VIEW """odd""" WITH (security_invoker=true) AS SELECT id, '{"a":true, "b\:c::d"}' AS json
     FROM vets WHERE id::text ~ '[[:digit:]]' AND id::text <> '"""';
+CREATE FUNCTION more(digits, text) RETURNS bigint LANGUAGE sql
+    BEGIN ATOMIC SELECT count(*) FROM vets WHERE visits::text <> $2; END;
+CREATE FUNCTION most(int) RETURNS bigint LANGUAGE sql
+    BEGIN ATOMIC SELECT more(digits, ':a') FROM digits; END;
+CREATE VIEW mosts AS SELECT most(1);
 CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
 CREATE TRIGGER noted BEFORE INSERT ON "Notes: 5%" FOR EACH ROW EXECUTE FUNCTION note();
 CREATE TRIGGER instead INSTEAD OF INSERT ON called FOR EACH ROW EXECUTE FUNCTION note();
@@ -81,6 +87,7 @@ FOUND = """
 SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
 UNION ALL SELECT concat(relname, reloptions, pg_get_viewdef(oid)) FROM pg_class
 WHERE relkind IN ('v', 'm') AND relnamespace = 'public'::regnamespace
+UNION ALL SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname IN ('more', 'most')
 """
 BROKEN = "def upgrade() -> None:\n    raise RuntimeError"
 
@@ -283,6 +290,8 @@ def test_the_old_tables_are_dropped_by_a_migration_and_no_later_one_makes_them_a
     assert (status, "run `own` again" in said) == (0, True), said
     [drop] = tmp_path.glob("migrations/versions/*_drop_the_old_tables_of_vets.py")
     assert "pets" not in drop.read_text()
+    accepted = re.findall(r"ban-drop-(view|function)", drop.read_text())
+    assert sorted(accepted) == ["function"] * 2 + ["view"] * 4
     status, said = moved.runs("alembic", "upgrade", "head")
     assert status == 0, said
     assert tables(empty_database) == {"pets", "toys", "alembic_version"}

@@ -46,10 +46,10 @@ DO $$ BEGIN
 END $$
 """
 
-# The views and functions that need these tables, also through another one, and the tables' triggers:
-# Alembic knows none of them. Postgres knows a function that takes a row of a table or has a body in
-# BEGIN ATOMIC. Each has the statement that drops it and the one that creates it. Triggers come last,
-# because a view may have some.
+# The views and functions that need these tables, also through another one, and the tables'
+# triggers: Alembic knows none of them. Postgres knows a function that takes a row of a table or has
+# a body in BEGIN ATOMIC. Each has the statement that drops it and the one that creates it. Triggers
+# come last, because a view may have some.
 FURTHER = r"""
     WITH RECURSIVE ours AS (
         SELECT 'pg_class'::regclass::oid AS kind, to_regclass(name)::oid AS oid, 0 AS distance

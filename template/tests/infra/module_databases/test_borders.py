@@ -179,7 +179,10 @@ def test_a_new_transaction_across_a_border_fails_the_tests(practice: Practice) -
         ("WITH vets AS (SELECT 1 FROM pets) UPDATE ONLY vets SET a = 1", {"pets", "vets"}),
         ("WITH RECURSIVE vets AS (SELECT 1 FROM pets UNION SELECT 1 FROM vets) SELECT 1", {"pets"}),
         ("with Vets as (select 1 from PETS) select 1 from vets, Toys", {"pets", "toys"}),
-        ('SELECT 1 FROM "Lost Pets" AS p, shop."Vets, Old" JOIN "a.b"', {"Lost Pets", "shop.Vets, Old", "a.b"}),
+        (
+            'SELECT 1 FROM "Lost Pets" AS p, shop."Vets, Old" JOIN "a.b"',
+            {"Lost Pets", "shop.Vets, Old", "a.b"},
+        ),
         ("SELECT 1 FROM pets JOIN (vets JOIN toys ON true) ON true", {"pets", "vets", "toys"}),
         ("SELECT $$ FROM vets $$, $a$ FROM vets $a$ FROM pets WHERE a = $1", {"pets"}),
     ],

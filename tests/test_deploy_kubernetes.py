@@ -252,7 +252,7 @@ def test_the_app_has_time_to_end_before_it_is_killed(shop: Path) -> None:
     infra = shop / "app" / "infra"
     longest = (
         pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-        + number(r"seconds: NonNegativeFloat = (\d+)", infra / "copies/draining.py")
+        + number(r"^    seconds: .* = (\d+)$", infra / "copies/draining.py")
         + number(r"timeout_graceful_shutdown=(\d+)", infra / "serve.py")
         + number(r"^FLUSH_SECONDS = (\S+)$", infra / "telemetry/telemetry.py")
     )

@@ -58,7 +58,7 @@ def number(pattern: str, file: Path) -> float:
 
 
 def drain_seconds(shop: Path) -> float:
-    return number(r"seconds: NonNegativeFloat = (\d+)", shop / "app/infra/copies/draining.py")
+    return number(r"^    seconds: .* = (\d+)$", shop / "app/infra/copies/draining.py")
 
 
 def graceful_seconds(shop: Path) -> float:

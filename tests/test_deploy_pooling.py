@@ -96,7 +96,7 @@ def test_sessions_begin_with_the_settings_that_the_app_expects(
     bouncer: ConfigParser, shop: Path
 ) -> None:
     connections = (shop / "app/infra/direct_postgres.py").read_text()
-    assert "statement_seconds: PositiveFloat = 10\n" in connections
+    assert "statement_seconds: Wait = 10\n" in connections
     assert '"idle_in_transaction_session_timeout": "30s"' in connections
     for name, read_only in (("app", "off"), ("app_read", "on")):
         assert bouncer["databases"][name].endswith(

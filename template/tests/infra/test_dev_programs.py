@@ -129,7 +129,7 @@ def test_the_reason_of_a_copy_that_fails_is_told_without_a_file(tmp_path: Path) 
         postgres.fill(tmp_path / "data", "", lambda _: ["sh", "-c", "echo Disk full >&2; exit 4"])
 
     with (
-        pytest.raises(postgres.PostgresError, match="Disk full"),
+        pytest.raises(ServerError, match="Disk full"),
         supervisor.shared(tmp_path, start, remove=False),
     ):
         pass

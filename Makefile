@@ -13,7 +13,7 @@ endif
 endif
 new install: export UV_PYTHON = $(PYTHON)
 
-# Only these variables of uv are kept: others could lead it to another repo, Python or mode.
+# Only these variables of uv are kept: others could lead it to another project, Python or mode.
 unexport $(filter-out UV_CACHE_DIR UV_DEFAULT_INDEX UV_EXTRA_INDEX_URL UV_FIND_LINKS UV_HTTP_% UV_INDEX% \
 	UV_INSECURE_HOST UV_KEYRING_PROVIDER UV_LINK_MODE UV_NATIVE_TLS UV_PYTHON_INSTALL_MIRROR UV_SYSTEM_CERTS UV_TOOL_%, \
 	$(filter UV_%,$(.VARIABLES)))

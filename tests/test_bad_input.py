@@ -113,7 +113,7 @@ def test_an_impossible_answer_is_refused(person: Person, words: list[str], said:
             ("- team\n", "answers.yml is not a mapping"),
             ("", "answers.yml is not a mapping"),
             ("team: [leaves]\n", "team: Could not convert ['leaves'] to string"),
-            ("team:\n", "answers.yml: team must be one plain value"),
+            ("team:\n", "answers.yml: team must be a text"),
             ("stage: two\n", "stage: 'two' is not a number"),
             ("stage: true\n", "stage: 'true' is not a number"),
             ("stage: 1.5\n", "stage: '1.5' is not a number"),

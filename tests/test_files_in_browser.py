@@ -24,7 +24,7 @@ PLAYS = "(player => player && player.duration)(document.querySelector('video'))"
 
 
 @pytest.mark.slow
-def test_a_browser_plays_and_frames_a_stored_file_and_runs_none(
+def test_a_browser_plays_and_frames_a_stored_file_but_runs_no_script(
     render: Render, tmp_path: Path
 ) -> None:
     project = tmp_path / "shop"

@@ -456,7 +456,7 @@ def test_the_page_shows_the_limit_of_the_p99_and_where_each_stage_begins(
 
 
 @pytest.mark.usefixtures("runbook")
-def test_the_page_fits_a_phone_and_is_dark_for_a_reader_in_the_dark(tmp_path: Path) -> None:
+def test_the_page_fits_a_phone_and_follows_dark_mode(tmp_path: Path) -> None:
     report, ledger = importlib.import_module("report"), importlib.import_module("ledger")
     steps = [ledger.Counts("to-stage-2.md: 1. One: do 1", 2.0, ledger.Times([60.0, 60.0]))]
     report.write_page(tmp_path / "climb.html", steps, [])

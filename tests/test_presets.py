@@ -94,7 +94,7 @@ def test_lists_and_mappings_of_a_forks_questions_are_answers_too(
 
 
 @pytest.mark.parametrize("answer", ["regions=us", "regions=[mars]", "labels=[", "cost_centre=ten"])
-def test_an_answer_of_the_wrong_kind_is_named(person: Person, fork: Path, answer: str) -> None:
+def test_a_refused_answer_names_its_question(person: Person, fork: Path, answer: str) -> None:
     done = person.types("new", "tea", "--data", answer)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith(f"rung: {answer.partition('=')[0]}: ")

@@ -266,7 +266,7 @@ def test_a_release_whose_migration_fails_is_not_what_the_next_deploy_starts(
     assert (link / "pyproject.toml").is_file()
 
 
-def test_two_people_release_deploy_and_change_settings_one_by_one(site: Site, repo: Repo) -> None:
+def test_release_deploy_and_settings_refuse_to_run_at_the_same_time(site: Site, repo: Repo) -> None:
     """Each deploy would stop the new process of the other one, and of two changes of the settings
     one would leave a file with its own line alone."""
     site.settings.touch()
@@ -284,7 +284,9 @@ def test_two_people_release_deploy_and_change_settings_one_by_one(site: Site, re
             for second in ("release HEAD", "deploy 1 2", "settings A=1"):
                 done = site.bash(second)
                 assert done.returncode == 1
-                assert done.stderr.startswith("Another release or deploy runs here."), done
+                assert done.stderr.startswith("Another release, deploy or settings runs here."), (
+                    done
+                )
         finally:
             os.killpg(first.pid, signal.SIGKILL)
     until(lambda: site.bash("alone").returncode == 0)  # its commands have ended too

@@ -49,7 +49,10 @@ def _private(key: str) -> bool:
 def _checked(what: str, key: str, value: object) -> Answer:
     if isinstance(value, PlainAnswer | list | dict):
         return value
-    raise UsageError(f"{what}: {key} must be one plain value, not {str(value)[:60]!r}.")
+    raise UsageError(
+        f"{what}: {key} must be a text, a number, true, false, a list or a mapping, "
+        f"not {str(value)[:60]!r}."
+    )
 
 
 def parse_answers(pairs: Iterable[str]) -> dict[str, Answer]:

@@ -256,7 +256,7 @@ def upgrade(
 def doctor(
     words: Annotated[list[str] | None, typer.Argument(metavar="[PATH] [OPTION]...")] = None,
 ) -> None:
-    """Name the one bottleneck that a repo meets next, or say "stay".
+    """Name the next bottleneck of this service, or say "stay".
 
     Options come after the path: rung doctor . --log app.log --seconds 60. In the repo,
     make doctor ARGS=--help lists all of them.

@@ -268,7 +268,7 @@ def _title(folder: str) -> str:
 
 
 def _question_of(error: Exception) -> str:
-    """Copier names the question in a part of its errors only."""
+    """Only some of Copier's errors name the question, so it is looked for in the traceback."""
     from copier._user_data import Question
 
     frames = (frame.f_locals.get("self") for frame, _ in walk_tb(error.__traceback__))

@@ -96,8 +96,8 @@ def _read(record: Path) -> Mapping[str, Any]:
         return read_step(record)
     except FileNotFoundError as error:
         raise RungError(
-            "There is no step to undo: rung advance and rung upgrade have not changed this repo "
-            "here, or the step was undone already."
+            "There is no step to undo: rung advance and rung upgrade have changed nothing in this "
+            "clone, or the step was undone already."
         ) from error
 
 

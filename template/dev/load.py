@@ -120,7 +120,7 @@ class App(Server):
         return {**self._environment, "LOG_FORMAT": "json"}
 
     def serves(self) -> bool:
-        with suppress(OSError), urlopen(f"{self.url}/ready", timeout=1):  # noqa: S310  # http
+        with suppress(OSError), urlopen(f"{self.url}/ready", timeout=1):  # noqa: S310  # our own server's address
             return True
         return False
 

@@ -222,8 +222,8 @@ def fill(
     *,
     remove: bool = False,
 ) -> None:
-    """Creates `data` with the command, completely or not. The command ends with the users of the
-    folder, also after kill -9: a copy of a large server takes hours, and fills the disk."""
+    """Creates `data` with the command, completely or not at all. The command ends when the folder
+    has no users, also after kill -9: a copy of a large server takes hours, and fills the disk."""
     secret = data.parent / "password"
     secret.touch(mode=0o600)
     secret.write_text(password)
@@ -244,7 +244,7 @@ def fill(
         stop_with=signal.SIGTERM,
         user=SERVER_USER,
         remove=remove,
-        output=subprocess.PIPE,  # a log could not say that its disk is full
+        output=subprocess.PIPE,  # a log on a full disk would stay empty
     )
     assert made.stdout  # noqa: S101  # PIPE opens it
     with made.stdout as output:

@@ -34,7 +34,7 @@ class Server(ABC):
     def __init__(self, folder: Path, *, remove: bool = False) -> None:
         self.folder = folder
         self._remove = remove
-        # With SIGTERM Valkey takes up to 0.1 s to end. Nobody needs the data of this one.
+        # With SIGTERM Valkey takes up to 0.1 s to end. Nobody needs data that will be removed.
         self._stop_with = signal.SIGKILL if remove else signal.SIGTERM
         self._supervisors: list[subprocess.Popen[bytes]] = []
 
@@ -53,7 +53,7 @@ class Server(ABC):
 
     @property
     def port(self) -> int:
-        return int((self.folder / "port").read_text())
+        return int((self.folder / "port").read_text() or 0)  # a full disk may have left it empty
 
     @property
     def url(self) -> str:
@@ -67,7 +67,7 @@ class Server(ABC):
     def password(self) -> str:
         secret = self.folder / "password"
         secret.touch(mode=0o600)
-        if not secret.read_text():  # at its first start, which one command makes at a time
+        if not secret.read_text():  # at its first start, or after a full disk
             secret.write_text(secrets.token_hex(16))
         return secret.read_text()
 
@@ -129,7 +129,7 @@ class Server(ABC):
         self.signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        with suppress(OSError, ValueError):  # ended, or not begun yet
+        with suppress(ProcessLookupError, FileNotFoundError, ValueError):  # ended, or not begun yet
             self.signal(signal.SIGCONT)
 
     def signal(self, number: signal.Signals) -> None:

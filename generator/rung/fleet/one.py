@@ -1,4 +1,4 @@
-"""Upgrades one clone in its own process, because Rung controls git through variables."""
+"""Upgrades one clone in its own process, because Rung sets environment variables for git."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ from rung.report import Conversation
 
 
 @dataclass(frozen=True)
-class _Kept(Conversation):
+class _PlanKeeper(Conversation):
     """Keeps the plan that a person would see."""
 
     plans: list[Plan] = field(default_factory=list)
@@ -37,7 +37,7 @@ def main() -> None:
 def _outcome(
     clone: Path, version: str, given: Mapping[str, Answer], *, dry_run: bool
 ) -> tuple[str, str]:
-    person = _Kept(ask=False, dry_run=dry_run, diff=False)
+    person = _PlanKeeper(ask=False, dry_run=dry_run, diff=False)
     interrupts = Interrupts()
 
     def take(answers: Mapping[str, Answer]) -> None:

@@ -181,7 +181,7 @@ class Upgrade:
         done = _run(command, cwd=clone.parent)
         try:
             kind, words = json.loads(done.stdout)
-        except ValueError:  # It was killed, or it is a bug.
+        except ValueError:  # It was killed, or it has a bug.
             kind, words = "refused", last_line(decoded(done.stderr))
         words = words.replace(f"{clone}/", "").replace(str(clone), row.repo)
         return None if kind == "merges" else Outcome(row.repo, kind, without_password(words))

@@ -165,12 +165,12 @@ class Database:
             lost = Unavailable("Postgres: the connection was lost, or did not answer")
             return None if is_mistake else lost
         if isinstance(error, asyncpg.PostgresError):
-            return self._after_driver_failed(error)
+            return self._after_driver_error(error)
         if isinstance(error, sqlalchemy.exc.DBAPIError):
-            return self._after_statement_failed(error)
+            return self._after_statement_error(error)
         return unavailable_after(error) if isinstance(error, TYPES_CHANGED) else None
 
-    def _after_driver_failed(self, error: asyncpg.PostgresError) -> Unavailable | None:
+    def _after_driver_error(self, error: asyncpg.PostgresError) -> Unavailable | None:
         """For a statement that SQLAlchemy did not send: COPY."""
         _drop_values(error)
         if error.sqlstate == READ_ONLY:
@@ -179,7 +179,7 @@ class Database:
             return Unavailable(f"Postgres: {error}")
         return unavailable_after(error)
 
-    def _after_statement_failed(self, error: sqlalchemy.exc.DBAPIError) -> Unavailable | None:
+    def _after_statement_error(self, error: sqlalchemy.exc.DBAPIError) -> Unavailable | None:
         if error.connection_invalidated:
             if getattr(error.orig, "sqlstate", None) == READ_ONLY:
                 self._note_writes(error.orig)

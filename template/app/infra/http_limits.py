@@ -75,7 +75,7 @@ class LimitedHttp(HttpToolsProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._reading: Literal["nothing", "head", "body", "refused"] = "nothing"
-        self._without_body = 0  # bytes of the head, or since the last part of the body
+        self._overhead_bytes = 0  # bytes of the head, or since the last part of the body
         self._body: list[bytes] = []
         self._part = b""  # the request that is being read
         self._chunks_in_part = 0
@@ -145,12 +145,12 @@ class LimitedHttp(HttpToolsProtocol):
             if self._timer:
                 self._set_timer(None)
             return
-        if self._reading == "head" and not self._without_body:
+        if self._reading == "head" and not self._overhead_bytes:
             self._set_timer(HEAD_SECONDS)
         elif self._reading == "body" and not self.cycle.response_complete:
             self._set_timer(SILENCE_SECONDS)
-        self._without_body += len(data)
-        if self._without_body > MAX_HEAD_BYTES or len(self.headers) > MAX_FIELDS:
+        self._overhead_bytes += len(data)
+        if self._overhead_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_FIELDS:
             self._refuse("431 Request Header Fields Too Large")
 
     def _parse(self, data: bytes) -> None:
@@ -163,7 +163,7 @@ class LimitedHttp(HttpToolsProtocol):
             raise Refused
         super().on_message_begin()
         self._reading = "head"
-        self._without_body = 0
+        self._overhead_bytes = 0
 
     def on_headers_complete(self) -> None:
         fields = dict(self.headers)
@@ -186,11 +186,11 @@ class LimitedHttp(HttpToolsProtocol):
         if self.cycle is not before and self.parser.get_method() != b"HEAD":  # no WebSocket
             self.cycle.transport = JoinedAnswer(self.transport)
         self._reading = "body"
-        self._without_body = 0
+        self._overhead_bytes = 0
         self.headers = self.headers.copy()  # collects trailers, which the app never sees
 
     def on_body(self, body: bytes) -> None:
-        self._without_body = 0
+        self._overhead_bytes = 0
         self._chunks_in_part += 1
         if not self.cycle.response_complete:
             self._body.append(body)
@@ -291,7 +291,7 @@ class KnownAddress:
         await self.app(scope, receive, send)
 
 
-class LastAddress(_TrustedHosts):
+class TrustLastAddress(_TrustedHosts):
     """Takes the last address of X-Forwarded-For. If every address is trusted, the proxy that this
     process talks to has added the last one, and a client may have invented those before it."""
 

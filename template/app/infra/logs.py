@@ -190,6 +190,9 @@ def _configure_libraries(
     )
     # At INFO most libraries log their own details, and httpx whole URLs.
     logging.basicConfig(handlers=[stdout], level="WARNING", force=True)
+    for known in logging.root.manager.loggerDict.values():
+        if isinstance(known, logging.Logger):
+            known.disabled = False  # a dictConfig switches off the loggers that it does not name
     # Uvicorn has its own handlers, and its access log repeats ours.
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)

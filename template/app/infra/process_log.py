@@ -53,8 +53,8 @@ def processor() -> Processor:
 
 async def write_lines(app: FastAPI, seconds: float) -> None:
     while True:
-        look = watch(app.state.pools, seconds, getattr(app.state, "note_loop_delay", None))
-        log.info("process", pid=os.getpid(), **await look)
+        seen = await watch(app.state.pools, seconds, getattr(app.state, "note_loop_delay", None))
+        log.info("process", pid=os.getpid(), **seen)
 
 
 async def watch(

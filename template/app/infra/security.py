@@ -20,8 +20,12 @@ from app.infra.session_tokens import token_of
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
-# Headers that a page on another origin may read, beside the few that it always may.
-EXPOSED_HEADERS = ("location", "read-after", "retry-after", "x-request-id")
+# Headers that a page on another origin may read, beside the few that it always may. Routes of the
+# team use the first three: the name of a download, a version, the next page.
+EXPOSED_HEADERS = (
+    *("content-disposition", "etag", "link"),
+    *("location", "read-after", "retry-after", "x-request-id"),
+)
 
 # A route that takes more sets scope["body_limit"] before it reads: docs/guide/names.md.
 MAX_BODY_BYTES = 64 * 1024

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from uvicorn import Config, Server
 from uvicorn.importer import import_from_string
 
-from app.infra.http_limits import KnownAddress, LastAddress, LateRefusals, LimitedHttp
+from app.infra.http_limits import KnownAddress, LateRefusals, LimitedHttp, TrustLastAddress
 
 # Each connection takes an open file, and 24 to 86 KiB: a slow body of 60 KB waits in memory. Linux
 # allows 1,024 files to a program that does not ask for more, and 1,500 slow bodies left none for
@@ -70,7 +70,7 @@ def load(config: Config, app: FastAPI) -> None:
     config.app = KnownAddress(late) if config.proxy_headers else late
     config.load()
     if config.forwarded_allow_ips == ["*"]:
-        config.loaded_app.trusted_hosts = LastAddress("*")
+        config.loaded_app.trusted_hosts = TrustLastAddress("*")
 
 
 def _allow_open_files() -> None:

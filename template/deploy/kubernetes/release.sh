@@ -44,7 +44,7 @@ here wait --for=condition=Complete job/migrate --timeout=60s || {
     fail "The migration has failed, so no copy was replaced. The old release still serves."
 }
 [ "$(id_of_job)" = "$job" ] ||
-    fail "Another release began at the same moment and replaced this migration. Wait for its end, then run the same command again."
+    fail "Another release began at the same moment and replaced this migration. Wait until it ends, then run the same command again."
 apply
 here rollout status deployment/app --timeout=15m ||
     fail "The new copies do not become ready, so the old ones still serve. To go back: kubectl -n $namespace rollout undo deployment/app"

@@ -8,7 +8,7 @@ import subprocess
 from typing import Any
 
 from dev.deploy.aws import Aws, sentence
-from dev.deploy.migration import app_of, start
+from dev.deploy.migration import app_of, run_task
 from dev.deploy.programs import Stop, say, until
 from dev.deploy.roll import primary_of, service_of
 
@@ -23,7 +23,7 @@ def open_one(aws: Aws, release: dict[str, Any]) -> None:
         raise Stop(f"Install AWS' {PLUGIN}: it connects the shell.")
     ecs = aws.client("ecs")
     definition = definition_for_a_shell(ecs, primary_of(service_of(ecs, release)))
-    task = start(
+    task = run_task(
         ecs,
         release,
         ["sleep", str(HOUR)],  # it ends itself, also when this program is killed

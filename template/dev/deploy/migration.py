@@ -15,7 +15,7 @@ LAST_LINES = 20
 def migrate(ecs: Any, logs: Any, release: dict[str, Any]) -> None:
     """If an earlier run was killed, its task may still run. Then this waits for that task."""
     definition = release["task_definition"]
-    task = running(ecs, release) or start(
+    task = running(ecs, release) or run_task(
         ecs, release, release["migration"], taskDefinition=definition, startedBy=STARTED_BY
     )
     stopped = ended(ecs, release["cluster"], task)
@@ -51,7 +51,7 @@ def running(ecs: Any, release: dict[str, Any]) -> str | None:
     return str(task["taskArn"])
 
 
-def start(ecs: Any, release: dict[str, Any], command: list[str], **asked: Any) -> str:
+def run_task(ecs: Any, release: dict[str, Any], command: list[str], **asked: Any) -> str:
     """Runs a command once in a separate task, whose ARN this returns."""
     configuration = {
         "subnets": release["subnets"],

@@ -5,7 +5,7 @@ import importlib
 import json
 import pkgutil
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,8 +41,8 @@ ADVICE = {
     ),
 }
 
-# A list such as FROM a AS x, b. It may match other words too: only names of tables count.
 _NAME = r'(?:"[^"]+"|\w+)(?:\.(?:"[^"]+"|\w+))*'
+# A list such as FROM a AS x, b. It may match other words too: only names of tables count.
 _SOURCES = re.compile(
     r"\b(?:(DELETE\s+FROM|INTO|UPDATE)\s+|(?:FROM|JOIN)[\s(]+|USING\s+)(?:ONLY\s+)?"
     rf"((?:{_NAME}(?:\s+(?:AS\s+)?\w+)?\s*,\s*)*{_NAME})",
@@ -162,9 +162,10 @@ def listed_crossings() -> list[str] | None:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def not_listed(crossings: Iterable[Crossing], listed: Iterable[str], advice: str) -> list[str]:
+def new(crossings: Iterable[Crossing], listed: Collection[str]) -> list[str]:
+    """Names each crossing that is not listed, and the command that says what to write instead."""
     problems = [str(one) for one in crossings if one.entry not in listed]
-    return [*problems, f"{advice}: make module-borders"] if problems else []
+    return [*problems, "What to write instead: make module-borders"] if problems else []
 
 
 def gone(crossings: Iterable[Crossing], listed: Iterable[str], kinds: Sequence[str]) -> list[str]:

@@ -84,7 +84,7 @@ def _in_file(path: Path, owner_of: Mapping[str, str]) -> Iterator[Crossing]:
         for mapper in Base.registry.mappers
         if isinstance(mapper.local_table, Table) and mapper.local_table.fullname in owner_of
     }
-    local = {name: of for name, of in model_of.items() if name in imports or own == of}
+    local = {name: owner for name, owner in model_of.items() if name in imports or own == owner}
     found = [
         ("transaction", line, modules)
         for function in functions_in(tree)
@@ -103,7 +103,7 @@ def _handed(
     """Where a function hands its transaction to another module. A file outside the modules, such as
     a seed, may hand it to one module, but not to two."""
     sessions = set(_sessions(function))
-    touched = {own} & with_tables if own else set()
+    touched = {own} if own in with_tables else set()
     for call in sorted(calls_in(function), key=lambda call: call.lineno):
         other = module_of(imports.get(root_of(call.func), ""))
         invalidates = isinstance(call.func, ast.Attribute) and call.func.attr == "invalidate"
@@ -150,16 +150,16 @@ def _builds(expression: ast.expr) -> bool:
     return any(name_of(call.func) in BUILDERS for call in calls_in(expression))
 
 
-def _texts(node: ast.AST) -> Iterator[tuple[int, str]]:
-    """SQL in strings. A string that stands alone is a docstring."""
+def _texts(node: ast.AST, *, is_part: bool = False) -> Iterator[tuple[int, str]]:
+    """SQL in strings. A string that stands alone is a docstring. One that `is_part` of another was
+    read with it."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return
-    if isinstance(node, ast.expr) and (text := _text(node)):
-        if LOOKS_LIKE_SQL.search(text):
-            yield node.lineno, text
-        return
+    text = _text(node) if isinstance(node, ast.expr) else ""
+    if isinstance(node, ast.expr) and not is_part and LOOKS_LIKE_SQL.search(text):
+        yield node.lineno, text
     for child in ast.iter_child_nodes(node):
-        yield from _texts(child)
+        yield from _texts(child, is_part=bool(text))
 
 
 def _text(node: ast.expr) -> str:

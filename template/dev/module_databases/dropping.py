@@ -54,15 +54,17 @@ FURTHER = r"""
     WITH RECURSIVE ours AS (
         SELECT 'pg_class'::regclass::oid AS kind, to_regclass(name)::oid AS oid, 0 AS distance
         FROM unnest(CAST(:tables AS text[])) AS name
-        UNION SELECT CASE WHEN ev_class IS NULL THEN classid ELSE kind_of_views END,
+        UNION
+        SELECT CASE WHEN ev_class IS NULL THEN classid ELSE 'pg_class'::regclass END,
             coalesce(ev_class, objid), distance + 1
-        FROM ours CROSS JOIN (SELECT 'pg_class'::regclass::oid) AS _ (kind_of_views)
-        LEFT JOIN pg_class AS rows ON kind = kind_of_views AND rows.oid = ours.oid
+        FROM ours
+        LEFT JOIN pg_class ON kind = 'pg_class'::regclass AND pg_class.oid = ours.oid
         JOIN pg_depend ON refclassid = kind AND refobjid = ours.oid
             OR refclassid = 'pg_type'::regclass AND refobjid = reltype
         LEFT JOIN pg_rewrite ON classid = 'pg_rewrite'::regclass AND objid = pg_rewrite.oid
-        WHERE coalesce(ev_class, objid) <> ours.oid AND distance < 99
+        WHERE coalesce(ev_class, objid) <> ours.oid
         AND (ev_class IS NOT NULL OR classid = 'pg_proc'::regclass)
+        AND distance < 99 -- functions may call each other
     ), further AS (
         SELECT kind, oid, max(distance) AS distance FROM ours GROUP BY kind, oid
     )

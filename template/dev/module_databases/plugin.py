@@ -25,7 +25,7 @@ from dev.module_databases.borders import (
     listed_crossings,
     module_of,
     modules_in,
-    not_listed,
+    new,
     owners,
     remember,
     without_duplicates,
@@ -204,7 +204,7 @@ class Report:
         if listed is None:
             return
         crossings = without_duplicates(self._seen)
-        self._problems = not_listed(crossings, listed, "What to write instead")
+        self._problems = new(crossings, listed)
         if is_whole:
             self._problems += gone((*self._seen, *code.crossings()), listed, JUDGED_HERE)
         if self._problems and session.exitstatus == pytest.ExitCode.OK:

@@ -122,7 +122,7 @@ def test_a_root_that_may_not_give_files_away_is_named(
         postgres.fill(tmp_path / "data", "secret", lambda data: ["true"])
 
 
-def test_the_reason_of_a_copy_that_fails_is_told_without_a_file(tmp_path: Path) -> None:
+def test_a_copy_that_fails_says_why_although_its_log_is_empty(tmp_path: Path) -> None:
     """Its disk may be full."""
 
     def start() -> None:
@@ -157,6 +157,7 @@ def test_files_that_a_full_disk_left_empty_are_written_again(
     key.parent.mkdir()
     for file in (port, key):
         file.touch()
+    assert not postgres.Postgres(tmp_path).is_running()
     ports.keep(port)
     assert int(port.read_text())
     with services.environment({"DATABASE_URL": "given", "FILES_FOLDER": "given"}) as environment:

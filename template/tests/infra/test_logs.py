@@ -4,7 +4,7 @@
 import errno
 import io
 import json
-import logging
+import logging.config
 import os
 import re
 from typing import Any
@@ -223,6 +223,16 @@ def test_a_log_level_set_in_one_test_does_not_reach_the_next(turn: str) -> None:
     configure(LogSettings(level="ERROR"))
 
     assert [line["event"] for line in lines] == [turn]
+
+
+def test_loggers_that_a_dict_config_has_switched_off_log_again() -> None:
+    library = logging.getLogger("some.library")
+    logging.config.dictConfig({"version": 1})
+    assert library.disabled
+
+    configure(LogSettings())
+
+    assert not library.disabled
 
 
 @pytest.mark.usefixtures("services")

@@ -184,9 +184,9 @@ class Cache:
             else:
                 await asyncio.sleep(min(ASK_AGAIN_SECONDS, claimed_for))
         except (Unavailable, NotCacheable) as error:
+            name = format_of(call.query).name
             # Never the key, because it holds the arguments, which may name a person.
-            name, reason = format_of(call.query).name, repr(error)
-            log.warning("a cached answer could not be refreshed", query=name, reason=reason)
+            log.warning("a cached answer could not be refreshed", query=name, reason=repr(error))
         finally:
             self._refreshing.discard(key)
 

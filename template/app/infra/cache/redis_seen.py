@@ -58,7 +58,7 @@ async def look_at_redis(url: RedisDsn, seconds: float, variable: str) -> RedisSe
         after = await client.info("everything")
         took = time.monotonic() - began
         slow = [one for one in await client.slowlog_get(SLOWEST) if one["id"] > last]
-        slowest = max(slow, key=lambda one: one["duration"])["command"].split()[0] if slow else b""
+        slowest = max(slow, key=lambda one: one["duration"], default=None)
         return RedisSeen(
             processor=(_processor(after) - _processor(before)) / took,
             memory=after["used_memory"],
@@ -69,8 +69,8 @@ async def look_at_redis(url: RedisDsn, seconds: float, variable: str) -> RedisSe
             misses=increase(before["keyspace_misses"], after["keyspace_misses"]),
             refused=increase(before["rejected_connections"], after["rejected_connections"]),
             slow=len(slow),
-            slowest_ms=max([one["duration"] / 1000 for one in slow], default=0.0),
-            slowest=slowest.decode(errors="replace"),
+            slowest_ms=slowest["duration"] / 1000 if slowest else 0.0,
+            slowest=slowest["command"].split()[0].decode(errors="replace") if slowest else "",
         )
     except KeyError as error:  # a server that is like Redis, such as some hosted ones
         raise Missing(f"its INFO has no {error}", remedy) from error

@@ -84,7 +84,7 @@ def _makes(code: ModuleType, name: str) -> bool:
 
 
 def keep_to_history(module: str, config: Config, *, begins: bool = False) -> None:
-    """The module's own folder of migrations: migrations/billing, beside migrations/versions."""
+    """Lets Alembic use the module's own migrations: migrations/billing, not migrations/versions."""
     folder = Path(ScriptDirectory.from_config(config).dir, module)
     if begins:
         folder.mkdir(exist_ok=True)

@@ -14,7 +14,7 @@ def main() -> None:
     histories = {"the common database": ["alembic"]}
     for module in settings.with_own_database():
         settings.read(module)  # stops here, before anything has changed
-        keep_to_history(module, Config(toml_file="pyproject.toml"))  # so does this
+        keep_to_history(module, Config(toml_file="pyproject.toml"))  # as here
         histories[f"the database of {module}"] = ["app.infra.module_databases", module]
     done: list[str] = []
     for name, history in histories.items():

@@ -155,7 +155,7 @@ class Replicas:
     ) -> None:
         self._database = database
         self._settings = settings
-        self._name = name  # of the database, as positions call it
+        self._database_name = name  # as positions call it
         self._primary = PrimaryLog()
         self.replicas = [Replica(url) for url in settings.urls]
         self._watches: list[asyncio.Task[None]] = []
@@ -169,7 +169,7 @@ class Replicas:
             return None
         # One replica for all reads of a client, so that it never sees older data than before.
         usual = able[0] if len(able) == 1 else max(able, key=lambda one: _affinity(one, client))
-        at = client.at(self._name)
+        at = client.at(self._database_name)
         min_position = at.position if at.is_resolved else await client.resolve(at)
         if min_position is None:
             return usual

@@ -23,7 +23,7 @@ def of_requests() -> Histogram[RequestKey]:
 
 
 def of_event_loop() -> Histogram[None]:
-    """The event loop is as late as its longest step: app/infra/process_log.py."""
+    """The loop is as late as its longest step. app/infra/process_log.py samples it."""
     what = "How late the event loop runs what is due"
     return Histogram("asyncio.event_loop.delay", "s", what, DELAY_SECONDS, lambda _: {})
 

@@ -45,6 +45,7 @@ def test_the_code_shows_the_crossings(practice: Practice) -> None:
         'f"SELECT {columns} FROM pets JOIN vets ON {columns}"',
         '"SELECT " + columns + " FROM pets" + " JOIN vets ON true"',
         'f"WITH a AS (SELECT 1 FROM {columns}.pets) SELECT 1 FROM a, vets"',
+        "f\"{len('SELECT 1 FROM pets JOIN vets ON true')} letters\" + columns",
     ],
 )
 def test_the_code_shows_sql_in_strings(practice: Practice, sql: str) -> None:

@@ -39,13 +39,13 @@ async def ada(client: AsyncClient) -> AsyncClient:
 def hanging(server: Valkey, app: FastAPI) -> Iterator[None]:
     """The app waits half a second for Redis while it hangs. Before and after that the app has more
     time, because an answer may be late on a busy machine."""
-    lookups = app.state.session_redis
-    patience, lookups._seconds = lookups._seconds, 0.5
+    store = app.state.session_redis
+    patience, store._seconds = store._seconds, 0.5
     server.hang()
     try:
         yield
     finally:
-        lookups._seconds = patience
+        store._seconds = patience
         server.go_on()
 
 

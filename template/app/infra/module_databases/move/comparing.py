@@ -65,7 +65,7 @@ async def compare(move: Move) -> str:
 class Table(NamedTuple):
     way: Way
     name: str
-    parts: dict[str, str]  # of the statements
+    sql: dict[str, str]  # of the tables, for the statements
 
     @classmethod
     async def of(cls, way: Way, name: str) -> Self:
@@ -95,21 +95,21 @@ class Table(NamedTuple):
 
     async def _ranges(self) -> AsyncGenerator[str]:
         """The conditions of ranges that contain each key once."""
-        key, above = self.parts["key"], "true"
+        key, above = self.sql["key"], "true"
         while last := await self._last_of_range(above):
             yield f"{above} AND ({key}) <= ({last})"
             above = f"({key}) > ({last})"
         yield above
 
     async def _last_of_range(self, above: str) -> str | None:
-        bound = BOUND.format(**self.parts, which=above, rows=ROWS_AT_ONCE - 1)
+        bound = BOUND.format(**self.sql, which=above, rows=ROWS_AT_ONCE - 1)
         last: str | None = await self.way.source.value(bound)
         return last
 
     async def _compare(self, which: str, wrong: set[str]) -> int:
         """Adds the keys of the rows that differ to `wrong`. Returns the number of rows."""
         source, target = self.way.source, self.way.target
-        all_of_range = ALL.format(**self.parts, which=which)
+        all_of_range = ALL.format(**self.sql, which=which)
         await self.way.catch_up()
         query = PARTS.format(all=all_of_range)
         ours = set(map(tuple, await source.rows(query)))
@@ -126,8 +126,8 @@ class Table(NamedTuple):
 
     async def _certain(self, suspects: set[str]) -> set[str]:
         """Those that differ still when nobody has changed them meanwhile."""
-        these = THESE.format(**self.parts)
-        query = THESE_ROWS.format(all=ALL.format(**self.parts, which=these))
+        these = THESE.format(**self.sql)
+        query = THESE_ROWS.format(all=ALL.format(**self.sql, which=these))
         wrong = set[str]()
         for _ in range(ROUNDS):
             if not suspects:

@@ -111,7 +111,7 @@ class Way:
             tables = ", ".join(self.tables)
             await self.source.run(f"CREATE PUBLICATION {self.name} FOR TABLE {tables}")
         # The slot comes second: its changes can be sent only with a publication from before them.
-        # It waits for each transaction that is open there.
+        # Creating it waits for each transaction that is open on the source.
         if await self.slot() is None:
             await self.source.run_within(
                 SLOT_SECONDS,

@@ -74,7 +74,8 @@ class Backfill:
                 async with self._postgres.transaction():
                     await self._postgres.execute(LOCK)
                     gone = await self._not_in_postgres(hashes)
-                    await self._send(self._redis.end_command(of, only_held=True) for of in gone)
+                    ended_there = (self._redis.end_command(one, only_held=True) for one in gone)
+                    await self._send(ended_there)
                 ended += len(gone)
         return f"Redis holds all {seen:,} sessions: {copied:,} copied now, {ended:,} ended there."
 

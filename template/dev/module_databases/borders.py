@@ -165,7 +165,8 @@ def listed_crossings() -> list[str] | None:
 def new(crossings: Iterable[Crossing], listed: Collection[str]) -> list[str]:
     """Names each crossing that is not listed, and the command that says what to write instead."""
     problems = [str(one) for one in crossings if one.entry not in listed]
-    return [*problems, "What to write instead: make module-borders"] if problems else []
+    advice = "These cross the border of a module. What to write instead: make module-borders"
+    return [*problems, advice] if problems else []
 
 
 def gone(crossings: Iterable[Crossing], listed: Iterable[str], kinds: Sequence[str]) -> list[str]:

@@ -22,7 +22,7 @@ def main() -> None:
         return
     problems = new(crossings, listed) + gone(crossings, listed, ONLY_IN_THE_CODE)
     if problems:
-        sys.exit("\n".join(["These cross the border of a module:", *problems]))
+        sys.exit("\n".join(problems))
 
 
 if __name__ == "__main__":

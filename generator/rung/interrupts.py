@@ -1,7 +1,7 @@
 """Delays Ctrl-C, a kill and a closed terminal until stopping is safe."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -18,9 +18,7 @@ class Interrupts:
     def __init__(self) -> None:
         self._allowed = False
         self._waiting = False
-        for number in _SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and a shell's & ignore it
-                signal.signal(number, self._arrive)
+        _handle_signals(self._arrive)
 
     @contextmanager
     def allowed(self) -> Iterator[None]:
@@ -42,9 +40,13 @@ class Interrupts:
 
 def hear_a_kill_as_ctrl_c() -> None:
     """For a command that needs no Interrupts: it must remove its temporary files."""
+    _handle_signals(signal.default_int_handler)
+
+
+def _handle_signals(handler: Callable[[int, FrameType | None], object]) -> None:
     for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and a shell's & ignore it
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -281,9 +281,8 @@ def _explained(error: Exception) -> str:
     if required := re.fullmatch(r'Question "(\w+)" is required', refusal):
         return f"{required[1]} has no default for these answers. Pass --data {required[1]}=…"
     named = r"(Validation error for question|Invalid choice for) '(\w+)':"
-    if re.match(named, refusal):
-        return re.sub(named, r"\2:", refusal)
-    question = _question_of(error)
+    refusal, names_it = re.subn(named, r"\2:", refusal)
+    question = "" if names_it else _question_of(error)
     return f"{question}: {refusal}" if question else refusal
 
 

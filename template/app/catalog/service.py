@@ -1,21 +1,32 @@
 from collections.abc import Mapping
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, any_, bindparam, select, update
+from sqlalchemy import bindparam, select, update
 
 from app.catalog.models import Product
 from app.catalog.schemas import ProductChange, ProductIn
 from app.errors import Conflict, NotFound, Unprocessable
 from app.infra.database import WriteSession
+from app.infra.reads import Query, in_transaction
+
+
+class _Locked(NamedTuple):
+    id: UUID
+    name: str
+    price_cents: int
+    stock: int
+
 
 # Always locked in the order of ids, so two orders for the same things cannot deadlock.
-LOCKED_PRODUCTS = (
+LOCKED_PRODUCTS = Query(
     select(Product.id, Product.name, Product.price_cents, Product.stock)
-    .where(Product.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
+    .where(Product.id.in_(bindparam("ids")))
     .order_by(Product.id)
-    .with_for_update()
+    .with_for_update(),
+    _Locked,
 )
-TAKE_FROM_STOCK = (
+TAKE_FROM_STOCK = Query(
     update(Product)
     .where(Product.id == bindparam("product_id"))
     .values(stock=Product.stock - bindparam("taken"))
@@ -53,8 +64,8 @@ async def change_product(write: WriteSession, product_id: UUID, change: ProductC
 
 async def take_from_stock(write: WriteSession, quantities: Mapping[UUID, int]) -> dict[UUID, int]:
     """All or nothing. Returns the products' prices in cents. Raises UnknownProduct, OutOfStock."""
-    connection = await write.connection()
-    locked = await connection.execute(LOCKED_PRODUCTS, {"ids": list(quantities)})
+    transaction = in_transaction(write)
+    locked = await transaction.all(LOCKED_PRODUCTS, ids=list(quantities))
     products = {product.id: product for product in locked}
     for product_id, quantity in quantities.items():
         product = products.get(product_id)
@@ -63,7 +74,7 @@ async def take_from_stock(write: WriteSession, quantities: Mapping[UUID, int]) -
         if product.stock < quantity:
             raise OutOfStock(f"{product.stock} of {product.name} left.")
     taken = [{"product_id": product_id, "taken": taken} for product_id, taken in quantities.items()]
-    await connection.execute(TAKE_FROM_STOCK, taken)
+    await transaction.executemany(TAKE_FROM_STOCK, taken)
     return {product.id: product.price_cents for product in products.values()}
 
 

@@ -171,8 +171,10 @@ class Database:
         return unavailable_after(error) if isinstance(error, TYPES_CHANGED) else None
 
     def _after_driver_error(self, error: asyncpg.PostgresError) -> Unavailable | None:
-        """For a statement that SQLAlchemy did not send: COPY."""
+        """For a statement that SQLAlchemy did not send: a Query, COPY."""
         _drop_values(error)
+        if isinstance(error, TYPES_CHANGED):
+            self._expire_connections()  # the driver learns the new types with a new connection
         if error.sqlstate == READ_ONLY:
             self._note_writes(error)
             self._expire_connections()

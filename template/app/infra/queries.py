@@ -13,10 +13,12 @@ from sqlalchemy import (
     BinaryExpression,
     BindParameter,
     ColumnElement,
+    Insert,
     Label,
     Select,
     SQLColumnExpression,
     Tuple,
+    UpdateBase,
     all_,
     any_,
     bindparam,
@@ -26,7 +28,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.sql import operators, visitors
 
-_DIALECT = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+# Only a numeric column is asked for the type that Postgres sends.
+OID_OF_NUMERIC = 1700
+
+_DIALECT = dialect(dbapi=dialect.import_dbapi())  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
 NOT_FIXED = (
     "this SQL would differ with its values: compare tuples with a SELECT from unnest()"
@@ -37,6 +42,9 @@ NOT_FIXED = (
 # A column of a table, an attribute of a model, or an expression of these.
 type Order = SQLColumnExpression[Any] | Sequence[SQLColumnExpression[Any]]
 
+# UpdateBase: an INSERT, UPDATE or DELETE.
+type Statement = Select[*tuple[Any, ...]] | UpdateBase
+
 
 def nested(name: str, *columns: Any) -> list[Label[Any]]:
     """Columns of a joined table that become one field of the row: a nested model.
@@ -46,12 +54,12 @@ def nested(name: str, *columns: Any) -> list[Label[Any]]:
     return [column.label(f"{name}.{getattr(column, 'name', column.key)}") for column in columns]
 
 
-class Query[RowT]:
+class Query[RowT = dict[str, Any]]:
     """One SELECT with named parameters, and the model that each of its rows becomes.
 
     Make it once, at module level: each form is compiled at its first use. After that it runs
     directly on the driver, which serves about twice the requests of SQLAlchemy's connection. Every
-    column is a field of the model.
+    column is a field of the model. `in_transaction(write)` also runs an INSERT, UPDATE or DELETE.
 
         PRODUCTS = Query(
             select(Product.id, Product.name).limit(bindparam("limit")),
@@ -68,8 +76,8 @@ class Query[RowT]:
 
     def __init__(
         self,
-        statement: Select[*tuple[Any, ...]],
-        row: type[RowT],
+        statement: Statement,
+        row: type[RowT] = dict,  # type: ignore[assignment]
         *,
         optional: Iterable[ColumnElement[bool]] = (),
         orders: Mapping[str, Order] | None = None,
@@ -77,7 +85,7 @@ class Query[RowT]:
         caller = sys._getframe(1)
         self.declared_at = f"{caller.f_globals['__name__']}:{caller.f_lineno}"
         self.row = row
-        self.statement = _with_arrays(statement)
+        self.statement: Any = _with_arrays(statement)
         self._optional = [_with_arrays(condition) for condition in optional]
         self._parameters = [_parameters(condition) for condition in self._optional]
         self._orders = dict(orders or {})
@@ -86,7 +94,8 @@ class Query[RowT]:
         self._may_be_none = frozenset[str]().union(*self._parameters)
         self._forms: dict[tuple[str | None, tuple[int, ...]], Form[RowT]] = {}
         self._counts: dict[tuple[int, ...], Form[RowT]] = {}
-        Query.declared.append(self)  # per copy: the same in all
+        if isinstance(statement, Select):
+            Query.declared.append(self)  # per copy: the same in all
 
     @cached_property
     def fixed(self) -> "Form[RowT]":
@@ -137,8 +146,9 @@ class Query[RowT]:
         given = values.keys()
         return tuple(n for n, names in enumerate(self._parameters) if names <= given)
 
-    def _with(self, parts: tuple[int, ...]) -> Select[*tuple[Any, ...]]:
-        return self.statement.where(*(self._optional[part] for part in parts))
+    def _with(self, parts: tuple[int, ...]) -> Any:
+        chosen = [self._optional[part] for part in parts]
+        return self.statement.where(*chosen) if chosen else self.statement
 
     def _form(self, order: str | None, parts: tuple[int, ...]) -> "Form[RowT]":
         if (order, parts) not in self._forms:
@@ -154,18 +164,18 @@ class Query[RowT]:
 
 
 class Form[RowT](NamedTuple):
-    statement: Select[*tuple[Any, ...]]
+    statement: Any
     sql: str
     positions: tuple[str, ...]  # the names of $1, $2 …
     names: frozenset[str]
     required: frozenset[str]
     defaults: Mapping[str, Any]
     rows_of: Callable[[Sequence[Any]], list[RowT]]  # takes records of the driver
-    selects_models: bool
+    runs_on_driver: bool  # in a transaction. A ReadSession runs each form there
 
     @classmethod
-    def compiled(cls, statement: Select[*tuple[Any, ...]], row: type[RowT] = dict) -> "Form[RowT]":  # type: ignore[assignment]
-        columns = [column.name for column in statement.selected_columns]
+    def compiled(cls, statement: Statement, row: type[RowT] = dict) -> "Form[RowT]":  # type: ignore[assignment]
+        columns = [column.name for column in getattr(statement, "selected_columns", ())]
         if len(set(columns)) < len(columns):
             raise TypeError("two columns have one name: give one of them another with .label()")
         compiled: Any = statement.compile(dialect=_DIALECT)
@@ -173,13 +183,19 @@ class Form[RowT](NamedTuple):
             raise TypeError(f"{NOT_FIXED}: {compiled}")
         positions = tuple(compiled.positiontup or ())
         names = frozenset(positions)
-        required = frozenset(name for name in names if compiled.binds[name].required)
-        defaults = {name: compiled.params[name] for name in names - required}
+        made = _made_in_python(statement, compiled)
+        required = frozenset(name for name in names - made if compiled.binds[name].required)
+        defaults = {name: compiled.params[name] for name in names - required - made}
         rows_of = _rows_of(row, [column.keyname for column in compiled._result_columns])
-        selected = statement.column_descriptions
-        selects_models = any(one["expr"] is one.get("entity") for one in selected)
         return cls(
-            statement, str(compiled), positions, names, required, defaults, rows_of, selects_models
+            statement,
+            str(compiled),
+            positions,
+            names,
+            required,
+            defaults,
+            rows_of,
+            runs_on_driver=not made and _is_plain(compiled),
         )
 
     def named(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -193,6 +209,30 @@ class Form[RowT](NamedTuple):
         if values.keys() != self.names:
             values = self.named(values)
         return [values[name] for name in self.positions]
+
+
+def _made_in_python(statement: Statement, compiled: Any) -> set[str]:
+    """Columns of an INSERT or UPDATE whose value SQLAlchemy makes if it is not given."""
+    columns = [*compiled.insert_prefetch, *compiled.update_prefetch]
+    if isinstance(statement, Insert):
+        columns += [column for column in statement.table.columns if column.default is not None]
+    return {column.key for column in columns}
+
+
+def _is_plain(compiled: Any) -> bool:
+    """False if SQLAlchemy changes a value in Python, for example one of JSON."""
+    given = (_kind(compiled.binds[name].type) for name in compiled.positiontup or ())
+    found = (_kind(column.type) for column in compiled._result_columns)
+    return not (
+        any(kind.bind_processor(_DIALECT) for kind in given)
+        or any(kind.result_processor(_DIALECT, OID_OF_NUMERIC) for kind in found)
+    )
+
+
+def _kind(declared: Any) -> Any:
+    # SQLAlchemy copies an array, even if it does nothing with the items.
+    kind = declared.item_type if isinstance(declared, ARRAY) else declared
+    return kind.dialect_impl(_DIALECT)
 
 
 def _rows_of[RowT](row: type[RowT], columns: list[str]) -> Callable[[Sequence[Any]], list[RowT]]:

@@ -1,23 +1,34 @@
+from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import selectinload
 
 from app.catalog import service as catalog
 from app.errors import Conflict, NotFound
 from app.infra.database import WriteSession
+from app.infra.reads import Query, in_transaction
 from app.orders.models import Order, OrderItem
 from app.orders.schemas import OrderIn, OrderItemOut, OrderOut
 
-# Orders are frequent. These statements, made once, take less than half the processor time of ORM
-# objects. Flush a changed object before you run them, because they see only flushed changes.
-NEW_ORDER = (
+
+class _NewOrder(NamedTuple):
+    id: UUID
+    placed_at: datetime
+    cancelled_at: datetime | None
+
+
+# Orders are frequent. Statements made once take a third of the processor time of ORM objects.
+NEW_ORDER = Query(
     insert(Order)
+    .values(account_id=bindparam("account_id"), idempotency_key=bindparam("idempotency_key"))
     .on_conflict_do_nothing(index_elements=[Order.account_id, Order.idempotency_key])
-    .returning(Order.id, Order.placed_at, Order.cancelled_at)
+    .returning(Order.id, Order.placed_at, Order.cancelled_at),
+    _NewOrder,
 )
-NEW_ITEMS = insert(OrderItem)
+NEW_ITEMS = Query(insert(OrderItem))
 
 
 class NoSuchOrder(NotFound):
@@ -36,12 +47,11 @@ async def place_order(
     Raises UnknownProduct, OutOfStock, KeyReused.
     """
     quantities = wanted.quantities()
-    connection = await write.connection()
+    transaction = in_transaction(write)
     # If another transaction has inserted the same key, this statement waits until it ends.
-    inserted = await connection.execute(
-        NEW_ORDER, {"account_id": account_id, "idempotency_key": idempotency_key}
+    order = await transaction.first(
+        NEW_ORDER, account_id=account_id, idempotency_key=idempotency_key
     )
-    order = inserted.one_or_none()
     if order is None:
         return await _order_placed_before(write, account_id, idempotency_key, quantities)
     prices = await catalog.take_from_stock(write, quantities)
@@ -49,10 +59,10 @@ async def place_order(
         OrderItemOut(product_id=product_id, quantity=quantity, unit_price_cents=prices[product_id])
         for product_id, quantity in sorted(quantities.items())
     ]
-    await connection.execute(
+    await transaction.executemany(
         NEW_ITEMS, [{"order_id": order.id, **item.model_dump()} for item in items]
     )
-    return OrderOut(**order._mapping, items=items)
+    return OrderOut(**order._asdict(), items=items)
 
 
 async def cancel_order(write: WriteSession, account_id: UUID, order_id: UUID) -> OrderOut:

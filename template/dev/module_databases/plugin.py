@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import asyncpg
 import greenlet  # type: ignore[import-untyped]  # it ships no types
@@ -51,6 +52,10 @@ class Transaction:
         self.places: list[Place] = []  # of the latest statement that the team's code sent
 
 
+# By connection of the driver, because a Query in a transaction runs on it.
+TRANSACTIONS: WeakKeyDictionary[Any, Transaction] = WeakKeyDictionary()
+
+
 class Watch:
     """Watches each statement of this process, and the test that runs."""
 
@@ -64,19 +69,22 @@ class Watch:
         event.listen(Engine, "rollback", _end)
         event.listen(Session, "after_begin", _go_elsewhere)
         event.listen(Session, "after_transaction_end", _come_back)
-        fetch = asyncpg.Connection.fetch
+        for name in ("fetch", "executemany"):
+            setattr(asyncpg.Connection, name, self._noting(getattr(asyncpg.Connection, name)))
 
-        @functools.wraps(fetch)
-        async def fetch_and_note(
-            connection: asyncpg.Connection, sql: str, *arguments: Any, **options: Any
+    def _noting(self, run: Any) -> Any:
+        @functools.wraps(run)
+        async def note_and_run(
+            driver: asyncpg.Connection, sql: str, *given: Any, **named: Any
         ) -> Any:
-            self._note(Transaction(), sql)
-            return await fetch(connection, sql, *arguments, **options)
+            alone = not driver.is_in_transaction()
+            self._note(Transaction() if alone else _of_driver(driver), sql)
+            return await run(driver, sql, *given, **named)
 
-        asyncpg.Connection.fetch = fetch_and_note
+        return note_and_run
 
     def _in_transaction(self, connection: Connection, _: object, sql: str, *__: object) -> None:
-        self._note(connection.info.setdefault(PROPERTY, Transaction()), sql)
+        self._note(_transaction_of(connection), sql)
 
     def _note(self, transaction: Transaction, sql: str) -> None:
         if not self._owner_of:
@@ -101,16 +109,26 @@ class Watch:
                 self.item.user_properties.append(found)
 
 
+def _transaction_of(connection: Connection) -> Transaction:
+    return _of_driver(connection.connection.driver_connection)
+
+
+def _of_driver(driver: Any) -> Transaction:
+    if not isinstance(driver, asyncpg.Connection):
+        return Transaction()  # of another kind of database
+    return TRANSACTIONS.setdefault(driver, Transaction())
+
+
 def _end(connection: Connection) -> None:
-    if not connection.invalidated:  # a lost connection has no info
-        connection.info.pop(PROPERTY, None)
+    if not connection.invalidated:  # a lost connection has no driver
+        _transaction_of(connection).touched = set()
 
 
 def _go_elsewhere(session: Session, begun: SessionTransaction, connection: Connection) -> None:
     """In one database elsewhere() is a savepoint of the same transaction, but a border as well."""
     held: Held | None = session.info.get(Held)
     if held and held.is_elsewhere and _is_savepoint(begun):
-        transaction = connection.info.setdefault(PROPERTY, Transaction())
+        transaction = _transaction_of(connection)
         session.info[PROPERTY] = transaction, transaction.touched
         transaction.touched = set()
 

@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import text
+from sqlalchemy import Double, bindparam, func, select, text
 
 from app.infra.database import Database, ReadSession, WriteSession
 from app.infra.freshness import MOST_KEYS, RepeatedReads, max_stale, repeated_reads
 from app.infra.logs import LogSettings, configure
 from app.infra.process_log import Processor, processor, watch
-from app.infra.reads import Reader
+from app.infra.reads import Query, Reader, in_transaction
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app
 from tests.infra.test_database import busy_reading, settings
 
 SLEEP = "SELECT pg_sleep(0.05)"
+SLEEPS = Query(select(func.pg_sleep(bindparam("seconds", type_=Double)).label("slept")))
 
 
 @pytest.fixture
@@ -41,6 +42,11 @@ def counting(bare: FastAPI) -> FastAPI:
         connection = await write.connection()
         await connection.execute(text("SELECT pg_sleep(:half)"), [{"half": 0.025}] * 2)
 
+    @bare.get("/queries")
+    async def queries(write: WriteSession) -> None:
+        await in_transaction(write).all(SLEEPS, seconds=0.05)
+        await in_transaction(write).executemany(SLEEPS, [{"seconds": 0.025}] * 2)
+
     return bare
 
 
@@ -50,7 +56,9 @@ def line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(("route", "calls"), [("/reads", 3), ("/writes", 2), ("/batches", 1)])
+@pytest.mark.parametrize(
+    ("route", "calls"), [("/reads", 3), ("/writes", 2), ("/batches", 1), ("/queries", 2)]
+)
 async def test_a_requests_line_counts_its_statements_and_their_time(
     counting: FastAPI, serve: Serve, capsys: pytest.CaptureFixture[str], route: str, calls: int
 ) -> None:

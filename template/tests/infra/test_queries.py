@@ -1,9 +1,10 @@
 # Rung's file: advancing to another stage may change it.
-"""Each feature of Query, which reads the same with and without a transaction."""
+"""Each feature of Query, which reads the same with and without a transaction, and its writes."""
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,17 @@ from sqlalchemy import (
     select,
     table,
     tuple_,
+    update,
 )
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import Integer, Text
 
 from app.infra import environment
 from app.infra.connections import DatabaseSettings
 from app.infra.database import Database
+from app.infra.failures import Unavailable
 from app.infra.reads import Query, Reader, in_transaction, nested
 from dev.pytest_plugin import Services
 from tests.infra.conftest import execute_sql
@@ -263,6 +268,165 @@ async def test_a_transaction_reads_what_it_has_written_and_others_do_not(
         assert row.n == 1
         assert await database.reader().count(SHELF, writer_id=2) == 2
         await write.rollback()
+
+
+class Shelf(Table):
+    __tablename__ = "shelves"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    labels: Mapped[dict[str, int]] = mapped_column(JSONB)
+    room: Mapped[str] = mapped_column(default="hall")
+
+
+NEW_WRITER = Query(
+    pg_insert(Author)
+    .values(id=bindparam("id"), name=bindparam("name"))
+    .on_conflict_do_nothing()
+    .returning(Author.id, Author.name),
+    Writer,
+)
+RENAME = Query(update(Author).where(Author.id == bindparam("which")).values(name=bindparam("to")))
+NEW_SHELVES = Query(insert(Shelf))
+NEW_SHELF = Query(insert(Shelf).returning(Shelf.labels, Shelf.room))
+WRITERS_LOCKED = Query(select(Author).order_by(Author.id).with_for_update(), Writer)
+
+
+async def test_a_query_in_a_transaction_may_write(database: Database) -> None:
+    async with database.transaction() as write:
+        transaction = in_transaction(write)
+        assert await transaction.first(NEW_WRITER, id=3, name="Tove") == Writer(id=3, name="Tove")
+        assert await transaction.first(NEW_WRITER, id=3, name="again") is None
+        await transaction.executemany(RENAME, [{"which": n, "to": f"writer {n}"} for n in (1, 2)])
+        await transaction.executemany(RENAME, [])
+
+    async with database.transaction() as write:
+        found = await in_transaction(write).all(WRITERS_LOCKED)
+    assert [writer.name for writer in found] == ["writer 1", "writer 2", "Tove"]
+
+
+async def test_what_a_query_has_written_is_rolled_back_with_the_rest(database: Database) -> None:
+    async def fail() -> None:
+        async with database.transaction() as write:
+            await write.execute(insert(BOOKS).values(id=5, title="Fiasko", writer_id=2))
+            async with write.begin_nested() as savepoint:
+                await in_transaction(write).executemany(RENAME, [{"which": 1, "to": "a"}])
+                await savepoint.rollback()
+            before = await in_transaction(write).all(WRITERS_LOCKED)
+            assert before[0].name == "Le Guin"
+            await in_transaction(write).executemany(RENAME, [{"which": 2, "to": "b"}])
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await fail()
+
+    async with database.transaction() as write:
+        assert [one.name for one in await in_transaction(write).all(WRITERS_LOCKED)] == [
+            "Le Guin",
+            "Lem",
+        ]
+        assert await in_transaction(write).count(SHELF) == 4
+
+
+async def test_a_query_sees_a_changed_object_and_the_transaction_after_a_commit(
+    database: Database,
+) -> None:
+    async with database.transaction() as write:
+        author = await write.get_one(Author, 1)
+        author.name = "Ursula"
+        assert (await in_transaction(write).all(WRITERS_LOCKED))[0].name == "Ursula"
+        await write.commit()
+        async with database.transaction() as another:  # it may get the connection of the first
+            await in_transaction(another).executemany(RENAME, [{"which": 2, "to": "S. L."}])
+            await in_transaction(write).executemany(RENAME, [{"which": 1, "to": "U. L."}])
+
+    async with database.transaction() as write:
+        found = await in_transaction(write).all(WRITERS_LOCKED)
+    assert [writer.name for writer in found] == ["U. L.", "S. L."]
+
+
+async def test_sqlalchemy_runs_a_query_whose_types_or_defaults_need_it(
+    database: Database, services: Services
+) -> None:
+    await execute_sql(
+        services.database_url,
+        "CREATE TABLE shelves (id int PRIMARY KEY, labels jsonb NOT NULL, room text NOT NULL)",
+    )
+    async with database.transaction() as write:
+        transaction = in_transaction(write)
+        await transaction.executemany(NEW_SHELVES, [{"id": n, "labels": {"a": n}} for n in (1, 2)])
+        found = await transaction.first(NEW_SHELF, id=3, labels={"b": 3})
+
+    assert found == {"labels": {"b": 3}, "room": "hall"}
+    of_shelves: Query[dict[str, Any]] = Query(select(Shelf.labels, Shelf.room).order_by(Shelf.id))
+    assert [shelf["room"] for shelf in await database.reader().all(of_shelves)] == ["hall"] * 3
+
+
+async def test_no_value_of_a_query_that_failed_is_in_its_error(database: Database) -> None:
+    twin = Query(insert(Author))
+    async with database.transaction() as write:
+        with pytest.raises(asyncpg.UniqueViolationError) as failed:
+            await in_transaction(write).executemany(twin, [{"id": 1, "name": "hunter2"}])
+        await write.rollback()
+
+    assert failed.value.constraint_name == "writers_pkey"
+    assert failed.value.detail is None
+
+
+@pytest.mark.parametrize(
+    ("failing", "error"),
+    [
+        ("pg_terminate_backend(pg_backend_pid())", Unavailable),
+        ("pg_sleep(9)", Unavailable),
+        ("1 / (random() * 0)::int", asyncpg.DivisionByZeroError),
+    ],
+)
+async def test_a_query_that_fails_in_a_transaction_is_unavailable_if_it_may_succeed_later(
+    services: Services, failing: str, error: type[Exception]
+) -> None:
+    query: Query[Any] = Query(select(literal_column(failing).label("n")))
+    narrow = environment.read(DatabaseSettings).model_copy(
+        update={"write_pool": 1, "statement_seconds": 0.5}
+    )
+    async with Database(narrow) as database:
+        with pytest.raises(error):
+            async with database.transaction() as write:
+                await in_transaction(write).all(query)
+        async with database.transaction() as write:
+            assert await in_transaction(write).fetch("SELECT 1")
+
+
+async def test_of_two_statements_at_once_in_a_transaction_one_waits(database: Database) -> None:
+    slow: Query[Any] = Query(select(func.pg_sleep(0.2)))
+
+    async with database.transaction() as write:
+        transaction = in_transaction(write)
+        await transaction.all(slow)
+        at_once = transaction.all(slow), transaction.fetch("SELECT 1"), transaction.all(slow)
+        assert [len(found) for found in await asyncio.gather(*at_once)] == [1, 1, 1]
+
+
+async def test_after_a_change_of_a_type_one_transaction_finds_out_for_all(
+    services: Services,
+) -> None:
+    settings = environment.read(DatabaseSettings).model_copy(update={"write_pool": 3})
+    query = Query(select(Author).with_for_update(), Writer)
+    refused = 0
+    async with Database(settings) as database, AsyncExitStack() as stack:
+        await execute_sql(services.database_url, LIBRARY)
+        open_at_once = [await stack.enter_async_context(database.transaction()) for _ in range(3)]
+        for write in open_at_once[:1]:
+            await in_transaction(write).all(query)
+            await write.commit()
+        for write in open_at_once[1:]:
+            await in_transaction(write).all(query)
+            await write.commit()
+        await execute_sql(services.database_url, "ALTER TABLE writers ALTER COLUMN id TYPE bigint")
+        for _ in range(6):
+            try:
+                async with database.transaction() as write:
+                    await in_transaction(write).all(query)
+            except Unavailable:
+                refused += 1
+    assert refused == 1
 
 
 async def test_each_form_is_compiled_once(database: Database) -> None:

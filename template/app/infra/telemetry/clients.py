@@ -34,7 +34,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @functools.cache
 def trace_clients() -> None:
-    for name in ("execute", "fetch", "fetchrow", "fetchval"):
+    for name in ("execute", "executemany", "fetch", "fetchrow", "fetchval"):
         setattr(asyncpg.Connection, name, _in_spans(getattr(asyncpg.Connection, name)))
     # SQLAlchemy prepares its statements: only its BEGIN and COMMIT pass through these methods.
     for name in ("do_execute", "do_executemany", "do_execute_no_params"):

@@ -31,14 +31,19 @@ class Vet(Base):
     visits: Mapped[int]
 """,
     "app/vets/service.py": """\
-from sqlalchemy import update
+from sqlalchemy import bindparam, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.infra.reads import Query, in_transaction
 from app.vets.models import Vet
+
+NOTE_VISIT = Query(
+    update(Vet).where(Vet.id == bindparam("vet_id")).values(visits=Vet.visits + 1)
+)
 
 
 async def note_visit(write: AsyncSession, vet_id: int) -> None:
-    await write.execute(update(Vet).where(Vet.id == vet_id).values(visits=Vet.visits + 1))
+    await in_transaction(write).executemany(NOTE_VISIT, [{"vet_id": vet_id}])
 """,
     "app/pets/__init__.py": "",
     "app/pets/models.py": """\

@@ -11,10 +11,11 @@ import structlog
 from fastapi import BackgroundTasks, FastAPI, HTTPException
 from opentelemetry import trace
 from opentelemetry.trace import TraceFlags
-from sqlalchemy import text
+from sqlalchemy import String, bindparam, select, text
 
 from app.infra.database import ReadSession, WriteSession
 from app.infra.logs import LogSettings, configure
+from app.infra.reads import Query, in_transaction
 from app.infra.telemetry import tracing
 from tests.infra.conftest import Serve, bare_app, run_python
 from tests.infra.telemetry.otlp import Receiver
@@ -22,6 +23,7 @@ from tests.infra.telemetry.otlp import Receiver
 pytestmark = pytest.mark.usefixtures("services")
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-"
+EMAILS = Query(select(bindparam("email", type_=String).label("email")))
 SAMPLED, NOT_SAMPLED = f"{CALLER}01", f"{CALLER}00"
 
 
@@ -51,6 +53,7 @@ def shop() -> FastAPI:
     async def rename(email: str, write: WriteSession) -> None:
         await write.execute(text("SELECT CAST(:email AS text)"), {"email": email})
         await write.execute(text("SELECT 'hunter2' AS password, 47.11 AS pin"))
+        await in_transaction(write).executemany(EMAILS, [{"email": email}] * 2)
 
     @app.get("/misspelt")
     async def misspelt(read: ReadSession) -> None:
@@ -108,10 +111,11 @@ async def test_a_request_has_its_transaction_below_it(receiver: Receiver, serve:
 
     statements = receiver.children(receiver.span("POST /customers/{email}"))
     # SQLAlchemy's first connection has begun and rolled back another, to read settings.
-    assert [sql.attributes["db.query.text"] for sql in statements[-4:]] == [
+    assert [sql.attributes["db.query.text"] for sql in statements[-5:]] == [
         "BEGIN;",
         "SELECT CAST($1 AS text)",
         "SELECT ? AS password, ? AS pin",
+        "SELECT $1::VARCHAR AS email",
         "COMMIT;",
     ]
 

@@ -113,6 +113,28 @@ async def test_the_error_of_a_wrong_email_says_what_to_write(
     assert [error["message"] for error in answer.json()["errors"]] == [message]
 
 
+@pytest.mark.parametrize(
+    "email",
+    [
+        *("eve,ada@example.com", "eve@evil.test;ada.example.com", "eve@evil.test(.example.com)"),
+        *("eve<ada@example.com>", '"ada"@example.com', "=?utf-8?q?eve=40evil.test=2c?=@shop.test"),
+    ],
+)
+async def test_text_that_mail_software_reads_as_another_address_is_refused(
+    client: AsyncClient, email: str
+) -> None:
+    answer = await client.post("/accounts", json={**ADA, "email": email})
+
+    assert answer.status_code == 422
+
+
+@pytest.mark.parametrize(
+    "email", ["o'brien+news@example.com", "bounce=ada_1@mail.example.com", "ada@localhost"]
+)
+async def test_an_unusual_address_registers(client: AsyncClient, email: str) -> None:
+    assert (await client.post("/accounts", json={**ADA, "email": email})).status_code == 201
+
+
 @pytest.mark.usefixtures("strong_hashes")
 async def test_the_password_is_stored_as_an_argon2id_hash(
     ada: AsyncClient, database: Database

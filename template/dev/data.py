@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """Pages of `make dev` that show the rows of each table, and change none."""
 
+import re
 import secrets
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +30,8 @@ from app.infra.connections import DatabaseSettings, connect
 from app.infra.database import Base
 
 PLACE = "/_dev/data"
-HERE = ("127.0.0.1", "localhost", "::1")
+# Of the header itself: Starlette takes a name with { or " for the server's own address.
+HOST_HERE = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
 # The library's own page loads a font from the internet, and is always light.
 PAGE = Path(__file__).with_name("data.html")
 # The library makes a key from a text by its type, which fails for bytes and times.
@@ -84,7 +86,8 @@ def is_here(request: Request) -> bool:
     """Checks the host name too, because a stranger's name may point to 127.0.0.1."""
     sender = request.client.host if request.client else None
     forwarded = {"forwarded", "x-forwarded-for", "x-forwarded-host"} & set(request.headers)
-    return request.url.hostname in HERE and sender in HERE and not forwarded
+    host = HOST_HERE.fullmatch(request.headers.get("host", ""))
+    return host is not None and sender in {"127.0.0.1", "::1"} and not forwarded
 
 
 def pages(title: str) -> list[BaseRoute]:

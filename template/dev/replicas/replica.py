@@ -44,7 +44,8 @@ def of(primary: str, folder: Path, settings: Mapping[str, str]) -> Iterator[str]
     def copy_primary(data: Path) -> None:
         shutil.rmtree(data, ignore_errors=True)
         password = urlsplit(primary).password or ""
-        postgres.fill(data, password, lambda folder: _pg_basebackup(folder, primary), remove=True)
+        shown, _ = postgres.without_password(primary)
+        postgres.fill(data, password, lambda folder: _pg_basebackup(folder, shown), remove=True)
 
     replica = postgres.Postgres(folder, settings, remove=True, create=copy_primary)
     with replica.running() as server:

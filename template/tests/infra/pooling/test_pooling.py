@@ -18,9 +18,11 @@ from app.infra.database import Database
 from app.infra.failures import NotConnected, Unavailable
 from app.infra.pooling.connections import PooledConnection
 from app.infra.slow_queries.__main__ import ServerSettings, make_report
+from dev import postgres
 from dev.pooling import pgbouncer
 from dev.pooling.pgbouncer import PgBouncer
 from dev.pytest_plugin import Services
+from dev.server import ServerError
 from tests.infra.conftest import execute_sql, fetch_value, until
 from tests.infra.test_database import busy_reading, execute, proxy
 from tests.infra.test_database import settings as direct_settings
@@ -30,6 +32,22 @@ URLS = {
     "read_url": "postgresql://bouncer/app_read",
     "direct_url": "postgresql://postgres/app",
 }
+
+
+def test_other_users_of_this_machine_do_not_see_the_password_of_postgres(
+    installed: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "psql"
+    program.write_text('#!/bin/sh\necho "$@" >&2\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(postgres, "binaries", lambda: tmp_path)
+    monkeypatch.setattr(postgres, "state_folder", lambda: tmp_path)
+
+    bouncer = pgbouncer.running("postgresql://app:hunter2@127.0.0.1:1/app")
+    with pytest.raises(ServerError, match="//app@127") as failed, bouncer:
+        pass
+
+    assert "hunter2" not in str(failed.value)
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from app.infra.connections import DatabaseSettings
 from app.infra.replicas import replicas
 from dev import ports, postgres
 from dev.replicas import lag
+from dev.replicas.replica import of
+from dev.server import ServerError
 from tests.infra.replicas.replication import Server, cluster
 
 
@@ -35,6 +37,21 @@ def replica(state: Path) -> Iterator[Server]:
     """A replica that runs as in `make dev`."""
     with cluster(f"{state.name}/postgres") as servers:
         yield servers.replica()
+
+
+def test_other_users_of_this_machine_do_not_see_the_password_of_a_copy(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = state / "pg_basebackup"
+    program.write_text('#!/bin/sh\necho "$@"\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(postgres, "binaries", lambda: state)
+
+    copied = of("postgresql://app:hunter2@127.0.0.1:1/app", state / "replica", {})
+    with pytest.raises(ServerError, match="//app@127") as failed, copied:
+        pass
+
+    assert "hunter2" not in str(failed.value)
 
 
 def test_without_a_replica_make_lag_says_what_to_start(

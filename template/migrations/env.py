@@ -22,7 +22,14 @@ from app.infra.tables import Base
 
 # All others wait behind a migration that waits for a lock. So give up soon and try again later.
 TIMEOUTS = ("SET lock_timeout = '3s'", "SET statement_timeout = '60s'")
-LOCK_TIMEOUT = "55P03"
+
+# By SQLSTATE: a refusal that is no mistake of a migration, and what to do then.
+REFUSALS = {
+    "55P03": "Another transaction held a lock for 3 s: {statement}\nRun this command again."
+    " If it fails again, docs/guide/unavailable.md shows who holds the lock.",
+    "42501": "Postgres: {reason}\nThe role of migrations must own the database and its tables:"
+    " ALTER DATABASE name OWNER TO role. Some extensions only a superuser can create.",
+}
 
 # One migration at a time, also when several copies are deployed at once.
 ADVISORY_LOCK = 7_311_966
@@ -73,12 +80,10 @@ async def migrate() -> None:
             await connection.run_sync(_run)
             await connection.commit()
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != LOCK_TIMEOUT:
+        refusal = REFUSALS.get(getattr(error.orig, "sqlstate", None) or "")
+        if refusal is None:
             raise
-        sys.exit(
-            f"Another transaction held a lock for 3 s: {error.statement}\nRun this command again."
-            " If it fails again, docs/guide/unavailable.md shows who holds the lock."
-        )
+        sys.exit(refusal.format(statement=error.statement, reason=error.orig))
     await engine.dispose()
 
 

@@ -113,6 +113,19 @@ def test_a_database_that_lets_nobody_in_is_named_in_one_line(
     assert line.startswith("Cannot connect to the Postgres of DATABASE_URL")
 
 
+def test_a_role_that_does_not_own_the_database_is_told_what_it_needs(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"{empty_database}?role=pg_monitor")
+
+    stopped = upgraded()
+
+    assert stopped.returncode == 1
+    refused, advice = stopped.stderr.splitlines()
+    assert refused == "Postgres: permission denied for schema public"
+    assert "ALTER DATABASE" in advice
+
+
 def test_an_error_of_a_migration_is_not_blamed_on_the_connection(
     alembic: Config, tmp_path: Path
 ) -> None:

@@ -55,6 +55,7 @@ def configured() -> Config:
         log_config=None,  # app.infra.logs has configured uvicorn's loggers
         access_log=False,
         server_header=False,
+        workers=1,  # otherwise uvicorn reads WEB_CONCURRENCY, and an empty one ends in a traceback
         # Longer than proxies keep an idle connection (load balancers 60 s, Heroku's router 90 s):
         # a request on a connection that was just closed is answered 502.
         timeout_keep_alive=95,

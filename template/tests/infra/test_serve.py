@@ -134,6 +134,15 @@ def test_a_malformed_list_of_proxies_stops_the_start(
         serve.configured()
 
 
+@pytest.mark.parametrize("given", ["", "auto", "3"])
+def test_an_app_is_one_process_whatever_web_concurrency_says(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", given)
+
+    assert serve.configured().workers == 1
+
+
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
 async def test_the_app_listens_on_every_address(
     monkeypatch: pytest.MonkeyPatch, family: socket.AddressFamily

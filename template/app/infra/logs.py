@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import Any, Literal
 
 import structlog
@@ -148,6 +149,10 @@ def configure(settings: LogSettings, *more: Processor) -> None:
     else:
         console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         render += [_without_controls, console]
+    if isinstance(sys.stdout, TextIOWrapper):
+        # No line fails because the machine's locale lacks a character of it, and JSON is UTF-8.
+        encoding = "utf-8" if settings.as_json else None
+        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
     # Not through the standard library: its loggers and formatters cost 50 µs a request more.
     structlog.configure(
         processors=[*enrich, *render],

@@ -7,7 +7,7 @@ import json
 import logging.config
 import os
 import re
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import pytest
@@ -203,6 +203,21 @@ async def test_a_log_line_that_cannot_be_written_fails_no_request(
     assert [*statuses, broken.status_code] == [200, 503, 500]
     for level in ("debug", "info", "warning", "error", "critical", "exception"):
         getattr(structlog.get_logger(), level)("lost")
+
+
+@pytest.mark.parametrize(
+    ("form", "written"), [("json", "é 한".encode()), ("console", b"\xe9 \\ud55c")]
+)
+def test_a_locale_that_lacks_a_character_loses_no_line(
+    monkeypatch: pytest.MonkeyPatch, form: Literal["json", "console"], written: bytes
+) -> None:
+    bytes_ = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(bytes_, "iso-8859-9", write_through=True))
+    configure(LogSettings(format=form))
+
+    structlog.get_logger().info("é 한")
+
+    assert written in bytes_.getvalue()
 
 
 async def test_a_terminal_shows_readable_lines(

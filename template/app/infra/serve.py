@@ -7,6 +7,7 @@ import resource
 import sys
 from contextlib import suppress
 from ipaddress import ip_network
+from socket import getaddrinfo
 
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
@@ -47,7 +48,7 @@ def configured() -> Config:
     proxies = _trusted_proxies(os.environ.get("FORWARDED_ALLOW_IPS") or "")
     return Config(
         app="",
-        host=os.environ.get("LISTEN_ADDRESS") or EVERY_ADDRESS,
+        host=_listen_address(os.environ.get("LISTEN_ADDRESS") or EVERY_ADDRESS),
         port=_port(os.environ.get("PORT") or "8000"),
         http=LimitedHttp,
         proxy_headers=bool(proxies),
@@ -83,6 +84,14 @@ def _port(given: str) -> int:
     if not given.isdecimal() or not 0 < int(given) < 65536:
         sys.exit(f"PORT is {given!r}, and must be a number from 1 to 65535, such as 8000.")
     return int(given)
+
+
+def _listen_address(given: str) -> str:
+    try:
+        getaddrinfo(given or None, 0)
+    except (OSError, UnicodeError):
+        sys.exit(f"LISTEN_ADDRESS is {given!r}, and must be an address such as 127.0.0.1.")
+    return given
 
 
 def _trusted_proxies(given: str) -> list[str]:

@@ -134,6 +134,14 @@ def test_a_malformed_list_of_proxies_stops_the_start(
         serve.configured()
 
 
+@pytest.mark.parametrize("wrong", ['"0.0.0.0"', "10.0.0.300", "a..b"])
+def test_an_address_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    monkeypatch.setenv("LISTEN_ADDRESS", wrong)
+
+    with pytest.raises(SystemExit, match="LISTEN_ADDRESS is "):
+        serve.configured()
+
+
 @pytest.mark.parametrize("given", ["", "auto", "3"])
 def test_an_app_is_one_process_whatever_web_concurrency_says(
     monkeypatch: pytest.MonkeyPatch, given: str

@@ -34,6 +34,8 @@ INSTEAD = {
     "host": "write it before the path; a socket as %2Fcloudsql%2FPROJECT%3AREGION%3AINSTANCE",
     "port": "write it after the host",
     "pgbouncer": WITH_A_POOLER,
+    "ssl": "write sslmode=require",
+    "schema": "write search_path=NAME",
 }
 # asyncpg asks the system and a file of passwords only for what is not given here.
 NOTHING_ELSE = dict.fromkeys(signature(_parse_connect_dsn_and_args).parameters) | {

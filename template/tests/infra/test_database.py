@@ -363,10 +363,17 @@ async def test_a_connection_that_postgres_refuses_is_unavailable(
 
 
 @pytest.mark.parametrize(
-    "parameter", ["channel_binding=require", "pgbouncer=true", "schema=public", "pool_size=3"]
+    ("parameter", "advice"),
+    [
+        ("channel_binding=require", "write sslmode=verify-full"),
+        ("pgbouncer=true", "set DATABASE_POOLED=true"),
+        ("schema=public", "write search_path="),
+        ("ssl=true", "write sslmode=require"),
+        ("pool_size=3", "remove it"),
+    ],
 )
 def test_a_url_parameter_that_asyncpg_does_not_know_stops_the_start_and_is_named(
-    monkeypatch: pytest.MonkeyPatch, parameter: str
+    monkeypatch: pytest.MonkeyPatch, parameter: str, advice: str
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://ada:secret@nowhere/shop?{parameter}")
 
@@ -374,6 +381,7 @@ def test_a_url_parameter_that_asyncpg_does_not_know_stops_the_start_and_is_named
         environment.read(DatabaseSettings)
 
     assert f"the parameter {parameter.partition('=')[0]} is not known" in str(stopped.value)
+    assert advice in str(stopped.value)
     assert "DATABASE_URL" in str(stopped.value)
     assert "secret" not in str(stopped.value)
 

@@ -17,6 +17,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from uvicorn.server import ServerState
 
 from app.infra import http_limits, logs, serve
+from tests.infra.conftest import until
 
 CHUNKED = b"POST /names HTTP/1.1\r\nhost: shop\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -49,6 +50,20 @@ def echo() -> FastAPI:
         return "long" * 4_000_000
 
     return app
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What the server reads of all requests, in its pieces."""
+    parts: list[bytes] = []
+    read = http_limits.LimitedHttp._part_received
+
+    def noted(self: http_limits.LimitedHttp, part: bytes) -> None:
+        parts.append(part)
+        read(self, part)
+
+    monkeypatch.setattr(http_limits.LimitedHttp, "_part_received", noted)
+    return parts
 
 
 async def asked_by_a_proxy(
@@ -364,18 +379,10 @@ async def test_a_body_in_tiny_chunks_is_read_whole(echo: FastAPI) -> None:
 
 
 async def test_other_requests_are_answered_between_parts_of_a_body_in_tiny_chunks(
-    echo: FastAPI, monkeypatch: pytest.MonkeyPatch
+    echo: FastAPI, monkeypatch: pytest.MonkeyPatch, parts: list[bytes]
 ) -> None:
     monkeypatch.setattr(http_limits, "REST_SECONDS", 3600)
     monkeypatch.setattr(http_limits, "SILENCE_SECONDS", 0.2)  # ends that connection
-    parts: list[bytes] = []
-    read = http_limits.LimitedHttp._part_received
-
-    def noted(self: http_limits.LimitedHttp, part: bytes) -> None:
-        parts.append(part)
-        read(self, part)
-
-    monkeypatch.setattr(http_limits.LimitedHttp, "_part_received", noted)
     request = b"GET /caller HTTP/1.1\r\nhost: shop\r\n\r\n"
     async with connected(echo) as (_, writer), connected(echo) as (reader, other):
         writer.write(CHUNKED + b"1\r\nx\r\n" * 100_000)
@@ -551,9 +558,17 @@ async def test_the_connection_of_a_client_that_does_not_read_is_closed(
     echo: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_limits, "SILENCE_SECONDS", 0.2)
+    is_closed = asyncio.Event()
+    close = http_limits.LimitedHttp.connection_lost
+
+    def noted(self: http_limits.LimitedHttp, error: Exception | None) -> None:
+        close(self, error)
+        is_closed.set()
+
+    monkeypatch.setattr(http_limits.LimitedHttp, "connection_lost", noted)
     async with connected(echo) as (reader, writer):
         writer.write(b"GET /long HTTP/1.1\r\nhost: shop\r\n\r\n")
-        await asyncio.sleep(1)
+        await is_closed.wait()
         got = 0
         with suppress(ConnectionResetError):
             while part := await reader.read(2**20):
@@ -575,18 +590,22 @@ async def test_a_request_whose_headers_take_too_long_is_refused(
 
 
 async def test_a_body_that_stalls_is_refused_and_a_slow_body_is_read(
-    echo: FastAPI, monkeypatch: pytest.MonkeyPatch
+    echo: FastAPI, monkeypatch: pytest.MonkeyPatch, parts: list[bytes]
 ) -> None:
-    monkeypatch.setattr(http_limits, "SILENCE_SECONDS", 1)
+    loop, ahead = asyncio.get_running_loop(), 0.0
+    monkeypatch.setattr(loop, "time", lambda: time.monotonic() + ahead)
     head = b"POST /length HTTP/1.1\r\nhost: shop\r\ncontent-length: 4\r\n\r\n"
     async with connected(echo) as (reader, writer):
-        writer.write(head)
-        for _ in range(4):
-            await asyncio.sleep(0.4)
-            writer.write(b"a")
+        for count, part in enumerate((head, b"a", b"a", b"a")):
+            writer.write(part)
+            await until(lambda: len(parts) > count)  # noqa: B023  # it is awaited here
+            ahead += 0.6 * http_limits.SILENCE_SECONDS
+        writer.write(b"a")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
         assert await reader.readexactly(1) == b"4"
         writer.write(head + b"a")
+        await until(lambda: parts[-1] == head + b"a")
+        ahead += http_limits.SILENCE_SECONDS
         assert await reader.read() == b""
 
 

@@ -1,9 +1,10 @@
 # Rung's file: advancing to another stage may change it.
 """Traces, sent to a real receiver of OTLP. All have arrived when the app has stopped."""
 
-import asyncio
 import json
 import logging
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ def receiver(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Receiver:
     """Gets every trace, unless a test sets another sampler."""
     monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "1")
+    monkeypatch.setenv("TRACES_SLOW_SECONDS", "60")  # a busy machine answers sooner
     return receiver
 
 
@@ -62,14 +64,6 @@ def shop() -> FastAPI:
     @app.get("/failing")
     async def failing() -> None:
         raise HTTPException(503)
-
-    @app.get("/slow")
-    async def slow() -> None:
-        await asyncio.sleep(2.1)
-
-    @app.get("/letters")
-    async def letters(tasks: BackgroundTasks) -> None:
-        tasks.add_task(asyncio.sleep, 2.1)
 
     @app.get("/carried-on")
     async def carried_on() -> dict[str, str]:
@@ -247,14 +241,28 @@ async def test_an_error_that_was_not_sampled_is_kept_with_the_id_of_its_log_line
 async def test_a_slow_request_that_was_not_sampled_is_kept(
     receiver: Receiver, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TRACES_SLOW_SECONDS", "2")  # a busy machine answers sooner
-    async with serve(shop()) as client:
-        # The letters are answered at once, and their background task is slow.
-        await asyncio.gather(client.get("/slow"), client.get("/letters"))
+    now = [1000.0]
+    clock = SimpleNamespace(perf_counter=lambda: now[0], time_ns=time.time_ns)
+    for module in ("answers", "telemetry.requests"):
+        monkeypatch.setattr(f"app.infra.{module}.time", clock)
+
+    async def a_minute_passes() -> None:
+        now[0] += 61
+
+    app = shop()
+    app.add_api_route("/slow", a_minute_passes)
+
+    @app.get("/letters")
+    async def letters(tasks: BackgroundTasks) -> None:
+        tasks.add_task(a_minute_passes)  # after the answer
+
+    async with serve(app) as client:
+        await client.get("/slow")
+        await client.get("/letters")
 
     [slow] = receiver.spans
     assert (slow.name, slow.attributes["trace.kept_for"]) == ("GET /slow", "slow")
-    assert slow.seconds >= 2
+    assert slow.seconds == pytest.approx(61)
 
 
 @pytest.mark.usefixtures("no_request_is_sampled")

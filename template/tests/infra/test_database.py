@@ -807,8 +807,9 @@ async def test_a_busy_pool_does_not_mean_that_the_process_is_not_ready(services:
 
 @pytest.mark.slow
 async def test_postgres_counts_as_ready_while_open_connections_answer_and_new_ones_are_slow(
-    services: Services,
+    services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(health, "CHECK_SECONDS", 1)
     async with (
         proxy(services) as line,
         Database(settings(services, line.port, read_pool=1, pool_wait_seconds=60)) as database,

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
+import pytest
 from sqlalchemy.dialects.postgresql import dialect
 from sqlalchemy.schema import CreateTable
 
@@ -116,7 +117,9 @@ class Cluster:
 
 @contextmanager
 def cluster(name: str) -> Iterator[Cluster]:
-    with ExitStack() as stack:
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        # A busy machine may stop this process for seconds. Reads stay on the replica meanwhile.
+        patch.setattr("app.infra.replicas.replicas.SILENCE_SECONDS", 30)
         yield Cluster(name, stack)
 
 

@@ -331,8 +331,14 @@ async def test_a_stale_read_may_use_a_replica_further_behind_but_not_for_the_wri
 @pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL, signal.SIGSTOP])
 async def test_no_read_fails_when_the_replica_goes_and_it_is_read_again_when_it_is_back(
-    notes: FastAPI, serve: Serve, servers: Cluster, replica: Server, end: signal.Signals
+    notes: FastAPI,
+    serve: Serve,
+    servers: Cluster,
+    replica: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    end: signal.Signals,
 ) -> None:
+    monkeypatch.setattr("app.infra.replicas.replicas.SILENCE_SECONDS", 1)
     goes_on = True
     statuses: list[list[int]] = [[] for _ in range(8)]
 

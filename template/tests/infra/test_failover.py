@@ -16,7 +16,7 @@ from app.infra.failures import Unavailable
 from tests.infra.conftest import Serve
 from tests.infra.failing_over import name_of_two, notes_app, until_written, written
 
-SECONDS = 2.0
+SECONDS = 7.0  # Two, and a pause of a busy machine.
 
 # The connections that are open end as well.
 ANOTHER_PASSWORD = """DO $$ BEGIN

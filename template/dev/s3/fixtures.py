@@ -21,4 +21,5 @@ def services(services: Services, s3_server: rclone.S3, monkeypatch: pytest.Monke
     """Stores files in a separate bucket for this test."""
     for name, value in s3_server.variables(f"test-{uuid4().hex}").items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("FILES_S3_SECONDS", "20")  # the machine may be busy
     return services

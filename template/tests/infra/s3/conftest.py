@@ -26,7 +26,6 @@ def own_server(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     with rclone.running() as server:
         for name, value in server.variables().items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("FILES_S3_SECONDS", "1")
         yield server
 
 

@@ -29,6 +29,8 @@ async def test_while_s3_does_not_answer_requests_are_503_and_nothing_is_recorded
     app = with_pictures(bare_app())
     async with serve(app) as client:
         await send(client, HELLO)
+        bucket = app.state.bucket
+        patience, bucket._seconds = bucket._seconds, 0.5
         getattr(own_server, way)()
         try:
             async with asyncio.timeout(300):
@@ -36,6 +38,7 @@ async def test_while_s3_does_not_answer_requests_are_503_and_nothing_is_recorded
                 deleted = await client.delete("/picture/two")
         finally:
             (own_server.go_on if way == "hang" else own_server.start)()
+            bucket._seconds = patience
 
         assert (completed.status_code, completed.headers["retry-after"]) == (503, "1")
         assert deleted.status_code == 503

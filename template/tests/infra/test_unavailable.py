@@ -20,6 +20,13 @@ def test_the_page_has_each_server_that_is_not_postgres() -> None:
     assert [reason for reason in left if not reason.startswith("Postgres")] == []
 
 
+def test_the_page_has_each_check_of_ready() -> None:
+    """The reason of a check that times out names no server: `no answer in time`."""
+    code = "".join(file.read_text("utf-8") for file in Path("app/infra").rglob("*.py"))
+    checks = re.findall(r'add_readiness_check\(\s*app, "([^"]+)"', code)
+    assert [name for name in checks if f"`check` is `{name}`" not in PAGE] == []
+
+
 async def test_postgres_runs_each_statement_of_the_page(empty_database: str) -> None:
     blocks = re.findall(r"^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     for block in blocks:

@@ -69,6 +69,19 @@ def test_the_table_shows_where_each_repo_stands(
     ]
 
 
+def test_hangul_takes_two_columns_of_the_table(
+    person: Person, fleet: Path, small_template: Path
+) -> None:
+    for name, team in (("상점", "상점팀"), ("tea", "tea")):
+        bare_repo(fleet / name, {ANSWERS: answers(small_template, team=team)})
+    done = person.types("fleet", fleet, "--template", small_template)
+    assert done.stdout.splitlines()[:3] == [
+        "repo  stage  version  behind  options  owner   doctor",
+        "tea   1      v0.1.0   0                tea",
+        "상점  1      v0.1.0   0                상점팀",
+    ]
+
+
 def test_json_shows_the_same(person: Person, fleet: Path, small_template: Path) -> None:
     bare_repo(fleet / "shop", {ANSWERS: answers(small_template, description="Sells tea")})
     shop = told(person, fleet)["shop"]

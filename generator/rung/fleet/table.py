@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from rich.cells import cell_len, set_cell_size
+
 from rung.errors import printable
 from rung.fleet.survey import NOT_RUNGS, Row
 
@@ -15,11 +17,11 @@ def table(rows: Sequence[Row], *, drift: bool) -> Iterator[str]:
     names += ["edited"] if drift else []
     lines = [_cells(row, names) for row in rows]
     widths = [
-        max(len(name), *(len(cells[n]) for cells in lines if n < len(cells)), 0)
+        max(len(name), *(cell_len(cells[n]) for cells in lines if n < len(cells)), 0)
         for n, name in enumerate(names)
     ]
     for cells, row in zip([names, *lines], [None, *rows], strict=True):
-        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=False))
+        padded = (set_cell_size(*cell) for cell in zip(cells, widths, strict=False))
         problem = f"  {printable(row.problem)}" if row and row.problem else ""
         yield ("  ".join(padded).rstrip() + problem).rstrip()
         for path in (row.edited or []) if row else []:

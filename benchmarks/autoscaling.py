@@ -201,7 +201,8 @@ def table(delivered: Policy) -> str:
     ]
     return "\n".join(
         [
-            "| | s full | requests lost | most copies | least that lose none | least never full |",
+            "| | s full | requests lost | most copies"
+            " | minimum to lose none | minimum never full |",
             "|---|---|---|---|---|---|",
             *map(row, policies),
         ]

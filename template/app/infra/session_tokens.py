@@ -11,9 +11,9 @@ from starlette.types import Scope
 # other site can plant one. Localhost counts as secure.
 COOKIE = "__Host-session"
 
-# The app never creates a longer token.
+# The app never creates a longer token. Java's CookieManager sends each cookie in quotes.
 _CHARACTERS = r"[!-~]{1,200}"
-_COOKIE = re.compile(rb"(?:^|;)\s*" + COOKIE.encode() + rb"=([^;\s\"]{1,200})\s*(?:;|$)")
+_COOKIE = re.compile(rb"(?:^|;)\s*" + COOKIE.encode() + rb"=\"?([^;\s\"]{1,200})\"?\s*(?:;|$)")
 
 # Where a client without cookies carries its token: the header, and the scheme before the token.
 _carriers: dict[bytes, list[re.Pattern[bytes]]] = {}

@@ -25,9 +25,9 @@ MARKER_LIFETIME = timedelta(days=400)
 _SIGNED = rb"([0-9a-f]{1,9})\.([0-9a-f]{1,16})\.([0-9a-f]{64})"
 _IN_HEADER = re.compile(rb"\s*(?:([a-z0-9_]{1,63}):)?" + _SIGNED + rb"\s*")
 _IN_COOKIE = re.compile(
-    rb"(__Host-wrote-(?:([a-z0-9_]{1,63})-)?[0-9a-f]{1,16})=" + _SIGNED + rb"(?=;|$)"
+    rb'(__Host-wrote-(?:([a-z0-9_]{1,63})-)?[0-9a-f]{1,16})="?' + _SIGNED + rb'"?(?=;|$)'
 )
-_MARKER = re.compile(rf"(?:^|;)\s*{KEEPS_COOKIES}=1\s*(?:;|$)".encode())
+_MARKER = re.compile(rf'(?:^|;)\s*{KEEPS_COOKIES}="?1"?\s*(?:;|$)'.encode())
 
 # Each answer to a write removes the cookies that came with the request, so a browser has more only
 # after it wrote many times at once. It sends the oldest first.

@@ -121,6 +121,15 @@ def test_cookies_prove_nothing_beside_a_token_because_its_answers_set_none() -> 
     assert carried(read_after=SIGNED, authorization=b"Bearer abc").covers(())
 
 
+def test_java_sends_positions_and_the_marker_in_quotes() -> None:
+    kept = [one.split(b";")[0] for one in (marker()[1], *cookies(Position(1, 7)))]
+    in_quotes = [one.replace(b"=", b'="') + b'";$Path="/"' for one in kept]
+
+    found = carried(cookie=b"; ".join([b'$Version="1"', *in_quotes]))
+    assert found.positions == {MAIN: Position(1, 7)}
+    assert found.keeps_cookies
+
+
 def test_a_position_is_the_same_after_it_was_stored() -> None:
     for position in (Position(1, 7), Position(2**31, 2**60), NOT_KNOWN):
         assert decoded(encoded(position).decode()) == position

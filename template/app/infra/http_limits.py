@@ -184,7 +184,7 @@ class LimitedHttp(HttpToolsProtocol):
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before and self.parser.get_method() != b"HEAD":  # no WebSocket
-            self.cycle.transport = JoinedAnswer(self.transport)
+            self.cycle.transport = JoinedAnswer(self.transport, self._close_when_read)
         self._reading = "body"
         self._overhead_bytes = 0
         self.headers = self.headers.copy()  # collects trailers, which the app never sees
@@ -201,11 +201,18 @@ class LimitedHttp(HttpToolsProtocol):
         self._pass_on_body()
         super().on_message_complete()
         self._reading = "nothing"
+        if self.cycle and self.cycle.response_complete and not self.cycle.keep_alive:
+            self.transport.close()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._reading == "body" and self.cycle.response_complete:
             self._set_timer(REST_OF_BODY_SECONDS)
+
+    def _close_when_read(self) -> None:
+        """Otherwise a client that still sends its body gets a reset, and maybe no answer."""
+        if self._reading != "body" or not self.cycle.response_complete:
+            self.transport.close()
 
     def _should_upgrade(self) -> bool:
         return self.parser.get_method() == b"GET" and super()._should_upgrade()

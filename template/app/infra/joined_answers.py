@@ -2,6 +2,7 @@
 """Sends an answer's head together with the first part of its body, as ASGI asks."""
 
 import asyncio
+from collections.abc import Callable
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -11,8 +12,9 @@ class JoinedAnswer(asyncio.Transport):
     and a packet, and a killed process leaves no answer with only a head.
     """
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self._transport = transport
+        self._close = close
         self._head = b""
         self._is_begun = False
 
@@ -28,7 +30,7 @@ class JoinedAnswer(asyncio.Transport):
     def close(self) -> None:
         if self._head and not self._is_begun:
             self.write(b"")
-        self._transport.close()
+        self._close()
 
     def is_closing(self) -> bool:
         return self._transport.is_closing()

@@ -436,6 +436,22 @@ async def test_after_its_answer_a_client_has_a_short_time_for_the_rest_of_its_bo
             await closed
 
 
+async def test_a_client_that_asks_to_close_may_first_send_the_rest_of_its_body(
+    echo: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's urllib and HTTP/1.0 ask so, and read no answer before they have sent all."""
+    monkeypatch.setattr(http_limits, "REST_OF_BODY_SECONDS", 60)
+    head = (
+        b"POST /nowhere HTTP/1.1\r\nhost: shop\r\nconnection: close\r\ncontent-length: 1000000\r\n"
+    )
+    async with connected(echo) as (reader, writer):
+        writer.write(head + b"\r\n")
+        assert b"404" in await reader.readuntil(b"}")
+        writer.write(b"x" * 1_000_000)
+        await writer.drain()
+        assert await reader.read() == b""
+
+
 @pytest.mark.parametrize("path", [b"/endless", b"/silent"])
 async def test_an_app_learns_soon_that_its_client_ended_its_direction(
     echo: FastAPI, monkeypatch: pytest.MonkeyPatch, path: bytes

@@ -32,12 +32,13 @@ def main(arguments: Sequence[str]) -> None:
     tables = tables_of(module)
     if not tables:
         sys.exit(f"No table belongs to the module {module!r}: app/{module}/ has no models.")
-    own = settings.read(module)
-    # migrations/env.py is the team's, and works on these.
-    os.environ["DATABASE_URL"] = str(own.url)
-    os.environ["DATABASE_READ_URL"] = str(own.read_url)
-    os.environ["DATABASE_DIRECT_URL"] = str(own.direct_url)
-    os.environ["DATABASE_POOLED"] = str(own.pooled)
+    if command[0] != "merge":  # it asks no database, and `make dev` does not start with two heads
+        own = settings.read(module)
+        # migrations/env.py is the team's, and works on these.
+        os.environ["DATABASE_URL"] = str(own.url)
+        os.environ["DATABASE_READ_URL"] = str(own.read_url)
+        os.environ["DATABASE_DIRECT_URL"] = str(own.direct_url)
+        os.environ["DATABASE_POOLED"] = str(own.pooled)
     for table in set(Base.metadata.tables.values()) - tables:
         Base.metadata.remove(table)
     alembic = CommandLine(prog=f"{PROGRAM} {module}")

@@ -188,6 +188,24 @@ def histories(migrated: Practice, empty_database: str, own: str) -> Practice:
     return migrated
 
 
+def test_two_heads_are_merged_while_make_dev_cannot_start(
+    histories: Practice, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It migrates first, so with two heads it lends no variable."""
+    second = ["revision", "--head", "base", "-m", "second"]
+    status, said = histories.runs(MODULE, "vets", *second)
+    assert status == 0, said
+    status, said = histories.runs(MODULE, "vets", "upgrade", "head")
+    assert (status != 0, " vets merge heads -m" in said) == (True, True), said
+
+    with monkeypatch.context() as alone:
+        alone.delenv("MODULE_VETS_DATABASE_URL")
+        status, said = histories.runs(MODULE, "vets", "merge", "heads", "-m", "merge")
+    assert status == 0, said
+    status, said = histories.runs(MODULE, "vets", "upgrade", "head")
+    assert status == 0, said
+
+
 def test_a_release_migrates_the_common_database_and_each_that_has_a_url(
     histories: Practice, empty_database: str, own: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

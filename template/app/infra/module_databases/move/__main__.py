@@ -49,12 +49,15 @@ async def preflight(move: Move) -> str:
 
 
 async def status(move: Move) -> str:
+    ended = f"{move.module}: has its own database, and there is no way back."
+    if await move.old.value(cutting.GONE, move.tables):
+        return ended
     if not await fence.is_closed(move.old, move):
         return (await copying.progress(move)).line()
     if await fence.is_closed(move.new, move):
         return f"{move.module}: neither database takes writes. Run cut or back again."
     if not await move.back.is_subscribed():
-        return f"{move.module}: has its own database, and there is no way back."
+        return ended
     seconds = await copying.seconds_behind(move.back)
     return (
         f"{move.module}: the new database takes the writes, and the old one is"

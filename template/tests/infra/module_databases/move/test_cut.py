@@ -230,7 +230,9 @@ async def test_own_ends_replication_and_the_old_tables_take_no_writes(move: Move
         await back(move)
 
     await move.old.run("DROP TABLE stamps, parcels")
+    assert "has its own database, and there is no way back" in await status(move)
     assert "nothing of the move is left" in await own(move)
+    assert "has its own database, and there is no way back" in await status(move)
     for side in (move.old, move.new):
         assert await side.rows(LEFT) == []
 

@@ -408,22 +408,20 @@ async def test_after_a_change_of_a_type_one_transaction_finds_out_for_all(
     services: Services,
 ) -> None:
     settings = environment.read(DatabaseSettings).model_copy(update={"write_pool": 3})
-    query = Query(select(Author).with_for_update(), Writer)
+    shared = Query(select(Author).with_for_update(read=True), Writer)
     refused = 0
     async with Database(settings) as database, AsyncExitStack() as stack:
         await execute_sql(services.database_url, LIBRARY)
         open_at_once = [await stack.enter_async_context(database.transaction()) for _ in range(3)]
-        for write in open_at_once[:1]:
-            await in_transaction(write).all(query)
-            await write.commit()
-        for write in open_at_once[1:]:
-            await in_transaction(write).all(query)
+        for write in open_at_once:  # each on a connection of its own
+            await in_transaction(write).all(shared)
+        for write in open_at_once:
             await write.commit()
         await execute_sql(services.database_url, "ALTER TABLE writers ALTER COLUMN id TYPE bigint")
         for _ in range(6):
             try:
                 async with database.transaction() as write:
-                    await in_transaction(write).all(query)
+                    await in_transaction(write).all(shared)
             except Unavailable:
                 refused += 1
     assert refused == 1

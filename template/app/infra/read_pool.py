@@ -127,7 +127,7 @@ class ReadPool:
         connection = pooled.connection
         pooled.statements += 1
         if (
-            self._is_usable(pooled)
+            not connection.is_closed()
             and pooled.statements < MOST_STATEMENTS
             and not connection._protocol._is_cancelling()
             and not connection.is_in_transaction()

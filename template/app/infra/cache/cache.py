@@ -6,7 +6,6 @@ gets only answers read after it. An older answer never replaces a newer one.
 """
 
 import asyncio
-import math
 import random
 import time
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
@@ -210,7 +209,7 @@ def install(app: FastAPI) -> None:
     if settings.url:
         server = CacheServer(settings.url, settings.operation_seconds, settings.prefix)
         pools = environment.read(DatabaseSettings)
-        at_once = settings.loads or math.ceil(pools.read_pool * 3 / 4)
+        at_once = settings.loads or max(pools.read_pool * 7 // 8, 1)
         database: Database = app.state.database
         limit = ReadLimit(at_once, pools.pool_wait_seconds)
         database.cache = app.state.cache = Cache(settings, server, limit)

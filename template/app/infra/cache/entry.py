@@ -1,7 +1,6 @@
 # Rung's file: advancing to another stage may change it.
 """How an answer is stored in Redis: its key, its JSON and its position."""
 
-import functools
 import hashlib
 import inspect
 import json
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import cache, cached_property, partial
 from typing import Any, NamedTuple, Self, get_type_hints
 from urllib.parse import quote
 from uuid import UUID
@@ -23,6 +23,8 @@ from app.infra.own_writes.log_position import ENCODED, Position, encoded
 
 LONGEST_KEY = 200
 
+# An Entry as Redis stores it, to write and to read.
+STORED = b"%b %d %b"
 _STORED = re.compile(rb"(?P<as_of>%b) (?P<due>\d{1,15}) (?P<body>.*)" % ENCODED, re.DOTALL)
 
 
@@ -45,9 +47,6 @@ class Entry(NamedTuple):
         """None if the entry is not valid."""
         found = _STORED.fullmatch(raw)
         return cls(found["as_of"], int(found["due"]), found["body"]) if found else None
-
-    def __bytes__(self) -> bytes:
-        return b"%b %d %b" % self
 
     def shows(self, min_position: Position | None) -> bool:
         return self.body != b"" and (min_position is None or encoded(min_position) < self.as_of)
@@ -116,8 +115,10 @@ class AnswerFormat[R]:
         """Raises NotCacheable if JSON cannot hold the answer, or if a validator or a serializer of
         its type would change it."""
         try:
-            body = self._json(answer)
-            is_the_same = self._json(self.decode(body)) == body
+            # By field name, because `decode` reads it by field name. Clients may see aliases.
+            json_of = partial(self._adapter.dump_json, by_alias=False, round_trip=True)
+            body = json_of(answer)
+            is_the_same = json_of(self.decode(body)) == body
         except Exception as error:  # bytes that are no text, or a validator that expects no JSON
             kind = type(error).__name__  # Never its message, which may hold values.
             raise NotCacheable(
@@ -133,17 +134,13 @@ class AnswerFormat[R]:
         """Raises ValidationError."""
         return self._adapter.validate_json(body, by_alias=False, by_name=True)
 
-    def _json(self, answer: R) -> bytes:
-        # By field name, because the cache reads it by field name. Clients may see aliases.
-        return self._adapter.dump_json(answer, by_alias=False, round_trip=True)
-
-    @functools.cached_property
+    @cached_property
     def _versioned_name(self) -> str:
         """With a hash of the answer's shape, so that other versions of the code do not find it."""
         schema = json.dumps(self._adapter.json_schema(by_alias=False), sort_keys=True)
         return f"{self.name}:{hashlib.sha256(schema.encode()).hexdigest()[:8]}"
 
-    @functools.cached_property
+    @cached_property
     def _adapter(self) -> TypeAdapter[R]:
         try:
             adapter = TypeAdapter(get_type_hints(self._ask, include_extras=True)["return"])
@@ -183,7 +180,7 @@ def _fields_in(schema: dict[str, Any]) -> dict[str, set[str]]:
     return {of: set(part["properties"]) for of, part in parts.items() if "properties" in part}
 
 
-@functools.cache  # per copy: the same in all
+@cache  # per copy: the same in all
 def format_of(query: StaleQuery[..., Any]) -> AnswerFormat[Any]:
     return AnswerFormat(query)
 

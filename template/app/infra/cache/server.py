@@ -12,7 +12,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from app.infra.cache.entry import Entry
+from app.infra.cache.entry import STORED, Entry
 from app.infra.cache.lookups import CONNECT_SECONDS, CONNECTION_LOST, RedisLookups, RedisUrl
 from app.infra.environment import Count, Seconds
 from app.infra.own_writes.log_position import ENCODED_IN_LUA, ENCODED_LENGTH
@@ -55,7 +55,7 @@ class CacheSettings(BaseSettings):
     # the app do not know the cache yet.
     reads: bool = True
     operation_seconds: Seconds = 0.05
-    # Reads of Postgres at once past the cache. By default three quarters of DATABASE_READ_POOL:
+    # Reads of Postgres at once past the cache. By default seven eighths of DATABASE_READ_POOL:
     # the others stay for reads that are not cached.
     loads: Count | None = None
 
@@ -140,7 +140,7 @@ class CacheServer:
         The expiry is a time of day. A duration would start only when a server that hung continues.
         It also limits the expiry: one clock that is an hour ahead would keep it for all processes.
         """
-        arguments = (bytes(entry), int((time.time() + seconds) * 1000), int(seconds * 1000))
+        arguments = (STORED % entry, int((time.time() + seconds) * 1000), int(seconds * 1000))
         return bool(await self.lookups.run(self._put(keys=[key], args=arguments)))
 
     async def claim(self, key: str, seconds: float) -> bool:

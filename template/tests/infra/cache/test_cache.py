@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 
 from app.infra import environment
 from app.infra.cache.cache import EMPTY_SECONDS, Cache
-from app.infra.cache.entry import Entry, format_of
+from app.infra.cache.entry import STORED, Entry, format_of
 from app.infra.cache.loads import HOW_FAR
 from app.infra.cache.lookups import RedisAway
 from app.infra.cache.server import Stats
@@ -114,7 +114,7 @@ async def entry_of(kept: redis.Redis, number: int) -> Entry:
 
 async def let_be_due(kept: redis.Redis, number: int) -> None:
     entry = await entry_of(kept, number)
-    await kept.set(key_of(number), bytes(entry._replace(due=0)), keepttl=True)
+    await kept.set(key_of(number), STORED % entry._replace(due=0), keepttl=True)
 
 
 async def test_the_second_read_is_answered_from_the_cache(
@@ -534,7 +534,7 @@ async def test_no_log_line_shows_the_arguments_of_a_query(
         await body(reader, "/notes/1")
         await until(lambda: any("refreshed" in line["event"] for line in lines))
         entry = await entry_of(kept, 1)
-        await kept.set(key_of(1), bytes(entry._replace(body=b"no JSON")))
+        await kept.set(key_of(1), STORED % entry._replace(body=b"no JSON"))
         await body(reader, "/notes/1")
 
     assert [line["query"] for line in lines if "query" in line] == [format_of(note).name] * 2

@@ -12,6 +12,7 @@ from weakref import ref
 import asyncpg
 from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session, SessionTransaction
 
 from app.infra.database_use import this_request
 from app.infra.failures import (
@@ -172,13 +173,19 @@ class InTransaction(Reader):
         session = self._write.sync_session
         if session.new or session.dirty or session.deleted:
             await self._write.flush()
-        # The session would look for it in a greenlet each time.
+        # The session would look for it in a greenlet each time. It must do so once in a savepoint,
+        # to begin it, and after a failed flush, to refuse.
         begun, known = session.info.get(InTransaction, (None, None))
-        if begun and (transaction := session.get_transaction()) and begun() is transaction:
+        innermost = _innermost(session)
+        if begun and innermost and begun() is innermost and innermost.is_active:
             return cast("AsyncConnection", known)
         connection = await self._write.connection()
-        session.info[InTransaction] = ref(session.get_transaction()), connection
+        session.info[InTransaction] = ref(_innermost(session)), connection
         return connection
+
+
+def _innermost(session: Session) -> SessionTransaction | None:
+    return session.get_nested_transaction() or session.get_transaction()
 
 
 async def _on_driver(connection: AsyncConnection, method: str, sql: str, *given: Any) -> Any:

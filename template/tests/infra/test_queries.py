@@ -31,6 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.exc import IntegrityError, PendingRollbackError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import Integer, Text
 
@@ -284,6 +285,7 @@ NEW_WRITER = Query(
     .returning(Author.id, Author.name),
     Writer,
 )
+NEW_WRITER_ONLY = Query(insert(Author).returning(Author.id))
 RENAME = Query(update(Author).where(Author.id == bindparam("which")).values(name=bindparam("to")))
 NEW_SHELVES = Query(insert(Shelf))
 NEW_SHELF = Query(insert(Shelf).returning(Shelf.labels, Shelf.room))
@@ -324,6 +326,45 @@ async def test_what_a_query_has_written_is_rolled_back_with_the_rest(database: D
             "Lem",
         ]
         assert await in_transaction(write).count(SHELF) == 4
+
+
+async def test_a_savepoint_takes_back_its_own_queries_alone(database: Database) -> None:
+    async with database.transaction() as write:
+        transaction = in_transaction(write)
+        await transaction.executemany(RENAME, [{"which": 1, "to": "a"}])
+        with pytest.raises(asyncpg.UniqueViolationError):
+            async with write.begin_nested():
+                await transaction.executemany(RENAME, [{"which": 2, "to": "lost"}])
+                await transaction.first(NEW_WRITER_ONLY, id=1, name="twice")
+        async with write.begin_nested():
+            await transaction.executemany(RENAME, [{"which": 2, "to": "b"}])
+            async with write.begin_nested() as inner:
+                await transaction.executemany(RENAME, [{"which": 1, "to": "lost"}])
+                await inner.rollback()
+        await transaction.first(NEW_WRITER_ONLY, id=3, name="c")
+
+    async with database.transaction() as write:
+        found = await in_transaction(write).all(WRITERS_LOCKED)
+    assert [writer.name for writer in found] == ["a", "b", "c"]
+
+
+async def test_a_query_after_a_failed_flush_is_refused(database: Database) -> None:
+    """It would be committed although the rest of the transaction is not."""
+
+    async def go_on() -> None:
+        async with database.transaction() as write:
+            await in_transaction(write).all(WRITERS_LOCKED)
+            write.add(Author(id=1, name="twice"))
+            with pytest.raises(IntegrityError):
+                await write.flush()
+            await in_transaction(write).executemany(RENAME, [{"which": 1, "to": "alone"}])
+
+    with pytest.raises(PendingRollbackError):
+        await go_on()
+
+    async with database.transaction() as write:
+        found = await in_transaction(write).all(WRITERS_LOCKED)
+    assert [writer.name for writer in found] == ["Le Guin", "Lem"]
 
 
 async def test_a_query_sees_a_changed_object_and_the_transaction_after_a_commit(

@@ -90,7 +90,7 @@ class Query[RowT = dict[str, Any]]:
         self._parameters = [_parameters(condition) for condition in self._optional]
         self._orders = dict(orders or {})
         self._default_order = next(iter(self._orders), None)
-        self._is_fixed = not (self._optional or self._orders)
+        self.is_fixed = not (self._optional or self._orders)
         self._may_be_none = frozenset[str]().union(*self._parameters)
         self._forms: dict[tuple[str | None, tuple[int, ...]], Form[RowT]] = {}
         self._counts: dict[tuple[int, ...], Form[RowT]] = {}
@@ -104,7 +104,7 @@ class Query[RowT = dict[str, Any]]:
 
     def form(self, values: dict[str, Any]) -> "Form[RowT]":
         """The form for these values. Removes values that it does not use. Raises TypeError."""
-        if self._is_fixed:
+        if self.is_fixed:
             return self.fixed
         order = values.pop("order", None) or self._default_order
         parts = self._parts(values)

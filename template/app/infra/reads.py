@@ -152,13 +152,20 @@ class InTransaction(Reader):
 
     async def executemany(self, query: Query[Any], rows: Sequence[dict[str, Any]]) -> None:
         """Runs an INSERT, UPDATE or DELETE with each of these values, in one round trip."""
+        if not query.is_fixed:
+            raise TypeError("executemany runs the same SQL for each row: it takes no `optional`")
+        if not rows:
+            return
         form = query.fixed
         connection = await self._connection()
         if form.runs_on_driver:
             arguments = [form.arguments(values) for values in rows]
             await _on_driver(connection, "executemany", form.sql, arguments)
         else:
-            await connection.execute(form.statement, rows)
+            given = [form.named(values) for values in rows]
+            if any(values.keys() != given[0].keys() for values in given):
+                raise TypeError(f"each row needs the same names: {form.sql}")
+            await connection.execute(form.statement, given)
 
     async def _records(self, form: Form[Any], values: dict[str, Any]) -> Sequence[Any]:
         connection = await self._connection()

@@ -271,6 +271,9 @@ async def test_a_transaction_reads_what_it_has_written_and_others_do_not(
         await write.rollback()
 
 
+SHELVES = "CREATE TABLE shelves (id int PRIMARY KEY, labels jsonb NOT NULL, room text NOT NULL)"
+
+
 class Shelf(Table):
     __tablename__ = "shelves"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -331,11 +334,15 @@ async def test_what_a_query_has_written_is_rolled_back_with_the_rest(database: D
 async def test_a_savepoint_takes_back_its_own_queries_alone(database: Database) -> None:
     async with database.transaction() as write:
         transaction = in_transaction(write)
-        await transaction.executemany(RENAME, [{"which": 1, "to": "a"}])
-        with pytest.raises(asyncpg.UniqueViolationError):
+
+        async def fail() -> None:
             async with write.begin_nested():
                 await transaction.executemany(RENAME, [{"which": 2, "to": "lost"}])
                 await transaction.first(NEW_WRITER_ONLY, id=1, name="twice")
+
+        await transaction.executemany(RENAME, [{"which": 1, "to": "a"}])
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await fail()
         async with write.begin_nested():
             await transaction.executemany(RENAME, [{"which": 2, "to": "b"}])
             async with write.begin_nested() as inner:
@@ -387,10 +394,7 @@ async def test_a_query_sees_a_changed_object_and_the_transaction_after_a_commit(
 async def test_sqlalchemy_runs_a_query_whose_types_or_defaults_need_it(
     database: Database, services: Services
 ) -> None:
-    await execute_sql(
-        services.database_url,
-        "CREATE TABLE shelves (id int PRIMARY KEY, labels jsonb NOT NULL, room text NOT NULL)",
-    )
+    await execute_sql(services.database_url, SHELVES)
     async with database.transaction() as write:
         transaction = in_transaction(write)
         await transaction.executemany(NEW_SHELVES, [{"id": n, "labels": {"a": n}} for n in (1, 2)])
@@ -399,6 +403,24 @@ async def test_sqlalchemy_runs_a_query_whose_types_or_defaults_need_it(
     assert found == {"labels": {"b": 3}, "room": "hall"}
     of_shelves: Query[dict[str, Any]] = Query(select(Shelf.labels, Shelf.room).order_by(Shelf.id))
     assert [shelf["room"] for shelf in await database.reader().all(of_shelves)] == ["hall"] * 3
+
+
+async def test_many_rows_run_the_same_sql_or_are_refused(
+    database: Database, services: Services
+) -> None:
+    await execute_sql(services.database_url, SHELVES)
+    to_all = update(Author).values(name=bindparam("to"))
+    some = Query(to_all, optional=[Author.id == bindparam("i")])
+    one, other = {"id": 1, "labels": {}}, {"id": 2, "labels": {}, "room": "attic"}
+
+    async with database.transaction() as write:
+        transaction = in_transaction(write)
+        await transaction.executemany(NEW_SHELVES, [])
+        with pytest.raises(TypeError, match="each row needs the same names"):
+            await transaction.executemany(NEW_SHELVES, [one, other])
+        with pytest.raises(TypeError, match="takes no `optional`"):
+            await transaction.executemany(some, [{"to": "Ursula", "i": 1}])
+        assert await transaction.fetch("SELECT id FROM shelves") == []
 
 
 async def test_no_value_of_a_query_that_failed_is_in_its_error(database: Database) -> None:

@@ -37,6 +37,10 @@ INSTEAD = {
     "ssl": "write sslmode=require",
     "schema": "write search_path=NAME",
 }
+GO_ON = (
+    "a statement of this transaction failed and the code went on, so Postgres wrote nothing. Run a"
+    " statement that may fail within `async with write.begin_nested():`"
+)
 # asyncpg asks the system and a file of passwords only for what is not given here.
 NOTHING_ELSE = dict.fromkeys(signature(_parse_connect_dsn_and_args).parameters) | {
     "user": "app",
@@ -120,6 +124,18 @@ class PostgresSettings(BaseSettings):
     _translated = model_validator(mode="before")(with_connect_seconds)
 
 
+class NothingCommitted(Exception):
+    """Postgres answered COMMIT with ROLLBACK, which is no error for it."""
+
+
+class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+    async def execute(self, query: str, *arguments: Any, **options: Any) -> Any:
+        status = await super().execute(query, *arguments, **options)
+        if (query, status) == ("COMMIT;", "ROLLBACK"):
+            raise NothingCommitted(GO_ON)
+        return status
+
+
 async def open_connection(
     settings: PostgresSettings, url: PostgresDsn, read_only: bool, options: dict[str, Any]
 ) -> asyncpg.Connection:
@@ -141,5 +157,6 @@ async def open_connection(
             # Compiling a plan takes longer than a request's query should run.
             "jit": "off",
         },
+        connection_class=Connection,
         **options,
     )

@@ -99,6 +99,34 @@ async def test_a_commit_that_fails_is_never_answered_with_success(
         assert await bare.state.database.reader().all(ALL_NOTES) == []
 
 
+FAILS: Query[Any] = Query(select(literal_column("1 / (random() * 0)::int").label("n")))
+SLOW: Query[Any] = Query(select(literal_column("pg_sleep(9)").label("n")))
+
+
+@pytest.mark.parametrize("failing", ["a statement", "a query", "a time limit"])
+@pytest.mark.usefixtures("notes")
+async def test_a_write_that_goes_on_after_a_failed_statement_is_never_answered_with_success(
+    bare: FastAPI, serve: Serve, failing: str
+) -> None:
+    """Postgres rolls such a transaction back, and calls its COMMIT a success."""
+
+    @bare.post("/notes", status_code=201)
+    async def go_on(write: WriteSession) -> None:
+        await write.execute(text("INSERT INTO notes VALUES (1)"))
+        with suppress(DBAPIError, asyncpg.PostgresError, TimeoutError):
+            if failing == "a statement":
+                await write.execute(text("SELECT 1 / (random() * 0)::int"))
+            elif failing == "a query":
+                await in_transaction(write).all(FAILS)
+            else:
+                async with asyncio.timeout(0.1):
+                    await in_transaction(write).all(SLOW)
+
+    async with serve(bare) as client:
+        assert (await client.post("/notes")).status_code == 500
+        assert await bare.state.database.reader().all(ALL_NOTES) == []
+
+
 @pytest.mark.usefixtures("notes")
 async def test_an_error_in_the_endpoint_rolls_its_writes_back(bare: FastAPI, serve: Serve) -> None:
     @bare.post("/half")

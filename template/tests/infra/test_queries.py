@@ -385,6 +385,9 @@ async def test_a_query_sees_a_changed_object_and_the_transaction_after_a_commit(
         async with database.transaction() as another:  # it may get the connection of the first
             await in_transaction(another).executemany(RENAME, [{"which": 2, "to": "S. L."}])
             await in_transaction(write).executemany(RENAME, [{"which": 1, "to": "U. L."}])
+            assert author.name == "Ursula"
+            await write.refresh(author)
+            assert author.name == "U. L."
 
     async with database.transaction() as write:
         found = await in_transaction(write).all(WRITERS_LOCKED)

@@ -78,7 +78,7 @@ class PooledSettings(PostgresSettings):
         return url
 
 
-class PooledConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+class PooledConnection(direct_postgres.Connection):
     """After a type has changed, each statement of this process ends with another comment.
 
     A pooler that keeps prepared statements finds them by their text, and a new connection of the

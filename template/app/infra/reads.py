@@ -147,8 +147,10 @@ class InTransaction(Reader):
     def on_primary(self) -> Reader:
         return self
 
-    async def fetch(self, sql: str, *arguments: Any) -> list[Any]:
-        return list(await (await self._connection()).exec_driver_sql(sql, arguments))
+    async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        connection = await self._connection()
+        found: list[asyncpg.Record] = await _on_driver(connection, "fetch", sql, *arguments)
+        return found
 
     async def executemany(self, query: Query[Any], rows: Sequence[dict[str, Any]]) -> None:
         """Runs an INSERT, UPDATE or DELETE with each of these values, in one round trip."""
@@ -168,12 +170,9 @@ class InTransaction(Reader):
             await connection.execute(form.statement, given)
 
     async def _records(self, form: Form[Any], values: dict[str, Any]) -> Sequence[Any]:
-        connection = await self._connection()
         if form.runs_on_driver:
-            records: list[asyncpg.Record] = await _on_driver(
-                connection, "fetch", form.sql, *form.arguments(values)
-            )
-            return records
+            return await self.fetch(form.sql, *form.arguments(values))
+        connection = await self._connection()
         return (await connection.execute(form.statement, form.named(values))).all()
 
     async def _connection(self) -> AsyncConnection:

@@ -112,7 +112,8 @@ def unavailable_after(error: BaseException | None) -> Unavailable | None:
         return Unavailable(f"Postgres: a type has changed: {error}")
     state = getattr(error, "sqlstate", None) or ""
     may_pass = state in _WORTH_ANOTHER_TRY or state.startswith(_SERVER_FAILS)
-    return Unavailable(f"Postgres: {error}") if may_pass or _lacks_a_right(error) else None
+    may_pass = may_pass or _lacks_a_right(error) or _lacks_transaction_ids(error)
+    return Unavailable(f"Postgres: {error}") if may_pass else None
 
 
 def _refuse_out_of_range(error: BaseException | None) -> None:
@@ -129,3 +130,10 @@ def _lacks_a_right(error: BaseException | None) -> bool:
     raise the same SQLSTATE, but there a retry does not help."""
     place = getattr(error, "server_source_function", None) or ""
     return isinstance(error, asyncpg.InsufficientPrivilegeError) and "aclcheck" in place
+
+
+def _lacks_transaction_ids(error: BaseException | None) -> bool:
+    """Until a VACUUM, Postgres refuses all writes. A value that is too large for an index raises
+    the same SQLSTATE."""
+    place = getattr(error, "server_source_function", None)
+    return place in {"GetNewTransactionId", "GetNewMultiXactId"}

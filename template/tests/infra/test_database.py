@@ -5,13 +5,15 @@ import asyncio
 import os
 import secrets
 import signal
+import subprocess
 import traceback
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import count
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,7 +31,7 @@ from app.infra.database import Database, ReadSession, WriteSession
 from app.infra.environment import EnvironmentIncomplete
 from app.infra.failures import OutOfRange, Unavailable
 from app.infra.reads import Query, in_transaction
-from dev import ports
+from dev import ports, postgres
 from dev.pytest_plugin import Services
 from tests.infra.conftest import Serve, bare_app, execute_sql
 
@@ -522,6 +524,38 @@ async def test_a_server_that_refuses_for_now_is_unavailable(database: Database, 
     """Without disk or memory, or while the object is in use or the server goes away."""
     failing = f"DO $$ BEGIN RAISE 'not now' USING ERRCODE = '{code}'; END $$"
     await assert_unavailable(database, failing, "not now|the connection was lost")
+
+
+@pytest.fixture
+def without_transaction_ids() -> Iterator[str]:
+    """URL of a Postgres that gives none until somebody runs VACUUM."""
+
+    def create(data: Path) -> None:
+        postgres._create_cluster_once(data)
+        next_id = 2**31 - 76 * 2**15  # Postgres stops 3 million before the end
+        user = postgres.SERVER_USER
+        subprocess.run(
+            [postgres.binaries() / "pg_resetwal", "-D", data, "-x", str(next_id)],
+            check=True,
+            env=postgres.environment(),
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
+        )
+
+    folder = postgres.own_folder("rung-wraparound")
+    server = postgres.Postgres(folder, postgres.TEMPORARY_SETTINGS, create=create, remove=True)
+    with server.running():
+        yield f"{server.url}/postgres"
+
+
+async def test_a_server_without_transaction_ids_is_unavailable_for_writes(
+    services: Services, without_transaction_ids: str
+) -> None:
+    async with Database(settings(services, url=without_transaction_ids)) as database:
+        await database.reader().fetch("SELECT 1")
+        with pytest.raises(Unavailable, match="not accepting commands that assign new"):
+            await execute(database, "CREATE TABLE notes (id int)")
 
 
 @pytest.mark.usefixtures("notes")

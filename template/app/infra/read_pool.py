@@ -175,6 +175,15 @@ class ReadPool:
         if place:
             place.connection.terminate()
             self._open.discard(place)
+        opening = self._loop.create_task(self._opened())
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # While the network or the machine is slow, each one would give up before the end.
+            opening.add_done_callback(self._keep_for_the_next)
+            raise
+
+    async def _opened(self) -> Pooled:
         generation = self._generation
         try:
             self._refuse_if_closed()
@@ -186,6 +195,11 @@ class ReadPool:
         if self._closed:
             pooled.connection.terminate()
         return pooled
+
+    def _keep_for_the_next(self, opening: asyncio.Task[Pooled]) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            opening.result().idle_since = self._loop.time()
+            self._free.put_nowait(opening.result())
 
     async def _new_connection(self) -> asyncpg.Connection:
         """Fails as soon as the pool is terminated, because the server may never answer."""

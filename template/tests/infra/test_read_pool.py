@@ -200,6 +200,30 @@ async def test_a_place_is_free_again_when_a_server_that_hangs_answers(services: 
     await close_in_time(pool.close())
 
 
+async def test_a_connection_that_opens_after_its_read_gave_up_serves_the_next_one(
+    services: Services,
+) -> None:
+    """While the network is slow, a check of /ready ends after a second each time."""
+    answers = asyncio.Event()
+    tries = 0
+
+    async def connect() -> asyncpg.Connection:
+        nonlocal tries
+        tries += 1
+        await answers.wait()
+        return await asyncpg.connect(services.database_url)
+
+    pool = ReadPool(connect, 2)
+    with pytest.raises(TimeoutError):
+        await pool.acquire(0.05)
+    answers.set()
+    await until_idle(pool)
+
+    assert await ask(pool) == 1
+    assert tries == 1
+    await close_in_time(pool.close())
+
+
 async def test_a_read_that_opens_a_connection_ends_with_its_pool(services: Services) -> None:
     """The app terminates the pool of a replica that hangs, and asks the next server."""
     begun = asyncio.Event()

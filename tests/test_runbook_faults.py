@@ -38,6 +38,8 @@ NOT_ANSWERING = (
     "make",
 )
 
+CONTROLDATA = "echo 'Latest checkpoint location: 0/1'"
+
 # Like uvicorn, it handles SIGINT itself. It answers as HAProxy too.
 APP = """
 import os, signal
@@ -507,14 +509,16 @@ def test_a_failover_of_a_module_cannot_stop_the_common_server(
     """Its variables are still exported."""
     site.program("psql", '[[ "$*" == *"count(*)"* ]] && echo 0 || echo t')
     site.program("stop", f"touch {site.folder}/stopped")
+    site.program("pg_controldata", CONTROLDATA)
     site.ini.write_text(f"orders-app = {OLD} x\n", encoding="utf-8")
     own = {"OWN_POSTGRES": "x", "OWN_DIRECT": "x", "OWN_PLACE": OLD}
     common = {"POSTGRES": "y", "REPLICA": "z", "REPLICA_PLACE": NEW, "STOP_POSTGRES": "stop"}
     pages = ("module_databases/its-server.md", "2."), ("replicas/failover.md",)
+    functions = "\n".join(commands_of(*page) for page in pages)
     with site.process():
         done = site.step(
             commands_of("replicas/failover.md", section, part),
-            "\n".join(commands_of(*page) for page in pages),
+            f"{functions}\nexport POSTGRES_DATA=z",
             **own,
             **common,
         )
@@ -965,12 +969,31 @@ while :; do sleep 0.05; done
 """
 
 
+def test_a_planned_failover_that_cannot_read_the_old_primary_stops_and_pauses_nothing(
+    site: Site,
+) -> None:
+    """On Debian, pg_controldata is not on PATH, and only the user postgres may read the folder."""
+    site.ini.write_text(f"app = {OLD} connect_query='…'\n", encoding="utf-8")
+    site.program("psql", '[[ "$*" == *"count(*)"* ]] && echo 0 || echo t')
+    site.program("pg_controldata", "exit 127")
+    site.program("stop-postgres", f"touch {site.folder}/stopped")
+    functions = commands_of("replicas/failover.md")
+    servers = {"POSTGRES": "x", "REPLICA": "y", "POSTGRES_DATA": "z"}
+    places = {"POSTGRES_PLACE": OLD, "REPLICA_PLACE": NEW, "STOP_POSTGRES": "stop-postgres"}
+    with site.process() as pooler:
+        commands = commands_of("replicas/failover.md", "1.", "check")
+        assert site.step(commands, functions, **servers, **places).returncode != 0
+        assert pooler.poll() is None
+    assert not (site.folder / "stopped").exists()
+
+
 @pytest.mark.parametrize("failing", ["a report does not end", "the primary does not stop"])
 def test_a_planned_failover_that_fails_lets_clients_go_on(site: Site, failing: str) -> None:
     site.ini.write_text(f"app = {OLD} connect_query='…'\n", encoding="utf-8")
     connections = int(failing == "a report does not end")
     site.program("psql", f'[[ "$*" == *"count(*)"* ]] && echo {connections} || echo t')
     site.program("timeout", 'exec /usr/bin/timeout 1 "${@:2}"')
+    site.program("pg_controldata", CONTROLDATA)
     servers = {"POSTGRES": "x", "REPLICA": "y", "STOP_POSTGRES": "false", "POSTGRES_DATA": "z"}
     log = site.folder / "log"
     with subprocess.Popen(["bash", "-c", POOLER], cwd=site.folder) as pooler:

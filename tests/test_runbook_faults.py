@@ -157,6 +157,14 @@ def test_the_first_of_several_statements_or_urls_may_not_fail_unnoticed(page: Pa
             assert "--fail-early" in line, line
 
 
+def test_settings_that_cannot_be_written_stay_as_they_were(site: Site) -> None:
+    """The disk is full, and a plain shell has no -e."""
+    site.settings.write_text("A='1'\n", encoding="utf-8")
+    site.program("sed", "exit 4")
+    assert site.bash("settings A= B=2").returncode != 0
+    assert site.settings.read_text(encoding="utf-8") == "A='1'\n"
+
+
 def test_ctrl_c_in_a_step_does_not_stop_the_process_that_it_has_deployed(site: Site) -> None:
     port = free_port()
     site.settings.touch()

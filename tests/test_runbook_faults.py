@@ -773,6 +773,26 @@ def test_the_way_back_of_a_second_replica_leaves_the_first_one_its_login(site: S
     assert "DROP ROLE" in (site.folder / "asked").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("page", "section", "line"),
+    [
+        ("cache/add-the-cache.md", "2.", "the cache answers"),
+        ("replicas/add-a-replica.md", "3.", "a replica is in rotation"),
+    ],
+)
+def test_a_line_of_the_log_from_before_the_start_proves_nothing(
+    site: Site, page: str, section: str, line: str
+) -> None:
+    """The second time that somebody adds it, for example after the way back."""
+    site.program("timeout", 'exec /usr/bin/timeout 1 "${@:2}"')
+    check = commands_of(page, section, "check")
+    for since, passes in (("", False), (f"{line}\n", True)):
+        for port in "12":
+            log = f"Started server process [7]\n{line}\nStarted server process [8]\n{since}"
+            (site.folder / f"{port}.log").write_text(log, encoding="utf-8")
+        assert (site.step(check).returncode == 0) is passes
+
+
 def test_a_second_replica_has_its_own_name_and_is_checked_by_itself(site: Site) -> None:
     first = "app_replica = host=10.0.1.5 port=5432 dbname=app connect_query='SET jit = off'\n"
     site.ini.write_text(f"[databases]\n{first}", encoding="utf-8")

@@ -323,6 +323,23 @@ def test_a_deploy_begins_with_a_process_that_is_out_already(site: Site) -> None:
     assert done.stderr.startswith("2 is not ready:\n"), done
 
 
+def test_a_deploy_waits_a_short_time_for_websockets_and_reports_none_as_a_failure(
+    site: Site,
+) -> None:
+    """HAProxy counts each open one, and a client keeps it for hours."""
+    site.settings.touch()
+    site.release("exit 1")
+    site.program("curl", "[[ $* != *csv* ]] && echo drained || echo app,1,0,0,1,1,,UP,")
+    waits = site.folder / "waits"
+    site.program("timeout", f"echo $1 >> {waits}; exit 124")  # each wait is in vain
+    with site.process("1.pid", PORT="1") as serving:
+        done = site.bash("deploy 1")
+        assert serving.wait(300) < 0
+    for_connections, for_its_end, _ = map(int, waits.read_text().split())
+    assert for_connections < for_its_end == 25
+    assert ";csv" not in done.stderr
+
+
 @pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.stem)
 @pytest.mark.usefixtures("site")
 def test_a_command_finds_the_files_of_the_repo_from_any_folder(page: Path) -> None:

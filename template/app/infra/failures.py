@@ -31,7 +31,7 @@ class Unavailable(Failure):
 
 
 class OutOfRange(Failure):
-    """Postgres cannot hold a value of the request: a number or a time that is too large, or NUL."""
+    """Postgres cannot hold or use a value of the request, such as a number that is too large."""
 
     status = 422
     title = "A value in the request is out of range"
@@ -62,8 +62,13 @@ _WORTH_ANOTHER_TRY = frozenset({"57014", "55P03", "55006", "40P01", "40001", "XX
 # No disk, memory or connections are left; an administrator or a timeout ended it; the disk fails.
 _SERVER_FAILS = ("53", "57P", "25P03", "25P04", "58")
 
-# The character NUL in a text, and in a text within JSON.
-_NO_SUCH_CHARACTER = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
+# Postgres refuses the value itself. Division by zero and a text of another form are our mistakes.
+_OUT_OF_RANGE = (
+    *("22001", "22003", "22008"),  # a text, a number or a time is too long or too large
+    *("22021", "22P05"),  # the character NUL in a text, and in a text within JSON
+    *("22025", "2201B", "2201W", "2201X"),  # a pattern of LIKE, a regular expression, a page
+    "54",  # too long for an index, too deep
+)
 
 # The driver names these as the cause of its DataError. The second is half of a character.
 _TOO_LARGE = (OverflowError, UnicodeEncodeError)
@@ -119,9 +124,11 @@ def unavailable_after(error: BaseException | None) -> Unavailable | None:
 def _refuse_out_of_range(error: BaseException | None) -> None:
     """Logs the reason without the value. A value of another type is our mistake, and not the
     client's."""
-    refused = isinstance(error, asyncpg.DataError) and error.__cause__
-    if isinstance(error, _NO_SUCH_CHARACTER) or isinstance(refused, _TOO_LARGE):
-        log.info("a value is out of range", reason=str(refused or error))
+    refused = error.__cause__ if isinstance(error, asyncpg.DataError) else None
+    state = getattr(error, "sqlstate", None) or ""
+    if isinstance(refused, _TOO_LARGE) or state.startswith(_OUT_OF_RANGE):
+        # The message of Postgres may hold the value.
+        log.info("a value is out of range", reason=str(refused or type(error).__name__))
         raise OutOfRange from error
 
 

@@ -181,6 +181,8 @@ class LimitedHttp(HttpToolsProtocol):
         self._offers_upgrade = self.parser.should_upgrade() and not self._should_upgrade()
         if self._offers_upgrade:
             return
+        if b"x-forwarded-proto" in fields:
+            self._take_first_scheme()
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before and self.parser.get_method() != b"HEAD":  # no WebSocket
@@ -188,6 +190,13 @@ class LimitedHttp(HttpToolsProtocol):
         self._reading = "body"
         self._overhead_bytes = 0
         self.headers = self.headers.copy()  # collects trailers, which the app never sees
+
+    def _take_first_scheme(self) -> None:
+        """Each proxy may append the scheme that it sees: the first one is the client's. Uvicorn
+        takes the last line, and ignores a list."""
+        schemes = b",".join(value for name, value in self.headers if name == b"x-forwarded-proto")
+        if b"," in schemes:
+            self.headers.append((b"x-forwarded-proto", schemes.partition(b",")[0]))
 
     def on_body(self, body: bytes) -> None:
         self._overhead_bytes = 0

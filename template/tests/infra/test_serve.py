@@ -129,6 +129,29 @@ async def test_an_address_that_the_client_invents_before_the_proxys_own_is_ignor
         assert (await asked_by_a_proxy(echo, headers)).json() == "http 203.0.113.9"
 
 
+@pytest.mark.parametrize(
+    ("lines", "scheme"),
+    [
+        (["https"], "https"),
+        (["https,http"], "https"),
+        (["https , http,http"], "https"),
+        (["https", "http"], "https"),
+        (["http,https"], "http"),
+        ([",https"], "http"),
+        (["ftp, https"], "http"),
+    ],
+)
+async def test_the_first_scheme_of_a_chain_of_proxies_is_the_clients(
+    echo: FastAPI, monkeypatch: pytest.MonkeyPatch, lines: list[str], scheme: str
+) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "127.0.0.1")
+    headers = "".join(f"x-forwarded-proto: {line}\r\n" for line in lines)
+    async with connected(echo) as (reader, writer):
+        writer.write(f"GET /caller HTTP/1.1\r\nhost: shop\r\n{headers}\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        assert (await reader.readuntil(b" ")).decode() == f'"{scheme} '
+
+
 async def test_a_text_that_is_too_long_for_an_address_counts_as_unknown(
     echo: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,7 @@
 """Requests from pages on other origins: CORS, and writes with a cookie or with a token."""
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from httpx import AsyncClient
 
 from app.infra.environment import EnvironmentIncomplete
@@ -29,6 +29,10 @@ def with_notes(app: FastAPI) -> FastAPI:
     @app.post("/notes")
     async def write() -> None: ...
 
+    @app.get("/counted")
+    async def counted(response: Response) -> None:
+        response.headers["Access-Control-Expose-Headers"] = "X-Total-Count"
+
     @app.get("/broken")
     async def broken() -> None:
         raise RuntimeError
@@ -54,6 +58,13 @@ async def test_a_listed_origin_may_send_a_preflight_and_read(client: AsyncClient
         exposed = answer.headers["access-control-expose-headers"].split(", ")
         assert {"content-disposition", "link", "read-after"} <= set(exposed)
         assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_route_may_expose_more_headers(client: AsyncClient) -> None:
+    answer = await client.get("/counted", headers={"Origin": PAGE})
+
+    exposed = answer.headers["access-control-expose-headers"].split(", ")
+    assert {"x-total-count", "etag"} <= {name.lower() for name in exposed}
 
 
 async def test_a_listed_origin_may_write_with_its_visitors_cookie(client: AsyncClient) -> None:

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from browsing import chromium
@@ -86,6 +87,13 @@ def test_commands_in_a_second_shell_use_the_servers_of_make_dev(
 
     done = run(*as_typed("alembic", "current"), within=project)
     assert (done.returncode, START_IT in done.stderr) == (1, True), done.stderr
+
+
+@pytest.mark.slow
+def test_make_dev_has_the_limits_of_production(project: Path) -> None:
+    too_many = {f"header-{n}": "x" for n in range(201)}
+    with make_dev(project, free_port()) as url, pytest.raises(HTTPError, match="431"):
+        urlopen(Request(f"{url}/live", headers=too_many))
 
 
 @pytest.mark.slow

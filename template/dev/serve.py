@@ -10,6 +10,8 @@ import sys
 import threading
 from contextlib import suppress
 
+import uvicorn
+
 from dev import migrate, services, start_page
 from dev.programs import run_module
 
@@ -29,9 +31,16 @@ def main() -> None:
     migrate_and_seed()
     urls = "\n            ".join(services.databases(os.environ))
     print(BANNER.format(host=HOST, port=port, database=urls), flush=True)
-    uvicorn = [sys.executable, "-m", "uvicorn", "dev.serve:create_app", "--factory"]
-    options = ["--host", HOST, "--port", port, "--reload", "--reload-dir", "app", "--no-access-log"]
-    os.execv(uvicorn[0], uvicorn + options)  # noqa: S606
+    uvicorn.run(
+        "dev.serve:create_app",
+        factory=True,
+        host=HOST,
+        port=int(port),
+        http="app.infra.http_limits:LimitedHttp",  # as in production
+        access_log=False,
+        reload=True,
+        reload_dirs=["app"],
+    )
 
 
 def create_app() -> start_page.WithPages:

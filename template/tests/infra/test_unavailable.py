@@ -27,6 +27,10 @@ def test_the_page_has_each_check_of_ready() -> None:
     assert [name for name in checks if f"`check` is `{name}`" not in PAGE] == []
 
 
+def test_the_page_has_the_line_of_a_cache_that_does_not_answer() -> None:
+    assert "`the cache: circuit breaker open`" in PAGE
+
+
 async def test_postgres_runs_each_statement_of_the_page(empty_database: str) -> None:
     blocks = re.findall(r"^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     for block in blocks:

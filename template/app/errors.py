@@ -20,6 +20,9 @@ MEDIA_TYPE = "application/problem+json"
 
 NO_JSON = "Send the body as JSON, with the header Content-Type: application/json."
 
+# FastAPI's words for a body that is no text.
+UNREADABLE = "There was an error parsing the body"
+
 # For OpenAPI: the header of these answers says when to try again.
 RETRY_AFTER = {"Retry-After": {"description": "In seconds", "schema": {"type": "integer"}}}
 
@@ -135,6 +138,8 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     status, headers = error.status_code, dict(error.headers or {})
     if status in {204, 304}:  # The client would take a body for the next answer.
         return Response(None, status, headers)
+    if error.detail == UNREADABLE and "content-encoding" in request.headers:
+        return respond(415, "A compressed body is not supported", "Remove Content-Encoding.")
     if status == 405:
         headers["Allow"] = ", ".join(_allowed_methods(request))
     if not isinstance(error.detail, str):  # FastAPI allows any JSON, and some libraries send it.

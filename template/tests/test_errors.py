@@ -1,3 +1,5 @@
+import gzip
+
 import pytest
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
@@ -53,6 +55,14 @@ async def test_a_wrong_method_is_answered_with_the_allowed_methods(client: Async
     assert answer.status_code == 405
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["allow"] == "HEAD, GET, POST"
+
+
+async def test_a_compressed_body_is_an_unsupported_one(client: AsyncClient) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = await client.post("/tokens", content=gzip.compress(b"{}"), headers=headers)
+
+    assert answer.status_code == 415
+    assert answer.json()["detail"] == "Remove Content-Encoding."
 
 
 async def test_an_http_exception_may_have_any_json_as_its_detail(

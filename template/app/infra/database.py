@@ -282,8 +282,8 @@ async def write_session(connection: HTTPConnection) -> AsyncGenerator[AsyncSessi
     database: Database = connection.app.state.database
     if connection.scope["type"] == "websocket":
         raise TypeError(
-            "A WebSocket has no WriteSession, whose transaction would stay open with it. Open one"
-            " for each message: async with websocket.app.state.database.transaction() as write:"
+            "A WebSocket has no session to write, because its transaction would stay open with it."
+            " Open one for each message: docs/guide/names.md#websockets"
         )
     async with database.transaction() as session:
         yield session

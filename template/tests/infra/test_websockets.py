@@ -110,5 +110,5 @@ async def test_a_page_of_another_site_gets_a_403(serve: Serve, chat: FastAPI, he
 
 async def test_no_transaction_stays_open_with_a_websocket(serve: Serve, chat: FastAPI) -> None:
     async with serve(chat):
-        with pytest.raises(TypeError, match=r"database\.transaction"):
+        with pytest.raises(TypeError, match=r"names\.md#websockets"):
             await opened(chat, "/all-day", {})

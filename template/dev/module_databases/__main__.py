@@ -5,7 +5,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-from dev.module_databases import code
+from dev.module_databases import common
 from dev.module_databases.borders import (
     ADVICE,
     KNOWN_CROSSINGS,
@@ -25,7 +25,7 @@ HEADER = """\
 def main() -> None:
     name, record = [*sys.argv[1:], "", ""][:2]
     seen = seen_in_tests()
-    crossings = without_duplicates(code.crossings(), seen or ())
+    crossings = without_duplicates(common.crossings({name}), seen or ())
     modules = sorted(set(owners().values()))
     if name and name not in modules:
         sys.exit(f"No module {name!r} has tables. These have: {', '.join(modules)}")

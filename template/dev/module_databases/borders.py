@@ -20,6 +20,9 @@ KNOWN_CROSSINGS = Path("module-borders.txt")
 # The crossings that the latest run of each test saw. Git ignores the folder.
 SEEN = Path(".dev", "module-borders.json")
 
+# Only of a module that moves, so the list of known crossings needs none before.
+COMMON_SESSION = "common session"
+
 ADVICE = {
     "transaction": (
         "One transaction cannot span two databases. Write your own row first, in a state such as"
@@ -38,6 +41,12 @@ ADVICE = {
     "relationship": (
         "A relationship is a JOIN or a second SELECT in the same session. Keep the id, and ask the"
         " other module's queries for the rows."
+    ),
+    COMMON_SESSION: (
+        "After the move ReadSession, WriteSession, of_user and app.state.database still lead to the"
+        " old tables. Write what module_sessions(…) of the module gives: `.read` and `.write` in a"
+        " route, `.transaction(app)` in a task or for a message of a WebSocket, and"
+        " `.database(app).reader()`: docs/guide/module_databases/second-database.md."
     ),
 }
 
@@ -203,5 +212,5 @@ def remember(seen: Mapping[Crossing, set[str]], ran: set[str], *, is_whole: bool
 
 def without_duplicates(*several: Iterable[Crossing]) -> list[Crossing]:
     """Sorted by file and line, with only the first crossing of each entry of the list."""
-    found = {one.entry: one for crossings in reversed(several) for one in crossings}
+    found = {one.entry: one for crossings in reversed(several) for one in [*crossings][::-1]}
     return sorted(found.values(), key=lambda one: (one.file, one.line))

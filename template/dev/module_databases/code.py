@@ -71,13 +71,13 @@ def _in_queries(owner_of: Mapping[str, str]) -> Iterator[Crossing]:
         }
         if module_of(python_module) and len(modules) > 1:
             file = _file(python_module)
-            name = _name_at(ast.parse(Path(file).read_text(encoding="utf-8")), int(line))
+            name = name_at(ast.parse(Path(file).read_text(encoding="utf-8")), int(line))
             yield Crossing.of("statement", file, int(line), name, modules)
 
 
 def _in_file(path: Path, owner_of: Mapping[str, str]) -> Iterator[Crossing]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    file, own, imports = path.as_posix(), module_of(path.as_posix()), _imports(tree)
+    file, own, imports = path.as_posix(), module_of(path.as_posix()), imports_in(tree)
     with_tables = set(owner_of.values())
     model_of = {
         mapper.class_.__name__: owner_of[mapper.local_table.fullname]
@@ -94,7 +94,7 @@ def _in_file(path: Path, owner_of: Mapping[str, str]) -> Iterator[Crossing]:
     found += [("statement", line, modules_in(text, owner_of)) for line, text in _texts(tree)]
     for kind, line, modules in found:
         if len(modules) > 1:
-            yield Crossing.of(kind, file, line, _name_at(tree, line), modules)
+            yield Crossing.of(kind, file, line, name_at(tree, line), modules)
 
 
 def _handed(
@@ -110,7 +110,7 @@ def _handed(
         if other not in with_tables or other is None or invalidates:
             continue
         given = [*call.args, *(keyword.value for keyword in call.keywords)]
-        if any(_is_session(one, sessions) for one in given) and other not in touched:
+        if any(is_session(one, sessions) for one in given) and other not in touched:
             yield call.lineno, {other, *touched}
             if own not in with_tables:
                 touched.add(other)
@@ -128,7 +128,7 @@ def _sessions(function: Function) -> Iterator[str]:
                 yield node.optional_vars.id
 
 
-def _is_session(given: ast.expr, sessions: set[str]) -> bool:
+def is_session(given: ast.expr, sessions: set[str]) -> bool:
     """`write`, or in_transaction(write)."""
     if isinstance(given, ast.Call) and name_of(given.func) == "in_transaction" and given.args:
         given = given.args[0]
@@ -177,7 +177,7 @@ def _text(node: ast.expr) -> str:
     return ""
 
 
-def _imports(tree: ast.Module) -> dict[str, str]:
+def imports_in(tree: ast.Module) -> dict[str, str]:
     """The import behind each name: catalog of `from app.catalog import service as catalog`."""
     found = {}
     for node in ast.walk(tree):
@@ -189,7 +189,7 @@ def _imports(tree: ast.Module) -> dict[str, str]:
     return found
 
 
-def _name_at(tree: ast.Module, line: int) -> str:
+def name_at(tree: ast.Module, line: int) -> str:
     """The function around a line, or the variable or key at module level."""
     names: list[str] = []
     inside: ast.AST | None = tree

@@ -216,11 +216,8 @@ class Practice:
         self._folder = folder
         for name, text in FILES.items():
             self.write(name, text)
-        shutil.copytree(REPOSITORY / "app" / "infra", folder / "app" / "infra")
-        (folder / "dev").mkdir()
-        shutil.copy(REPOSITORY / "dev" / "__init__.py", folder / "dev")
-        for name in ("module_databases", "pooling"):
-            shutil.copytree(REPOSITORY / "dev" / name, folder / "dev" / name)
+        for name in ("app/infra", "dev", "deploy"):
+            shutil.copytree(REPOSITORY / name, folder / name)
 
     def write(self, name: str, text: str) -> None:
         (self._folder / name).parent.mkdir(parents=True, exist_ok=True)

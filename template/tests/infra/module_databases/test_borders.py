@@ -107,6 +107,98 @@ def test_a_table_without_a_class_belongs_to_the_module_that_makes_it(practice: P
     assert (status, said) == (0, f"[['pets', 'shop.vets'], ['labels', 'vets']]\n{guarded}\n")
 
 
+ROUTES = """\
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, FastAPI
+
+from app.infra.database import ReadSession, WriteSession
+from app.infra.module_databases.sessions import module_sessions
+from app.infra.sessions import of_user
+from app.pets import queries, service
+from app.vets import service as vets
+
+router = APIRouter()
+pets = module_sessions("pets")
+MinePets = Annotated[dict, Depends(of_user(queries.QUERIES["with toys"]))]
+
+
+async def tom(write: WriteSession) -> object:
+    return await service.all_of(write, 1)
+
+
+@router.get("/pets")
+async def all_pets(
+    tom: Annotated[object, Depends(tom)], read: ReadSession
+) -> list[dict[str, int]]:
+    return await queries.with_vets(read)
+
+
+@router.post("/visits")
+async def of_another_module(write: WriteSession) -> None:
+    await vets.note_visit(write, 1)
+
+
+async def night(app: FastAPI) -> None:
+    async with app.state.database.transaction() as write:
+        await service.all_of(write, 1)
+    async with app.state.database.transaction() as write:
+        await vets.note_visit(write, 1)
+    async with pets.transaction(app) as write:
+        await service.all_of(write, 1)
+    await queries.with_vets(pets.database(app).reader())
+    await queries.with_vets(app.state.database.reader())
+
+
+async def hidden(app: FastAPI) -> None:
+    database = app.state.database
+"""
+WORKER = """\
+from app.infra.connections import DatabaseSettings
+from app.infra.database import Database, ReadSession
+from app.pets import queries, service
+
+
+async def job(settings: DatabaseSettings) -> None:
+    async with Database(settings) as database, database.transaction() as write:
+        await service.all_of(write, 1)
+
+
+async def page(read: ReadSession) -> object:
+    return await queries.with_vets(read)
+"""
+ON_THE_COMMON_DATABASE = """\
+app/pets/routes.py:13: MinePets: common session of pets
+app/pets/routes.py:16: tom: common session of pets
+app/pets/routes.py:22: all_pets: common session of pets
+app/pets/routes.py:33: night: common session of pets
+app/pets/routes.py:44: hidden: common session of pets
+app/worker.py:8: job: common session of pets
+app/worker.py:12: page: common session of pets
+"""
+
+
+def test_a_module_that_moves_uses_no_session_of_the_common_database(practice: Practice) -> None:
+    practice.write("app/pets/routes.py", ROUTES)
+    practice.write("app/worker.py", WORKER)
+
+    _, said = practice.runs(BORDERS, "pets")
+
+    lines = [line for line in said.splitlines() if "common session of" in line]
+    assert lines == ON_THE_COMMON_DATABASE.splitlines()
+    assert "\ncommon session: After the move" in said
+    assert "common session" not in practice.runs(BORDERS, "vets")[1]
+    assert "common session" not in practice.runs(BORDERS)[1]
+
+    # With a history of its own it has moved, or is about to.
+    practice.write("migrations/pets/0001.py", "")
+    assert "common session of pets" in practice.runs(BORDERS)[1]
+    practice.write("module-borders.txt", "")
+    status, said = practice.runs(LINT)
+    assert status == 1
+    assert "app/pets/routes.py:22: all_pets: common session of pets\n" in said
+
+
 def test_the_list_of_crossings_can_only_shrink(practice: Practice) -> None:
     status, said = practice.runs(BORDERS, "", "yes")
     assert (status, said) == (1, "Run `make test` first: only the tests see every transaction.\n")

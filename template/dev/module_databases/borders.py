@@ -5,7 +5,8 @@ import importlib
 import json
 import pkgutil
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,20 +51,30 @@ ADVICE = {
     ),
 }
 
-_NAME = r'(?:"[^"]+"|\w+)(?:\.(?:"[^"]+"|\w+))*'
-# A list such as FROM a AS x, b. It may match other words too: only names of tables count.
-_SOURCES = re.compile(
-    r"\b(?:(DELETE\s+FROM|INTO|UPDATE)\s+|(?:FROM|JOIN)[\s(]+|USING\s+)(?:ONLY\s+)?"
-    rf"((?:{_NAME}(?:\s+(?:AS\s+)?\w+)?\s*,\s*)*{_NAME})",
-    re.IGNORECASE,
-)
-_FIRST_WORDS = re.compile(rf"(?:^|,)\s*({_NAME})")
+_PART = r'(?:"[^"]+"|\w+)'
+_PARTS = re.compile(_PART)
+_NAME = rf"{_PART}(?:\s*\.\s*{_PART})*"
+_TOKEN = re.compile(rf"DISTINCT\s+FROM|DELETE\s+FROM|{_NAME}|\S", re.IGNORECASE)
+# A table comes next: one, or the first of several.
+_ONE = {"JOIN", "INTO", "UPDATE", "TABLE"}
+_SEVERAL = {"FROM", "USING", "DELETE FROM"}
+_FIRST = {"COPY", "LOCK", "TRUNCATE"}  # also several, but only as the first word
+_CHANGES = {"INTO", "UPDATE", "DELETE FROM", *_FIRST}
+_BEFORE_A_TABLE = {"ONLY", "LATERAL", "ROWS", "TABLE"}
+_AFTER_ALL = {
+    *("SELECT", "VALUES", "WHERE", "GROUP", "HAVING", "WINDOW", "ORDER", "LIMIT", "OFFSET"),
+    *("FETCH", "FOR", "UNION", "INTERSECT", "EXCEPT", "RETURNING", "SET", "WHEN", ";"),
+}
 _WITH = re.compile(
     rf"(?:\bWITH\s+(RECURSIVE\s+)?|,\s*)({_NAME})\s*(?:\([^()]*\)\s*)?"
     r"AS\s+(?:(?:NOT\s+)?MATERIALIZED\s+)?\(",
     re.IGNORECASE,
 )
-_NO_SQL = re.compile(r"'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/", re.DOTALL)
+_NO_SQL = re.compile(
+    r"""("[^"]*")|\b[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|\$(\w*)\$.*?\$\2\$"""
+    r"|--[^\n]*|/\*.*?\*/",
+    re.DOTALL,
+)
 
 
 class Crossing(NamedTuple):
@@ -115,17 +126,44 @@ def owners() -> dict[str, str]:
     return found
 
 
-def tables_in(sql: str) -> set[str]:
+@lru_cache(1000)  # the tests send the same statements again and again
+def tables_in(sql: str) -> frozenset[str]:
     """Every name in a place where SQL expects a table, unless a WITH gives it another meaning. What
     a statement changes is always a table."""
-    text = _NO_SQL.sub(" ", sql)
+    text = _NO_SQL.sub(r"\1 ", sql)
     hidden_from = _names_of_with(text)
-    names: set[str] = set()
-    for found in _SOURCES.finditer(text):
-        for name in map(_folded, _FIRST_WORDS.findall(found[2])):
-            if found[1] or found.start() < hidden_from.get(name, len(text)):
-                names.add(name)
-    return names
+    return frozenset(
+        name
+        for name, place, is_changed in _sources(text)
+        if is_changed or place < hidden_from.get(name, len(text))
+    )
+
+
+def _sources(text: str) -> Iterator[tuple[str, int, bool]]:
+    """Each name, its place, and whether the statement changes that table. A function or a column
+    may be among them: only names of tables count."""
+    lists = [False]  # for each open parenthesis: whether a table follows a comma
+    before, is_next, is_changed = ";", False, False
+    for found in _TOKEN.finditer(text):
+        word = " ".join(found[0].upper().split())
+        if word == "(":
+            is_next &= before != "USING"
+            lists.append(is_next)
+        elif word == ")":
+            lists[1:] = lists[1:-1]
+        elif word == ",":
+            is_next = lists[-1]
+        elif is_next and word in _BEFORE_A_TABLE:
+            continue
+        elif word in _ONE | _SEVERAL or (word in _FIRST and before == ";"):
+            is_next, is_changed = True, word in _CHANGES
+            lists[-1] = word not in _ONE or (lists[-1] and word == "JOIN")
+        elif word in _AFTER_ALL or (word == "WITH" and is_next):
+            is_next = lists[-1] = False
+        elif is_next:
+            yield _folded(found[0]), found.start(), is_changed
+            is_next = False
+        before = word
 
 
 def _names_of_with(text: str) -> dict[str, int]:
@@ -145,7 +183,9 @@ def _names_of_with(text: str) -> dict[str, int]:
 
 def _folded(name: str) -> str:
     """As Postgres knows it: in lower case, except in quotes."""
-    return re.sub(r'"([^"]+)"|\w+', lambda part: part[1] or part[0].lower(), name)
+    return ".".join(
+        part.strip('"') if '"' in part else part.lower() for part in _PARTS.findall(name)
+    )
 
 
 def modules_in(sql: str, owner_of: Mapping[str, str]) -> set[str]:

@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """Pages of `make dev` that show the rows of each table, and change none."""
 
+import os
 import re
 import secrets
 from contextlib import suppress
@@ -10,8 +11,14 @@ from uuid import UUID
 
 import asyncpg
 from jinja2 import DictLoader
+from pydantic import PostgresDsn
 from sqlalchemy import TypeDecorator
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlalchemy.orm import Mapper
 from sqlalchemy.pool import NullPool
 from starlette.applications import Starlette
@@ -28,6 +35,7 @@ from starlette_admin.fields import BaseField
 from app.infra import environment
 from app.infra.connections import DatabaseSettings, connect
 from app.infra.database import Base
+from dev import services
 
 PLACE = "/_dev/data"
 # Of the header itself: Starlette takes a name with { or " for the server's own address.
@@ -93,7 +101,7 @@ def is_here(request: Request) -> bool:
 def pages(title: str) -> list[BaseRoute]:
     """The pages of the models that the app has imported."""
     admin = Admin(
-        engine(),
+        sessions(),
         title=title,
         base_url=PLACE,
         secret_key=secrets.token_urlsafe(),
@@ -108,10 +116,19 @@ def pages(title: str) -> list[BaseRoute]:
     return holder.routes
 
 
-def engine() -> AsyncEngine:
+def sessions() -> async_sessionmaker[AsyncSession]:
+    """Each database other than the common one holds the rows of one module, and has its name."""
+    databases = services.databases(os.environ).items()
+    of_module = {command[-1]: engine(PostgresDsn(url)) for url, command in databases}
+    modules = {one.class_: one.class_.__module__.split(".")[1] for one in Base.registry.mappers}
+    binds = {model: of_module[name] for model, name in modules.items() if name in of_module}
+    return async_sessionmaker(engine(), binds=binds, expire_on_commit=False)
+
+
+def engine(url: PostgresDsn | None = None) -> AsyncEngine:
     async def connection() -> asyncpg.Connection:
         settings = environment.read(DatabaseSettings)
-        return await connect(settings, settings.direct_url, read_only=True)
+        return await connect(settings, url or settings.direct_url, read_only=True)
 
     return create_async_engine(
         "postgresql+asyncpg://", poolclass=NullPool, async_creator=connection

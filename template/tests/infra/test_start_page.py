@@ -128,7 +128,7 @@ async def test_the_documentation_needs_no_internet(bare: FastAPI) -> None:
             assert (await client.get(asset)).status_code == 200
 
 
-async def test_an_app_without_documentation_gets_none_in_development() -> None:
+async def test_an_app_without_documentation_gets_none_in_development(services: object) -> None:
     async with developer(FastAPI(openapi_url=None)) as client:
         assert (await client.get("/docs")).status_code == 404
 

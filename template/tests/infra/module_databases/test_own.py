@@ -2,18 +2,23 @@
 """`make dev` and the tests: a module with migrations for its own database has one."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import asyncpg
 import pytest
+from fastapi import FastAPI
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.infra.module_databases import settings
 from app.infra.module_databases.__main__ import tables_of
 from app.infra.session_rows import LoginSession
-from dev import postgres, services
+from dev import data, postgres, services
 from dev.module_databases import fixtures, lint_histories, migration, own, psql
-from dev.pytest_plugin import Databases
+from dev.pytest_plugin import Databases, Services
 from tests.infra.module_databases.test_migrations import ODD_NAME, tables
+from tests.infra.test_start_page import developer
 
 MIGRATION = """
 from alembic import op
@@ -125,3 +130,35 @@ def test_a_name_for_the_table_of_a_class_elsewhere_gives_a_module_no_table(
     monkeypatch.setitem(sys.modules, models.__name__, models)
 
     assert tables_of("parcels") == set()
+
+
+@pytest.fixture
+def two(
+    services: Services, databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, str]]:
+    """URLs of the common database and of the one of the module parcels."""
+    with databases.created() as common, databases.created() as own_one:
+        monkeypatch.setenv("DATABASE_URL", common)
+        monkeypatch.setenv(VARIABLE, own_one)
+        yield common, own_one
+
+
+async def test_the_pages_of_the_data_show_the_rows_of_a_modules_own_database(
+    two: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Table(DeclarativeBase):
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    names = "letters", "parcels"
+    for name in names:
+        type(name, (Table,), {"__module__": f"app.{name}.models", "__tablename__": name})
+    monkeypatch.setattr(data, "Base", Table)
+    for url, name in zip(two, names, strict=True):
+        connection = await asyncpg.connect(url)
+        await connection.execute(f"CREATE TABLE {name} AS SELECT 4711 AS id")
+        await connection.close()
+
+    async with developer(FastAPI()) as client:
+        pages = [await client.get(f"{data.PLACE}/{name}/list") for name in names]
+
+    assert [(page.status_code, "4711" in page.text) for page in pages] == [(200, True)] * 2

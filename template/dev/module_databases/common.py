@@ -10,7 +10,7 @@ from dev.module_databases import code, own
 from dev.module_databases.borders import COMMON_SESSION, Crossing, module_of
 from dev.pooling.findings import calls_in, functions_in, name_of, root_of
 
-ANNOTATION = re.compile(r"\b(?:ReadSession|WriteSession)\b")
+ANNOTATION = re.compile(r"\b(?:ReadSession|WriteSession|read_session|write_session)\b")
 ROUTE = re.compile(r"\.(?:get|post|put|patch|delete|head|options|api_route|websocket)\(")
 
 
@@ -62,6 +62,9 @@ def _uses(
         match node:
             case ast.Call(func=func, args=[query, *_]) if name_of(func) == "of_user":
                 yield node.lineno, module_of(imports.get(root_of(query), "")) or here
+            case ast.Assign(value=value) | ast.TypeAlias(value=value):
+                if ANNOTATION.search(ast.unparse(value)):
+                    yield node.lineno, here
             case ast.Attribute(attr="database", value=ast.Attribute(attr="state")):
                 if node not in known:
                     yield node.lineno, here

@@ -153,6 +153,9 @@ async def night(app: FastAPI) -> None:
 
 async def hidden(app: FastAPI) -> None:
     database = app.state.database
+
+
+Write = WriteSession
 """
 WORKER = """\
 from app.infra.connections import DatabaseSettings
@@ -174,6 +177,7 @@ app/pets/routes.py:16: tom: common session of pets
 app/pets/routes.py:22: all_pets: common session of pets
 app/pets/routes.py:33: night: common session of pets
 app/pets/routes.py:44: hidden: common session of pets
+app/pets/routes.py:47: Write: common session of pets
 app/worker.py:8: job: common session of pets
 app/worker.py:12: page: common session of pets
 """

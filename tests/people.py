@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import forked
+import pytest
 
 RUNG = Path(sys.executable).with_name("rung")
 COPIER = Path(sys.executable).with_name("copier")
@@ -198,6 +199,19 @@ def slow_down(person: Person, program: str, step: str, reached: Path) -> None:
     person.environment["PATH"] = f"{slow.parent}{os.pathsep}{person.environment['PATH']}"
     if program == "uv":
         person.environment["UV"] = str(slow)
+
+
+def in_locale(locale: str, folder: Path) -> dict[str, str]:
+    """The variables of a locale such as ja_JP.EUC-JP, which is made in this folder."""
+    language, encoding = locale.split(".")
+    folder.mkdir(exist_ok=True)
+    command = ["localedef", "-i", language, "-f", encoding, str(folder / locale)]
+    made = subprocess.run(command, capture_output=True, check=False)
+    if made.returncode > 1:
+        # .ci/run installs the sources of locales.
+        assert "CI" not in os.environ, made.stderr
+        pytest.skip("localedef cannot make a locale here")
+    return {"LOCPATH": str(folder), "LC_ALL": locale}
 
 
 def spell_otherwise(person: Person, folder: Path) -> Path:

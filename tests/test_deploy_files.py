@@ -12,6 +12,7 @@ from threading import Thread
 
 import pytest
 import yaml
+from people import in_locale
 
 TEMPLATE = Path(__file__).parent.parent / "template"
 
@@ -135,6 +136,23 @@ def test_a_python_version_without_an_end_of_line_is_read(tmp_path: Path) -> None
     )
     assert (done.returncode, done.stdout) == (0, "ran\n")
     assert done.stderr == "Python 3.13 is not here: uv fetches it, once\n"
+
+
+@pytest.mark.parametrize("locale", ["ko_KR.EUC-KR", "zh_TW.BIG5", "tr_TR.ISO-8859-9"])
+def test_words_in_utf8_reach_python_in_a_locale_that_cannot_decode_them(
+    tmp_path: Path, locale: str
+) -> None:
+    uv = tmp_path / "상품 é.py"
+    uv.write_text(f"#!{sys.executable} -I\nimport sys\nprint(sys.argv)\n", encoding="utf-8")
+    uv.chmod(0o755)
+    done = subprocess.run(
+        ["sh", str(TEMPLATE / "dev/uv"), "상품 é"],
+        env=os.environ | in_locale(locale, tmp_path) | {"UV": str(uv)},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, f"{[str(uv), '상품 é']}\n"), done.stderr
 
 
 def test_without_python_the_script_says_what_to_install(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -95,6 +95,38 @@ def test_a_dry_run_says_what_merges_and_what_conflicts_and_changes_nothing(fleet
     ]
     assert done.returncode == 1
     assert done.stderr == "rung: 1 of 5 repos cannot be upgraded to v0.2.0.\n"
+
+
+def test_a_repo_that_cannot_be_read_is_a_failure(fleet: Fleet) -> None:
+    fleet.has("shop")
+    bare_repo(fleet.folder / "broken", {ANSWERS: b"stage: [1"})
+    bare_repo(fleet.folder / "none", {"README.md": b"Not Rung's"})
+    (fleet.folder / "link").symlink_to("shop.git")
+    assert fleet.upgrades("--dry-run", code=1) == {
+        "broken": "refused",
+        "link": "skipped",
+        "none": "skipped",
+        "shop.git": "merges",
+    }
+    listed = fleet.person.desk / "repos.txt"
+    listed.write_text("fleet/shop.git\nfleet/shp.git\n")
+    done = fleet.types("--dry-run", source=listed)
+    assert "refused   shp.git: it is not a git repository\n" in done.stdout
+    assert done.stderr == "rung: 1 of 2 repos cannot be upgraded to v0.2.0.\n"
+    assert done.returncode == 1
+
+
+def test_a_template_that_no_repo_comes_from_is_refused(fleet: Fleet) -> None:
+    fleet.has("shop")
+    (fleet.folder / "empty").mkdir()
+    moved = fleet.template.rename(fleet.template.with_name("moved here"))
+    done = replace(fleet, template=moved).types()
+    assert "skipped   shop.git: it comes from another template\n" in done.stdout
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"rung: No repo comes from the template {moved}. If the template has moved there, run in "
+        f"each repo: rung upgrade --template '{moved}' --commit\n"
+    )
 
 
 @pytest.mark.parametrize("source", ["github:acme", "gitlab:acme"])

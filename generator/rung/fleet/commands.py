@@ -65,7 +65,7 @@ def report(
     from rung import git
     from rung.fleet.line import measured_by, version_to_reach
     from rung.fleet.sources import find
-    from rung.fleet.survey import NOT_RUNGS, WANTED, Policy, survey
+    from rung.fleet.survey import WANTED, Policy, survey
     from rung.fleet.table import summary, table
 
     policy = Policy(max_behind, min_version, min_stage)
@@ -84,7 +84,7 @@ def report(
         for text in table(rows, drift=drift):
             print(text)
         print(f"\n{summary(rows)}")
-    if rows and all(row.stage is None and row.problem != NOT_RUNGS for row in rows):
+    if rows and all(row.is_unread for row in rows):
         raise RungError("No repo can be read. Check the sources, the network and your access.")
     if broken:
         lines = [f"  {row.repo}: {'; '.join(broken[row.place])}" for row in rows
@@ -121,10 +121,10 @@ def upgrade(
 
     from rung import git
     from rung.answers import parse_answers
-    from rung.errors import printable
+    from rung.errors import in_shell, printable
     from rung.fleet.line import measured_by, version_to_reach
     from rung.fleet.sources import find
-    from rung.fleet.survey import WANTED, survey
+    from rung.fleet.survey import OTHERS, WANTED, survey
     from rung.fleet.upgrade import Pace, Upgrade, all_upgraded, state_in
 
     given = parse_answers(data or [])
@@ -139,7 +139,8 @@ def upgrade(
             git.require_identity(Path.cwd(), otherwise="pass --dry-run")
         with nullcontext() if dry_run else state_in(state) as remembered:
             take = Upgrade(line, version, remembered, Pace(per_minute), given)
-            pairs = list(zip(found, survey(found, line, drift=False), strict=True))
+            rows = survey(found, line, drift=False)
+            pairs = list(zip(found, rows, strict=True))
             # The loop is inside, because an interrupt may come while a line is printed.
             with all_upgraded(pairs, take) as outcomes:
                 for outcome in outcomes:
@@ -149,3 +150,8 @@ def upgrade(
                     count += 1
     if failed:
         raise RungError(f"{failed} of {count} repos cannot be upgraded to {version}.")
+    if any(row.problem == OTHERS for row in rows) and all(row.problem for row in rows):
+        raise RungError(
+            f"No repo comes from the template {line.origin.src}. If the template has moved there, "
+            f"run in each repo: rung upgrade --template {in_shell(line.origin.src)} --commit"
+        )

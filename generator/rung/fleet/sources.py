@@ -26,6 +26,8 @@ class Found:
     """The files that the host's API returned; None when rung must read the repo itself."""
     host: str = ""
     """github or gitlab; empty where rung cannot open a pull request."""
+    is_repo: bool = True
+    """False for what else a folder of repos holds."""
 
     @property
     def is_remote(self) -> bool:
@@ -82,12 +84,12 @@ def _in_folder(folder: Path) -> Iterator[Found]:
         if entry.name.startswith(".") or entry.is_file(follow_symlinks=False):
             continue
         if entry.is_symlink():
-            yield Found(entry.name, entry.path, "it is a symbolic link")
+            yield Found(entry.name, entry.path, "it is a symbolic link", is_repo=False)
         elif not entry.is_dir(follow_symlinks=False):
-            yield Found(entry.name, entry.path, "it is not a folder")
+            yield Found(entry.name, entry.path, "it is not a folder", is_repo=False)
         else:
             below = list(_below(place, folder, _MOST_LEVELS))
-            yield from below or [Found(entry.name, entry.path, _why_none(place))]
+            yield from below or [_no_repo(place)]
 
 
 def _below(folder: Path, top: Path, levels: int) -> Iterator[Found]:
@@ -107,12 +109,12 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _why_none(folder: Path) -> str:
+def _no_repo(folder: Path) -> Found:
     try:
         os.scandir(folder).close()
     except OSError as error:
-        return f"it cannot be read: {error.strerror}"
-    return "it is not a git repository"
+        return Found(folder.name, str(folder), f"it cannot be read: {error.strerror}")
+    return Found(folder.name, str(folder), "it is not a git repository", is_repo=False)
 
 
 def git_dir_of(folder: Path) -> Path | None:

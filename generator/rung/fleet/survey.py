@@ -24,6 +24,7 @@ VERDICT_FILE = str(VERDICT)
 WANTED = (ANSWERS_FILE, VERDICT_FILE)
 
 NOT_RUNGS = f"it has no {ANSWERS_FILE} at its top"
+OTHERS = "it comes from another template"
 
 _NAMES = {"project_name", "project_slug", "description", "team", "stage"}
 _LONGEST = 100
@@ -44,6 +45,10 @@ class Row:
     edited: list[str] | None = None
     """Rung's files that differ from the template's; None when not asked for."""
     problem: str = ""
+
+    @property
+    def is_unread(self) -> bool:
+        return self.stage is None and self.problem != NOT_RUNGS
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)
@@ -155,7 +160,7 @@ def _filled(
     if line is None:
         return row
     if not line.is_of(answers["_src_path"]):
-        return replace(row, problem="it comes from another template")
+        return replace(row, problem=OTHERS)
     row = replace(row, behind=line.behind(row.version))
     if now is None:
         return row

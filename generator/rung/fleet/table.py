@@ -59,7 +59,7 @@ def summary(rows: Sequence[Row]) -> str:
         parts.append(f"{behind} behind")
     if others := sum(row.problem == NOT_RUNGS for row in rows):
         parts.append(f"{others} not Rung's")
-    if broken := sum(row.stage is None and row.problem != NOT_RUNGS for row in rows):
+    if broken := sum(row.is_unread for row in rows):
         parts.append(f"{broken} cannot be read")
     repos = "1 repo" if len(rows) == 1 else f"{len(rows)} repos"
     return f"{repos}: {', '.join(parts) or 'none'}"

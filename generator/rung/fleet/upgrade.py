@@ -141,7 +141,9 @@ class Upgrade:
         return f"rung/upgrade-{self.version}"
 
     def __call__(self, found: Found, row: Row) -> Outcome:
-        if row.problem or row.stage is None:
+        if row.is_unread and found.is_repo:
+            return Outcome(row.repo, "refused", row.problem)
+        if row.problem:
             return Outcome(row.repo, "skipped", row.problem)
         if not is_newer(self.version, row.version):
             return Outcome(row.repo, "newest", row.version)

@@ -61,6 +61,25 @@ def test_copier_update_brings_a_copied_project_to_the_next_version(
     assert "_commit: v0.2.0" in (project / ".copier-answers.yml").read_text()
 
 
+@pytest.mark.parametrize(("at", "src"), [(".", "."), ("..", "template"), ("template", "..")])
+def test_a_template_that_was_named_by_a_relative_path_is_found_again(
+    person: Person, own_template: Path, at: str, src: str
+) -> None:
+    place = own_template.rename(own_template.with_name("template"))
+    project = person.desk / "shop"
+    done = person.runs(COPIER, "copy", "--defaults", src, project, at=place / at)
+    assert done.returncode == 0, done.stderr
+    assert f"_src_path: {place}\n" in (project / ".copier-answers.yml").read_text()
+    git("init", "--quiet", cwd=project)
+    git("add", "--all", cwd=project)
+    git("commit", "--quiet", "--message=Start", cwd=project)
+    release(place, "v0.2.0")
+    done = person.runs(COPIER, "update", "--defaults", at=project)
+    assert done.returncode == 0, done.stderr
+    assert (project / "later.txt").exists()
+    assert person.types("status", at=project).returncode == 0
+
+
 def test_copier_update_brings_a_rung_new_project_to_the_next_version(
     person: Person, own_template: Path
 ) -> None:

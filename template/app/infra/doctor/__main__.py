@@ -314,8 +314,9 @@ def table(files: list[Path], found: list[Evidence]) -> str:
                 report.printable(verdict.verdict.text),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    widths = [max(map(report.columns, column)) for column in zip(*rows, strict=True)]
+    padded = (map(report.padded, row, widths) for row in rows)
+    return "\n".join("  ".join(row).rstrip() for row in padded)
 
 
 def say(what: str) -> None:

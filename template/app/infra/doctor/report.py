@@ -4,6 +4,7 @@
 import html
 import json
 import shutil
+import unicodedata
 from string import Template
 from typing import Any
 
@@ -58,6 +59,17 @@ def as_text(judgement: Judgement, evidence: Evidence) -> str:
 def printable(text: str) -> str:
     """One line that moves no cursor."""
     return "".join(one if one.isprintable() else " " for one in text)
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal the text takes. A letter of Hangul takes two."""
+    letters = unicodedata.normalize("NFC", text)  # macOS writes a syllable as several.
+    wide = sum(unicodedata.east_asian_width(one) in "FW" for one in letters)
+    return len(letters) + wide - sum(map(bool, map(unicodedata.combining, letters)))
+
+
+def padded(text: str, width: int) -> str:
+    return text + " " * (width - columns(text))
 
 
 def as_json(judgement: Judgement, evidence: Evidence) -> str:

@@ -3,9 +3,11 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
+import unicodedata
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -18,7 +20,7 @@ import pytest
 
 from app.infra.connections import DatabaseSettings
 from app.infra.doctor import looking
-from app.infra.doctor.__main__ import Postgres, look_at_primary
+from app.infra.doctor.__main__ import Postgres, look_at_primary, table
 from app.infra.doctor.evidence import Database, Evidence, Skipped
 from app.infra.doctor.finding import Finding, Window
 from app.infra.doctor.looking import look_at_postgres
@@ -453,6 +455,16 @@ def test_many_files_of_evidence_give_a_table(tmp_path: Path) -> None:
     assert blog.startswith("blog")
     assert "not known" in blog
     assert "advance to stage 2" in shop
+
+
+def test_the_columns_of_the_table_begin_at_one_place_when_names_are_hangul() -> None:
+    now = datetime.now(UTC)
+    names = ("shop", "상점", unicodedata.normalize("NFD", "상점 é"))
+    found = [Evidence(stage=1, at=now, window_s=1, service=name) for name in names]
+    rows = table([Path("evidence.json")] * 3, found).splitlines()
+    assert [row.partition("  ")[0] for row in rows] == ["file", *names]
+    spaces = [re.findall("  +", row)[0] for row in rows]
+    assert list(map(len, spaces)) == [4, 4, 4, 2]
 
 
 def test_a_missing_log_is_reported_before_the_doctor_measures() -> None:

@@ -1,5 +1,6 @@
 """`make migration` compares the models with Postgres."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,29 @@ def test_partitions_stay_and_other_schemas_are_compared(project: Path) -> None:
     written.write_text(text, encoding="utf-8")
 
     assert migration(project, "nothing") == []
+
+
+@pytest.mark.slow
+def test_make_test_says_which_migration_cannot_run(project: Path) -> None:
+    for branch in ("notes", "tags"):
+        assert run("make", "migration", f"m={branch}", within=project).returncode == 0
+    [notes] = project.glob("migrations/versions/*_notes.py")
+    [tags] = project.glob("migrations/versions/*_tags.py")
+    written = tags.read_text(encoding="utf-8")
+    tags.write_text(re.sub("(?m)^down_revision.*", 'down_revision = "0001"', written))
+    assert "\nTwo branches have each added a migration. Join them: " in said(project)
+    tags.unlink()
+    written = notes.read_text(encoding="utf-8")
+    notes.write_text(written.replace("-> None:", "-> None:\n    raise ValueError(7)", 1))
+    assert "\nValueError: 7" in said(project)
+
+
+def said(project: Path) -> str:
+    done = run("make", "test", within=project)
+    assert done.returncode != 0
+    assert "INTERNALERROR" not in done.stdout
+    [_, reason] = done.stdout.split("`alembic upgrade head` failed:")
+    return reason
 
 
 def migration(project: Path, what: str) -> list[str]:

@@ -7,6 +7,7 @@ import secrets
 import sys
 from collections import Counter
 from collections.abc import Awaitable
+from math import inf
 from typing import Any, Literal
 
 from httptools import HttpRequestParser
@@ -50,6 +51,9 @@ SINGLE_FIELDS = frozenset(
 HEAD_SECONDS = 10.0
 SILENCE_SECONDS = 30.0
 
+# While an answer waits for its client, the client must read this much in SILENCE_SECONDS.
+LEAST_READ_BYTES = 64 * 1024
+
 # After its answer, a client may send the rest of its body for this long. Until then, the request
 # takes one of the places that HAProxy has for a copy.
 REST_OF_BODY_SECONDS = 2.0
@@ -69,7 +73,42 @@ class Refused(Exception):
     """Ends the parser's work, because the request is refused. Its text tells the client why."""
 
 
-class LimitedHttp(HttpToolsProtocol):
+class ReadInTime(asyncio.Protocol):
+    """Closes the connection of a client that reads too slowly or not at all."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    _until_read: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # By default, asyncio tells only of more than 64 KiB that wait. Less would wait forever:
+        # close() lets the client read it first.
+        self.transport.set_write_buffer_limits(high=0)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._until_read:
+            self._until_read.cancel()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._look_again()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._until_read:
+            self._until_read.cancel()
+
+    def _look_again(self, unread_before: float = inf) -> None:
+        unread = self.transport.get_write_buffer_size()
+        if unread and unread_before - unread < LEAST_READ_BYTES:
+            self.transport.abort()
+        elif unread:
+            self._until_read = self.loop.call_later(SILENCE_SECONDS, self._look_again, unread)
+
+
+class LimitedHttp(ReadInTime, HttpToolsProtocol):
     """A request that arrives in one piece, as nearly all do, costs no timer."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -83,7 +122,6 @@ class LimitedHttp(HttpToolsProtocol):
         self._unread = b""
         self._is_resting = False
         self._timer: asyncio.TimerHandle | None = None
-        self._until_read: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -94,8 +132,6 @@ class LimitedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._set_timer(None)
-        if self._until_read:
-            self._until_read.cancel()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # whether the connection stays open
@@ -242,15 +278,6 @@ class LimitedHttp(HttpToolsProtocol):
         cause = error and error.__context__  # our own error, or one of uvicorn
         text = cause if isinstance(cause, Refused) else "" if cause else error
         self._refuse("400 Bad Request", str(text))
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._until_read = self.loop.call_later(SILENCE_SECONDS, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._until_read:
-            self._until_read.cancel()
 
     def _pass_on_body(self) -> None:
         """Joins chunks that arrive at once: uvicorn would copy the body for each of them."""

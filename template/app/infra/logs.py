@@ -198,12 +198,20 @@ def _configure_libraries(
     for known in logging.root.manager.loggerDict.values():
         if isinstance(known, logging.Logger):
             known.disabled = False  # a dictConfig switches off the loggers that it does not name
+    logging.getLogger("uvicorn.error").addFilter(_without_address_and_path)
     # Uvicorn has its own handlers, and its access log repeats ours.
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = name != "uvicorn.access"
         logger.setLevel(level)
+
+
+def _without_address_and_path(record: logging.LogRecord) -> bool:
+    """Uvicorn logs each WebSocket with its query, in which a browser's page may send a token."""
+    if isinstance(record.args, tuple) and '"WebSocket %s"' in str(record.msg):
+        record.args = ("a client", "…", *record.args[2:])
+    return True
 
 
 def install(app: FastAPI) -> None:

@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 from contextlib import suppress
+from importlib.util import find_spec
 from ipaddress import ip_network
 from socket import getaddrinfo
 
@@ -68,6 +69,8 @@ def load(config: Config, app: FastAPI) -> None:
     routes = (context.original_route for context in iter_route_contexts(app.router.routes))
     if all(isinstance(route, Route) for route in routes):  # none may be a WebSocket
         config.ws = "none"  # an offer of one is ignored, so that every limit remains
+    elif find_spec("websockets"):  # the team's to add
+        config.ws = "app.infra.websocket_limits:LimitedWebSocket"
     late = LateRefusals(app)
     config.app = KnownAddress(late) if config.proxy_headers else late
     config.load()

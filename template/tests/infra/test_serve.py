@@ -558,13 +558,72 @@ async def test_a_websocket_is_opened_by_get_where_the_app_has_one(
         await websocket.accept()
         await websocket.close()
 
-    offer = b"connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
-    key = b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     async with connected(echo) as (reader, writer):
-        writer.write(method + b" /length HTTP/1.1\r\nhost: x\r\n" + offer + key + b"\r\n")
+        writer.write(opening(b"/length").replace(b"GET", method))
         answer = await reader.readline()
 
     assert answer.startswith(b"HTTP/1.1 101 " if method == b"GET" else b"HTTP/1.1 200 ")
+
+
+@pytest.fixture
+def feed(echo: FastAPI) -> FastAPI:
+    pytest.importorskip("websockets", reason="the app has no library for WebSockets")
+
+    @echo.websocket("/feed")
+    async def feed(websocket: WebSocket) -> None:
+        await websocket.accept()
+        while True:
+            await websocket.send_text("news" * 5_000)
+
+    @echo.websocket("/quiet")
+    async def quiet(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.receive()
+
+    return echo
+
+
+def opening(path: bytes) -> bytes:
+    offer = b"connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    key = b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    return b"GET %b HTTP/1.1\r\nhost: x\r\n%b%b\r\n" % (path, offer, key)
+
+
+async def test_the_websocket_of_a_client_that_does_not_read_is_closed(
+    feed: FastAPI, connections: list[http_limits.ReadInTime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_limits, "SILENCE_SECONDS", 0.2)
+    async with connected(feed) as (_, writer):
+        writer.write(opening(b"/feed"))
+        await until(lambda: len(connections) == 2)  # one of HTTP, and its successor
+        await until(lambda: connections[1:] == [])
+
+
+async def test_a_flood_of_pings_does_not_fill_the_memory(
+    feed: FastAPI, connections: list[http_limits.ReadInTime]
+) -> None:
+    async with connected(feed) as (reader, writer):
+        writer.write(opening(b"/quiet"))
+        await reader.readuntil(b"\r\n\r\n")
+        _, server = connections
+        pings = (b"\x89\xfd\0\0\0\0" + b"p" * 125) * 1000
+        for _ in range(150):
+            writer.write(pings)
+            await writer.drain()
+            assert server.transport.get_write_buffer_size() < 1_000_000
+
+
+async def test_a_websocket_is_logged_without_its_address_and_path(
+    feed: FastAPI, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOG_FORMAT", "json")
+    logs.install(feed)
+    async with connected(feed) as (reader, writer):
+        writer.write(opening(b"/quiet?token=4711"))
+        await reader.readuntil(b"\r\n\r\n")
+
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "accepted" in line]
+    assert json.loads(line)["event"] == 'a client - "WebSocket …" [accepted]'
 
 
 async def test_a_refusal_is_delayed_and_its_logged_duration_excludes_the_delay(

@@ -1,0 +1,18 @@
+# Rung's file: advancing to another stage may change it.
+"""Limits that uvicorn does not have for a WebSocket: slow readers, and floods of pings."""
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from app.infra.http_limits import ReadInTime
+
+
+class LimitedWebSocket(ReadInTime, WebSocketsSansIOProtocol):
+    """serve.py imports it only for an app that has a WebSocket."""
+
+    def handle_ping(self) -> None:
+        """A client that sends pings and reads no pongs filled memory: 375 MB in 30 s. As RFC 6455
+        allows, it gets no pong while an earlier one waits."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()  # drops it

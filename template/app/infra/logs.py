@@ -40,6 +40,12 @@ _REFUSED = re.compile(
     re.M,
 )
 
+# Postgres itself names a text that it cannot convert: to a number, a time, an enum, an array.
+_NOT_CONVERTED = re.compile(
+    r'([:)] (?:(?:invalid input|malformed|date/time)[^"\n]*: |value ))"(?s:.*?)"(?= is out of |$)',
+    re.M,
+)
+
 # A terminal obeys them: a path of a request could hide lines, or write to the clipboard.
 _CONTROLS = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160)) if n not in b"\t\n"}
 
@@ -164,7 +170,7 @@ def configure(settings: LogSettings, *more: Processor) -> None:
 
 def _without_refused_values(logger: object, method: str, line: EventDict) -> EventDict:
     if "exception" in line:
-        line["exception"] = _REFUSED.sub(r"\1…\2", line["exception"])
+        line["exception"] = _NOT_CONVERTED.sub(r"\1…", _REFUSED.sub(r"\1…\2", line["exception"]))
     return line
 
 

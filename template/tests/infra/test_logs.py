@@ -158,17 +158,24 @@ async def test_an_error_of_a_library_does_not_show_the_value_that_it_refuses(
     async def row(read: ReadSession) -> None:
         await read.all(SECRETS, note=odd)
 
+    @bare.get("/cast/{type_name}")
+    async def converted(write: WriteSession, type_name: str) -> None:
+        cast = text(f"SELECT CAST(CAST(:note AS text) AS {type_name})")
+        await write.execute(cast, {"note": odd})
+
     @bare.get("/answer")
     async def answer() -> list[Note]:
         return [{"note": odd}, {"text": odd}]  # type: ignore[list-item]
 
+    casts = [f"/cast/{name}" for name in ("integer", "timestamptz", "integer[]", "jsonpath")]
     async with serve(bare) as client:
-        for path in ("/argument", "/row", "/answer", "/transaction", "/many", "/id"):
+        for path in ("/argument", "/row", "/answer", "/transaction", "/many", "/id", *casts):
             assert (await client.get(path)).status_code == 500
 
     logged = [line["exception"] for line in lines(capsys) if "exception" in line]
-    assert ["secret" in error for error in logged] == [False] * 6, logged
+    assert ["secret" in error for error in logged] == [False] * 10, logged
     assert "query argument $1: … ('str' object cannot be interpreted as an integer)" in logged[0]
+    assert "invalid input syntax for type integer: …" in logged[6]
     assert "Input should be a valid integer" in logged[1]
     assert "'loc': ('response', 1, 'note'), 'msg': 'Field required'" in logged[2]
 

@@ -124,7 +124,8 @@ VIEWS = """
     GROUP BY oid, relkind ORDER BY max(distance), oid
 """
 
-# The tables that the text of a function names, and the triggers by which tables that stay call it.
+# The tables that the text of a function names, and the triggers by which tables and views that stay
+# call it. $2 has the views that move.
 # Not in comments and strings, and not after FROM in `IS DISTINCT FROM` or EXTRACT (… FROM …). INTO
 # alone leads to a variable of PL/pgSQL. Each table with each function would be a million matches.
 MENTIONS = r"""
@@ -149,7 +150,8 @@ MENTIONS = r"""
             '(?:"(?:[^"]|"")+"|[[:alpha:]_][\w$]*))'), 'gi') AS found
     ), triggers AS (
         SELECT tgfoid, array_agg(format('The trigger %I of %s', tgname, tgrelid::regclass)) AS shown
-        FROM pg_trigger WHERE tgrelid <> ALL($1::text[]::regclass[]) GROUP BY tgfoid
+        FROM pg_trigger WHERE tgrelid <> ALL(($1::text[] || $2::text[])::regclass[])
+        GROUP BY tgfoid
     )
     SELECT functions.oid::regprocedure::text AS function, body, used.oid::regclass::text AS table,
         used.oid = ANY($1::text[]::regclass[]) AS moves, shown AS triggers

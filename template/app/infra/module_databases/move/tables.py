@@ -99,7 +99,8 @@ async def of_views(move: Move) -> AsyncGenerator[str]:
 
 async def of_functions(move: Move) -> AsyncGenerator[str]:
     """Postgres knows what a view reads, but not what the text of a function names."""
-    mentions = await move.old.rows(MENTIONS, move.tables)
+    views = [name for name, _ in await move.old.rows(VIEWS, move.tables)]
+    mentions = await move.old.rows(MENTIONS, move.tables, views)
     bodies = dict(await move.new.rows(BODIES, list({row["function"] for row in mentions})))
     rows = await move.new.rows(PRESENT, list({row["table"] for row in mentions}))
     present = {row["name"] for row in rows}

@@ -689,6 +689,18 @@ def test_an_old_secret_is_refused_only_when_no_process_uses_it(site: Site, folde
     assert not (site.folder / "changed").exists()
 
 
+@pytest.mark.parametrize("folder", ["", "pooling/", "module_databases/"])
+def test_an_old_role_is_not_refused_while_a_process_cannot_be_asked(
+    site: Site, folder: str
+) -> None:
+    """It has ended, runs as another user or in a container. The next step would be in vain."""
+    for program in ("psql", "sed"):
+        site.program(program, f"touch {site.folder}/changed")
+    done = site.step(commands_of(f"{folder}rotation.md", "3."), OLD_ROLE="app")
+    assert done.returncode != 0
+    assert not (site.folder / "changed").exists()
+
+
 def test_a_rotation_that_has_begun_does_not_begin_again(site: Site) -> None:
     """The processes may know the first new key only."""
     before = "SECRET_KEY='old'\nSECRET_KEY_PREVIOUS='new'\n"

@@ -3,9 +3,12 @@
 import json
 import os
 import re
+import select
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -122,6 +125,27 @@ def test_make_finds_a_uv_at_any_path(tmp_path: Path, named: str) -> None:
     used = named if "folder" in named else "bin/uv"
     said = f"{used}: run --quiet python -m dev python -m dev.psql\n"
     assert (done.stdout, done.stderr) == (said, "")
+
+
+@pytest.mark.parametrize("target", ["dev", "test", "load", "stack"])
+def test_a_kill_of_make_reaches_the_program_too(tmp_path: Path, target: str) -> None:
+    for name in ("Makefile", "dev/uv", "dev/targets.mk", "dev/copies/targets.mk"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(TEMPLATE / name, tmp_path / name)
+    uv = tmp_path / "a uv"
+    uv.write_text("#!/bin/sh\necho $$\nexec sleep 60\n", encoding="utf-8")
+    uv.chmod(0o755)
+    with subprocess.Popen(
+        ["make", target], cwd=tmp_path, env=os.environ | {"UV": str(uv)}, stdout=subprocess.PIPE
+    ) as make:
+        assert make.stdout
+        program = int(make.stdout.readline())
+        make.terminate()
+        # The program has the pipe open until it ends.
+        has_ended = select.select([make.stdout], [], [], 10)[0]
+        with suppress(ProcessLookupError):
+            os.kill(program, signal.SIGKILL)
+    assert has_ended
 
 
 def test_a_python_version_without_an_end_of_line_is_read(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 # Rung's file: advancing to another stage may change it.
 # dev/uv runs the uv that $UV names: its path may hold spaces, or lead nowhere.
-UV := $(if $(UV),UV='$(UV)' )sh dev/uv
+UV := $(if $(UV),/usr/bin/env UV='$(UV)' )sh dev/uv
 # PYTHONSAFEPATH would hide dev/ from `python -m dev`.
 unexport UV PYTHONSAFEPATH
 RUN = $(UV) run --quiet
+# `exec` in a recipe: when make is killed, it ends only the process that it has started, a shell.
 WITH_SERVICES = $(RUN) python -m dev
 
 # `make help` lists each included file, and a team may delete its seed.
@@ -20,7 +21,7 @@ system-packages: ## Install what the tests need from the system
 	@$(if $(strip $(SYSTEM_PACKAGES)),command -v apt-get >/dev/null || { echo 'There is no apt-get here. Install these another way: $(strip $(SYSTEM_PACKAGES))' >&2; exit 1; }; $(AS_ROOT) apt-get update -qq && $(AS_ROOT) apt-get install -qq -y --no-install-recommends $(SYSTEM_PACKAGES))
 
 dev: ## Migrate, seed and serve with reload (PORT=8000), on the Postgres in .dev or on DATABASE_URL
-	@$(WITH_SERVICES) python -m dev.serve
+	@exec $(WITH_SERVICES) python -m dev.serve
 
 migrate: ## Run the migrations that the database lacks
 	@$(WITH_SERVICES) python -m dev.migrate
@@ -41,4 +42,4 @@ psql: ## Open a SQL prompt on the database
 
 load: ## Run a load test: USERS=20 DURATION=30s, on a new process and database, or on HOST=https://…
 	@USERS=$(or $(USERS),20) DURATION=$(or $(DURATION),30s) HOST=$(if $(findstring command,$(origin HOST)),$(HOST)) \
-		$(RUN) --group load python -m dev.load
+		exec $(RUN) --group load python -m dev.load

@@ -119,6 +119,8 @@ def try_lock_alone(descriptor: int) -> bool:
 
 def _run(order: dict[str, Any]) -> int:
     user = order["user"]
+    # A background job ignores SIGINT, and so would a server that has just begun: it never stopped.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     server = subprocess.Popen(
         order["command"], user=user, group=user, extra_groups=None if user is None else []
     )

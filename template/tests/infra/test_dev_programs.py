@@ -3,6 +3,7 @@
 
 import errno
 import os
+import signal
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -134,6 +135,18 @@ def test_a_copy_that_fails_says_why_although_its_log_is_empty(tmp_path: Path) ->
     ):
         pass
     assert not (tmp_path / "log").read_text()
+
+
+def test_a_server_that_has_just_begun_stops_in_a_background_job_too(tmp_path: Path) -> None:
+    (tmp_path / "users").touch()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for `make dev &`
+    try:
+        supervised = supervisor.supervise(
+            ["sleep", "60"], tmp_path, env=os.environ, stop_with=signal.SIGINT
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    supervised.wait(30)
 
 
 def test_a_disk_that_is_full_is_named_in_two_lines(

@@ -1,10 +1,17 @@
 # Rung's file: advancing to another stage may change it.
 """python -m app.infra.serve: the app in production, one process on PORT."""
 
-import gc
 import os
-import resource
+import signal
 import sys
+
+if __name__ == "__main__" and os.getpid() == 1:
+    # Linux drops a signal that the first process of a container does not handle. The imports below
+    # take a second, and only then uvicorn handles SIGTERM.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+
+import gc
+import resource
 from contextlib import suppress
 from importlib.util import find_spec
 from ipaddress import ip_network

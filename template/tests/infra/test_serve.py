@@ -18,11 +18,24 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from uvicorn.server import ServerState
 
 from app.infra import http_limits, logs, serve
-from tests.infra.conftest import until
+from tests.infra.conftest import run_python, until
 
 CHUNKED = b"POST /names HTTP/1.1\r\nhost: shop\r\ntransfer-encoding: chunked\r\n\r\n"
 
 FORWARDED = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
+
+STOPPED_WHILE_IT_BEGINS = """
+import os, runpy, signal, sys
+
+class Stop:
+    def find_spec(self, name, *_):
+        if name == "fastapi":
+            signal.raise_signal(signal.SIGTERM)
+
+sys.meta_path.insert(0, Stop())
+os.getpid = lambda: 1
+runpy.run_module("app.infra.serve", run_name="__main__")
+"""
 
 
 @pytest.fixture
@@ -855,3 +868,8 @@ async def _read_soon(reader: asyncio.StreamReader) -> bytes:
             return await reader.read(100)
     except TimeoutError:
         return b""
+
+
+def test_the_first_process_of_a_container_can_be_stopped_while_it_begins() -> None:
+    done = run_python("-c", STOPPED_WHILE_IT_BEGINS)
+    assert (done.returncode, done.stderr) == (0, "")

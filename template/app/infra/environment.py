@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings
 SHARED = Path(__file__).parents[2] / ".dev" / "environment.json"
 
 ADVICE = {
+    "Input should be a valid URL, empty host": ". Write it before the path; a socket of Postgres as"
+    " %2Fcloudsql%2FPROJECT%3AREGION%3AINSTANCE",
     "url_parsing": ". Put no quotes around it. In a password write / as %2F, ? as %3F, # as %23,"
     " @ as %40, : as %3A and , as %2C",
     "time_delta_parsing": ". Write PT30M for 30 minutes, or P14D for 14 days",
@@ -42,7 +44,8 @@ def read[SettingsT: BaseSettings](settings: type[SettingsT], **given: Any) -> Se
         return settings(_env_ignore_empty=True, **given)
     except ValidationError as error:
         wrong = [
-            f"  {_place(prefix, problem['loc'])}: {problem['msg']}{ADVICE.get(problem['type'], '')}"
+            f"  {_place(prefix, problem['loc'])}: {problem['msg']}"
+            f"{ADVICE.get(problem['msg'], ADVICE.get(problem['type'], ''))}"
             for problem in error.errors(include_input=False)
             # This default depends on another variable, which is wrong and named already.
             if problem["type"] != "default_factory_not_called"

@@ -423,7 +423,7 @@ def test_a_url_parameter_that_asyncpg_does_not_know_stops_the_start_and_is_named
         ("ada:secret@nowhere/shop?sslmode", "bad query field"),
         ("ada:secret@nowhere/shop?port=5432", "after the host"),
         ("ada:secret@nowhere/shop?host=/cloudsql/shop", "%2Fcloudsql"),
-        ("ada:secret@/shop?host=/cloudsql/shop", "empty host"),
+        ("ada:secret@/shop?host=/cloudsql/shop", "empty host. Write it before the path; a socket"),
         ("ada:secret@nowhere/shop?SSLMODE=require", "the parameter SSLMODE is not known"),
         ("ada:secret@nowhere/shop?target_session_attrs=main", "main"),
         ("ada:secret@nowhere/shop?sslmode=verify-full&sslrootcert=/nowhere", "sslrootcert"),

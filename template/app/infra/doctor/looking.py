@@ -151,6 +151,8 @@ NO_SERVER = {"role": "", "slots": 1_000_000, "oldest_xid": None, "statements": N
 
 type Idling = tuple[int, datetime]  # process, and since when
 type Transaction = tuple[int, datetime | None]  # process, 0 if it is prepared, and its begin
+# By the seconds since the begin. On a busy machine they are further apart than SAMPLE_SECONDS.
+type Samples = dict[float, list[asyncpg.Record]]
 
 
 class Counters(NamedTuple):
@@ -217,12 +219,12 @@ class Looking:
             self._skip("statements", "pg_stat_statements is not installed", EXTENSION)
         return dict(server)
 
-    async def _samples(self, began: float, seconds: float) -> list[list[asyncpg.Record]]:
-        samples: list[list[asyncpg.Record]] = []
+    async def _samples(self, began: float, seconds: float) -> Samples:
+        samples: Samples = {}
         while (gone := time.monotonic() - began) < seconds and not self._connection.is_closed():
             self._say(f"sessions, {gone:.0f} of {seconds:.0f} s")
             if (sample := await self._all("sessions", SESSIONS)) is not None:
-                samples.append(sample)
+                samples[gone] = sample
             await asyncio.sleep(SAMPLE_SECONDS)
         if self._connection.is_closed():
             self._skip("sessions", "Postgres ended the doctor's connection", "run this again")
@@ -345,16 +347,16 @@ async def look_at_postgres(
         connection.terminate()
 
 
-def _sessions(samples: list[list[asyncpg.Record]]) -> dict[str, Any]:
+def _sessions(samples: Samples) -> dict[str, Any]:
     def mean(counts: Callable[[asyncpg.Record], bool]) -> float:
-        return fmean(sum(map(counts, one)) for one in samples) if samples else 0.0
+        return fmean(sum(map(counts, one)) for one in samples.values()) if samples else 0.0
 
     def is_idle(one: asyncpg.Record) -> bool:
         return (one["state"] or "").startswith("idle in transaction")
 
     idle: dict[Idling, list[float]] = defaultdict(list)
     blockers: set[Idling] = set()
-    for sample in samples:
+    for sample in samples.values():
         blocking = {pid for one in sample for pid in one["blockers"] or ()}
         for one in filter(is_idle, sample):
             since = one["pid"], one["state_change"]
@@ -380,16 +382,16 @@ def _sessions(samples: list[list[asyncpg.Record]]) -> dict[str, Any]:
     }
 
 
-def _longest_blocker(samples: list[list[asyncpg.Record]]) -> float:
+def _longest_blocker(samples: Samples) -> float:
     """For how long one transaction blocked others and waited for nobody, in seconds. Its age says
     less: most of it may be the wait for its turn."""
-    seen: dict[Transaction, list[int]] = defaultdict(list)
-    for number, sample in enumerate(samples):
+    seen: dict[Transaction, list[float]] = defaultdict(list)
+    for gone, sample in samples.items():
         begins = {one["pid"]: one["xact_start"] for one in sample}
         waiting = {one["pid"] for one in sample if one["blockers"]}
         for pid in {pid for one in sample for pid in one["blockers"] or ()} - waiting:
-            seen[pid, begins.get(pid)].append(number)
-    return max((SAMPLE_SECONDS * (of[-1] - of[0]) for of in seen.values()), default=0.0)
+            seen[pid, begins.get(pid)].append(gone)
+    return max((at[-1] - at[0] for at in seen.values()), default=0.0)
 
 
 def _is_disk(session: asyncpg.Record) -> bool:

@@ -208,9 +208,14 @@ async def test_an_advisory_lock_that_every_session_takes_is_the_verdict(database
     assert "the same advisory lock" in finding(found).text
 
 
-async def test_one_long_transaction_that_others_wait_for_is_the_verdict(database: str) -> None:
+async def test_one_long_transaction_that_others_wait_for_is_the_verdict(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = looking.SESSIONS.replace("FROM pg_stat", "FROM pg_sleep(1.2), pg_stat", 1)
+    monkeypatch.setattr(looking, "SESSIONS", late)  # as on a busy machine
+
     async with at_work(database, holds_all_rows), at_work(database, *[changes_one_row] * 6):
-        found, _ = await look(database, 4)
+        found, _ = await look(database, 8)
 
     assert "one transaction" in finding(found).text
 

@@ -156,7 +156,7 @@ def configure(settings: LogSettings, *more: Processor) -> None:
         console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         render += [_without_controls, console]
     if isinstance(sys.stdout, TextIOWrapper):
-        # No line fails because the machine's locale lacks a character of it, and JSON is UTF-8.
+        # Otherwise a character that the machine's locale lacks fails the line. JSON is UTF-8.
         encoding = "utf-8" if settings.as_json else None
         sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
     # Not through the standard library: its loggers and formatters cost 50 µs a request more.

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Query: a SELECT that is declared once, with its optional parts and the model of its rows."""
+"""Query: a statement that is declared once, with its optional parts and the model of its rows."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.sql import operators, visitors
 
-# Only a numeric column is asked for the type that Postgres sends.
+# SQLAlchemy asks for the OID of a column's type, and uses it only for numbers.
 OID_OF_NUMERIC = 1700
 
 _DIALECT = dialect(dbapi=dialect.import_dbapi())  # type: ignore[no-untyped-call]  # SQLAlchemy's own

@@ -30,6 +30,9 @@ from app.infra.http_limits import KnownAddress, LateRefusals, LimitedHttp, Trust
 # anybody else. 10,000 such bodies would fill the memory of a copy (1 GiB on AWS).
 MOST_FILES = 4_096
 
+# The largest message of a WebSocket. With uvicorn's 16 MiB, 40 clients without a login took 700 MB.
+MOST_MESSAGE_BYTES = 1024 * 1024
+
 EVERY_ADDRESS = ""  # of IPv4 and of IPv6: a pod may have only one of them
 
 
@@ -68,6 +71,7 @@ def configured() -> Config:
         # Longer than proxies keep an idle connection (load balancers 60 s, Heroku's router 90 s):
         # a request on a connection that was just closed is answered 502.
         timeout_keep_alive=95,
+        ws_max_size=MOST_MESSAGE_BYTES,
         timeout_graceful_shutdown=15,
     )
 

@@ -643,6 +643,19 @@ async def test_a_flood_of_pings_does_not_fill_the_memory(
             assert server.transport.get_write_buffer_size() < 1_000_000
 
 
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_message_of_a_websocket_is_read_up_to_1_mib(feed: FastAPI, more: int) -> None:
+    size = serve.MOST_MESSAGE_BYTES + more
+    body = b"" if more else b"m" * size  # one that is too large is refused before its body
+    async with connected(feed) as (reader, writer):
+        writer.write(opening(b"/quiet"))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"\x82\xff" + size.to_bytes(8) + b"\0\0\0\0" + body)
+        answer = await reader.read()
+
+    assert (b"\x03\xf1" in answer) == bool(more)  # 1009: the message is too large
+
+
 async def test_a_websocket_is_logged_without_its_address_and_path(
     feed: FastAPI, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,6 +110,8 @@ def reason_of(error: BaseException) -> str:
 
 def unavailable_after(error: BaseException | None) -> Unavailable | None:
     """None if the same statement would fail again a moment later. Raises OutOfRange."""
+    if _lacks_transaction_ids(error):
+        return Unavailable(f"Postgres: {error}")
     _refuse_out_of_range(error)
     if isinstance(error, CONNECTION_LOST):
         return Unavailable(f"Postgres: the connection was lost: {error}")
@@ -117,8 +119,7 @@ def unavailable_after(error: BaseException | None) -> Unavailable | None:
         return Unavailable(f"Postgres: a type has changed: {error}")
     state = getattr(error, "sqlstate", None) or ""
     may_pass = state in _WORTH_ANOTHER_TRY or state.startswith(_SERVER_FAILS)
-    may_pass = may_pass or _lacks_a_right(error) or _lacks_transaction_ids(error)
-    return Unavailable(f"Postgres: {error}") if may_pass else None
+    return Unavailable(f"Postgres: {error}") if may_pass or _lacks_a_right(error) else None
 
 
 def _refuse_out_of_range(error: BaseException | None) -> None:

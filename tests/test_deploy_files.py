@@ -104,6 +104,21 @@ def test_the_script_that_fetches_uv_prefers_one_that_is_there() -> None:
     assert subprocess.check_output(command, env={"UV": "/bin/echo"}, text=True) == "hello\n"
 
 
+@pytest.mark.parametrize("name", ["UV_PROJECT", "UV_WORKING_DIR", "UV_WORKING_DIRECTORY"])
+def test_no_variable_leads_uv_to_another_project(tmp_path: Path, name: str) -> None:
+    project = '[project]\nname = "shop"\nversion = "7"\n'
+    (tmp_path / "pyproject.toml").write_text(project, encoding="utf-8")
+    done = subprocess.run(
+        ["sh", str(TEMPLATE / "dev/uv"), "version", "--short"],
+        cwd=tmp_path,
+        env=os.environ | {name: "/nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "7\n"), done.stderr
+
+
 @pytest.mark.parametrize("named", ["/nowhere", "a folder/uv", ""])
 def test_make_finds_a_uv_at_any_path(tmp_path: Path, named: str) -> None:
     for folder in ("dev", "bin", "a folder"):

@@ -544,7 +544,9 @@ def without_transaction_ids() -> Iterator[str]:
         )
 
     folder = postgres.own_folder("rung-wraparound")
-    server = postgres.Postgres(folder, postgres.TEMPORARY_SETTINGS, create=create, remove=True)
+    # Autovacuum would give it new ids within a minute.
+    options = postgres.TEMPORARY_SETTINGS | {"autovacuum_naptime": "2147483"}
+    server = postgres.Postgres(folder, options, create=create, remove=True)
     with server.running():
         yield f"{server.url}/postgres"
 

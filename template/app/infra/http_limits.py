@@ -16,7 +16,7 @@ from uvicorn.middleware.proxy_headers import _TrustedHosts
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.infra.answers import HEADERS, nothing
-from app.infra.joined_answers import JoinedAnswer, UnchunkedAnswer
+from app.infra.joined_answers import JoinedAnswer
 
 # Limits the request line and headers together, and the data between two parts of a chunked body
 # (chunk extensions, trailers). A body that arrives at once may be longer.
@@ -222,9 +222,7 @@ class LimitedHttp(ReadInTime, HttpToolsProtocol):
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before and self.parser.get_method() != b"HEAD":  # no WebSocket
-            is_old = self.parser.get_http_version() == "1.0"
-            answer = UnchunkedAnswer if is_old else JoinedAnswer
-            self.cycle.transport = answer(self.transport, self._close_when_read)
+            self.cycle.transport = JoinedAnswer(self.transport, self._close_when_read)
         self._reading = "body"
         self._overhead_bytes = 0
         self.headers = self.headers.copy()  # collects trailers, which the app never sees

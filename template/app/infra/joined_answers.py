@@ -4,7 +4,6 @@
 import asyncio
 from collections.abc import Callable
 
-CHUNKED = b"transfer-encoding: chunked\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -35,20 +34,3 @@ class JoinedAnswer(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self._transport.is_closing()
-
-
-class UnchunkedAnswer(JoinedAnswer):
-    """For HTTP/1.0, which knows no chunks: a client would save their sizes with the body. Uvicorn
-    then closes the connection, which ends the body."""
-
-    _is_chunked = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        data = bytes(data)
-        if self._is_chunked and data:
-            size, _, rest = data.partition(b"\r\n")
-            data = rest[: int(size, 16)]
-        elif not self._head and CHUNKED in data:
-            self._is_chunked = True
-            data = data.replace(CHUNKED, b"")
-        super().write(data)

@@ -237,23 +237,6 @@ async def test_a_request_may_arrive_in_one_piece_or_byte_by_byte(echo: FastAPI) 
             assert await reader.readexactly(1) == b"3"
 
 
-@pytest.mark.parametrize(
-    "parts", [[b"name,", b"stock\n", b"x" * 9000], [b"one"], [b"", b"two"], []]
-)
-async def test_http_1_0_gets_an_answer_of_unknown_length_without_chunks(
-    echo: FastAPI, parts: list[bytes]
-) -> None:
-    @echo.get("/export")
-    async def export() -> StreamingResponse:
-        return StreamingResponse(iter(parts))
-
-    async with connected(echo) as (reader, writer):
-        writer.write(b"GET /export HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert b"transfer-encoding" not in head
-        assert await reader.read() == b"".join(parts)
-
-
 @pytest.mark.parametrize("part", [b"a" * 1024, b"a: b\r\n" * 100])
 async def test_endless_headers_are_refused(echo: FastAPI, part: bytes) -> None:
     async with connected(echo) as (reader, writer):

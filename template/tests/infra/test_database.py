@@ -526,6 +526,10 @@ async def test_a_server_that_refuses_for_now_is_unavailable(database: Database, 
     await assert_unavailable(database, failing, "not now|the connection was lost")
 
 
+# Of the database, and of a small table in it that the test does not need.
+POSTGRES_OID, PG_TS_PARSER_OID = "5", "3601"
+
+
 @pytest.fixture
 def without_transaction_ids() -> Iterator[str]:
     """URL of a Postgres that gives none until somebody runs VACUUM."""
@@ -542,11 +546,11 @@ def without_transaction_ids() -> Iterator[str]:
             group=user,
             extra_groups=None if user is None else [],
         )
+        # Autovacuum would give new ids at once. It stops at a page that it cannot read.
+        (data / "base" / POSTGRES_OID / PG_TS_PARSER_OID).write_bytes(b"no page " * 1024)
 
     folder = postgres.own_folder("rung-wraparound")
-    # Autovacuum would give it new ids within a minute.
-    options = postgres.TEMPORARY_SETTINGS | {"autovacuum_naptime": "2147483"}
-    server = postgres.Postgres(folder, options, create=create, remove=True)
+    server = postgres.Postgres(folder, postgres.TEMPORARY_SETTINGS, create=create, remove=True)
     with server.running():
         yield f"{server.url}/postgres"
 

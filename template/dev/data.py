@@ -120,8 +120,12 @@ def sessions() -> async_sessionmaker[AsyncSession]:
     """Each database other than the common one holds the rows of one module, and has its name."""
     databases = services.databases(os.environ).items()
     of_module = {command[-1]: engine(PostgresDsn(url)) for url, command in databases}
-    modules = {one.class_: one.class_.__module__.split(".")[1] for one in Base.registry.mappers}
-    binds = {model: of_module[name] for model, name in modules.items() if name in of_module}
+    binds = {
+        mapper.class_: of_module[name]
+        for mapper in Base.registry.mappers
+        for name in mapper.class_.__module__.split(".")[1:2]
+        if name in of_module
+    }
     return async_sessionmaker(engine(), binds=binds, expire_on_commit=False)
 
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 import uvicorn
 
+from app.infra.http_limits import MOST_MESSAGE_BYTES
 from dev import migrate, services, start_page
 from dev.programs import run_module
 
@@ -36,7 +37,8 @@ def main() -> None:
         factory=True,
         host=HOST,
         port=int(port),
-        http="app.infra.http_limits:LimitedHttp",  # as in production
+        http="app.infra.http_limits:LimitedHttp",  # as in production, like the next line
+        ws_max_size=MOST_MESSAGE_BYTES,
         access_log=False,
         reload=True,
         reload_dirs=["app"],

@@ -67,7 +67,7 @@ _OUT_OF_RANGE = (
     *("22001", "22003", "22008"),  # a text, a number or a time is too long or too large
     *("22021", "22P05"),  # the character NUL in a text, and in a text within JSON
     *("22025", "2201B", "2201W", "2201X"),  # a pattern of LIKE, a regular expression, a page
-    "54",  # too long for an index, too deep
+    *("54000", "54001"),  # too long for an index, too deep
 )
 
 # The driver names these as the cause of its DataError. The second is half of a character.
@@ -127,9 +127,12 @@ def _refuse_out_of_range(error: BaseException | None) -> None:
     client's."""
     refused = error.__cause__ if isinstance(error, asyncpg.DataError) else None
     state = getattr(error, "sqlstate", None) or ""
-    if isinstance(refused, _TOO_LARGE) or state.startswith(_OUT_OF_RANGE):
-        # The message of Postgres may hold the value.
-        log.info("a value is out of range", reason=str(refused or type(error).__name__))
+    if isinstance(refused, _TOO_LARGE):
+        log.info("a value is out of range", reason=str(refused))
+        raise OutOfRange from error
+    if state in _OUT_OF_RANGE:
+        # A warning: it may be our own value, such as of a sequence. The message may hold it.
+        log.warning("a value is out of range", reason=type(error).__name__)
         raise OutOfRange from error
 
 

@@ -40,9 +40,10 @@ _REFUSED = re.compile(
     re.M,
 )
 
-# Postgres itself names a text that it cannot convert: to a number, a time, an enum, an array.
+# Postgres itself names a text that it cannot use: as a number, a time, an enum, a search.
 _NOT_CONVERTED = re.compile(
-    r'([:)] (?:(?:invalid input|malformed|date/time)[^"\n]*: |value ))"(?s:.*?)"(?= is out of |$)',
+    r'^((?:asyncpg|sqlalchemy)\.[^"\n]*?(?:: |value |time zone ))"(?s:.*?)"'
+    r'(?= is out of | not recognized| for "|\Z|\n\n|\n\[SQL|\n[A-Z]+: )',
     re.M,
 )
 

@@ -127,7 +127,8 @@ class ReadPool:
         connection = pooled.connection
         pooled.statements += 1
         if (
-            not connection.is_closed()
+            pooled.generation == self._generation
+            and not connection.is_closed()
             and pooled.statements < MOST_STATEMENTS
             and not connection._protocol._is_cancelling()
             and not connection.is_in_transaction()

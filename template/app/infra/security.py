@@ -111,6 +111,7 @@ class Cors(CORSMiddleware):
 
     async def send(self, message: Message, send: Send, request_headers: Headers) -> None:
         if message["type"] == "http.response.start" and "origin" in request_headers:
+            message.setdefault("headers", [])
             headers = MutableHeaders(scope=message)
             own = headers.getlist(EXPOSE)
             headers[EXPOSE] = ", ".join([*EXPOSED_HEADERS, *own])

@@ -23,15 +23,18 @@ from starlette.routing import Route
 from uvicorn import Config, Server
 from uvicorn.importer import import_from_string
 
-from app.infra.http_limits import KnownAddress, LateRefusals, LimitedHttp, TrustLastAddress
+from app.infra.http_limits import (
+    MOST_MESSAGE_BYTES,
+    KnownAddress,
+    LateRefusals,
+    LimitedHttp,
+    TrustLastAddress,
+)
 
 # Each connection takes an open file, and 24 to 86 KiB: a slow body of 60 KB waits in memory. Linux
 # allows 1,024 files to a program that does not ask for more, and 1,500 slow bodies left none for
 # anybody else. 10,000 such bodies would fill the memory of a copy (1 GiB on AWS).
 MOST_FILES = 4_096
-
-# The largest message of a WebSocket. With uvicorn's 16 MiB, 40 clients without a login took 700 MB.
-MOST_MESSAGE_BYTES = 1024 * 1024
 
 EVERY_ADDRESS = ""  # of IPv4 and of IPv6: a pod may have only one of them
 

@@ -3,16 +3,16 @@
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from app.infra.http_limits import ReadInTime
+from app.infra.http_limits import LEAST_READ_BYTES, ReadInTime
 
 
 class LimitedWebSocket(ReadInTime, WebSocketsSansIOProtocol):
     """serve.py imports it only for an app that has a WebSocket."""
 
     def handle_ping(self) -> None:
-        """A client that sends pings and reads no pongs filled memory: 375 MB in 30 s. As RFC 6455
-        allows, it gets no pong while an earlier one waits."""
-        if self.writable.is_set():
+        """A client that sends pings and reads no pongs filled memory: 375 MB in 30 s. One that only
+        reads slowly gets its pongs, or it would close the connection."""
+        if self.transport.get_write_buffer_size() < LEAST_READ_BYTES:
             super().handle_ping()
         else:
             self.conn.data_to_send()  # drops it

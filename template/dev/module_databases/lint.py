@@ -3,7 +3,7 @@
 
 import sys
 
-from dev.module_databases import common
+from dev.module_databases import common_sessions
 from dev.module_databases.borders import COMMON_SESSION, gone, listed_crossings, new
 
 # Kinds of crossings that this lint judges. The tests judge all others, because they see more.
@@ -11,7 +11,7 @@ ONLY_IN_THE_CODE = (": foreign key of ", ": relationship of ", f": {COMMON_SESSI
 
 
 def main() -> None:
-    crossings = common.crossings()
+    crossings = common_sessions.crossings()
     listed = listed_crossings()
     if listed is None:
         if crossings:

@@ -108,7 +108,7 @@ SLOW: Query[Any] = Query(select(literal_column("pg_sleep(9)").label("n")))
 @pytest.mark.parametrize("failing", ["a statement", "a query", "a time limit"])
 @pytest.mark.usefixtures("notes")
 async def test_a_write_that_goes_on_after_a_failed_statement_is_never_answered_with_success(
-    bare: FastAPI, serve: Serve, failing: str
+    bare: FastAPI, serve: Serve, failing: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Postgres rolls such a transaction back, and calls its COMMIT a success."""
 
@@ -127,6 +127,7 @@ async def test_a_write_that_goes_on_after_a_failed_statement_is_never_answered_w
     async with serve(bare) as client:
         assert (await client.post("/notes")).status_code == 500
         assert await bare.state.database.reader().all(ALL_NOTES) == []
+    assert "within `async with write.begin_nested():`" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("notes")

@@ -626,9 +626,24 @@ async def test_a_flood_of_pings_does_not_fill_the_memory(
             assert server.transport.get_write_buffer_size() < 1_000_000
 
 
+async def test_a_client_that_reads_a_feed_slowly_gets_its_pong(
+    feed: FastAPI, connections: list[http_limits.ReadInTime]
+) -> None:
+    """Without one, many clients close the connection."""
+    async with connected(feed) as (reader, writer):
+        writer.write(opening(b"/feed"))
+        await reader.readuntil(b"\r\n\r\n")
+        await until(connections[1].transport.get_write_buffer_size)  # an unread message waits
+        writer.write(b"\x89\xfd\0\0\0\0" + b"p" * 125)
+        got = b""
+        async with asyncio.timeout(30):
+            while b"\x8a\x7d" + b"p" * 125 not in got:
+                got = got[-200:] + await reader.read(2**16)
+
+
 @pytest.mark.parametrize("more", [0, 1])
 async def test_a_message_of_a_websocket_is_read_up_to_1_mib(feed: FastAPI, more: int) -> None:
-    size = serve.MOST_MESSAGE_BYTES + more
+    size = http_limits.MOST_MESSAGE_BYTES + more
     body = b"" if more else b"m" * size  # one that is too large is refused before its body
     async with connected(feed) as (reader, writer):
         writer.write(opening(b"/quiet"))
@@ -725,7 +740,7 @@ async def test_a_client_that_leaves_a_few_bytes_unread_is_not_kept_for_ever(
     async with connected(echo) as (_, writer):
         await until(lambda: connections)
         [server] = connections
-        while not server.transport.get_write_buffer_size():
+        while connections and not server.transport.get_write_buffer_size():
             writer.write(b"GET /page HTTP/1.1\r\nhost: shop\r\n\r\n")
             await asyncio.sleep(0.001)
         assert server.transport.get_write_buffer_size() < 64 * 1024

@@ -19,7 +19,7 @@ from dev.pooling.findings import Function, calls_in, functions_in, name_of, root
 BUILDERS = {"select", "insert", "update", "delete", "exists"}
 LOOKS_LIKE_SQL = re.compile(
     r"\b(?:SELECT|INSERT|UPDATE|DELETE|MERGE|TRUNCATE)\b"
-    r"|\A\s*(?:LOCK|TABLE|(?i:select|insert|update|delete|merge|with))\b"
+    r"|\A\s*(?:LOCK|(?i:select|insert|update|delete|merge|table|with))\b"
 )
 SESSION = re.compile(r"(Write|WriteSession|AsyncSession)\b")
 

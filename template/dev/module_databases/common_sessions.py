@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dev.module_databases import code, own
 from dev.module_databases.borders import COMMON_SESSION, Crossing, module_of
-from dev.pooling.findings import calls_in, functions_in, name_of, root_of
+from dev.pooling.findings import Function, calls_in, functions_in, name_of, root_of
 
 ANNOTATION = re.compile(r"\b(?:ReadSession|WriteSession|read_session|write_session)\b")
 ROUTE = re.compile(r"\.(?:get|post|put|patch|delete|head|options|api_route|websocket)\(")
@@ -48,11 +48,24 @@ def _uses(
                 for one in (*call.args, *(keyword.value for keyword in call.keywords)):
                     yield call.lineno, other, one
 
-    for line, is_given, name, scope in _sessions(tree, given, known):
-        others = [use[:2] for use in handed(scope) if code.is_session(use[2], {name})]
-        yield from others
+    def is_used(name: str, scope: ast.AST, helpers: dict[str, Function]) -> bool:
+        """Whether this file itself uses the session, and not only other modules that get it."""
         names = [one for one in ast.walk(scope) if isinstance(one, ast.Name) and one.id == name]
-        if is_given and sum(isinstance(one.ctx, ast.Load) for one in names) > len(others):
+        uses = sum(isinstance(one.ctx, ast.Load) for one in names)
+        uses -= sum(code.is_session(one, {name}) for _, _, one in handed(scope))
+        for call in calls_in(scope):
+            if helper := helpers.get(name_of(call.func)):
+                others = {key: one for key, one in helpers.items() if one is not helper}
+                uses -= sum(
+                    code.is_session(one, {name}) and not is_used(parameter, helper, others)
+                    for parameter, one in _arguments(call, helper)
+                )
+        return uses > 0
+
+    helpers = {function.name: function for function in functions_in(tree)}
+    for line, is_given, name, scope in _sessions(tree, given, known):
+        yield from (use[:2] for use in handed(scope) if code.is_session(use[2], {name}))
+        if is_given and is_used(name, scope, helpers):
             yield line, here
     for line, other, one in handed(tree):
         if database := _database_of(one, "reader"):
@@ -87,6 +100,13 @@ def _sessions(
             if database and isinstance(item.optional_vars, ast.Name):
                 known.add(database)
                 yield item.context_expr.lineno, True, item.optional_vars.id, node
+
+
+def _arguments(call: ast.Call, function: Function) -> Iterator[tuple[str, ast.expr]]:
+    """With the names of the function's parameters."""
+    parameters = [*function.args.posonlyargs, *function.args.args]
+    yield from ((one.arg, value) for one, value in zip(parameters, call.args, strict=False))
+    yield from ((one.arg, one.value) for one in call.keywords if one.arg)
 
 
 def _database_of(expression: ast.expr, method: str) -> ast.expr | None:

@@ -156,6 +156,26 @@ async def hidden(app: FastAPI) -> None:
 
 
 Write = WriteSession
+
+
+@router.get("/visited")
+async def visited(read: ReadSession) -> object:
+    return await signed([], common=read)
+
+
+async def signed(pets: list[int], common: ReadSession) -> object:
+    from app.owners import queries as owners
+
+    return await owners.names_of(common, pets)
+
+
+@router.get("/counted")
+async def counted(read: ReadSession) -> object:
+    return await of_mine(read)
+
+
+async def of_mine(read: ReadSession) -> object:
+    return await queries.with_vets(read)
 """
 WORKER = """\
 from app.infra.connections import DatabaseSettings
@@ -178,6 +198,7 @@ app/pets/routes.py:22: all_pets: common session of pets
 app/pets/routes.py:33: night: common session of pets
 app/pets/routes.py:44: hidden: common session of pets
 app/pets/routes.py:47: Write: common session of pets
+app/pets/routes.py:62: counted: common session of pets
 app/worker.py:8: job: common session of pets
 app/worker.py:12: page: common session of pets
 """

@@ -25,7 +25,7 @@ LONGEST_KEY = 200
 
 # An Entry as Redis stores it, to write and to read.
 STORED = b"%b %d %b"
-_STORED = re.compile(rb"(?P<as_of>%b) (?P<due>\d{1,15}) (?P<body>.*)" % ENCODED, re.DOTALL)
+_STORED_PARTS = re.compile(rb"(?P<as_of>%b) (?P<due>\d{1,15}) (?P<body>.*)" % ENCODED, re.DOTALL)
 
 
 class NotCacheable(Exception):
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
     @classmethod
     def parse(cls, raw: bytes) -> Self | None:
         """None if the entry is not valid."""
-        found = _STORED.fullmatch(raw)
+        found = _STORED_PARTS.fullmatch(raw)
         return cls(found["as_of"], int(found["due"]), found["body"]) if found else None
 
     def shows(self, min_position: Position | None) -> bool:

@@ -602,12 +602,21 @@ def opening(path: bytes) -> bytes:
     return b"GET %b HTTP/1.1\r\nhost: x\r\n%b%b\r\n" % (path, offer, key)
 
 
+@asynccontextmanager
+async def websocket(
+    app: FastAPI, path: bytes
+) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    async with connected(app) as (reader, writer):
+        writer.write(opening(path))
+        await reader.readuntil(b"\r\n\r\n")
+        yield reader, writer
+
+
 async def test_the_websocket_of_a_client_that_does_not_read_is_closed(
     feed: FastAPI, connections: list[http_limits.ReadInTime], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_limits, "SILENCE_SECONDS", 0.2)
-    async with connected(feed) as (_, writer):
-        writer.write(opening(b"/feed"))
+    async with websocket(feed, b"/feed"):
         await until(lambda: len(connections) == 2)  # one of HTTP, and its successor
         await until(lambda: connections[1:] == [])
 
@@ -615,9 +624,7 @@ async def test_the_websocket_of_a_client_that_does_not_read_is_closed(
 async def test_a_flood_of_pings_does_not_fill_the_memory(
     feed: FastAPI, connections: list[http_limits.ReadInTime]
 ) -> None:
-    async with connected(feed) as (reader, writer):
-        writer.write(opening(b"/quiet"))
-        await reader.readuntil(b"\r\n\r\n")
+    async with websocket(feed, b"/quiet") as (_, writer):
         _, server = connections
         pings = (b"\x89\xfd\0\0\0\0" + b"p" * 125) * 1000
         for _ in range(150):
@@ -630,9 +637,7 @@ async def test_a_client_that_reads_a_feed_slowly_gets_its_pong(
     feed: FastAPI, connections: list[http_limits.ReadInTime]
 ) -> None:
     """Without one, many clients close the connection."""
-    async with connected(feed) as (reader, writer):
-        writer.write(opening(b"/feed"))
-        await reader.readuntil(b"\r\n\r\n")
+    async with websocket(feed, b"/feed") as (reader, writer):
         await until(connections[1].transport.get_write_buffer_size)  # an unread message waits
         writer.write(b"\x89\xfd\0\0\0\0" + b"p" * 125)
         got = b""
@@ -645,9 +650,7 @@ async def test_a_client_that_reads_a_feed_slowly_gets_its_pong(
 async def test_a_message_of_a_websocket_is_read_up_to_1_mib(feed: FastAPI, more: int) -> None:
     size = http_limits.MOST_MESSAGE_BYTES + more
     body = b"" if more else b"m" * size  # one that is too large is refused before its body
-    async with connected(feed) as (reader, writer):
-        writer.write(opening(b"/quiet"))
-        await reader.readuntil(b"\r\n\r\n")
+    async with websocket(feed, b"/quiet") as (reader, writer):
         writer.write(b"\x82\xff" + size.to_bytes(8) + b"\0\0\0\0" + body)
         answer = await reader.read()
 
@@ -659,9 +662,8 @@ async def test_a_websocket_is_logged_without_its_address_and_path(
 ) -> None:
     monkeypatch.setenv("LOG_FORMAT", "json")
     logs.install(feed)
-    async with connected(feed) as (reader, writer):
-        writer.write(opening(b"/quiet?token=4711"))
-        await reader.readuntil(b"\r\n\r\n")
+    async with websocket(feed, b"/quiet?token=4711"):
+        pass
 
     [line] = [line for line in capsys.readouterr().out.splitlines() if "accepted" in line]
     assert json.loads(line)["event"] == 'a client - "WebSocket …" [accepted]'

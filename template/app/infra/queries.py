@@ -87,8 +87,12 @@ class Query[RowT = dict[str, Any]]:
         self.row = row
         self.statement: Any = _with_arrays(statement)
         self._optional = [_with_arrays(condition) for condition in optional]
+        if self._optional and not hasattr(statement, "where"):
+            raise TypeError(f"optional needs a statement that has a WHERE: {statement}")
         self._parameters = [_parameters(condition) for condition in self._optional]
         self._orders = dict(orders or {})
+        if self._orders and not hasattr(statement, "order_by"):
+            raise TypeError(f"orders needs a SELECT: {statement}")
         self._default_order = next(iter(self._orders), None)
         self.is_fixed = not (self._optional or self._orders)
         self._may_be_none = frozenset[str]().union(*self._parameters)
@@ -115,6 +119,8 @@ class Query[RowT = dict[str, Any]]:
 
     def count(self, values: dict[str, Any]) -> "Form[RowT]":
         """How many rows there are for these values, whatever the limit, offset and order."""
+        if isinstance(self.statement, UpdateBase):
+            raise TypeError(f"count needs a SELECT: {self.statement}")
         parts = self._parts(values)
         if parts not in self._counts:
             rows = self._with(parts).limit(None).offset(None).order_by(None).subquery()

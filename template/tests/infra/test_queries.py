@@ -20,6 +20,7 @@ from sqlalchemy import (
     Select,
     bindparam,
     column,
+    delete,
     func,
     insert,
     literal,
@@ -528,6 +529,12 @@ async def test_each_mistake_has_a_clear_message(database: Database) -> None:
             getattr(read, name)
     with pytest.raises(TypeError, match="needs a bindparam"):
         Query(select(BOOK.title), Title, optional=[BOOK.id == 1])
+    with pytest.raises(TypeError, match="a statement that has a WHERE: INSERT INTO"):
+        Query(insert(BOOKS), optional=[BOOK.id == bindparam("id")])
+    with pytest.raises(TypeError, match="orders needs a SELECT: DELETE FROM"):
+        Query(delete(BOOKS), orders={"id": BOOK.id})
+    with pytest.raises(TypeError, match="count needs a SELECT: DELETE FROM"):
+        await read.count(Query(delete(BOOKS)))
 
 
 async def test_an_order_may_be_attributes_of_a_model(database: Database) -> None:

@@ -24,7 +24,7 @@ from app.infra.database import Database
 from app.infra.failures import POSTGRES_FAILS, Unavailable
 from app.infra.module_databases import settings
 from app.infra.module_databases.home import LOCK, TAKES_WRITES_NEW, TAKES_WRITES_OLD
-from app.infra.own_writes.log_position import MAIN
+from app.infra.own_writes.commits import PositionedSession
 from app.infra.read_pool import ReadPool
 from app.infra.reads import Reader
 
@@ -75,12 +75,12 @@ class FollowingSession(Session):
         home: Connection = self.info["home"]
         return home
 
-    def database_of(self, connection: Connection) -> str | None:
+    def note_of(self, connection: Connection) -> Any:
         """Positions of the new side cannot be compared with those of the common database."""
         follow: FollowingDatabase = self.info["follow"]
-        if connection.engine is follow.common.writing_engine:
-            return MAIN
-        return getattr(follow.session_class, "database", None)
+        is_common = connection.engine is follow.common.writing_engine
+        noting: Any = (follow.common if is_common else follow).session_class
+        return noting.note_of(self, connection) if issubclass(noting, PositionedSession) else None
 
 
 @event.listens_for(FollowingSession, "after_transaction_end")

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import asyncpg
-from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.infra.answers import Header
@@ -37,11 +36,12 @@ class SessionPositions:
     """The places that store positions: the row of the session, and the session Redis."""
 
     connect: Callable[[], Awaitable[asyncpg.Connection]]
-    engine: AsyncEngine  # of the database that has the rows
     in_rows: bool = True
     # Keeps the greatest position of these sessions in a database.
     note_beside_rows: Callable[[list[bytes], Position, str], Awaitable[None]] | None = None
     modules: list[str] = field(default_factory=list)  # whose own databases have replicas
+    # Stores the positions in these databases with the sessions that a commit has started.
+    note_started: Callable[["Client", asyncpg.Connection], Awaitable[None]] | None = None
 
 
 class MinPosition:

@@ -2,7 +2,6 @@
 """After each commit, notes the WAL position for the client and with its login session."""
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 import asyncpg
@@ -10,7 +9,6 @@ import structlog
 from fastapi import FastAPI
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import await_only
 
@@ -19,9 +17,11 @@ from app.infra.connections import DatabaseSettings, connect
 from app.infra.database import Database
 from app.infra.failures import POSTGRES_FAILS, Unavailable
 from app.infra.own_writes.client import Client, OwnWrites, SessionPositions, this_client
-from app.infra.own_writes.log_position import MAIN, NOT_KNOWN, Position, decoded, encoded
+from app.infra.own_writes.log_position import MAIN, NOT_KNOWN, Position, decoded
 
 log = structlog.get_logger()
+
+type Note = Callable[[Client, asyncpg.Connection], Awaitable[None]]
 
 # An SQL expression: the primary's position now, as encoded() writes it.
 ENCODED_NOW = """
@@ -47,18 +47,21 @@ NOTE_POSITION = f"""
     SELECT coalesce((SELECT max(position) FROM noted), {ENCODED_NOW})
 """  # noqa: S608  # nothing from outside
 
-# Stores a position of a module's own database, which this server cannot compute. Concurrent notes
-# of a session come in any order, so the greater position stays, but NOT_KNOWN is replaced.
-NOTE_OF_MODULE = """
-    WITH quick AS (
-        SELECT set_config('synchronous_commit', 'off', true),
-            set_config('lock_timeout', '1s', true)
-    )
-    UPDATE login_sessions SET positions = positions || jsonb_build_object($2::text, greatest(
-        nullif(positions ->> $2::text, '100000000.0000000000000000') COLLATE "C", $3::text
-    ))
-    FROM quick WHERE token_hash = ANY($1::bytea[])
-"""
+
+async def note_commit(client: Client, connection: asyncpg.Connection) -> None:
+    sessions, positions = client.noted_sessions, client.positions
+    if positions is None or not sessions:
+        client.main.wrote(await position_now(connection))
+        return
+    if positions.in_rows:
+        noted = await store_in_rows(connection.fetchval, positions, NOTE_POSITION, sessions)
+        position = decoded(noted or "") or NOT_KNOWN
+    else:
+        position = await position_now(connection)
+    client.main.wrote(position)
+    await store_beside_rows(positions, sessions, position, MAIN)
+    if client.started and positions.note_started:
+        await positions.note_started(client, connection)
 
 
 class PositionedSession(Session):
@@ -68,19 +71,17 @@ class PositionedSession(Session):
     such positions 525 of 4,000 reads were stale, with these none.
     """
 
-    database = MAIN
-
-    def database_of(self, connection: Connection) -> str | None:
-        """The database whose position is noted after a commit here. None: no position is noted."""
-        return self.database
+    def note_of(self, connection: Connection) -> Note | None:
+        """The function that notes a commit here. None: no position is noted."""
+        return note_commit
 
 
 @event.listens_for(PositionedSession, "after_begin")
 def _keep_connection(
     session: PositionedSession, transaction: SessionTransaction, connection: Connection
 ) -> None:
-    if database := session.database_of(connection):
-        session.info["noted"] = database, connection
+    if note := session.note_of(connection):
+        session.info["noted"] = note, connection
 
 
 @event.listens_for(PositionedSession, "after_commit")
@@ -88,60 +89,11 @@ def _note_position(session: Session) -> None:
     if session.in_nested_transaction():
         return  # Only a savepoint was released: nothing is committed yet.
     if noted := session.info.pop("noted", None):
-        database, connection = noted
-        note = _after_commit if database == MAIN else partial(_after_module_commit, database)
+        note, connection = noted
         await_only(note(this_client(), connection.connection.driver_connection))
 
 
-async def _after_commit(client: Client, connection: asyncpg.Connection) -> None:
-    sessions, positions = client.noted_sessions, client.positions
-    if positions is None or not sessions:
-        client.main.wrote(await position_now(connection))
-        return
-    if positions.in_rows:
-        noted = await _store_in_rows(connection.fetchval, positions, NOTE_POSITION, sessions)
-        position = decoded(noted or "") or NOT_KNOWN
-    else:
-        position = await position_now(connection)
-    client.main.wrote(position)
-    await _store_beside_rows(positions, sessions, position, MAIN)
-    for one in client.at_modules if client.started else ():
-        if written := one.position:
-            # On this connection, because waiting for a second one of the same pool could deadlock.
-            run = connection.fetchval
-            await _store_for_module(run, positions, client.started, written, one.database)
-
-
-async def _after_module_commit(
-    database: str, client: Client, connection: asyncpg.Connection
-) -> None:
-    """After a commit in a module's own database. The sessions are rows of the common one."""
-    position = await position_now(connection)
-    client.at(database).wrote(position)
-    if client.positions and client.noted_sessions:
-        run = partial(_run_pooled, client.positions.engine)
-        await _store_for_module(run, client.positions, client.noted_sessions, position, database)
-
-
-async def _run_pooled(engine: AsyncEngine, statement: str, *arguments: object) -> None:
-    async with engine.begin() as connection:
-        await connection.exec_driver_sql(statement, arguments)
-
-
-async def _store_for_module(
-    run: Callable[..., Awaitable[object]],
-    positions: SessionPositions,
-    sessions: list[bytes],
-    position: Position,
-    database: str,
-) -> None:
-    if positions.in_rows:
-        noted = sessions, database, encoded(position).decode()
-        await _store_in_rows(run, positions, NOTE_OF_MODULE, *noted)
-    await _store_beside_rows(positions, sessions, position, database)
-
-
-async def _store_beside_rows(
+async def store_beside_rows(
     positions: SessionPositions, sessions: list[bytes], position: Position, database: str
 ) -> None:
     if positions.note_beside_rows:
@@ -151,7 +103,7 @@ async def _store_beside_rows(
             log.warning("a session's position was not noted", reason=str(error))
 
 
-async def _store_in_rows(
+async def store_in_rows(
     run: Callable[..., Awaitable[Any]], positions: SessionPositions, note: str, *arguments: object
 ) -> Any:
     """The commit is done, so a failure here must not turn the answer into an error."""
@@ -184,15 +136,5 @@ def note_positions(app: FastAPI) -> None:
     if database.session_class is not PositionedSession:
         database.session_class = PositionedSession
         settings = environment.read(DatabaseSettings)
-        app.state.positions = SessionPositions(
-            lambda: connect(settings, settings.url), AsyncEngine(database.writing_engine)
-        )
+        app.state.positions = SessionPositions(lambda: connect(settings, settings.url))
         app.add_middleware(OwnWrites, signer=app.state.signer)
-
-
-def note_positions_of(app: FastAPI, module: str, database: Database) -> None:
-    """The same for commits in a module's own database."""
-    note_positions(app)
-    app.state.positions.modules.append(module)
-    noting: type[Session] = type("Noting", (PositionedSession,), {"database": module})
-    database.session_class = noting

@@ -148,7 +148,7 @@ async def test_a_write_in_a_module_sets_its_cookie_also_before_all_positions_are
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     nowhere: Any = None
-    positions = SessionPositions(nowhere, nowhere, modules=["letters", "parcels"])
+    positions = SessionPositions(nowhere, modules=["letters", "parcels"])
     state = SimpleNamespace(session_store=None, positions=positions)
     scope = {"type": "http", "path": "/", "method": "POST", "app": SimpleNamespace(state=state)}
     scope["headers"] = [(b"cookie", f"{COOKIE}=of-a-browser".encode())]

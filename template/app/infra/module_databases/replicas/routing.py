@@ -8,7 +8,7 @@ from app.infra.database import Database
 from app.infra.module_databases import settings
 from app.infra.module_databases.following import own_database
 from app.infra.module_databases.replicas import settings as of_replicas
-from app.infra.own_writes.commits import note_positions_of
+from app.infra.module_databases.replicas.positions import note_positions_of
 from app.infra.replicas.routing import RoutedDatabase
 
 

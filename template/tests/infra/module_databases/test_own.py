@@ -149,16 +149,18 @@ async def test_the_pages_of_the_data_show_the_rows_of_a_modules_own_database(
     class Table(DeclarativeBase):
         id: Mapped[int] = mapped_column(primary_key=True)
 
-    names = "letters", "parcels"
-    for name in names:
+    # In a list, because SQLAlchemy itself does not keep a class.
+    models = [
         type(name, (Table,), {"__module__": f"app.{name}.models", "__tablename__": name})
+        for name in ("letters", "parcels")
+    ]
     monkeypatch.setattr(data, "Base", Table)
-    for url, name in zip(two, names, strict=True):
+    for url, model in zip(two, models, strict=True):
         connection = await asyncpg.connect(url)
-        await connection.execute(f"CREATE TABLE {name} AS SELECT 4711 AS id")
+        await connection.execute(f"CREATE TABLE {model.__name__} AS SELECT 4711 AS id")
         await connection.close()
 
     async with developer(FastAPI()) as client:
-        pages = [await client.get(f"{data.PLACE}/{name}/list") for name in names]
+        pages = [await client.get(f"{data.PLACE}/{model.__name__}/list") for model in models]
 
     assert [(page.status_code, "4711" in page.text) for page in pages] == [(200, True)] * 2

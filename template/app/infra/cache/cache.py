@@ -67,29 +67,24 @@ class Call[R](NamedTuple):
 
 class Cache:
     def __init__(self, settings: CacheSettings, server: CacheServer, limit: ReadLimit) -> None:
-        self.stats = Stats(server.lookups)
+        self.server = server
+        self.stats = Stats(server)
         self._prefix = settings.prefix
         self._gives_answers = settings.reads
-        self._server = server
-        self._lookups = server.lookups
         self._limit = limit
         self._single_flight = SingleFlight()
         self._sampler = Sampler()
         self._refreshing: set[str] = set()
 
-    @property
-    def is_reachable(self) -> bool:
-        return self._lookups.is_reachable
-
     async def read[R](self, query: StaleQuery[..., R], read: Reader, args: Any, kwargs: Any) -> R:
         call = Call(query, read, args, kwargs)
-        if not (self._gives_answers and self._lookups.is_reachable):
+        if not (self._gives_answers and self.server.is_reachable):
             return await self._bypass(call)
         form = format_of(query)
         try:
             key = f"{self._prefix}:{form.key(args, kwargs)}"
             with tracing.span(f"cache get {form.name}", REDIS, SpanKind.CLIENT):
-                stored = await self._lookups.get(key)
+                stored = await self.server.get(key)
         except RedisAway:
             return await self._bypass(call)
         except NotCacheable as error:
@@ -135,15 +130,15 @@ class Cache:
     async def invalidate(self, keys: set[str]) -> None:
         entry = tombstone(this_client().main.position or NOT_KNOWN)
         with suppress(RedisAway):
-            await asyncio.gather(*(self._server.put(key, entry, TOMBSTONE_SECONDS) for key in keys))
+            await asyncio.gather(*(self.server.put(key, entry, TOMBSTONE_SECONDS) for key in keys))
 
     async def __aenter__(self) -> Self:
-        await self._server.__aenter__()
+        await self.server.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._single_flight.stop()
-        await self._server.__aexit__()
+        await self.server.__aexit__()
 
     async def _bypass[R](self, call: Call[R], why: NotCacheable | None = None) -> R:
         query, read, args, kwargs = call
@@ -170,14 +165,14 @@ class Cache:
         if load.as_of and seconds > 0 and age < LONGEST_LOAD:
             due = int((time.time() + seconds * DUE_AFTER) * 1000)
             with suppress(RedisAway):
-                await self._server.put(key, Entry(encoded(load.as_of), due, body), seconds)
+                await self.server.put(key, Entry(encoded(load.as_of), due, body), seconds)
         return body
 
     async def _refresh(self, key: str, call: Call[Any], lifetime: float) -> None:
         # Retries stop when the entry expires. After that a request loads it and waits.
         claimed_for = min(LONGEST_LOAD, lifetime * (1 - DUE_AFTER))
         try:
-            if await self._server.claim(f"{key}:refresh", claimed_for):
+            if await self.server.claim(f"{key}:refresh", claimed_for):
                 self.stats.refreshes += 1
                 await self._single_flight.load(key, None, partial(self._fetch, key, call))
             else:

@@ -10,7 +10,7 @@ from contextvars import Context
 from inspect import iscoroutine
 from itertools import islice
 from types import NoneType
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import redis
 import structlog
@@ -78,25 +78,17 @@ class RedisLookups:
     name again.
     """
 
-    def __init__(
-        self,
-        name: str,
-        client: Redis,
-        seconds: float,
-        *,
-        prefix: str,
-        failures_in_a_row: int,
-        counted: tuple[type[Exception], ...],
-    ) -> None:
+    name: ClassVar[str]
+    failures_in_a_row: ClassVar[int]
+    counted: ClassVar[tuple[type[Exception], ...]]
+
+    def __init__(self, client: Redis, seconds: float, prefix: str) -> None:
         self.is_reachable = True
         self.failures = 0
-        self._name = name
         self.client = client
         self._seconds = seconds
         # Two keys, because a cluster refuses two keys in one command, but would accept one.
         self._unused = f"{prefix}:nobody-writes-this-key", f"{prefix}:nor-this-one"
-        self._failures_allowed = failures_in_a_row
-        self._counted = counted
         self._failed_in_a_row = 0
         self._failed_at = -math.inf
         self._waiting: Waiting = {}
@@ -120,14 +112,14 @@ class RedisLookups:
         if not self.is_reachable:
             if iscoroutine(command):
                 command.close()  # Python would warn that nobody awaited it
-            raise RedisAway(f"{self._name}: it did not answer a moment ago")
+            raise RedisAway(f"{self.name}: it did not answer a moment ago")
         began = time.monotonic()
         try:
             async with asyncio.timeout(self._seconds):
                 answer = await command
         except (OSError, redis.RedisError, *ODD_ANSWER) as error:  # TimeoutError is an OSError
             await self._note_failure(error, began)
-            raise RedisAway(f"{self._name}: {_reason_of(error)}") from error
+            raise RedisAway(f"{self.name}: {_reason_of(error)}") from error
         self._failed_in_a_row = 0
         return answer
 
@@ -185,10 +177,10 @@ class RedisLookups:
             self.pause(error)
             await self._drop_connections()
         # Commands that waited at the same time are one failure: one pause makes them all late.
-        elif isinstance(error, self._counted) and began >= self._failed_at:
+        elif isinstance(error, self.counted) and began >= self._failed_at:
             self._failed_in_a_row += 1
             self._failed_at = time.monotonic()
-            if self._failed_in_a_row >= self._failures_allowed:
+            if self._failed_in_a_row >= self.failures_in_a_row:
                 self.pause(error)
 
     async def _probe(self, error: Exception | None) -> None:
@@ -203,7 +195,7 @@ class RedisLookups:
         self._failed_in_a_row = 0
         self._probing = None
         self.is_reachable = True
-        log.info(f"{self._name} answers")
+        log.info(f"{self.name} answers")
 
     async def _probe_failure(self) -> Exception | None:
         try:
@@ -219,7 +211,7 @@ class RedisLookups:
 
     def _warn(self, error: Exception | None) -> None:
         if error:
-            log.warning(f"{self._name}: circuit breaker open", reason=_reason_of(error))
+            log.warning(f"{self.name}: circuit breaker open", reason=_reason_of(error))
 
     async def _drop_connections(self) -> None:
         pool = self.client.connection_pool
@@ -236,7 +228,7 @@ class RedisLookups:
             _, answers = waiting.popitem()
             for answer in answers:
                 if not answer.done():
-                    answer.set_exception(RedisAway(reason or f"{self._name}: given up"))
+                    answer.set_exception(RedisAway(reason or f"{self.name}: given up"))
 
 
 def values_in(answer: Any) -> list[bytes | None]:

@@ -18,9 +18,6 @@ from app.infra.environment import Count, Seconds
 from app.infra.own_writes.log_position import ENCODED_IN_LUA, ENCODED_LENGTH
 from app.infra.telemetry.metrics import Instrument
 
-# One failure may come from this process: if it was busy for 50 ms, it sees the answer too late.
-FAILURES_IN_A_ROW = 3
-
 # Lookups share one connection; the others are for what fills the cache. With redis-py's own limit
 # of 100 a burst opens them all at once, which takes longer than an operation may.
 CONNECTIONS = 16
@@ -64,16 +61,12 @@ class CacheSettings(BaseSettings):
 class Stats:
     """Counted since the process began."""
 
-    lookups: RedisLookups
+    server: RedisLookups
     hits: int = 0
     misses: int = 0
     loads: int = 0
     refreshes: int = 0
     bypassed: int = 0
-
-    @property
-    def failures(self) -> int:
-        return self.lookups.failures
 
     @property
     def results(self) -> dict[str, int]:
@@ -107,32 +100,28 @@ def metrics_of(stats: Stats | None) -> Iterator[Instrument]:
         "{operation}",
         "Operations that the cache did not do, or not in time",
         "counter",
-        lambda: [(one.failures, {}) for one in counted],
+        lambda: [(one.server.failures, {}) for one in counted],
     )
 
 
-class CacheServer:
+class CacheServer(RedisLookups):
+    name = "the cache"
+    # One failure may come from this process: if it was busy for 50 ms, it sees the answer too late.
+    failures_in_a_row = 3
+    counted = CONNECTION_LOST
+
     def __init__(self, url: RedisDsn, operation_seconds: float, prefix: str = "app") -> None:
-        self._client = Redis.from_pool(
-            BlockingConnectionPool.from_url(
-                str(url),
-                max_connections=CONNECTIONS,
-                timeout=None,  # each operation has a limit
-                protocol=2,  # RESP3 costs 20 µs more a command, and nothing here needs it
-                socket_timeout=None,
-                socket_connect_timeout=CONNECT_SECONDS,
-                retry=Retry(NoBackoff(), 0),
-            )
+        pool = BlockingConnectionPool.from_url(
+            str(url),
+            max_connections=CONNECTIONS,
+            timeout=None,  # each operation has a limit
+            protocol=2,  # RESP3 costs 20 µs more a command, and nothing here needs it
+            socket_timeout=None,
+            socket_connect_timeout=CONNECT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
         )
-        self.lookups = RedisLookups(
-            "the cache",
-            self._client,
-            operation_seconds,
-            prefix=prefix,
-            failures_in_a_row=FAILURES_IN_A_ROW,
-            counted=CONNECTION_LOST,
-        )
-        self._put = self._client.register_script(PUT_UNLESS_NEWER)
+        super().__init__(Redis.from_pool(pool), operation_seconds, prefix)
+        self._put = self.client.register_script(PUT_UNLESS_NEWER)
 
     async def put(self, key: str, entry: Entry, seconds: float) -> bool:
         """False if the entry there is newer. Raises RedisAway.
@@ -141,16 +130,16 @@ class CacheServer:
         It also limits the expiry: one clock that is an hour ahead would keep it for all processes.
         """
         arguments = (STORED % entry, int((time.time() + seconds) * 1000), int(seconds * 1000))
-        return bool(await self.lookups.run(self._put(keys=[key], args=arguments)))
+        return bool(await self.run(self._put(keys=[key], args=arguments)))
 
     async def claim(self, key: str, seconds: float) -> bool:
         """Only one process gets the right to refresh. Raises RedisAway."""
-        claim = self._client.set(key, "", nx=True, px=max(int(seconds * 1000), 1))
-        return bool(await self.lookups.run(claim))
+        claim = self.client.set(key, "", nx=True, px=max(int(seconds * 1000), 1))
+        return bool(await self.run(claim))
 
     async def __aenter__(self) -> Self:
-        self.lookups.pause()  # until the first probe: no request waits for a first connection
+        self.pause()  # until the first probe: no request waits for a first connection
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.lookups.close()
+        await self.close()

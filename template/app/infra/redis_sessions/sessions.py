@@ -14,7 +14,7 @@ from app.infra.cache.server import CacheSettings
 from app.infra.environment import EnvironmentIncomplete
 from app.infra.redis_sessions.least_position import LeastPosition
 from app.infra.redis_sessions.settings import MoveSettings, Step
-from app.infra.redis_sessions.store import InRedis
+from app.infra.redis_sessions.store import RedisSessions
 from app.infra.session_rows import SessionSettings
 
 
@@ -43,7 +43,7 @@ def install(app: FastAPI) -> None:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    redis: InRedis | None = app.state.session_redis
+    redis: RedisSessions | None = app.state.session_redis
     try:
         yield
     finally:
@@ -56,9 +56,9 @@ def _database_of(url: RedisDsn) -> tuple[object, ...]:
     return parts["host"].lower(), parts["port"], parts["db"]
 
 
-def _step(step: Step) -> type[InRedis]:
+def _step(step: Step) -> type[RedisSessions]:
     if step is Step.REDIS:
-        return InRedis
+        return RedisSessions
     # Imported only while sessions move: the folder `move` may be deleted afterwards.
     try:
         steps = import_module("app.infra.redis_sessions.move.steps")
@@ -67,5 +67,5 @@ def _step(step: Step) -> type[InRedis]:
             f"SESSION_STORE={step} needs app/infra/redis_sessions/move, which was deleted after the"
             " move: set SESSION_STORE=redis."
         ) from error
-    found: type[InRedis] = steps.STEPS[step]
+    found: type[RedisSessions] = steps.STEPS[step]
     return found

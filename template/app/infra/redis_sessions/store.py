@@ -31,9 +31,6 @@ log = structlog.get_logger()
 # Lookups share connections and writes are rare, so a process needs few.
 CONNECTIONS = 8
 
-# A single timeout may be a pause of this process. It must not open the circuit breaker.
-TIMEOUTS_IN_A_ROW = 2
-
 # During the move, a copy reads Postgres for this long after Redis has failed.
 PAUSE_SECONDS = 1.0
 
@@ -135,6 +132,14 @@ class RedisSessions(RedisLookups):
     one stays ended. Raises Unavailable.
     """
 
+    name = "the sessions' Redis"
+    # A refused connection fails at once. Only timeouts open the circuit breaker, and a single one
+    # may be a pause of this process.
+    failures_in_a_row = 2
+    counted = TIMEOUTS
+
+    rows: SessionRows  # a session ends there too: a copy of the step before may read its row
+
     def __init__(
         self,
         url: str,
@@ -154,15 +159,7 @@ class RedisSessions(RedisLookups):
             retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
             redis_connect_func=self._connected,
         )
-        # A refused connection fails at once. Only timeouts open the circuit breaker.
-        super().__init__(
-            "the sessions' Redis",
-            Redis.from_pool(pool),
-            seconds,
-            prefix=SESSION.rstrip(":"),
-            failures_in_a_row=TIMEOUTS_IN_A_ROW,
-            counted=TIMEOUTS,
-        )
+        super().__init__(Redis.from_pool(pool), seconds, SESSION.rstrip(":"))
 
     async def find(self, token_hash: bytes) -> Session | None:
         return self.alive(await self.held(token_hash))
@@ -235,6 +232,24 @@ class RedisSessions(RedisLookups):
         pipeline.eval(*self.keep_command(token_hash, session))
         await this_client().has_started(token_hash)
 
+    async def end(self, write: AsyncSession, token_hash: bytes) -> None:
+        """Leaves a tombstone only for a session that is stored here or was in Postgres, because a
+        client may send any number of invented tokens."""
+        pipeline = self.join(write)
+        ended = await self.rows.end(write, token_hash)
+        pipeline.eval(*self.end_command(token_hash, only_held=True))
+        for one in ended:
+            pipeline.eval(*self.end_command(one))
+
+    async def end_all(
+        self, write: AsyncSession, user_id: UUID, *, besides: bytes | None = None
+    ) -> None:
+        pipeline = self.join(write)
+        ended = await self.rows.end_all(write, user_id, besides=besides)
+        for token_hash in {*await self.run(self._indexed(user_id)), *ended} - {besides}:
+            pipeline.eval(*self.end_command(token_hash))
+            pipeline.zrem(_index(user_id), token_hash)
+
     async def all_of(self, write: AsyncSession, user_id: UUID) -> dict[bytes, Session]:
         hashes = await self.run(self._indexed(user_id))
         if not hashes:
@@ -304,30 +319,6 @@ class RedisSessions(RedisLookups):
         """Drops the commands since this transaction or SAVEPOINT began. An unknown SAVEPOINT began
         before the first command."""
         del session.info[self].command_stack[session.info.get(transaction, 0) :]
-
-
-class InRedis(RedisSessions):
-    """Ends a session in Postgres too, because a copy of the step before may read its row."""
-
-    rows: SessionRows
-
-    async def end(self, write: AsyncSession, token_hash: bytes) -> None:
-        """Leaves a tombstone only for a session that is stored here or was in Postgres, because a
-        client may send any number of invented tokens."""
-        pipeline = self.join(write)
-        ended = await self.rows.end(write, token_hash)
-        pipeline.eval(*self.end_command(token_hash, only_held=True))
-        for one in ended:
-            pipeline.eval(*self.end_command(one))
-
-    async def end_all(
-        self, write: AsyncSession, user_id: UUID, *, besides: bytes | None = None
-    ) -> None:
-        pipeline = self.join(write)
-        ended = await self.rows.end_all(write, user_id, besides=besides)
-        for token_hash in {*await self.run(self._indexed(user_id)), *ended} - {besides}:
-            pipeline.eval(*self.end_command(token_hash))
-            pipeline.zrem(_index(user_id), token_hash)
 
 
 def position_key(token_hash: bytes, database: str = MAIN) -> str:

@@ -121,7 +121,7 @@ def notes_app() -> FastAPI:
 async def serving(app: FastAPI) -> AsyncGenerator[AsyncClient]:
     """Yields a browser of the started app when the cache is in use."""
     async with app.router.lifespan_context(app), browser(app) as client:
-        await until(lambda: app.state.cache.is_reachable)
+        await until(lambda: app.state.cache.server.is_reachable)
         yield client
 
 

@@ -527,7 +527,7 @@ async def test_no_log_line_shows_the_arguments_of_a_query(
     async def refuse(*_: object) -> bool:
         raise RedisAway("away")
 
-    monkeypatch.setattr(app.state.cache._server, "claim", refuse)
+    monkeypatch.setattr(app.state.cache.server, "claim", refuse)
     await body(reader, "/notes/1")
     await let_be_due(kept, 1)
     with capture_logs() as lines:

@@ -49,7 +49,7 @@ async def test_the_cache_fills_again_after_a_failover(
                 name.leads_to = name.new
                 name.demote_old()
                 await put(client, 1, "bread", invalidate=True)
-                await until(lambda: app.state.cache.is_reachable)
+                await until(lambda: app.state.cache.server.is_reachable)
                 # Nothing is cached while a transaction of another test is open.
                 stats = app.state.cache.stats
                 hits = stats.hits
@@ -70,7 +70,7 @@ async def test_a_server_that_refuses_writes_is_not_asked_again_at_once(refusal: 
         capture_logs() as lines,
     ):
         async with CacheServer(RedisDsn(server.url), operation_seconds=5) as cache:
-            await until(lambda: cache.lookups.is_reachable)
+            await until(lambda: cache.is_reachable)
             if refusal == "READONLY":
                 client.replicaof("127.0.0.1", 1)
             else:
@@ -79,14 +79,14 @@ async def test_a_server_that_refuses_writes_is_not_asked_again_at_once(refusal: 
             with pytest.raises(RedisAway):
                 await cache.claim("key", 1)
             with pytest.raises(RedisAway, match="a moment ago"):
-                await cache.lookups.get("key")
-            failures = cache.lookups.failures
-            await until(lambda: cache.lookups.failures > failures)
-            assert not cache.lookups.is_reachable
+                await cache.get("key")
+            failures = cache.failures
+            await until(lambda: cache.failures > failures)
+            assert not cache.is_reachable
 
             client.replicaof("NO", "ONE")
             client.config_set("min-replicas-to-write", 0)
-            await until(lambda: cache.lookups.is_reachable)
+            await until(lambda: cache.is_reachable)
             assert await cache.claim("key", 1)
 
     warnings = [line["event"] for line in lines if line["log_level"] == "warning"]
@@ -103,7 +103,7 @@ async def test_no_answer_of_the_cache_fails_a_request(monkeypatch: pytest.Monkey
             app = notes_app()
             async with serving(app) as client:
                 for number, answer in enumerate([*REFUSALS, *ODD_ANSWERS]):
-                    await until(lambda: app.state.cache.is_reachable)
+                    await until(lambda: app.state.cache.server.is_reachable)
                     name.answer, before = answer, name.answered
                     await put(client, 1, f"bread {number}", invalidate=True)
                     assert await body(client, "/notes/1") == f"bread {number}", answer

@@ -47,19 +47,19 @@ async def loads(services: Services, monkeypatch: pytest.MonkeyPatch) -> caching.
 @asynccontextmanager
 async def connected(server: valkey.Valkey) -> AsyncGenerator[CacheServer]:
     async with CacheServer(RedisDsn(server.url), operation_seconds=PATIENCE) as cache:
-        await until(lambda: cache.lookups.is_reachable)
+        await until(lambda: cache.is_reachable)
         yield cache
 
 
 @contextmanager
 def hanging(server: valkey.Valkey, cache: CacheServer) -> Iterator[None]:
     """The cache waits half a second for a server that hangs, and longer before and after that."""
-    cache.lookups._seconds = 0.5
+    cache._seconds = 0.5
     server.hang()
     try:
         yield
     finally:
-        cache.lookups._seconds = PATIENCE
+        cache._seconds = PATIENCE
         server.go_on()
 
 
@@ -122,15 +122,15 @@ async def test_no_read_fails_while_redis_is_away_and_it_is_used_again_afterwards
     async with serving(app), under_load(app) as load:
         comes_back = await asyncio.to_thread(goes, server)
         try:
-            await until(lambda: not app.state.cache.is_reachable)
+            await until(lambda: not app.state.cache.server.is_reachable)
             bypassed = app.state.cache.stats.bypassed
-            failures = app.state.cache.stats.failures
-            await until(lambda: app.state.cache.stats.failures > failures)
+            failures = app.state.cache.server.failures
+            await until(lambda: app.state.cache.server.failures > failures)
             await load.everybody_is_served()
             assert app.state.cache.stats.bypassed >= bypassed + 10 * load.CLIENTS
         finally:
             await asyncio.to_thread(comes_back)
-        await until(lambda: app.state.cache.is_reachable)
+        await until(lambda: app.state.cache.server.is_reachable)
         hits = app.state.cache.stats.hits
         await until(lambda: app.state.cache.stats.hits > hits)
 
@@ -144,7 +144,7 @@ async def test_a_redis_that_never_answers_is_logged_once_with_the_reason(
     nobody = RedisDsn(f"redis://127.0.0.1:{ports.unused()}")
     with capture_logs() as lines:
         async with CacheServer(nobody, operation_seconds=1) as cache:
-            await until(lambda: cache.lookups.failures >= 5)
+            await until(lambda: cache.failures >= 5)
 
     warnings = [line for line in lines if line["log_level"] == "warning"]
     assert [line["event"] for line in warnings] == ["the cache: circuit breaker open"]
@@ -172,9 +172,9 @@ async def test_a_full_redis_is_read_and_not_written(
         app = notes_app()
         async with serving(app) as client:
             assert [await body(client, "/notes/1") for _ in range(5)] == ["milk"] * 5
-            assert app.state.cache.is_reachable
+            assert app.state.cache.server.is_reachable
 
-    assert app.state.cache.stats.failures == 5
+    assert app.state.cache.server.failures == 5
     assert loads.count == 5
 
 
@@ -185,9 +185,9 @@ async def test_an_entry_that_redis_stores_late_does_not_live_longer(server: valk
         await cache.put("begins", answer, 60)  # Redis knows the script from here on.
         with hanging(server, cache), pytest.raises(RedisAway):
             await cache.put("ends", answer, 0.3)  # It ends before the put times out.
-        await until(lambda: cache.lookups.is_reachable)
-        assert await cache.lookups.get("begins") is not None
-        assert await cache.lookups.get("ends") is None
+        await until(lambda: cache.is_reachable)
+        assert await cache.get("begins") is not None
+        assert await cache.get("ends") is None
 
 
 async def test_no_caller_waits_forever_after_an_unexpected_error(
@@ -199,14 +199,14 @@ async def test_no_caller_waits_forever_after_an_unexpected_error(
             loop = asyncio.get_running_loop()
             usual = loop.get_exception_handler()
             loop.set_exception_handler(lambda _, problem: reported.append(problem["exception"]))
-            broken.setattr(cache.lookups, "values", None)
-            asked = [cache.lookups.get(f"key {n}") for n in range(2 * KEYS_AT_ONCE)]
+            broken.setattr(cache, "values", None)
+            asked = [cache.get(f"key {n}") for n in range(2 * KEYS_AT_ONCE)]
             async with asyncio.timeout(300):
                 answers = await asyncio.gather(*asked, return_exceptions=True)
             await until(lambda: len(reported) == 1)
             loop.set_exception_handler(usual)
         assert {type(answer) for answer in answers} == {RedisAway}
-        assert await cache.lookups.get("key 1") is None
+        assert await cache.get("key 1") is None
 
 
 async def test_commands_that_one_pause_makes_late_are_one_failure(server: valkey.Valkey) -> None:
@@ -216,12 +216,12 @@ async def test_commands_that_one_pause_makes_late_are_one_failure(server: valkey
             answers = await asyncio.gather(*late, return_exceptions=True)
 
         assert {type(answer) for answer in answers} == {RedisAway}
-        assert cache.lookups.is_reachable
+        assert cache.is_reachable
 
 
 async def test_a_lookup_fails_when_the_process_ends(server: valkey.Valkey) -> None:
     async with connected(server) as cache:
-        waiting = [cache.lookups.get("one"), cache.lookups.get("two")]
+        waiting = [cache.get("one"), cache.get("two")]
 
     async with asyncio.timeout(300):
         answers = await asyncio.gather(*waiting, return_exceptions=True)
@@ -258,14 +258,14 @@ async def test_when_a_server_is_gone_without_a_word_all_its_connections_are_repl
         async def claims() -> list[bool]:
             return await asyncio.gather(*(cache.claim(secrets.token_hex(8), 60) for _ in range(8)))
 
-        await until(lambda: cache.lookups.is_reachable)
+        await until(lambda: cache.is_reachable)
         assert await claims() == [True] * 8
-        is_away, cache.lookups._seconds = True, 0.5
-        while cache.lookups.is_reachable:
+        is_away, cache._seconds = True, 0.5
+        while cache.is_reachable:
             with suppress(RedisAway):
                 await cache.claim("one", 60)
-        gone, is_away, cache.lookups._seconds = opened.copy(), False, PATIENCE
-        await until(lambda: cache.lookups.is_reachable)
+        gone, is_away, cache._seconds = opened.copy(), False, PATIENCE
+        await until(lambda: cache.is_reachable)
         assert await claims() == [True] * 8
 
 

@@ -85,5 +85,5 @@ async def test_an_odd_value_is_replaced_by_the_answer_of_postgres(
         with capture_logs() as lines:
             await read_until_it_is_cached()
 
-        assert app.state.cache.is_reachable
+        assert app.state.cache.server.is_reachable
     assert len([line for line in lines if line["log_level"] == "warning"]) <= 1

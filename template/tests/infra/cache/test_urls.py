@@ -63,7 +63,7 @@ async def test_a_server_in_cluster_mode_is_not_used_and_named_in_the_log() -> No
     with one_shard("cache") as server, capture_logs() as lines:
         async with CacheServer(RedisDsn(server.url), operation_seconds=5) as cache:
             await until(lambda: bool(lines))
-            assert not cache.lookups.is_reachable
+            assert not cache.is_reachable
 
     assert lines[0]["reason"] == "it is a cluster, and the app needs a server with cluster mode off"
 
@@ -74,7 +74,7 @@ async def test_a_user_who_may_only_use_keys_with_the_prefix_can_use_the_cache() 
         client.execute_command("ACL", "SETUSER", "ada", "on", ">password", *rights)
         url = RedisDsn(f"redis://ada:password@127.0.0.1:{server.port}/0")
         async with CacheServer(url, operation_seconds=5, prefix="shop") as cache:
-            await until(lambda: cache.lookups.is_reachable)
+            await until(lambda: cache.is_reachable)
             assert await cache.claim("shop:key", 1)
 
 
@@ -86,6 +86,6 @@ async def test_a_user_who_lacks_a_right_is_named_in_the_log(missing: str) -> Non
         with capture_logs() as lines:
             async with CacheServer(url, operation_seconds=5) as cache:
                 await until(lambda: bool(lines))
-                assert not cache.lookups.is_reachable
+                assert not cache.is_reachable
 
     assert missing[1:] in lines[0]["reason"]

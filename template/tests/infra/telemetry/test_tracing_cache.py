@@ -44,7 +44,7 @@ async def test_a_lookup_in_the_cache_is_a_child_of_the_request_and_counted(
         return await product_named(read, name)
 
     async with serve(app) as client:
-        await until(lambda: app.state.cache.is_reachable)
+        await until(lambda: app.state.cache.server.is_reachable)
         for _ in range(2):
             await client.get("/products/tray")
 

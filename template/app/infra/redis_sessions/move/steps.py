@@ -15,13 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.infra.failures import Unavailable
 from app.infra.own_writes.client import this_client
 from app.infra.redis_sessions.settings import Step
-from app.infra.redis_sessions.store import ENDED, PAUSE_SECONDS, InRedis
+from app.infra.redis_sessions.store import ENDED, PAUSE_SECONDS, RedisSessions
 from app.infra.session_rows import Session
 
 log = structlog.get_logger()
 
 
-class WriteBoth(InRedis):
+class WriteBoth(RedisSessions):
     """Sessions are read from Postgres, and start and end in both."""
 
     async def find(self, token_hash: bytes) -> Session | None:
@@ -89,7 +89,7 @@ class RedisFirst(ReadRedis):
             return session
 
 
-STEPS: dict[Step, type[InRedis]] = {
+STEPS: dict[Step, type[RedisSessions]] = {
     Step.WRITE_BOTH: WriteBoth,
     Step.REDIS_THEN_POSTGRES: RedisThenPostgres,
     Step.REDIS_FIRST: RedisFirst,

@@ -13,7 +13,6 @@ import json
 import signal
 import sys
 import time
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -39,8 +38,6 @@ LAST = Path(".dev/doctor.json")
 
 
 def main() -> None:
-    with suppress(AttributeError):  # a test's stream
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     options = parsed()
     # The app's own code logs to stdout, where a program expects the verdict.
     structlog.configure(
@@ -169,8 +166,8 @@ def look(options: argparse.Namespace) -> Evidence:
     settings = environment.read(DatabaseSettings)
     began = time.monotonic()
     window = Window(options.seconds, options.database_cpus or processors(settings, "database_cpus"))
-    postgres, capabilities = asyncio.run(look_at_all(settings, window))
-    found = capabilities.values()
+    postgres, looks = asyncio.run(look_at_all(settings, window))
+    found = looks.values()
     say("/ready")
     unavailable, not_ready = readiness.look(options.url)
     say("the log")
@@ -190,14 +187,8 @@ def look(options: argparse.Namespace) -> Evidence:
         unavailable=unavailable,
         readers=[reader for capability in found for reader in capability.readers],
         others={name: one for capability in found for name, one in capability.others.items()},
-        readers_of={
-            name: list(readers)
-            for capability in found
-            for name, readers in capability.readers_of.items()
-        },
-        capabilities={
-            name: one.seen.model_dump() for name, one in capabilities.items() if one.seen
-        },
+        readers_of={name: one for each in found for name, one in each.readers_of.items()},
+        capabilities={name: one.seen.model_dump() for name, one in looks.items() if one.seen},
         skipped=[*postgres.skipped, *skipped, *not_ready, *problems],
     )
 
@@ -222,12 +213,10 @@ async def look_at_all(
 async def look_at_primary(settings: DatabaseSettings, window: Window) -> Postgres:
     try:
         return Postgres(*await look_at_postgres(settings, window, say))
-    except Limited as error:
-        remedy = "use a superuser's URL: a limit of a role or a database does not apply to it"
-        return Postgres(None, [gap("Postgres", error, remedy)], limited=True)
     except Refused as error:
-        remedy = "use a superuser's URL: Postgres keeps three connections for superusers"
-        return Postgres(None, [gap("Postgres", error, remedy)], refused=True)
+        limited = isinstance(error, Limited)
+        skipped = [gap("Postgres", error, error.remedy)]
+        return Postgres(None, skipped, refused=not limited, limited=limited)
     except NotConnected as error:
         return Postgres(None, [gap("sessions", error, "set DATABASE_URL, and try: make psql")])
 

@@ -90,7 +90,7 @@ class Database(EvidencePart):
     tables: list[Table] | None
     requested_checkpoints: int | None
     oldest_xid: int | None
-    fullest_sequence: float | None
+    fullest_sequence: float | None = None
     sequence: str = ""  # its name
     kept_wal: int | None = None  # bytes, for a replication slot
     archive_fails: bool | None = None  # the last try failed

@@ -62,7 +62,7 @@ class CapabilityEvidence(NamedTuple):
     readers: Sequence[Database] = ()
     skipped: Sequence[Skipped] = ()
     others: Mapping[str, Database] = {}
-    readers_of: Mapping[str, Sequence[Database]] = {}
+    readers_of: Mapping[str, list[Database]] = {}
 
 
 class Window(NamedTuple):

@@ -97,7 +97,7 @@ DEADLOCKS = """
 
 SEQUENCES = """
     SELECT /* app.infra.doctor */
-        format('%I.%I', schemaname, sequencename) AS name,
+        format('%I.%I', schemaname, sequencename) AS sequence,
         quote_ident(schemaname) AS schema,
         has_sequence_privilege(pg_class.oid, 'SELECT, USAGE') AS may_read,
         -- A sequence may be wider than its column: the column's limit counts.
@@ -111,13 +111,13 @@ SEQUENCES = """
                 UNION SELECT refobjid, refobjsubid FROM pg_depend  -- of an identity
                 WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'i'
             )
-        )) AS used
+        )) AS fullest_sequence
     FROM pg_sequences
     JOIN pg_namespace ON nspname = schemaname
     JOIN pg_class ON relnamespace = pg_namespace.oid AND relname = sequencename
     WHERE increment_by > 0 AND NOT cycle AND has_schema_privilege(pg_namespace.oid, 'USAGE')
         AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e')
-    ORDER BY used DESC NULLS LAST
+    ORDER BY fullest_sequence DESC NULLS LAST
 """
 
 WAL = """
@@ -128,7 +128,7 @@ WAL = """
                     THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
                 restart_lsn
             )) FROM pg_replication_slots  -- a reader that hangs is `active`
-        )::bigint AS kept,
+        )::bigint AS kept_wal,
         current_setting('archive_mode') <> 'off'
             AND last_failed_time > coalesce(last_archived_time, '-infinity') AS archive_fails
     FROM pg_stat_archiver
@@ -148,6 +148,7 @@ EXTENSION = (
 
 # When the query for the server fails. Its role is not known then.
 NO_SERVER = {"role": "", "slots": 1_000_000, "oldest_xid": None, "statements": None}
+NOT_CALLED = {"calls": 0, "ms": 0.0, "rows": 0, "pages": 0}
 
 type Idling = tuple[int, datetime]  # process, and since when
 type Transaction = tuple[int, datetime | None]  # process, 0 if it is prepared, and its begin
@@ -167,9 +168,13 @@ class Counters(NamedTuple):
 class Refused(Exception):
     """Postgres has no connection left, not even for the doctor."""
 
+    remedy = "use a superuser's URL: Postgres keeps three connections for superusers"
+
 
 class Limited(Refused):
     """The role or the database has reached its own limit."""
+
+    remedy = "use a superuser's URL: a limit of a role or a database does not apply to it"
 
 
 class Looking:
@@ -187,23 +192,18 @@ class Looking:
         after = await self._counters(server["statements"])
         window_ms = (time.monotonic() - began) * 1000
         self._say("plans")
-        tables = _tables(before, after)
-        sequence = await self._fullest_sequence(server["role"]) or {}
-        wal = await self._first("WAL", WAL) or {}
         return Database(
             **_sessions(samples),
+            **await self._fullest_sequence(server["role"]),
+            **await self._first("WAL", WAL) or {},
             clients=clients[0] if clients else 0,
             slots=server["slots"],
             processors=window.processors,
             statements=await self._statements(before, after, window_ms),
-            tables=tables,
+            tables=_tables(before, after),
             requested_checkpoints=_checkpoints(before.checkpoints, after.checkpoints),
             deadlocks=_deadlocks(before.deadlocks, after.deadlocks),
             oldest_xid=server["oldest_xid"],
-            kept_wal=wal.get("kept"),
-            archive_fails=wal.get("archive_fails"),
-            fullest_sequence=sequence.get("used"),
-            sequence=sequence.get("name", ""),
         )
 
     async def _server(self) -> Mapping[str, Any]:
@@ -230,13 +230,13 @@ class Looking:
             self._skip("sessions", "Postgres ended the doctor's connection", "run this again")
         return samples
 
-    async def _fullest_sequence(self, role: str) -> asyncpg.Record | None:
+    async def _fullest_sequence(self, role: str) -> Mapping[str, Any]:
         sequences = await self._all("sequences", SEQUENCES) or []
         unread = next((one for one in sequences if not one["may_read"]), None)
         if unread and role:
             remedy = f"GRANT SELECT ON ALL SEQUENCES IN SCHEMA {unread['schema']} TO {role}"
-            self._skip("sequences", f"the role {role} may not read {unread['name']}", remedy)
-        return sequences[0] if sequences else None
+            self._skip("sequences", f"the role {role} may not read {unread['sequence']}", remedy)
+        return sequences[0] if sequences else {}
 
     async def _counters(self, schema: str | None) -> Counters:
         sql = STATEMENTS.format(schema=schema, counted=plans.COUNTED)
@@ -254,35 +254,31 @@ class Looking:
     ) -> list[Statement] | None:
         if before.statements is None or after.statements is None:
             return None
-        found: list[Statement] = []
+        found = []
         for key, now in after.statements.items():
             then = before.statements.get(key)
-            less = dict(then) if then and then["calls"] <= now["calls"] else {}
-            calls = now["calls"] - less.get("calls", 0)
-            if calls > 0:
-                one = Statement(
-                    sql=now["sql"],
-                    calls=calls,
+            if then is None or then["calls"] > now["calls"]:
+                then = NOT_CALLED
+            if calls := now["calls"] - then["calls"]:
+                one = {
+                    "sql": now["sql"],
+                    "calls": calls,
                     # A statement that began before the window adds its whole time when it ends.
-                    total_ms=min(now["ms"] - less.get("ms", 0.0), calls * window_ms),
-                    rows=now["rows"] - less.get("rows", 0),
-                    pages=now["pages"] - less.get("pages", 0),
-                    share=0.0,
-                )
+                    "total_ms": min(now["ms"] - then["ms"], calls * window_ms),
+                    "rows": now["rows"] - then["rows"],
+                    "pages": now["pages"] - then["pages"],
+                }
                 found.append(one)
-        total = sum(one.total_ms for one in found) or 1.0
-        found.sort(key=lambda one: -one.total_ms)
+        total = sum(one["total_ms"] for one in found) or 1.0
+        found.sort(key=lambda one: -one["total_ms"])
         sizes = {one["name"]: one["rows"] for one in (after.tables or {}).values()}
         statements = []
         for number, one in enumerate(found[:50]):
-            share = one.total_ms / total
+            share = one["total_ms"] / total
             is_planned = number < MOST_PLANS and share >= WORTH_A_PLAN
-            known = {
-                "sql": " ".join(one.sql.split())[:2000],
-                "share": share,
-                "scans": await self._scans(one.sql, sizes) if is_planned else [],
-            }
-            statements.append(one.model_copy(update=known))
+            scans = await self._scans(one["sql"], sizes) if is_planned else []
+            one["sql"] = " ".join(one["sql"].split())[:2000]
+            statements.append(Statement(**one, share=share, scans=scans))
         return statements
 
     async def _scans(self, sql: str, sizes: dict[str, int]) -> list[Scan]:

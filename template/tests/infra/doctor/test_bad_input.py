@@ -1,7 +1,6 @@
 # Rung's file: advancing to another stage may change it.
 """Mistakes around the doctor's command end in one line, no traceback and the right exit code."""
 
-import io
 import json
 import os
 import re
@@ -151,15 +150,13 @@ def test_control_characters_in_evidence_never_reach_the_terminal(doctor: Doctor)
     assert len(table.splitlines()) == 3
 
 
-def test_a_terminal_that_is_not_utf8_gets_an_answer(
-    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+def test_a_terminal_that_is_not_utf8_gets_an_answer() -> None:
+    file = kept(seen(service="Süß", unavailable=["茶館"]))
+    environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(HERE)}
 
-    doctor("--from", kept(seen(service="Süß", unavailable=["茶館"])))
+    done = run_python("-m", "app.infra.doctor", "--from", str(file), cwd=Path(), env=environment)
 
-    assert b"cannot reach ??" in written.getvalue()
+    assert "cannot reach ??" in done.stdout
 
 
 def looked(*options: str, **given: Any) -> subprocess.CompletedProcess[str]:

@@ -184,28 +184,22 @@ async def test_when_statements_wait_behind_an_alter_the_verdict_is_the_lock(data
     assert verdict(found) == "ddl-lock"
 
 
-async def test_a_row_that_every_session_changes_is_the_verdict(database: str) -> None:
-    async with at_work(database, *[changes_one_row] * 6):
+@pytest.mark.parametrize(
+    ("sessions", "said"),
+    [
+        ([changes_one_row] * 6, "many requests"),
+        ([changes_rows(1, 2), changes_rows(2, 1)] * 3, "different orders"),
+        ([takes_one_advisory_lock] * 6, "the same advisory lock"),
+    ],
+)
+async def test_a_lock_that_every_session_takes_is_the_verdict(
+    database: str, sessions: list[Work], said: str
+) -> None:
+    async with at_work(database, *sessions):
         found, _ = await look(database)
 
     assert verdict(found) == "hot-row"
-    assert "many requests" in finding(found).text
-
-
-async def test_rows_that_are_locked_in_two_orders_are_the_verdict(database: str) -> None:
-    async with at_work(database, *[changes_rows(1, 2), changes_rows(2, 1)] * 3):
-        found, _ = await look(database)
-
-    assert verdict(found) == "hot-row"
-    assert "different orders" in finding(found).text
-
-
-async def test_an_advisory_lock_that_every_session_takes_is_the_verdict(database: str) -> None:
-    async with at_work(database, *[takes_one_advisory_lock] * 6):
-        found, _ = await look(database)
-
-    assert verdict(found) == "hot-row"
-    assert "the same advisory lock" in finding(found).text
+    assert said in finding(found).text
 
 
 async def test_one_long_transaction_that_others_wait_for_is_the_verdict(

@@ -6,9 +6,7 @@ from dev.pooling.budget_postgres import (
     BOUNCER,
     CLIENTS,
     POSTGRES,
-    clients_of,
-    direct,
-    pooled_server,
+    Budget,
     postgres_limits,
     read_bouncer,
     replicas_named,
@@ -33,14 +31,15 @@ def needs(capacity: Capacity) -> list[Need]:
     for module in settings.with_own_database():
         own = settings.read(module)
         replicas = replicas_named(f"{settings.prefix_of(module)}REPLICA_URLS") or 0
+        budget = Budget(own, capacity, replicas, postgres)
         if own.pooled and capacity.pool_size:  # on AWS, by deploy/aws/module-databases-pgbouncer.tf
-            clients[module], _ = clients_of(own, replicas)
+            clients[module], _ = budget.clients()
             servers = [(f"Postgres of {module}", DATABASES)]
             servers += [(f"each replica of {module}", 1)] if replicas else []
             for server, databases in servers:
-                found.append(pooled_server(server, databases, capacity, read_bouncer(), postgres))
+                found.append(budget.pooled_server(server, databases, read_bouncer()))
         elif not own.pooled:
-            for need in direct(own, capacity, replicas, postgres):
+            for need in budget.direct():
                 remedy = need.remedy.replace("DATABASE_", settings.prefix_of(module))
                 found.append(need._replace(what=f"{need.what} of {module}", remedy=remedy))
     if clients:

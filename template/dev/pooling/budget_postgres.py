@@ -69,115 +69,94 @@ def needs(capacity: Capacity) -> list[Need]:
     if capacity.max_connections:
         postgres = postgres._replace(max_connections=capacity.max_connections, main=capacity.main)
     if settings.pooled and capacity.proxy_percent:
-        return proxied(settings, capacity, capacity.proxy_percent, replicas or 0, postgres)
+        return Budget(settings, capacity, replicas or 0, postgres).proxied(capacity.proxy_percent)
     if settings.pooled:
         bouncer = read_bouncer()
         if replicas is None:  # all servers but the first, the primary
             replicas = sum(list(_servers(bouncer).values())[1:])
-        return pooled(settings, capacity, replicas, bouncer, postgres)
-    return direct(settings, capacity, replicas or 0, postgres)
+        return Budget(settings, capacity, replicas, postgres).pooled(bouncer)
+    return Budget(settings, capacity, replicas or 0, postgres).direct()
 
 
-def direct(
-    settings: DatabaseSettings, capacity: Capacity, replicas: int, postgres: Postgres
-) -> list[Need]:
-    """Every pool of every process leads to Postgres itself."""
-    besides_reads = [settings.write_pool, CHECK + (POSITIONS if replicas else 0)]
-    pooler = "put PgBouncer in front of it and set DATABASE_POOLED=true"
-    primary = of_processes("Postgres", settings, besides_reads, capacity, postgres, pooler)
-    return [primary, *each_replica(settings, capacity, replicas, postgres)]
+class Budget(NamedTuple):
+    """The processes' connections for one database and its replicas."""
 
+    settings: DatabaseSettings
+    capacity: Capacity
+    replicas: int
+    postgres: Postgres
 
-def each_replica(
-    settings: DatabaseSettings, capacity: Capacity, replicas: int, postgres: Postgres
-) -> list[Need]:
-    if not replicas:
-        return []
-    return [of_processes("each replica", settings, [POSITIONS], capacity, postgres)]
+    def direct(self) -> list[Need]:
+        """Every pool of every process leads to Postgres itself."""
+        besides_reads = [self.settings.write_pool, self._own]
+        pooler = "put PgBouncer in front of it and set DATABASE_POOLED=true"
+        return [self._of_processes("Postgres", besides_reads, pooler), *self._each_replica()]
 
-
-def of_processes(
-    what: str,
-    settings: DatabaseSettings,
-    besides_reads: list[int],
-    capacity: Capacity,
-    postgres: Postgres,
-    *remedies: str,
-) -> Need:
-    """The reading pool of each process, and its other connections, lead to this server."""
-    others = sum(besides_reads)
-    largest = (postgres.allowed - capacity.direct) // capacity.processes - others
-    smaller = f"set DATABASE_READ_POOL={largest}" if largest > 0 else ""
-    pools = " + ".join(map(str, [settings.read_pool, *besides_reads]))
-    connections = capacity.processes * (settings.read_pool + others)
-    words = f"{capacity.processes} x ({pools})"
-    return postgres.need(what, words, connections, capacity.direct, *remedies, smaller)
-
-
-def pooled(
-    settings: DatabaseSettings,
-    capacity: Capacity,
-    replicas: int,
-    bouncer: ConfigParser,
-    postgres: Postgres,
-) -> list[Need]:
-    """The processes' pools lead to PgBouncer, and its pools to Postgres."""
-    pools = _pools(bouncer)
-    each, of_a_process = clients_of(settings, replicas)
-    clients = capacity.processes * each
-    needs = [
-        Need(
+    def pooled(self, bouncer: ConfigParser) -> list[Need]:
+        """The processes' pools lead to PgBouncer, and its pools to Postgres."""
+        each, of_a_process = self.clients()
+        clients = self.capacity.processes * each
+        need = Need(
             CLIENTS,
-            f"{capacity.processes} x ({of_a_process})",
+            f"{self.capacity.processes} x ({of_a_process})",
             clients,
-            pools.max_client_conn,  # of one PgBouncer, because the others may be down
+            _pools(bouncer).max_client_conn,  # of one PgBouncer, because the others may be down
             f"set max_client_conn = {clients} in {BOUNCER}",
         )
-    ]
-    for server, databases in _servers(bouncer).items():
-        needs.append(pooled_server(f"Postgres at {server}", databases, capacity, bouncer, postgres))
-    return needs
+        servers = _servers(bouncer).items()
+        return [need, *(self.pooled_server(f"Postgres at {at}", n, bouncer) for at, n in servers)]
 
+    def proxied(self, percent: int) -> list[Need]:
+        """RDS Proxy's pools lead to the primary, the processes' pools to the replicas."""
+        most, direct = self.postgres.max_connections, self.capacity.direct
+        connections = PROXIES * math.ceil(most * percent / 100)
+        largest = (self.postgres.allowed - direct) // PROXIES * 100 // most
+        smaller = f"set connections_percent = {largest} of rds_proxy in {self.capacity.main}"
+        words = f"{PROXIES} x {percent}% of {most}"
+        remedy = smaller if largest > 0 else ""
+        primary = self.postgres.need("Postgres", words, connections, direct, remedy)
+        return [primary, *self._each_replica()]
 
-def clients_of(settings: DatabaseSettings, replicas: int) -> tuple[int, str]:
-    """The connections of one process to the pooler, for one database, and their sum in words."""
-    own = CHECK + (POSITIONS if replicas else 0)
-    each = settings.read_pool + settings.write_pool + own
-    pools = f"{settings.read_pool} + {settings.write_pool} + {own}"
-    if replicas:
-        pools += f" + {replicas} x ({settings.read_pool} + {POSITIONS})"
-    return each + replicas * (settings.read_pool + POSITIONS), pools
+    def clients(self) -> tuple[int, str]:
+        """The connections of one process to the pooler, and their sum in words."""
+        reads, writes = self.settings.read_pool, self.settings.write_pool
+        each, words = reads + writes + self._own, f"{reads} + {writes} + {self._own}"
+        if self.replicas:
+            words += f" + {self.replicas} x ({reads} + {POSITIONS})"
+        return each + self.replicas * (reads + POSITIONS), words
 
+    def pooled_server(self, what: str, databases: int, bouncer: ConfigParser) -> Need:
+        """The pools of every PgBouncer, one for each of the server's names, lead to this server."""
+        capacity, pools = self.capacity, _pools(bouncer)
+        size, reserve = capacity.pool_size or pools.default_pool_size, pools.reserve_pool_size
+        times = f"{capacity.pgbouncers} x " if capacity.pgbouncers > 1 else ""
+        pools_there = capacity.pgbouncers * databases
+        largest = (self.postgres.allowed - capacity.direct) // pools_there - reserve
+        smaller = f"set default_pool_size = {largest} in {BOUNCER}"
+        if capacity.main:
+            smaller = f"set pool_size = {largest} of pgbouncer in {capacity.main}"
+        words = f"{times}{databases} x ({size} + {reserve})"
+        connections = pools_there * (size + reserve)
+        remedy = smaller if largest > 0 else ""
+        return self.postgres.need(what, words, connections, capacity.direct, remedy)
 
-def pooled_server(
-    what: str, databases: int, capacity: Capacity, bouncer: ConfigParser, postgres: Postgres
-) -> Need:
-    """The pools of every PgBouncer, one for each of the server's names, lead to this server."""
-    pools = _pools(bouncer)
-    size, reserve = capacity.pool_size or pools.default_pool_size, pools.reserve_pool_size
-    times = f"{capacity.pgbouncers} x " if capacity.pgbouncers > 1 else ""
-    pools_there = capacity.pgbouncers * databases
-    largest = (postgres.allowed - capacity.direct) // pools_there - reserve
-    smaller = f"set default_pool_size = {largest} in {BOUNCER}"
-    if capacity.main:
-        smaller = f"set pool_size = {largest} of pgbouncer in {capacity.main}"
-    words = f"{times}{databases} x ({size} + {reserve})"
-    connections = pools_there * (size + reserve)
-    return postgres.need(what, words, connections, capacity.direct, smaller if largest > 0 else "")
+    @property
+    def _own(self) -> int:
+        """The connections of a process beside its pools."""
+        return CHECK + (POSITIONS if self.replicas else 0)
 
+    def _each_replica(self) -> list[Need]:
+        return [self._of_processes("each replica", [POSITIONS])] if self.replicas else []
 
-def proxied(
-    settings: DatabaseSettings, capacity: Capacity, percent: int, replicas: int, postgres: Postgres
-) -> list[Need]:
-    """RDS Proxy's pools lead to the primary, the processes' pools to the replicas."""
-    connections = PROXIES * math.ceil(postgres.max_connections * percent / 100)
-    largest = (postgres.allowed - capacity.direct) // PROXIES * 100 // postgres.max_connections
-    smaller = f"set connections_percent = {largest} of rds_proxy in {capacity.main}"
-    words = f"{PROXIES} x {percent}% of {postgres.max_connections}"
-    primary = postgres.need(
-        "Postgres", words, connections, capacity.direct, smaller if largest > 0 else ""
-    )
-    return [primary, *each_replica(settings, capacity, replicas, postgres)]
+    def _of_processes(self, what: str, besides_reads: list[int], *remedies: str) -> Need:
+        """The reading pool of each process, and its other connections, lead to this server."""
+        processes, direct = self.capacity.processes, self.capacity.direct
+        reads, others = self.settings.read_pool, sum(besides_reads)
+        largest = (self.postgres.allowed - direct) // processes - others
+        smaller = f"set DATABASE_READ_POOL={largest}" if largest > 0 else ""
+        words = f"{processes} x ({' + '.join(map(str, [reads, *besides_reads]))})"
+        connections = processes * (reads + others)
+        return self.postgres.need(what, words, connections, direct, *remedies, smaller)
 
 
 def postgres_limits(configuration: str) -> Postgres:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import pytest
 
 from app.infra.connections import DatabaseSettings
-from dev.pooling import pgbouncer
+from dev.pooling import budget_postgres, pgbouncer
 from dev.pooling.budget import count
-from dev.pooling.budget_postgres import pooled, postgres_limits
+from dev.pooling.budget_postgres import postgres_limits
 from dev.pooling.capacity import Capacity, Need, read
 from tests.infra.conftest import run_python
 
@@ -198,7 +198,7 @@ def test_the_poolers_own_connections_must_fit_into_postgres() -> None:
         bouncer = pgbouncer.configuration()
         bouncer["pgbouncer"]["default_pool_size"] = str(size)
         one = Capacity(copies=1, workers=1, during_a_deploy=2, direct=3)
-        return pooled(settings, one, 0, bouncer, postgres)[1]
+        return budget_postgres.Budget(settings, one, 0, postgres).pooled(bouncer)[1]
 
     assert at_postgres(42).needed == postgres.allowed == 97
     refused = at_postgres(60)

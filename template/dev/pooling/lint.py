@@ -26,10 +26,7 @@ BEGINNINGS = {
     r"PREPARE\s+(?!TRANSACTION\b)\w": "PREPARE belongs to one session: the driver does it for you",
     r"(DEALLOCATE|DISCARD)\s+\w": "only the pooler may clear prepared statements and session state",
     r"DECLARE\s.*\bWITH\s+HOLD\b": "WITH HOLD outlives its transaction: read page by page instead",
-    r"CREATE\s+((LOCAL|GLOBAL)\s+)?TEMP(ORARY)?\s": (
-        "temporary tables belong to one session: use WITH … AS (…), or a real table"
-    ),
-    r"SELECT\s.*\bINTO\s+TEMP(ORARY)?\s": (
+    r"(CREATE\s+((LOCAL|GLOBAL)\s+)?|SELECT\s.*\bINTO\s+)TEMP(ORARY)?\s": (
         "temporary tables belong to one session: use WITH … AS (…), or a real table"
     ),
 }

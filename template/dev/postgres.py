@@ -68,7 +68,7 @@ def for_load() -> AbstractContextManager[str]:
 @contextmanager
 def _database(name: str, stop_with: signal.Signals, *, remove: bool) -> Iterator[str]:
     with Postgres(state_folder() / name, stop_with=stop_with, remove=remove).running() as server:
-        yield _database_on(server.url, DATABASE)
+        yield database_on(server.folder, DATABASE)
 
 
 @contextmanager
@@ -209,12 +209,9 @@ def own_server(url: str) -> Path | None:
     return next((folder for folder in ours if url == f"{Postgres(folder).url}/{DATABASE}"), None)
 
 
-def database_on(folder: Path, module: str) -> str:
-    """URL of a module's own database on the server in `folder`."""
-    return _database_on(Postgres(folder).url, f"{DATABASE}_{module}")
-
-
-def _database_on(server: str, name: str) -> str:
+def database_on(folder: Path, name: str) -> str:
+    """URL of a database on the server in `folder`. Creates it if it is missing."""
+    server = Postgres(folder).url
     asyncio.run(_prepare_database(server, name))
     return f"{server}/{name}"
 

@@ -46,7 +46,8 @@ def databases(environment: Mapping[str, str]) -> dict[str, list[str]]:
 def beside(module: str, environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """Beside a server that this repository does not run, the module uses the common database."""
     server = postgres.own_server(environment["DATABASE_URL"])
-    yield {variable(module): postgres.database_on(server, module)} if server else {}
+    name = f"{postgres.DATABASE}_{module}"
+    yield {variable(module): postgres.database_on(server, name)} if server else {}
 
 
 type Started = AbstractContextManager[dict[str, str]]

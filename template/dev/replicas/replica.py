@@ -3,7 +3,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,16 +19,6 @@ def for_own(primary: str) -> Iterator[str]:
         return
     with of(primary, _of_own(folder), postgres.SETTINGS) as url:
         yield url
-
-
-@contextmanager
-def beside(variable: str, environment: Mapping[str, str]) -> Iterator[str]:
-    """The same for the database of `variable`, if it is on the server of DATABASE_URL: a replica
-    has all databases of its server."""
-    common, other = environment["DATABASE_URL"], environment.get(variable, "")
-    is_there = other.rpartition("/")[0] == common.rpartition("/")[0]
-    with for_own(common) if is_there else nullcontext("") as url:
-        yield url and urlsplit(url)._replace(path=urlsplit(other).path).geturl()
 
 
 def for_development() -> str | None:

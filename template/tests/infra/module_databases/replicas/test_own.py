@@ -9,6 +9,7 @@ import pytest
 
 from dev import postgres
 from dev.module_databases import own
+from dev.module_databases.replicas.beside import beside
 from dev.replicas import replica
 from tests.infra.replicas.replication import Server
 
@@ -20,7 +21,7 @@ def test_the_replica_of_the_common_database_has_that_of_a_module_too() -> None:
     server = postgres.for_load()
     with server as common, own.beside("parcels", {"DATABASE_URL": common}) as found:
         environment = {"DATABASE_URL": common, **found}
-        with replica.for_own(common) as usual, replica.beside(VARIABLE, environment) as url:
+        with replica.for_own(common) as usual, beside(VARIABLE, environment) as url:
             assert url == f"{usual}_parcels"
             assert urlsplit(url).port != urlsplit(found[VARIABLE]).port
             here = Path()  # these two are not stopped
@@ -28,12 +29,12 @@ def test_the_replica_of_the_common_database_has_that_of_a_module_too() -> None:
             asyncio.run(Server(here, url).becomes("to_regclass('parcels') IS NOT NULL"))
             assert asyncio.run(Server(here, url).said_yes("pg_is_in_recovery()"))
             for elsewhere in ("", "postgresql://app@other.example/parcels"):
-                with replica.beside(VARIABLE, environment | {VARIABLE: elsewhere}) as none:
+                with beside(VARIABLE, environment | {VARIABLE: elsewhere}) as none:
                     assert none == ""
 
 
 @pytest.mark.parametrize("module", ["", "postgresql://app@other.example/parcels"])
 def test_beside_another_server_a_module_has_no_replica(module: str) -> None:
     environment = {"DATABASE_URL": "postgresql://app@db.example/app", VARIABLE: module}
-    with replica.beside(VARIABLE, environment) as url:
+    with beside(VARIABLE, environment) as url:
         assert url == ""

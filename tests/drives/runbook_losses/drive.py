@@ -64,8 +64,7 @@ class LossesSite(Site):
         self.undone: dict[str, bool] = {}
 
     def _start_the_session_redis(self) -> str:
-        folder, configuration = postgres.own_folder("sessions"), valkey._configuration("sessions")
-        self.older = OlderRedis(folder, configuration, remove=True)
+        self.older = OlderRedis("sessions", postgres.own_folder("sessions"), remove=True)
         self._stack.enter_context(self.older.running())
         port, orders = place.unused_ports(2)
         first = str(self.older.port)

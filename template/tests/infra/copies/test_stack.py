@@ -65,13 +65,9 @@ class Shop:
         self._empty = list(self._places)
 
     def __enter__(self) -> Self:
-        balancer = haproxy.running(
-            self._places,
-            port=ports.unused(),
-            folder=self.folder / "haproxy",
-            check_every=CHECK_EVERY,
-        )
-        self.url = self._stack.enter_context(balancer)
+        folder, port = self.folder / "haproxy", ports.unused()
+        balancer = haproxy.HAProxy(folder, port, self._places, check_every=CHECK_EVERY)
+        self.url = self._stack.enter_context(balancer.running()).url
         written = (self.folder / "haproxy" / "haproxy.cfg").read_text()
         self._status = (
             "http://" + written.partition("frontend status")[2].split("bind ")[1].split()[0]
@@ -247,7 +243,7 @@ def test_a_status_port_that_another_process_took_is_replaced(
         found = iter([other.getsockname()[1], free])
         monkeypatch.setattr(ports, "unused", lambda: next(found))
 
-        with haproxy.running([], port=port, folder=tmp_path):
+        with haproxy.HAProxy(tmp_path, port, []).running():
             assert f"bind 127.0.0.1:{free}\n" in (tmp_path / "haproxy.cfg").read_text()
 
 

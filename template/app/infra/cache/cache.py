@@ -209,7 +209,7 @@ def install(app: FastAPI) -> None:
         limit = ReadLimit(at_once, pools.pool_wait_seconds)
         database.cache = app.state.cache = Cache(settings, server, limit)
         commits.note_positions(app)
-    observe(app, *metrics_of(app.state.cache and app.state.cache.stats))
+        observe(app, *metrics_of(app.state.cache.stats))
 
 
 def lifespan(app: FastAPI) -> AbstractAsyncContextManager[object]:

@@ -73,34 +73,28 @@ class Stats:
         return {"hit": self.hits, "miss": self.misses, "bypassed": self.bypassed}
 
 
-def metrics_of(stats: Stats | None) -> Iterator[Instrument]:
-    """deploy/telemetry/ shows these metrics and raises alerts on them. Without a cache they have no
-    points."""
-    counted = [stats] if stats else []
+def metrics_of(stats: Stats) -> Iterator[Instrument]:
+    """deploy/telemetry/ shows these metrics and raises alerts on them."""
     yield Instrument(
         "cache.lookups",
         "{lookup}",
         "Results of lookups; bypassed, when the cache was not asked",
         "counter",
-        lambda: [
-            (number, {"cache.result": result})
-            for one in counted
-            for result, number in one.results.items()
-        ],
+        lambda: [(number, {"cache.result": name}) for name, number in stats.results.items()],
     )
     yield Instrument(
         "cache.refreshes",
         "{refresh}",
         "Answers that were read again before they expired",
         "counter",
-        lambda: [(one.refreshes, {}) for one in counted],
+        lambda: [(stats.refreshes, {})],
     )
     yield Instrument(
         "cache.failures",
         "{operation}",
         "Operations that the cache did not do, or not in time",
         "counter",
-        lambda: [(one.server.failures, {}) for one in counted],
+        lambda: [(stats.server.failures, {})],
     )
 
 

@@ -146,7 +146,10 @@ async def test_a_metric_that_cannot_be_read_is_logged_and_the_others_are_sent(
 
 
 @pytest.mark.usefixtures("receiver")
-async def test_dashboards_and_alerts_use_only_metrics_that_are_sent(serve: Serve) -> None:
+async def test_dashboards_and_alerts_use_only_metrics_that_are_sent(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CACHE_URL", "redis://127.0.0.1:1/0")
     app = shop()
     async with serve(app):
         sent = {name for instrument in app.state.instruments for name in in_prometheus(instrument)}

@@ -65,11 +65,7 @@ class Server(ABC):
 
     @property
     def password(self) -> str:
-        secret = self.folder / "password"
-        secret.touch(mode=0o600)
-        if not secret.read_text():  # at its first start, or after a full disk
-            secret.write_text(secrets.token_hex(16))
-        return secret.read_text()
+        return secret_in(self.folder / "password")
 
     @property
     def log(self) -> str:
@@ -144,6 +140,14 @@ class Server(ABC):
             return None
         ports.keep(self.folder / "port")
         return self.start()
+
+
+def secret_in(file: Path) -> str:
+    """Made once. A full disk or a power failure may have left the file empty."""
+    file.touch(mode=0o600)
+    if not file.read_text():
+        file.write_text(secrets.token_hex(16))
+    return file.read_text()
 
 
 def end_of(log: Path) -> str:

@@ -164,9 +164,9 @@ def test_a_disk_that_is_full_is_named_in_two_lines(
 def test_files_that_a_full_disk_left_empty_are_written_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(postgres, "REPOSITORY", tmp_path)
-    monkeypatch.setattr(services, "SERVICES", {})
     port, key = tmp_path / "port", tmp_path / ".dev" / "secret_key"
+    monkeypatch.setattr(services, "SECRET_KEY", key)
+    monkeypatch.setattr(services, "SERVICES", {})
     key.parent.mkdir()
     for file in (port, key):
         file.touch()

@@ -168,7 +168,6 @@ def main() -> None:
 
 
 def names(given: list[str]) -> tuple[str, str]:
-    """The module's and the model's name."""
     module, model = [*given, "", ""][:2]
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", module) or keyword.iskeyword(module):
         sys.exit(USAGE)

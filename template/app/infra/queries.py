@@ -142,7 +142,6 @@ class Query[RowT = dict[str, Any]]:
                 yield " ".join(said), self._form(order, parts)
 
     def used(self) -> Iterator["Form[Any]"]:
-        """Each form that this process has compiled."""
         yield from (*self._forms.values(), *self._counts.values())
 
     def _parts(self, values: dict[str, Any]) -> tuple[int, ...]:

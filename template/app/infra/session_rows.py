@@ -165,7 +165,6 @@ class SessionRows:
     async def find_with[RowT](
         self, token_hash: bytes, query: Query[RowT]
     ) -> tuple[Session, RowT | None] | None:
-        """Finds the session and the row by one statement. Raises Unavailable."""
         both: WithRow[Session, RowT] = with_row(SESSION_BY_TOKEN, query)
         return await both.first(self._reader(), token_hash=token_hash, idle=self._idle)
 
@@ -204,7 +203,6 @@ class SessionRows:
     async def end_all(
         self, write: AsyncSession, user_id: UUID, *, besides: bytes | None = None
     ) -> Sequence[bytes]:
-        """Returns the hashes of the ended sessions."""
         ended = LoginSession.user_id == user_id
         if besides is not None:
             ended &= LoginSession.token_hash != besides

@@ -47,7 +47,6 @@ class Copy(Server):
         self.signal(signal.SIGTERM)
 
     def wait(self) -> int:
-        """Returns its exit code."""
         return self._supervisors[-1].wait()
 
     def _start_unless_running(self) -> subprocess.Popen[bytes]:

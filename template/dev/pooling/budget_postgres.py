@@ -54,8 +54,6 @@ class Postgres(NamedTuple):
 
 
 class Pools(BaseModel):
-    """The sizes of PgBouncer's pools."""
-
     max_client_conn: PositiveInt
     default_pool_size: PositiveInt
     reserve_pool_size: NonNegativeInt

@@ -21,7 +21,6 @@ def main() -> None:
 
 
 def delay(given: str) -> None:
-    """Delays the replica by `given` milliseconds."""
     if not given.isdecimal():
         sys.exit(f"{given!r} is not a number of milliseconds. For two seconds: make lag MS=2000")
     url = os.environ.get("DATABASE_REPLICA_URLS", "").split(",")[0]

@@ -18,7 +18,6 @@ def s3_server() -> Iterator[rclone.S3]:
 
 @pytest.fixture
 def services(services: Services, s3_server: rclone.S3, monkeypatch: pytest.MonkeyPatch) -> Services:
-    """Stores files in a separate bucket for this test."""
     for name, value in s3_server.variables(f"test-{uuid4().hex}").items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("FILES_S3_SECONDS", "20")  # the machine may be busy

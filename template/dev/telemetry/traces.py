@@ -17,8 +17,6 @@ PROGRAM = Path(__file__).with_name("traces_server.py")
 
 
 class Traces(Server):
-    """Keeps the last traces in memory."""
-
     name = "The server for traces"
 
     def command(self) -> list[str | Path]:

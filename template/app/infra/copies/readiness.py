@@ -23,8 +23,6 @@ LOOK_SECONDS_UNTIL_REACHED = 0.5
 
 
 class Dependencies:
-    """The last known state of the servers that this copy depends on."""
-
     def __init__(self, app: FastAPI) -> None:
         self._app = app
         self._never_reached = set(app.state.readiness_checks)

@@ -80,7 +80,6 @@ class Capability(NamedTuple):
 
 
 def seen[PartT: EvidencePart](evidence: Evidence, model: type[PartT], name: str) -> PartT | None:
-    """The capability's own evidence, or None."""
     found = evidence.capabilities.get(name)
     return None if found is None else model.model_validate(found)
 

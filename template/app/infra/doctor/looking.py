@@ -317,7 +317,6 @@ class Looking:
 
 
 def gap(source: str, error: NotConnected | Refused, remedy: str) -> Skipped:
-    """Says which part of the evidence is missing because a server could not be read."""
     return Skipped(source=source, why=reason_of(error), remedy=remedy)
 
 

@@ -102,7 +102,6 @@ def as_html(judgement: Judgement, evidence: Evidence) -> str:
 
 
 def _picture(evidence: Evidence) -> list[str]:
-    """Where the time of the requests goes."""
     requests = evidence.requests
     if not requests or requests.db_ms is None or not requests.total_ms:
         return []

@@ -541,7 +541,6 @@ def _sessions(count: float, database: Database, do: str) -> str:
 
 
 def _busy_with_reads(evidence: Evidence) -> Database | None:
-    """The first busy server of the primary and its replicas."""
     return next(filter(is_busy_with_reads, evidence.servers), None)
 
 

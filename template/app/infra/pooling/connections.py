@@ -67,7 +67,6 @@ class PooledSettings(PostgresSettings):
 
     @property
     def engine_options(self) -> dict[str, Any]:
-        """Options for the connections of transactions."""
         return {"prepared_statement_cache_size": self.statement_cache}
 
     @field_validator("read_url", "direct_url")

@@ -94,8 +94,6 @@ class StatusConnection:
 
 
 class Replica:
-    """One standby server, and its last known position."""
-
     pool: ReadPool
 
     def __init__(self, url: PostgresDsn) -> None:

@@ -9,7 +9,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -31,7 +31,7 @@ def main() -> None:
     try:
         with _database_and_files() as environment:
             allow_many_connections()
-            with App(environment).running() as app:
+            with App(postgres.state_folder() / "app-load", environment).running() as app:
                 status = _locust(app.url)
     except ServerError as error:
         sys.exit(str(error))
@@ -108,11 +108,11 @@ def allow_many_connections() -> None:
 class App(Server):
     name = "The app"
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        super().__init__(postgres.state_folder() / "app-load")
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        super().__init__(folder)
         self._environment = environment
 
-    def command(self) -> list[str]:
+    def command(self) -> Sequence[str]:
         uvicorn = [sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory"]
         return [*uvicorn, "--port", str(self.port), "--no-access-log", "--no-server-header"]
 
@@ -120,12 +120,12 @@ class App(Server):
         return {**self._environment, "LOG_FORMAT": "json"}
 
     def serves(self) -> bool:
-        with suppress(OSError), urlopen(f"{self.url}/ready", timeout=1):  # noqa: S310  # our own server's address
+        with suppress(OSError), urlopen(f"{self.url}/ready", timeout=2):  # noqa: S310  # our own server's address
             return True
         return False
 
     def _start_unless_running(self) -> subprocess.Popen[bytes]:
-        ports.keep(self.folder / "port")  # each `make load` measures its own process
+        ports.keep(self.folder / "port")  # never one that runs already
         return self.start()
 
 

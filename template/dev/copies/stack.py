@@ -78,7 +78,6 @@ def running(given: Mapping[str, str], copies: int, port: int) -> Iterator[Sequen
             "DATABASE_READ_URL": bouncer.read_url,
             "DATABASE_DIRECT_URL": given["DATABASE_URL"],
             "FORWARDED_ALLOW_IPS": "127.0.0.1",
-            "LOG_FORMAT": "json",
         }
         started = [
             stack.enter_context(Copy(FOLDER / f"app-{number}", environment).running())

@@ -73,7 +73,7 @@ async def _bytes_each(url: str) -> float:
             pipeline.eval(*redis.keep_command(uuid4().bytes * 2, session))
         await pipeline.execute()
     after = await redis.client.info("memory")
-    await redis.close()
+    await redis.aclose()
     return (after["used_memory"] - before["used_memory"]) / SESSIONS
 
 

@@ -140,7 +140,7 @@ class RedisLookups:
         if self._probing is None:
             self._probing = asyncio.create_task(self._probe(error), context=Context())
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         running = [task for task in (self._probing, self._asking) if task]
         for task in running:
             task.cancel()

@@ -136,4 +136,4 @@ class CacheServer(RedisLookups):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.close()
+        await self.aclose()

@@ -1,8 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """Installs the store of login sessions that SESSION_STORE names."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from importlib import import_module
 
 from fastapi import FastAPI
@@ -41,14 +40,9 @@ def install(app: FastAPI) -> None:
     health.add_readiness_check(app, "sessions", redis.check)
 
 
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+def lifespan(app: FastAPI) -> AbstractAsyncContextManager[object]:
     redis: RedisSessions | None = app.state.session_redis
-    try:
-        yield
-    finally:
-        if redis:
-            await redis.close()
+    return aclosing(redis) if redis else nullcontext()
 
 
 def _database_of(url: RedisDsn) -> tuple[object, ...]:

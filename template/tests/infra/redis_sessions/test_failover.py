@@ -35,7 +35,7 @@ async def test_a_server_in_cluster_mode_is_not_ready() -> None:
         redis = RedisSessions(server.url, 5, SessionSettings())
         with pytest.raises(Unavailable, match="cluster mode off"):
             await redis.check()
-        await redis.close()
+        await redis.aclose()
 
 
 async def test_sessions_start_again_within_two_seconds_of_a_failover(
@@ -65,7 +65,7 @@ async def test_sessions_start_again_within_two_seconds_of_a_failover(
 
         assert await asyncio.gather(*(redis.find(b"after") for _ in range(8))) == [ada] * 8
         await redis.check()
-        await redis.close()
+        await redis.aclose()
     words = [line["event"] for line in lines]
     assert words == ["the sessions' Redis: circuit breaker open", "the sessions' Redis answers"]
 

@@ -36,7 +36,7 @@ async def test_the_page_has_each_refusal_of_a_server_that_has_lost_nothing(
     now = datetime.now(UTC)
     with pytest.raises(Unavailable) as refused:
         await sessions.keep(b"hash", Session(uuid4(), now, now + timedelta(days=1)))
-    await sessions.close()
+    await sessions.aclose()
 
     reasons = re.findall(r"(?m)^\| (`.*?) \|", NOTHING_IS_LOST)
     named = [one for reason in reasons for one in reason.split("`")[1::2]]

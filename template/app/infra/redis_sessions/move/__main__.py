@@ -172,7 +172,7 @@ async def main(direction: str) -> None:
         print(await (backfill.to_redis() if direction == "to-redis" else backfill.to_postgres()))
     finally:
         await postgres.close()
-        await redis.close()
+        await redis.aclose()
 
 
 async def _refuse_to_forget(redis: RedisSessions) -> None:

@@ -27,8 +27,19 @@ def _show(kind: type[BaseException], error: BaseException, place: TracebackType 
     # Another broken pipe leads to a server, or to a program that died.
     if isinstance(error, BrokenPipeError) and _has_no_reader():
         return
+    # FastAPI imports OpenTelemetry, which reads its own variables before ours are checked.
+    if isinstance(error, ValueError) and _module(place).startswith("opentelemetry."):
+        _say(f"A variable of OpenTelemetry (OTEL_*) is wrong: {error}")
+        return
     if not isinstance(error, KeyboardInterrupt):
         sys.__excepthook__(kind, error, place)
+
+
+def _module(place: TracebackType | None) -> str:
+    """The module that raised the error."""
+    while place and place.tb_next:
+        place = place.tb_next
+    return place.tb_frame.f_globals["__name__"] if place else ""
 
 
 def _has_no_reader() -> bool:

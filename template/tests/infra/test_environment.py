@@ -119,6 +119,15 @@ def test_an_incomplete_environment_stops_the_start_without_a_traceback(services:
 
 
 @pytest.mark.slow
+def test_a_wrong_variable_of_opentelemetry_stops_the_start_in_one_line() -> None:
+    start = run_python("-m", "app.infra.serve", env={**os.environ, "OTEL_PROPAGATORS": "b3"})
+
+    assert start.returncode == 1
+    assert start.stderr.startswith("A variable of OpenTelemetry (OTEL_*) is wrong: Propagator b3 ")
+    assert start.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("port", ["0", "65536", "eight"])
 def test_a_port_out_of_range_stops_the_start(port: str) -> None:
     start = run_python("-m", "app.infra.serve", env={**os.environ, "PORT": port}, timeout=300)

@@ -5,10 +5,10 @@ import json
 import logging
 import re
 import secrets
+import select
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from io import TextIOWrapper
 from typing import Any, Literal
 
@@ -75,15 +75,39 @@ ENRICH: tuple[Processor, ...] = (
 )
 
 
-class Stdout(structlog.WriteLogger):
-    """Drops a line that cannot be written: the disk is full, or its reader is gone. An error would
-    end a request, or a task that checks a server, and nobody starts such a task again."""
+class Stdout:
+    """Drops a line that cannot be written: the disk is full, or its reader is gone or has stopped.
+    An error would end a request, or a task that checks a server, and nobody starts such a task
+    again. A wait would stop all requests."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+        self._wait_ms = 100
+        self._ready = select.poll()
+        self._ready.register(1, select.POLLOUT)
+
+    def write(self, text: str) -> None:
+        # A pipe that is ready takes 4,096 bytes without a wait: 1,024 characters of UTF-8.
+        for start in range(0, len(text), 1024):
+            is_ready = self._ready.poll(self._wait_ms)
+            # A busy reader takes its next line soon. One that has stopped costs one wait.
+            self._wait_ms = 100 if is_ready else 0
+            try:
+                if not is_ready:
+                    raise BlockingIOError
+                sys.stdout.write(text[start : start + 1024])
+                sys.stdout.flush()
+            except OSError:
+                self.lost += 1
+                return
 
     def msg(self, message: str) -> None:
-        with suppress(OSError):
-            super().msg(message)
+        self.write(message + "\n")
 
     debug = info = warning = error = critical = exception = msg
+
+
+stdout = Stdout()
 
 
 class LogSettings(BaseSettings):
@@ -163,7 +187,7 @@ def configure(settings: LogSettings, *more: Processor) -> None:
     # Not through the standard library: its loggers and formatters cost 50 µs a request more.
     structlog.configure(
         processors=[*enrich, *render],
-        logger_factory=lambda *_: Stdout(),
+        logger_factory=lambda *_: stdout,
         wrapper_class=structlog.make_filtering_bound_logger(settings.level),
     )
     _configure_libraries(settings.level, enrich, render)
@@ -193,15 +217,15 @@ def _as_json(line: dict[str, Any], **_: Any) -> str:
 def _configure_libraries(
     level: str, enrich: Sequence[Processor], render: Sequence[Processor]
 ) -> None:
-    stdout = logging.StreamHandler(sys.stdout)
-    stdout.setFormatter(
+    handler = logging.StreamHandler(stdout)
+    handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *enrich],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
         )
     )
     # At INFO most libraries log their own details, and httpx whole URLs.
-    logging.basicConfig(handlers=[stdout], level="WARNING", force=True)
+    logging.basicConfig(handlers=[handler], level="WARNING", force=True)
     for known in logging.root.manager.loggerDict.values():
         if isinstance(known, logging.Logger):
             known.disabled = False  # a dictConfig switches off the loggers that it does not name

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from app.infra import environment
 from app.infra.database import Pools
 from app.infra.freshness import repeated_reads
-from app.infra.logs import LogSettings
+from app.infra.logs import LogSettings, stdout
 
 log = structlog.get_logger()
 
@@ -54,7 +54,7 @@ def processor() -> Processor:
 async def write_lines(app: FastAPI, seconds: float) -> None:
     while True:
         seen = await watch(app.state.pools, seconds, getattr(app.state, "note_loop_delay", None))
-        log.info("process", pid=os.getpid(), **seen)
+        log.info("process", pid=os.getpid(), log_lines_lost=stdout.lost, **seen)
 
 
 async def watch(

@@ -7,6 +7,10 @@ import json
 import logging.config
 import os
 import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from socket import socketpair
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -23,6 +27,18 @@ from app.infra.failures import Unavailable
 from app.infra.logs import LogSettings, Timestamp, configure
 from app.infra.reads import Query, in_transaction
 from tests.infra.conftest import Serve, bare_app
+
+LOGS_MUCH = """
+import logging, sys
+import structlog
+from app.infra import logs
+logs.configure(logs.LogSettings(format="json"))
+structlog.get_logger().info("a short line")
+for _ in range(1000):
+    structlog.get_logger().info("ours" * 1000)
+    logging.getLogger("library").warning("a library's" * 1000)
+print(logs.stdout.lost, file=sys.stderr)
+"""
 
 
 @pytest.fixture
@@ -221,6 +237,22 @@ async def test_a_log_line_that_cannot_be_written_fails_no_request(
     assert [*statuses, broken.status_code] == [200, 503, 500]
     for level in ("debug", "info", "warning", "error", "critical", "exception"):
         getattr(structlog.get_logger(), level)("lost")
+
+
+@pytest.mark.parametrize("open_pair", [os.pipe, lambda: [end.detach() for end in socketpair()]])
+def test_a_reader_of_the_log_that_has_stopped_stops_nobody(
+    open_pair: Callable[[], Sequence[int]],
+) -> None:
+    """A container's standard output is a pipe, and a unit of systemd has a socket."""
+    unread, output = open_pair()
+    command = [sys.executable, "-c", LOGS_MUCH]
+
+    logged = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, timeout=300)
+
+    assert int(logged.stderr) > 1800
+    assert os.read(unread, 100).startswith(b'{"event":"a short line"')
+    os.close(unread)
+    os.close(output)
 
 
 @pytest.mark.parametrize(

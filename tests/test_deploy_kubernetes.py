@@ -474,7 +474,7 @@ def test_a_release_migrates_with_the_new_image_before_it_rolls(releases: Release
         "logs --follow job/migrate --pod-running-timeout=10m",
         "wait --for=condition=Complete job/migrate --timeout=60s",
         "get job migrate --output=jsonpath={.metadata.uid}",
-        "apply --filename=-",
+        "apply --filename=- --selector=app.kubernetes.io/name != migrate",
         "rollout status deployment/app --timeout=15m",
     ]
     expected = json.loads(

@@ -45,6 +45,7 @@ here wait --for=condition=Complete job/migrate --timeout=60s || {
 }
 [ "$(id_of_job)" = "$job" ] ||
     fail "Another release began at the same moment and replaced this migration. Wait until it ends, then run the same command again."
-apply
+# Without the Job: another release may have deleted it just now, and the old migration would run again.
+apply --selector='app.kubernetes.io/name != migrate'
 here rollout status deployment/app --timeout=15m ||
     fail "The new copies do not become ready, so the old ones still serve. To go back: kubectl -n $namespace rollout undo deployment/app"

@@ -4,6 +4,12 @@
 import re
 from pathlib import Path
 
+import pytest
+from pydantic import PostgresDsn
+
+from app.infra.connections import DatabaseSettings, connect
+from app.infra.failures import NotConnected
+from dev import ports
 from tests.infra.conftest import execute_sql
 
 PAGE = Path("docs/guide/unavailable.md").read_text("utf-8")
@@ -29,6 +35,16 @@ def test_the_page_has_each_check_of_ready() -> None:
 
 def test_the_page_has_the_line_of_a_cache_that_does_not_answer() -> None:
     assert "`the cache: circuit breaker open`" in PAGE
+
+
+async def test_the_page_has_the_reason_of_a_postgres_that_has_stopped() -> None:
+    settings = DatabaseSettings(url=PostgresDsn(f"postgresql://a@127.0.0.1:{ports.unused()}/a"))
+    with pytest.raises(NotConnected) as failed:
+        await connect(settings, settings.url)
+    rows = re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE)
+    listed = [named for row in rows for named in row.split("`")[1::2]]
+    # In the app, which runs on uvloop, it is `Connection refused`.
+    assert [named for named in listed if named in str(failed.value)] == ["Connect call failed"]
 
 
 async def test_postgres_runs_each_statement_of_the_page(empty_database: str) -> None:

@@ -4,6 +4,7 @@
 import asyncio
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -104,6 +105,14 @@ class Archive:
             )
         return newest
 
+    def has(self, wal: str) -> bool:
+        with tempfile.TemporaryDirectory() as folder:
+            command = self.command("wal-restore", wal, Path(folder) / wal)
+            found = subprocess.run(command, capture_output=True, text=True)
+        if found.returncode > 1:
+            raise RehearsalError(f"Cannot read {wal} in {self.url}:\n{found.stderr.strip()}")
+        return found.returncode == 0
+
 
 def _end_of(backup: Mapping[str, str]) -> datetime:
     # An older barman has no end_time_iso and no zone. If the zone was not UTC, Postgres refuses a
@@ -148,6 +157,8 @@ def rehearse(archive: Archive, until: datetime | None, role: str) -> None:
     ):
         last_commit = asyncio.run(_wait_until_replayed(process, folder / "log", sockets, role))
         seconds = time.monotonic() - started
+        if until is None:
+            _refuse_gap(archive, folder / "log")
         counted = asyncio.run(_count(sockets, role))
         _check_every_page(sockets, role)
     for table, rows in counted.items():
@@ -238,6 +249,29 @@ async def _wait_until_replayed(
             await asyncio.sleep(1)  # it logs each try: the reason must be among its last lines
         else:
             return last
+
+
+def _refuse_gap(archive: Archive, log: Path) -> None:
+    """Postgres takes the first WAL file that is missing for the end of the archive."""
+    restored = re.findall(r'restored log file "([0-9A-F]{24})"', log.read_text(errors="replace"))
+    if not restored:
+        return
+    first = _wal_after(restored[-1], 1)
+    # Ever farther, because a gap may be long: up to 65,536 files.
+    later = (_wal_after(first, 2**doubled) for doubled in range(17))
+    found = next((wal for wal in later if archive.has(wal)), None)
+    # Files arrive in order, so without a gap this one has arrived meanwhile too.
+    if found and not archive.has(first):
+        raise RehearsalError(
+            f"The archive has a gap: {first} is missing, and {found} is there. Nobody can restore "
+            "what came after it. Make a base backup now: docs/runbooks/backup.md"
+        )
+
+
+def _wal_after(wal: str, files: int) -> str:
+    """Each file has 16 MiB, and 256 of them share the second of three numbers."""
+    high, low = divmod(int(wal[8:16], 16) * 256 + int(wal[16:], 16) + files, 256)
+    return f"{wal[:8]}{high:08X}{low:08X}"
 
 
 async def _count(sockets: str, role: str) -> dict[str, int]:

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -22,7 +23,9 @@ from dev.backup.rehearsal import Archive, RehearsalError, time_of
 BARMAN = """#!/bin/sh
 case "$0" in
 *-list) echo '{listed}' ;;
-*-wal-restore) exit {wal_restore} ;;
+*-wal-restore)
+    [ -e "$(dirname "$0")/$3" ] || exit {wal_restore}
+    cp "pg_wal/$3" "$4" || : > "$4" ;;
 *-restore) exec {initdb} --pgdata="$4" --username=postgres --no-sync ;;
 esac
 """
@@ -117,6 +120,32 @@ def test_an_archive_that_fails_is_not_taken_for_its_end(
 ) -> None:
     with pytest.raises(RehearsalError, match="exit code 255"):
         rehearsal.rehearse(archive(wal_restore), None, "postgres")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("there", "gap"),
+    [
+        (("1",), None),
+        (("1", "3"), "000000010000000000000002 is missing, and 000000010000000000000003 is there"),
+        (("1", "1F", "20", "21", "22"), "2 is missing, and 000000010000000000000022 is there"),
+    ],
+)
+def test_a_gap_in_the_archive_is_not_taken_for_its_end(
+    archive: Callable[[int], Archive],
+    deep_folder: Path,
+    there: Sequence[str],
+    gap: str | None,
+) -> None:
+    backups = archive(1)
+    for number in there:
+        (deep_folder / f"0000000100000000{number:0>8}").touch()
+    with pytest.raises(RehearsalError, match=gap) if gap else nullcontext():
+        rehearsal.rehearse(backups, None, "postgres")
+
+
+def test_wal_files_are_counted_past_the_last_of_256() -> None:
+    assert rehearsal._wal_after("0000000200000001000000FE", 3) == "000000020000000200000001"
 
 
 @pytest.mark.parametrize("archive", [timedelta(days=3)], indirect=True)

@@ -31,10 +31,12 @@ from app.infra.stored_files import (
 # After this time, no client can still be uploading an unfinished file.
 ABANDONED_SECONDS = 24 * 3600
 
-# The disk is full, read-only, broken or gone, or the process may open no more files.
+# The disk is full, read-only, broken or gone, or has no hard links, or the process may open no more
+# files.
 DISK_FAILS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE),
     *(errno.EACCES, errno.EPERM, errno.ELOOP, errno.EMFILE, errno.ENFILE),
+    *(errno.EOPNOTSUPP, errno.ENOSYS),
 }
 
 # A browser that opens a sound or a film makes a page with a player, which loads the file again.

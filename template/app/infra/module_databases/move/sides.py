@@ -24,7 +24,7 @@ SETTINGS = {
     "intervalstyle": "postgres",
     "bytea_output": "hex",
     "extra_float_digits": "1",
-    # `compare` reads all rows of a server that is in use: it takes one of its processors, not three.
+    # `compare` reads all rows of a server that is in use: it takes one processor, not three.
     "max_parallel_workers_per_gather": "0",
 }
 

@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """The answer to a request, with its security headers: `send` is wrapped once for all middleware."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -71,7 +72,9 @@ class Answer:
             message["headers"] = headers
             if self.is_head:
                 return self._end_with_head(scope, send, message)
-        elif message["type"] == "http.response.body" and not message.get("more_body"):
+        elif message["type"] == "http.response.body":
+            if message.get("more_body"):
+                return in_turn(send(message))
             self.ended_at = time.perf_counter()
         return send(message)
 
@@ -96,6 +99,13 @@ def answer_of(scope: Scope, send: Send) -> tuple[Answer, Send]:
 
 
 async def nothing() -> None: ...
+
+
+async def in_turn(sending: Awaitable[None]) -> None:
+    """Without a pause, a stream that waits for nothing else would keep the process from all other
+    requests, and would never learn that its client is gone."""
+    await sending
+    await asyncio.sleep(0)
 
 
 class UnexpectedErrors:

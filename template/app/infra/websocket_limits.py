@@ -1,13 +1,19 @@
 # Rung's file: advancing to another stage may change it.
 """Limits that uvicorn does not have for a WebSocket: slow readers, and floods of pings."""
 
+from typing import Any
+
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from app.infra.answers import in_turn
 from app.infra.http_limits import LEAST_READ_BYTES, ReadInTime
 
 
 class LimitedWebSocket(ReadInTime, WebSocketsSansIOProtocol):
     """serve.py imports it only for an app that has a WebSocket."""
+
+    async def send(self, message: Any) -> None:
+        await in_turn(super().send(message))
 
     def handle_ping(self) -> None:
         """A client that sends pings and reads no pongs filled memory: 375 MB in 30 s. One that only

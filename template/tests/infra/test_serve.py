@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import httpx
@@ -642,6 +642,43 @@ async def test_a_client_that_reads_slowly_gets_its_pong(
         writer.write(b"\x89\xfd\0\0\0\0" + b"p" * 125)
         async with asyncio.timeout(30):
             assert await reader.readexactly(127) == b"\x8a\x7d" + b"p" * 125
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "http"])
+async def test_a_feed_that_waits_for_nothing_ends_when_its_client_is_gone(
+    feed: FastAPI, connections: list[http_limits.ReadInTime], protocol: str
+) -> None:
+    """Otherwise the process serves nobody until the feed ends."""
+    logs.install(feed)
+    http = b"GET /news HTTP/1.1\r\nhost: x\r\n\r\n"
+    hang_ups: list[Callable[[], None]] = []
+    servers: list[http_limits.ReadInTime] = []
+    sent = 0
+
+    async def news() -> AsyncGenerator[str]:
+        nonlocal sent
+        yield "first"
+        servers.append(connections[-1])
+        hang_ups[0]()
+        for sent in range(100_000):  # noqa: B007  # counts
+            yield "news"
+
+    @feed.websocket("/news")
+    async def speak(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async for text in news():
+            await websocket.send_text(text)
+
+    @feed.get("/news")
+    async def stream() -> StreamingResponse:
+        return StreamingResponse(news())
+
+    async with connected(feed) as (_, writer):
+        hang_ups.append(writer.transport.abort)
+        writer.write(opening(b"/news") if protocol == "websocket" else http)
+        await until(lambda: servers)
+        await until(lambda: servers[0] not in connections)
+        assert sent < 1000
 
 
 @pytest.mark.parametrize("more", [0, 1])

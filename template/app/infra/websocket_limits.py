@@ -6,19 +6,28 @@ from typing import Any
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from app.infra.answers import in_turn
-from app.infra.http_limits import LEAST_READ_BYTES, ReadInTime
+from app.infra.http_limits import ReadInTime
 
 
 class LimitedWebSocket(ReadInTime, WebSocketsSansIOProtocol):
     """serve.py imports it only for an app that has a WebSocket."""
 
+    _pong = b""  # waits until the client has read what was sent before
+
     async def send(self, message: Any) -> None:
         await in_turn(super().send(message))
 
     def handle_ping(self) -> None:
-        """A client that sends pings and reads no pongs filled memory: 375 MB in 30 s. One that only
-        reads slowly gets its pongs, or it would close the connection."""
-        if self.transport.get_write_buffer_size() < LEAST_READ_BYTES:
-            super().handle_ping()
-        else:
-            self.conn.data_to_send()  # drops it
+        """While a client does not read, only its last ping gets a pong, as RFC 6455 allows. With a
+        pong for each, one that sent pings and read nothing filled memory: 375 MB in 30 s."""
+        self._pong = b"".join(self.conn.data_to_send())
+        if not self.transport.get_write_buffer_size():
+            self._send_pong()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._send_pong()
+
+    def _send_pong(self) -> None:
+        pong, self._pong = self._pong, b""
+        self.transport.write(pong)

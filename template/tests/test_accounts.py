@@ -8,6 +8,7 @@ import time
 import unicodedata
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 from uuid import UUID, uuid4
 
@@ -438,6 +439,29 @@ async def test_guesses_from_one_address_leave_a_core_to_others(
             assert await log_in_from(app, "192.0.2.2", ADA) == 200
     others_are_served.set()
     assert set(await asyncio.gather(*flood)) == {401}
+
+
+async def test_password_changes_from_one_address_leave_a_core_to_others(
+    ada: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hasher, now, at_once = passwords.HASHER, 0, []
+
+    def hash_slowly(password: str) -> str:
+        nonlocal now
+        now += 1
+        at_once.append(now)
+        time.sleep(0.1)
+        now -= 1
+        return hasher.hash(password)
+
+    monkeypatch.setattr(passwords, "ONE_PER_CORE", anyio.CapacityLimiter(2))
+    slow = SimpleNamespace(hash=hash_slowly, verify=hasher.verify)
+    monkeypatch.setattr(passwords, "HASHER", slow)
+    change = {"current_password": PASSWORD, "new_password": "another secret of Ada"}
+    answers = await asyncio.gather(*(ada.put("/me/password", json=change) for _ in range(4)))
+
+    assert sorted(answer.status_code for answer in answers) == [204, 403, 403, 403]
+    assert max(at_once) == 1
 
 
 async def test_all_addresses_of_an_ipv6_network_count_together(

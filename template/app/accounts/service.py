@@ -84,7 +84,8 @@ async def change_password(
         raise WrongPassword
     if new == current:
         raise SamePassword
-    password_hash = await passwords.hash_new(new, account.email, Settings().title)
+    async with throttle.turn_of(address):
+        password_hash = await passwords.hash_new(new, account.email, Settings().title)
     # Of two concurrent changes, the second fails: its current password is no longer current.
     if not await _lock_if_unchanged(write, account):
         raise WrongPassword

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Limits that uvicorn does not have for a WebSocket: slow readers, and floods of pings."""
+"""Limits of a WebSocket that uvicorn lacks: slow readers, pings and pongs."""
 
 from typing import Any
 
@@ -23,6 +23,15 @@ class LimitedWebSocket(ReadInTime, WebSocketsSansIOProtocol):
         self._pong = b"".join(self.conn.data_to_send())
         if not self.transport.get_write_buffer_size():
             self._send_pong()
+
+    def keepalive_timeout(self) -> None:
+        """The client's pong may be unread behind a message that the app has not received. A feed
+        may only send."""
+        if self.read_paused:
+            self.pong_timer = None
+            self.schedule_ping()
+        else:
+            super().keepalive_timeout()
 
     def resume_writing(self) -> None:
         super().resume_writing()

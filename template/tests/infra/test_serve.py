@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import httpx
 import pytest
@@ -588,6 +589,13 @@ def feed(echo: FastAPI) -> FastAPI:
         while True:
             await websocket.send_text("news" * 500_000)
 
+    @echo.websocket("/only-sends")
+    async def only_sends(websocket: WebSocket) -> None:
+        await websocket.accept()
+        while True:
+            await websocket.send_text("news")
+            await asyncio.sleep(0.01)
+
     @echo.websocket("/quiet")
     async def quiet(websocket: WebSocket) -> None:
         await websocket.accept()
@@ -644,6 +652,26 @@ async def test_a_client_that_reads_a_feed_slowly_gets_its_pong(
         async with asyncio.timeout(30):
             while b"\x8a\x7d" + b"p" * 125 not in got:
                 got = got[-200:] + await reader.read(2**16)
+
+
+async def test_a_client_that_speaks_to_a_feed_that_only_sends_stays_connected(
+    feed: FastAPI, connections: list[http_limits.ReadInTime]
+) -> None:
+    async with websocket(feed, b"/only-sends") as (reader, writer):
+        server: Any = connections[1]
+        writer.write(b"\x81\x85\0\0\0\0hello")
+        await until(lambda: server.read_paused)
+        server.ping_interval = server.ping_timeout = 0.05
+        server.send_keepalive_ping()
+        kinds: list[int] = []
+        while kinds.count(0x89) < 3:
+            kind, size = await reader.readexactly(2)
+            payload = await reader.readexactly(size)
+            if kind == 0x89:  # a ping
+                writer.write(b"\x8a\x84\0\0\0\0" + payload)
+            kinds.append(kind)
+
+    assert 0x88 not in kinds  # a close
 
 
 @pytest.mark.parametrize("protocol", ["websocket", "http"])

@@ -113,7 +113,52 @@ class ReadInTime(asyncio.Protocol):
             self._until_read = self.loop.call_later(SILENCE_SECONDS, self._look_again, unread)
 
 
-class LimitedHttp(ReadInTime, HttpToolsProtocol):
+class ReadInParts(asyncio.Protocol):
+    """Lets others have a turn while a client sends many small chunks or frames."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    _part_bytes = PART_BYTES
+    _many_chunks = MANY_CHUNKS
+    _chunks_in_part = 0
+    _unread = b""
+    _is_resting = False
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += data
+        if not self._is_resting:
+            self._read()
+
+    def _read(self) -> None:
+        data, self._unread = self._unread, b""
+        for start in range(0, len(data), self._part_bytes):
+            if self._is_resting:
+                self._unread = data[start:]
+                return
+            if self.transport.is_closing():
+                return
+            self._chunks_in_part = 0
+            self._part_received(data[start : start + self._part_bytes])
+            if self._chunks_in_part > self._many_chunks and not self.transport.is_closing():
+                self._is_resting = True
+                self.transport.pause_reading()
+                self.loop.call_later(REST_SECONDS, self._read_on)
+
+    def _read_on(self) -> None:
+        self._is_resting = False
+        if not self.transport.is_closing():
+            if not self._app_pauses():
+                self.transport.resume_reading()
+            self._read()
+
+    def _part_received(self, data: bytes) -> None:
+        super().data_received(data)
+
+    def _app_pauses(self) -> bool:
+        raise NotImplementedError
+
+
+class LimitedHttp(ReadInTime, ReadInParts, HttpToolsProtocol):
     """A request that arrives in one piece, as nearly all do, costs no timer."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -122,10 +167,7 @@ class LimitedHttp(ReadInTime, HttpToolsProtocol):
         self._overhead_bytes = 0  # bytes of the head, or since the last part of the body
         self._body: list[bytes] = []
         self._part = b""  # the request that is being read
-        self._chunks_in_part = 0
         self._offers_upgrade = False
-        self._unread = b""
-        self._is_resting = False
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -150,33 +192,6 @@ class LimitedHttp(ReadInTime, HttpToolsProtocol):
         self._set_timer(SILENCE_SECONDS)
         return True
 
-    def data_received(self, data: bytes) -> None:
-        self._unread += data
-        if not self._is_resting:
-            self._read()
-
-    def _read(self) -> None:
-        data, self._unread = self._unread, b""
-        for start in range(0, len(data), PART_BYTES):
-            if self._is_resting:
-                self._unread = data[start:]
-                return
-            if self.transport.is_closing():
-                return
-            self._chunks_in_part = 0
-            self._part_received(data[start : start + PART_BYTES])
-            if self._chunks_in_part > MANY_CHUNKS and not self.transport.is_closing():
-                self._is_resting = True
-                self.transport.pause_reading()
-                self.loop.call_later(REST_SECONDS, self._read_on)
-
-    def _read_on(self) -> None:
-        self._is_resting = False
-        if not self.transport.is_closing():
-            if not self.flow.read_paused:
-                self.transport.resume_reading()
-            self._read()
-
     def _part_received(self, data: bytes) -> None:
         if self._reading == "refused":
             return
@@ -196,7 +211,10 @@ class LimitedHttp(ReadInTime, HttpToolsProtocol):
 
     def _parse(self, data: bytes) -> None:
         self._part = data
-        super().data_received(data)
+        super()._part_received(data)
+
+    def _app_pauses(self) -> bool:
+        return bool(self.flow.read_paused)
 
     def on_message_begin(self) -> None:
         if len(self.pipeline) == MAX_PIPELINED:

@@ -596,6 +596,12 @@ def feed(echo: FastAPI) -> FastAPI:
             await websocket.send_text("news")
             await asyncio.sleep(0.01)
 
+    @echo.websocket("/listens")
+    async def listens(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async for _ in websocket.iter_text():
+            pass
+
     @echo.websocket("/quiet")
     async def quiet(websocket: WebSocket) -> None:
         await websocket.accept()
@@ -652,6 +658,28 @@ async def test_a_client_that_reads_a_feed_slowly_gets_its_pong(
         async with asyncio.timeout(30):
             while b"\x8a\x7d" + b"p" * 125 not in got:
                 got = got[-200:] + await reader.read(2**16)
+
+
+@pytest.mark.parametrize("path", [b"/only-sends", b"/listens"])
+async def test_a_flood_of_tiny_frames_is_read_in_small_parts(
+    feed: FastAPI, connections: list[http_limits.ReadInTime], path: bytes
+) -> None:
+    frames: list[int] = []
+    async with websocket(feed, path) as (_, writer):
+        server: Any = connections[1]
+        handle = server.handle_events
+
+        def handle_and_note() -> None:
+            frames.append(len(server.conn.events))
+            handle()
+
+        server.handle_events = handle_and_note
+        begun = time.monotonic()
+        writer.write(b"\x81\x80\0\0\0\0" * 10_000)  # empty messages
+        await until(lambda: sum(frames) > 1_000)
+
+    assert max(frames) < 200
+    assert time.monotonic() - begun > 5 * http_limits.REST_SECONDS
 
 
 async def test_a_client_that_speaks_to_a_feed_that_only_sends_stays_connected(

@@ -107,7 +107,7 @@ class Stdout:
     debug = info = warning = error = critical = exception = msg
 
 
-stdout = Stdout()
+stdout = Stdout()  # per copy: each has its own output
 
 
 class LogSettings(BaseSettings):

@@ -10,12 +10,16 @@ from contextlib import redirect_stderr
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytest
+from copier import _template
 from copier._main import Worker
+from copier._vcs import clone
 from growing import Repo, grow, release
 from jinja2 import Environment
+from jinja2.sandbox import SandboxedEnvironment
 from people import Machine, Person, git
 from pytest_copie.plugin import Copie
 from variants import at
@@ -86,8 +90,37 @@ def a_machine_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
         patch.setattr(Environment, "from_string", lru_cache(10_000)(Environment.from_string))
         # Copier renders each part with all answers. Nearly all are plain names.
         patch.setattr(Worker, "_render_string", plain_or(Worker._render_string))
+        # It renders the name of the answers file again for each part of each path.
+        patch.setattr(Worker, "answers_relpath", Path(".copier-answers.yml"))
+        # It has an environment for each render, and compiles the same files in each.
+        patch.setattr(SandboxedEnvironment, "compile", compiled_once(SandboxedEnvironment.compile))
+        # It clones the template five times for an update.
+        patch.setattr(_template, "clone", cloned_once(tmp_path_factory))
         yield machine
     remove_servers_data(tmp_path_factory.getbasetemp())
+
+
+def cloned_once(folders: pytest.TempPathFactory) -> Callable[..., str]:
+    """Only for the templates of this process' renders, whose versions stay as they are."""
+
+    @lru_cache
+    def cloned(url: str, ref: str) -> str:
+        return clone(url, ref, str(folders.mktemp("clone")))
+
+    # Copier deletes the location when it has rendered.
+    return lambda url, ref, location: cloned(url, ref)
+
+
+def compiled_once(compiled: Callable[..., CodeType]) -> Callable[..., CodeType]:
+    """All environments of Copier have the options and extensions of Rung's template."""
+    codes: dict[tuple[str, ...], CodeType] = {}
+
+    def compiled_or_kept(environment: SandboxedEnvironment, *source: str) -> CodeType:
+        if source not in codes:
+            codes[source] = compiled(environment, *source)
+        return codes[source]
+
+    return compiled_or_kept
 
 
 def plain_or(render: Callable[..., str]) -> Callable[..., str]:

@@ -33,8 +33,9 @@ def everything(project: Path) -> dict[str, tuple[str, bytes]]:
     """Each path, folders included: its kind and mode, and its content or link target."""
     return {
         path.relative_to(project).as_posix(): (stat.filemode(path.lstat().st_mode), content(path))
-        for path in sorted(project.rglob("*"))
-        if path.relative_to(project).parts[0] != ".git"
+        for top in project.iterdir()
+        if top.name != ".git"
+        for path in (top, *top.rglob("*"))
     }
 
 

@@ -946,6 +946,32 @@ def test_a_git_that_is_too_old_is_named(repo: Repo, row: tuple[str, tuple[str, .
     assert (repo.person.leftovers(), repo.status()) == before
 
 
+FENCED: Rows[tuple[str, ...]] = {
+    "new": ("new", "../inn"),
+    "status": ("status",),
+    "a step": ("advance", "--yes", "--commit"),
+    "an undo": ("undo",),
+    "the doctor": ("doctor",),
+    "a fleet": ("fleet", "."),
+}
+
+
+@rows(FENCED)
+def test_a_git_that_would_ignore_the_fence_is_refused(repo: Repo, row: tuple[str, ...]) -> None:
+    old = repo.person.temporary.parent / "bin" / "git"
+    old.parent.mkdir()
+    old.write_text(
+        '#!/bin/sh\n[ "$1" = version ] && { echo "git version 2.30.2"; exit; }\n'
+        f'exec {shutil.which("git")} "$@"\n',
+        encoding="utf-8",
+    )
+    old.chmod(0o755)
+    repo.person.environment["PATH"] = f"{old.parent}{os.pathsep}{repo.person.environment['PATH']}"
+    said = refuses(repo.person, *row, at=repo.folder)
+    assert "git version 2.30.2 is too old: it would run programs" in said
+    assert "Rung needs 2.36 or later" in said
+
+
 def test_a_typed_byte_that_is_not_utf8_is_no_yes(repo: Repo) -> None:
     repo.person.environment["PYTHONIOENCODING"] = "utf-8:strict"
     with repo.person.at_a_terminal("advance", "shop") as terminal:

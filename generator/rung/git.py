@@ -55,6 +55,14 @@ def fence() -> None:
     """Applies to each git that this process starts from now on, also through Copier and uv."""
     if shutil.which("git") is None:
         raise RungError("git is not installed, or not on PATH. Install it and run this again.")
+    without_settings = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    version = git("version", cwd=Path("/"), environment=without_settings)
+    numbers = re.search(r"(\d+)\.(\d+)", version)
+    if numbers and (int(numbers[1]), int(numbers[2])) < (2, 31):  # It ignores GIT_CONFIG_COUNT.
+        raise RungError(
+            f"{version} is too old: it would run programs that a repository's settings name. Rung "
+            "needs 2.36 or later."
+        )
     settings = _kept_settings()
     for name in [name for name in os.environ if name.startswith("GIT_") and name not in _KEPT]:
         del os.environ[name]

@@ -229,7 +229,8 @@ def with_own_settings(repo: Repo, state: str) -> None:
     own = repo.person.temporary.parent / "gitconfig"
     own.write_bytes(Path(repo.person.environment["GIT_CONFIG_GLOBAL"]).read_bytes())
     repo.person.environment["GIT_CONFIG_GLOBAL"] = str(own)
-    comes_to(repo, state)
+    # Before 2.32, git config --global would change the settings of whoever runs the tests.
+    comes_to(repo, state.replace("--global", "--file $GIT_CONFIG_GLOBAL"))
 
 
 @pytest.mark.parametrize("state", PERSONAL.values(), ids=PERSONAL.keys())

@@ -1,6 +1,7 @@
 """`make module` writes a module that passes `make check` as it is."""
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -93,6 +94,43 @@ def test_a_name_with_another_meaning_is_refused(project: Path) -> None:
     assert "app/main.py cannot be read" in done.stderr
     git("restore", "app/main.py", cwd=project)
     assert git("status", "--porcelain", "--untracked-files=all", cwd=project) == before
+
+
+STOPS = {
+    "it fails": ("migrations/script.py.mako", "${message}", "${1 / 0}"),
+    "ctrl-c": (
+        "pyproject.toml",
+        'executable = "ruff"\noptions = "format ',
+        'executable = "sh"\noptions = "-c \'kill -INT 0; sleep 9\' ',
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("file", "old", "new"), STOPS.values(), ids=STOPS)
+def test_a_module_that_is_not_finished_leaves_no_file(
+    project: Path, file: str, old: str, new: str
+) -> None:
+    (project / "app/reviews").mkdir()
+    (project / "app/reviews/ours.md").write_text("ours\n", encoding="utf-8")
+    written = (project / file).read_text(encoding="utf-8")
+    assert old in written
+    (project / file).write_text(written.replace(old, new, 1), encoding="utf-8")
+    status = ("status", "--porcelain", "--untracked-files=all", "app", "tests", "migrations")
+    before = git(*status, cwd=project)
+    command = ("make", "module", "NAME=reviews")
+    # In a new session, because Ctrl-C reaches each process of its group.
+    stopped = subprocess.run(
+        command, cwd=project, capture_output=True, timeout=300, check=False, start_new_session=True
+    )
+    assert stopped.returncode != 0
+    assert git(*status, cwd=project) == before
+
+    (project / file).write_text(written, encoding="utf-8")
+    again = run(*command, within=project)
+    assert again.returncode == 0, again.stdout + again.stderr
+    [migration] = project.glob("migrations/versions/*_reviews.py")
+    assert 'op.create_table(\n        "reviews"' in migration.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

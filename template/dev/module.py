@@ -14,6 +14,7 @@ from dev.programs import run_module
 
 USAGE = "Give a plural name: make module NAME=reviews (or NAME=news MODEL=NewsItem)"
 MAIN = Path("app/main.py")
+MIGRATIONS = Path("migrations/versions")
 
 # Endings of English plurals, the longest first. MODEL=… is for other plurals.
 ENDINGS = {"sses": "ss", "ies": "y", "xes": "x", "ss": "ss", "s": ""}
@@ -155,14 +156,21 @@ def main() -> None:
         refuse(f"{existing[0]} exists")
     refuse_taken(module, model, one)
     run_module("alembic", "upgrade", "head")  # First, because it may fail.
-    for path, text in files.items():
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(Template(text).substitute(words))
-    advice = register(module)
-    paths = [*map(str, files), str(MAIN)]
-    run_module("ruff", "check", "--quiet", "--fix", "--select", "I", *paths)
-    run_module("ruff", "format", "--quiet", *paths)
-    run_module("alembic", "revision", "--autogenerate", "--message", module.replace("_", " "))
+    text_before, migrations = MAIN.read_bytes(), set(MIGRATIONS.glob("*.py"))
+    try:
+        for path, text in files.items():
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(Template(text).substitute(words))
+        advice = register(module)
+        paths = [*map(str, files), str(MAIN)]
+        run_module("ruff", "check", "--quiet", "--fix", "--select", "I", *paths)
+        run_module("ruff", "format", "--quiet", *paths)
+        run_module("alembic", "revision", "--autogenerate", "--message", module.replace("_", " "))
+    except BaseException:  # Ctrl-C too. Half a module would stop the next try.
+        MAIN.write_bytes(text_before)
+        for path in {*files, *MIGRATIONS.glob(f"*_{module}.py")} - migrations:
+            path.unlink(missing_ok=True)
+        raise
     print(f"Wrote app/{module}/, tests/test_{module}.py and a migration.{advice}")
     print("Next: read them, then make migrate, make test")
 

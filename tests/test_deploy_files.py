@@ -142,7 +142,9 @@ def test_make_finds_a_uv_at_any_path(tmp_path: Path, named: str) -> None:
     assert (done.stdout, done.stderr) == (said, "")
 
 
-@pytest.mark.parametrize("target", ["dev", "test", "load", "stack"])
+@pytest.mark.parametrize(
+    "target", ["dev", "test", "load", "stack", "migrate", "migration", "module", "psql"]
+)
 def test_a_kill_of_make_reaches_the_program_too(tmp_path: Path, target: str) -> None:
     for name in ("Makefile", "dev/uv", "dev/targets.mk", "dev/copies/targets.mk"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +153,10 @@ def test_a_kill_of_make_reaches_the_program_too(tmp_path: Path, target: str) -> 
     uv.write_text("#!/bin/sh\necho $$\nexec sleep 60\n", encoding="utf-8")
     uv.chmod(0o755)
     with subprocess.Popen(
-        ["make", target], cwd=tmp_path, env=os.environ | {"UV": str(uv)}, stdout=subprocess.PIPE
+        ["make", target, "m=a note"],
+        cwd=tmp_path,
+        env=os.environ | {"UV": str(uv)},
+        stdout=subprocess.PIPE,
     ) as make:
         assert make.stdout
         program = int(make.stdout.readline())

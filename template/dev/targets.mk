@@ -5,7 +5,7 @@ UV := $(if $(UV),/usr/bin/env UV='$(UV)' )sh dev/uv
 unexport UV PYTHONSAFEPATH
 RUN = $(UV) run --quiet
 # `exec` in a recipe: when make is killed, it ends only the process that it has started, a shell.
-WITH_SERVICES = $(RUN) python -m dev
+WITH_SERVICES = exec $(RUN) python -m dev
 
 # `make help` lists each included file, and a team may delete its seed.
 include $(wildcard dev/*/*.mk) $(if $(wildcard app/seed.py app/seed),dev/seed.make)
@@ -21,7 +21,7 @@ system-packages: ## Install what the tests need from the system
 	@$(if $(strip $(SYSTEM_PACKAGES)),command -v apt-get >/dev/null || { echo 'There is no apt-get here. Install these another way: $(strip $(SYSTEM_PACKAGES))' >&2; exit 1; }; $(AS_ROOT) apt-get update -qq && $(AS_ROOT) apt-get install -qq -y --no-install-recommends $(SYSTEM_PACKAGES))
 
 dev: ## Migrate, seed and serve with reload (PORT=8000), on the Postgres in .dev or on DATABASE_URL
-	@exec $(WITH_SERVICES) python -m dev.serve
+	@$(WITH_SERVICES) python -m dev.serve
 
 migrate: ## Run the migrations that the database lacks
 	@$(WITH_SERVICES) python -m dev.migrate

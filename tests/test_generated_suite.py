@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from checking import make_check
 from conftest import Render
+from edits.carried import commit
+from people import git
 from variants import STAGES, VARIANTS, at, variant_name
 
 ALL_OPTIONS = VARIANTS[-1]
@@ -46,6 +48,27 @@ def teams_or_new(project: Path, simpler: Path) -> list[str]:
         or not (simpler / name).exists()
         or (project / name).read_bytes() != (simpler / name).read_bytes()
     ]
+
+
+@pytest.mark.slow
+def test_tests_that_a_git_hook_runs_change_no_commit(render: Render, tmp_path: Path) -> None:
+    project = tmp_path / "shop"
+    shutil.copytree(render({"stage": 1}), project)
+    git("init", "--quiet", cwd=project)
+    commit(project, "Start")
+    hook = project / ".git/hooks/pre-commit"
+    hook.write_text(
+        "#!/bin/sh\nexec sh dev/uv run -q pytest -q tests/infra/test_conflict_markers.py\n",
+        encoding="utf-8",
+    )
+    hook.chmod(0o755)
+    # In a worktree, git gives the hook the place of its repository and of its index.
+    tree = tmp_path / "tree"
+    git("worktree", "add", "--quiet", str(tree), cwd=project)
+    (tree / "README.md").write_text("Ours\n", encoding="utf-8")
+    git("commit", "--quiet", "--all", "--message=Ours", cwd=tree)
+    assert git("show", "--format=", "--name-only", cwd=tree) == "README.md\n"
+    assert git("rev-parse", "--is-bare-repository", cwd=project) == "false\n"
 
 
 @pytest.mark.slow

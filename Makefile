@@ -18,6 +18,9 @@ unexport $(filter-out UV_CACHE_DIR UV_DEFAULT_INDEX UV_EXTRA_INDEX_URL UV_FIND_L
 	UV_INSECURE_HOST UV_KEYRING_PROVIDER UV_LINK_MODE UV_NATIVE_TLS UV_PYTHON_INSTALL_MIRROR UV_SYSTEM_CERTS UV_TOOL_%, \
 	$(filter UV_%,$(.VARIABLES)))
 
+# Only as typed after make: tools for deployments set a variable of this name.
+STAGE =
+
 .DEFAULT_GOAL := help
 .PHONY: help new install test test-slow edits-report docs lint check
 

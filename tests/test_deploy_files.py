@@ -300,6 +300,32 @@ def test_make_new_uses_uv_python_only_for_the_projects_version_of_python(
     assert done.stderr.partition(": ")[2] == (wrong if named == "/nowhere/python" else "")
 
 
+@pytest.mark.parametrize(
+    ("folder", "typed", "said"),
+    [
+        (TEMPLATE.parent, ["new", "DEST=shop"], 'rung new "shop"'),
+        (TEMPLATE.parent, ["new", "DEST=shop", "STAGE=2"], 'rung new "shop" --stage "2"'),
+        (TEMPLATE, ["module"], 'python -m dev.module ""'),
+        (TEMPLATE, ["module", "NAME=news"], 'python -m dev.module "news"'),
+        (TEMPLATE, ["module", "NAME=news", "MODEL=Item"], 'python -m dev.module "news" "Item"'),
+    ],
+)
+def test_make_takes_no_answer_from_the_shells_variables(
+    folder: Path, typed: list[str], said: str
+) -> None:
+    """WSL sets NAME, tools for deployments STAGE, and tools for language models MODEL."""
+    environment = os.environ | {"NAME": "laptop", "MODEL": "large-5", "STAGE": "dev"}
+    done = subprocess.run(
+        ["make", "--dry-run", *typed],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.rstrip().endswith(said)
+
+
 def healthcheck() -> list[str]:
     """The command of the image's HEALTHCHECK, run by this Python."""
     dockerfile = (TEMPLATE / "Dockerfile").read_text()

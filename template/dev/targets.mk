@@ -6,6 +6,8 @@ unexport UV PYTHONSAFEPATH
 RUN = $(UV) run --quiet
 # `exec` in a recipe: when make is killed, it ends only the process that it has started, a shell.
 WITH_SERVICES = exec $(RUN) python -m dev
+# Not the shell's: WSL sets NAME, and others set MODEL and HOST.
+typed = $(if $(findstring command,$(origin $1)),$($1))
 
 # `make help` lists each included file, and a team may delete its seed.
 include $(wildcard dev/*/*.mk) $(if $(wildcard app/seed.py app/seed),dev/seed.make)
@@ -32,14 +34,14 @@ migration: ## Write a migration from the changes of the models: make migration m
 	@echo 'Read it, then: make migrate'
 
 module: ## Write a module with its table, migration and tests: make module NAME=reviews
-	@$(WITH_SERVICES) python -m dev.module "$(NAME)" $(if $(MODEL),"$(MODEL)")
+	@$(WITH_SERVICES) python -m dev.module "$(call typed,NAME)" $(if $(call typed,MODEL),"$(MODEL)")
 
 client: ## Write a typed Python client of a running `make dev`: HOST=http://localhost:8000
-	@HOST=$(if $(findstring command,$(origin HOST)),$(HOST)) $(RUN) python -m dev.client
+	@HOST=$(call typed,HOST) $(RUN) python -m dev.client
 
 psql: ## Open a SQL prompt on the database
 	@$(WITH_SERVICES) python -m dev.psql
 
 load: ## Run a load test: USERS=20 DURATION=30s, on a new process and database, or on HOST=https://…
-	@USERS=$(or $(USERS),20) DURATION=$(or $(DURATION),30s) HOST=$(if $(findstring command,$(origin HOST)),$(HOST)) \
+	@USERS=$(or $(USERS),20) DURATION=$(or $(DURATION),30s) HOST=$(call typed,HOST) \
 		exec $(RUN) --group load python -m dev.load

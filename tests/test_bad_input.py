@@ -76,11 +76,12 @@ def test_a_place_where_not_even_root_may_write_is_refused(person: Person) -> Non
             (["--data", "project_name=2024"], "Pass --data project_slug="),
             (["--data", "project_name= "], "project_name: Give the service a name"),
             (["--data", "project_name=\u3164\u200b"], "project_name: Give the service a name"),
+            (["--data", "project_name=\u17b4\u180e\ufe00"], "project_name: Give the service"),
             (["--data", "project_name=Shop\nand inn"], "project_name: Keep it on one line"),
             (["--data", f"project_name={'a' * 61}"], "project_name: Keep it to 60 characters"),
             (["--data", "description=Sells\ttea"], "description: Keep it on one line"),
             (["--data", "team="], "team: Name the team"),
-            (["--data", "team=\u2800"], "team: Name the team"),
+            (["--data", "team=\u2800\u17b5\u180b"], "team: Name the team"),
             (
                 ["--data", "projectname=Shop"],
                 "does not ask for projectname. It asks for project_name",

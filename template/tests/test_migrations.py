@@ -66,12 +66,13 @@ async def test_an_index_whose_build_was_ended_is_named(empty_database: str) -> N
 
 
 async def test_an_index_that_is_being_built_is_not_named(empty_database: str) -> None:
-    building, writing = [await asyncpg.connect(empty_database) for _ in range(2)]
+    # A statement of `writing` would keep its snapshot, and a concurrent index waits for that.
+    building, writing, looking = [await asyncpg.connect(empty_database) for _ in range(3)]
     await writing.execute("CREATE TABLE twins AS SELECT 1 AS id; CREATE INDEX ix ON twins (id)")
     await writing.execute("BEGIN; INSERT INTO twins VALUES (2)")
     built = asyncio.create_task(building.execute("REINDEX INDEX CONCURRENTLY ix"))
     async with asyncio.timeout(300):
-        while not await writing.fetchval(  # noqa: ASYNC110  # Postgres sets no event
+        while not await looking.fetchval(  # noqa: ASYNC110  # Postgres sets no event
             "SELECT 1 FROM pg_class WHERE relname = 'ix_ccnew'"
         ):
             await asyncio.sleep(0.01)
@@ -80,6 +81,7 @@ async def test_an_index_that_is_being_built_is_not_named(empty_database: str) ->
     await writing.close()
     await built
     await building.close()
+    await looking.close()
 
     assert meanwhile.returncode == 0, meanwhile.stderr
 

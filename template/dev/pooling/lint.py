@@ -16,6 +16,10 @@ LISTEN = (
     "LISTEN needs its own session: connect with DATABASE_DIRECT_URL, and end this line with"
     " `# direct`"
 )
+TEMPORARY = (
+    "temporary tables belong to one session: use WITH … AS (…), a real table, or CREATE TEMP TABLE"
+    " … ON COMMIT DROP"
+)
 BEGINNINGS = {
     r"SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)(SESSION\s+)?[\w.{}%]+(\s*=|\s+\S)": (
         "SET lasts longer than the transaction: use SET LOCAL, or connect_query in"
@@ -26,9 +30,8 @@ BEGINNINGS = {
     r"PREPARE\s+(?!TRANSACTION\b)\w": "PREPARE belongs to one session: the driver does it for you",
     r"(DEALLOCATE|DISCARD)\s+\w": "only the pooler may clear prepared statements and session state",
     r"DECLARE\s.*\bWITH\s+HOLD\b": "WITH HOLD outlives its transaction: read page by page instead",
-    r"(CREATE\s+((LOCAL|GLOBAL)\s+)?|SELECT\s.*\bINTO\s+)TEMP(ORARY)?\s": (
-        "temporary tables belong to one session: use WITH … AS (…), or a real table"
-    ),
+    r"CREATE\s+((LOCAL|GLOBAL)\s+)?TEMP(ORARY)?\s(?!.*\bON\s+COMMIT\s+DROP\b)": TEMPORARY,
+    r"SELECT\s.*\bINTO\s+TEMP(ORARY)?\s": TEMPORARY,
 }
 FUNCTIONS = {
     r"pg_(try_)?advisory_(un)?lock\w*": (

@@ -103,30 +103,37 @@ def _handed(
 ) -> Iterator[tuple[int, set[str]]]:
     """Where a function hands its transaction to another module. A file outside the modules, such as
     a seed, may hand it to one module, but not to two."""
-    sessions = set(_sessions(function))
-    touched = {own} if own in with_tables else set()
-    for call in sorted(calls_in(function), key=lambda call: call.lineno):
-        other = module_of(imports.get(root_of(call.func), ""))
-        invalidates = isinstance(call.func, ast.Attribute) and call.func.attr == "invalidate"
-        if other not in with_tables or other is None or invalidates:
-            continue
-        given = [*call.args, *(keyword.value for keyword in call.keywords)]
-        if any(is_session(one, sessions) for one in given) and other not in touched:
-            yield call.lineno, {other, *touched}
-            if own not in with_tables:
-                touched.add(other)
+    for block, sessions in _transactions(function):
+        touched = {own} if own in with_tables else set()
+        for call in sorted(calls_in(block), key=lambda call: call.lineno):
+            other = module_of(imports.get(root_of(call.func), ""))
+            invalidates = isinstance(call.func, ast.Attribute) and call.func.attr == "invalidate"
+            if other not in with_tables or other is None or invalidates:
+                continue
+            given = [*call.args, *(keyword.value for keyword in call.keywords)]
+            if any(is_session(one, sessions) for one in given) and other not in touched:
+                yield call.lineno, {other, *touched}
+                if own not in with_tables:
+                    touched.add(other)
 
 
-def _sessions(function: Function) -> Iterator[str]:
+def _transactions(function: Function) -> Iterator[tuple[ast.AST, set[str]]]:
+    """The function with the sessions that it is given, and each block that opens one: two blocks
+    are two transactions, also if both call it `write`."""
     arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
-    for argument in arguments:
-        if argument.annotation and SESSION.search(ast.unparse(argument.annotation)):
-            yield argument.arg
+    annotated = ((one.arg, one.annotation) for one in arguments if one.annotation)
+    yield function, {name for name, kind in annotated if SESSION.search(ast.unparse(kind))}
     for node in ast.walk(function):
-        if isinstance(node, ast.withitem) and isinstance(node.optional_vars, ast.Name):
-            opened = node.context_expr
-            if isinstance(opened, ast.Call) and name_of(opened.func) == "transaction":
-                yield node.optional_vars.id
+        if isinstance(node, ast.AsyncWith):
+            yield node, set(_opened(node))
+
+
+def _opened(block: ast.AsyncWith) -> Iterator[str]:
+    for item in block.items:
+        match item:
+            case ast.withitem(ast.Call(func=opened), ast.Name(id=name)):
+                if name_of(opened) == "transaction":
+                    yield name
 
 
 def is_session(given: ast.expr, sessions: set[str]) -> bool:

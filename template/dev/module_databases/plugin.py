@@ -84,7 +84,9 @@ class Watch:
         return note_and_run
 
     def _in_transaction(self, connection: Connection, _: object, sql: str, *__: object) -> None:
-        self._note(_transaction_of(connection), sql)
+        # Without a transaction, each statement commits alone.
+        alone = getattr(connection.connection.dbapi_connection, "autocommit", False)
+        self._note(Transaction() if alone else _transaction_of(connection), sql)
 
     def _note(self, transaction: Transaction, sql: str) -> None:
         if not self._owner_of:

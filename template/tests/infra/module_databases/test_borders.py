@@ -67,6 +67,58 @@ def test_the_tests_show_crossings_that_the_code_hides(practice: Practice) -> Non
     assert said.split("\n\n")[0].splitlines() == together
 
 
+NIGHTLY = """\
+from app.infra.database import Database
+from app.pets import service as pets
+from app.vets import service as vets
+
+
+async def run(database: Database) -> None:
+    async with database.transaction() as write:
+        await pets.all_of(write, 1)
+    async with database.transaction() as write:
+        await vets.note_visit(write, 1)
+
+
+async def run_at_once(database: Database) -> None:
+    async with database.transaction() as write:
+        await pets.all_of(write, 1)
+        await vets.note_visit(write, 1)
+"""
+
+
+def test_two_transactions_of_one_function_are_not_one(practice: Practice) -> None:
+    practice.write("app/nightly.py", NIGHTLY)
+
+    _, said = practice.runs(BORDERS, "vets")
+
+    lines = [line for line in said.splitlines() if line.startswith("app/nightly.py:")]
+    crossing = "app/nightly.py:16: run_at_once: transaction of pets + vets"
+    assert [line for line in lines if "transaction" in line] == [crossing]
+
+
+ALONE = """\
+from app.infra import environment
+from app.infra.connections import DatabaseSettings, transaction_engine
+
+
+async def test_statements_without_a_transaction(database):
+    engine = transaction_engine(environment.read(DatabaseSettings))
+    async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        for table in ("pets", "vets"):
+            await connection.exec_driver_sql(f"SELECT 1 FROM {table}")
+    await engine.dispose()
+"""
+
+
+def test_statements_without_a_transaction_cross_no_border(practice: Practice) -> None:
+    practice.write("tests/test_alone.py", ALONE)
+
+    assert practice.tests("-k", "without_a_transaction")[0] == 0
+
+    assert "tests/test_alone.py" not in practice.runs(BORDERS, "vets")[1]
+
+
 def test_each_form_of_a_query_is_one_crossing(practice: Practice) -> None:
     parts = ", ".join(f'Vet.visits > bindparam("{name}")' for name in "abc")
     file = "app/pets/queries.py"

@@ -84,6 +84,7 @@ def test_make_check_passes_after_all_pages_without_the_sample_at_the_last_stage(
     # `replace-the-sample` ends with the module.
     for page in PAGES[1:]:
         follow(how_to(project) / f"{page}.md", project)
+    invalidate_in_a_job(project)
     check(project, monkeypatch)
 
 
@@ -99,6 +100,55 @@ def build_an_index(project: Path) -> None:
         f"-    {written}\n+    with op.get_context().autocommit_block():\n+        {built}\n",
     )
     follow_commands("make format", project)
+
+
+IN_A_JOB = """\
+import asyncio
+import sys
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient
+
+from app import jobs
+from app.reviews.models import Review, Vote
+from dev.cache import valkey
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with valkey.running("cache") as server:
+        monkeypatch.setenv("CACHE_URL", server.url)
+        yield
+
+
+async def test_a_job_removes_a_cached_answer(app: FastAPI, client: AsyncClient) -> None:
+    one = uuid4()
+    async with app.state.database.transaction() as write:
+        write.add(Review(id=one, owner_id=one, text="Well made."))
+        await write.flush()
+        write.add(Vote(review_id=one, voter_id=one, is_up=True))
+    votes = f"/reviews/{one}/votes"
+    assert (await client.get(votes)).json() == [{"is_up": True, "votes": 1}]
+    async with app.state.database.transaction() as write:
+        await jobs.enqueue(write, "delete_reviews", one.bytes)
+    worker = await asyncio.create_subprocess_exec(sys.executable, "-m", "app.worker")
+    async with asyncio.timeout(60):
+        while (await client.get(votes)).json():  # noqa: ASYNC110  # another process
+            await asyncio.sleep(0.1)
+    worker.terminate()
+    assert await worker.wait() == 0
+"""
+
+
+def invalidate_in_a_job(project: Path) -> None:
+    deleted = "    await write.execute(delete(Review).where(Review.owner_id == owner_id))"
+    service = project / "app" / "reviews" / "service.py"
+    edit(service, f" {deleted}\n+    queries.votes_on.invalidate(write, owner_id)\n")
+    edit(service, "+from app.reviews import queries\n from app.reviews.models import Review\n")
+    (project / "tests" / "test_in_a_job.py").write_text(IN_A_JOB)
 
 
 def check(project: Path, monkeypatch: pytest.MonkeyPatch, tests: str = "") -> None:

@@ -39,7 +39,7 @@ class StaleQuery[**P, R]:
 
         This only shortens the time in which other clients see an older answer. While the cache is
         down, `max_stale` still holds. The client that wrote always sees its write. Without a
-        cache, as before stage 3 and in scripts, this does nothing.
+        cache, as before stage 3 and in a process that opens no app, this does nothing.
         """
         if cache := write.info.get("cache"):
             cache.invalidate_after(write.sync_session, self, args, kwargs)

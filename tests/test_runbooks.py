@@ -123,12 +123,6 @@ def test_each_command_of_a_runbook_is_executed_or_its_reason_is_listed(
 
 
 @pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
-def test_a_url_of_a_page_holds_no_password_which_ps_would_show(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    assert re.findall(r"postgresql://(?!replicator:)[^/@\s`]*:[^/@\s`]*@", text) == []
-
-
-@pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
 def test_a_runbook_is_a_page_of_at_most_120_lines(page: Path) -> None:
     assert len(page.read_text(encoding="utf-8").splitlines()) <= 120
 

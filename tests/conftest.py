@@ -101,14 +101,16 @@ def a_machine_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
 
 
 def cloned_once(folders: pytest.TempPathFactory) -> Callable[..., str]:
-    """Only for the templates of this process' renders, whose versions stay as they are."""
+    """Only for renders in this process, whose templates are folders."""
 
     @lru_cache
-    def cloned(url: str, ref: str) -> str:
+    def cloned(url: str, ref: str, commit: str) -> str:
         return clone(url, ref, str(folders.mktemp("clone")))
 
-    # Copier deletes the location when it has rendered.
-    return lambda url, ref, location: cloned(url, ref)
+    def cloned_or_kept(url: str, ref: str, location: str) -> str:  # Copier deletes the location
+        return cloned(url, ref, git("rev-parse", ref, cwd=Path(url)))
+
+    return cloned_or_kept
 
 
 def compiled_once(compiled: Callable[..., CodeType]) -> Callable[..., CodeType]:

@@ -28,7 +28,8 @@ def _show(kind: type[BaseException], error: BaseException, place: TracebackType 
     if isinstance(error, BrokenPipeError) and _has_no_reader():
         return
     # FastAPI imports OpenTelemetry, which reads its own variables before ours are checked.
-    if isinstance(error, ValueError) and _module(place).startswith("opentelemetry."):
+    is_set = any(name.startswith("OTEL_") for name in os.environ)
+    if is_set and isinstance(error, ValueError) and _module(place).startswith("opentelemetry."):
         _say(f"A variable of OpenTelemetry (OTEL_*) is wrong: {error}")
         return
     if not isinstance(error, KeyboardInterrupt):

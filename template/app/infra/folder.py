@@ -36,7 +36,7 @@ ABANDONED_SECONDS = 24 * 3600
 DISK_FAILS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE),
     *(errno.EACCES, errno.EPERM, errno.ELOOP, errno.EMFILE, errno.ENFILE),
-    *(errno.EOPNOTSUPP, errno.ENOSYS),
+    *(errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS),
 }
 
 # A browser that opens a sound or a film makes a page with a player, which loads the file again.

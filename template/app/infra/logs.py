@@ -7,6 +7,7 @@ import re
 import secrets
 import select
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -78,15 +79,21 @@ ENRICH: tuple[Processor, ...] = (
 class Stdout:
     """Drops a line that cannot be written: the disk is full, or its reader is gone or has stopped.
     An error would end a request, or a task that checks a server, and nobody starts such a task
-    again. A wait would stop all requests."""
+    again. A wait would stop all requests. Threads may log too."""
 
     def __init__(self) -> None:
         self.lost = 0
+        self._lock = threading.Lock()
+        self._is_cut = False
         self._wait_ms = 100
         self._ready = select.poll()
         self._ready.register(1, select.POLLOUT)
 
     def write(self, text: str) -> None:
+        with self._lock:
+            self._write(f"\n{text}" if self._is_cut else text)
+
+    def _write(self, text: str) -> None:
         # A pipe that is ready takes 4,096 bytes without a wait: 1,024 characters of UTF-8.
         for start in range(0, len(text), 1024):
             is_ready = self._ready.poll(self._wait_ms)
@@ -99,7 +106,9 @@ class Stdout:
                 sys.stdout.flush()
             except OSError:
                 self.lost += 1
+                self._is_cut |= start > 0
                 return
+        self._is_cut = False
 
     def msg(self, message: str) -> None:
         self.write(message + "\n")
@@ -107,7 +116,7 @@ class Stdout:
     debug = info = warning = error = critical = exception = msg
 
 
-stdout = Stdout()  # per copy: each has its own output
+stdout = Stdout()  # per copy: counts its own lost lines
 
 
 class LogSettings(BaseSettings):

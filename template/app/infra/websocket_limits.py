@@ -27,19 +27,20 @@ class LimitedWebSocket(ReadInTime, ReadInParts, WebSocketsSansIOProtocol):
             self.read_paused = False  # otherwise the app would resume it during the rest
 
     def _app_pauses(self) -> bool:
-        self.read_paused = not self.queue.empty()
+        self.read_paused = not self.close_sent and not self.queue.empty()
         return self.read_paused
 
     def handle_ping(self) -> None:
-        """While a client does not read, only its last ping gets a pong, as RFC 6455 allows. With a
+        """While a client does not read, only its last pings get a pong, as RFC 6455 allows. With a
         pong for each, one that sent pings and read nothing filled memory: 375 MB in 30 s."""
-        self._pong = b"".join(self.conn.data_to_send())
+        # The first of several pings in one part brings the pongs of all.
+        self._pong = b"".join(self.conn.data_to_send()) or self._pong
         if not self.transport.get_write_buffer_size():
             self._send_pong()
 
     def keepalive_timeout(self) -> None:
-        """The client's pong may be unread behind a message that the app has not received. A feed
-        may only send."""
+        """The client's pong may be unread behind a message that the app has not received. Some
+        routes never receive."""
         if self.read_paused:
             self.pong_timer = None
             self.schedule_ping()

@@ -257,10 +257,10 @@ def _refuse_gap(archive: Archive, log: Path) -> None:
     if not restored:
         return
     first = _wal_after(restored[-1], 1)
-    # Ever farther, because a gap may be long: up to 65,536 files.
+    # Doubles the distance, because a gap may be long: up to 65,536 files.
     later = (_wal_after(first, 2**doubled) for doubled in range(17))
     found = next((wal for wal in later if archive.has(wal)), None)
-    # Files arrive in order, so without a gap this one has arrived meanwhile too.
+    # Files arrive in order, so without a gap the first has arrived meanwhile too.
     if found and not archive.has(first):
         raise RehearsalError(
             f"The archive has a gap: {first} is missing, and {found} is there. Nobody can restore "

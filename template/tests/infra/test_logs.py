@@ -7,6 +7,7 @@ import json
 import logging.config
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -37,6 +38,26 @@ structlog.get_logger().info("a short line")
 for _ in range(1000):
     structlog.get_logger().info("ours" * 1000)
     logging.getLogger("library").warning("a library's" * 1000)
+print(logs.stdout.lost, file=sys.stderr)
+"""
+
+LOGS_IN_THREADS = """
+import signal, sys, threading
+import structlog
+from app.infra import logs
+logs.configure(logs.LogSettings(format="json"))
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+def write(event, times):
+    for _ in range(times):
+        structlog.get_logger().info(event * 500)
+def in_two_threads(event, times):
+    threads = [threading.Thread(target=write, args=(event, times)) for _ in range(2)]
+    for one in threads: one.start()
+    for one in threads: one.join()
+in_two_threads("unread", 500)
+print(logs.stdout.lost, file=sys.stderr, flush=True)
+signal.sigwait({signal.SIGUSR1})
+in_two_threads("read", 500)
 print(logs.stdout.lost, file=sys.stderr)
 """
 
@@ -253,6 +274,25 @@ def test_a_reader_of_the_log_that_has_stopped_stops_nobody(
     assert os.read(unread, 100).startswith(b'{"event":"a short line"')
     os.close(unread)
     os.close(output)
+
+
+def test_lines_of_threads_stay_whole_when_the_reader_stops_and_goes_on() -> None:
+    """A synchronous route, or a library that exports, logs in a thread."""
+    program = subprocess.Popen(
+        [sys.executable, "-c", LOGS_IN_THREADS], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert program.stdout
+    assert program.stderr
+    with program:
+        unread = int(program.stderr.readline())
+        program.send_signal(signal.SIGUSR1)
+        lines = program.stdout.read().splitlines()
+        [lost] = map(int, program.stderr.read().splitlines())
+
+    assert unread > 0
+    assert {line.count(b'{"event"') for line in lines} == {1}
+    whole = [line for line in lines if line.startswith(b"{") and line.endswith(b"}")]
+    assert len(whole) == 2 * 1000 - lost
 
 
 @pytest.mark.parametrize(

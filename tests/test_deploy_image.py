@@ -116,7 +116,8 @@ def image(shop: Path) -> Iterator[Image]:
         "trixie",
         str(base),
     ]
-    subprocess.run([*AS_ROOT, *made], check=True)
+    # Its own mounts: another process on this machine may keep /proc of the new root busy.
+    subprocess.run([*AS_ROOT, "unshare", "--mount", *made], check=True)
     try:
         stand_in = buildah("from", "scratch")
         buildah("add", stand_in, str(base), "/")

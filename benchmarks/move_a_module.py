@@ -138,12 +138,9 @@ class Buyers(Load):
 class Shop:
     """Two servers, and copies of the app with the settings of a step."""
 
-    def __init__(self, folder: Path, new_disk: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.repo = patched_copy(folder)
-        self._folders = {
-            start_server(one, stack): one for one in (folder / "old", new_disk / "new")
-        }
-        self.old, self.new = self._folders
+        self.old, self.new = (start_server(folder / name, stack) for name in ("old", "new"))
         self.environment = {
             **os.environ,
             "DATABASE_URL": as_the_app(self.old),
@@ -155,6 +152,7 @@ class Shop:
         self.environment |= {"LOG_FORMAT": "json", "LOG_LEVEL": "WARNING"}
         self.log = folder / "copies.log"
         self.own = {f"{PREFIX}URL": as_the_app(self.new)}
+        self._folders = {self.old: folder / "old", self.new: folder / "new"}
         self._copies = ExitStack()
         stack.callback(lambda: self._copies.close())
 
@@ -428,20 +426,11 @@ def main() -> int:
         metavar="N",
         help="kill copy, cut and back before each statement, or each Nth, and run them again",
     )
-    parser.add_argument(
-        "--new-disk",
-        metavar="FOLDER",
-        help="where the new server keeps its data, because in production it has its own disk",
-    )
     options = parser.parse_args()
     with ExitStack() as stack:
-        folder, new_disk = (
-            Path(stack.enter_context(tempfile.TemporaryDirectory(dir=place)))
-            for place in (None, options.new_disk)
-        )
-        for place in (folder, new_disk):
-            place.chmod(0o755)  # Postgres' own user must be able to enter it
-        shop = Shop(folder, new_disk, stack)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.chmod(0o755)  # Postgres' own user must be able to enter it
+        shop = Shop(folder, stack)
         shop.migrate()
         begun = time.monotonic()
         asyncio.run(fill(shop.old, options.rows))

@@ -24,8 +24,6 @@ SETTINGS = {
     "intervalstyle": "postgres",
     "bytea_output": "hex",
     "extra_float_digits": "1",
-    # `compare` reads all rows of a server that is in use: it takes one processor, not three.
-    "max_parallel_workers_per_gather": "0",
 }
 
 # CREATE SUBSCRIPTION contains a password, which must not be logged. Some roles may not set these.

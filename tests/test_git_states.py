@@ -229,7 +229,7 @@ def with_own_settings(repo: Repo, state: str) -> None:
     own = repo.person.temporary.parent / "gitconfig"
     own.write_bytes(Path(repo.person.environment["GIT_CONFIG_GLOBAL"]).read_bytes())
     repo.person.environment["GIT_CONFIG_GLOBAL"] = str(own)
-    # Before 2.32, git config --global would change the settings of whoever runs the tests.
+    # git before 2.32 does not know GIT_CONFIG_GLOBAL: --global would change our own settings.
     comes_to(repo, state.replace("--global", "--file $GIT_CONFIG_GLOBAL"))
 
 

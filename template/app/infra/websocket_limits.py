@@ -27,6 +27,7 @@ class LimitedWebSocket(ReadInTime, ReadInParts, WebSocketsSansIOProtocol):
             self.read_paused = False  # otherwise the app would resume it during the rest
 
     def _app_pauses(self) -> bool:
+        # handle_events has set it to False for the rest.
         self.read_paused = not self.close_sent and not self.queue.empty()
         return self.read_paused
 

@@ -88,8 +88,8 @@ def _keep_connection(
 def _note_position(session: Session) -> None:
     if session.in_nested_transaction():
         return  # Only a savepoint was released: nothing is committed yet.
-    if noted := session.info.pop("noted", None):
-        note, connection = noted
+    note, connection = session.info.pop("noted", (None, None))
+    if note and not connection.closed:  # after a rollback it is, and nothing was committed
         await_only(note(this_client(), connection.connection.driver_connection))
 
 

@@ -74,6 +74,7 @@ TABLES = """
     SELECT /* app.infra.doctor */
         relid::bigint AS id,
         format('%I.%I', schemaname, stat.relname) AS name,
+        concat(schemaname, '.', stat.relname) AS name_in_plans,
         greatest(reltuples, n_live_tup)::bigint AS rows,
         n_live_tup AS live,
         n_dead_tup AS dead,
@@ -271,7 +272,7 @@ class Looking:
                 found.append(one)
         total = sum(one["total_ms"] for one in found) or 1.0
         found.sort(key=lambda one: -one["total_ms"])
-        sizes = {one["name"]: one["rows"] for one in (after.tables or {}).values()}
+        sizes = {one["name_in_plans"]: one["rows"] for one in (after.tables or {}).values()}
         statements = []
         for number, one in enumerate(found[:50]):
             share = one["total_ms"] / total

@@ -151,6 +151,18 @@ async def test_a_missing_index_is_named_with_its_statement(database: str) -> Non
     assert found.statements[0].scans[0].filter == "(visits.guest = $1)"
 
 
+async def test_a_missing_index_on_a_table_whose_name_needs_quotes_is_named(database: str) -> None:
+    async def reads_of_a_user(connection: asyncpg.Connection) -> None:
+        while True:
+            await connection.fetch('SELECT id, page FROM "user" WHERE guest = $1', 7)
+
+    await execute_sql(database, 'ALTER TABLE visits RENAME TO "user"')
+    async with at_work(database, reads_of_a_user):
+        found, _ = await look(database)
+
+    assert finding(found).text == "an index is missing on public.user"
+
+
 async def test_with_the_index_the_same_load_is_healthy(database: str) -> None:
     await execute_sql(database, "CREATE INDEX ix_visits_guest ON visits (guest)")
     async with at_work(database, reads_of_a_guest):

@@ -551,6 +551,26 @@ def test_an_image_that_the_overlay_names_is_not_released_in_place_of_the_new_one
     assert releases.steps() == []
 
 
+def test_a_managed_postgres_is_not_waited_for_as_one_of_the_operator(
+    shop: Path, tmp_path: Path
+) -> None:
+    """Other kinds begin with the same word, such as a ClusterRole beside the app."""
+    releases = Releases(shutil.copytree(shop, tmp_path / "shop"), tmp_path)
+    overlay = releases.project / "environments/production/kustomization.yaml"
+    yours = yaml.safe_load(overlay.read_text())
+    yours["resources"][1] = "postgres.yaml"
+    overlay.write_text(yaml.safe_dump(yours))
+    reader = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "rules": []}
+    (overlay.parent / "postgres.yaml").write_text(
+        yaml.safe_dump(reader | {"metadata": {"name": "reader"}})
+    )
+
+    done = releases.run("production", IMAGE, fails_at="cluster/database")
+
+    assert done.returncode == 0, done.stderr
+    assert not [step for step in releases.steps() if "cluster/database" in step]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -33,7 +33,10 @@ refuse_while_it_runs
 # A Job cannot be changed, so each release makes its own.
 here delete job migrate --ignore-not-found
 apply --selector='app.kubernetes.io/name notin (app, migrate)'
-case $release in *'kind: Cluster'*) here wait --for=condition=Ready cluster/database --timeout=15m ;; esac
+# The whole line, because a ClusterRole is no Cluster. With a managed Postgres there is none to wait for.
+if printf '%s\n' "$release" | grep -qx 'kind: Cluster'; then
+    here wait --for=condition=Ready cluster/database --timeout=15m
+fi
 apply --selector='app.kubernetes.io/name = migrate'
 job=$(id_of_job)
 # Follows the migration to its end, so the next line only waits for the verdict.

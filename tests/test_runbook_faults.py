@@ -780,6 +780,22 @@ def test_a_rotation_keeps_the_users_of_other_programs_in_pgbouncer(site: Site) -
         assert site.ini.read_text(encoding="utf-8") == "stats_users = grafana, app_2\n"
 
 
+def test_the_replicas_way_to_the_primary_may_hold_quotes(site: Site) -> None:
+    """`pg_basebackup` writes them round a host with a hyphen, an IPv6 address or a file."""
+    way = "user=replicator password=new host='db-1.example'"
+    literal = way.replace("'", "''")
+    asked = f"""*quote_literal*) echo "'{literal}'" ;; *regexp_replace*) echo "{way}" ;;"""
+    site.program("psql", f'case "$*" in {asked} *) echo "$*" ;; esac')
+    page = commands_of("replicas/rotation.md", "1.")
+    names = {"POSTGRES": "x", "REPLICA": "x", "NEW_REPLICATOR_PASSWORD": "new"}
+
+    # What `unlogged` asks is not shown, so that no password is.
+    done = site.step(page, 'unlogged() { psql "$@"; }', **names)
+
+    assert done.returncode == 0, done.stderr
+    assert f"-c ALTER SYSTEM SET primary_conninfo = '{literal}' -c" in done.stdout
+
+
 def test_the_way_back_of_a_second_replica_leaves_the_first_one_its_login(site: Site) -> None:
     hba = site.folder / "pg_hba.conf"
     first = "host replication replicator 10.0.1.5/32 scram-sha-256\n"

@@ -350,7 +350,9 @@ class Place:
             "POOLER_PORT": pooler,
             "POOLED": f"postgresql://app:{app}@127.0.0.1:{pooler}",
             "REPLICATOR_PASSWORD": replicator,
-            "REPLICATION": f"postgresql://replicator:{replicator}@127.0.0.1:{postgres}",
+            # The hyphen: libpq writes quotes round such a value.
+            "REPLICATION": f"postgresql://replicator:{replicator}@127.0.0.1:{postgres}"
+            "/?application_name=replica-1",
             "REPLICA_ADDRESS": "127.0.0.1",
             "REPLICA": f"postgresql://postgres:{admin}@127.0.0.1:{replica}/app",
             "REPLICA_DIRECT": f"postgresql://app:{app}@127.0.0.1:{replica}/app",

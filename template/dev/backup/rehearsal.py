@@ -43,9 +43,17 @@ SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
+# Nobody can enter one that is closed, or whose DROP DATABASE was interrupted (-2).
+DATABASES = """
+SELECT datname FROM pg_database
+WHERE NOT datistemplate AND datallowconn AND datconnlimit <> -2 ORDER BY 1
+"""
+# The rows of a partition are those of its table. Temporary tables have lost their files.
 TABLES = """
-SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
-WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1
+SELECT format('%I.%I', nspname, relname)
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE relkind IN ('r', 'p') AND NOT relispartition AND relpersistence <> 't'
+AND nspname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1
 """
 
 
@@ -276,9 +284,7 @@ def _wal_after(wal: str, files: int) -> str:
 
 async def _count(sockets: str, role: str) -> dict[str, int]:
     counted = {}
-    for database in await _fetch(
-        sockets, role, "postgres", "SELECT datname FROM pg_database WHERE NOT datistemplate"
-    ):
+    for database in await _fetch(sockets, role, "postgres", DATABASES):
         for table in await _fetch(sockets, role, database, TABLES):
             [rows] = await _fetch(sockets, role, database, f"SELECT count(*) FROM {table}")  # noqa: S608
             counted[f"{database}.{table}"] = rows

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,8 +27,20 @@ case "$0" in
 *-wal-restore)
     [ -e "$(dirname "$0")/$3" ] || exit {wal_restore}
     cp "pg_wal/$3" "$4" || : > "$4" ;;
-*-restore) exec {initdb} --pgdata="$4" --username=postgres --no-sync ;;
+*-restore)
+    {binaries}/initdb --pgdata="$4" --username=postgres --no-sync || exit
+    echo '{statements}' | {binaries}/postgres --single -F -D "$4" postgres || true ;;
 esac
+"""
+
+# What the backup holds. The kill leaves the temporary table of a session that ran.
+STATEMENTS = """\
+CREATE TABLE days (day int) PARTITION BY LIST (day)
+CREATE TABLE monday PARTITION OF days FOR VALUES IN (1)
+INSERT INTO days VALUES (1), (1)
+CREATE DATABASE closed ALLOW_CONNECTIONS false
+CREATE TEMPORARY TABLE of_a_session (day int)
+COPY days (day) FROM PROGRAM $$kill -KILL $PPID$$
 """
 
 
@@ -97,7 +110,12 @@ def archive(
         for name in ("backup-list", "restore", "wal-restore"):
             program = deep_folder / f"barman-cloud-{name}"
             program.write_text(
-                BARMAN.format(listed=listed, initdb=binaries / "initdb", wal_restore=wal_restore)
+                BARMAN.format(
+                    listed=listed,
+                    binaries=binaries,
+                    statements=STATEMENTS,
+                    wal_restore=wal_restore,
+                )
             )
             program.chmod(0o755)
         return Archive("s3://backups", "main", ())
@@ -110,7 +128,12 @@ def test_a_backup_is_rehearsed_in_a_repo_with_a_long_path(
     archive: Callable[[int], Archive], capsys: pytest.CaptureFixture[str]
 ) -> None:
     rehearsal.rehearse(archive(1), None, "postgres")
-    assert "pg_amcheck finds no damaged table or index." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "pg_amcheck finds no damaged table or index." in said
+    assert re.findall(r"(?m)^ +(\d+)  (.*)", said) == [
+        ("2", "postgres.public.days"),
+        ("2", "rows in 1 tables"),
+    ]
 
 
 @pytest.mark.slow

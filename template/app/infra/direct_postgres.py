@@ -103,7 +103,7 @@ def with_connect_seconds(given: Mapping[str, Any]) -> dict[str, Any]:
     return dict(given)
 
 
-# More is a mistake: the process would take forever to start, or to notice that a server is away.
+# More is a mistake: the process would take forever to start, or to notice that a server is down.
 PoolSize = Annotated[int, Field(gt=0, le=1_000)]
 Wait = Annotated[float, Field(gt=0, le=86_400)]
 

@@ -81,7 +81,7 @@ def configured() -> Config:
 
 def load(config: Config, app: FastAPI) -> None:
     routes = (context.original_route for context in iter_route_contexts(app.router.routes))
-    if all(isinstance(route, Route) for route in routes):  # none may be a WebSocket
+    if all(isinstance(route, Route) for route in routes):  # so none is a WebSocket
         config.ws = "none"  # an offer of one is ignored, so that every limit remains
     elif find_spec("websockets"):  # the team's to add
         config.ws = "app.infra.websocket_limits:LimitedWebSocket"

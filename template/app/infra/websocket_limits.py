@@ -24,10 +24,10 @@ class LimitedWebSocket(ReadInTime, ReadInParts, WebSocketsSansIOProtocol):
         self._chunks_in_part = len(self.conn.events)
         super().handle_events()
         if self._chunks_in_part > self._many_chunks:
-            self.read_paused = False  # otherwise the app would resume it during the rest
+            self.read_paused = False  # otherwise the app would resume it while it rests
 
     def _app_pauses(self) -> bool:
-        # handle_events has set it to False for the rest.
+        # handle_events has set it to False while the connection rests.
         self.read_paused = not self.close_sent and not self.queue.empty()
         return self.read_paused
 

@@ -25,7 +25,7 @@ HEADER = """\
 def main() -> None:
     name, record = [*sys.argv[1:], "", ""][:2]
     seen = seen_in_tests()
-    # The list holds what `make check` asks for, so nothing of a module that only may move.
+    # `make check` accepts a common session in a module without its own history: the list has none.
     in_code = common_sessions.crossings() if record else common_sessions.crossings({name})
     crossings = without_duplicates(in_code, seen or ())
     modules = sorted(set(owners().values()))

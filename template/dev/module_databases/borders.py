@@ -21,7 +21,7 @@ KNOWN_CROSSINGS = Path("module-borders.txt")
 # The crossings that the latest run of each test saw. Git ignores the folder.
 SEEN = Path(".dev", "module-borders.json")
 
-# Only of a module that moves, so the list of known crossings needs none before.
+# Counts only for a module that a person names, or that has its own history.
 COMMON_SESSION = "common session"
 
 ADVICE = {

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
-"""Where a module lives while its tables move: the SQL that copies and the move share."""
+"""Where a module lives while its tables move: the SQL that the app and the move share."""
 
 # The app's transactions take this lock shared, a cut takes it exclusively.
 LOCK = "SELECT pg_advisory_xact_lock{}(hashtextextended('move_{} writers', 0))"

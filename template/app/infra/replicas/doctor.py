@@ -30,7 +30,7 @@ STATEMENTS = "statements of the replicas"
 
 
 class ReplicaSeen(EvidencePart):
-    """In the order of DATABASE_REPLICA_URLS: an address does not belong into evidence."""
+    """In the order of DATABASE_REPLICA_URLS: an address does not belong in evidence."""
 
     left_out: float  # share of the samples in which the app would send it no reads
     behind_s: float | None  # at most; None: it did not answer, or follows another primary

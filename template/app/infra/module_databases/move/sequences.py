@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from app.infra.module_databases.move.sides import Side, Way
 
-# Skipped by the target, if it has as many left: the source may have given some to transactions
+# The target skips this many values, if it has them: the source may have given some to transactions
 # that failed.
 SKIPPED_VALUES = 1000
 

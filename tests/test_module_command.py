@@ -53,7 +53,7 @@ def test_two_new_modules_pass_make_check(project: Path) -> None:
 def test_a_name_that_is_no_module_is_refused(project: Path, name: str) -> None:
     done = run("make", "module", f"NAME={name}", within=project)
     assert done.returncode != 0
-    assert "Give a plural name: make module NAME=reviews" in done.stderr
+    assert "Give a lower-case plural: make module NAME=reviews" in done.stderr
     assert "Traceback" not in done.stderr
     assert git("status", "--porcelain", "app", "tests", "migrations", cwd=project) == ""
 
@@ -88,7 +88,7 @@ def test_a_name_with_another_meaning_is_refused(project: Path) -> None:
         assert said in done.stderr
     for model in ("news", "News Item", "func", "None", "Größe"):
         done = run(sys.executable, "-m", "dev.module", "news", model, within=project)
-        assert "Give a plural name" in done.stderr
+        assert "Give a lower-case plural" in done.stderr
     (project / "app/main.py").write_bytes(b"\xff")
     done = run(sys.executable, "-m", "dev.module", "reviews", within=project)
     assert "app/main.py cannot be read" in done.stderr

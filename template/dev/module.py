@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from dev.programs import run_module
 
-USAGE = "Give a plural name: make module NAME=reviews (or NAME=news MODEL=NewsItem)"
+USAGE = "Give a lower-case plural: make module NAME=reviews (or NAME=news MODEL=NewsItem)"
 MAIN = Path("app/main.py")
 MIGRATIONS = Path("migrations/versions")
 

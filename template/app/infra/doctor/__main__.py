@@ -76,7 +76,7 @@ class Parser(argparse.ArgumentParser):
 def parsed() -> argparse.Namespace:
     parser = Parser(prog="doctor", description=__doc__)
     parser.add_argument("--seconds", type=_seconds, default=30.0, help="duration; default: 30")
-    parser.add_argument("--log", type=_log, help="the app's log in JSON, or - for a pipe")
+    parser.add_argument("--log", type=_log, metavar="FILE", help="the app's JSON log; - for a pipe")
     parser.add_argument("--database-cpus", type=_count, help="processors of the database's server")
     parser.add_argument("--url", type=readiness.address, help="the app's address, to ask /ready")
     parser.add_argument("--json", action="store_true", help="the verdict as JSON, version 1")

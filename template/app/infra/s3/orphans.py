@@ -27,7 +27,7 @@ If no row there has a key, give an empty text file."""
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    parser = command_with_rows("app.infra.s3.orphans")
+    parser = command_with_rows("app.infra.s3.orphans", __doc__)
     parser.add_argument("--delete", action="store_true", help="delete each after it was listed")
     parser.add_argument(
         "--also", type=Path, metavar="FILE", help="further keys that rows name, one a line"

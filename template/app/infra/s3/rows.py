@@ -68,9 +68,9 @@ class Rows:
         return [Row(key, sha256) for key, sha256 in found]
 
 
-def command_with_rows(module: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(f"python -m {module}")
-    parser.add_argument("--rows", type=Rows, metavar="QUERY", help="default: FILES_ROWS")
+def command_with_rows(module: str, description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(f"python -m {module}", description=description)
+    parser.add_argument("--rows", type=Rows, metavar="QUERY", help="the rows; default: FILES_ROWS")
     return parser
 
 

@@ -124,7 +124,7 @@ def main() -> None:
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="slow_queries", description=__doc__)
-    parser.add_argument("--limit", type=_at_least_one, default=10, help="how many statements: 10")
+    parser.add_argument("--limit", type=_at_least_one, default=10, help="statements; default: 10")
     parser.add_argument("--json", action="store_true", help="the same as a JSON object")
     return parser.parse_args()
 

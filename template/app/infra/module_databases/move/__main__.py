@@ -79,9 +79,12 @@ READ_ONLY = {preflight, status, comparing.compare}
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("python -m app.infra.module_databases.move")
+    program = "python -m app.infra.module_databases.move"
+    parser = argparse.ArgumentParser(program, description=__doc__)
     parser.add_argument("module")
-    parser.add_argument("step", choices=STEPS)
+    parser.add_argument(
+        "step", choices=STEPS, help="in docs/runbooks/module_databases/move-a-module.md"
+    )
     arguments = parser.parse_args(given)
     importlib.import_module("app.main")  # it imports the models of every module
     found = tables_of(arguments.module)

@@ -27,7 +27,7 @@ STEPS = {"to-s3": Step.UPLOAD_TO_S3, "to-folder": Step.READ_BOTH}
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    parser = command_with_rows("app.infra.s3.move")
+    parser = command_with_rows("app.infra.s3.move", __doc__)
     parser.add_argument("way", choices=STEPS)
     arguments = parser.parse_args(given)
     settings = environment.read(FileSettings)

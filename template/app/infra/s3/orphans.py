@@ -58,7 +58,7 @@ async def _sweep(
 ) -> None:
     """`further`: keys that rows of other databases named at the time `until`."""
     if not await rows.are_there():
-        sys.exit("The query of FILES_ROWS finds no file, so every file would be an orphan.")
+        sys.exit("FILES_ROWS finds no file, so each file would be an orphan. Check the query.")
     before = until - LEFT_ALONE_FOR
     found = 0
     async with bucket_of(settings) as bucket:

@@ -89,7 +89,7 @@ def main(given: Sequence[str] | None = None) -> None:
     importlib.import_module("app.main")  # it imports the models of every module
     found = tables_of(arguments.module)
     if not found:
-        sys.exit(f"No table belongs to the module {arguments.module!r}.")
+        sys.exit(f"No table to move: app/{arguments.module}/ has no models.")
     # asyncpg's, because others double a percent sign.
     preparer = dialect().identifier_preparer  # type: ignore[no-untyped-call]
     tables = tuple(sorted(preparer.format_table(table) for table in found))

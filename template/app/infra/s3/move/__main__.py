@@ -50,7 +50,7 @@ def alone_with(folder: Path) -> Generator[Path]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        sys.exit("Another process copies the files of this folder.")
+        sys.exit("Another process copies the files of this folder. Wait for its end.")
     try:
         yield notes
     finally:

@@ -243,7 +243,7 @@ async def test_at_another_step_nothing_is_copied(
 
 async def test_only_one_copier_works_on_a_folder(services: Services) -> None:
     with mover.alone_with(services.files_folder):
-        assert await move() == "Another process copies the files of this folder."
+        assert await move() == "Another process copies the files of this folder. Wait for its end."
 
 
 async def test_an_invalid_query_is_reported_without_a_traceback(

@@ -169,8 +169,8 @@ class SessionRows:
         return await both.first(self._reader(), token_hash=token_hash, idle=self._idle)
 
     async def note_visit(self, token_hash: bytes, session: Session) -> None:
-        # By this process' clock, which finds a visit due. If Postgres' clock were minutes behind, a
-        # visit would stay due, and each request would be a write.
+        # By this process' clock, which decides whether a visit is due. If Postgres' clock were
+        # minutes behind, a visit would stay due, and each request would be a write.
         now = datetime.now(UTC)
         # Of requests that arrive together, only one updates seen_at.
         stale = (LoginSession.token_hash == token_hash) & (

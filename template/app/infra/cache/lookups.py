@@ -73,8 +73,8 @@ class RedisAway(Unavailable):
 class RedisLookups:
     """After `failures_in_a_row` of the `counted` errors, only probes ask Redis until one succeeds.
 
-    One answer is enough if it comes from the wrong server, as after a failover, or from a server
-    that is no Redis. The pooled connections are then dropped, so that the next one resolves the
+    An answer from the wrong server, as after a failover, or from a server that is no Redis, has the
+    same effect at once. The pooled connections are then dropped, so that the next one resolves the
     name again.
     """
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,58 @@ def test_a_rare_route_that_always_fails_pages_somebody() -> None:
     found = rules(FOLDER / "alerts.yaml")
     by_route = [rule for rule in found if "(job, http_route)" in rule["expr"]]
     assert [rule["labels"]["severity"] for rule in by_route] == ["page"]
+
+
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="needs promtool: apt-get install prometheus"
+)
+
+
+@needs_promtool
+@pytest.mark.parametrize("file", ALERTS, ids=lambda file: file.parent.name)
+def test_prometheus_accepts_the_rules(file: Path) -> None:
+    promtool("check", "rules", str(file))
+
+
+@needs_promtool
+def test_a_service_without_any_process_pages_somebody_and_a_deploy_does_not(tmp_path: Path) -> None:
+    """Nothing answers, so no request fails: the other alerts stay silent."""
+    name = "NoProcessReports"
+    [rule] = [rule for rule in rules(FOLDER / "alerts.yaml") if rule["alert"] == name]
+    fires = {
+        "exp_labels": {"severity": "page", "job": "gone"},
+        "exp_annotations": {
+            which: text.replace("{{ $labels.job }}", "gone")
+            for which, text in rule["annotations"].items()
+        },
+    }
+    started_and_ended = {  # as promtool writes samples: one a minute
+        'job="gone", instance="1"': "16x30",
+        'job="gone", instance="2"': "16x30",
+        'job="deployed", instance="1"': "16x30",
+        'job="deployed", instance="2"': "_x30 16x1440",
+    }
+    test = {
+        "interval": "1m",
+        "input_series": [
+            {"series": f"db_client_connection_max{{{labels}}}", "values": values}
+            for labels, values in started_and_ended.items()
+        ],
+        "alert_rule_test": [
+            {"alertname": name, "eval_time": "34m", "exp_alerts": []},
+            {"alertname": name, "eval_time": "37m", "exp_alerts": [fires]},
+            {"alertname": name, "eval_time": "24h", "exp_alerts": [fires]},
+        ],
+    }
+    file = tmp_path / "test.yaml"
+    alerts = str(FOLDER / "alerts.yaml")
+    file.write_text(yaml.safe_dump({"rule_files": [alerts], "tests": [test]}))
+    promtool("test", "rules", str(file))
+
+
+def promtool(*arguments: str) -> None:
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_no_alert_is_about_a_single_sample() -> None:

@@ -53,6 +53,11 @@ class Reader:
         """Reads the primary, without the cache or a replica."""
         return Reader(self._pool, self._patience)
 
+    @property
+    def primary_answers(self) -> bool:
+        """False while only replicas can answer."""
+        return True
+
     def within(self, max_stale: timedelta) -> "Reader":
         """Skips the cache. A replica may answer with a lag of up to max_stale."""
         return self if self.cache is None else self.on_primary()

@@ -107,6 +107,8 @@ class Cache:
                     # In an empty context: it does not belong to the request that starts it.
                     self._single_flight.start(refresh, Context())
                 return answer
+        if not read.primary_answers:
+            return await self._bypass(call)
         self.stats.misses += 1
         fetch = partial(self._fetch, key, call)
         try:

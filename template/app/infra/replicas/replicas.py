@@ -155,6 +155,7 @@ class Replicas:
         self._settings = settings
         self._database_name = name  # as positions call it
         self._primary = PrimaryLog()
+        self.primary_answers = True
         self.replicas = [Replica(url) for url in settings.urls]
         self._watches: list[asyncio.Task[None]] = []
 
@@ -199,7 +200,9 @@ class Replicas:
     async def _watch_primary(self) -> None:
         with closing(StatusConnection(self._database, self._database.read_url)) as status:
             while True:
-                if answer := await status.ask(FLUSHED_UP_TO):
+                answer = await status.ask(FLUSHED_UP_TO)
+                self.primary_answers = answer is not None
+                if answer:
                     self.see_primary(reachable(answer["timeline_id"], answer["lsn"]))
                 await asyncio.sleep(self._settings.poll_seconds)
 

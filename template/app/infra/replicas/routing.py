@@ -60,6 +60,10 @@ class RoutedReader(Reader):
         self._replicas = replicas
         self._max_stale = max_stale
 
+    @property
+    def primary_answers(self) -> bool:
+        return self._replicas.primary_answers
+
     def within(self, max_stale: timedelta) -> "RoutedReader":
         """Also from replicas that are further behind than usual, up to max_stale."""
         return RoutedReader(self._pool, self._patience, self._replicas, max_stale)

@@ -3,6 +3,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -13,7 +14,7 @@ from dev.cache import valkey
 from dev.pytest_plugin import RUN
 from tests.infra.cache import caching
 from tests.infra.cache.caching import NOTES, body, notes_app, put, serving
-from tests.infra.conftest import browser
+from tests.infra.conftest import browser, until
 from tests.infra.replicas.replication import Cluster, Server, cluster
 
 
@@ -62,3 +63,25 @@ async def test_a_client_sees_its_write_although_an_older_answer_is_cached() -> N
         for turn in range(20):
             await put(writer, 1, f"v{turn}")
             assert await body(writer, "/notes/1") == f"v{turn}"
+
+
+@pytest.mark.slow
+async def test_while_the_primary_hangs_the_replica_answers_what_the_cache_lacks(
+    servers: Cluster, replica: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.infra.replicas.replicas.SILENCE_SECONDS", 5)
+    await servers.primary.run("INSERT INTO notes VALUES (9, 'tea') RETURNING 0")
+    await replica.run("SELECT pg_wal_replay_resume()")
+    await replica.becomes("EXISTS (SELECT FROM notes WHERE number = 9)")
+    app = notes_app()
+    async with serving(app) as reader:
+        await until(lambda: app.state.database.replicas[0].is_in_rotation)
+        servers.primary.signal(signal.SIGSTOP)
+        try:
+            await until(lambda: not app.state.database.reader().primary_answers)
+            assert await body(reader, "/notes/9") == "tea"
+        finally:
+            servers.primary.signal(signal.SIGCONT)
+        await until(lambda: app.state.database.reader().primary_answers)
+        assert await body(reader, "/notes/9") == "tea"
+        assert app.state.cache.stats.misses == 1

@@ -135,7 +135,9 @@ def main() -> None:
     postgres.forget_other_servers(os.environ)
     try:
         until = time_of(os.environ.get("UNTIL", ""))
-        rehearse(Archive.of(os.environ), until, os.environ.get("BACKUP_ROLE") or "postgres")
+        keep = bool(os.environ.get("KEEP"))
+        role = os.environ.get("BACKUP_ROLE") or "postgres"
+        rehearse(Archive.of(os.environ), until, role, keep=keep)
     except (RehearsalError, ServerError) as error:
         sys.exit(f"The backup is not proved. {error}")
 
@@ -151,7 +153,8 @@ def time_of(text: str) -> datetime | None:
     )
 
 
-def rehearse(archive: Archive, until: datetime | None, role: str) -> None:
+def rehearse(archive: Archive, until: datetime | None, role: str, *, keep: bool = False) -> None:
+    """With `keep`, the restored server runs until Enter, and nothing is checked."""
     began = datetime.now(UTC)
     started = time.monotonic()
     backup = archive.newest(until)
@@ -165,6 +168,12 @@ def rehearse(archive: Archive, until: datetime | None, role: str) -> None:
     ):
         last_commit = asyncio.run(_wait_until_replayed(process, folder / "log", sockets, role))
         seconds = time.monotonic() - started
+        if keep:
+            place = f"host={sockets} port=5432 user={role} dbname=DATABASE"
+            print(f"Restored in {seconds:.0f} s. It runs until you press Enter here. Elsewhere:")
+            print(f"export RESTORED='{place}'", flush=True)
+            sys.stdin.readline()
+            return
         if until is None:
             _refuse_gap(archive, folder / "log")
         counted = asyncio.run(_count(sockets, role))

@@ -1,5 +1,5 @@
 # Rung's file: advancing to another stage may change it.
 .PHONY: restore-rehearsal
 
-restore-rehearsal: ## Restore the newest backup into a temporary Postgres and check it: BACKUP=s3://bucket/folder [UNTIL=…]
-	@BACKUP="$(BACKUP)" UNTIL="$(UNTIL)" $(RUN) python -m dev.backup.rehearsal
+restore-rehearsal: ## Restore the newest backup into a temporary Postgres and check it: BACKUP=s3://bucket/folder [UNTIL=…] [KEEP=yes]
+	@BACKUP="$(BACKUP)" UNTIL="$(UNTIL)" KEEP="$(KEEP)" $(RUN) python -m dev.backup.rehearsal

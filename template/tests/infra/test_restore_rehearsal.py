@@ -1,6 +1,7 @@
 # Rung's file: advancing to another stage may change it.
 """`make restore-rehearsal`: a long path is no obstacle, and a wrong input says what to do."""
 
+import asyncio
 import json
 import os
 import re
@@ -134,6 +135,28 @@ def test_a_backup_is_rehearsed_in_a_repo_with_a_long_path(
         ("2", "postgres.public.days"),
         ("2", "rows in 1 tables"),
     ]
+
+
+@pytest.mark.slow
+def test_a_restored_server_can_be_asked_until_enter_is_pressed(
+    archive: Callable[[int], Archive],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    deep_folder: Path,
+) -> None:
+    asked = []
+
+    def ask() -> str:
+        place = re.search("host=(.*) port=5432 user=(.*) dbname", capsys.readouterr().out)
+        assert place
+        fetched = rehearsal._fetch(place[1], place[2], "postgres", "SELECT 41 + 1")
+        asked.extend(asyncio.run(fetched))
+        return "\n"
+
+    monkeypatch.setattr("sys.stdin.readline", ask)
+    rehearsal.rehearse(archive(1), None, "postgres", keep=True)
+    assert asked == [42]
+    assert not (deep_folder / "restore-rehearsal").exists()
 
 
 @pytest.mark.slow

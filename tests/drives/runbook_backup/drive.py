@@ -1,4 +1,4 @@
-"""Follows docs/runbooks/backup.md on a Postgres that is being written to, and loses its data twice.
+"""Follows backup.md and rows.md on a Postgres that is being written to, and loses its data twice.
 
 Runs in a generated repo of stage 4: python -m runbook_backup.drive
 """
@@ -25,15 +25,15 @@ sys.path.append(str(postgres.REPOSITORY / "live_climb"))
 
 from runbook import blocks
 
-RUNBOOK = postgres.REPOSITORY / "docs/runbooks/backup.md"
+RUNBOOKS = postgres.REPOSITORY / "docs/runbooks"
 FOLDER = postgres.state_folder() / "runbook"
 SECONDS = 300
 EXECUTED: set[str] = set()
 
 
-def commands(section: str) -> str:
+def commands(section: str, page: str = "backup.md") -> str:
     """All of a section, in order."""
-    found = [one for one in blocks(RUNBOOK) if one.section.startswith(section)]
+    found = [one for one in blocks(RUNBOOKS / page) if one.section.startswith(section)]
     EXECUTED.update(f"{one.page} {section}. {one.part}" for one in found)
     return "\n".join(one.commands for one in found)
 
@@ -104,6 +104,24 @@ class Site:
         if done.returncode != 0:
             sys.exit(f"{text}\n{done.stdout}{done.stderr}")
         return done.stdout
+
+    def bring_back(self, table: str, **variables: str) -> None:
+        first = subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", commands("1", "rows.md")],
+            cwd=postgres.REPOSITORY,
+            env={**os.environ, **self.environment, "HOME": os.environ["HOME"], **variables},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert first.stdout
+        printed = iter(first.stdout.readline, "")
+        restored = next((line for line in printed if line.startswith("export RESTORED=")), "")
+        second = restored.replace("dbname=DATABASE", "dbname=postgres") + commands("2", "rows.md")
+        self.run(second, TABLE=table, ROWS="true", POSTGRES=self.url, SITE=str(FOLDER))
+        first.communicate("\n", timeout=SECONDS)
+        if first.returncode != 0:
+            sys.exit(f"restore-rehearsal KEEP=yes ended with {first.returncode}")
 
     def ids(self) -> set[int]:
         return set(self.column("SELECT id FROM ledger"))
@@ -234,18 +252,22 @@ def recovered_to_a_moment(site: Site) -> dict[str, object]:
         writer.wait_for(100)
         site.archive_now()
         moment = site.rehearse(UNTIL=str(until))
+        at = until.timestamp()
+        wanted = {one for one, when in writer.acknowledged.items() if when < at} | site.ids()
+        site.bring_back("ledger", UNTIL=str(until))
+        not_back = wanted - site.ids()
     site.follow("3", UNTIL=str(early))  # the first try
     started = time.monotonic()
     site.follow("3", UNTIL=str(until), TIMELINE="current")
     seconds = time.monotonic() - started
     there = site.ids()
-    at = until.timestamp()
     site.follow("4")
     follows = replica_follows(site)
     return {
         "a new replica follows": follows,
         "rehearsal": rehearsal,
         "rehearsed of those written before": [rehearsed, written],
+        "rows that are not back": len(not_back),
         "rehearsed moment": rows_in(moment, "ledger"),
         "recovered": len(there),
         "recovered in": round(seconds, 1),

@@ -271,7 +271,7 @@ def skip_without(*programs: str) -> None:
     path = f"{os.environ['PATH']}:/usr/sbin"
     missing = [name for name in programs if shutil.which(name, path=path) is None]
     if missing and not os.environ.get("CI"):
-        pytest.skip(f"not installed: apt-get install {' '.join(missing)}")
+        pytest.skip(f"not installed: {', '.join(missing)}. .ci/run names the packages")
 
 
 @pytest.fixture

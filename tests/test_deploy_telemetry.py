@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from itertools import combinations
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import skip_without
 
 FOLDER = Path(__file__).parent.parent / "template" / "deploy" / "telemetry"
 DASHBOARDS = sorted(FOLDER.rglob("*dashboard.json"))
@@ -94,18 +94,11 @@ def test_a_rare_route_that_always_fails_pages_somebody() -> None:
     assert [rule["labels"]["severity"] for rule in by_route] == ["page"]
 
 
-needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="needs promtool: apt-get install prometheus"
-)
-
-
-@needs_promtool
 @pytest.mark.parametrize("file", ALERTS, ids=lambda file: file.parent.name)
 def test_prometheus_accepts_the_rules(file: Path) -> None:
     promtool("check", "rules", str(file))
 
 
-@needs_promtool
 def test_a_service_without_any_process_pages_somebody_and_a_deploy_does_not(tmp_path: Path) -> None:
     """Nothing answers, so no request fails: the other alerts stay silent."""
     name = "NoProcessReports"
@@ -142,6 +135,7 @@ def test_a_service_without_any_process_pages_somebody_and_a_deploy_does_not(tmp_
 
 
 def promtool(*arguments: str) -> None:
+    skip_without("promtool")
     done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
 

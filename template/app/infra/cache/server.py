@@ -115,7 +115,6 @@ class CacheServer(RedisLookups):
             retry=Retry(NoBackoff(), 0),
         )
         super().__init__(Redis.from_pool(pool), operation_seconds, prefix)
-        self._put = self.client.register_script(PUT_UNLESS_NEWER)
 
     async def put(self, key: str, entry: Entry, seconds: float) -> bool:
         """False if the entry there is newer. Raises RedisAway.
@@ -124,7 +123,8 @@ class CacheServer(RedisLookups):
         It also limits the expiry: one clock that is an hour ahead would keep it for all processes.
         """
         arguments = (STORED % entry, int((time.time() + seconds) * 1000), int(seconds * 1000))
-        return bool(await self.run(self._put(keys=[key], args=arguments)))
+        # Not by EVALSHA: it needs SCRIPT LOAD, and the probe does not check that right.
+        return bool(await self.run(self.client.eval(PUT_UNLESS_NEWER, 1, key, *arguments)))
 
     async def claim(self, key: str, seconds: float) -> bool:
         """Only one process gets the right to refresh. Raises RedisAway."""

@@ -8,8 +8,10 @@ from redis import Redis
 from structlog.testing import capture_logs
 
 from app.infra import environment
+from app.infra.cache.entry import tombstone
 from app.infra.cache.server import CacheServer, CacheSettings
 from app.infra.environment import EnvironmentIncomplete
+from app.infra.own_writes.log_position import NOT_KNOWN
 from dev.cache import valkey
 from tests.infra.cache.failover import one_shard
 from tests.infra.conftest import until
@@ -68,14 +70,15 @@ async def test_a_server_in_cluster_mode_is_not_used_and_named_in_the_log() -> No
     assert lines[0]["reason"] == "it is a cluster, and the app needs a server with cluster mode off"
 
 
-async def test_a_user_who_may_only_use_keys_with_the_prefix_can_use_the_cache() -> None:
+async def test_a_user_with_few_rights_and_the_keys_of_the_prefix_can_use_the_cache() -> None:
     with valkey.running("cache") as server, Redis.from_url(server.url) as client:
-        rights = ("~shop:*", "+@all", "-@admin", "-@dangerous", "-client")
+        rights = ("~shop:*", "+@all", "-@admin", "-@dangerous", "-client", "-script", "-evalsha")
         client.execute_command("ACL", "SETUSER", "ada", "on", ">password", *rights)
         url = RedisDsn(f"redis://ada:password@127.0.0.1:{server.port}/0")
         async with CacheServer(url, operation_seconds=5, prefix="shop") as cache:
             await until(lambda: cache.is_reachable)
-            assert await cache.claim("shop:key", 1)
+            assert await cache.claim("shop:claim", 1)
+            assert await cache.put("shop:key", tombstone(NOT_KNOWN), 1)
 
 
 @pytest.mark.parametrize("missing", ["-mget", "-eval", "-del"])

@@ -29,6 +29,10 @@ REFUSALS = {
     " If it fails again, docs/guide/unavailable.md shows who holds the lock.",
     "42501": "Postgres: {reason}\nThe role of migrations must own the database and its tables:"
     " ALTER DATABASE name OWNER TO role. Some extensions only a superuser can create.",
+    "25006": "Postgres: {reason}\nThe role or the database has default_transaction_read_only."
+    " Use the role that owns the tables. Some providers set this when the disk is full.",
+    "3F000": "Postgres: {reason}\nThe role's search_path names no schema that exists. Create the"
+    " schema: CREATE SCHEMA name AUTHORIZATION role",
 }
 
 # One migration at a time, also when several copies are deployed at once.

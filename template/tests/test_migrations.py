@@ -115,17 +115,29 @@ def test_a_database_that_lets_nobody_in_is_named_in_one_line(
     assert line.startswith("Cannot connect to the Postgres of DATABASE_URL")
 
 
-def test_a_role_that_does_not_own_the_database_is_told_what_it_needs(
-    empty_database: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("setting", "reason", "advice"),
+    [
+        ("role=pg_monitor", "permission denied for schema public", "ALTER DATABASE"),
+        (
+            "options=-c%20default_transaction_read_only%3Don",
+            "cannot execute CREATE TABLE in a read-only transaction",
+            "disk is full",
+        ),
+        ("search_path=nowhere", "no schema has been selected to create in", "CREATE SCHEMA"),
+    ],
+)
+def test_a_role_that_may_create_no_tables_is_told_what_it_needs(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch, setting: str, reason: str, advice: str
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", f"{empty_database}?role=pg_monitor")
+    monkeypatch.setenv("DATABASE_URL", f"{empty_database}?{setting}")
 
     stopped = upgraded()
 
     assert stopped.returncode == 1
-    refused, advice = stopped.stderr.splitlines()
-    assert refused == "Postgres: permission denied for schema public"
-    assert "ALTER DATABASE" in advice
+    refused, told = stopped.stderr.splitlines()
+    assert refused == f"Postgres: {reason}"
+    assert advice in told
 
 
 def test_an_error_of_a_migration_is_not_blamed_on_the_connection(

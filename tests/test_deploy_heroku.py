@@ -75,7 +75,7 @@ def test_the_pools_of_old_and_new_dynos_fit_the_plan(shop: Path) -> None:
 
 def test_the_app_keeps_connections_longer_and_ends_sooner_than_heroku(shop: Path) -> None:
     serve = (shop / "app/infra/serve.py").read_text()
-    [keep_alive] = re.findall(r"timeout_keep_alive=(\d+)", serve)
+    [keep_alive] = re.findall(r'"KEEP_ALIVE_SECONDS", default="(\d+)"', serve)
     [graceful] = re.findall(r"timeout_graceful_shutdown=(\d+)", serve)
     assert int(keep_alive) > ROUTER_KEEPS_IDLE_SECONDS
     assert int(graceful) < SIGKILL_AFTER_SECONDS

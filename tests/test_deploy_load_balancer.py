@@ -70,7 +70,7 @@ def flush_seconds(shop: Path) -> float:
 
 
 def keep_alive_seconds(shop: Path) -> float:
-    return number(r"timeout_keep_alive=(\d+)", shop / "app/infra/serve.py")
+    return number(r'"KEEP_ALIVE_SECONDS", default="(\d+)"', shop / "app/infra/serve.py")
 
 
 def test_copies_arrive_with_stage_4(render: Render, shop: Path) -> None:

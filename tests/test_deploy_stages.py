@@ -184,7 +184,7 @@ def test_env_example_names_every_variable_that_the_infrastructure_reads(project:
     assert settings_fields(project) >= {"DATABASE_URL", "SECRET_KEY", "LOG_LEVEL"}
     named = set(re.findall(r"^# ([A-Z0-9_]+)=", example, re.M))
     assert settings_fields(project) <= named
-    not_ours = {"FORWARDED_ALLOW_IPS", "LISTEN_ADDRESS", "PORT"}
+    not_ours = {"FORWARDED_ALLOW_IPS", "KEEP_ALIVE_SECONDS", "LISTEN_ADDRESS", "PORT"}
     read_by_commands = {"FILES_ROWS"}
     of_aws = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
     # The prefix is made of the module's name.

@@ -63,7 +63,7 @@ def configured() -> Config:
     return Config(
         app="",
         host=_listen_address(os.environ.get("LISTEN_ADDRESS") or EVERY_ADDRESS),
-        port=_port(os.environ.get("PORT") or "8000"),
+        port=_number("PORT", default="8000", most=65_535),
         http=LimitedHttp,
         proxy_headers=bool(proxies),
         forwarded_allow_ips=proxies,
@@ -73,7 +73,7 @@ def configured() -> Config:
         workers=1,  # otherwise uvicorn reads WEB_CONCURRENCY, and an empty one ends in a traceback
         # Longer than proxies keep an idle connection (load balancers 60 s, Heroku's router 90 s):
         # a request on a connection that was just closed is answered 502.
-        timeout_keep_alive=95,
+        timeout_keep_alive=_number("KEEP_ALIVE_SECONDS", default="95", most=86_400),
         ws_max_size=MOST_MESSAGE_BYTES,
         timeout_graceful_shutdown=15,
     )
@@ -97,9 +97,10 @@ def _allow_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(allowed, min(most, MOST_FILES)), most))
 
 
-def _port(given: str) -> int:
-    if not given.isdecimal() or not 0 < int(given) < 65536:
-        sys.exit(f"PORT is {given!r}, and must be a number from 1 to 65535, such as 8000.")
+def _number(name: str, *, default: str, most: int) -> int:
+    given = os.environ.get(name) or default
+    if not given.isdecimal() or not 0 < int(given) <= most:
+        sys.exit(f"{name} is {given!r}, and must be a number from 1 to {most}, such as {default}.")
     return int(given)
 
 

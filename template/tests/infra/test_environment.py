@@ -128,12 +128,18 @@ def test_a_wrong_variable_of_opentelemetry_stops_the_start_in_one_line() -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("port", ["0", "65536", "eight"])
-def test_a_port_out_of_range_stops_the_start(port: str) -> None:
-    start = run_python("-m", "app.infra.serve", env={**os.environ, "PORT": port}, timeout=300)
+@pytest.mark.parametrize(
+    ("name", "given", "most"),
+    [
+        *(("PORT", given, 65_535) for given in ("0", "65536", "eight")),
+        ("KEEP_ALIVE_SECONDS", "PT2M", 86_400),
+    ],
+)
+def test_a_number_out_of_range_stops_the_start(name: str, given: str, most: int) -> None:
+    start = run_python("-m", "app.infra.serve", env={**os.environ, name: given}, timeout=300)
 
     assert start.returncode == 1
-    assert start.stderr.startswith(f"PORT is {port!r}, and must be a number from 1 to 65535")
+    assert start.stderr.startswith(f"{name} is {given!r}, and must be a number from 1 to {most}")
 
 
 @pytest.fixture

@@ -97,11 +97,10 @@ async def asked_by_a_proxy(
 
 @asynccontextmanager
 async def connected(
-    app: FastAPI, keep_alive: float = 95
+    app: FastAPI,
 ) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     config = serve.configured()
     serve.load(config, app)
-    config.timeout_keep_alive = keep_alive  # type: ignore[assignment]  # the default of whole seconds would make the test slow
     state = ServerState()
     server = await asyncio.get_running_loop().create_server(
         lambda: http_limits.LimitedHttp(config, state, {}), "127.0.0.1", 0
@@ -981,8 +980,12 @@ print(*resource.getrlimit(resource.RLIMIT_NOFILE))
     assert done.stdout.split() == [str(then).encode(), b"2048"]
 
 
-async def test_a_connection_without_a_request_is_closed(echo: FastAPI) -> None:
-    async with connected(echo, keep_alive=0.1) as (reader, _):
+async def test_a_connection_without_a_request_is_closed(
+    echo: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEEP_ALIVE_SECONDS", "1")
+
+    async with connected(echo) as (reader, _), asyncio.timeout(60):
         assert await reader.read() == b""
 
 

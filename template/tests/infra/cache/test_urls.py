@@ -53,6 +53,7 @@ def test_a_url_that_redis_py_cannot_use_stops_the_start(
         "rediss://nowhere:6379/",
         "rediss://:password@nowhere:6380/3?ssl_cert_reqs=none&timeout=2",
         f"rediss://ada@nowhere?ssl_ca_certs={certifi.where()}",
+        "rediss://ada@nowhere?ssl_exclude_verify_flags=VERIFY_X509_STRICT",
     ],
 )
 def test_a_url_of_a_hosting_provider_is_accepted(monkeypatch: pytest.MonkeyPatch, url: str) -> None:

@@ -81,6 +81,7 @@ class RedisLookups:
     name: ClassVar[str]
     failures_in_a_row: ClassVar[int]
     counted: ClassVar[tuple[type[Exception], ...]]
+    probe: ClassVar[str] = READS_AND_WRITES_NOTHING
 
     def __init__(self, client: Redis, seconds: float, prefix: str) -> None:
         self.is_reachable = True
@@ -221,7 +222,7 @@ class RedisLookups:
 
     def _write_nothing(self) -> Awaitable[Any]:
         """A PING would succeed on a replica that refuses writes, and for a user without rights."""
-        return self.client.eval(READS_AND_WRITES_NOTHING, 2, *self._unused)
+        return self.client.eval(self.probe, 2, *self._unused)
 
     def _give_up(self, waiting: Waiting, reason: str = "") -> None:
         while waiting:
@@ -242,6 +243,8 @@ def values_in(answer: Any) -> list[bytes | None]:
 def _reason_of(error: Exception) -> str:
     if isinstance(error, CLUSTER):
         return "it is a cluster, and the app needs a server with cluster mode off"
+    if "near '#'" in str(error):  # of the first line of a script: #!lua
+        return "it is too old: login sessions need Redis 7 or Valkey 8, or newer"
     # With the type of the error, because a mistake in a command raises the same type.
     return repr(error) if isinstance(error, ODD_ANSWER) else reason_of(error)
 

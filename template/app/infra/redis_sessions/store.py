@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session as SyncSession
 from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.util import await_only
 
-from app.infra.cache.lookups import TIMEOUTS, RedisLookups, values_in
+from app.infra.cache.lookups import READS_AND_WRITES_NOTHING, TIMEOUTS, RedisLookups, values_in
 from app.infra.failures import Unavailable
 from app.infra.own_writes.client import OwnWrites, this_client
 from app.infra.own_writes.log_position import ENCODED_IN_LUA, MAIN, NOT_KNOWN, Position, encoded
@@ -137,6 +137,8 @@ class RedisSessions(RedisLookups):
     # may be a pause of this process.
     failures_in_a_row = 2
     counted = TIMEOUTS
+    # A server that is too old for the scripts above refuses this one too.
+    probe = f"#!lua flags=allow-oom\n{READS_AND_WRITES_NOTHING}"
 
     rows: SessionRows  # a session ends there too: a copy of the step before may read its row
 

@@ -23,7 +23,7 @@ from uuid import UUID
 
 import pytest
 import yaml
-from conftest import Render, until
+from conftest import REPO, Render, until
 from serving import free_port
 
 FILES = (
@@ -204,6 +204,23 @@ def test_silent_connections_of_one_client_leave_room_for_others(shop: Path, tmp_
 
 
 @pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed: apt-get install haproxy")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has 127.0.0.2 without a setting")
+def test_before_stage_4_many_connections_of_one_client_leave_room_for_others(
+    tmp_path: Path,
+) -> None:
+    with (
+        copy_with_one_place() as copy,
+        haproxy_on_one_machine(copy, tmp_path) as port,
+        ExitStack() as slow,
+    ):
+        for _ in range(201):
+            one = create_connection(("127.0.0.1", port), source_address=("127.0.0.2", 0))
+            slow.callback(one.close)
+        assert status_of(port, "GET", "/products", sender="127.0.0.2") == 429
+        assert status_of(port, "GET", "/products") == 200
+
+
+@pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed: apt-get install haproxy")
 def test_a_queue_of_logins_lets_other_requests_pass(shop: Path, tmp_path: Path) -> None:
     with (
         copy_with_one_place() as copy,
@@ -290,8 +307,29 @@ def haproxy_before(copy: Copy, shop: Path, folder: Path) -> Iterator[tuple[int, 
         yield web, queued
 
 
-def status_of(port: int, method: str, path: str) -> int:
-    with closing(HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+@contextmanager
+def haproxy_on_one_machine(copy: Copy, folder: Path) -> Iterator[int]:
+    """Its port, with the configuration that the page shows for stages 1 to 3."""
+    page = (REPO / "template/docs/runbooks/deploy.md").read_text(encoding="utf-8")
+    [shown] = re.findall(r"```haproxy\n(.*?)```", page, re.DOTALL)
+    (folder / "deploy").mkdir()
+    (folder / "deploy/haproxy.cfg").write_text(shown)
+    web = free_port()
+    changes = {
+        r"bind :8000\n": f"bind 127.0.0.1:{web}\n",
+        r"bind 127.0.0.1:8404\n": f"bind 127.0.0.1:{free_port()}\n",
+        r"127.0.0.1:8001": f"127.0.0.1:{copy.server_port}",
+        r" *server 8002 .*\n": "",
+    }
+    with running_haproxy(folder, folder, changes):
+        copy.may_answer.set()
+        until(lambda: status_of(web, "GET", "/products") == 200)
+        yield web
+
+
+def status_of(port: int, method: str, path: str, *, sender: str = "") -> int:
+    here = (sender, 0)
+    with closing(HTTPConnection("127.0.0.1", port, timeout=20, source_address=here)) as connection:
         try:
             connection.request(method, path, "{}" if method == "POST" else None)
         except ConnectionRefusedError:  # it does not listen yet

@@ -47,7 +47,8 @@ async def hash_new(password: SecretStr, *context: str) -> str:
     """Raises GuessablePassword. `context`: texts that an attacker tries first (e-mail, product)."""
     known = [*context, *re.findall(r"[^@\s]+", " ".join(context))]
     known += re.findall(r"\w{3,}", " ".join(context))
-    judged = password.get_secret_value()[:_JUDGED_CHARACTERS]
+    # Of each text the same number of characters, so that a long e-mail is known as a password too.
+    judged, *known = (text[:_JUDGED_CHARACTERS] for text in (password.get_secret_value(), *known))
     if zxcvbn(judged, user_inputs=known).guesses < _FEWEST_GUESSES:
         raise GuessablePassword("Use several words that nobody would expect together.")
     async with ONE_PER_CORE:

@@ -704,6 +704,20 @@ async def test_a_password_of_many_accents_is_refused_at_once(client: AsyncClient
     assert time.process_time() - begun < 0.3
 
 
+async def test_a_password_of_many_symbols_is_judged_quickly() -> None:
+    """zxcvbn reads them as letters in each combination, and other requests wait."""
+
+    async def seconds(password: str) -> float:
+        begun = time.thread_time()
+        await passwords.hash_new(SecretStr(password))
+        return time.thread_time() - begun
+
+    symbols = "<63|54!#(+8$@2/1%90[&7{z"
+    few, many = [min([await seconds(symbols[:n]) for _ in range(5)]) for n in (14, 24)]
+
+    assert many < 25 * few
+
+
 async def test_a_persons_sessions_are_listed_and_ended_one_by_one(
     ada: AsyncClient, client: AsyncClient, grace: AsyncClient
 ) -> None:

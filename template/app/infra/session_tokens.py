@@ -8,7 +8,7 @@ from typing import NamedTuple
 from starlette.types import Scope
 
 # The __Host- prefix makes browsers refuse the cookie from a subdomain or over plain HTTP, so no
-# other site can plant one. Localhost counts as secure.
+# other site can plant one. Localhost counts as secure, but not for Safari.
 COOKIE = "__Host-session"
 
 # The app never creates a longer token. Java's CookieManager sends each cookie in quotes.

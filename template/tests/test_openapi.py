@@ -1,6 +1,8 @@
 """Checks the API's description, and that the running app answers as described (Schemathesis)."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -36,6 +38,14 @@ async def test_each_operation_is_named_by_its_function(app: FastAPI) -> None:
 
     assert "live" in names
     assert len(names) == len(set(names))
+
+
+async def test_each_schema_that_the_description_refers_to_is_in_it(app: FastAPI) -> None:
+    described = app.openapi()
+    named = re.findall('"#/components/schemas/([^"]+)"', json.dumps(described))
+
+    assert named
+    assert set(named) <= described["components"]["schemas"].keys()
 
 
 @pytest.mark.slow

@@ -15,7 +15,16 @@ from types import ModuleType
 from typing import Any
 
 import asyncpg
-from sqlalchemy import BinaryExpression, BindParameter, Column, Enum, ForeignKey, MetaData, Table
+from sqlalchemy import (
+    ARRAY,
+    BinaryExpression,
+    BindParameter,
+    Column,
+    Enum,
+    ForeignKey,
+    MetaData,
+    Table,
+)
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.sql import operators, visitors
 
@@ -185,7 +194,8 @@ class FilledTables:
         if value is None:
             return "NULL"
         quoted = await self._quoted(value)
-        return f"ARRAY[{quoted}]::{kind}" if kind != base else f"{quoted}::{kind}"
+        is_whole = kind == base or (column is not None and isinstance(column.type, ARRAY))
+        return f"{quoted}::{kind}" if is_whole else f"ARRAY[{quoted}]::{kind}"
 
     async def _quoted(self, value: Any) -> str:
         quoted: str = await self.connection.fetchval("SELECT quote_literal($1::text)", str(value))

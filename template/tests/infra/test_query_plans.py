@@ -27,7 +27,7 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from app.infra.database import Database
 from app.infra.reads import Query
@@ -275,6 +275,19 @@ async def test_constants_in_lists_and_in_json_are_the_values_of_a_query(
     for condition in (tint.in_(["red", "it's blue"]), data.contains({"a": [1]})):
         [found] = await tables.findings(query(select(BOOK.id).where(condition)))
         assert "Seq Scan on books" in found
+
+
+async def test_a_list_is_compared_with_the_lists_of_a_column(library: asyncpg.Connection) -> None:
+    await library.execute("CREATE TYPE tint AS ENUM ('red', 'blue')")
+    await library.execute("CREATE TABLE paints (id bigint, tints tint[] DEFAULT '{}')")
+    kind = ARRAY(Enum("red", "blue", name="tint"))
+    tints: Column[Any] = Column("tints", kind, server_default="{}")
+    paint = Table("paints", metadata := MetaData(), Column("id", BigInteger), tints)
+    tables = FilledTables(library, metadata)
+    await tables.insert()
+    paints = select(paint.c.id).where(paint.c.tints.contains(bindparam("tints", type_=kind)))
+
+    assert await tables.findings(query(paints.limit(20))) == []
 
 
 async def test_a_member_of_an_enum_without_a_migration_is_named(

@@ -1,8 +1,12 @@
-from typing import Any
+from typing import Any, get_args
 from uuid import uuid4
 
 import pytest
+from fastapi import FastAPI
 from httpx import AsyncClient
+
+from app.accounts import service
+from app.accounts.schemas import AccountOut
 
 MUG = {"name": "Enamel mug", "description": "", "price_cents": 1250, "stock": 3}
 
@@ -88,3 +92,12 @@ async def test_a_wrong_product_is_refused(staff: AsyncClient, wrong: dict[str, A
 
     assert answer.status_code == 422
     assert [error["field"] for error in answer.json()["errors"]] == [f"body.{next(iter(wrong))}"]
+
+
+async def test_a_late_read_gives_nobody_staff_rights(ada: AsyncClient, app: FastAPI) -> None:
+    late = AccountOut(id=uuid4(), email="ada@example.com", is_staff=True)
+    of_account = get_args(service.MaybeAccount)[1].dependency
+    app.dependency_overrides[of_account] = lambda: late
+    assert (await ada.get("/me")).json()["is_staff"]
+    refused = await ada.post("/products", json={"name": "Lamp", "price_cents": 1})
+    assert refused.status_code == 403

@@ -151,6 +151,7 @@ MENTIONS = r"""
     ), triggers AS (
         SELECT tgfoid, array_agg(format('The trigger %I of %s', tgname, tgrelid::regclass)) AS shown
         FROM pg_trigger WHERE tgrelid <> ALL(($1::text[] || $2::text[])::regclass[])
+        AND tgparentid = 0  -- each partition has a copy
         GROUP BY tgfoid
     )
     SELECT functions.oid::regprocedure::text AS function, body, used.oid::regclass::text AS table,

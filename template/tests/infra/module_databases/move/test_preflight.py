@@ -203,8 +203,9 @@ async def test_a_correct_setup_is_not_refused(move: Move) -> None:
             "old",
             "CREATE FUNCTION send() RETURNS trigger LANGUAGE plpgsql"
             " AS 'BEGIN insert into Parcels (id) SELECT uuidv7(); RETURN NULL; END';"
-            " CREATE TABLE letters (id int); CREATE TRIGGER sends AFTER INSERT ON letters"
-            " EXECUTE FUNCTION send()",
+            " CREATE TABLE letters (id int) PARTITION BY HASH (id);"
+            " CREATE TABLE letters_1 PARTITION OF letters FOR VALUES WITH (MODULUS 1, REMAINDER 0);"
+            " CREATE TRIGGER sends AFTER INSERT ON letters FOR EACH ROW EXECUTE FUNCTION send()",
             "The trigger sends of letters uses parcels by the function send(), across the border.",
         ),
         (

@@ -44,7 +44,8 @@ OBSTACLES = """
     WHERE pg_class.oid = to_regclass($1) AND relkind = 'r' AND is_there
 """
 
-# One line for each part. A difference would stop replication, or show after the cut.
+# One line for each part of a table or view. A difference would stop replication, or show after the
+# cut.
 PARTS = """
     WITH RECURSIVE this AS (SELECT * FROM pg_class WHERE oid = to_regclass($1)),
     types AS (
@@ -89,6 +90,7 @@ PARTS = """
     FROM pg_trigger JOIN this ON tgrelid = this.oid
     WHERE NOT tgisinternal AND tgname <> 'move_fence'
     UNION ALL SELECT pg_get_ruledef(pg_rewrite.oid) FROM pg_rewrite JOIN this ON ev_class = this.oid
+    WHERE rulename <> '_RETURN'  -- a view's query: versions of Postgres print it differently
     UNION ALL SELECT 'ROW LEVEL SECURITY' FROM this WHERE relrowsecurity
     UNION ALL SELECT 'FORCE ROW LEVEL SECURITY' FROM this WHERE relforcerowsecurity
     UNION ALL SELECT concat('POLICY ', polname, CASE WHEN NOT polpermissive THEN ' RESTRICTIVE' END,

@@ -56,15 +56,21 @@ async def of_tables(move: Move, is_copied: bool) -> AsyncGenerator[str]:
             yield f"{table} {obstacle}"
         if obstacles:
             continue
-        old, new = [{row[0] for row in await side.rows(PARTS, table)} for side in sides]
-        if difference := sorted(old ^ new):
-            where = "old" if difference[0] in old else "new"
-            yield (
-                f"{table} differs: {difference[0][:SHOWN]!r} is only in the {where} database. Run"
-                " the migrations of both, or write what they lack."
-            )
+        if difference := await _difference(move, table):
+            yield difference
         elif not is_copied and await move.new.value(ANY_ROW.format(table=table)):
             yield f"{table} has rows in the new database. Find out whose they are, and empty it."
+
+
+async def _difference(move: Move, name: str) -> str | None:
+    old, new = [{row[0] for row in await side.rows(PARTS, name)} for side in (move.old, move.new)]
+    if not (parts := sorted(old ^ new)):
+        return None
+    where = "old" if parts[0] in old else "new"
+    return (
+        f"{name} differs: {parts[0][:SHOWN]!r} is only in the {where} database. Run"
+        " the migrations of both, or write what they lack."
+    )
 
 
 async def of_sequences(move: Move) -> AsyncGenerator[str]:
@@ -89,12 +95,16 @@ async def of_sequences(move: Move) -> AsyncGenerator[str]:
 
 
 async def of_views(move: Move) -> AsyncGenerator[str]:
-    ours, theirs = [await side.rows(VIEWS, move.tables) for side in (move.old, move.new)]
-    for name, _ in set(map(tuple, ours)) - set(map(tuple, theirs)):
+    views = [await side.rows(VIEWS, move.tables) for side in (move.old, move.new)]
+    ours, theirs = [set(map(tuple, rows)) for rows in views]
+    for name, _ in ours - theirs:
         yield (
             f"The view {name} reads these tables, and the new database has no such view. Create"
             " it in a migration there, or drop it here."
         )
+    for name, _ in ours & theirs:
+        if difference := await _difference(move, name):
+            yield f"The view {difference}"
 
 
 async def of_functions(move: Move) -> AsyncGenerator[str]:

@@ -272,6 +272,28 @@ async def test_each_obstacle_is_one_line(move: Move, side: str, statement: str, 
     assert not await move.there.is_published()
 
 
+@pytest.mark.parametrize(
+    ("view", "part"),
+    [
+        ("CREATE MATERIALIZED VIEW late AS TABLE stamps", "CREATE UNIQUE INDEX ON late (id)"),
+        (
+            "CREATE VIEW late AS TABLE stamps",
+            "CREATE TRIGGER late INSTEAD OF INSERT ON late FOR EACH ROW EXECUTE FUNCTION note()",
+        ),
+    ],
+)
+async def test_a_view_that_lacks_an_index_or_a_trigger_is_named(
+    move: Move, view: str, part: str
+) -> None:
+    for side in (move.old, move.new):
+        await side.run(f"{PARTS}; {view}")
+    assert await complaints(move) == []
+    await move.old.run(part)
+
+    [line] = await complaints(move)
+    assert line.startswith("The view late differs: 'CREATE ")
+
+
 async def test_a_schema_that_the_app_may_not_use_is_named(move: Move) -> None:
     for side in (move.old, move.new):
         await side.run("CREATE SCHEMA clinic CREATE TABLE visits (id int PRIMARY KEY)")

@@ -49,6 +49,10 @@ async def compare(move: Move) -> str:
     """Raises Refused with a line for each table that differs."""
     has_moved = await fence.is_closed(move.old, move)
     way = move.back if has_moved and await move.back.is_subscribed() else move.there
+    if not await way.is_subscribed():
+        raise Refused(
+            f"Nothing replicates {move.module}, so its databases cannot be compared. See: status"
+        )
     compared, differing = 0, []
     for name in move.tables:
         table = await Table.of(way, name)

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from app.infra.module_databases.move import copying
+from app.infra.module_databases.move.comparing import compare
 from app.infra.module_databases.move.copying import abort, copy, progress
 from app.infra.module_databases.move.sides import Move, Refused, connected
 from tests.infra.module_databases.move.conftest import LEFT, Urls, are_equal, as_the_app, becomes
@@ -49,6 +50,8 @@ async def test_the_status_tells_rows_and_lag(
     monkeypatch.setattr(copying, "LONGEST_MEASURED", 1.0)
     with pytest.raises(Refused, match=r"No copy of parcels runs\. Begin it with: copy"):
         await progress(move)
+    with pytest.raises(Refused, match="Nothing replicates parcels"):
+        await compare(move)
     await move.old.run("ANALYZE parcels, stamps")
     await copy(move)
 

@@ -130,6 +130,17 @@ def test_a_commit_after_the_steps_commit_is_refused(repo: Repo) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("left", ["commit --amend --message=x", "reset --hard HEAD~1"])
+def test_a_branch_without_the_steps_commit_is_named(repo: Repo, left: str) -> None:
+    repo.advances("--commit")
+    commit = repo.git("rev-parse", "--short=12", "HEAD").strip()
+    repo.git(*left.split())
+    reason = repo.refuses("undo")
+    assert f"Its commit {commit} is not in this branch" in reason
+    assert f"git revert {commit}" not in reason
+
+
+@pytest.mark.slow
 def test_an_uncommitted_edit_after_the_steps_commit_is_refused(repo: Repo) -> None:
     repo.advances("--commit")
     repo.write("docs/stage.md", "Ours.\n")

@@ -103,13 +103,27 @@ def _read(record: Path) -> Mapping[str, Any]:
 
 def _refuse_moved_on(folder: Path, step: Mapping[str, Any], name: str) -> None:
     head = git.git("rev-parse", "HEAD", cwd=folder)
-    if head == step.get("commit", step["head"]):
+    commit = step.get("commit")
+    if head == (commit or step["head"]):
         return
-    if "commit" in step:
-        back = f"To undo its commit alone: git revert {step['commit'][:12]}"
-    else:
+    if not commit:
         back = "If you committed the step, revert that commit: git revert COMMIT"
+    elif _is_in_history(folder, commit):
+        back = f"To undo its commit alone: git revert {commit[:12]}"
+    else:
+        back = (
+            f"Its commit {commit[:12]} is not in this branch. If you have amended or rebased it, "
+            "revert the new commit: git revert COMMIT. If not, switch to the branch that has it."
+        )
     raise RungError(f"HEAD has changed since the step to {name}. {back}")
+
+
+def _is_in_history(folder: Path, commit: str) -> bool:
+    try:
+        git.git("merge-base", "--is-ancestor", commit, "HEAD", cwd=folder)
+    except git.GitError:
+        return False
+    return True
 
 
 def _refuse_edited(folder: Path, moves: Sequence[Move], name: str) -> None:

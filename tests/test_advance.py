@@ -189,6 +189,11 @@ def test_the_runbook_is_named(repo: Repo) -> None:
     assert "In production, follow docs/runbooks/to-stage-2.md.\n" in repo.advances()
 
 
+@pytest.mark.slow
+def test_a_running_make_dev_is_named_when_its_dependencies_change(repo: Repo) -> None:
+    assert "If `make dev` is running, stop it and start it again.\n" in repo.advances()
+
+
 def test_commit_commits_the_step_and_nothing_else(repo: Repo) -> None:
     repo.write("notes.txt", "Not yet.\n")
     said = repo.advances("--commit")

@@ -47,6 +47,10 @@ REFUSED = {
         LFS.format(kind="clean", program="false") + LFS_OF_ALL,
         "external filter 'false' failed",
     ),
+    "filter that is not installed": (
+        LFS.format(kind="process", program="'git-lfs filter-process'") + LFS_OF_ALL,
+        "git-lfs, which is not installed",
+    ),
     "filter that changes": (
         LFS.format(kind="clean", program="'tr a-z A-Z'") + LFS_OF_ALL,
         "has changes that are not committed",

@@ -191,6 +191,9 @@ def reason(errors: str, code: int) -> str:
             f"{lock[1]} exists, because another git command is running or was killed. If none is "
             "running, remove this file"
         )
+    # The shell says so when git starts a filter, such as that of git-lfs.
+    if missing := re.search(r"(?m): (?:line )?\d+: ([^ :]+): (?:command )?not found$", errors):
+        return f"it needs {missing[1]}, which is not installed, or not on PATH"
     if re.search("unknown repository extension|Expected git repo version", errors):
         words = " ".join(errors.split()).removeprefix("fatal: ")
         return f"{words}. A newer git made this repository, so update git"

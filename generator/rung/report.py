@@ -140,6 +140,8 @@ def _what_next(plan: Plan, *, committed: bool) -> str:
     if not committed:
         check = [*_forced(plan), "Run `make check`, commit."]
         lines = ["Review it:", f"    {review(plan)}", *check, *lines]
+    if plan.changes.keys() & {"dev/services.py", "pyproject.toml"}:  # New servers or dependencies.
+        lines = ["If `make dev` is running, stop it and start it again.", *lines]
     runbook = folder / "docs" / "runbooks" / f"to-stage-{plan.target.stage}.md"
     if not plan.target.ref and runbook.is_file():
         lines = [f"In production, follow {runbook.relative_to(folder)}.", *lines]

@@ -46,8 +46,6 @@ _FENCE = {
     "protocol.ext.allow": "never",
 }
 
-NEEDED_GIT = "Rung needs 2.36 or later"
-
 
 class GitError(RungError):
     """A git command failed."""
@@ -62,8 +60,8 @@ def fence() -> None:
     numbers = re.search(r"(\d+)\.(\d+)", version)
     if numbers and (int(numbers[1]), int(numbers[2])) < (2, 31):  # It ignores GIT_CONFIG_COUNT.
         raise RungError(
-            f"{version} is too old: it would run programs that a repository's settings name."
-            f" {NEEDED_GIT}."
+            f"{version} is too old: it would run programs that a repository's settings name. "
+            "Rung needs 2.31 or later."
         )
     settings = _kept_settings()
     for name in [name for name in os.environ if name.startswith("GIT_") and name not in _KEPT]:
@@ -197,8 +195,6 @@ def reason(errors: str, code: int) -> str:
     if re.search("unknown repository extension|Expected git repo version", errors):
         words = " ".join(errors.split()).removeprefix("fatal: ")
         return f"{words}. A newer git made this repository, so update git"
-    if unknown := re.search("(?:error|fatal): (unknown (?:option|switch).*)", errors):
-        return f"{unknown[1]}. This git is too old: {NEEDED_GIT}"
     # git names the cause first. The failed action or advice follows.
     said = [line for line in errors.splitlines() if line.startswith(("fatal: ", "error: "))]
     if not said:

@@ -71,21 +71,21 @@ def files_at_head(
     git_dir: Path, variables: Mapping[str, str], wanted: tuple[str, ...]
 ) -> dict[str, bytes]:
     """The wanted files that exist. The first one must exist."""
-    with _git(git_dir, variables, "cat-file", "--batch-command") as process:
+    with _git(git_dir, variables, "cat-file", "--batch") as process:
         found: dict[str, bytes] = {}
         for path in wanted:
-            kind, size = _info(process, f"HEAD:{path}")
+            kind, size = _asked(process, f"HEAD:{path}")
             if kind == "missing":
                 if path != wanted[0]:
                     continue
-                if _info(process, "HEAD")[0] == "missing":
+                if _asked(process, "HEAD")[0] == "missing":
                     raise RepoError("it has no commit at HEAD")
                 raise RepoError(f"it has no {path} at its top")
             if kind != "blob":
                 raise RepoError(f"{path} is not a file")
             if size > MOST_BYTES:
                 raise RepoError(f"{path} is larger than {MOST_BYTES >> 10} KiB")
-            found[path] = _contents(process, f"HEAD:{path}", size)
+            found[path] = _contents(process, size)
         return found
 
 
@@ -148,28 +148,23 @@ def _reason(process: subprocess.Popen[bytes], late: threading.Event, seconds: in
     return f"git cannot read it: {why(decoded(errors), 1)[:200]}"
 
 
-def _info(process: subprocess.Popen[bytes], name: str) -> tuple[str, int]:
-    answer = _ask(process, f"info {name}").rsplit(maxsplit=2)
-    if answer[-1] == b"missing":
-        return "missing", 0
-    return answer[-2].decode(), int(answer[-1])
-
-
-def _contents(process: subprocess.Popen[bytes], name: str, size: int) -> bytes:
-    if _ask(process, f"contents {name}").endswith(b" missing\n"):
+def _asked(process: subprocess.Popen[bytes], name: str) -> tuple[str, int]:
+    """The kind and the size. git then writes the content."""
+    os.write(_in(process).fileno(), f"{name}\n".encode())
+    answer = _out(process).readline(1000)
+    if not answer.endswith(b"\n"):
         raise ValueError
+    words = answer.rsplit(maxsplit=2)
+    if words[-1] == b"missing":
+        return "missing", 0
+    return words[-2].decode(), int(words[-1])
+
+
+def _contents(process: subprocess.Popen[bytes], size: int) -> bytes:
     content = _out(process).read(size)
     if len(content) != size or _out(process).read(1) != b"\n":
         raise ValueError
     return content
-
-
-def _ask(process: subprocess.Popen[bytes], command: str) -> bytes:
-    os.write(_in(process).fileno(), f"{command}\n".encode())
-    answer = _out(process).readline(1000)
-    if not answer.endswith(b"\n"):
-        raise ValueError
-    return answer
 
 
 def _in(process: subprocess.Popen[bytes]) -> IO[bytes]:

@@ -155,7 +155,7 @@ def main() -> None:
     if existing := [str(path) for path in files if path.exists()]:
         refuse(f"{existing[0]} exists")
     refuse_taken(module, model, one)
-    run_module("alembic", "upgrade", "head")  # First, because it may fail.
+    run_module("dev.alembic", "upgrade", "head")  # First, because it may fail.
     text_before, migrations = MAIN.read_bytes(), set(MIGRATIONS.glob("*.py"))
     try:
         for path, text in files.items():
@@ -165,7 +165,8 @@ def main() -> None:
         paths = [*map(str, files), str(MAIN)]
         run_module("ruff", "check", "--quiet", "--fix", "--select", "I", *paths)
         run_module("ruff", "format", "--quiet", *paths)
-        run_module("alembic", "revision", "--autogenerate", "--message", module.replace("_", " "))
+        message = module.replace("_", " ")
+        run_module("dev.alembic", "revision", "--autogenerate", "--message", message)
     except BaseException:  # Ctrl-C too. Half a module would stop the next try.
         MAIN.write_bytes(text_before)
         for path in {*files, *MIGRATIONS.glob(f"*_{module}.py")} - migrations:

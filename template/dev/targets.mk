@@ -30,7 +30,7 @@ migrate: ## Run the migrations that the database lacks
 
 migration: ## Write a migration from the changes of the models: make migration m="add a note"
 	@test -n "$(m)" || { echo 'Describe the migration: make migration m="add a note"' >&2; exit 2; }
-	@$(WITH_SERVICES) sh -c 'alembic upgrade head && alembic revision --autogenerate -m "$$1"' sh "$(m)"
+	@$(WITH_SERVICES) sh -c 'python -m dev.alembic upgrade head && python -m dev.alembic revision --autogenerate -m "$$1"' sh "$(m)"
 	@echo 'Read it, then: make migrate'
 
 module: ## Write a module with its table, migration and tests: make module NAME=reviews

@@ -104,7 +104,7 @@ def main() -> None:
     if module not in own.with_history():
         known = ", ".join(own.with_history()) or "none"
         sys.exit(f"{module!r} has no own history of migrations. Modules that have one: {known}.")
-    run_module("alembic", "upgrade", "head")
+    run_module("dev.alembic", "upgrade", "head")
     importlib.import_module("app.main")  # it imports the models of every module
     tables = [table for table in Base.metadata.sorted_tables if table in tables_of(module)]
     for table in tables:

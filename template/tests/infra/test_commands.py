@@ -44,14 +44,21 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return app / "command.py"
 
 
-def started(stdout: int) -> subprocess.Popen[str]:
-    python = [sys.executable, "-m", "app.command"]
+def started(stdout: int, module: str = "app.command") -> subprocess.Popen[str]:
+    python = [sys.executable, "-m", module]
     return subprocess.Popen(python, stdout=stdout, stderr=subprocess.PIPE, text=True)
 
 
-def test_an_interrupt_while_a_command_is_imported_leaves_no_traceback(command: Path) -> None:
+@pytest.mark.parametrize("module", ["app.command", "dev.alembic"])
+def test_an_interrupt_while_a_command_is_imported_leaves_no_traceback(
+    command: Path, tmp_path: Path, module: str
+) -> None:
     command.write_text(WAITS)
-    waiting = started(subprocess.PIPE)
+    (tmp_path / "dev").symlink_to(REPOSITORY / "dev")
+    (tmp_path / "alembic").mkdir()
+    (tmp_path / "alembic/__init__.py").touch()
+    (tmp_path / "alembic/config.py").write_text(WAITS)
+    waiting = started(subprocess.PIPE, module)
     assert waiting.stdout
     assert waiting.stdout.readline() == "imported\n"
 

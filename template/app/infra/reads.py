@@ -53,10 +53,9 @@ class Reader:
         """Reads the primary, without the cache or a replica."""
         return Reader(self._pool, self._patience)
 
-    @property
-    def primary_answers(self) -> bool:
-        """False while only replicas can answer."""
-        return True
+    def needs_a_replica(self, max_stale: timedelta) -> bool:
+        """True while the primary does not answer, and a replica may."""
+        return False
 
     def within(self, max_stale: timedelta) -> "Reader":
         """Skips the cache. A replica may answer with a lag of up to max_stale."""

@@ -107,7 +107,7 @@ class Cache:
                     # In an empty context: it does not belong to the request that starts it.
                     self._single_flight.start(refresh, Context())
                 return answer
-        if not read.primary_answers:
+        if read.needs_a_replica(query.max_stale):
             return await self._bypass(call)
         self.stats.misses += 1
         fetch = partial(self._fetch, key, call)

@@ -244,7 +244,7 @@ def _reason_of(error: Exception) -> str:
     if isinstance(error, CLUSTER):
         return "it is a cluster, and the app needs a server with cluster mode off"
     if "near '#'" in str(error):  # of the first line of a script: #!lua
-        return "it is too old: login sessions need Redis 7 or Valkey 8, or newer"
+        return "it is too old: use Redis 7 or Valkey 8, or newer"
     # With the type of the error, because a mistake in a command raises the same type.
     return repr(error) if isinstance(error, ODD_ANSWER) else reason_of(error)
 

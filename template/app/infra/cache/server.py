@@ -78,7 +78,7 @@ def metrics_of(stats: Stats) -> Iterator[Instrument]:
     yield Instrument(
         "cache.lookups",
         "{lookup}",
-        "Results of lookups; bypassed, when the cache was not asked",
+        "Results of lookups; bypassed, when the cache is not used",
         "counter",
         lambda: [(number, {"cache.result": name}) for name, number in stats.results.items()],
     )

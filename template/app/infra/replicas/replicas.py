@@ -155,7 +155,7 @@ class Replicas:
         self._settings = settings
         self._database_name = name  # as positions call it
         self._primary = PrimaryLog()
-        self.primary_answers = True
+        self._primary_answers = True
         self.replicas = [Replica(url) for url in settings.urls]
         self._watches: list[asyncio.Task[None]] = []
 
@@ -184,6 +184,10 @@ class Replicas:
             return usual
         return None
 
+    def are_needed(self, max_stale: timedelta) -> bool:
+        able = (_may_serve(one, max_stale) for one in self.replicas)
+        return not self._primary_answers and any(able)
+
     async def __aenter__(self) -> Self:
         for replica in self.replicas:
             replica.pool = reading_pool(self._database, replica.url)
@@ -201,7 +205,7 @@ class Replicas:
         with closing(StatusConnection(self._database, self._database.read_url)) as status:
             while True:
                 answer = await status.ask(FLUSHED_UP_TO)
-                self.primary_answers = answer is not None
+                self._primary_answers = answer is not None
                 if answer:
                     self.see_primary(reachable(answer["timeline_id"], answer["lsn"]))
                 await asyncio.sleep(self._settings.poll_seconds)

@@ -60,9 +60,8 @@ class RoutedReader(Reader):
         self._replicas = replicas
         self._max_stale = max_stale
 
-    @property
-    def primary_answers(self) -> bool:
-        return self._replicas.primary_answers
+    def needs_a_replica(self, max_stale: timedelta) -> bool:
+        return self._replicas.are_needed(max_stale)
 
     def within(self, max_stale: timedelta) -> "RoutedReader":
         """Also from replicas that are further behind than usual, up to max_stale."""

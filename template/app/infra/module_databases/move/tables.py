@@ -97,12 +97,12 @@ async def of_sequences(move: Move) -> AsyncGenerator[str]:
 async def of_views(move: Move) -> AsyncGenerator[str]:
     views = [await side.rows(VIEWS, move.tables) for side in (move.old, move.new)]
     ours, theirs = [set(map(tuple, rows)) for rows in views]
-    for name, _ in ours - theirs:
+    for name, _ in sorted(ours - theirs):
         yield (
             f"The view {name} reads these tables, and the new database has no such view. Create"
             " it in a migration there, or drop it here."
         )
-    for name, _ in ours & theirs:
+    for name, _ in sorted(ours & theirs):
         if difference := await _difference(move, name):
             yield f"The view {difference}"
 

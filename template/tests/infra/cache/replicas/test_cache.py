@@ -2,13 +2,16 @@
 """The cache in front of a primary and a replica that replays nothing."""
 
 import asyncio
+import math
 import os
 import signal
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from fastapi import FastAPI
 
 from dev.cache import valkey
 from dev.pytest_plugin import RUN
@@ -16,6 +19,11 @@ from tests.infra.cache import caching
 from tests.infra.cache.caching import NOTES, body, notes_app, put, serving
 from tests.infra.conftest import browser, until
 from tests.infra.replicas.replication import Cluster, Server, cluster
+
+
+def needs_a_replica(app: FastAPI) -> bool:
+    needed: bool = app.state.database.reader().needs_a_replica(timedelta(minutes=5))
+    return needed
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +86,12 @@ async def test_while_the_primary_hangs_the_replica_answers_what_the_cache_lacks(
         await until(lambda: app.state.database.replicas[0].is_in_rotation)
         servers.primary.signal(signal.SIGSTOP)
         try:
-            await until(lambda: not app.state.database.reader().primary_answers)
+            await until(lambda: needs_a_replica(app))
             assert await body(reader, "/notes/9") == "tea"
+            app.state.database.replicas[0].seconds_behind = math.inf
+            assert not needs_a_replica(app)  # the reads of a key still share one load
         finally:
             servers.primary.signal(signal.SIGCONT)
-        await until(lambda: app.state.database.reader().primary_answers)
+        await until(lambda: not needs_a_replica(app))
         assert await body(reader, "/notes/9") == "tea"
         assert app.state.cache.stats.misses == 1

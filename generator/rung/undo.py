@@ -113,7 +113,8 @@ def _refuse_moved_on(folder: Path, step: Mapping[str, Any], name: str) -> None:
     else:
         back = (
             f"Its commit {commit[:12]} is not in this branch. If you have amended or rebased it, "
-            "revert the new commit: git revert COMMIT. If not, switch to the branch that has it."
+            "revert the new commit: git revert COMMIT. If another branch has it, switch to that. "
+            "If you have reset it away, nothing is left to undo."
         )
     raise RungError(f"HEAD has changed since the step to {name}. {back}")
 

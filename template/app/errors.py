@@ -185,7 +185,7 @@ def _document_problem(app: FastAPI) -> None:
         schema = jsonable_encoder(schema, exclude_none=True)  # as FastAPI writes all others
         added = schema.pop("$defs") | {"Problem": schema}
         components = described.setdefault("components", {})
-        components["schemas"] = dict(sorted((added | components.get("schemas", {})).items()))
+        components["schemas"] = dict(sorted((components.get("schemas", {}) | added).items()))
         return described
 
     app.openapi = openapi  # type: ignore[method-assign]

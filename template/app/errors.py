@@ -180,12 +180,12 @@ def _document_problem(app: FastAPI) -> None:
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:
-        described = describe()
-        schema = Problem.model_json_schema(ref_template=SCHEMAS)
-        schema = jsonable_encoder(schema, exclude_none=True)  # as FastAPI writes all others
-        added = schema.pop("$defs") | {"Problem": schema}
-        components = described.setdefault("components", {})
-        components["schemas"] = dict(sorted((components.get("schemas", {}) | added).items()))
-        return described
+        if app.openapi_schema is None:
+            schema = Problem.model_json_schema(ref_template=SCHEMAS)
+            schema = jsonable_encoder(schema, exclude_none=True)  # as FastAPI writes all others
+            added = schema.pop("$defs") | {"Problem": schema}
+            components = describe().setdefault("components", {})
+            components["schemas"] = dict(sorted((components.get("schemas", {}) | added).items()))
+        return describe()
 
     app.openapi = openapi  # type: ignore[method-assign]

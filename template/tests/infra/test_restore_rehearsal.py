@@ -34,7 +34,7 @@ case "$0" in
 esac
 """
 
-# What the backup holds. The kill leaves the temporary table of a session that ran.
+# What the backup holds. Its last line kills the server, so the temporary table stays in pg_class.
 STATEMENTS = """\
 CREATE TABLE days (day int) PARTITION BY LIST (day)
 CREATE TABLE monday PARTITION OF days FOR VALUES IN (1)
